@@ -1,0 +1,1 @@
+"""What drives the load, and what becomes of the numbers."""

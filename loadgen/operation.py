@@ -1,0 +1,77 @@
+"""What a client did and what came of it: the unit of every measurement and of every history.
+
+The words are Jepsen's: a *process* invokes an operation *f* and it ends OK (it took effect), FAIL (it
+certainly did not) or INFO (it may or may not have).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+
+class Outcome(enum.StrEnum):
+    """How an operation ended, as its client knows it."""
+
+    OK = "ok"
+    FAIL = "fail"
+    INFO = "info"
+
+
+class Operation:
+    """One operation of one client.
+
+    Attributes:
+        process: the user that invoked it, unique within a run.
+        f: what it did: ``put``, ``get``, ``delete``, ``txn``, …
+        key: the key it was about, or the first one.
+        value: the value it wrote; None for a read.
+        due_ns: when it was due, on the monotonic clock; equal to ``call_ns`` in a closed loop.
+        call_ns: when it was handed to the transport.
+        return_ns: when the answer was read from the socket, or when it was given up.
+        outcome: OK, FAIL or INFO.
+        revision: the store revision in the answer's header; 0 where there was no answer.
+        error: the gRPC code's name or the transport's cause (``DEADLINE_EXCEEDED``, ``connection refused``);
+            never a varying text, so that errors can be counted. None when OK.
+        response: the answer: a protobuf message of ``loadgen.proto``; None unless OK.
+    """
+
+    __slots__ = (
+        "call_ns", "due_ns", "error", "f", "key", "outcome", "process", "response", "return_ns", "revision",
+        "value",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        process: int,
+        f: str,
+        key: bytes,
+        value: bytes | None,
+        due_ns: int,
+        call_ns: int,
+        return_ns: int = 0,
+        outcome: Outcome = Outcome.INFO,
+        revision: int = 0,
+        error: str | None = None,
+        response: Any = None,
+    ) -> None:
+        self.process = process
+        self.f = f
+        self.key = key
+        self.value = value
+        self.due_ns = due_ns
+        self.call_ns = call_ns
+        self.return_ns = return_ns
+        self.outcome = outcome
+        self.revision = revision
+        self.error = error
+        self.response = response
+
+    @property
+    def latency_ns(self) -> int:
+        """Nanoseconds from the moment it was due to its return."""
+        return self.return_ns - self.due_ns
+
+    def __repr__(self) -> str:
+        what = self.error or f"revision {self.revision}"
+        return f"<{self.f} {self.key!r} by {self.process}: {self.outcome} ({what})>"

@@ -1,0 +1,1 @@
+"""One load scenario a file; each also runs under plain `locust -f`."""

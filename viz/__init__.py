@@ -1,0 +1,1 @@
+"""How people see a Raft cluster: diagrams and live views."""
