@@ -1,0 +1,220 @@
+"""The process between us and the members: it starts them, and ends them when we are gone.
+
+It runs by path as ``python -I -S keeper.py OWNER_PID TEMP_ROOT`` with a socket as its stdin, so it imports
+the standard library only. Being a process of its own with a single thread, it can do three things that its
+owner cannot do reliably:
+
+- it outlives a ``kill -9`` of the owner, sees the owner's end of the socket close (or, where a forked copy of
+  the owner still holds it, its own parent change), kills the members and removes the folder;
+- it may use ``preexec_fn`` and PR_SET_PDEATHSIG, whose signal is sent when the forking *thread* ends; so the
+  members die with the keeper as well, even by ``kill -9``;
+- it is the members' parent, so a signal never meets a process id that was used again.
+
+Requests and answers are one JSON object a line. It makes its folder itself, before anything can go wrong,
+under a lock: a folder whose keeper was killed together with its owner is removed by the next keeper (see
+``sweep``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FOLDER_PREFIX = "raftload-etcd-"
+LOCK = "keeper.lock"
+TICK_S = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+class Keeper:
+    """Takes the socket to the owner, the owner's process id and the folder for temporary data (None.
+
+    Make none).
+    """
+
+    def __init__(self, sock: socket.socket, owner: int, temp_root: str | None) -> None:
+        self._sock = sock
+        self._owner = owner
+        self._members: dict[str, subprocess.Popen[bytes]] = {}
+        self._die_with_us = _die_with_parent()
+        self._folder: Path | None = None
+        if temp_root is not None:
+            sweep(Path(temp_root))
+            self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temp_root))
+            self._lock = os.open(self._folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def serve(self) -> None:
+        """Answers requests until the owner says stop or is gone; then nothing is left."""
+        try:
+            self._send({"folder": str(self._folder) if self._folder else None})
+            buffer = b""
+            while os.getppid() == self._owner:
+                try:
+                    data = self._sock.recv(65536)
+                except TimeoutError:
+                    continue
+                if not data:
+                    return
+                buffer += data
+                while b"\n" in buffer:
+                    line, _, buffer = buffer.partition(b"\n")
+                    request = json.loads(line)
+                    self._send(self._answer(request))
+                    if request["op"] == "stop":
+                        return
+        except OSError:
+            return  # the owner is gone in the middle of an answer
+        finally:
+            self._end(grace_s=0.0)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if request["op"] == "spawn":
+                return self._spawn(request)
+            if request["op"] == "signal":
+                return self._signal(request["name"], request["signal"])
+            if request["op"] == "poll":
+                return {name: [member.pid, member.poll()] for name, member in self._members.items()}
+            if request["op"] == "stop":
+                self._end(request["grace_s"])
+                return {}
+            return {"error": f"unknown request {request['op']}"}
+        except OSError as exc:
+            return {"error": exc.strerror or str(exc)}
+
+    def _spawn(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["name"]
+        running = self._members.get(name)
+        if running is not None and running.poll() is None:
+            return {"error": f"{name} is running already"}
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        log = os.open(request["log"], flags, 0o644)
+        try:
+            member = subprocess.Popen(
+                request["argv"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=request["env"],
+                cwd=request["cwd"], start_new_session=True,
+                preexec_fn=self._die_with_us,  # noqa: PLW1509 (no other thread exists here)
+            )  # fmt: skip
+        finally:
+            os.close(log)
+        self._members[name] = member
+        return {"pid": member.pid}
+
+    def _signal(self, name: str, number: int) -> dict[str, Any]:
+        member = self._members.get(name)
+        if member is None or member.poll() is not None:
+            return {"error": f"{name} is not running"}
+        member.send_signal(number)
+        if number == signal.SIGKILL:
+            member.wait()
+        return {"pid": member.pid}
+
+    def _end(self, grace_s: float) -> None:
+        """Ends every member, paused ones too, within about ``grace_s`` seconds, and removes the folder."""
+        alive = [member for member in self._members.values() if member.poll() is None]
+        if grace_s > 0:
+            for member in alive:
+                member.send_signal(signal.SIGTERM)
+                member.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + grace_s
+            while time.monotonic() < deadline and any(member.poll() is None for member in alive):
+                time.sleep(0.01)
+        for member in alive:
+            member.kill()
+        for member in alive:
+            member.wait()
+        if self._folder is not None:
+            _remove(self._folder)
+
+
+def sweep(root: Path, older_than_s: float = 60.0) -> list[Path]:
+    """Removes folders in ``root`` whose keeper is gone without having removed them. Returns those removed.
+
+    A living keeper holds a lock on a file in its folder. Folders younger than ``older_than_s`` are left,
+    because a keeper needs a moment between making the folder and locking it; those of other users are left
+    too.
+    """
+    removed = []
+    for folder in root.glob(f"{FOLDER_PREFIX}*"):
+        try:
+            info = folder.lstat()
+            if info.st_uid != os.getuid() or time.time() - info.st_ctime < older_than_s:
+                continue
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+            removed.append(folder)
+        except OSError:
+            continue
+        finally:
+            os.close(lock)
+    return removed
+
+
+def _remove(folder: Path) -> None:
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """A function for a forked child.
+
+    Have the kernel kill it when its parent ends. None where there is no such thing.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    keeper = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != keeper:  # it died before the request took effect
+            os._exit(1)
+
+    return in_child
+
+
+def main() -> None:
+    """``keeper.py OWNER_PID [TEMP_ROOT]``, the socket to the owner as stdin."""
+    sock = socket.socket(fileno=0)
+    sock.settimeout(TICK_S)
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # a handler, because "ignored" would be handed on to the members
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds through serve(), which ends the members
+    try:
+        keeper = Keeper(sock, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            sock.sendall(json.dumps({"error": exc.strerror or str(exc)}).encode() + b"\n")
+        return
+    keeper.serve()
+
+
+if __name__ == "__main__":
+    main()

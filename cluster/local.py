@@ -1,0 +1,375 @@
+"""Members as processes on loopback: the embedded cluster, on a bare machine and without Docker.
+
+    with LocalCluster(nodes=3) as cluster:
+        print(cluster.endpoints)
+
+Nothing is left behind whatever ends the owner, ``kill -9`` included: the members are children of a small
+keeper process (``keeper.py``) that ends them and removes their folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from cluster import logs, probe
+from cluster.binary import EtcdBinary, find_etcd
+from cluster.errors import ClusterError, MemberFailed
+from cluster.ports import free_ports, is_free
+from cluster.supervisor import Supervisor
+from cluster.topology import ClusterSpec, Member, local_members, member_names
+
+_PORT_ATTEMPTS = 5
+_POLL_S = 0.02
+
+
+class LocalCluster:
+    """Real etcd processes on 127.0.0.1, up while the ``with`` block runs.
+
+    See ``__init__`` for what it takes.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        binary: str | os.PathLike[str] | None = None,
+        extra_args: Iterable[str] = (),
+        env: Mapping[str, str] | None = None,
+        storage: Literal["disk", "memory"] = "disk",
+        base_port: int | None = None,
+        heartbeat_interval_ms: int | None = None,
+        election_timeout_ms: int | None = None,
+        snapshot_count: int | None = None,
+        quota_backend_bytes: int | None = None,
+        start_timeout_s: float = 30.0,
+        stop_grace_s: float | None = None,
+    ) -> None:
+        """Describes a cluster; nothing is started or touched yet.
+
+        Args:
+            nodes: how many members; any number from 1, though an even one tolerates no more failures than the
+                odd one below it.
+            data_dir: folder for the members' data, made if missing and kept afterwards; it must not hold
+                members yet. Default: a temporary folder that is removed.
+            log_dir: folder for ``<member>.log``, made if missing and kept. Default: with the data.
+            binary: path of etcd; default as in ``find_etcd``.
+            extra_args: further etcd flags for every member, which win over ours.
+            env: environment to use instead of this process's; ``ETCD_*`` in it is dropped, because etcd would
+                take it for flags.
+            storage: where the temporary folder is: ``disk``, the system's folder for temporary files, where
+                every write waits for fsync as it would in production; or ``memory``, /dev/shm, which is
+                faster and measures no disk.
+            base_port: client ports are this one and those after it; then a taken one is an error. Default:
+                free ones.
+            heartbeat_interval_ms, election_timeout_ms, snapshot_count, quota_backend_bytes: as in
+                ClusterSpec; default: etcd's own.
+            start_timeout_s: seconds until all members must be healthy.
+            stop_grace_s: seconds that the members get to end by themselves after SIGTERM before they are
+                killed. Default: 5 with a ``data_dir``; none without, because orderly ends take seconds and
+                write elections that nobody asked for into the logs, over data that is thrown away.
+        """
+        member_names(nodes)  # raises ValueError for a senseless number
+        self.nodes = nodes
+        self._binary_argument = binary
+        self._data_dir = Path(data_dir).absolute() if data_dir is not None else None
+        self._log_dir = Path(log_dir).absolute() if log_dir is not None else None
+        self._env = dict(os.environ if env is None else env)
+        self._storage = storage
+        self._base_port = base_port
+        self._start_timeout_s = start_timeout_s
+        self._stop_grace_s = (5.0 if data_dir is not None else 0.0) if stop_grace_s is None else stop_grace_s
+        self._template = ClusterSpec(
+            members=local_members(range(1, nodes + 1), range(nodes + 1, 2 * nodes + 1), "/"),
+            heartbeat_interval_ms=heartbeat_interval_ms,
+            election_timeout_ms=election_timeout_ms,
+            snapshot_count=snapshot_count,
+            quota_backend_bytes=quota_backend_bytes,
+            extra_args=tuple(extra_args),
+        )
+        self._supervisor: Supervisor | None = None
+        self._spec: ClusterSpec | None = None
+        self._paused: set[str] = set()
+        self._log_starts: dict[str, int] = {}
+        self._binary: EtcdBinary | None = None
+        self.logs: Path | None = None
+
+    # What it is
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """Members and settings. Raises ClusterError before ``start``."""
+        if self._spec is None:
+            raise ClusterError("the cluster has not been started")
+        return self._spec
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in order, running or not. Raises ClusterError before ``start``."""
+        return self.spec.members
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs, ``http://127.0.0.1:20001``. Raises ClusterError before ``start``."""
+        return tuple(member.client_url for member in self.members)
+
+    @property
+    def binary(self) -> EtcdBinary:
+        """The etcd it runs, with its version and what is known against it.
+
+        Raises EtcdNotFound or EtcdBroken.
+        """
+        if self._binary is None:
+            self._binary = find_etcd(self._binary_argument, self._env)
+        return self._binary
+
+    # Up and down
+
+    def __enter__(self) -> LocalCluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, name: str | None = None) -> None:
+        """Starts the cluster, or one member of it that is down.
+
+        Without a name: starts all members at once and returns when every one of them knows the same leader
+        and serves a linearizable read. With one: starts that member on its data and returns when its process
+        runs; use ``wait_healthy`` for more. Raises ClusterError: EtcdNotFound, EtcdBroken, or MemberFailed
+        with the last line of the member's log. After a failure nothing is left running.
+        """
+        if name is not None:
+            self._spawn(self.spec.member(name))
+            return
+        if self._supervisor is not None:
+            raise ClusterError("the cluster is running already")
+        binary = self.binary
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            self._supervisor = Supervisor(temporary=self._data_dir is None, storage=self._storage)
+            try:
+                self._spec = self._prepare(binary)
+                for member in self._spec.members:
+                    self._spawn(member)
+                self.wait_healthy(self._start_timeout_s)
+                return
+            except MemberFailed as exc:
+                again = logs.ADDRESS_IN_USE in exc.last_line and self._base_port is None
+                self._abandon()
+                if not again or attempt == _PORT_ATTEMPTS:
+                    raise
+            except BaseException:
+                self._abandon()
+                raise
+
+    def stop(self) -> None:
+        """Ends all members, paused ones too, and removes what was temporary.
+
+        Idempotent; at most the grace and 15 s.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        self._paused.clear()
+        if supervisor is not None:
+            supervisor.close(self._stop_grace_s)
+
+    def wait_healthy(self, timeout_s: float = 30.0) -> None:
+        """Returns when all members agree on a leader and serve linearizable reads.
+
+        Raises MemberFailed when one has exited, and ClusterError with the reason after ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._raise_if_dead()
+            reason = probe.why_unhealthy(self.members)
+            if not reason:
+                return
+            if time.monotonic() >= deadline:
+                raise ClusterError(
+                    f"the cluster of {self.nodes} is not healthy after {timeout_s:g} s: {reason}"
+                )
+            time.sleep(_POLL_S)
+
+    # Faults, by name; each raises KeyError for an unknown member and ClusterError where it does not apply
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the process is gone on return, its data stays."""
+        self._signal(name, signal.SIGKILL)
+
+    def terminate(self, name: str, timeout_s: float = 10.0) -> None:
+        """SIGTERM, an orderly end. Returns when the process is gone; kills it after ``timeout_s`` seconds."""
+        self._signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        while self.is_running(name):
+            if time.monotonic() >= deadline:
+                self.kill(name)
+                return
+            time.sleep(_POLL_S)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it stays connected and says nothing, like a machine that hangs."""
+        self._signal(name, signal.SIGSTOP)
+        self._paused.add(name)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT; nothing where it is not paused."""
+        self._signal(name, signal.SIGCONT)
+        self._paused.discard(name)
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, paused or not."""
+        self.spec.member(name)
+        return name in (codes := self._running().poll()) and codes[name] is None
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """Names of the paused members."""
+        return frozenset(self._paused)
+
+    # What it says
+
+    def leader(self, timeout_s: float = 1.0) -> Member | None:
+        """The member that takes itself for the leader in the newest term; None where no one does.
+
+        Asks every member that is not paused, at most ``timeout_s`` seconds each.
+        """
+        leaders = [status for status in self.statuses(timeout_s) if status is not None and status.is_leader]
+        return self.spec.member(max(leaders, key=lambda status: status.term).name) if leaders else None
+
+    def statuses(self, timeout_s: float = 1.0) -> list[probe.MemberStatus | None]:
+        """Every member's own view, in order.
+
+        None for one that is paused or does not answer in ``timeout_s`` seconds.
+        """
+        statuses: list[probe.MemberStatus | None] = []
+        for member in self.members:
+            status = None
+            if member.name not in self._paused:
+                with contextlib.suppress(probe.NoAnswer):
+                    status = probe.member_status(member, timeout_s)
+            statuses.append(status)
+        return statuses
+
+    def log(self, name: str) -> Path:
+        """Path of a member's log: JSON lines as etcd writes them, all its lives in one file."""
+        self.spec.member(name)
+        if self.logs is None:
+            raise ClusterError("the cluster has not been started")
+        return self.logs / f"{name}.log"
+
+    def save_logs(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Copies the members' logs into a folder, made if missing, while the cluster is up.
+
+        Returns the copies.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy(self.log(member.name), folder)) for member in self.members]
+
+    # How
+
+    def _prepare(self, binary: EtcdBinary) -> ClusterSpec:
+        supervisor = self._running()
+        root = self._data_dir or supervisor.folder
+        assert root is not None
+        self.logs = self._log_dir or root / "logs"
+        for folder, what in ((root, "data"), (self.logs, "log")):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                probe_file = folder / f".raftload-{secrets.token_hex(4)}"
+                probe_file.touch()
+                probe_file.unlink()
+            except OSError as exc:
+                raise ClusterError(
+                    f"cannot write to the {what} folder {folder}: {exc.strerror or exc}"
+                ) from exc
+        names = member_names(self.nodes)
+        for name in names:
+            if self._data_dir is not None and (root / name / "member").exists():
+                raise ClusterError(f"{root / name} holds a member's data already; give an empty folder")
+        if self._base_port is None:
+            ports = free_ports(2 * self.nodes)
+        else:
+            ports = [*self._fixed_ports(self._base_port), *free_ports(self.nodes)]
+        return dataclasses.replace(
+            self._template,
+            members=local_members(ports[: self.nodes], ports[self.nodes :], str(root)),
+            token=f"raftload-{secrets.token_hex(6)}",
+        )
+
+    def _fixed_ports(self, base: int) -> Sequence[int]:
+        ports = range(base, base + self.nodes)
+        for port in ports:
+            if not 0 < port < 65536:
+                raise ClusterError(f"there is no port {port}: choose a lower base port")
+            if not is_free(port):
+                raise ClusterError(
+                    f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another base port"
+                )
+        return ports
+
+    def _spawn(self, member: Member) -> None:
+        log = self.log(member.name)
+        with contextlib.suppress(OSError):
+            self._log_starts[member.name] = log.stat().st_size
+        data = Path(member.data_dir)
+        data.mkdir(mode=0o700, exist_ok=True)  # etcd 3.4 to 3.6 insist on 0700
+        argv = self.spec.argv(member.name, self.binary.path)
+        self._running().spawn(member.name, argv, log=log, env=member_env(self._env), cwd=data)
+        self._paused.discard(member.name)
+
+    def _raise_if_dead(self) -> None:
+        for name, code in self._running().poll().items():
+            if code is not None:
+                line = logs.last_meaningful_line(self.log(name), self._log_starts.get(name, 0))
+                if logs.address_in_use(self.log(name), self._log_starts.get(name, 0)):
+                    line = line if logs.ADDRESS_IN_USE in line else logs.ADDRESS_IN_USE
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+                raise MemberFailed(
+                    f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line
+                )
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        self.spec.member(name)
+        self._running().signal(name, number)
+        if number == signal.SIGKILL:
+            self._paused.discard(name)
+
+    def _running(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ClusterError("the cluster is not running")
+        return self._supervisor
+
+    def _abandon(self) -> None:
+        """After a failed start.
+
+        Nothing runs on, and no half-made data is left where the user keeps theirs.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.close(grace_s=0.0)
+        if self._data_dir is not None and self._spec is not None:
+            for member in self._spec.members:
+                if Path(member.data_dir).parent == self._data_dir:
+                    shutil.rmtree(member.data_dir, ignore_errors=True)
+
+
+def member_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a member: this one without ``ETCD_*``, which etcd reads as flags."""
+    kept = {name: value for name, value in env.items() if not name.startswith("ETCD_")}
+    if platform.machine() in ("aarch64", "arm64"):
+        kept["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # etcd 3.4 wants to be told
+    return kept

@@ -1,0 +1,55 @@
+"""What a member's log says about its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_TAIL_BYTES = 64 * 1024
+ADDRESS_IN_USE = "address already in use"
+
+
+def last_meaningful_line(log: Path, since: int = 0) -> str:
+    """Why a member ended, in one line.
+
+    Takes its log, JSON as etcd writes it or plain text, and the byte from which to read. Returns the last
+    line of level fatal, panic or error with its cause, else the first plain line that speaks of an error,
+    else the last line; empty for an empty or missing log.
+    """
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(since, size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said, plain = [], []
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            plain.append(line.strip())
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("fatal", "panic", "error", "dpanic"):
+            said.append(entry)
+    if said:
+        message, cause = str(said[-1].get("msg", "")), str(said[-1].get("error", ""))
+        return f"{message}: {cause}" if cause and cause not in message else message
+    for line in plain:
+        if any(
+            word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")
+        ):
+            return line[:300]
+    return plain[-1][:300] if plain else ""
+
+
+def address_in_use(log: Path, since: int = 0) -> bool:
+    """Whether the log from that byte on says that an address was taken."""
+    try:
+        with log.open("rb") as file:
+            file.seek(since)
+            return ADDRESS_IN_USE.encode() in file.read(4 * _TAIL_BYTES)
+    except OSError:
+        return False

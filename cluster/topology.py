@@ -1,0 +1,151 @@
+"""Who is in a cluster and how each member is started: plain values in, etcd's command line out. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+NAME_PREFIX = "etcd-node"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One etcd server.
+
+    Attributes:
+        name: unique in its cluster, ``etcd-node1`` and so on.
+        client_url: where clients reach it, such as ``http://127.0.0.1:2379``.
+        peer_url: where the other members reach it.
+        data_dir: its data folder as the member itself sees it.
+    """
+
+    name: str
+    client_url: str
+    peer_url: str
+    data_dir: str
+
+    @property
+    def endpoint(self) -> str:
+        """``host:port`` for clients: the client URL without its scheme."""
+        return self.client_url.partition("://")[2].rstrip("/")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """The members that form one new cluster, and the settings that they share.
+
+    A setting that is None is left to etcd, so that a cluster behaves as an operator's does unless asked
+    otherwise.
+
+    Attributes:
+        members: at least one; names and URLs are unique.
+        token: keeps two clusters apart that reach each other by accident.
+        heartbeat_interval_ms: from the leader to its followers; etcd's own default is 100.
+        election_timeout_ms: without a heartbeat until a follower campaigns; etcd's own default is 1000, and
+            it refuses less than five heartbeats.
+        snapshot_count: applied entries between two snapshots.
+        quota_backend_bytes: size of the store at which it raises NOSPACE.
+        extra_args: further etcd flags, after ours, so that they win.
+    """
+
+    members: tuple[Member, ...]
+    token: str = "raftload"
+    heartbeat_interval_ms: int | None = None
+    election_timeout_ms: int | None = None
+    snapshot_count: int | None = None
+    quota_backend_bytes: int | None = None
+    extra_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("a cluster needs at least one member")
+        for what in ("name", "client_url", "peer_url", "data_dir"):
+            values = [getattr(member, what) for member in self.members]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two members share a {what}: {', '.join(values)}")
+        for what in ("heartbeat_interval_ms", "election_timeout_ms", "snapshot_count", "quota_backend_bytes"):
+            value = getattr(self, what)
+            if value is not None and value <= 0:
+                raise ValueError(f"{what} must be positive, not {value}")
+        heartbeat = self.heartbeat_interval_ms or 100
+        election = self.election_timeout_ms or 1000
+        if election < 5 * heartbeat:
+            raise ValueError(
+                f"an election timeout of {election} ms is less than five heartbeats of {heartbeat} ms, "
+                "which etcd refuses"
+            )
+
+    @property
+    def quorum(self) -> int:
+        """How many members must run for the cluster to accept writes."""
+        return len(self.members) // 2 + 1
+
+    @property
+    def initial_cluster(self) -> str:
+        """``name=peer_url`` of every member, comma-separated, as etcd wants it."""
+        return ",".join(f"{member.name}={member.peer_url}" for member in self.members)
+
+    def member(self, name: str) -> Member:
+        """Takes a name, returns that member; raises KeyError for an unknown one."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise KeyError(name)
+
+    def argv(self, name: str, binary: str = "etcd") -> list[str]:
+        """The command line that starts one member, for etcd 3.4 and later.
+
+        Takes the member's name and the path of the binary, returns the arguments, the binary first. The log
+        is JSON on stderr at level info, from 3.4 to the current release alike: elections are read from it.
+        Raises KeyError for an unknown name.
+        """
+        member = self.member(name)
+        args = [
+            binary,
+            f"--name={member.name}",
+            f"--data-dir={member.data_dir}",
+            f"--listen-client-urls={member.client_url}",
+            f"--advertise-client-urls={member.client_url}",
+            f"--listen-peer-urls={member.peer_url}",
+            f"--initial-advertise-peer-urls={member.peer_url}",
+            f"--initial-cluster={self.initial_cluster}",
+            f"--initial-cluster-token={self.token}",
+            "--initial-cluster-state=new",
+            "--logger=zap",
+            "--log-level=info",
+            "--log-outputs=stderr",
+        ]
+        optional = {
+            "heartbeat-interval": self.heartbeat_interval_ms,
+            "election-timeout": self.election_timeout_ms,
+            "snapshot-count": self.snapshot_count,
+            "quota-backend-bytes": self.quota_backend_bytes,
+        }
+        args += [f"--{flag}={value}" for flag, value in optional.items() if value is not None]
+        return args + list(self.extra_args)
+
+
+def member_names(count: int) -> list[str]:
+    """``etcd-node1`` to ``etcd-nodeN``. Raises ValueError for less than one."""
+    if count < 1:
+        raise ValueError(f"a cluster needs at least one member, not {count}")
+    return [f"{NAME_PREFIX}{number}" for number in range(1, count + 1)]
+
+
+def local_members(
+    client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str
+) -> tuple[Member, ...]:
+    """Members on loopback.
+
+    Takes a client and a peer port for each and the folder that holds their data folders; returns them in
+    order. Raises ValueError where the two lists differ in length.
+    """
+    return tuple(
+        Member(
+            name=name,
+            client_url=f"http://127.0.0.1:{client}",
+            peer_url=f"http://127.0.0.1:{peer}",
+            data_dir=f"{data_root.rstrip('/')}/{name}",
+        )
+        for name, client, peer in zip(member_names(len(client_ports)), client_ports, peer_ports, strict=True)
+    )
