@@ -1,0 +1,310 @@
+"""A result as a table for people: what `bench`, `report` and `gate` print on a terminal.
+
+Plain ASCII, so that it survives any locale, log file and chat window; colour only where it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, TextIO
+
+LABEL = 12
+MAX_CAUSES = 8
+MAX_NAME = 28
+
+# Latency columns from left to right, and in which order they go where the terminal is too narrow.
+_LATENCIES = {
+    "min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99",
+    "p99_9_ms": "p99.9", "max_ms": "max",
+}  # fmt: skip
+_DROPPED_FIRST = ("p99_9_ms", "min_ms", "mean_ms", "max_ms", "p95_ms")
+_GROUP = "latency of successes, ms"
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+_VERDICT_STYLES = {"pass": "green", "fail": "red", "unknown": "yellow"}
+
+
+def wants_color(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that may be coloured; NO_COLOR and TERM=dumb say it may not."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal or of $COLUMNS; 100 where there is neither."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Path | None = None) -> str:
+    """Return a result document as text of at most ``width`` columns (80 at least), without a final newline.
+
+    A row per operation type that was run and one for the total; a dash stands for what was not measured.
+    Below are the target, the generator, failures by cause, thresholds, and the run folder where one is given.
+    """
+    width = max(80, min(width, 120))
+    paint = _Painter(color)
+    lines = [*_title(result, paint), *_rows(result["results"], paint, width), ""]
+    for label, texts in _facts(result, paint, folder):
+        lines += _labelled(label, texts, paint, width)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def render_verdict(result: dict[str, Any], *, color: bool, width: int = 100) -> str:
+    """Return thresholds and verdict of a judged result as text, without a final newline."""
+    paint = _Painter(color)
+    lines = []
+    for label, texts in _verdict(result, paint):
+        lines += _labelled(label, texts, paint, width)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class _Painter:
+    """Wraps texts in terminal colours, or leaves them as they are."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def __call__(self, text: str, *styles: str) -> str:
+        if not self._color or not styles or not text.strip():
+            return text
+        return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
+
+
+def _title(result: dict[str, Any], paint: _Painter) -> list[str]:
+    run = result["run"]
+    users, workers = run.get("users"), run.get("workers")
+    parts = [
+        f"{run['loop']} loop" if run.get("loop") else "",
+        f"{run['rate']:,g}/s asked for" if run.get("rate") else "",
+        _plural(users, "user") + (f" in {_plural(workers, 'worker')}" if workers else "") if users else "",
+        str(run.get("transport") or ""),
+        f"values of {run['value_size']:,} B" if run.get("value_size") else "",
+    ]
+    details = ", ".join(part for part in parts if part)
+    name = _clean(str(run.get("scenario") or "Locust run"))
+    return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
+
+
+def _rows(results: dict[str, Any], paint: _Painter, width: int) -> list[str]:
+    """Return the table: a group heading, the headings, the rows, a rule and the total."""
+    names = [name for name, row in results.items() if row is not None and name != "total"]
+    shown = [*names, "total"]
+    columns = [["", *(_shorten(name, MAX_NAME) for name in shown)]]
+    columns.append(["operations", *(f"{results[name]['operations']:,}" for name in shown)])
+    columns.append(["failed", *(f"{results[name]['failed']:,}" for name in shown)])
+    columns.append(["ops/s", *_aligned([results[name]["throughput_ops_s"] for name in shown], (1, 1, 0))])
+    latencies = {
+        field: [
+            heading,
+            *_aligned([(results[name]["latency"] or {}).get(field) for name in shown], (3, 2, 1)),
+        ]
+        for field, heading in _LATENCIES.items()
+    }
+    for field in (None, *_DROPPED_FIRST):
+        latencies.pop(field or "", None)
+        if _line_width([*columns, *latencies.values()]) <= width:
+            break
+    fixed = len(columns)
+    columns += latencies.values()
+    widths = [max(map(len, column)) for column in columns]
+    full = _line_width(columns)
+    left = sum(widths[:fixed]) + 2 * fixed
+    group = _GROUP if len(_GROUP) <= full - left else "latency, ms"
+    lines = [paint(" " * left + group.center(full - left, " "), "dim").rstrip()]
+    for index in range(len(shown) + 1):
+        cells = [columns[0][index].ljust(widths[0])]
+        cells += [column[index].rjust(size) for column, size in zip(columns[1:], widths[1:], strict=True)]
+        if index == 0:
+            cells = [paint(cell, "dim") for cell in cells]
+        else:
+            total = ("bold",) if index == len(shown) else ()
+            bad = ("red",) if results[shown[index - 1]]["failed"] else ()
+            cells = [paint(cell, *total, *(bad if at == 2 else ())) for at, cell in enumerate(cells)]
+        if index == len(shown):
+            lines.append(paint("-" * full, "dim"))
+        lines.append("  ".join(cells))
+    return lines
+
+
+def _line_width(columns: list[list[str]]) -> int:
+    return sum(max(map(len, column)) for column in columns) + 2 * (len(columns) - 1)
+
+
+def _aligned(values: list[float | None], decimals: tuple[int, int, int]) -> list[str]:
+    """Return numbers of one column with equal decimals: fewer where the largest passes 100, and 1000."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    digits = decimals[0] if largest < 100 else decimals[1] if largest < 1000 else decimals[2]
+    return ["-" if value is None else f"{value:,.{digits}f}" for value in values]
+
+
+def _facts(result: dict[str, Any], paint: _Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
+    """Return what stands below the table: labels with one or more lines each."""
+    facts = [
+        ("target", _target(result.get("target"), paint)),
+        ("run", _length(result)),
+        ("generator", _generator(result.get("generator"), paint)),
+        ("failures", _failures(result["results"], paint)),
+        ("txn", _branches(result["results"].get("txn"))),
+        ("books", _books(result.get("books"), paint)),
+        *_verdict(result, paint),
+        ("folder", [str(folder)] if folder else []),
+    ]
+    return [(label, texts) for label, texts in facts if texts]
+
+
+def _target(target: dict[str, Any] | None, paint: _Painter) -> list[str]:
+    if not target:
+        return []
+    version, changes = target.get("etcd_version"), target.get("leader_changes")
+    members = target.get("members")
+    count = len(members) if isinstance(members, list) else members
+    parts = [
+        " ".join(part for part in (target.get("kind"), "etcd", version) if part),
+        _plural(count, "member") if count else "",
+        paint(_plural(changes, "leader change"), "yellow") if changes else "",
+    ]
+    texts = [", ".join(part for part in parts if part)]
+    wanted = target.get("requested_version")
+    if wanted and version and not str(version).startswith(str(wanted)):
+        texts.append(paint(f"etcd {wanted} was asked for", "yellow"))
+    texts += [
+        paint(f"endpoint {_clean(str(endpoint.get('url')))} was not reachable", "yellow")
+        for endpoint in target.get("endpoints") or []
+        if endpoint.get("reachable") is False
+    ]
+    return texts
+
+
+def _length(result: dict[str, Any]) -> list[str]:
+    run = result["run"]
+    duration, wanted = run.get("duration_s"), run.get("requested_duration_s")
+    asked = (
+        f"{run['operations']:,} operations" if run.get("operations") else f"{wanted:g} s" if wanted else ""
+    )
+    parts = [
+        f"{duration:,.2f} s" if duration is not None else "",
+        f"{asked} asked for" if asked else "",
+        f"started {run['started_at']}" if run.get("started_at") else "",
+        f"seed {run['seed']}" if run.get("seed") is not None else "",
+    ]
+    text = ", ".join(part for part in parts if part)
+    return [text] if text else []
+
+
+def _generator(generator: dict[str, Any] | None, paint: _Painter) -> list[str]:
+    if not generator:
+        return []
+    cpu, loop_lag = generator.get("cpu_us_per_op"), generator.get("loop_lag_p99_ms")
+    start_lag, dropped, resent = (generator.get(field) for field in ("start_lag_p99_ms", "dropped", "resent"))
+    parts = [
+        f"{cpu:,.1f} us CPU per operation" if cpu is not None else "",
+        f"start lag p99 {start_lag:.3f} ms" if start_lag is not None else "",
+        f"loop lag p99 {loop_lag:.3f} ms" if loop_lag is not None else "",
+        f"{dropped:,} dropped" if dropped else "",
+        f"{resent:,} sent again" if resent else "",
+    ]
+    texts = [text for text in [", ".join(part for part in parts if part)] if text]
+    if generator.get("saturated"):
+        by = generator.get("saturated_by")
+        why = f" by {_clean(str(by))}" if by else ""
+        texts.append(paint(f"SATURATED{why}: latencies are partly the generator's own", "yellow", "bold"))
+    return texts
+
+
+def _failures(results: dict[str, Any], paint: _Painter) -> list[str]:
+    causes = [
+        (count, name, error)
+        for name, row in results.items()
+        if row is not None and name != "total"
+        for error, count in (row["errors"] or {}).items()
+    ]
+    causes.sort(key=lambda cause: (-cause[0], cause[1:]))
+    texts = [paint(f"{count:,} {_shorten(name, MAX_NAME)}", "red") + f" {_shorten(error, 60)}"
+             for count, name, error in causes[:MAX_CAUSES]]  # fmt: skip
+    rest = causes[MAX_CAUSES:]
+    if rest:
+        texts.append(f"{sum(count for count, _, _ in rest):,} of {len(rest)} more causes")
+    info = results["total"].get("info")
+    if info:
+        texts.append(f"{info:,} of them of unknown effect: they may or may not have happened")
+    return texts
+
+
+def _branches(txn: dict[str, Any] | None) -> list[str]:
+    branches = (txn or {}).get("branches")
+    if not isinstance(branches, dict) or not branches:
+        return []
+    return [", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in branches.items())]
+
+
+def _books(books: dict[str, Any] | None, paint: _Painter) -> list[str]:
+    if not books or books.get("balanced") is None:
+        return []
+    delta, writes, info = (books.get(field) for field in ("revision_delta", "writes_ok", "writes_info"))
+    sums = f"{_plural(writes, 'write')} acknowledged" if writes is not None else ""
+    sums += f", {info:,} unknown" if info else ""
+    sums += f", store revision moved by {delta:,}" if delta is not None else ""
+    if books["balanced"]:
+        return [f"balance: {sums}" if sums else "balance"]
+    return [paint("DO NOT BALANCE", "red", "bold") + (f": {sums}" if sums else "")]
+
+
+def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[str]]]:
+    """Return the lines ``thresholds`` and ``verdict``."""
+    thresholds = result["thresholds"]
+    size = max((len(threshold["expression"]) for threshold in thresholds), default=0)
+    texts = []
+    for threshold in thresholds:
+        verdict, value = threshold["verdict"], threshold["value"]
+        mark = paint(f"{verdict.upper():7}", _VERDICT_STYLES[verdict])
+        measured = "no sample" if value is None else f"{value:,.10g}"
+        text = f"{mark}  {threshold['expression']:{size}}  {measured}"
+        if verdict == "unknown" and threshold.get("reason"):
+            text += f"  ({_clean(threshold['reason'])})"
+        texts.append(text)
+    verdict = result["verdict"]
+    stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in thresholds}
+    reasons = [_clean(reason) for reason in result.get("verdict_reasons") or [] if reason not in stated]
+    last = [paint(verdict.upper(), _VERDICT_STYLES[verdict], "bold"), *reasons]
+    if reasons:
+        last[:2] = [f"{last[0]}: {reasons[0]}"]
+    return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
+
+
+def _labelled(label: str, texts: list[str], paint: _Painter, width: int) -> list[str]:
+    """Return a label with its lines to the right of it, folded where they are too long."""
+    lines = [line for text in texts for line in _folded(text, width - LABEL)]
+    labels = [paint(label.ljust(LABEL), "dim"), *[" " * LABEL] * (len(lines) - 1)]
+    return [before + line for before, line in zip(labels, lines, strict=True)]
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Return a text as lines of at most ``width`` visible characters, as far as its words allow."""
+    lines = [""]
+    for index, word in enumerate(text.split(" ")):
+        if index and _visible(lines[-1]) + 1 + _visible(word) > width:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] += f" {word}" if index else word
+    return lines
+
+
+def _visible(text: str) -> int:
+    return len(_ESCAPES.sub("", text))
+
+
+def _plural(count: Any, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _clean(text: str) -> str:
+    """Return a text on one line and without control characters, which names and errors may hold."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _shorten(text: str, limit: int) -> str:
+    clean = _clean(text)
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
