@@ -30,3 +30,44 @@ class MemberFailed(ClusterError):  # noqa: N818
         super().__init__(message)
         self.member = member
         self.last_line = last_line
+
+
+class NoAnswer(ClusterError):  # noqa: N818
+    """A member did not answer in time, or not as etcd does.
+
+    Attributes:
+        cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``,
+            ``connection lost``, ``tls``, ``not etcd``; for counting.
+        sent: whether the request may have reached the member, so that a write may have taken effect.
+    """
+
+    def __init__(self, message: str, *, cause: str = "no answer", sent: bool = True) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.sent = sent
+
+
+class EtcdError(ClusterError):
+    """etcd answered with an error.
+
+    Attributes:
+        code: the gRPC status code, 1 to 16.
+        detail: etcd's own text, such as ``etcdserver: requested lease not found``.
+    """
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(f"{grpc_code_name(code)}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+_GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
+
+def grpc_code_name(code: int) -> str:
+    """Takes a gRPC status code, returns its name; ``CODE_99`` for one that gRPC does not know."""
+    return _GRPC_CODES[code] if 0 <= code < len(_GRPC_CODES) else f"CODE_{code}"

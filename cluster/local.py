@@ -24,10 +24,10 @@ from typing import Literal
 
 from cluster import logs, probe
 from cluster.binary import EtcdBinary, find_etcd
-from cluster.errors import ClusterError, MemberFailed
+from cluster.errors import ClusterError, MemberFailed, NoAnswer
 from cluster.ports import free_ports, is_free
 from cluster.supervisor import Supervisor
-from cluster.topology import ClusterSpec, Member, local_members, member_names
+from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
 
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
@@ -173,6 +173,8 @@ class LocalCluster:
                 self._abandon()
                 if not again or attempt == _PORT_ATTEMPTS:
                     raise
+                for member in self.members:  # a log tells of one cluster only
+                    self.log(member.name).unlink(missing_ok=True)
             except BaseException:
                 self._abandon()
                 raise
@@ -259,7 +261,7 @@ class LocalCluster:
         for member in self.members:
             status = None
             if member.name not in self._paused:
-                with contextlib.suppress(probe.NoAnswer):
+                with contextlib.suppress(NoAnswer):
                     status = probe.member_status(member, timeout_s)
             statuses.append(status)
         return statuses
@@ -328,15 +330,14 @@ class LocalCluster:
         data = Path(member.data_dir)
         data.mkdir(mode=0o700, exist_ok=True)  # etcd 3.4 to 3.6 insist on 0700
         argv = self.spec.argv(member.name, self.binary.path)
-        self._running().spawn(member.name, argv, log=log, env=member_env(self._env), cwd=data)
+        env = member_env(self._env, platform.machine())
+        self._running().spawn(member.name, argv, log=log, env=env, cwd=data)
         self._paused.discard(member.name)
 
     def _raise_if_dead(self) -> None:
         for name, code in self._running().poll().items():
             if code is not None:
-                line = logs.last_meaningful_line(self.log(name), self._log_starts.get(name, 0))
-                if logs.address_in_use(self.log(name), self._log_starts.get(name, 0)):
-                    line = line if logs.ADDRESS_IN_USE in line else logs.ADDRESS_IN_USE
+                line = logs.why_it_ended(self.log(name), self._log_starts.get(name, 0))
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
                 raise MemberFailed(
                     f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line
@@ -365,11 +366,3 @@ class LocalCluster:
             for member in self._spec.members:
                 if Path(member.data_dir).parent == self._data_dir:
                     shutil.rmtree(member.data_dir, ignore_errors=True)
-
-
-def member_env(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a member: this one without ``ETCD_*``, which etcd reads as flags."""
-    kept = {name: value for name, value in env.items() if not name.startswith("ETCD_")}
-    if platform.machine() in ("aarch64", "arm64"):
-        kept["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # etcd 3.4 wants to be told
-    return kept

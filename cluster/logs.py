@@ -9,7 +9,7 @@ _TAIL_BYTES = 64 * 1024
 ADDRESS_IN_USE = "address already in use"
 
 
-def last_meaningful_line(log: Path, since: int = 0) -> str:
+def why_it_ended(log: Path, since: int = 0) -> str:
     """Why a member ended, in one line.
 
     Takes its log, JSON as etcd writes it or plain text, and the byte from which to read. Returns the last
@@ -43,13 +43,3 @@ def last_meaningful_line(log: Path, since: int = 0) -> str:
         ):
             return line[:300]
     return plain[-1][:300] if plain else ""
-
-
-def address_in_use(log: Path, since: int = 0) -> bool:
-    """Whether the log from that byte on says that an address was taken."""
-    try:
-        with log.open("rb") as file:
-            file.seek(since)
-            return ADDRESS_IN_USE.encode() in file.read(4 * _TAIL_BYTES)
-    except OSError:
-        return False

@@ -14,12 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.errors import ClusterError
+from cluster.errors import NoAnswer
 from cluster.topology import Member
-
-
-class NoAnswer(ClusterError):  # noqa: N818
-    """A member did not answer in time, or not as etcd does."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,12 +106,18 @@ def http(
                     break
                 answer += data
     except OSError as exc:
-        raise NoAnswer(f"{endpoint}: {exc.strerror or exc}") from exc
+        raise NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=_cause(exc)) from exc
     head_bytes, _, content = bytes(answer).partition(b"\r\n\r\n")
     words = head_bytes.split(b"\r\n", 1)[0].split()
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise NoAnswer(f"{endpoint}: not an HTTP answer")
+        raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
     return int(words[1]), content
+
+
+def _cause(exc: OSError) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    return "timeout" if isinstance(exc, TimeoutError) else "connection lost"
 
 
 def member_status(member: Member, timeout_s: float = 1.0) -> MemberStatus:
@@ -129,7 +131,7 @@ def member_status(member: Member, timeout_s: float = 1.0) -> MemberStatus:
             raise ValueError(f"HTTP {code}")
         return MemberStatus.from_gateway(json.loads(body), name=member.name, endpoint=member.endpoint)
     except (ValueError, AttributeError, TypeError) as exc:
-        raise NoAnswer(f"{member.endpoint}: no status of an etcd member ({exc})") from exc
+        raise NoAnswer(f"{member.endpoint}: no status of an etcd member ({exc})", cause="not etcd") from exc
 
 
 def is_healthy(member: Member, timeout_s: float = 1.0) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 NAME_PREFIX = "etcd-node"
 
@@ -149,3 +149,15 @@ def local_members(
         )
         for name, client, peer in zip(member_names(len(client_ports)), client_ports, peer_ports, strict=True)
     )
+
+
+def member_env(env: Mapping[str, str], machine: str) -> dict[str, str]:
+    """The environment of a member.
+
+    Takes that of its starter and the machine's architecture, as ``platform.machine`` names it. ``ETCD_*`` is
+    left out, because etcd reads it as flags.
+    """
+    kept = {name: value for name, value in env.items() if not name.startswith("ETCD_")}
+    if machine in ("aarch64", "arm64"):
+        kept["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # etcd 3.4 wants to be told
+    return kept

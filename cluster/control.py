@@ -1,0 +1,353 @@
+"""One endpoint of etcd over etcd3-py: status, members, key-value calls. The quirks of etcd3-py end here.
+
+etcd3-py 0.1.6 speaks to etcd's JSON gateway. What is put right, once: every server error became a TypeError;
+nothing was bounded in time; an unreachable endpoint was an AttributeError; empty values were None, and absent
+ones looked like empty ones; certificates were not verified; proxies of the environment were used; each call
+looked up 221 signatures. Its ``Lock`` excludes nobody and is not offered. Each client holds about 28 KB for
+good, so clients are made once and kept.
+
+It works in a process that gevent has patched and in one that it has not; patch before the first client is
+made.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import inspect
+import urllib.parse
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.errors import EtcdError, NoAnswer
+from cluster.kv import Answer, Compare, KeyValue, Op
+from cluster.probe import MemberStatus
+
+_RELATIONS = {"=": "EQUAL", "!=": "NOT_EQUAL", ">": "GREATER", "<": "LESS"}
+_OPERANDS = {
+    "value": "value", "version": "version", "create": "create_revision", "mod": "mod_revision",
+    "lease": "lease",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Security:
+    """How to reach a cluster that wants TLS or a user; the default trusts whom ``requests`` trusts.
+
+    Attributes:
+        cacert, cert, key: paths of PEM files.
+        insecure_skip_tls_verify: accept any certificate.
+        user, password: for clusters with auth enabled.
+    """
+
+    cacert: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    insecure_skip_tls_verify: bool = False
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """A member as the cluster lists it. ``name`` is empty while it was added but never started."""
+
+    id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+
+class ControlClient:
+    """One endpoint of etcd, over etcd3-py. For one thread or greenlet at a time."""
+
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0, security: Security | None = None) -> None:
+        """Connects and asks for the version.
+
+        Takes ``host:port`` or a URL, and the seconds that a call may take to connect and then to answer.
+        Raises NoAnswer where nobody answers, or not as etcd; EtcdError where the user is refused; ValueError
+        for a malformed endpoint.
+        """
+        self.endpoint, scheme, host, port = split_endpoint(endpoint)
+        security = security or Security()
+        verify: str | bool = security.cacert or True
+        self._call: Callable[..., Any] = functools.partial(_translated, self.endpoint)
+        self._client = self._call(
+            _client_class(), host=host, port=port, protocol=scheme,
+            cert=(security.cert, security.key) if security.cert else (),
+            verify=False if security.insecure_skip_tls_verify else verify,
+            timeout=timeout_s, username=security.user, password=security.password,
+        )  # fmt: skip
+        if security.user:
+            self._call(self._client.auth)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._client.close()
+
+    # All raise EtcdError, where etcd refuses, and NoAnswer.
+
+    @property
+    def version(self) -> str:
+        """Version of the server when the client was made, ``3.5.1``."""
+        return str(self._client.server_version)
+
+    def rpc(
+        self, path: str, request: dict[str, Any] | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Any call of the gateway: ``rpc("/maintenance/status")``.
+
+        Takes the path after ``/v3`` and the request as the gateway's JSON, bytes in base64; returns its
+        answer likewise.
+        """
+        extra = {} if timeout_s is None else {"timeout": timeout_s}
+        answer = self._call(self._client.call_rpc, path, request or {}, encode=False, raw=True, **extra)
+        return _json(answer, self.endpoint)
+
+    def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
+        """The member's own view, which needs no quorum. ``name`` is what to call it."""
+        answer = self.rpc("/maintenance/status", timeout_s=timeout_s)
+        return MemberStatus.from_gateway(answer, name=name, endpoint=self.endpoint)
+
+    def members(self) -> tuple[MemberInfo, ...]:
+        """Who is in the cluster, as this member knows."""
+        return tuple(
+            MemberInfo(
+                id=int(member["ID"]),
+                name=member.get("name", ""),
+                peer_urls=tuple(member.get("peerURLs", ())),
+                client_urls=tuple(member.get("clientURLs", ())),
+                is_learner=bool(member.get("isLearner")),
+            )
+            for member in self.rpc("/cluster/member/list").get("members", ())
+        )
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        """Sets a key."""
+        return _answer(self._call(self._client.put, _bytes(key), _bytes(value), lease=lease, prev_kv=prev_kv))
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        """Reads a key, or the range from it to ``range_end``, that excluded.
+
+        Linearizable unless told otherwise.
+        """
+        return _answer(
+            self._call(
+                self._client.range, _bytes(key), range_end=range_end or None, serializable=serializable,
+                revision=revision or None, limit=limit, count_only=count_only,
+            )
+        )  # fmt: skip
+
+    def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
+        """Deletes a key, or the range from it to ``range_end``, that excluded."""
+        return _answer(
+            self._call(self._client.delete_range, _bytes(key), range_end=range_end or None, prev_kv=prev_kv)
+        )
+
+    def txn(
+        self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()
+    ) -> Answer:
+        """If all conditions hold does ``success``, else ``failure``, at one revision."""
+        return _answer(
+            self._call(
+                self._client.txn,
+                [_compare(condition) for condition in compare],
+                [_op(op) for op in success],
+                [_op(op) for op in failure],
+            ),
+            txn=True,
+        )
+
+    def revision(self) -> int:
+        """The store's revision now, by a linearizable read."""
+        return self.get(b"\0", count_only=True).revision
+
+    def compact(self, revision: int) -> None:
+        """Forgets history before ``revision``."""
+        self._call(self._client.compact, revision, physical=True)
+
+
+def split_endpoint(endpoint: str) -> tuple[str, str, str, int]:
+    """Takes ``host:port``, ``http://host:port`` or ``https://host:port``, the host perhaps ``[::1]``.
+
+    Returns ``host:port``, scheme, host and port. Raises ValueError, naming the endpoint, for anything else.
+    """
+    scheme, separator, rest = endpoint.partition("://")
+    if not separator:
+        scheme, rest = "http", endpoint
+    try:
+        parts = urllib.parse.urlsplit(f"//{rest.rstrip('/')}")
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ValueError(f"malformed endpoint {endpoint!r}: {exc}") from exc
+    if scheme not in ("http", "https") or not host or not port or parts.path or parts.query or "@" in rest:
+        raise ValueError(f"malformed endpoint {endpoint!r}: expected host:port, such as 127.0.0.1:2379")
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}", scheme, host, port
+
+
+def _bytes(value: bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"keys and values are bytes, not {type(value).__name__}")
+    return value
+
+
+def _compare(condition: Compare) -> dict[str, Any]:
+    return {
+        "key": condition.key,
+        "target": condition.target.upper(),
+        "result": _RELATIONS[condition.relation],
+        _OPERANDS[condition.target]: condition.operand,
+    }
+
+
+def _op(op: Op) -> dict[str, Any]:
+    end = {"range_end": op.range_end} if op.range_end else {}
+    if op.f == "put":
+        return {"request_put": {"key": op.key, "value": op.value, "lease": op.lease}}
+    return {"request_range" if op.f == "get" else "request_delete_range": {"key": op.key, **end}}
+
+
+def _answer(answer: dict[str, Any], *, txn: bool = False) -> Answer:
+    """From the gateway's JSON, in which what is zero or empty is absent, and 64-bit numbers are strings."""
+    header = answer.get("header") or {}
+    prev_kv = answer.get("prev_kv")
+    return Answer(
+        revision=int(header.get("revision", 0)),
+        member_id=int(header.get("member_id", 0)),
+        term=int(header.get("raft_term", 0)),
+        kvs=_key_values(answer.get("kvs", ())),
+        count=int(answer.get("count", 0)),
+        deleted=int(answer.get("deleted", 0)),
+        prev_kvs=_key_values(answer.get("prev_kvs", ()) if prev_kv is None else (prev_kv,)),
+        succeeded=bool(answer.get("succeeded")) if txn else None,
+        responses=tuple(
+            _answer(inner) for response in answer.get("responses", ()) for inner in response.values()
+        ),
+    )
+
+
+def _key_values(kvs: Sequence[dict[str, Any]]) -> tuple[KeyValue, ...]:
+    return tuple(
+        KeyValue(
+            key=base64.b64decode(kv.get("key", "")),
+            value=base64.b64decode(kv.get("value", "")),
+            create_revision=int(kv.get("create_revision", 0)),
+            mod_revision=int(kv.get("mod_revision", 0)),
+            version=int(kv.get("version", 0)),
+            lease=int(kv.get("lease", 0)),
+        )
+        for kv in kvs
+    )
+
+
+def _json(response: Any, endpoint: str) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError as exc:
+        raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
+    if not isinstance(answer, dict):
+        raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd")
+    return answer
+
+
+def _translated(endpoint: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError."""
+    import requests
+    import urllib3.exceptions
+
+    try:
+        return call(*args, **kwargs)
+    except requests.exceptions.SSLError as exc:
+        raise NoAnswer(f"{endpoint}: TLS fails ({_root(exc)})", cause="tls", sent=False) from exc
+    except requests.exceptions.ConnectTimeout as exc:
+        raise NoAnswer(f"{endpoint}: no connection in time", cause="timeout", sent=False) from exc
+    except requests.exceptions.Timeout as exc:
+        raise NoAnswer(f"{endpoint}: no answer in time", cause="timeout") from exc
+    except requests.exceptions.ConnectionError as exc:
+        reason = getattr(exc.args[0] if exc.args else None, "reason", None)
+        if isinstance(reason, urllib3.exceptions.NewConnectionError):
+            raise NoAnswer(f"{endpoint}: connection refused", cause="connection refused", sent=False) from exc
+        raise NoAnswer(f"{endpoint}: connection lost", cause="connection lost") from exc
+    except requests.exceptions.RequestException as exc:
+        raise NoAnswer(f"{endpoint}: {_root(exc)}", cause="not etcd") from exc
+
+
+def _root(exc: BaseException) -> str:
+    """The innermost text of an exception that wraps others, on one line."""
+    text = str(getattr(exc.args[0] if exc.args else exc, "reason", exc))
+    return " ".join(text.split())[-200:]
+
+
+@functools.cache
+def _client_class() -> type[Any]:
+    """etcd3-py's Client, mended.
+
+    Made at the first use: it imports requests, which gevent must have patched by then.
+    """
+    import etcd3
+    import etcd3.utils
+    import requests
+    import semantic_version  # type: ignore[import-untyped]
+
+    etcd3.utils.getargspec = functools.cache(inspect.getfullargspec)  # asked for at every call
+
+    class Client(etcd3.Client):  # type: ignore[misc,name-defined,unused-ignore]
+        def __init__(self, **kwargs: Any) -> None:
+            verify = kwargs.pop("verify")
+            self._checked = verify
+            super().__init__(verify=verify, **kwargs)
+            self._session.verify = verify
+            self._session.trust_env = False  # no proxy, no .netrc
+
+        def _retrieve_version(self) -> None:
+            with requests.Session() as session:
+                session.trust_env = False
+                url = self._url("/version", prefix=False)
+                response = session.get(url, cert=self.cert, verify=self._checked, timeout=self.timeout)
+            if response.status_code == 400 and "HTTPS server" in response.text:
+                raise NoAnswer(f"{self.host}:{self.port} speaks TLS: use https://", cause="tls", sent=False)
+            answer = _json(response, url)
+            try:
+                self.server_version = answer["etcdserver"]
+                self.cluster_version = answer["etcdcluster"]
+                self.server_version_sem = semantic_version.Version(self.server_version)
+            except (KeyError, ValueError, TypeError) as exc:
+                raise NoAnswer(f"{url}: not an answer of etcd", cause="not etcd") from exc
+
+        @staticmethod
+        def _raise_for_status(response: Any) -> None:
+            if response.status_code < 400:
+                return
+            answer = _json(response, response.url)
+            code = answer.get("code") or answer.get("grpc_code") or 2
+            raise EtcdError(int(code), str(answer.get("message") or answer.get("error") or "no reason given"))
+
+        def _modelizeResponseData(self, method: str, data: Any, decode: bool = True) -> Any:  # noqa: N802
+            return data  # the models make no difference between what is absent and what is empty
+
+        def _get(self, url: str, **kwargs: Any) -> Any:
+            kwargs.setdefault("timeout", self.timeout)
+            return super()._get(url, **kwargs)
+
+    return Client
