@@ -1,0 +1,271 @@
+"""etcd over native gRPC: one method per request, an ``Operation`` for every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import gevent
+
+from loadgen import encode
+from loadgen.channel import Channel
+from loadgen.endpoint import Endpoint
+from loadgen.kv import classify
+from loadgen.operation import Operation, Outcome
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.transport import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, Transport, speaks_tls
+from loadgen.wire import Code, LocalError, Stream
+
+RANGE = b"/etcdserverpb.KV/Range"
+PUT = b"/etcdserverpb.KV/Put"
+DELETE_RANGE = b"/etcdserverpb.KV/DeleteRange"
+TXN = b"/etcdserverpb.KV/Txn"
+COMPACT = b"/etcdserverpb.KV/Compact"
+STATUS = b"/etcdserverpb.Maintenance/Status"
+HASH_KV = b"/etcdserverpb.Maintenance/HashKV"
+MEMBER_LIST = b"/etcdserverpb.Cluster/MemberList"
+
+MALFORMED = "malformed answer"
+_NAMES = {int(code): code.name for code in Code}
+_OK = Outcome.OK
+
+_range_answer = pb.RangeResponse.FromString
+_put_answer = pb.PutResponse.FromString
+_delete_answer = pb.DeleteRangeResponse.FromString
+_txn_answer = pb.TxnResponse.FromString
+
+
+class EtcdClient:
+    """A client for any number of greenlets of one process. Connects at the first call; open it after a fork.
+
+    Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, and
+    ``abandoned``: it is given the INFO operation of a greenlet that is killed while it waits, before the kill goes on.
+    Raises ValueError for a malformed endpoint. Methods raise nothing for what etcd or the network do: that is in the
+    operation. ``channel`` holds the counters.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        timeout_s: float = 5.0,
+        connections: int = 1,
+        abandoned: Callable[[Operation], None] | None = None,
+    ) -> None:
+        if timeout_s <= 0:
+            raise ValueError(f"timeout must be positive, not {timeout_s}")
+        self.channel = Channel(endpoints, connections=connections)
+        self._timeout_s = timeout_s
+        self._timeout_ns = int(timeout_s * 1e9)
+        self._abandoned = abandoned
+        self._call = self.channel.call
+        self._apart: dict[str, Channel] = {}
+
+    def close(self) -> None:
+        """Closes the connections; calls that wait end. May be called again."""
+        self.channel.close()
+        for each in self._apart.values():
+            each.close()
+
+    # ---- keys and values
+
+    def put(self, key: bytes, value: bytes, *, process: int = 0, due_ns: int = 0, lease: int = 0) -> Operation:
+        """Writes a value. ``response`` is a ``PutResponse``."""
+        return self._run(PUT, encode.put(key, value, lease), _put_answer, "put", key, value, process, due_ns)
+
+    def get(
+        self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
+    ) -> Operation:
+        """Reads one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
+        request = encode.get(key, serializable, revision)
+        return self._run(RANGE, request, _range_answer, "get", key, None, process, due_ns)
+
+    def range(
+        self,
+        key: bytes,
+        range_end: bytes,
+        *,
+        limit: int = 0,
+        count_only: bool = False,
+        keys_only: bool = False,
+        serializable: bool = False,
+        revision: int = 0,
+        process: int = 0,
+        due_ns: int = 0,
+    ) -> Operation:
+        """Reads the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
+        request = pb.RangeRequest(
+            key=key,
+            range_end=range_end,
+            limit=limit,
+            count_only=count_only,
+            keys_only=keys_only,
+            serializable=serializable,
+            revision=revision,
+        ).SerializeToString()
+        return self._run(RANGE, request, _range_answer, "range", key, None, process, due_ns)
+
+    def delete(self, key: bytes, range_end: bytes = b"", *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Deletes a key, or a range of them. ``response`` is a ``DeleteRangeResponse``."""
+        request = pb.DeleteRangeRequest(key=key, range_end=range_end).SerializeToString()
+        return self._run(DELETE_RANGE, request, _delete_answer, "delete", key, None, process, due_ns)
+
+    def txn(
+        self,
+        compare: Sequence[pb.Compare],
+        success: Sequence[pb.RequestOp],
+        failure: Sequence[pb.RequestOp] = (),
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+    ) -> Operation:
+        """If all of ``compare`` hold does ``success``, else ``failure``. ``response`` is a ``TxnResponse``.
+
+        The parts are made by the functions in ``loadgen.kv``.
+        """
+        request = pb.TxnRequest(compare=compare, success=success, failure=failure).SerializeToString()
+        key = compare[0].key if compare else b""
+        return self._run(TXN, request, _txn_answer, "txn", key, None, process, due_ns)
+
+    def cas(self, key: bytes, value: bytes, mod_revision: int, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Writes ``value`` if the key was last written at ``mod_revision`` (0: does not exist), else reads it.
+
+        ``response`` is a ``TxnResponse``; its ``succeeded`` says which.
+        """
+        request = encode.cas(key, value, mod_revision)
+        return self._run(TXN, request, _txn_answer, "txn", key, value, process, due_ns)
+
+    def compact(self, revision: int, *, physical: bool = False) -> Operation:
+        """Drops the history before ``revision``. ``response`` is a ``CompactionResponse``."""
+        request = pb.CompactionRequest(revision=revision, physical=physical).SerializeToString()
+        return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact", b"", None, 0, 0)
+
+    # ---- members
+
+    def member_list(self) -> Operation:
+        """Lists the members. ``response`` is a ``MemberListResponse``."""
+        request = pb.MemberListRequest(linearizable=True).SerializeToString()
+        return self._run(MEMBER_LIST, request, pb.MemberListResponse.FromString, "member_list", b"", None, 0, 0)
+
+    def status(self, endpoint: str) -> Operation:
+        """Asks the member at ``endpoint`` how it is. ``response`` is a ``StatusResponse``."""
+        return self._run_at(endpoint, STATUS, b"", pb.StatusResponse.FromString, "status")
+
+    def hash_kv(self, endpoint: str, revision: int = 0) -> Operation:
+        """Asks the member at ``endpoint`` for the hash of its keys (0: as of now). ``response``: ``HashKVResponse``."""
+        request = pb.HashKVRequest(revision=revision).SerializeToString()
+        return self._run_at(endpoint, HASH_KV, request, pb.HashKVResponse.FromString, "hash_kv")
+
+    # ---- one call
+
+    def _run(
+        self,
+        path: bytes,
+        request: bytes,
+        decode: Callable[[bytes], Any],
+        f: str,
+        key: bytes,
+        value: bytes | None,
+        process: int,
+        due_ns: int,
+        call: Callable[[bytes, bytes, int, int], Stream] | None = None,
+    ) -> Operation:
+        call_ns = perf_counter_ns()
+        try:
+            stream = (call or self._call)(path, request, self._timeout_ns, call_ns)
+        except BaseException:
+            if self._abandoned is not None:
+                now = perf_counter_ns()
+                self._abandoned(
+                    Operation(process, f, key, value, due_ns or call_ns, call_ns, now, Outcome.INFO, 0, "killed")
+                )
+            raise
+        if stream.code == 0:
+            try:
+                response = decode(stream.message)  # type: ignore[arg-type]
+            except ValueError:
+                stream.code, stream.answered, stream.cause = int(Code.INTERNAL), False, MALFORMED
+            else:
+                return Operation(
+                    process, f, key, value, due_ns or call_ns, call_ns, stream.ended_ns, _OK,
+                    response.header.revision, None, response,
+                )  # fmt: skip
+        outcome = classify(f, stream.code, answered=stream.answered, unprocessed=stream.unprocessed)
+        error = stream.cause or _NAMES[stream.code]
+        ended_ns = stream.ended_ns
+        return Operation(process, f, key, value, due_ns or call_ns, call_ns, ended_ns, outcome, 0, error)
+
+    def _run_at(self, endpoint: str, path: bytes, request: bytes, decode: Callable[[bytes], Any], f: str) -> Operation:
+        channel = self._apart.get(endpoint)
+        if channel is None:
+            channel = self._apart[endpoint] = Channel([endpoint])
+        return self._run(path, request, decode, f, b"", None, 0, 0, channel.call)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """What one member said of itself; ids as etcd has them, ``leader`` 0 where it knows none."""
+
+    endpoint: Endpoint
+    version: str
+    cluster_id: int
+    member_id: int
+    leader: int
+    revision: int
+    raft_term: int
+
+
+def probe(endpoint: str, timeout_s: float = 2.0) -> MemberInfo:
+    """Asks who is there. Takes an endpoint as people write it, and seconds in all.
+
+    Raises ValueError for a malformed endpoint, and ConnectError, whose ``cause`` tells apart: nobody listens, no
+    answer, not HTTP/2, TLS spoken, not etcd.
+    """
+    where = Endpoint.parse(endpoint)
+    if where.tls:
+        raise ValueError(f"endpoint {where}: TLS is not supported yet; use http://")
+    transport = Transport(where)
+    timeout_ns = int(timeout_s * 1e9)
+    call_ns = perf_counter_ns()
+    try:
+        transport.connect(timeout_s)
+        stream = transport.call(STATUS, b"", timeout_ns, call_ns)
+    except LocalError as exc:
+        raise ConnectError(where, CLOSED) from exc
+    except ConnectError as exc:
+        # Go's TLS listener hangs up on plain text without a word, so ask it in its own language.
+        if exc.cause in (CLOSED, NO_ANSWER) and speaks_tls(where, timeout_s):
+            raise ConnectError(where, TLS_SPOKEN) from exc
+        raise
+    finally:
+        transport.close()
+    if stream.code == Code.OK and stream.message is not None:
+        try:
+            answer = pb.StatusResponse.FromString(stream.message)
+        except ValueError as exc:
+            raise ConnectError(where, NOT_ETCD) from exc
+        head = answer.header
+        return MemberInfo(
+            where, answer.version, head.cluster_id, head.member_id, answer.leader, head.revision, answer.raftTerm
+        )
+    if stream.code == Code.DEADLINE_EXCEEDED:
+        raise ConnectError(where, NO_ANSWER)
+    raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)
+
+
+def probe_all(endpoints: Sequence[str], timeout_s: float = 2.0) -> dict[str, MemberInfo | ConnectError]:
+    """Probes all endpoints at the same time, returns what each said or why it did not. Raises ValueError."""
+
+    def one(endpoint: str) -> MemberInfo | ConnectError:
+        try:
+            return probe(endpoint, timeout_s)
+        except ConnectError as exc:
+            return exc
+
+    for each in endpoints:
+        Endpoint.parse(each)
+    asked = {each: gevent.spawn(one, each) for each in endpoints}
+    gevent.joinall(list(asked.values()))
+    return {each: greenlet.get() for each, greenlet in asked.items()}

@@ -1,0 +1,126 @@
+"""What a key-value client offers, whichever way it talks to etcd; and what the end of a call means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from loadgen.operation import Operation, Outcome
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire.grpc import Code
+
+READS = frozenset({"get", "range", "status", "member_list", "hash_kv"})
+
+DEFINITE = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.ALREADY_EXISTS,
+        Code.PERMISSION_DENIED,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.UNIMPLEMENTED,
+        Code.UNAUTHENTICATED,
+    }
+)
+"""Status codes with which a server that answered says that a write did not happen.
+
+RESOURCE_EXHAUSTED is not among them: the put that takes the store over its quota is applied, and then answered
+with it (etcd, server/etcdserver, quotaApplierV3)."""
+
+
+def classify(f: str, code: int, *, answered: bool, unprocessed: bool) -> Outcome:
+    """Takes what was asked and how it ended, returns what that says about its having happened.
+
+    ``code`` is the gRPC status; ``answered``, it is the server's own; ``unprocessed``, the request certainly
+    never reached the store. A read that fails has no effect to be unsure of.
+    """
+    if code == Code.OK:
+        return Outcome.OK
+    if f in READS or unprocessed or (answered and code in DEFINITE):
+        return Outcome.FAIL
+    return Outcome.INFO
+
+
+class KV(Protocol):
+    """A key-value client. Every call returns an ``Operation``, whatever became of it; ``due_ns`` 0 means now."""
+
+    def put(self, key: bytes, value: bytes, *, process: int = 0, due_ns: int = 0, lease: int = 0) -> Operation: ...
+
+    def get(
+        self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
+    ) -> Operation: ...
+
+    def range(
+        self,
+        key: bytes,
+        range_end: bytes,
+        *,
+        limit: int = 0,
+        count_only: bool = False,
+        keys_only: bool = False,
+        serializable: bool = False,
+        revision: int = 0,
+        process: int = 0,
+        due_ns: int = 0,
+    ) -> Operation: ...
+
+    def delete(self, key: bytes, range_end: bytes = b"", *, process: int = 0, due_ns: int = 0) -> Operation: ...
+
+    def txn(
+        self,
+        compare: Sequence[pb.Compare],
+        success: Sequence[pb.RequestOp],
+        failure: Sequence[pb.RequestOp] = (),
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+    ) -> Operation: ...
+
+    def cas(self, key: bytes, value: bytes, mod_revision: int, *, process: int = 0, due_ns: int = 0) -> Operation: ...
+
+    def close(self) -> None: ...
+
+
+def bytes_prefix_end(prefix: bytes) -> bytes:
+    r"""Takes a prefix, returns the ``range_end`` that makes a range of all keys with it.
+
+    >>> bytes_prefix_end(b"ab")
+    b'ac'
+    >>> bytes_prefix_end(b"a\xff")
+    b'b'
+    >>> bytes_prefix_end(b"\xff")  # no end: up to the last key
+    b'\x00'
+    """
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else b"\x00"
+
+
+def mod_revision_is(key: bytes, revision: int) -> pb.Compare:
+    """Returns the comparison "the key was last written at this revision"; 0 means that it does not exist."""
+    return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)
+
+
+def value_is(key: bytes, value: bytes) -> pb.Compare:
+    """Returns the comparison "the key has this value"."""
+    return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.VALUE, key=key, value=value)
+
+
+def version_is(key: bytes, version: int) -> pb.Compare:
+    """Returns the comparison "the key was written this many times since it was created"; 0: it does not exist."""
+    return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.VERSION, key=key, version=version)
+
+
+def put_op(key: bytes, value: bytes, *, lease: int = 0) -> pb.RequestOp:
+    """Returns a put, for a branch of a transaction."""
+    return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease))
+
+
+def get_op(key: bytes, range_end: bytes = b"", *, limit: int = 0) -> pb.RequestOp:
+    """Returns a get or a range, for a branch of a transaction."""
+    return pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=range_end, limit=limit))
+
+
+def delete_op(key: bytes, range_end: bytes = b"") -> pb.RequestOp:
+    """Returns a delete, for a branch of a transaction."""
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=range_end))

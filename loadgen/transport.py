@@ -1,0 +1,359 @@
+"""The gevent shell over ``loadgen.wire``: one socket, one connection, many waiting greenlets.
+
+All greenlets that call in one turn of the event loop share one send, and all answers of one read share one time
+stamp, taken when the bytes were read: what the generator does afterwards is not the server's latency. Nothing here
+needs monkey-patching.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.socket
+from greenlet import getcurrent
+
+from loadgen.endpoint import Endpoint
+from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, SettingsReceived, Stream
+
+_READ_SIZE = 262_144
+_NEVER = 1 << 62
+
+REFUSED = "connection refused"
+UNRESOLVED = "host not found"
+UNREACHABLE = "host unreachable"
+NO_ANSWER = "no answer"
+CLOSED = "connection closed at once"
+LOST = "connection lost"
+NOT_HTTP2 = "not HTTP/2"
+TLS_SPOKEN = "TLS spoken"
+NOT_ETCD = "not etcd"
+
+HINTS = {
+    REFUSED: "nothing listens there; is etcd running, and is this its client port?",
+    UNRESOLVED: "the name does not resolve",
+    UNREACHABLE: "no route to the host",
+    NO_ANSWER: "it accepts connections but says nothing; is it paused, or not etcd?",
+    CLOSED: "it hung up on the first bytes; is this etcd's client port, and without TLS?",
+    LOST: "the connection broke",
+    NOT_HTTP2: "it answers, but not in HTTP/2; etcd's client port (2379) speaks gRPC",
+    TLS_SPOKEN: "it speaks TLS, and this endpoint was given without it; use https://",
+    NOT_ETCD: "it speaks HTTP/2, but not etcd's API",
+}
+
+
+class ConnectError(Exception):
+    """A connection could not be made; nothing was sent.
+
+    Attributes: ``endpoint``; ``cause``, one of this module's constants; ``hint``, what a person may try.
+    """
+
+    def __init__(self, endpoint: Endpoint, cause: str, detail: str = "") -> None:
+        self.endpoint = endpoint
+        self.cause = cause
+        self.hint = HINTS[cause]
+        super().__init__(f"{endpoint.authority}: {cause}: {self.hint}" + (f" ({detail})" if detail else ""))
+
+
+class Transport:
+    """One TCP connection to one endpoint.
+
+    Takes the endpoint and ``on_end``, called once when no new calls are taken here any more (GOAWAY, loss, close),
+    before the calls that this ended are told.
+
+    Attributes: ``open_count``, calls that wait for an answer; ``accepting``, whether new calls are taken.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_end: Callable[[Transport], None] | None = None) -> None:
+        self.endpoint = endpoint
+        self.accepting = False
+        self._on_end = on_end
+        hub = gevent.get_hub()
+        self._loop = hub.loop
+        self._run_callback = hub.loop.run_callback
+        self._switch = hub.switch
+        self._connection = connection = Connection(endpoint.authority.encode())
+        self._start = connection.call
+        self._receive = connection.receive_data
+        self._take = connection.data_to_send
+        self._socket: _socket.socket | None = None
+        self._recv: Callable[[int], bytes] = _closed
+        self._send: Callable[[bytes], int] = _closed
+        self._reader: Any = None
+        self._writer: Any = None
+        self._timer: Any = None
+        self._armed = _NEVER
+        self._flushing = False
+        self._retired = False
+        self._backlog = b""
+        self._sent = 0
+        self._first = b""
+        self._failure: ConnectError | None = None
+        self._answered = gevent.event.Event()
+
+    # ---- life
+
+    def connect(self, timeout_s: float) -> None:
+        """Connects and waits for the peer's SETTINGS. Takes seconds. Raises ConnectError."""
+        until = perf_counter_ns() + int(timeout_s * 1e9)
+        try:
+            # Tries every address that the name resolves to.
+            opened = gevent.socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=timeout_s)
+        except OSError as exc:
+            raise ConnectError(self.endpoint, _cause_of(exc), str(exc)) from exc
+        opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        # The plain socket under gevent's: reads and writes here never wait. A TLS socket would slot in here.
+        family, kind, proto = opened.family, opened.type, opened.proto
+        raw = _socket.socket(family, kind, proto, fileno=opened.detach())
+        raw.setblocking(False)
+        self._socket = raw
+        self._recv, self._send = raw.recv, raw.send
+        self._reader = self._loop.io(raw.fileno(), 1)
+        self._writer = self._loop.io(raw.fileno(), 2)
+        self._reader.start(self._on_readable)
+        self._flush()
+        try:
+            self._answered.wait(max(0.0, (until - perf_counter_ns()) / 1e9))
+        except BaseException:
+            self._end(LOST)
+            raise
+        if self._failure is None and not self._connection.ready:
+            self._failure = ConnectError(self.endpoint, NO_ANSWER)
+            self._end(LOST)
+        if self._failure is not None:
+            raise self._failure
+        self.accepting = self._connection.accepting
+        if not self.accepting:
+            raise ConnectError(self.endpoint, CLOSED)
+
+    def close(self) -> None:
+        """Ends the connection and every call on it. May be called again."""
+        if self._socket is not None:
+            self._connection.close()
+            self._flush()
+            self._end(LOST)
+
+    @property
+    def open_count(self) -> int:
+        """Calls that wait for their answer."""
+        return self._connection.open_count
+
+    # ---- calls
+
+    def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
+        """Sends a unary request and waits for its end.
+
+        Takes the method's path, the encoded message, the time allowed in nanoseconds, and the present on the
+        monotonic clock. Returns the stream as it ended; ``ended_ns`` is when its last bytes were read, or when it was
+        given up. Raises LocalError where no new calls are taken. A greenlet killed while it waits gives its call up.
+        """
+        deadline_ns = call_ns + timeout_ns
+        stream = self._start(path, message, timeout_ns, getcurrent(), deadline_ns)
+        if deadline_ns < self._armed:
+            self._arm(deadline_ns)
+        if not self._flushing:
+            self._flushing = True
+            self._run_callback(self._flush)
+        try:
+            ended_ns = self._switch()
+            while stream.code < 0:
+                # Somebody else woke this greenlet; it is ours to wake.
+                ended_ns = self._switch()
+        except BaseException:
+            stream.context = None
+            self._connection.reset(stream, Code.CANCELLED, "killed")
+            self._flush_soon()
+            raise
+        stream.ended_ns = ended_ns
+        return stream
+
+    def _arm(self, deadline_ns: int) -> None:
+        """One timer for all calls, set to the earliest deadline known."""
+        self._armed = deadline_ns
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+        self._timer = self._loop.timer(max(0.001, (deadline_ns - perf_counter_ns()) / 1e9))
+        self._timer.start(self._on_deadline, update=True)
+
+    def _on_deadline(self) -> None:
+        # The call for which it was set has long ended, as a rule. Looking at all open ones then, once a timeout's
+        # length, is cheaper than keeping them in order.
+        now = perf_counter_ns()
+        self._armed = _NEVER
+        expired = [stream for stream in self._connection.open_streams() if stream.deadline_ns <= now]
+        for stream in expired:
+            self._connection.reset(stream, Code.DEADLINE_EXCEEDED)
+        self._flush_soon()
+        self._wake(expired, now)
+        left = min((stream.deadline_ns for stream in self._connection.open_streams()), default=_NEVER)
+        if left < self._armed:
+            self._arm(left)
+
+    def _wake(self, streams: list[Stream], now: int) -> None:
+        for stream in streams:
+            waiter = stream.context
+            if waiter is not None:
+                stream.context = None
+                waiter.switch(now)
+
+    # ---- reading
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self._end(LOST, str(exc))
+            return
+        now = perf_counter_ns()
+        if not data:
+            self._end(LOST, "closed by the peer")
+            return
+        if not self.accepting and not self._connection.ready and not self._plausible(data):
+            return
+        for event in self._receive(data):
+            if event.__class__ is Stream:
+                waiter = event.context
+                if waiter is not None:
+                    event.context = None
+                    waiter.switch(now)
+            elif event.__class__ is SettingsReceived:
+                self._answered.set()
+            elif event.__class__ is GoAway:
+                self._retire()
+            elif event.__class__ is ConnectionEnded:
+                self._fail(NOT_HTTP2, event.detail)
+                self._flush()
+                self._end(LOST, event.detail)
+                return
+        if self._connection.wants_to_send and not self._flushing:
+            self._flush()
+        if self._retired and not self._connection.open_count:
+            self._end(LOST)  # after GOAWAY, with the last answer
+
+    def _plausible(self, data: bytes) -> bool:
+        """Tells apart, from the first bytes, those who cannot be etcd without TLS."""
+        self._first = (self._first + data)[:8]
+        if b"HTTP/1.".startswith(self._first[:7]):
+            self._fail(NOT_HTTP2, "it answers in HTTP/1")
+        elif self._first[:2] in (b"\x15\x03", b"\x16\x03"):
+            self._fail(TLS_SPOKEN)
+        else:
+            return True
+        self._end(LOST)
+        return False
+
+    # ---- writing
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._run_callback(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        data = self._backlog
+        if data:
+            return  # the write watcher goes on; what the connection holds follows then
+        data = self._take()
+        if data:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            size = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            size = 0
+        except OSError as exc:
+            self._end(LOST, str(exc))
+            return
+        self._sent += size
+        if size < len(data):
+            self._backlog = data[size:]
+            self._writer.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._writer.stop()
+        data, self._backlog = self._backlog, b""
+        self._write(data)
+        self._flush()
+
+    # ---- ends
+
+    def _retire(self) -> None:
+        was_accepting, self.accepting = self.accepting, False
+        self._retired = True
+        if was_accepting and self._on_end is not None:
+            self._on_end(self)
+
+    def _fail(self, cause: str, detail: str = "") -> None:
+        if not self._answered.is_set():
+            self._failure = ConnectError(self.endpoint, cause, detail)
+            self._answered.set()
+
+    def _end(self, cause: str, detail: str = "") -> None:
+        """Closes the socket and wakes everybody who waits."""
+        raw, self._socket = self._socket, None
+        if raw is None:
+            return
+        now = perf_counter_ns()
+        for watcher in (self._reader, self._writer, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._timer = None
+        self._armed = -1  # no more timers
+        self._recv = self._send = _closed
+        raw.close()
+        self._fail(CLOSED, detail)
+        self._retire()
+        ended = self._connection.lost(cause, self._sent, detail)
+        self._wake([each for each in ended if isinstance(each, Stream)], now)
+
+
+def speaks_tls(endpoint: Endpoint, timeout_s: float) -> bool:
+    """Takes an endpoint that does not answer plain HTTP/2 and seconds, returns whether it answers a TLS greeting."""
+    # ssl is gevent's own: the standard one would block the hub.
+    from gevent import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent or believed: it is asked whether it speaks TLS at all
+    context.set_alpn_protocols(["h2"])
+    plain = None
+    try:
+        plain = gevent.socket.create_connection((endpoint.host, endpoint.port), timeout=timeout_s)
+        context.wrap_socket(plain, server_hostname=endpoint.host).close()
+    except ssl.SSLError as exc:
+        # An alert is an answer too, as from a server that insists on a client certificate.
+        return "ALERT" in (exc.reason or "")
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        if plain is not None:
+            plain.close()
+
+
+def _closed(_: Any) -> Any:
+    raise OSError(errno.ENOTCONN, "closed")
+
+
+def _cause_of(exc: OSError) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return REFUSED
+    if isinstance(exc, TimeoutError):
+        return NO_ANSWER
+    if isinstance(exc, _socket.gaierror):
+        return UNRESOLVED
+    if isinstance(exc, ConnectionError):
+        return CLOSED
+    return UNREACHABLE
