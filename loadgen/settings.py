@@ -1,0 +1,185 @@
+"""Every parameter of a run's load, in one frozen record that master and workers share.
+
+The same table of parameters feeds `raftload bench`, Locust's command line (`locust -f locustfiles/kv.py
+--key-size 64`) and the fields of the web UI. Locust sends a run's parameters to its workers as plain strings,
+so that is the form in which they travel; `Settings.from_options` turns them into numbers, once, with a
+message for each mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from loadgen.units import format_mix, parse_duration, parse_mix, parse_size
+
+PREFIX_BYTES = 5
+MIN_KEY_BYTES = 12
+UNIQUE_VALUE_BYTES = 16
+# etcd refuses a request of more than 1.5 MiB by default (--max-request-bytes); what stays under it is the
+# server's business, but a value that could never be sent is the user's mistake.
+MAX_VALUE_BYTES = 1 << 30
+
+Transport = Literal["grpc", "gateway"]
+Consistency = Literal["linearizable", "serializable"]
+
+
+class SettingsError(ValueError):
+    """A parameter that cannot be: one line that says which and what would be right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of the load as users meet it.
+
+    Attributes:
+        name: its flag without the dashes, underscores for hyphens.
+        default: its default, as text.
+        help: what it means, with its unit.
+        choices: all values it takes, where they can be listed.
+    """
+
+    name: str
+    default: str
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+
+    @property
+    def flag(self) -> str:
+        """Its command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+
+# `operations` is empty by default here because plain Locust and the web UI run until they are stopped.
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("operations", "", "total operations over all types and workers; empty: no limit", "N"),
+    Parameter("mix", "put=1,get=1,txn=1", "operation types and their weights", "put=P,get=G,txn=T"),
+    Parameter("key_size", "32", "size of a key, its 5-byte prefix included (at least 12 B)", "SIZE"),
+    Parameter("value_size", "64", "size of a value (unique from 16 B up)", "SIZE"),
+    Parameter("key_space", "", "how many keys there are; default 1000, fewer for large values", "N"),
+    Parameter(
+        "read_consistency", "linearizable", "how GETs read", choices=("linearizable", "serializable")
+    ),
+    Parameter("transport", "grpc", "gRPC, or the JSON gateway over etcd3-py", choices=("grpc", "gateway")),
+    Parameter("timeout", "5s", "deadline of one operation", "DURATION"),
+    Parameter("warmup", "0s", "load before the measurement starts, reported apart", "DURATION"),
+    Parameter("seed", "1", "seed of the choice of operations, keys and values", "N"),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The load of one run.
+
+    Attributes:
+        endpoints: client URLs, ``host:port``.
+        operations: how many in total, None for no limit.
+        mix: weight by operation type; only types with a weight above 0.
+        key_size, value_size: bytes.
+        key_space: number of distinct keys.
+        timeout_s, warmup_s: seconds.
+        prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
+    """
+
+    endpoints: tuple[str, ...] = ()
+    operations: int | None = None
+    mix: Mapping[str, float] = dataclasses.field(default_factory=lambda: parse_mix("put,get,txn"))
+    key_size: int = 32
+    value_size: int = 64
+    key_space: int = 1000
+    read_consistency: Consistency = "linearizable"
+    transport: Transport = "grpc"
+    timeout_s: float = 5.0
+    warmup_s: float = 0.0
+    seed: int = 1
+    prefix: bytes = b""
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], endpoints: tuple[str, ...]) -> Settings:
+        """Return the settings that the texts in ``options`` (by parameter name) mean.
+
+        Raises SettingsError with one line for the first value that cannot be.
+        """
+        text = {p.name: str(options.get(p.name, p.default) or "").strip() or p.default for p in PARAMETERS}
+        key_size = read("key-size", text["key_size"], parse_size, MIN_KEY_BYTES)
+        value_size = read("value-size", text["value_size"], parse_size, 0, MAX_VALUE_BYTES)
+        digits = key_size - PREFIX_BYTES
+        key_space = read("key-space", text["key_space"], int, 1) if text["key_space"] else default_key_space(value_size)
+        if len(str(key_space - 1)) > digits:
+            raise SettingsError(f"--key-space {key_space} does not fit into keys of {key_size} bytes")
+        for parameter in PARAMETERS:
+            if parameter.choices and text[parameter.name] not in parameter.choices:
+                listed = " or ".join(parameter.choices)
+                raise SettingsError(f"{parameter.flag} takes {listed}, not {text[parameter.name]!r}")
+        operations = text["operations"]
+        return cls(
+            endpoints=endpoints,
+            operations=read("operations", operations, int, 1) if operations else None,
+            mix=cast(dict[str, float], read("mix", text["mix"], parse_mix)),
+            key_size=key_size,
+            value_size=value_size,
+            key_space=key_space,
+            read_consistency=cast(Consistency, text["read_consistency"]),
+            transport=cast(Transport, text["transport"]),
+            timeout_s=read("timeout", text["timeout"], parse_duration, 0.001, 3600),
+            warmup_s=read("warmup", text["warmup"], parse_duration, 0),
+            seed=read("seed", text["seed"], int),
+            prefix=str(options.get("key_prefix") or "").encode("ascii"),
+        )
+
+    def to_options(self) -> dict[str, str]:
+        """Return the settings as the texts that `from_options` reads, without the endpoints."""
+        return {
+            "operations": "" if self.operations is None else str(self.operations),
+            "mix": format_mix(self.mix),
+            "key_size": str(self.key_size),
+            "value_size": str(self.value_size),
+            "key_space": str(self.key_space),
+            "read_consistency": self.read_consistency,
+            "transport": self.transport,
+            "timeout": f"{self.timeout_s!r}s",
+            "warmup": f"{self.warmup_s!r}s",
+            "seed": str(self.seed),
+            "key_prefix": self.prefix.decode("ascii"),
+        }
+
+
+def default_key_space(value_size: int) -> int:
+    """Return how many keys to use for values of so many bytes: 1,000, but at most 64 MiB preloaded."""
+    return max(1, min(1000, (64 << 20) // max(1, value_size)))
+
+
+def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **defaults: str) -> None:
+    """Add the table of parameters to a parser; values stay texts, so that one place checks them.
+
+    Takes defaults that differ from the table's by parameter name.
+    """
+    for parameter in PARAMETERS:
+        default = defaults.get(parameter.name, parameter.default)
+        shown = f" (default: {default})" if default else ""
+        parser.add_argument(
+            parameter.flag,
+            default=default,
+            metavar=None if parameter.choices else parameter.metavar,
+            choices=parameter.choices,
+            help=parameter.help.replace("%", "%%") + shown,
+        )
+
+
+def read(
+    name: str, text: str, parse: Any, minimum: float = -math.inf, maximum: float = math.inf
+) -> Any:  # fmt: skip
+    """Return ``parse(text)``; raise SettingsError where it fails or is out of bounds."""
+    try:
+        value = parse(text)
+    except ValueError as error:
+        why = str(error) if parse is not int else f"{text!r} is not a whole number"
+        raise SettingsError(f"--{name}: {why}") from error
+    if not isinstance(value, dict) and not minimum <= value <= maximum:
+        bound = f"at least {minimum:g}" if value < minimum else f"at most {maximum:g}"
+        raise SettingsError(f"--{name} must be {bound}, not {text}")
+    return value
