@@ -1,0 +1,144 @@
+"""The keys of a run: a prefix that nobody uses, values to read, and nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+import string
+from typing import Any
+
+from loadgen.etcd import EtcdClient
+from loadgen.kv import bytes_prefix_end, put_op
+from loadgen.operation import Operation, Outcome
+from loadgen.settings import PREFIX_BYTES, Settings
+from loadgen.units import format_mix
+from loadgen.workload import Keys, Values
+
+# etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
+_BATCH_OPERATIONS = 100
+_BATCH_BYTES = 1 << 20
+# A process number that no user has: users count from 1 in each worker's range.
+_PRELOAD_PROCESS = 0
+
+logger = logging.getLogger(__name__)
+
+
+class KeySpaceError(Exception):
+    """The keys could not be prepared or removed: one line that says why."""
+
+
+class KeySpace:
+    """The keys of one run on a cluster, from the choice of their prefix to their removal."""
+
+    def __init__(self, client: EtcdClient, settings: Settings) -> None:
+        self._client = client
+        self.settings = settings
+        self.preloaded = 0
+
+    def prepare(self) -> Settings:
+        """Choose a prefix under which there is no key and write every key of the run once.
+
+        Returns the settings with the prefix in them. Raises KeySpaceError where the cluster does not answer
+        or refuses the values.
+        """
+        self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
+        # Writes need no values to be there; a get of a missing key would measure another code path.
+        if "get" in self.settings.mix:
+            self._preload()
+        return self.settings
+
+    def revision(self) -> int:
+        """Return the cluster's present revision, read linearizably. Raises KeySpaceError."""
+        return _done(self._client.get(self.settings.prefix), "read the cluster's revision").revision
+
+    def remove(self) -> None:
+        """Delete every key under the run's prefix. Raises KeySpaceError."""
+        prefix = self.settings.prefix
+        if len(prefix) == PREFIX_BYTES:
+            _done(self._client.delete(prefix, bytes_prefix_end(prefix)), "remove the run's keys")
+
+    def _free_prefix(self) -> bytes:
+        alphabet = string.ascii_lowercase + string.digits
+        for _ in range(20):
+            prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_BYTES - 1)).encode() + b"/"
+            found = self._client.range(prefix, bytes_prefix_end(prefix), count_only=True)
+            if _done(found, "look for a free key prefix").response.count == 0:
+                return prefix
+        raise KeySpaceError("20 random key prefixes are all in use on this cluster")
+
+    def _preload(self) -> None:
+        settings = self.settings
+        values = Values(settings.seed, _PRELOAD_PROCESS, settings.value_size)
+        each = settings.key_size + settings.value_size
+        size = max(1, min(_BATCH_OPERATIONS, _BATCH_BYTES // each))
+        keys = Keys(settings)
+        for first in range(0, len(keys), size):
+            batch = [keys[n] for n in range(first, min(first + size, len(keys)))]
+            puts = [put_op(key, values.next()) for key in batch]
+            _done(self._client.txn([], puts), f"write {len(keys)} keys of {settings.value_size} B")
+            self.preloaded += len(batch)
+
+
+def attach(environment: Any) -> None:
+    """Prepare and remove the keys of each test that plain Locust's master or local runner runs.
+
+    An engine of ours does so itself and marks its environment.
+    """
+    from locust.runners import WorkerRunner
+
+    if isinstance(environment.runner, WorkerRunner) or getattr(environment, "raftload_engine", None):
+        return
+    spaces: list[KeySpace] = []
+
+    def on_test_start(environment: Any, **_: Any) -> None:
+        try:
+            endpoints = tuple(e.strip() for e in str(environment.host or "").split(",") if e.strip())
+            apply_mix(environment)
+            settings = Settings.from_options(vars(environment.parsed_options), endpoints)
+            space = KeySpace(EtcdClient(settings.endpoints, timeout_s=settings.timeout_s), settings)
+            share_out(environment, space.prepare())
+            spaces.append(space)
+        except (KeySpaceError, ValueError) as error:
+            logger.error("%s", error)  # noqa: TRY400
+            environment.process_exit_code = 4 if isinstance(error, KeySpaceError) else 2
+            environment.runner.quit()
+
+    def on_test_stop(**_: Any) -> None:
+        while spaces:
+            try:
+                spaces.pop().remove()
+            except KeySpaceError as error:
+                logger.error("%s", error)  # noqa: TRY400
+
+    # Before the listeners that start the load in this same process.
+    environment.events.test_start._handlers.insert(0, on_test_start)
+    environment.events.test_stop.add_listener(on_test_stop)
+
+
+def apply_mix(environment: Any) -> None:
+    """Put the mix of a scenario that is about one operation type into the environment's options."""
+    mixes = [user.mix for user in environment.user_classes if getattr(user, "mix", None)]
+    if mixes:
+        environment.parsed_options.mix = format_mix(mixes[0])
+
+
+def share_out(environment: Any, settings: Settings) -> list[str]:
+    """Write a run's settings and the order of its workers into the options that Locust sends to them.
+
+    Returns the client ids of the workers that share the run's operations, in their order: as many as there
+    are users, in the order in which Locust's dispatcher hands users to workers.
+    """
+    options = environment.parsed_options
+    for name, text in settings.to_options().items():
+        setattr(options, name, text)
+    clients = sorted(getattr(environment.runner, "clients", ()))
+    users = getattr(options, "num_users", None) or len(clients)
+    options.worker_ranks = ",".join(clients[: max(1, int(users))])
+    return clients[: max(1, int(users))]
+
+
+def _done(operation: Operation, what: str) -> Operation:
+    if operation.outcome is not Outcome.OK:
+        raise KeySpaceError(f"cannot {what}: {operation.error}")
+    return operation

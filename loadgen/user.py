@@ -1,0 +1,107 @@
+"""The Locust users: they ask the run what to do next, do it, and hand in what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+import locust
+from gevent import GreenletExit
+from locust import User, task
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
+
+from loadgen import keyspace
+from loadgen.load import Load, attach
+from loadgen.operation import Operation, Outcome
+from loadgen.settings import add_arguments
+from loadgen.workload import Workload
+
+
+class EtcdUser(User):  # type: ignore[misc]
+    """A user that drives etcd with the run's mix of puts, gets and transactions.
+
+    A scenario is a subclass; it may fix the mix, and set Locust's ``wait_time`` for users that pause between
+    operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop).
+    """
+
+    abstract = True
+    mix: ClassVar[Mapping[str, float] | None] = None
+
+    def on_start(self) -> None:
+        """Join the worker's run."""
+        self.load: Load = attach(self.environment)
+        self.process = self.load.user_started()
+        settings = self.load.settings
+        self.serializable = settings.read_consistency == "serializable"
+        self.client = self.load.client
+        self.workload = Workload(settings, self.process, self.load.keys)
+        self._do = {"put": self.put, "get": self.get, "txn": self.txn}
+        # Locust's loop around a task costs a turn of the event loop; users without a pause need it once.
+        self._paced = type(self).wait_time is not EtcdUser.wait_time
+
+    def on_stop(self) -> None:
+        """Leave the worker's run."""
+        self.load.user_stopped()
+
+    @task  # type: ignore[untyped-decorator]
+    def operate(self) -> None:
+        """Do operations until there is none left to do or the test is stopped."""
+        load, workload, do = self.load, self.workload, self._do
+        while True:
+            if self._state == LOCUST_STATE_STOPPING:
+                raise StopUser
+            number = load.take()
+            if number is None:
+                raise StopUser
+            f, key, value = workload.next(load.owed(number))
+            called = perf_counter_ns()
+            try:
+                operation = do[f](key, value)
+            except GreenletExit:
+                load.record_open(Operation(self.process, f, key, value, called, called), number)
+                raise
+            load.record(operation, number)
+            if self._paced:
+                return
+
+    def put(self, key: bytes, value: bytes) -> Operation:
+        """Write a key."""
+        operation: Operation = self.client.put(key, value, process=self.process)
+        if operation.outcome is Outcome.OK:
+            self.load.revisions[key] = operation.revision
+        return operation
+
+    def get(self, key: bytes, _: None = None) -> Operation:
+        """Read a key, as the run's read consistency says."""
+        operation: Operation = self.client.get(key, serializable=self.serializable, process=self.process)
+        return operation
+
+    def txn(self, key: bytes, value: bytes) -> Operation:
+        """Write a key if nobody else has since this worker last saw it; else read it, and so see it."""
+        revisions = self.load.revisions
+        operation: Operation = self.client.cas(key, value, revisions.get(key, 0), process=self.process)
+        if operation.outcome is Outcome.OK:
+            answer = operation.response
+            if answer.succeeded:
+                revisions[key] = operation.revision
+            else:
+                found = answer.responses[0].response_range.kvs
+                revisions[key] = found[0].mod_revision if found else 0
+        return operation
+
+
+def _add_locust_arguments(parser: Any) -> None:
+    """Give plain Locust and its web UI the parameters of the load."""
+    group = parser.add_argument_group("raftload", "The load on etcd.")
+    add_arguments(group)
+
+
+def _on_init(environment: Any, **_: Any) -> None:
+    attach(environment)
+    keyspace.attach(environment)
+
+
+locust.events.init_command_line_parser.add_listener(lambda parser, **_: _add_locust_arguments(parser))
+locust.events.init.add_listener(_on_init)
