@@ -1,0 +1,255 @@
+"""`raftload bench`: the main job, one headless distributed run from its command line to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadgen import gate, report, runfolder, scenarios, settings, table, units
+
+if TYPE_CHECKING:
+    from loadgen.engine import Plan, Run
+
+DEFAULT_OPERATIONS = 1000
+EXAMPLES = """\
+examples:
+  raftload bench                                     1,000 operations on a cluster of its own
+  raftload bench --operations 10000 --concurrency 50 --workers 2 --json > b.json
+  raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379 --duration 30s --mix get=9,put=1
+  raftload bench --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
+
+exit codes:
+  0 pass   1 a threshold failed, or every operation   2 usage   3 inconclusive (a worker lost, no samples)
+  4 environment (cluster unreachable)   70 a bug of ours   130 SIGINT, 143 SIGTERM (results are kept)
+"""
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to load and with how many processes."""
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        help="client URLs of the cluster (default: $ETCDCTL_ENDPOINTS, else an embedded cluster for this run)",
+    )
+    group.add_argument("--cluster", choices=("embedded",), help="start a cluster for this run")
+    group.add_argument("--nodes", default="3", metavar="N", help="its members (default: 3)")
+    group = parser.add_argument_group("load")
+    group.add_argument(
+        "--scenario",
+        default="kv",
+        help=f"{', '.join(scenarios.names())} or a locustfile's path (default: kv)",
+    )
+    group.add_argument("--workers", default="2", metavar="N", help="worker processes (default: 2)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload bench`."""
+    add_target_arguments(parser)
+    group = parser.add_argument_group("length and size of the run")
+    group.add_argument("--duration", metavar="DURATION", help="run so long instead of --operations (30s, 5m)")
+    group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
+    settings.add_arguments(group)
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="EXPR",
+        help="such as 'put.p99_ms < 50'; repeatable",
+    )
+    group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-<scenario>)")
+    group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
+    group.add_argument("--keep", action="store_true", help="leave the run's keys in the cluster")
+    group.add_argument("--dry-run", action="store_true", help="print what would run; touch nothing")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a benchmark. Returns the exit code; raises what `loadgen.cli` turns into a message and a code."""
+    from loadgen.target import Choice
+
+    thresholds = [gate.Threshold.parse(expression) for expression in args.threshold]
+    choice = Choice.from_arguments(args)
+    users = _count("concurrency", args.concurrency)
+    workers = _count("workers", args.workers)
+    duration_s = None
+    if args.duration is not None:
+        if args.operations:
+            raise settings.SettingsError("--operations and --duration exclude each other; give one")
+        try:
+            duration_s = units.parse_duration(args.duration)
+        except ValueError as error:
+            raise settings.SettingsError(f"--duration: {error}") from error
+        if duration_s <= 0:
+            raise settings.SettingsError(f"--duration must be above 0, not {args.duration}")
+    elif not args.operations:
+        args.operations = str(DEFAULT_OPERATIONS)
+    load = settings.Settings.from_options(vars(args), choice.endpoints)
+    name = scenarios.check(args.scenario)
+    folder = runfolder.planned(name, args.output)
+    if args.dry_run:
+        much = f"{load.operations:,} operations" if load.operations else units.format_duration(duration_s or 0)
+        by = f"{users} users in {workers} worker processes"
+        _print_plan(choice, load, f"{much} of {units.format_mix(load.mix)} by {by}", folder, args)
+        return 0
+    folder = runfolder.create(folder, exact=args.output is not None)
+
+    from gevent import monkey
+
+    monkey.patch_all()
+    from loadgen.engine import Plan
+
+    log_to(folder / "logs" / "master.log")
+    plan = Plan(load, users, duration_s, args.keep, tuple(sys.argv), tuple(args.threshold))
+    result = _run(args, choice, plan, workers, folder)
+    result = gate.apply(result, thresholds)
+    runfolder.write_json(folder / "result.json", result)
+    if args.json:
+        report.print_json(result)
+    else:
+        print(table.render(result, color=table.wants_color(sys.stdout), width=table.terminal_width(), folder=folder))
+        say(f"run folder {folder}")
+    return gate.exit_code(result)
+
+
+def _run(args: argparse.Namespace, choice: Any, plan: Plan, workers: int, folder: Path) -> dict[str, Any]:
+    """Run a plan from the start of its workers to the end of its cluster; return the result document."""
+    import dataclasses
+
+    from loadgen.engine import Run, Session
+    from loadgen.interrupt import Interrupted, Signals
+
+    signals = Signals()
+    run: Run | None = None
+    progress = Progress(plan, enabled=sys.stderr.isatty())
+    try:
+        with contextlib.ExitStack() as stack:
+            session = Session(args.scenario, workers, folder / "logs")
+            stack.callback(session.close)
+            session.fire_init()
+            # The workers import Locust while the cluster elects its first leader.
+            target = stack.enter_context(choice.open(folder / "logs", say))
+            endpoints = target.usable()
+            plan.settings = _with_mix(session, dataclasses.replace(plan.settings, endpoints=endpoints))
+            session.wait_ready()
+            run = Run(session, target, plan, folder)
+            try:
+                run.begin()
+                signals.gently = run.ask_stop
+                run.start()
+                run.wait(progress.tick)
+                progress.clear()
+                signals.gently = _ignore
+                result = run.finish()
+            except BaseException:
+                progress.clear()
+                run.abandon()
+                raise
+            return result
+    except Interrupted:
+        say("interrupted before there was a result")
+        raise
+    finally:
+        signals.close()
+
+
+def _ignore(_: str) -> None:
+    """The results are being written; a second signal still ends it at once."""
+
+
+def _with_mix(session: Any, load: settings.Settings) -> settings.Settings:
+    """A scenario that is about one operation type brings its mix."""
+    import dataclasses
+
+    mixes = [user.mix for user in session.environment.user_classes if getattr(user, "mix", None)]
+    return dataclasses.replace(load, mix=dict(mixes[0])) if mixes else load
+
+
+class Progress:
+    """One line on the terminal that says how far a run is."""
+
+    def __init__(self, plan: Plan, *, enabled: bool) -> None:
+        self._plan = plan
+        self._enabled = enabled
+        self._drawn_at = 0.0
+        self._last = (0.0, 0)
+
+    def tick(self, run: Run) -> None:
+        """Draw the line anew, five times a second at most."""
+        now = time.monotonic()
+        if not self._enabled or now - self._drawn_at < 0.2:
+            return
+        self._drawn_at = now
+        total = run.stats.total
+        elapsed, done = run.elapsed_s, total.num_requests
+        wanted = self._plan.settings.operations
+        rate = done / elapsed if elapsed > 0 else 0.0
+        from loadgen.precision import percentile
+
+        p99 = f"p99 {percentile(total, 0.99):.2f} ms" if total.response_times else "no answer yet"
+        if wanted is not None:
+            left = (wanted - done) / rate if rate else None
+            head = f"{done:,}/{wanted:,} operations"
+        else:
+            left = max(0.0, (self._plan.duration_s or 0.0) - elapsed) if self._plan.duration_s else None
+            head = f"{done:,} operations"
+        tail = f"{left:.0f} s left" if left is not None else f"{elapsed:.0f} s"
+        if run.interrupted:
+            tail = f"{run.interrupted}: waiting for open operations"
+        line = f"{head}   {rate:,.0f}/s   {p99}   {total.num_failures:,} failed   {tail}"
+        sys.stderr.write(f"\r\x1b[2K{line[: table.terminal_width() - 1]}")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._enabled:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal, on stderr."""
+    print(f"raftload: {line}", file=sys.stderr, flush=True)
+
+
+def log_to(path: Path) -> None:
+    """Send this process's log to a file, the terminal being for people."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+def _count(name: str, text: str) -> int:
+    number: int = settings.read(name, text, int, 1, 100_000)
+    return number
+
+
+def _print_plan(choice: Any, load: settings.Settings, what: str, folder: Path, args: Any) -> None:
+    lines = {
+        "target": choice.describe(),
+        "load": what,
+        "keys": f"{load.key_space:,} keys of {load.key_size} B, values of {load.value_size} B",
+        "transport": f"{load.transport}, {load.read_consistency} reads, "
+        f"deadline {units.format_duration(load.timeout_s)}",
+        "scenario": args.scenario,
+        "thresholds": "; ".join(args.threshold) or "none",
+        "run folder": str(folder),
+    }
+    for name, value in lines.items():
+        print(f"{name + ':':<12}{value}")
+
+
+@contextlib.contextmanager
+def temporary_logs() -> Iterator[Path]:
+    """Yield a folder for the logs of workers that outlive a single run; it is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="raftload-logs-") as folder:
+        yield Path(folder)

@@ -1,0 +1,162 @@
+"""The `raftload` command: its subcommands, and what their errors look like and exit with.
+
+Nothing heavy is imported before a subcommand runs: `raftload --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+
+USAGE, ENVIRONMENT, BUG = 2, 4, 70
+
+# Name, module with add_arguments and main, one line of help.
+COMMANDS = (
+    ("bench", "loadgen.bench", "run a distributed load and report it"),
+    ("web", "loadgen.web", "the same users under Locust's web UI"),
+    ("worker", "loadgen.worker", "work for a master"),
+    ("report", "loadgen.report", "turn a run's CSV files into result.json again"),
+    ("gate", "loadgen.gate", "judge a finished run by thresholds"),
+)
+EXAMPLES = {
+    "worker": "examples:\n  raftload worker --master-host 10.0.0.1 --master-port 5557\n",
+    "web": "examples:\n  raftload web\n  raftload web --endpoints 127.0.0.1:2379 --workers 4 --web-port 8090\n",
+}
+OVERVIEW = """\
+examples:
+  raftload bench                                      1,000 operations on a cluster of its own
+  raftload bench --endpoints 127.0.0.1:2379 --duration 30s --concurrency 100
+  raftload gate latest --threshold 'put.p99_ms < 50'
+  raftload web                                        then open http://127.0.0.1:8089
+
+Each command has its own --help.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line and exit 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(USAGE, f"raftload: error: {message} (see '{self.prog} --help')\n")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; takes the one command to import the options of, None for all of them."""
+    parser = _Parser(
+        prog="raftload",
+        description="Distributed load generator and consensus test kit for etcd clusters.",
+        epilog=OVERVIEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"raftload {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, module_name, help_line in COMMANDS:
+        command = commands.add_parser(
+            name,
+            help=help_line,
+            description=help_line[0].upper() + help_line[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if only in (None, name):
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(main=module.main)
+            command.epilog = command.epilog or getattr(module, "EXAMPLES", None) or EXAMPLES.get(name)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    named = next((word for word in argv if not word.startswith("-")), "")
+    parser = build_parser(named)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    try:
+        code = args.main(args)
+        sys.stdout.flush()
+        return int(code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return code
+
+
+def benchmark_consensus() -> int:
+    """Run the `benchmark-consensus` command: `raftload bench` under the name of the script it grew out of."""
+    return main(["bench", *sys.argv[1:]])
+
+
+def _exit_code(error: BaseException) -> int | None:
+    """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
+    from cluster.errors import ClusterError
+    from loadgen.interrupt import Interrupted
+    from loadgen.runfolder import FolderError
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    if not isinstance(error, Exception):
+        return None
+    code = BUG
+    if isinstance(error, ClusterError):
+        code = ENVIRONMENT
+    elif isinstance(error, FolderError):
+        code = error.exit_code
+    elif isinstance(error, OSError):
+        code = ENVIRONMENT
+    else:
+        code = _named(error)
+    if code == BUG:
+        if os.environ.get("RAFTLOAD_DEBUG"):
+            raise error
+        where = _innermost(error)
+        print(
+            f"raftload: internal error: {type(error).__name__}: {error} at {where}; "
+            "please report it, with the traceback that RAFTLOAD_DEBUG=1 shows",
+            file=sys.stderr,
+        )
+    else:
+        print(f"raftload: error: {error}", file=sys.stderr)
+    return code
+
+
+def _named(error: Exception) -> int:
+    """The codes of errors whose modules import Locust or pandas, by their names."""
+    usage = {"SettingsError", "ScenarioError", "ThresholdError", "ReportError"}
+    environment = {"EngineError", "KeySpaceError"}
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & usage:
+        return USAGE
+    return ENVIRONMENT if names & environment else BUG
+
+
+def _innermost(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"  # noqa: PTH119
+
+
+def _version() -> str:
+    try:
+        return package_version("raftload")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,424 @@
+"""One distributed run: Locust's master in this process, its workers in theirs, and the run folder.
+
+A `Session` is a master with its workers, ready for any number of runs one after the other (the web UI's way);
+a `Run` is one test from the choice of its keys to `result.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from loadgen import keyspace, load, precision, report, runfolder
+from loadgen.etcd import EtcdClient
+from loadgen.processes import WorkerProcess
+from loadgen.recorder import REQUEST_TYPE
+from loadgen.settings import Settings
+from loadgen.target import Target
+from loadgen.worker import REPORT_INTERVAL_S, make_environment
+
+WORKERS_READY_S = 60.0
+# After the last operation's deadline, how long a worker may take to report before it is given up.
+REPORT_GRACE_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class EngineError(Exception):
+    """The run cannot be started: one line that says why and what to do. The exit code is 4."""
+
+
+class Session:
+    """A Locust master and its worker processes.
+
+    Attributes:
+        environment: Locust's, of the master.
+        workers: the worker processes, in the order of their numbers.
+    """
+
+    def __init__(self, scenario: str, workers: int, logs: Path) -> None:
+        from locust import runners
+
+        _raise_open_files_limit()
+        runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+        precision.install()
+        self.scenario = scenario
+        self.environment = make_environment(scenario)
+        self.environment.raftload_engine = self
+        runner = self.environment.create_master_runner("127.0.0.1", 0)
+        self.runner = runner
+        runner.register_message(load.HELLO, self._on_hello)
+        runner.register_message(load.DONE, self._on_done)
+        self.environment.events.worker_report.add_listener(self._on_report)
+        self._ready = Event()
+        self.done: dict[str, str] = {}
+        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.workers = [WorkerProcess(n, runner.server.port, scenario, logs / f"worker-{n}.log")
+                        for n in range(1, workers + 1)]  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Wait until every worker has reported for work. Raises EngineError where one does not."""
+        deadline = time.monotonic() + WORKERS_READY_S
+        while not all(worker.client_id for worker in self.workers):
+            for worker in self.workers:
+                if death := worker.death():
+                    raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"the workers were not ready within {WORKERS_READY_S:.0f} s; see {self.workers[0].log}"
+                )
+            gevent.sleep(0.01)
+
+    def fire_init(self, web_ui: Any = None) -> None:
+        """Tell the scenario's listeners that the environment is there, as plain Locust does."""
+        self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
+
+    def worker_of(self, client_id: str) -> WorkerProcess | None:
+        """Return the worker process behind a client id of Locust's protocol."""
+        return next((w for w in self.workers if w.client_id == client_id), None)
+
+    def close(self) -> None:
+        """End the workers and the master's greenlets; nothing stays."""
+        for worker in self.workers:
+            worker.end()
+        self.runner.greenlet.kill(block=True)
+        self.runner.server.close(linger=0)
+
+    def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+        for worker in self.workers:
+            if worker.number == msg.data["number"]:
+                worker.client_id = msg.node_id
+
+    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
+        self.done[msg.node_id] = msg.data["reason"]
+
+    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        if load.REPORT in data:
+            self.snapshots[client_id] = data[load.REPORT]
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a run is to do and where it goes.
+
+    Attributes:
+        users: Locust users over all workers.
+        duration_s: after how many seconds to stop, None to go on until the operations are done.
+        keep: leave the run's keys in the cluster.
+        command: the command line, for the record.
+        thresholds: expressions that judge the result.
+    """
+
+    settings: Settings
+    users: int
+    duration_s: float | None = None
+    keep: bool = False
+    command: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()
+
+
+class Run:
+    """One test on a session, from its keys to its result."""
+
+    def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
+        self._session = session
+        self._target = target
+        self._plan = plan
+        self.folder = folder
+        self.interrupted: str | None = None
+        self.lost: dict[str, str] = {}
+        self._stop_asked_at: float | None = None
+        self._problems: list[str] = []
+        self._started_at = runfolder.utc_now()
+
+    def begin(self) -> None:
+        """Choose and write the keys, open the files, and note what the cluster is before the load.
+
+        Raises KeySpaceError, FolderError.
+        """
+        session, plan = self._session, self._plan
+        self._client = EtcdClient(plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s))
+        self._space = keyspace.KeySpace(self._client, plan.settings)
+        self.settings = self._space.prepare()
+        options = session.environment.parsed_options
+        options.num_users = plan.users
+        keyspace.share_out(session.environment, self.settings)
+        session.environment.host = ",".join(self.settings.endpoints)
+        # Users in mid-operation are waited for until their deadline, and a little.
+        session.environment.stop_timeout = self.settings.timeout_s + 0.5
+        session.done.clear()
+        session.snapshots.clear()
+        self._target.before()
+        self._revision_before = self._space.revision()
+        self._csv = runfolder.LocustCsv(session.environment, self.folder)
+        self._write_run_json({}, None)
+
+    def start(self) -> None:
+        """Let Locust start the users."""
+        self._clock_started = time.monotonic()
+        runner, users = self._session.runner, self._plan.users
+        self._starter = gevent.spawn(runner.start, users, max(users, 1))
+
+    def wait(self, tick: Callable[[Run], None] | None = None) -> None:
+        """Wait until every worker has done its share, or has stopped after `ask_stop`, or is lost.
+
+        Takes a function to call ten times a second, for a progress line.
+        """
+        while not self._over():
+            gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
+            if self._plan.duration_s is not None and self.elapsed_s > self._plan.duration_s + self.settings.warmup_s:
+                self.ask_stop()
+            if tick is not None:
+                tick(self)
+
+    def ask_stop(self, signal_name: str | None = None) -> None:
+        """Have the workers stop issuing operations and wait for those that are open."""
+        if signal_name is not None and self.interrupted is None:
+            self.interrupted = signal_name
+        if self._stop_asked_at is None:
+            self._stop_asked_at = time.monotonic()
+            if self._starter is not None:
+                self._starter.join(timeout=1)
+            for worker in self._session.workers:
+                if worker.client_id in self._session.runner.clients:
+                    self._session.runner.send_message("stop", client_id=worker.client_id)
+
+    def started_by_locust(self) -> None:
+        """Note that Locust is starting the users by itself: the web UI asked it to."""
+        self._clock_started = time.monotonic()
+        self._starter = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the users were started."""
+        return time.monotonic() - self._clock_started
+
+    @property
+    def stats(self) -> Any:
+        """Locust's statistics of the run so far."""
+        return self._session.environment.stats
+
+    def finish(self) -> dict[str, Any]:
+        """Close the books, remove the keys, write the run folder and return the result document.
+
+        Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.
+        """
+        revision_after: int | None = None
+        with self._noting("close the books"):
+            revision_after = self._space.revision()
+        with self._noting("ask the cluster's members"):
+            self._target.after()
+        if not self._plan.keep:
+            with self._noting("remove the run's keys"):
+                self._space.remove()
+        self._client.close()
+        if self._starter is not None:
+            self._starter.kill()
+        self._csv.close()
+        measured = self._measured()
+        self._write_run_json(measured, revision_after)
+        return report.write(self.folder)
+
+    def abandon(self) -> None:
+        """Remove the keys and close the files of a run that was begun and will not be finished."""
+        with contextlib.suppress(Exception):
+            self._csv.close()
+        with contextlib.suppress(Exception):
+            self._space.remove()
+            self._client.close()
+
+    # -- watching the workers -------------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        session = self._session
+        for worker in session.workers:
+            client_id = worker.client_id or ""
+            if client_id in session.done or worker.name in self.lost:
+                continue
+            if death := worker.death():
+                # It may have reported and left between the two looks.
+                gevent.sleep(0.2)
+                if client_id not in session.done:
+                    self.lost[worker.name] = death
+                continue
+            asked = self._stop_asked_at
+            if asked is not None and time.monotonic() > asked + self.settings.timeout_s + REPORT_GRACE_S:
+                self.lost[worker.name] = "did not answer to stop"
+                continue
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._problems.append(f"could not {what}: {error}")
+
+    # -- the record -----------------------------------------------------------------------------------------
+
+    def _snapshots(self) -> list[dict[str, Any]]:
+        prefix = self.settings.prefix.decode("ascii")
+        return [s for s in self._session.snapshots.values() if s["prefix"] == prefix]
+
+    def _measured(self) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for snapshot in self._snapshots():
+            for f, totals in snapshot["totals"].items():
+                for name in (f, "total"):
+                    _accumulate(rows.setdefault(name, {}), totals)
+        return {f: _measured_row(row, f) for f, row in rows.items()}
+
+    def _books(self, revision_after: int | None) -> dict[str, Any]:
+        ok = info = 0
+        for snapshot in self._snapshots():
+            for part in ("totals", "warmup"):
+                for f, totals in snapshot[part].items():
+                    if f != "get":
+                        ok += totals["committed"] if f == "txn" else totals["succeeded"]
+                        info += totals["info"]
+        delta = None if revision_after is None else revision_after - self._revision_before
+        # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
+        known = delta is not None and not self.lost and self._target.ours
+        return {
+            "revision_before": self._revision_before,
+            "revision_after": revision_after,
+            "revision_delta": delta,
+            "writes_ok": ok,
+            "writes_info": info,
+            "balanced": ok <= delta <= ok + info if known and delta is not None else None,
+        }
+
+    def _generator(self, measured: dict[str, Any]) -> dict[str, Any]:
+        snapshots = self._snapshots()
+        operations = measured.get("total", {}).get("operations", 0)
+        lag = max((s["loop_lag_p99_ms"] for s in snapshots), default=None)
+        p99 = precision.percentile(self.stats.total, 0.99) if self.stats.total.response_times else None
+        saturated = None if lag is None or p99 is None else lag > max(1.0, 0.1 * p99)
+        cpu_s = sum(s["cpu_s"] for s in snapshots)
+        return {
+            "cpu_us_per_op": round(cpu_s / operations * 1e6, 3) if operations else None,
+            "start_lag_p99_ms": None,
+            "loop_lag_p99_ms": None if lag is None else round(lag, 3),
+            "in_flight_max": sum(s["in_flight_max"] for s in snapshots),
+            "dropped": 0,
+            "resent": sum(s["resent"] for s in snapshots),
+            "saturated": saturated,
+            "saturated_by": f"event loop busy for up to {lag:.1f} ms at p99" if saturated else None,
+            "workers_started": len(self._session.workers),
+            "workers_lost": len(self.lost),
+        }
+
+    def _check_counts(self, measured: dict[str, Any]) -> None:
+        """Compare our own counts with Locust's: a listener that failed would have lost some."""
+        for f, row in measured.items():
+            entry = self.stats.total if f == "total" else self.stats.entries.get((f, REQUEST_TYPE))
+            counted = entry.num_requests if entry is not None else 0
+            if counted != row["operations"]:
+                self._problems.append(f"Locust counted {counted} {f} operations, the workers {row['operations']}")
+
+    def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
+        plan, settings, ended = self._plan, self.settings, bool(measured) or revision_after is not None
+        self._check_counts(measured)
+        wanted = settings.operations
+        done = measured.get("total", {}).get("operations", 0)
+        if ended and wanted and done != wanted and not self.lost and not self.interrupted and not plan.duration_s:
+            self._problems.append(f"{done} of {wanted} operations were executed")
+        runfolder.write_json(
+            self.folder / "run.json",
+            {
+                "schema": "raftload.run/1",
+                "id": self.folder.name,
+                "scenario": self._session.scenario,
+                "started_at": runfolder.iso(self._started_at),
+                "ended_at": runfolder.iso(runfolder.utc_now()) if ended else None,
+                "command": list(plan.command),
+                "seed": settings.seed,
+                "loop": "closed",
+                "rate": None,
+                "workers": len(self._session.workers),
+                "users": plan.users,
+                "transport": settings.transport,
+                "key_size": settings.key_size,
+                "value_size": settings.value_size,
+                "key_space": settings.key_space,
+                "mix": dict(settings.mix),
+                "operations": settings.operations,
+                "duration_s": plan.duration_s,
+                "timeout_s": settings.timeout_s,
+                "warmup_s": settings.warmup_s,
+                "read_consistency": settings.read_consistency,
+                "prefix": settings.prefix.decode("ascii"),
+                "versions": versions(),
+                "target": self._target.as_dict(),
+                "measured": measured,
+                "warmup": self._warmup(),
+                "preloaded_keys": self._space.preloaded,
+                "generator": self._generator(measured),
+                "books": self._books(revision_after),
+                "interrupted": self.interrupted,
+                "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
+                "problems": self._problems,
+                "thresholds": list(plan.thresholds),
+            },
+        )
+
+    def _warmup(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for snapshot in self._snapshots():
+            for f, totals in snapshot["warmup"].items():
+                total[f] = total.get(f, 0) + totals["succeeded"] + totals["failed"]
+        return total
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("raftload", "locust", "gevent", "protobuf", "hpack", "pandas"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "source"
+    return found
+
+
+def _accumulate(row: dict[str, int], totals: dict[str, int]) -> None:
+    for name, value in totals.items():
+        if name == "first_call_ns":
+            row[name] = min(row.get(name, value), value)
+        elif name == "last_return_ns":
+            row[name] = max(row.get(name, value), value)
+        else:
+            row[name] = row.get(name, 0) + value
+
+
+def _measured_row(row: dict[str, int], f: str) -> dict[str, Any]:
+    measured: dict[str, Any] = {
+        "operations": row["succeeded"] + row["failed"],
+        "succeeded": row["succeeded"],
+        "failed": row["failed"],
+        "info": row["info"],
+        "duration_s": max(0, row["last_return_ns"] - row["first_call_ns"]) / 1e9,
+    }
+    if f == "txn":
+        measured["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
+    return measured
+
+
+def _raise_open_files_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

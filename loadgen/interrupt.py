@@ -1,0 +1,63 @@
+"""SIGINT and SIGTERM in a process that gevent runs: stop what is going on, cleanly, and say which it was."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end. Like KeyboardInterrupt no `except Exception` catches it.
+
+    Attributes:
+        name: ``SIGINT`` or ``SIGTERM``.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells have it."""
+        return EXIT_CODES[self.name]
+
+
+class Signals:
+    """Turns SIGINT and SIGTERM into an `Interrupted` in the main greenlet, or into a gentler call.
+
+    Attributes:
+        gently: what to call, in a greenlet of its own, with the name of the first signal, in place of
+            raising; the second signal raises.
+    """
+
+    def __init__(self) -> None:
+        import gevent
+
+        self.gently: Callable[[str], Any] | None = None
+        self._seen = False
+        self._main = gevent.getcurrent()
+        self._handlers = [
+            gevent.signal_handler(number, self._got, number) for number in (signal.SIGINT, signal.SIGTERM)
+        ]
+
+    def close(self) -> None:
+        """Give the signals back."""
+        for handler in self._handlers:
+            handler.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _got(self, number: int) -> None:
+        import gevent
+
+        name = signal.Signals(number).name
+        gently, again = self.gently, self._seen
+        self._seen = True
+        if gently is not None and not again:
+            gevent.spawn(gently, name)
+        else:
+            gevent.kill(self._main, Interrupted(name))

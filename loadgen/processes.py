@@ -1,0 +1,98 @@
+"""Worker processes on this machine: started apart from the terminal, dead when we are."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import loadgen
+
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerProcess:
+    """One `raftload worker` on this machine.
+
+    It is a session of its own, so that Ctrl-C on the terminal reaches its master alone, which then lets it
+    finish and report.
+
+    Attributes:
+        name: what messages call it.
+        client_id: its name in Locust's protocol, None until it has reported for work.
+    """
+
+    def __init__(self, number: int, port: int, scenario: str, log: Path) -> None:
+        self.number = number
+        self.log = log
+        self.client_id: str | None = None
+        command = [
+            sys.executable, "-P", "-m", "loadgen.cli", "worker",
+            "--master-host", "127.0.0.1", "--master-port", str(port),
+            "--scenario", scenario, "--parent", str(os.getpid()), "--number", str(number),
+        ]  # fmt: skip
+        root = str(Path(loadgen.__file__).resolve().parent.parent)
+        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        # The master decides; what a shell exports for a Locust of its own must not reach our workers.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOCUST_")}
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"worker {self.number} (pid {self.pid})"
+
+    def death(self) -> str | None:
+        """Return how it ended, None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exited with status {code}"
+
+    def last_words(self) -> str:
+        """Return the last line of its log that says something."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else "its log is empty"
+
+    def end(self, grace_s: float = 2.0) -> None:
+        """End the process: SIGTERM, then SIGKILL after the grace, in seconds."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            deadline = time.monotonic() + grace_s
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if self._process.poll() is None:
+                self._process.kill()
+        self._process.wait()
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent, whose pid is given, has died (Linux).
+
+    See prctl(2), PR_SET_PDEATHSIG. Elsewhere the worker notices by Locust's heartbeat, later.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # It may have died before the call above: then nobody will tell us.
+    if os.getppid() != parent:
+        raise SystemExit("the master that started this worker is gone")

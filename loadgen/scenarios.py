@@ -1,0 +1,47 @@
+"""Scenarios by name or path: the locustfiles of this package, and anybody's own."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import locustfiles
+
+
+class ScenarioError(ValueError):
+    """There is no such scenario, or its file cannot be used: one line that says so."""
+
+
+def names() -> list[str]:
+    """Return the names of the scenarios that come with raftload."""
+    return sorted(module.name for module in pkgutil.iter_modules(locustfiles.__path__))
+
+
+def check(scenario: str) -> str:
+    """Return the scenario's short name. Raises ScenarioError; imports nothing."""
+    if scenario in names():
+        return scenario
+    path = Path(scenario)
+    if path.suffix == ".py" and path.is_file():
+        return path.stem
+    raise ScenarioError(f"there is no scenario {scenario!r}: name one of {', '.join(names())}, or a locustfile's path")
+
+
+def user_classes(scenario: str) -> list[type[Any]]:
+    """Return the Locust user classes of a scenario. Imports Locust. Raises ScenarioError."""
+    from locust.util.load_locustfile import is_user_class, load_locustfile
+
+    if check(scenario) == scenario:
+        module = importlib.import_module(f"locustfiles.{scenario}")
+        found = [item for item in vars(module).values() if is_user_class(item)]
+    else:
+        try:
+            classes, _ = load_locustfile(str(Path(scenario).resolve()))
+        except Exception as error:
+            raise ScenarioError(f"{scenario} cannot be loaded: {type(error).__name__}: {error}") from error
+        found = list(classes.values())
+    if not found:
+        raise ScenarioError(f"{scenario} has no user class that is not abstract")
+    return found

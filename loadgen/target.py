@@ -1,0 +1,174 @@
+"""What a run loads: somebody's endpoints, or a cluster that lives as long as the run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from cluster.errors import ClusterError
+from loadgen.settings import SettingsError, read
+
+PROBE_TIMEOUT_S = 2.0
+Kind = Literal["embedded", "external"]
+
+
+class UnreachableError(ClusterError):
+    """No endpoint answers as etcd does: one line a reason, one for each endpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a command line chose to load.
+
+    Attributes:
+        kind: what ``target.kind`` will say.
+        endpoints: as given, checked for their form; empty for a cluster of the run's own.
+        nodes: members of a cluster of the run's own.
+        reason: where the choice came from, for people.
+    """
+
+    kind: Kind
+    endpoints: tuple[str, ...]
+    nodes: int
+    reason: str
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Choice:
+        """Read the options about the target, then ``$ETCDCTL_ENDPOINTS``. Raises SettingsError."""
+        from loadgen.endpoint import Endpoint
+
+        nodes = read("nodes", args.nodes, int, 1, 99)
+        if args.endpoints is not None and args.cluster is not None:
+            raise SettingsError("--endpoints and --cluster exclude each other; give one")
+        text, reason = args.endpoints, "--endpoints"
+        if text is None and args.cluster is None and os.environ.get("ETCDCTL_ENDPOINTS"):
+            text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
+        if text is None:
+            return cls("embedded", (), nodes, "--cluster" if args.cluster else "no endpoint was named")
+        endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        if not endpoints:
+            raise SettingsError(f"{reason} names no endpoint; write host:port, several with commas")
+        for endpoint in endpoints:
+            try:
+                Endpoint.parse(endpoint)
+            except ValueError as error:
+                raise SettingsError(f"{reason}: {error}") from error
+        return cls("external", endpoints, nodes, reason)
+
+    def describe(self) -> str:
+        """Return it in words."""
+        if self.kind == "embedded":
+            return f"an embedded cluster of {self.nodes} for this run ({self.reason})"
+        return f"{', '.join(self.endpoints)} ({self.reason})"
+
+    @contextlib.contextmanager
+    def open(self, logs: Path, say: Callable[[str], None]) -> Iterator[Target]:
+        """Yield the target, started and probed, and end what was started for it.
+
+        Takes a folder for member logs and a function for what the person at the terminal should know. Raises
+        ClusterError where no cluster can be started or reached.
+        """
+        if self.kind == "external":
+            yield _probed(self.endpoints, say)
+            return
+        from cluster.local import LocalCluster
+
+        cluster = LocalCluster(nodes=self.nodes, log_dir=logs)
+        binary = cluster.binary
+        say(f"{self.describe()}, etcd {binary.version} from {binary.source}")
+        if binary.note:
+            say(f"note: {binary.note}")
+        with cluster:
+            yield Target("embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster)
+
+
+class Target:
+    """The cluster under load, as far as a run needs to know it.
+
+    Attributes:
+        kind: ``embedded`` or ``external``.
+        ours: whether nobody else writes to it.
+        cluster: the LocalCluster behind it, None for somebody else's.
+    """
+
+    def __init__(self, kind: Kind, endpoints: dict[str, str | None], version: str | None, cluster: Any = None):
+        self.kind = kind
+        self.ours = kind != "external"
+        self.cluster = cluster
+        self._dead = endpoints
+        self._version = version
+        self._members: list[dict[str, Any]] = []
+        self._first_term: int | None = None
+        self._leader_changes: int | None = None
+
+    def usable(self) -> tuple[str, ...]:
+        """Return the endpoints that answered."""
+        return tuple(url for url, reason in self._dead.items() if reason is None)
+
+    def before(self) -> None:
+        """Note who leads before the load."""
+        self._first_term = self._ask()
+
+    def after(self) -> None:
+        """Note who leads after the load, and how often that changed by the terms that passed."""
+        term = self._ask()
+        if term is not None and self._first_term is not None:
+            self._leader_changes = term - self._first_term
+
+    def _ask(self) -> int | None:
+        from cluster.probe import NoAnswer, member_status
+        from cluster.topology import Member
+
+        self._members = []
+        terms = []
+        for number, url in enumerate(self._dead, 1):
+            name = self.cluster.members[number - 1].name if self.cluster else ""
+            plain = url if "://" in url else f"http://{url}"
+            try:
+                status = member_status(Member(name, plain, "", ""), timeout_s=PROBE_TIMEOUT_S)
+            except NoAnswer:
+                continue
+            terms.append(status.term)
+            self._version = self._version or status.version
+            self._members.append(
+                {"name": name or f"{status.member_id:x}", "endpoint": url, "version": status.version,
+                 "leader": status.is_leader, "term": status.term, "db_size": status.db_size}
+            )  # fmt: skip
+        return max(terms, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``target`` of run.json has it."""
+        return {
+            "kind": self.kind,
+            "endpoints": [{"url": url, "reachable": reason is None} for url, reason in self._dead.items()],
+            "etcd_version": self._version,
+            "requested_version": None,
+            "members": self._members,
+            "leader_changes": self._leader_changes,
+        }
+
+
+def _probed(endpoints: tuple[str, ...], say: Callable[[str], None]) -> Target:
+    """Ask every endpoint whether it is etcd. Raises UnreachableError where none is."""
+    from loadgen.etcd import probe_all
+    from loadgen.transport import ConnectError
+
+    dead: dict[str, str | None] = {}
+    version = None
+    for url, answer in probe_all(endpoints, PROBE_TIMEOUT_S).items():
+        if isinstance(answer, ConnectError):
+            dead[url] = str(answer)
+        else:
+            dead[url] = None
+            version = version or answer.version
+    reasons = "; ".join(reason for reason in dead.values() if reason)
+    if all(dead.values()):
+        raise UnreachableError(f"no endpoint answers: {reasons}")
+    if reasons:
+        say(f"warning: going on without {reasons}")
+    return Target("external", dead, version)

@@ -1,0 +1,89 @@
+"""A worker process: Locust's worker runner with our users, from its start to its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from typing import Any
+
+# Locust would otherwise wait a minute before a worker believes that its master is gone.
+MASTER_SILENCE_S = 10
+REPORT_INTERVAL_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload worker`."""
+    parser.add_argument("--master-host", default="127.0.0.1", metavar="HOST", help="the master's address")
+    parser.add_argument("--master-port", type=int, default=5557, metavar="PORT", help="its port")
+    parser.add_argument("--scenario", default="kv", help="the same as the master's (default: kv)")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Work for a master until it says quit. Returns the exit code."""
+    if args.parent is not None:
+        from loadgen.processes import die_with
+
+        die_with(args.parent)
+    import locust  # monkey-patches this process  # noqa: F401
+
+    environment = make_environment(args.scenario)
+    from locust import runners
+
+    from loadgen import load
+
+    runners.MASTER_HEARTBEAT_TIMEOUT = MASTER_SILENCE_S
+    runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+    runners.CPU_MONITOR_INTERVAL = 1.0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before the runner reports for work: the master may send the run the moment it does.
+    load.attach(environment)
+    try:
+        runner = environment.create_worker_runner(args.master_host, args.master_port)
+    except ConnectionError:
+        print(
+            f"raftload: error: no master answers at {args.master_host}:{args.master_port}; start one with "
+            "'raftload bench --expect-workers N'",
+            file=sys.stderr,
+        )
+        return 4
+    environment.events.init.fire(environment=environment, runner=runner, web_ui=None)
+    stop_on_sigterm(runner)
+    runner.send_message(load.HELLO, {"number": args.number})
+    runner.greenlet.join()
+    return 0
+
+
+def make_environment(scenario: str, **attributes: Any) -> Any:
+    """Return a Locust Environment for a scenario, with Locust's own options at their defaults."""
+    import locust
+    from locust import argument_parser
+    from locust.env import Environment
+
+    from loadgen.scenarios import user_classes
+
+    classes = user_classes(scenario)
+    # Locust reads its options from the environment and from files too; a run's parameters are the master's.
+    parser = argument_parser.get_parser(default_config_files=[])
+    options = parser.parse_args([], env_vars={})
+    return Environment(
+        user_classes=classes,
+        events=locust.events,
+        parsed_options=options,
+        catch_exceptions=True,
+        **attributes,
+    )
+
+
+def stop_on_sigterm(runner: Any) -> None:
+    """On SIGTERM finish the open operations and report, then end."""
+    import gevent
+
+    def end() -> None:
+        runner.stop()
+        runner.quit()
+
+    gevent.signal_handler(signal.SIGTERM, lambda: gevent.spawn(end))
