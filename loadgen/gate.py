@@ -148,9 +148,7 @@ def judge(threshold: Threshold, result: dict[str, Any]) -> Judgement:
         return Judgement(str(threshold), value, Verdict.UNKNOWN, doubt)
     if holds:
         return Judgement(str(threshold), value, Verdict.PASS, "")
-    return Judgement(
-        str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}"
-    )
+    return Judgement(str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}")
 
 
 def _value(threshold: Threshold, result: dict[str, Any]) -> tuple[float | None, str]:
@@ -190,16 +188,20 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: dict[str, An
 
 
 def _lost_workers(result: dict[str, Any]) -> list[str]:
-    """Return the names of the workers that a run lost, as far as they have any."""
-    names = [str(worker.get("name", "?")) for worker in result.get("lost_workers") or []]
-    if not names and (result.get("generator") or {}).get("workers_lost"):
-        return ["unnamed"] * int(result["generator"]["workers_lost"])
-    return names
+    """Return a line for each worker that a run lost, as far as they have names."""
+    lost = result.get("lost_workers") or []
+    if lost:
+        return [
+            f"worker {worker['name']} was lost" + (f": {worker['reason']}" if worker.get("reason") else "")
+            for worker in lost
+        ]
+    count = (result.get("generator") or {}).get("workers_lost")
+    return [f"{count} worker{'s' if count > 1 else ''} lost"] if count else []
 
 
 def _inconclusive(result: dict[str, Any]) -> list[str]:
     """Return why a run cannot pass, whatever its thresholds say."""
-    reasons = [f"worker {name} was lost" for name in _lost_workers(result)]
+    reasons = _lost_workers(result)
     if result.get("interrupted"):
         reasons.append(f"the run was interrupted by {result['interrupted']}")
     if (result.get("books") or {}).get("balanced") is False:
@@ -297,9 +299,8 @@ def main(args: argparse.Namespace) -> int:
 
     try:
         result = report.load(args.run)
-        if args.threshold:
-            thresholds = [Threshold.parse(text, result["results"].keys()) for text in args.threshold]
-            result = apply(result, thresholds)
+        expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
+        result = apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
         if args.junit:
             junit.write(result, args.junit)
         junit.append_step_summary(result)
@@ -307,7 +308,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"raftload: error: {exc}", file=sys.stderr)
         return 2
     except OSError as exc:
-        print(f"raftload: error: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        print(f"raftload: error: {exc.filename}: cannot be written: {exc.strerror}", file=sys.stderr)
         return 2
     if not result["thresholds"]:
         print("raftload: hint: no threshold was given; judged by whether the run is sound", file=sys.stderr)
@@ -315,5 +316,5 @@ def main(args: argparse.Namespace) -> int:
         report.print_json(result)
     else:
         color = table.wants_color(sys.stdout)
-        print(table.render_verdict(result, color=color))
+        print(table.render_verdict(result, color=color, width=table.terminal_width()))
     return verdict_code(result)

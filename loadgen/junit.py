@@ -30,15 +30,13 @@ def to_xml(result: dict[str, Any]) -> str:
         "tests": len(cases),
         "failures": sum(verdict == "fail" for _, verdict, _, _ in cases),
         "errors": sum(verdict == "unknown" for _, verdict, _, _ in cases),
-        "skipped": 0,
     }
-    attributes = {key: str(value) for key, value in counts.items()} | {
-        "time": f"{run.get('duration_s') or 0:.3f}"
-    }
+    attributes = {key: str(value) for key, value in counts.items()} | {"time": f"{run.get('duration_s') or 0:.3f}"}
     root = ElementTree.Element("testsuites", {"name": _SUITE, **attributes})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"{_SUITE}.{name}", **attributes})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": f"{_SUITE}.{name}", **attributes, "skipped": "0"})
     if run.get("started_at"):
-        suite.set("timestamp", str(run["started_at"]))
+        # The format's own schema knows no time zone and no fraction; the time is UTC.
+        suite.set("timestamp", str(run["started_at"])[:19])
     for expression, verdict, reason, value in cases:
         attributes = {"classname": f"{_SUITE}.{name}", "name": _printable(expression), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", attributes)

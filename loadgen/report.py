@@ -27,7 +27,7 @@ TYPES = ("put", "get", "txn")
 RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "seed", "scenario", "loop", "rate", "workers", "users",
     "transport", "key_size", "value_size", "key_space", "mix", "operations", "timeout_s", "warmup_s",
-    "read_consistency", "prefix", "versions",
+    "read_consistency", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
 TARGET_FIELDS = ("kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes")
 GENERATOR_FIELDS = (
@@ -51,7 +51,11 @@ def build(run_dir: Path) -> dict[str, Any]:
     failures = read_failures(run_dir / "locust_failures.csv")
     measured: dict[str, Any] = run["measured"]
     problems = [str(problem) for problem in run.get("problems") or []]
-    problems += _row_problems(rows, failures) + _count_problems(rows, measured)
+    problems += _row_problems(rows, failures)
+    if run.get("ended_at"):
+        problems += _count_problems(rows, measured)
+    else:
+        problems.append("the run did not end in an orderly way, so what was counted is not all")
     results = _results(rows, failures, measured)
     try:
         thresholds = [gate.Threshold.parse(text, results) for text in run.get("thresholds") or []]
@@ -93,9 +97,7 @@ def from_csv(prefix: Path | str) -> dict[str, Any]:
     failures = read_failures(failures_path) if failures_path.exists() else None
     notes = []
     if rows[-1].failures:
-        notes.append(
-            "latencies may include failed requests: Locust counts every request that has a response time"
-        )
+        notes.append("latencies may include failed requests: Locust counts every request that has a response time")
     if failures is None:
         notes.append(f"{failures_path.name} is missing, so failures are not told apart by cause")
     result = {
@@ -153,19 +155,25 @@ def print_json(document: Mapping[str, Any]) -> None:
 def find_run(name: str, runs: Path = Path("runs")) -> Path:
     """Return the path that RUN means: ``latest`` is the newest run folder in ./runs, any other is itself.
 
-    Run folders begin with their UTC time, so the newest is the last by name. Raises ReportError where there
-    is none.
+    The newest is the one whose run.json was written last. A folder without one counts too: a run that broke
+    must not be passed over for an older one that did not. Raises ReportError where there is none.
     """
     path = Path(name)
     if name != "latest" or path.exists():
         return path
     try:
-        folders = [entry for entry in runs.iterdir() if (entry / "run.json").is_file()]
+        ages = {folder: _written_at(folder) for folder in runs.iterdir() if folder.is_dir()}
     except OSError:
-        folders = []
-    if not folders:
-        raise ReportError(f"no run in {runs.resolve()}; name a run folder, or run `raftload bench` first")
-    return max(folders, key=lambda folder: folder.name)
+        ages = {}
+    if not ages:
+        raise ReportError(f"no run in {runs.absolute()}; name a run folder, or run `raftload bench` first")
+    return max(ages, key=lambda folder: (ages[folder], folder.name))
+
+
+def _written_at(folder: Path) -> int:
+    """Return when a run was recorded; for one that never came so far, when its folder was last changed."""
+    record = folder / "run.json"
+    return (record if record.is_file() else folder).stat().st_mtime_ns
 
 
 def load(name: str) -> dict[str, Any]:
@@ -177,14 +185,14 @@ def load(name: str) -> dict[str, Any]:
     if path.is_dir():
         return build(path)
     result = _read_json(path)
-    if result.get("schema") != schema.RESULT or not isinstance(result.get("results"), dict):
-        raise ReportError(f"{path}: not a result document ({schema.RESULT})")
+    if wrong := schema.problem(result, "result"):
+        raise ReportError(f"{path}: not a result document: {wrong}")
     return result
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as exc:
         raise ReportError(f"{path}: {exc.strerror or exc}") from exc
     except ValueError as exc:
@@ -194,30 +202,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
 def _read_run(path: Path) -> dict[str, Any]:
     run = _read_json(path)
-    if run.get("schema") != schema.RUN:
-        raise ReportError(f"{path}: its schema is {run.get('schema')!r}, not {schema.RUN!r}")
-    measured = run.get("measured")
-    if not isinstance(measured, dict):
-        raise ReportError(f"{path}: it has no 'measured'; the run did not end in an orderly way")
-    for name, row in measured.items():
-        if row is not None and not (isinstance(row, dict) and _is_count(row.get("operations"))):
-            raise ReportError(f"{path}: measured.{name} has no count of operations")
-    for field, kind in _OBJECTS:
-        if not isinstance(run.get(field), kind | None):
-            raise ReportError(f"{path}: {field} is not {'a list' if kind is list else 'an object'}")
+    if wrong := schema.problem(run, "run"):
+        raise ReportError(f"{path}: {wrong}")
     return run
-
-
-_OBJECTS = (
-    ("target", dict), ("generator", dict), ("books", dict), ("lost_workers", list), ("problems", list),
-    ("thresholds", list),
-)  # fmt: skip
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _pick(document: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
@@ -241,15 +234,10 @@ def _results(
         results[key] = _row(row, causes, None if measured is None else measured.get(key) or {})
     # The total of no requests is a run of nothing, not a run that was not.
     results["total"] = _row(rows[-1], failures, None if measured is None else measured.get("total") or {})
-    return {
-        key: row if row is None or key == "total" or row["operations"] else None
-        for key, row in results.items()
-    }
+    return {key: row if row is None or key == "total" or row["operations"] else None for key, row in results.items()}
 
 
-def _row(
-    row: StatsRow, failures: list[FailureRow] | None, measured: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Mapping[str, Any] | None) -> dict[str, Any]:
     succeeded = row.requests - row.failures
     errors: dict[str, int] | None = None
     if failures is not None:
@@ -307,9 +295,7 @@ def _count_problems(rows: list[StatsRow], measured: Mapping[str, Any]) -> list[s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``raftload report`` to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "Build a run folder's result.json again from its CSV files and run.json, and show it."
-    )
+    parser.description = "Build a run folder's result.json again from its CSV files and run.json, and show it."
     parser.add_argument(
         "run",
         metavar="RUN",

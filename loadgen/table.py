@@ -181,13 +181,11 @@ def _target(target: dict[str, Any] | None, paint: _Painter) -> list[str]:
 def _length(result: dict[str, Any]) -> list[str]:
     run = result["run"]
     duration, wanted = run.get("duration_s"), run.get("requested_duration_s")
-    asked = (
-        f"{run['operations']:,} operations" if run.get("operations") else f"{wanted:g} s" if wanted else ""
-    )
+    asked = f"{run['operations']:,} operations" if run.get("operations") else f"{wanted:g} s" if wanted else ""
     parts = [
         f"{duration:,.2f} s" if duration is not None else "",
         f"{asked} asked for" if asked else "",
-        f"started {run['started_at']}" if run.get("started_at") else "",
+        f"started {run['started_at'][:19].replace('T', ' ')} UTC" if run.get("started_at") else "",
         f"seed {run['seed']}" if run.get("seed") is not None else "",
     ]
     text = ", ".join(part for part in parts if part)
@@ -237,7 +235,7 @@ def _branches(txn: dict[str, Any] | None) -> list[str]:
     branches = (txn or {}).get("branches")
     if not isinstance(branches, dict) or not branches:
         return []
-    return [", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in branches.items())]
+    return ["branches taken: " + ", ".join(f"{count:,} {_clean(name)}" for name, count in branches.items())]
 
 
 def _books(books: dict[str, Any] | None, paint: _Painter) -> list[str]:
@@ -261,16 +259,17 @@ def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[st
         verdict, value = threshold["verdict"], threshold["value"]
         mark = paint(f"{verdict.upper():7}", _VERDICT_STYLES[verdict])
         measured = "no sample" if value is None else f"{value:,.10g}"
-        text = f"{mark}  {threshold['expression']:{size}}  {measured}"
+        texts.append(f"{mark}  {_clean(threshold['expression']):{size}}  {measured}")
         if verdict == "unknown" and threshold.get("reason"):
-            text += f"  ({_clean(threshold['reason'])})"
-        texts.append(text)
+            texts.append(" " * 9 + paint(_clean(threshold["reason"]), "dim"))
     verdict = result["verdict"]
     stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in thresholds}
     reasons = [_clean(reason) for reason in result.get("verdict_reasons") or [] if reason not in stated]
     last = [paint(verdict.upper(), _VERDICT_STYLES[verdict], "bold"), *reasons]
     if reasons:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
+    elif not thresholds:
+        last[0] += paint(" (no thresholds)", "dim")
     return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
 
 

@@ -1,4 +1,8 @@
-"""The JSON Schemas (draft 2020-12) of what a run leaves behind."""
+"""The JSON Schemas (draft 2020-12) of what a run leaves behind, and a check against them.
+
+The check knows the keywords that these two schemas use and no more, so that reading a file that somebody
+edited, or that a full disk cut, needs no further package. The tests hold it to ``jsonschema``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,16 @@ from typing import Any
 RESULT = "raftload.result/1"
 RUN = "raftload.run/1"
 
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
+
 
 def load(name: str) -> dict[str, Any]:
     """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json.
@@ -18,3 +32,55 @@ def load(name: str) -> dict[str, Any]:
     text = resources.files(__name__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
+
+
+def problem(document: Any, name: str) -> str | None:
+    """Return in one line where a document departs from the schema ``name`` first; None where it does not."""
+    schema = load(name)
+    return _problem(document, schema, schema["$defs"], "")
+
+
+def _problem(value: Any, schema: dict[str, Any], definitions: dict[str, Any], where: str) -> str | None:
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
+    at = where or "the document"
+    kinds = schema.get("type")
+    if kinds is not None and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
+        return f"{at} is not {kinds if isinstance(kinds, str) else ' or '.join(kinds)}"
+    if "const" in schema and value != schema["const"]:
+        return f"{at} is {_short(value)}, not {schema['const']!r}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{at} is {_short(value)}, not one of {', '.join(map(str, schema['enum']))}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if "minimum" in schema and not value >= schema["minimum"]:
+            return f"{at} is {value}, below {schema['minimum']}"
+        if "maximum" in schema and not value <= schema["maximum"]:
+            return f"{at} is {value}, above {schema['maximum']}"
+    if isinstance(value, dict):
+        missing = [field for field in schema.get("required", ()) if field not in value]
+        if missing:
+            return f"{at} has no {missing[0]!r}"
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        for field, part in value.items():
+            inner = f"{where}.{field}" if where else field
+            if found := _problem(part, properties.get(field, others), definitions, inner):
+                return found
+    if isinstance(value, list) and "items" in schema:
+        for index, part in enumerate(value):
+            if found := _problem(part, schema["items"], definitions, f"{where}[{index}]"):
+                return found
+    return None
+
+
+def _is(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    # JSON Schema has one kind of number: 1.0 is an integer.
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[kind])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
