@@ -49,9 +49,7 @@ def version_note(version: str) -> str | None:
     return None
 
 
-def find_etcd(
-    binary: str | os.PathLike[str] | None = None, env: Mapping[str, str] | None = None
-) -> EtcdBinary:
+def find_etcd(binary: str | os.PathLike[str] | None = None, env: Mapping[str, str] | None = None) -> EtcdBinary:
     """The etcd to run.
 
     Takes a path that wins over everything, and the environment to look in (default: this process's). Returns
@@ -105,9 +103,7 @@ def _checked(path: Path, source: str) -> EtcdBinary:
             timeout=10, check=False,
         )  # fmt: skip
     except OSError as exc:
-        raise EtcdBroken(
-            f"{path} (from {source}) does not run here: {exc.strerror or exc}; {_INSTALL}"
-        ) from exc
+        raise EtcdBroken(f"{path} (from {source}) does not run here: {exc.strerror or exc}; {_INSTALL}") from exc
     except subprocess.TimeoutExpired as exc:
         raise EtcdBroken(f"{path} (from {source}) did not answer --version within 10 s; {_INSTALL}") from exc
     text = done.stdout.decode(errors="replace").strip()

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import inspect
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -103,9 +103,7 @@ class ControlClient:
         """Version of the server when the client was made, ``3.5.1``."""
         return str(self._client.server_version)
 
-    def rpc(
-        self, path: str, request: dict[str, Any] | None = None, timeout_s: float | None = None
-    ) -> dict[str, Any]:
+    def rpc(self, path: str, request: dict[str, Any] | None = None, timeout_s: float | None = None) -> dict[str, Any]:
         """Any call of the gateway: ``rpc("/maintenance/status")``.
 
         Takes the path after ``/v3`` and the request as the gateway's JSON, bytes in base64; returns its
@@ -160,13 +158,9 @@ class ControlClient:
 
     def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
         """Deletes a key, or the range from it to ``range_end``, that excluded."""
-        return _answer(
-            self._call(self._client.delete_range, _bytes(key), range_end=range_end or None, prev_kv=prev_kv)
-        )
+        return _answer(self._call(self._client.delete_range, _bytes(key), range_end=range_end or None, prev_kv=prev_kv))
 
-    def txn(
-        self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()
-    ) -> Answer:
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
         """If all conditions hold does ``success``, else ``failure``, at one revision."""
         return _answer(
             self._call(
@@ -241,9 +235,7 @@ def _answer(answer: dict[str, Any], *, txn: bool = False) -> Answer:
         deleted=int(answer.get("deleted", 0)),
         prev_kvs=_key_values(answer.get("prev_kvs", ()) if prev_kv is None else (prev_kv,)),
         succeeded=bool(answer.get("succeeded")) if txn else None,
-        responses=tuple(
-            _answer(inner) for response in answer.get("responses", ()) for inner in response.values()
-        ),
+        responses=tuple(_answer(inner) for response in answer.get("responses", ()) for inner in response.values()),
     )
 
 
@@ -273,6 +265,8 @@ def _json(response: Any, endpoint: str) -> dict[str, Any]:
 
 def _translated(endpoint: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError."""
+    import http.client
+
     import requests
     import urllib3.exceptions
 
@@ -288,9 +282,19 @@ def _translated(endpoint: str, call: Callable[..., Any], *args: Any, **kwargs: A
         reason = getattr(exc.args[0] if exc.args else None, "reason", None)
         if isinstance(reason, urllib3.exceptions.NewConnectionError):
             raise NoAnswer(f"{endpoint}: connection refused", cause="connection refused", sent=False) from exc
+        if any(type(cause) is http.client.BadStatusLine for cause in _causes(exc)):
+            raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
         raise NoAnswer(f"{endpoint}: connection lost", cause="connection lost") from exc
     except requests.exceptions.RequestException as exc:
         raise NoAnswer(f"{endpoint}: {_root(exc)}", cause="not etcd") from exc
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that this one wraps in its arguments, as requests and urllib3 do."""
+    for inner in exc.args:
+        if isinstance(inner, BaseException):
+            yield inner
+            yield from _causes(inner)
 
 
 def _root(exc: BaseException) -> str:

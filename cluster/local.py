@@ -201,9 +201,7 @@ class LocalCluster:
             if not reason:
                 return
             if time.monotonic() >= deadline:
-                raise ClusterError(
-                    f"the cluster of {self.nodes} is not healthy after {timeout_s:g} s: {reason}"
-                )
+                raise ClusterError(f"the cluster of {self.nodes} is not healthy after {timeout_s:g} s: {reason}")
             time.sleep(_POLL_S)
 
     # Faults, by name; each raises KeyError for an unknown member and ClusterError where it does not apply
@@ -295,9 +293,7 @@ class LocalCluster:
                 probe_file.touch()
                 probe_file.unlink()
             except OSError as exc:
-                raise ClusterError(
-                    f"cannot write to the {what} folder {folder}: {exc.strerror or exc}"
-                ) from exc
+                raise ClusterError(f"cannot write to the {what} folder {folder}: {exc.strerror or exc}") from exc
         names = member_names(self.nodes)
         for name in names:
             if self._data_dir is not None and (root / name / "member").exists():
@@ -318,9 +314,7 @@ class LocalCluster:
             if not 0 < port < 65536:
                 raise ClusterError(f"there is no port {port}: choose a lower base port")
             if not is_free(port):
-                raise ClusterError(
-                    f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another base port"
-                )
+                raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another base port")
         return ports
 
     def _spawn(self, member: Member) -> None:
@@ -339,9 +333,7 @@ class LocalCluster:
             if code is not None:
                 line = logs.why_it_ended(self.log(name), self._log_starts.get(name, 0))
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-                raise MemberFailed(
-                    f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line
-                )
+                raise MemberFailed(f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         self.spec.member(name)

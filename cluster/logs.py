@@ -38,8 +38,6 @@ def why_it_ended(log: Path, since: int = 0) -> str:
         message, cause = str(said[-1].get("msg", "")), str(said[-1].get("error", ""))
         return f"{message}: {cause}" if cause and cause not in message else message
     for line in plain:
-        if any(
-            word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")
-        ):
+        if any(word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")):
             return line[:300]
     return plain[-1][:300] if plain else ""

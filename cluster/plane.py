@@ -23,9 +23,7 @@ class ControlPlane:
     Close it, or use it in ``with``.
     """
 
-    def __init__(
-        self, endpoints: Sequence[str], *, timeout_s: float = 2.0, security: Security | None = None
-    ) -> None:
+    def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 2.0, security: Security | None = None) -> None:
         """Takes endpoints as ControlClient does, and the seconds for each call. Asks nothing yet.
 
         Raises ValueError for a malformed endpoint, or none.

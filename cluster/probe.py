@@ -81,9 +81,7 @@ class MemberStatus:
         )
 
 
-def http(
-    endpoint: str, method: str, path: str, body: bytes = b"", timeout_s: float = 1.0
-) -> tuple[int, bytes]:
+def http(endpoint: str, method: str, path: str, body: bytes = b"", timeout_s: float = 1.0) -> tuple[int, bytes]:
     """One HTTP/1.0 exchange.
 
     Takes ``host:port``, method, path and body; returns the status code and the body. It takes at most

@@ -173,7 +173,5 @@ def _temp_root(storage: str) -> str:
     if storage != "memory":
         raise ValueError(f"storage is 'disk' or 'memory', not {storage!r}")
     if not os.access("/dev/shm", os.W_OK | os.X_OK):
-        raise ClusterError(
-            "no memory-backed folder: /dev/shm is missing or not writable; use storage on disk"
-        )
+        raise ClusterError("no memory-backed folder: /dev/shm is missing or not writable; use storage on disk")
     return "/dev/shm"

@@ -132,9 +132,7 @@ def member_names(count: int) -> list[str]:
     return [f"{NAME_PREFIX}{number}" for number in range(1, count + 1)]
 
 
-def local_members(
-    client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str
-) -> tuple[Member, ...]:
+def local_members(client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str) -> tuple[Member, ...]:
     """Members on loopback.
 
     Takes a client and a peer port for each and the folder that holds their data folders; returns them in
