@@ -86,16 +86,13 @@ def read_stats(path: Path) -> list[StatsRow]:
         if failures > requests:
             raise ReportError(f"{where}: more failures ({failures}) than requests ({requests})")
         latency = {
-            field: _number(record.get(column, "N/A"), where, column)
-            for field, column in LATENCY_COLUMNS.items()
+            field: _number(record.get(column, "N/A"), where, column) for field, column in LATENCY_COLUMNS.items()
         }
         rate = _number(record["Requests/s"], where, "Requests/s")
         row = StatsRow(str(record["Type"]), str(record["Name"]), requests, failures, rate, _clamped(latency))
         rows.append(row)
     if not rows or rows[-1].name != AGGREGATED or rows[-1].type:
-        raise ReportError(
-            f"{path}: no {AGGREGATED} row at the end; the file is truncated or was never finished"
-        )
+        raise ReportError(f"{path}: no {AGGREGATED} row at the end; the file is truncated or was never finished")
     return rows
 
 

@@ -220,11 +220,14 @@ def _failures(results: dict[str, Any], paint: _Painter) -> list[str]:
         for error, count in (row["errors"] or {}).items()
     ]
     causes.sort(key=lambda cause: (-cause[0], cause[1:]))
-    texts = [paint(f"{count:,} {_shorten(name, MAX_NAME)}", "red") + f" {_shorten(error, 60)}"
-             for count, name, error in causes[:MAX_CAUSES]]  # fmt: skip
+    size = len(f"{causes[0][0]:,}") if causes else 0
+    texts = [
+        paint(f"{count:{size},} {_shorten(name, MAX_NAME)}", "red") + f" {_shorten(error, 60)}"
+        for count, name, error in causes[:MAX_CAUSES]
+    ]
     rest = causes[MAX_CAUSES:]
     if rest:
-        texts.append(f"{sum(count for count, _, _ in rest):,} of {len(rest)} more causes")
+        texts.append(f"{sum(count for count, _, _ in rest):{size},} of {len(rest)} more causes")
     info = results["total"].get("info")
     if info:
         texts.append(f"{info:,} of them of unknown effect: they may or may not have happened")
@@ -266,9 +269,10 @@ def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[st
     stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in thresholds}
     reasons = [_clean(reason) for reason in result.get("verdict_reasons") or [] if reason not in stated]
     last = [paint(verdict.upper(), _VERDICT_STYLES[verdict], "bold"), *reasons]
-    if reasons:
+    decided = any(threshold["verdict"] == verdict for threshold in thresholds)
+    if reasons and not decided:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
-    elif not thresholds:
+    elif not thresholds and verdict == "pass":
         last[0] += paint(" (no thresholds)", "dim")
     return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
 
@@ -282,10 +286,11 @@ def _labelled(label: str, texts: list[str], paint: _Painter, width: int) -> list
 
 def _folded(text: str, width: int) -> list[str]:
     """Return a text as lines of at most ``width`` visible characters, as far as its words allow."""
+    indent = " " * (len(text) - len(text.lstrip(" ")) + 2)
     lines = [""]
     for index, word in enumerate(text.split(" ")):
         if index and _visible(lines[-1]) + 1 + _visible(word) > width:
-            lines.append(f"  {word}")
+            lines.append(indent + word)
         else:
             lines[-1] += f" {word}" if index else word
     return lines

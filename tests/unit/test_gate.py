@@ -1,0 +1,331 @@
+"""Thresholds, verdicts and exit codes, and what CI systems are told of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen import gate, junit, report, schema
+from loadgen.gate import Threshold, ThresholdError, Verdict
+
+DATA = Path(__file__).parent.parent / "data" / "report"
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """1,000 operations of which four failed; put p99 is 3.662 ms, 1,230.769 ops/s in all."""
+    return gate.apply(report.build(DATA / "precise"), [])
+
+
+def verdict(expression: str, result: dict[str, Any]) -> str:
+    return gate.judge(Threshold.parse(expression, result["results"]), result).verdict.value
+
+
+thresholds = st.builds(
+    Threshold,
+    type=st.sampled_from(gate.TYPES),
+    field=st.sampled_from(gate.FIELDS),
+    operator=st.sampled_from(sorted(gate.OPERATORS)),
+    bound=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9).map(float),
+)
+
+
+@given(thresholds)
+def test_a_threshold_survives_its_text(threshold: Threshold) -> None:
+    assert Threshold.parse(str(threshold)) == threshold
+
+
+@given(thresholds, st.text(" \t", max_size=3), st.text(" \t", max_size=3))
+def test_spaces_do_not_matter(threshold: Threshold, before: str, after: str) -> None:
+    metric, operator, bound = str(threshold).split(" ")
+    assert Threshold.parse(f"{before}{metric}{after}{operator}{before}{bound}{after}") == threshold
+
+
+@given(st.text() | st.text("put.p9_ms <>=0123456789"))
+def test_any_text_is_a_threshold_or_one_line(text: str) -> None:
+    try:
+        Threshold.parse(text)
+    except ThresholdError as exc:
+        assert len(str(exc).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "write <type>.<field> <operator> <number>"),
+        ("put.p99_ms", "write <type>.<field> <operator> <number>"),
+        ("put.p99_ms < ", "write <type>.<field> <operator> <number>"),
+        ("put.p99_ms = 5", "operators: < <= > >= =="),
+        ("put.p99_ms != 5", "operators: < <= > >= =="),
+        ("put.p99_ms < 5 < 6", "'p99_ms < 5' in"),
+        ("put.p99 < 5", "did you mean 'p99_ms'?"),
+        ("put.succes_rate > 0.9", "did you mean 'success_rate'?"),
+        ("put < 5", "'' in 'put < 5' is not a field"),
+        ("puts.p99_ms < 5", "'puts' in 'puts.p99_ms < 5' is not an operation type; did you mean 'put'?"),
+        ("delete.p99_ms < 5", "There are put, get, txn, total"),
+        (".p99_ms < 5", "is not an operation type"),
+        ("put.p99_ms < 50ms", "'50ms' in 'put.p99_ms < 50ms' is not a plain number; latencies are in ms"),
+        ("put.success_rate > 99%", "success_rate is between 0 and 1"),
+        ("put.p99_ms < nan", "is not a plain number"),
+        ("put.p99_ms < inf", "is not a plain number"),
+        ("put.p99_ms < 1e999", "is not a plain number"),
+        ("put.p99_ms < 1_000", "is not a plain number"),
+        ("put.p99_ms < ٣", "is not a plain number"),
+    ],
+)
+def test_what_is_no_threshold_is_told_what_would_be(text: str, expected: str) -> None:
+    with pytest.raises(ThresholdError) as caught:
+        Threshold.parse(text)
+    assert expected in str(caught.value)
+
+
+def test_request_names_of_plain_locust_runs() -> None:
+    name = "GET /v1.2/items?a=1"
+    threshold = Threshold.parse(f"{name}.service.p99_ms <= 5", [name])
+    assert (threshold.type, threshold.field) == (name, "service.p99_ms")
+    plain = report.from_csv(DATA / "plain" / "locust")
+    assert verdict("GET /v1.2/items.p99_ms < 100", plain) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("put.p99_ms < 50", "pass"),
+        ("put.p99_ms < 3.662", "fail"),
+        ("put.p99_ms <= 3.662", "pass"),
+        ("put.p99_ms == 3.662", "pass"),
+        ("put.p99_ms > 3.662", "fail"),
+        ("put.p99_ms >= 3.662", "pass"),
+        ("total.success_rate >= 0.996", "pass"),
+        ("total.success_rate >= 0.999", "fail"),
+        ("total.operations == 1000", "pass"),
+        ("total.failed <= 3", "fail"),
+        ("total.info < 4", "pass"),
+        ("total.throughput_ops_s > 1230", "pass"),
+        ("total.throughput_ops_s > 2000", "fail"),
+        ("put.service.p99_ms < 50", "unknown"),
+    ],
+)
+def test_judge(expression: str, expected: str, result: dict[str, Any]) -> None:
+    assert verdict(expression, result) == expected
+
+
+def test_no_sample_is_unknown() -> None:
+    result = report.build(DATA / "failing")
+    for expression, reason in (
+        ("put.p99_ms < 50", "no put succeeded, so there is no latency"),
+        ("get.p99_ms < 50", "get was not run"),
+        ("get.failed <= 0", "get was not run"),
+    ):
+        judgement = gate.judge(Threshold.parse(expression), result)
+        assert (judgement.value, judgement.verdict, judgement.reason) == (None, Verdict.UNKNOWN, reason)
+    assert verdict("put.success_rate > 0.5", result) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("put.p99_ms < 50", "unknown"),
+        ("put.p99_ms < 1", "unknown"),
+        ("total.throughput_ops_s > 1000", "pass"),
+        ("total.throughput_ops_s > 2000", "unknown"),
+        ("total.success_rate > 0.9", "pass"),
+        ("total.success_rate > 0.999", "fail"),
+    ],
+)
+def test_a_saturated_generator(expression: str, expected: str, result: dict[str, Any]) -> None:
+    result["generator"]["saturated"] = True
+    assert verdict(expression, result) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("put.p99_ms < 1", "fail"),
+        ("total.success_rate > 0.999", "fail"),
+        ("total.throughput_ops_s > 2000", "unknown"),
+        ("total.operations >= 2000", "unknown"),
+        ("total.operations == 2000", "unknown"),
+        ("total.operations == 500", "fail"),
+        ("total.failed <= 3", "fail"),
+        ("put.p99_ms < 50", "pass"),
+    ],
+)
+def test_a_lost_worker(expression: str, expected: str, result: dict[str, Any]) -> None:
+    result["lost_workers"] = [{"name": "worker-2", "reason": "killed by SIGKILL"}]
+    assert verdict(expression, result) == expected
+    judged = gate.apply(result, [Threshold.parse(expression)])
+    assert judged["verdict"] == ("fail" if expected == "fail" else "unknown")
+    assert "worker worker-2 was lost: killed by SIGKILL" in judged["verdict_reasons"]
+
+
+PASSING, FAILING, UNKNOWN = "put.p99_ms < 50", "put.p99_ms < 1", "put.service.p99_ms < 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "expressions", "verdict", "code"),
+    [
+        ({}, [], "pass", 0),
+        ({}, [PASSING], "pass", 0),
+        ({}, [PASSING, FAILING], "fail", 1),
+        ({}, [PASSING, UNKNOWN], "unknown", 3),
+        ({}, [FAILING, UNKNOWN], "fail", 1),
+        ({"lost_workers": [{"name": "w1"}]}, [], "unknown", 3),
+        ({"lost_workers": [{"name": "w1"}]}, [PASSING], "unknown", 3),
+        ({"lost_workers": [{"name": "w1"}]}, [FAILING], "fail", 1),
+        ({"generator": {"workers_lost": 1}}, [], "unknown", 3),
+        ({"books": {"balanced": False}}, [], "unknown", 3),
+        ({"books": {"balanced": None}}, [PASSING], "pass", 0),
+        ({"books": None}, [PASSING], "pass", 0),
+        ({"problems": ["the disk is full"]}, [PASSING], "unknown", 3),
+        ({"problems": ["the disk is full"]}, [FAILING], "fail", 1),
+        ({"generator": {"saturated": True}}, [], "pass", 0),
+        ({"generator": {"saturated": True}}, [PASSING], "unknown", 3),
+        ({"generator": {"saturated": True}}, [FAILING], "unknown", 3),
+        ({"interrupted": "SIGINT"}, [], "unknown", 130),
+        ({"interrupted": "SIGTERM"}, [PASSING], "unknown", 143),
+        ({"interrupted": "SIGINT"}, [FAILING], "fail", 130),
+        ({"interrupted": "SIGTERM", "lost_workers": [{"name": "w1"}]}, [], "unknown", 143),
+    ],
+)
+def test_verdict_and_exit_code(
+    change: dict[str, Any], expressions: list[str], verdict: str, code: int, result: dict[str, Any]
+) -> None:
+    judged = gate.apply({**result, **change}, [Threshold.parse(text) for text in expressions])
+    assert (judged["verdict"], gate.exit_code(judged)) == (verdict, code)
+    assert gate.verdict_code(judged) == {"pass": 0, "fail": 1, "unknown": 3}[verdict]
+    assert bool(judged["verdict_reasons"]) == (verdict != "pass")
+    if "interrupted" in change and verdict == "unknown":
+        assert f"the run was interrupted by {change['interrupted']}" in judged["verdict_reasons"]
+
+
+def test_every_operation_failed() -> None:
+    result = report.build(DATA / "failing")
+    assert (result["verdict"], gate.exit_code(result)) == ("fail", 1)
+    judged = gate.apply(result, [Threshold.parse("put.p99_ms < 50")])
+    assert (judged["verdict"], gate.exit_code(judged)) == ("unknown", 3)
+
+
+def test_no_operation_is_unknown(result: dict[str, Any]) -> None:
+    result["results"]["total"] |= {"operations": 0, "succeeded": 0, "failed": 0, "latency": None}
+    assert gate.exit_code(gate.apply(result, [])) == 3
+
+
+def test_apply_returns_a_document_of_the_schema_and_leaves_its_argument(result: dict[str, Any]) -> None:
+    before = json.dumps(result)
+    judged = gate.apply(result, [Threshold.parse(text) for text in (PASSING, FAILING, UNKNOWN)])
+    jsonschema.validate(judged, schema.load("result"))
+    assert json.dumps(result) == before
+
+
+def test_junit(result: dict[str, Any], tmp_path: Path) -> None:
+    result["problems"] = ["a \x1b[31mstrange\x00 <problem> & more"]
+    judged = gate.apply(result, [Threshold.parse(text) for text in (PASSING, FAILING, UNKNOWN)])
+    junit.write(judged, tmp_path / "gate.xml")
+    root = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    suite = root.find("testsuite")
+    assert suite is not None
+    for element in (root, suite):
+        assert (element.get("tests"), element.get("failures"), element.get("errors")) == ("4", "1", "2")
+    assert suite.get("timestamp") == "2026-01-02T03:04:05"
+    cases = suite.findall("testcase")
+    assert [case.get("name") for case in cases] == [PASSING, FAILING, UNKNOWN, "the run is sound"]
+    assert [[child.tag for child in case] for case in cases] == [
+        ["system-out"], ["failure"], ["error"], ["error"],
+    ]  # fmt: skip
+    assert cases[1][0].get("message") == "put.p99_ms is 3.662"
+    assert cases[3][0].get("message") == "a  [31mstrange  <problem> & more"
+
+
+@pytest.mark.parametrize(("folder", "tags"), [("failing", ["failure"]), ("plain", [])])
+def test_junit_without_thresholds(folder: str, tags: list[str]) -> None:
+    result = report.from_csv(DATA / folder / "locust")
+    cases = ElementTree.fromstring(junit.to_xml(result)).findall("testsuite/testcase")
+    assert [[child.tag for child in case] for case in cases] == [tags]
+
+
+def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = gate.apply({**result, "problems": ["a | b"]}, [Threshold.parse(PASSING)])
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    assert not junit.append_step_summary(judged)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "summary.md").write_text("before\n")
+    assert junit.append_step_summary(judged)
+    assert (tmp_path / "summary.md").read_text() == (
+        "before\n"
+        "### raftload kv: UNKNOWN\n\n"
+        "| verdict | threshold | measured |\n| --- | --- | ---: |\n| PASS | `put.p99_ms < 50` | 3.662 |\n\n"
+        "- a \\| b\n\n"
+        "| | operations | failed | ops/s | p50 ms | p95 ms | p99 ms | max ms |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| put | 334 | 3 | 411.077 | 1.290 | 2.777 | 3.662 | 41.535 |\n"
+        "| get | 333 | 0 | 410.099 | 0.441 | 0.940 | 1.176 | 40.339 |\n"
+        "| txn | 333 | 1 | 409.897 | 1.520 | 3.400 | 4.669 | 41.441 |\n"
+        "| total | 1,000 | 4 | 1,230.769 | 1.184 | 2.957 | 3.891 | 41.535 |\n\n"
+    )
+
+
+def run_gate(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    gate.add_arguments(parser)
+    return gate.main(parser.parse_args(words))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return Path(shutil.copytree(DATA / "precise", tmp_path / "run"))
+
+
+def test_main(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_gate(str(run_dir), "--threshold", PASSING, "--junit", str(tmp_path / "x.xml")) == 0
+    assert capsys.readouterr().out == (
+        "thresholds  PASS     put.p99_ms < 50  3.662\n"
+        "verdict     PASS\n"
+    )  # fmt: skip
+    assert (tmp_path / "x.xml").exists()
+    assert run_gate(str(run_dir), "--threshold", PASSING, "--threshold", UNKNOWN, "--json") == 3
+    assert json.loads(capsys.readouterr().out)["verdict"] == "unknown"
+    assert run_gate(str(run_dir)) == 1  # the thresholds that the run was started with
+    assert "total.success_rate >= 0.999" in capsys.readouterr().out
+
+
+def test_main_takes_a_result_json(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report.write(run_dir)
+    assert run_gate(str(run_dir / "result.json"), "--threshold", PASSING) == 0
+    capsys.readouterr()
+    (run_dir / "result.json").write_text('{"schema": "raftload.result/1"}')
+    assert run_gate(str(run_dir / "result.json"), "--threshold", PASSING) == 2
+    assert "not a result document: the document has no 'run'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nowhere",),
+        ("{run}", "--threshold", "puts.p99_ms < 5"),
+        ("{run}", "--junit", "{run}/no/such/folder.xml"),
+        ("{run}/locust_stats.csv",),
+    ],
+)
+def test_main_refuses_in_one_line(words: tuple[str, ...], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_gate(*(word.format(run=run_dir) for word in words)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("raftload: error: ")
+    assert err.count("\n") == 1
+
+
+def test_an_interrupted_run_is_judged_by_its_verdict(run_dir: Path) -> None:
+    path = run_dir / "run.json"
+    path.write_text(path.read_text().replace('"interrupted": null', '"interrupted": "SIGINT"'))
+    assert run_gate(str(run_dir), "--threshold", PASSING) == 3

@@ -1,0 +1,351 @@
+"""Run folders and Locust's CSV files to result documents; the CSV files in tests/data were written by Locust."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen import report, schema
+
+DATA = Path(__file__).parent.parent / "data" / "report"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run of 1,000 operations of which four failed."""
+    return Path(shutil.copytree(DATA / "precise", tmp_path / "20260102T030405Z-kv"))
+
+
+def edit(run_dir: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = run_dir / "run.json"
+    run = json.loads(path.read_text())
+    change(run)
+    path.write_text(json.dumps(run))
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_a_run_folder_becomes_a_result() -> None:
+    result = report.build(DATA / "precise")
+    put = result["results"]["put"]
+    assert (put["operations"], put["succeeded"], put["failed"], put["info"]) == (334, 331, 3, 3)
+    assert put["success_rate"] == 331 / 334
+    assert put["throughput_ops_s"] == round(334 / 0.8125, 3)
+    assert put["errors"] == {"DEADLINE_EXCEEDED": 3}
+    assert put["latency"] == {
+        "min_ms": 0.9, "mean_ms": 1.612, "median_ms": 1.29, "p50_ms": 1.29, "p90_ms": 2.318, "p95_ms": 2.777,
+        "p99_ms": 3.662, "p99_9_ms": 41.535, "p99_99_ms": 41.535, "max_ms": 41.535, "service": None,
+    }  # fmt: skip
+    assert result["results"]["txn"]["branches"] == {"success": 330, "failure": 2}
+    assert result["results"]["total"]["errors"] == {"DEADLINE_EXCEEDED": 3, "UNAVAILABLE": 1}
+    assert result["run"]["duration_s"] == 0.8125
+    assert result["run"]["requested_duration_s"] is None
+    assert result["problems"] == []
+    assert [t["verdict"] for t in result["thresholds"]] == ["pass", "fail"]
+    assert result["verdict"] == "fail"
+
+
+def test_a_type_that_was_not_run_is_null_and_one_without_success_has_no_latency() -> None:
+    results = report.build(DATA / "failing")["results"]
+    assert results["get"] is None
+    assert results["txn"] is None
+    assert results["put"]["latency"] is None
+    assert results["put"]["success_rate"] == 0
+    assert results["put"]["errors"] == {"connection refused": 20}
+
+
+def test_plain_locust_csv() -> None:
+    result = report.from_csv(DATA / "plain" / "locust")
+    assert list(result["results"]) == [
+        "put", "get", "txn", "GET /v1.2/items", "POST /v1.2/items", 'say "hi", all', "total",
+    ]  # fmt: skip
+    post = result["results"]["POST /v1.2/items"]
+    assert post["throughput_ops_s"] == 47923.949  # Locust's own Requests/s
+    assert post["errors"] == {"ConnectionResetError(104, 'Connection reset by peer')": 5}
+    assert post["info"] is None
+    # Locust's whole-millisecond percentiles are 0 and 150 here; its minimum and maximum are exact.
+    assert result["results"]['say "hi", all']["latency"]["p99_ms"] == 0.4
+    assert post["latency"]["p99_ms"] == post["latency"]["max_ms"] == 147.823
+    assert result["target"] is None
+    assert result["run"]["seed"] is None
+    assert result["notes"]
+    assert result["verdict"] == "pass"
+    assert report.from_csv(f"{DATA}/plain/locust_stats.csv") == result
+
+
+def test_plain_locust_csv_without_failures_file(tmp_path: Path) -> None:
+    shutil.copy(DATA / "plain" / "locust_stats.csv", tmp_path / "x_stats.csv")
+    result = report.from_csv(tmp_path / "x")
+    assert result["results"]["total"]["errors"] is None
+    assert any("x_failures.csv" in note for note in result["notes"])
+
+
+@pytest.mark.parametrize("name", ["result", "run"])
+def test_schemas_are_valid(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema.load(name))
+
+
+def test_results_and_runs_are_as_their_schemas_say() -> None:
+    for folder in ("precise", "failing"):
+        result = report.build(DATA / folder)
+        jsonschema.validate(result, schema.load("result"))
+        assert schema.problem(result, "result") is None
+        jsonschema.validate(json.loads((DATA / folder / "run.json").read_text()), schema.load("run"))
+    jsonschema.validate(report.from_csv(DATA / "plain" / "locust"), schema.load("result"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1, 2) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def replace_somewhere(draw: st.DrawFn, document: Any, value: Any) -> Any:
+    """Return a copy of a document in which one part, drawn at random, is another value or gone."""
+    document = copy.deepcopy(document)
+    part = document
+    while True:
+        keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+        key = draw(st.sampled_from(keys))
+        if isinstance(part[key], dict | list) and part[key] and draw(st.booleans()):
+            part = part[key]
+            continue
+        if draw(st.booleans()):
+            part[key] = value
+        else:
+            del part[key]
+        return document
+
+
+@given(st.data(), JSON)
+def test_our_schema_check_agrees_with_jsonschema(data: st.DataObject, value: Any) -> None:
+    @st.composite
+    def changed(draw: st.DrawFn) -> Any:
+        return replace_somewhere(draw, report.build(DATA / "precise"), value)
+
+    document = data.draw(changed())
+    valid = jsonschema.Draft202012Validator(schema.load("result")).is_valid(document)
+    assert (schema.problem(document, "result") is None) == valid
+
+
+@given(st.data(), JSON)
+def test_a_changed_run_json_gives_a_result_or_one_line(data: st.DataObject, value: Any) -> None:
+    @st.composite
+    def changed(draw: st.DrawFn) -> Any:
+        return replace_somewhere(draw, json.loads((DATA / "precise" / "run.json").read_text()), value)
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        run_dir = Path(shutil.copytree(DATA / "precise", Path(name) / "run"))
+        (run_dir / "run.json").write_text(json.dumps(data.draw(changed())))
+        try:
+            result = report.build(run_dir)
+        except report.ReportError as exc:
+            assert "\n" not in str(exc)
+        else:
+            jsonschema.validate(result, schema.load("result"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: m["put"].update(operations=335), "put: the workers counted 335 operations, and Locust 334"),
+        (lambda m: m["txn"].update(failed=0), "txn: the workers counted 0 failures, and Locust 1"),
+        (lambda m: m.update(get=None), "get: the workers counted 0 operations, and Locust 333"),
+        (lambda m: m.pop("total"), "total: the workers counted 0 operations, and Locust 1000"),
+        (
+            lambda m: m.update(delete={"operations": 2, "succeeded": 2, "failed": 0}),
+            "delete: the workers counted 2 operations, and Locust 0",
+        ),
+    ],
+)  # fmt: skip
+def test_counts_that_differ_are_a_problem(
+    run_dir: Path, change: Callable[[dict[str, Any]], Any], expected: str
+) -> None:
+    edit(run_dir, lambda run: (run.update(thresholds=[]), change(run["measured"])))
+    result = report.build(run_dir)
+    assert expected in result["problems"]
+    assert result["verdict"] == "unknown"
+
+
+def test_a_lost_row_is_a_problem(run_dir: Path) -> None:
+    path = run_dir / "locust_stats.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("etcd,get")))
+    problems = report.build(run_dir)["problems"]
+    assert "Locust's rows add up to 667 requests, and its Aggregated row says 1000" in problems
+
+
+def test_a_lost_failure_is_a_problem(run_dir: Path) -> None:
+    path = run_dir / "locust_failures.csv"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert "Locust counted 4 failures, and names causes of 0" in report.build(run_dir)["problems"]
+
+
+def test_a_run_that_never_ended_is_unknown(run_dir: Path) -> None:
+    edit(run_dir, lambda run: run.update(ended_at=None, measured={}, thresholds=["put.p99_ms < 50"]))
+    result = report.build(run_dir)
+    assert result["verdict"] == "unknown"
+    assert result["problems"] == ["the run did not end in an orderly way, so what was counted is not all"]
+
+
+def test_open_loop_has_service_latency(run_dir: Path) -> None:
+    service = {"min_ms": 0.1, "p99_ms": 2.5}
+    edit(run_dir, lambda run: run["measured"]["put"].update(service=service))
+    result = report.build(run_dir)
+    assert result["results"]["put"]["latency"]["service"]["p99_ms"] == 2.5
+    jsonschema.validate(result, schema.load("result"))
+
+
+STATS = (DATA / "precise" / "locust_stats.csv").read_bytes().decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "the file is empty"),
+        ("\n", "the file is empty"),
+        (STATS.splitlines(keepends=True)[0], "no Aggregated row at the end"),
+        ("".join(STATS.splitlines(keepends=True)[:-1]), "no Aggregated row at the end"),
+        (STATS.rstrip(), "ends in the middle of a row"),
+        (STATS[:-100] + "\n", "fields, not 22"),
+        (STATS.replace("Request Count", "Requests"), "no column 'Request Count'"),
+        (STATS.replace("etcd,get,333", "etcd,get,3x3"), "row 1: Request Count is '3x3', not a count"),
+        (STATS.replace("etcd,put,334,3", "etcd,put,3,334"), "row 2: more failures (334) than requests (3)"),
+        (STATS.replace("0.441344", "nan"), "row 1: Median Response Time is 'nan', not a number"),
+        (STATS.replace("0.441344", "-1"), "row 1: Median Response Time is '-1', not a number"),
+        (STATS.replace("0.441344", "0.44,1344"), "row 1 has 23 fields, not 22"),
+        ("\0" * 512 + "\n", "not a CSV file as Locust writes them"),
+        ("<html></html>\n", "not a CSV file as Locust writes them (no column 'Type')"),
+        ('Type,"Name\n', "not a CSV file as Locust writes them"),
+    ],
+)
+def test_a_broken_stats_file_is_one_clear_line(run_dir: Path, text: str, expected: str) -> None:
+    (run_dir / "locust_stats.csv").write_bytes(text.encode())
+    with pytest.raises(report.ReportError) as caught:
+        report.build(run_dir)
+    assert expected in str(caught.value)
+    assert "locust_stats.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_anywhere_never_gives_another_number(run_dir: Path) -> None:
+    whole = report.build(run_dir)
+    for size in range(len(STATS)):
+        (run_dir / "locust_stats.csv").write_bytes(STATS.encode()[:size])
+        try:
+            assert report.build(run_dir) == whole
+        except report.ReportError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "not JSON, or cut short"),
+        ('{"schema": "raftload.run/1", "meas', "not JSON, or cut short"),
+        ("[]", "not a JSON object"),
+        ('{"schema": "raftload.run/2", "measured": {}}', "schema is 'raftload.run/2', not 'raftload.run/1'"),
+        ('{"schema": "raftload.run/1"}', "the document has no 'measured'"),
+        ('{"schema": "raftload.run/1", "measured": {"put": 3}}', "measured.put is not object or null"),
+        ('{"schema": "raftload.run/1", "measured": {}, "rate": NaN}', "NaN is not a JSON number"),
+        ('{"schema": "raftload.run/1", "measured": {}, "thresholds": ["put.p98 < 1"]}', "'p98'"),
+    ],
+)
+def test_a_broken_run_json_is_one_clear_line(run_dir: Path, text: str, expected: str) -> None:
+    (run_dir / "run.json").write_text(text)
+    with pytest.raises(report.ReportError) as caught:
+        report.build(run_dir)
+    assert expected in str(caught.value)
+    assert "run.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["run.json", "locust_stats.csv", "locust_failures.csv"])
+def test_a_missing_file_is_named(run_dir: Path, name: str) -> None:
+    (run_dir / name).unlink()
+    with pytest.raises(report.ReportError, match=f"{name}: No such file"):
+        report.build(run_dir)
+
+
+def test_write_is_in_one_step(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = report.write(run_dir)
+    path = run_dir / "result.json"
+    assert json.loads(path.read_text()) == result
+    assert path.stat().st_mode & 0o777 == (run_dir / "run.json").stat().st_mode & 0o777
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(run_dir.iterdir())
+    monkeypatch.setattr(report, "to_json", full)
+    with pytest.raises(OSError, match="No space"):
+        report.write(run_dir)
+    assert json.loads(path.read_text()) == result
+    assert sorted(run_dir.iterdir()) == before
+
+
+def test_latest_is_the_run_recorded_last(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_dir.parent)
+    runs = run_dir.parent / "runs"
+    with pytest.raises(report.ReportError, match="no run in"):
+        report.find_run("latest")
+    for age, name in enumerate(("20260102T030405Z-kv", "20260102T030405Z-kv-10", "20260102T030405Z-kv-9")):
+        shutil.copytree(run_dir, runs / name)
+        os.utime(runs / name / "run.json", ns=(0, 10**9 * (10 - age)))
+    assert report.find_run("latest").name == "20260102T030405Z-kv"
+    (runs / "broken").mkdir()
+    assert report.find_run("latest").name == "broken"
+    assert report.find_run("elsewhere") == Path("elsewhere")
+
+
+def test_main_prints_a_table_or_a_document(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(arguments(str(run_dir))) == 0
+    assert "latency of successes, ms" in capsys.readouterr().out
+    assert report.main(arguments(str(run_dir), "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((run_dir / "result.json").read_text())
+    assert report.main(arguments("--csv", f"{DATA}/plain/locust", "--json")) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["results"]["total"]["operations"] == 255
+    assert err.startswith("raftload: hint: ")
+
+
+@pytest.mark.parametrize(
+    "words", [("nowhere",), ("--csv", "nowhere/x"), ("latest",)], ids=["no folder", "no csv", "no run"]
+)
+def test_main_refuses_in_one_line(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report.main(arguments(*words)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("raftload: error: ")
+    assert err.count("\n") == 1
+
+
+def test_importing_is_cheap() -> None:
+    code = (
+        "import sys, loadgen.report, loadgen.gate, loadgen.table, loadgen.junit;"
+        "print([name for name in ('locust', 'gevent', 'pandas', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

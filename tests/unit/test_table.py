@@ -1,0 +1,106 @@
+"""The table that people see. The golden files are regenerated with RAFTLOAD_GOLDEN=1."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen import gate, report, table
+
+DATA = Path(__file__).parent.parent / "data" / "report"
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def troubled() -> dict[str, Any]:
+    """A result with something to say on every line."""
+    result = report.build(DATA / "precise")
+    result["generator"] |= {"saturated": True, "saturated_by": "event loop busy for up to 9.1 ms at p99"}
+    result["generator"] |= {"start_lag_p99_ms": 0.5, "dropped": 12, "resent": 1}
+    result["target"] |= {"requested_version": "3.6", "leader_changes": 2}
+    result["target"]["endpoints"][1]["reachable"] = False
+    result["books"] |= {"balanced": False, "revision_delta": 12345678}
+    result["lost_workers"] = [{"name": "worker-2", "reason": "killed by SIGKILL"}]
+    result["interrupted"] = "SIGTERM"
+    result["run"] |= {"rate": 5000.0, "loop": "open", "operations": None, "requested_duration_s": 30.0}
+    result["results"]["put"]["errors"] = {f"CAUSE_{number}": 11 - number for number in range(10)}
+    result["results"]["put"]["throughput_ops_s"] = 123456.78
+    result["results"]["put"]["operations"] = 12_345_678
+    result["results"]["txn"]["latency"] |= {"max_ms": 12345.678, "p99_9_ms": 812.5}
+    result["problems"] = ["could not remove the run's keys: the cluster did not answer within 10 s\nat all"]
+    expressions = ("put.p99_ms < 50", "total.success_rate >= 0.999", "get.service.p99_ms < 3")
+    return gate.apply(result, [gate.Threshold.parse(text) for text in expressions])
+
+
+CASES = {
+    "precise": lambda: report.build(DATA / "precise"),
+    "failing": lambda: report.build(DATA / "failing"),
+    "plain": lambda: report.from_csv(DATA / "plain" / "locust"),
+    "troubled": troubled,
+}
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, width: int) -> None:
+    text = table.render(CASES[name](), color=False, width=width, folder=Path("runs/20260102T030405Z-kv")) + "\n"
+    golden = DATA / "golden" / f"{name}-{width}.txt"
+    if os.environ.get("RAFTLOAD_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120])
+@pytest.mark.parametrize("name", CASES)
+def test_lines_fit_and_colour_changes_nothing_else(name: str, width: int) -> None:
+    result = CASES[name]()
+    plain = table.render(result, color=False, width=width)
+    assert plain.isascii()
+    assert max(map(len, plain.splitlines())) <= width
+    assert all(line == line.rstrip() for line in plain.splitlines())
+    colored = table.render(result, color=True, width=width)
+    assert [line.rstrip() for line in ESCAPES.sub("", colored).splitlines()] == plain.splitlines()
+    assert ESCAPES.search(colored)
+
+
+def test_what_a_server_sends_does_not_reach_the_terminal_as_control_characters() -> None:
+    result = report.build(DATA / "failing")
+    result["results"]["put"]["errors"] = {"\x1b[2Jboom\r\n" + "x" * 200: 20}
+    text = table.render(result, color=False, width=80)
+    assert "\x1b" not in text
+    assert "[2Jboom" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.4123, 99.9], ["0.412", "99.900"]),
+        ([0.4123, 100.0], ["0.41", "100.00"]),
+        ([0.4123, 12345.6789, None], ["0.4", "12,345.7", "-"]),
+        ([None], ["-"]),
+    ],
+)
+def test_decimals_are_those_of_the_largest_in_a_column(values: list[float | None], expected: list[str]) -> None:
+    assert table._aligned(values, (3, 2, 1)) == expected
+
+
+def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert table.wants_color(Terminal())
+    assert not table.wants_color(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not table.wants_color(Terminal())
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not table.wants_color(Terminal())
