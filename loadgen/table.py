@@ -206,9 +206,9 @@ def _generator(generator: dict[str, Any] | None, paint: _Painter) -> list[str]:
     ]
     texts = [text for text in [", ".join(part for part in parts if part)] if text]
     if generator.get("saturated"):
-        by = generator.get("saturated_by")
-        why = f" by {_clean(str(by))}" if by else ""
-        texts.append(paint(f"SATURATED{why}: latencies are partly the generator's own", "yellow", "bold"))
+        texts.append(paint("SATURATED: latencies are partly the generator's own", "yellow", "bold"))
+        if generator.get("saturated_by"):
+            texts.append(_clean(str(generator["saturated_by"])))
     return texts
 
 
@@ -261,8 +261,7 @@ def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[st
     for threshold in thresholds:
         verdict, value = threshold["verdict"], threshold["value"]
         mark = paint(f"{verdict.upper():7}", _VERDICT_STYLES[verdict])
-        measured = "no sample" if value is None else f"{value:,.10g}"
-        texts.append(f"{mark}  {_clean(threshold['expression']):{size}}  {measured}")
+        texts.append(f"{mark}  {_clean(threshold['expression']):{size}}  {_measured(threshold['expression'], value)}")
         if verdict == "unknown" and threshold.get("reason"):
             texts.append(" " * 9 + paint(_clean(threshold["reason"]), "dim"))
     verdict = result["verdict"]
@@ -275,6 +274,16 @@ def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[st
     elif not thresholds and verdict == "pass":
         last[0] += paint(" (no thresholds)", "dim")
     return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
+
+
+def _measured(expression: str, value: float | None) -> str:
+    """Return a threshold's value with its unit, which the field's name in the expression says."""
+    if value is None:
+        return "no sample"
+    metric = expression.rpartition(" ")[0].rstrip(" <>=")
+    if metric.endswith("_ms"):
+        return f"{value:,.3f} ms"
+    return f"{value:,.10g}" + (" ops/s" if metric.endswith("_ops_s") else "")
 
 
 def _labelled(label: str, texts: list[str], paint: _Painter, width: int) -> list[str]:

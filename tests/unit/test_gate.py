@@ -289,7 +289,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_main(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_gate(str(run_dir), "--threshold", PASSING, "--junit", str(tmp_path / "x.xml")) == 0
     assert capsys.readouterr().out == (
-        "thresholds  PASS     put.p99_ms < 50  3.662\n"
+        "thresholds  PASS     put.p99_ms < 50  3.662 ms\n"
         "verdict     PASS\n"
     )  # fmt: skip
     assert (tmp_path / "x.xml").exists()

@@ -349,3 +349,25 @@ def test_importing_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def fields(part: dict[str, Any]) -> set[str]:
+    """Return every property that a schema, or a part of one, names."""
+    found = set(part.get("properties", {}))
+    for inner in (*part.get("properties", {}).values(), *part.get("$defs", {}).values(), part.get("items")):
+        if isinstance(inner, dict):
+            found |= fields(inner)
+    return found
+
+
+@pytest.mark.parametrize("name", ["result", "run"])
+def test_every_field_is_documented(name: str) -> None:
+    text = (DATA.parents[2] / "docs" / "formats.md").read_text()
+    assert sorted(field for field in fields(schema.load(name)) if f"`{field}`" not in text) == []
+
+
+def test_every_column_is_documented() -> None:
+    text = (DATA.parents[2] / "docs" / "formats.md").read_text()
+    for path in (DATA / "precise").glob("*.csv"):
+        for column in path.read_text().splitlines()[0].split(","):
+            assert f"`{column}`" in text or column.startswith("Total "), f"{path.name}: {column}"
