@@ -21,7 +21,6 @@ from gevent.event import Event
 from loadgen import keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.processes import WorkerProcess
-from loadgen.recorder import REQUEST_TYPE
 from loadgen.settings import Settings
 from loadgen.target import Target
 from loadgen.worker import REPORT_INTERVAL_S, make_environment
@@ -29,6 +28,8 @@ from loadgen.worker import REPORT_INTERVAL_S, make_environment
 WORKERS_READY_S = 60.0
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
+# A worker above this share of one core had little to spare.
+BUSY_WORKER = 0.8
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Session:
 
         _raise_open_files_limit()
         runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+        # Locust would drop a worker a minute after its last sign of life and start the test's users anew.
+        runners.HEARTBEAT_DEAD_INTERNAL = -(10**9)
         precision.install()
         self.scenario = scenario
         self.environment = make_environment(scenario)
@@ -85,6 +88,17 @@ class Session:
     def worker_of(self, client_id: str) -> WorkerProcess | None:
         """Return the worker process behind a client id of Locust's protocol."""
         return next((w for w in self.workers if w.client_id == client_id), None)
+
+    def stop_workers(self) -> None:
+        """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
+        from locust.runners import STATE_STOPPING
+
+        runner = self.runner
+        runner.environment.events.test_stopping.fire(environment=self.environment)
+        runner.update_state(STATE_STOPPING)
+        # While there is a dispatcher, Locust gives the users of a worker that stops to those that still run.
+        runner._users_dispatcher = None
+        runner.send_message("stop")
 
     def close(self) -> None:
         """End the workers and the master's greenlets; nothing stays."""
@@ -188,9 +202,7 @@ class Run:
             self._stop_asked_at = time.monotonic()
             if self._starter is not None:
                 self._starter.join(timeout=1)
-            for worker in self._session.workers:
-                if worker.client_id in self._session.runner.clients:
-                    self._session.runner.send_message("stop", client_id=worker.client_id)
+            self._session.stop_workers()
 
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
@@ -313,22 +325,13 @@ class Run:
             "dropped": 0,
             "resent": sum(s["resent"] for s in snapshots),
             "saturated": saturated,
-            "saturated_by": f"event loop busy for up to {lag:.1f} ms at p99" if saturated else None,
+            "saturated_by": _saturated_by(lag, snapshots) if saturated and lag is not None else None,
             "workers_started": len(self._session.workers),
             "workers_lost": len(self.lost),
         }
 
-    def _check_counts(self, measured: dict[str, Any]) -> None:
-        """Compare our own counts with Locust's: a listener that failed would have lost some."""
-        for f, row in measured.items():
-            entry = self.stats.total if f == "total" else self.stats.entries.get((f, REQUEST_TYPE))
-            counted = entry.num_requests if entry is not None else 0
-            if counted != row["operations"]:
-                self._problems.append(f"Locust counted {counted} {f} operations, the workers {row['operations']}")
-
     def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
         plan, settings, ended = self._plan, self.settings, bool(measured) or revision_after is not None
-        self._check_counts(measured)
         wanted = settings.operations
         done = measured.get("total", {}).get("operations", 0)
         if ended and wanted and done != wanted and not self.lost and not self.interrupted and not plan.duration_s:
@@ -415,6 +418,13 @@ def _measured_row(row: dict[str, int], f: str) -> dict[str, Any]:
     if f == "txn":
         measured["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
     return measured
+
+
+def _saturated_by(lag_ms: float, snapshots: list[dict[str, Any]]) -> str:
+    """Say why answers waited: the busiest worker had no more CPU of its own to use, or others had it."""
+    used = max(s["cpu_s"] / s["wall_s"] if s["wall_s"] else 0.0 for s in snapshots)
+    why = "its own work; add workers" if used > BUSY_WORKER else "processes that compete for the CPU"
+    return f"answers waiting {lag_ms:.1f} ms at p99 for a worker, {used:.0%} of a core busy: {why}"
 
 
 def _raise_open_files_limit() -> None:

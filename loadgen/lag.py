@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from time import perf_counter_ns
 from typing import Any
 
@@ -9,44 +11,64 @@ from typing import Any
 class LoopLag:
     """Watches the turns of this thread's gevent loop.
 
-    A turn is busy from the moment the poll returns until the next poll: whatever arrives meanwhile waits
-    for at most that long. Turns are weighted by their length, so the p99 answers: of all moments of the run, at 99 %
-    of them an arriving answer waited no longer than this.
+    A turn is busy from the moment the poll returns until the next poll. What arrives in a busy turn of length L
+    waits for the rest of it, and of all moments of the run, those at which an arrival would wait longer than x
+    are the first L - x of each turn longer than x. So the share of waits above x is the sum of these over the
+    whole time, and a percentile is the x at which it has the share that is left.
     """
 
     def __init__(self, hub: Any) -> None:
-        self._busy_ns: dict[int, int] = {}
-        self._total_ns = 0
+        self._turns: dict[int, list[int]] = {}
         self._woke_ns = self._started_ns = perf_counter_ns()
-        # `check` runs right after the poll, `prepare` right before it.
-        self._watchers = (hub.loop.check(), hub.loop.prepare())
-        self._watchers[0].start(self._woke)
-        self._watchers[1].start(self._sleeps)
-        for watcher in self._watchers:
-            watcher.ref = False
+        self._stopped_ns: int | None = None
+        # `check` runs right after the poll and `prepare` right before it: the first before any socket is read,
+        # the second after gevent has run its callbacks, which it does in a `prepare` of its own.
+        loop = hub.loop
+        self._watchers = (loop.check(ref=False, priority=loop.MAXPRI), loop.prepare(ref=False, priority=loop.MINPRI))
+        for watcher, callback in zip(self._watchers, (self._woke, self._sleeps), strict=True):
+            watcher.start(callback)
 
     def _woke(self) -> None:
         self._woke_ns = perf_counter_ns()
 
     def _sleeps(self) -> None:
         busy = perf_counter_ns() - self._woke_ns
-        self._total_ns += busy
-        # Powers of two by eighths: a dozen keys, and 12 % is fine for an upper bound.
-        shift = max(0, busy.bit_length() - 3)
-        key = (busy >> shift) + 1 << shift
-        self._busy_ns[key] = self._busy_ns.get(key, 0) + busy
+        # Turns are kept by length in eighths of an octave, each with how many there were and their sum.
+        key = busy >> max(0, busy.bit_length() - 4) << max(0, busy.bit_length() - 4)
+        turns = self._turns.get(key)
+        if turns is None:
+            self._turns[key] = [1, busy]
+        else:
+            turns[0] += 1
+            turns[1] += busy
+
+    @property
+    def watched_s(self) -> float:
+        """Seconds from its making to now, or to its stop."""
+        return ((self._stopped_ns or perf_counter_ns()) - self._started_ns) / 1e9
 
     def percentile_ms(self, fraction: float) -> float:
-        """Return the bound, in milliseconds, that a wait stays under at that fraction of all moments."""
-        elapsed = perf_counter_ns() - self._started_ns
-        over = elapsed * (1 - fraction)
-        for key in sorted(self._busy_ns, reverse=True):
-            over -= self._busy_ns[key]
-            if over < 0:
-                return key / 1e6
-        return 0.0
+        """Return the wait, in milliseconds, that arrivals stay under at that fraction of all moments."""
+        return wait_exceeded(self._turns, self.watched_s * 1e9 * (1 - fraction)) / 1e6
 
     def stop(self) -> None:
-        """Stop watching."""
+        """Stop watching; the percentiles stay."""
+        self._stopped_ns = perf_counter_ns()
         for watcher in self._watchers:
             watcher.stop()
+
+
+def wait_exceeded(turns: Mapping[int, Sequence[int]], over_ns: float) -> float:
+    """Return the wait x for which the turns' parts beyond x add up to ``over_ns``; 0 where all do not.
+
+    Takes turns by their length, rounded down, as (count, sum of lengths), all in nanoseconds.
+    """
+    keys = sorted(turns, reverse=True)
+    count = total = 0
+    for key, shorter in zip_longest(keys, keys[1:], fillvalue=0):
+        count += turns[key][0]
+        total += turns[key][1]
+        wait = (total - over_ns) / count
+        if wait >= shorter:
+            return wait
+    return 0.0

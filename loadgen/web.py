@@ -96,8 +96,8 @@ def _serve(session: Session, host: str, port: int) -> Any:
     from flask import jsonify, request
     from locust.stats import stats_history
 
-    from loadgen.engine import EngineError
     from loadgen.endpoint import Endpoint
+    from loadgen.engine import EngineError
 
     _free_or_fail(host, port, EngineError)
     environment = session.environment

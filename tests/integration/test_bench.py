@@ -1,0 +1,375 @@
+"""`raftload bench` as its users run it: a process, its stdout, its exit code, its run folder, and what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from cluster.local import LocalCluster
+from cluster.probe import member_status
+from loadgen import schema
+
+pytestmark = pytest.mark.etcd
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "loadgen.cli"]
+
+
+def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def run(*arguments: str, cwd: Path, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cwd=cwd, **env)
+    out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def endpoints(cluster: LocalCluster) -> str:
+    return ",".join(cluster.endpoints)
+
+
+def revision(cluster: LocalCluster) -> int:
+    """The highest revision that a member has applied."""
+    return max(member_status(member).revision for member in cluster.members)
+
+
+def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "locust_stats.csv").open() as file:
+        return {row["Name"]: row for row in csv.DictReader(file)}
+
+
+def result_of(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(process.stdout)
+    jsonschema.validate(document, schema.load("result"))
+    return document
+
+
+def children(pid: int) -> list[int]:
+    """Pids of a process's children."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def workers(pid: int) -> list[int]:
+    return [child for child in children(pid) if b"\0worker\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return value
+
+
+def running(folder: Path) -> bool:
+    """Whether a run has counted operations: its Locust CSV has rows."""
+    try:
+        return int(locust_rows(folder)["Aggregated"]["Request Count"]) > 0
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def test_the_main_job_on_a_cluster_of_its_own(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
+    done = run(
+        "bench", "--operations", "3000", "--concurrency", "20", "--workers", "2", "--json", cwd=tmp_path, NO_COLOR="1"
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    result = result_of(done)
+    assert result["target"]["kind"] == "embedded"
+    assert len(result["target"]["members"]) == 3
+    assert result["results"]["total"]["operations"] == 3000
+    p99 = result["results"]["put"]["latency"]["p99_ms"]
+    assert p99 > 0 and p99 != int(p99)
+    assert 0 < result["results"]["get"]["latency"]["min_ms"] < result["results"]["get"]["latency"]["max_ms"]
+    assert result["books"]["balanced"] is True
+    assert result["results"]["txn"]["branches"]["success"] > 0
+    assert result["results"]["txn"]["branches"]["failure"] > 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "result.json").read_text()) == result
+    jsonschema.validate(json.loads((folder / "run.json").read_text()), schema.load("run"))
+    assert leftovers_after(5) == set()
+
+
+@pytest.mark.parametrize(("count", "worker_count"), [(3, 1), (3, 4), (7, 2), (1000, 4), (20000, 2), (333, 1)])
+def test_the_books_balance(etcd_cluster: LocalCluster, tmp_path: Path, count: int, worker_count: int) -> None:
+    done = run(
+        "bench", "--operations", str(count), "--workers", str(worker_count), "--concurrency", "20", "--json",
+        "--endpoints", endpoints(etcd_cluster), "--output", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = result_of(done)
+    results, books = result["results"], result["books"]
+    rows = locust_rows(tmp_path / "run")
+    assert results["total"]["operations"] == count == int(rows["Aggregated"]["Request Count"])
+    assert sum(int(rows[f]["Request Count"]) for f in ("put", "get", "txn")) == count
+    assert all(results[f]["operations"] >= 1 for f in ("put", "get", "txn"))
+    wrote = results["put"]["succeeded"] + results["txn"]["branches"]["success"]
+    assert wrote == books["writes_ok"] == books["revision_delta"]
+
+
+def test_a_run_removes_its_keys_and_keep_leaves_them(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    from loadgen.etcd import EtcdClient
+    from loadgen.kv import bytes_prefix_end
+
+    client = EtcdClient(etcd_single.endpoints)
+    common = ("bench", "--operations", "300", "--workers", "1", "--endpoints", endpoints(etcd_single))
+    for name, flags, expected in (("gone", [], 0), ("kept", ["--keep"], 1000)):
+        assert run(*common, *flags, "--output", name, cwd=tmp_path).returncode == 0
+        prefix = json.loads((tmp_path / name / "run.json").read_text())["prefix"].encode()
+        assert len(prefix) == 5
+        found = client.range(prefix, bytes_prefix_end(prefix), count_only=True)
+        assert found.response.count == expected
+        client.delete(prefix, bytes_prefix_end(prefix))
+    client.close()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_process_group_keeps_every_result(
+    etcd_cluster: LocalCluster, tmp_path: Path, name: str
+) -> None:
+    before = revision(etcd_cluster)
+    process = start(
+        "bench", "--duration", "60s", "--workers", "2", "--concurrency", "20", "--mix", "put=1,txn=1", "--keep",
+        "--json", "--endpoints", endpoints(etcd_cluster), "--output", "run", cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: running(tmp_path / "run"))
+    os.killpg(process.pid, signal.Signals[name])
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], err
+    result = json.loads(out)
+    jsonschema.validate(result, schema.load("result"))
+    assert result["interrupted"] == name
+    delta = revision(etcd_cluster) - before
+    books = result["books"]
+    assert books["revision_delta"] == delta
+    assert 0 < books["writes_ok"] <= delta <= books["writes_ok"] + books["writes_info"]
+    rows = locust_rows(tmp_path / "run")
+    assert int(rows["Aggregated"]["Request Count"]) == result["results"]["total"]["operations"]
+
+
+def test_a_killed_worker_is_named_and_the_run_ends_by_itself(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
+    process = start(
+        "bench", "--duration", "4s", "--workers", "3", "--endpoints", endpoints(etcd_cluster), "--output", "run",
+        cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: running(tmp_path / "run"))
+    victim = workers(process.pid)[1]
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert f"pid {victim}" in out and "SIGKILL" in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["generator"]["workers_lost"] == 1
+    assert result["verdict"] == "unknown"
+    assert result["books"]["balanced"] is None
+
+
+def test_all_workers_killed_still_ends(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
+    process = start(
+        "bench", "--duration", "60s", "--workers", "2", "--endpoints", endpoints(etcd_cluster), "--output", "run",
+        cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: running(tmp_path / "run"))
+    for worker in workers(process.pid):
+        os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3, err
+
+
+def test_kill_9_of_the_command_leaves_no_process(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
+    process = start("bench", "--duration", "60s", "--workers", "2", "--output", "run", cwd=tmp_path)
+    wait_for(lambda: running(tmp_path / "run"))
+    mine = workers(process.pid)
+    assert len(mine) == 2
+    process.kill()
+    process.communicate(timeout=10)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in mine), 10)
+    assert leftovers_after(10) == set()
+
+
+def test_large_values_do_not_stall_and_every_byte_is_right(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    from loadgen.etcd import EtcdClient
+    from loadgen.kv import bytes_prefix_end
+    from loadgen.workload import filler
+
+    for size, users, count in ((8192, 200, 2000), (1 << 20, 8, 60)):
+        done = run(
+            "bench", "--value-size", str(size), "--concurrency", str(users), "--operations", str(count), "--keep",
+            "--timeout", "20s", "--key-space", "40", "--endpoints", endpoints(etcd_single), "--output", str(size),
+            "--json", cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode in (0, 3), done.stderr
+        result = result_of(done)
+        assert result["results"]["total"]["succeeded"] == count
+        prefix = json.loads((tmp_path / str(size) / "run.json").read_text())["prefix"].encode()
+        client = EtcdClient(etcd_single.endpoints, timeout_s=30)
+        expected = filler(1, size - 16)
+        seen = set()
+        for number in range(40):
+            (found,) = client.get(prefix + b"%027d" % number).response.kvs
+            assert len(found.value) == size and found.value[16:] == expected
+            seen.add(found.value[:16])
+        assert len(seen) == 40
+        assert client.delete(prefix, bytes_prefix_end(prefix)).response.deleted == 40
+        client.close()
+
+
+def test_the_gateway_is_the_same_interface(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    done = run(
+        "bench", "--transport", "gateway", "--operations", "200", "--concurrency", "4", "--json", "--output", "run",
+        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    result = result_of(done)
+    assert result["run"]["transport"] == "gateway"
+    assert result["results"]["total"]["succeeded"] == 200
+    assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
+
+
+def test_warm_up_is_apart(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    done = run(
+        "bench", "--warmup", "1s", "--operations", "500", "--mix", "put", "--json", "--output", "run",
+        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    result = result_of(done)
+    warm = json.loads((tmp_path / "run" / "run.json").read_text())["warmup"]["put"]
+    assert result["results"]["total"]["operations"] == 500
+    assert warm > 0
+    assert result["books"]["revision_delta"] == result["books"]["writes_ok"] == 500 + warm
+
+
+def test_thresholds_gate(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    common = ("bench", "--operations", "300", "--endpoints", endpoints(etcd_single))
+    passed = run(*common, "--threshold", "total.success_rate >= 1", "--output", "a", cwd=tmp_path)
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    failed = run(*common, "--threshold", "total.operations > 300", "--output", "b", cwd=tmp_path)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    again = run("gate", "a", "--threshold", "put.success_rate > 1", "--junit", "j.xml", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "<failure" in (tmp_path / "j.xml").read_text()
+    (tmp_path / "a" / "result.json").unlink()
+    assert run("report", "a", "--json", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a" / "result.json").exists()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--operations", "0"], 2, "--operations must be at least 1"),
+        (["--operations", "-4"], 2, "--operations must be at least 1"),
+        (["--concurrency", "0"], 2, "--concurrency must be at least 1"),
+        (["--workers", "x"], 2, "--workers: 'x' is not a whole number"),
+        (["--mix", "del=1"], 2, "'del' in mix 'del=1' is not an operation type"),
+        (["--key-size", "3"], 2, "--key-size must be at least 12"),
+        (["--value-size", "12q"], 2, "'12q' is not a size"),
+        (["--duration", "5 parsecs"], 2, "is not a duration"),
+        (["--duration", "5s", "--operations", "5"], 2, "exclude each other"),
+        (["--threshold", "put.p99 < 50"], 2, "p99_ms"),
+        (["--threshold", "put.p99_ms ~ 50"], 2, "put.p99_ms ~ 50"),
+        (["--endpoints", "host:port"], 2, "malformed endpoint"),
+        (["--endpoints", ","], 2, "names no endpoint"),
+        (["--endpoints", "127.0.0.1:1", "--cluster", "embedded"], 2, "exclude each other"),
+        (["--scenario", "nope"], 2, "there is no scenario 'nope'"),
+        (["--frobnicate"], 2, "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("bench", *arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stderr.startswith("raftload: error: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dead_endpoints(etcd_single: LocalCluster, tmp_path: Path, silent_port: int) -> None:
+    refused = run("bench", "--endpoints", f"127.0.0.1:{free_port()}", cwd=tmp_path)
+    assert refused.returncode == 4
+    assert "connection refused" in refused.stderr and "Traceback" not in refused.stderr
+    silent = run("bench", "--endpoints", f"127.0.0.1:{silent_port}", cwd=tmp_path, timeout=20)
+    assert silent.returncode == 4
+    assert "no answer" in silent.stderr
+    mixed = run(
+        "bench", "--endpoints", f"{endpoints(etcd_single)},127.0.0.1:{free_port()}", "--operations", "100", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert mixed.returncode in (0, 3), mixed.stderr
+    assert "warning" in mixed.stderr and "connection refused" in mixed.stderr
+    assert [e["reachable"] for e in result_of(mixed)["target"]["endpoints"]] == [True, False]
+
+
+def test_output_folders_that_cannot_be(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    common = ("bench", "--endpoints", endpoints(etcd_single))
+    taken = run(*common, "--output", "full", cwd=tmp_path)
+    assert taken.returncode == 2 and "exists and is not empty" in taken.stderr
+    blocked = run(*common, "--output", "full/file/run", cwd=tmp_path)
+    assert blocked.returncode == 4 and "cannot make the run folder" in blocked.stderr
+
+
+def test_an_etcd_that_does_not_start(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
+    broken = tmp_path / "etcd"
+    broken.write_text("#!/bin/sh\necho this is no etcd\nexit 1\n")
+    broken.chmod(0o755)
+    done = run("bench", cwd=tmp_path, RAFTLOAD_ETCD=str(broken))
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert "raftload: error: " in done.stderr and "etcd" in done.stderr
+    assert leftovers_after(5) == set()
+
+
+def test_dry_run_touches_nothing(tmp_path: Path) -> None:
+    done = run("bench", "--dry-run", "--duration", "5s", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "embedded cluster of 3" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    # etcd refuses requests of more than 1.5 MiB (and a little).
+    done = run(
+        "bench", "--scenario", "put", "--value-size", "2MiB", "--operations", "5", "--json",
+        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    result = result_of(done)
+    assert result["results"]["put"]["latency"] is None
+    assert result["results"]["put"]["errors"] == {"RESOURCE_EXHAUSTED": 5}
+    assert result["results"]["get"] is None

@@ -1,0 +1,54 @@
+"""How long an arrival waits: the formula against a simulation, and the watch on a real loop."""
+
+import random
+import time
+
+import gevent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.lag import LoopLag, wait_exceeded
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.floats(0.001, 0.5))
+def test_waits_above_the_percentile_have_the_share_that_is_left(lengths: list[int], share: float) -> None:
+    elapsed = 2 * sum(lengths)
+    turns = {length: (lengths.count(length), length * lengths.count(length)) for length in lengths}
+    x = wait_exceeded(turns, elapsed * share)
+    above = sum(max(0.0, length - x) for length in lengths)
+    if x > 0:
+        assert abs(above - elapsed * share) < 1e-6 * elapsed
+    else:
+        assert above <= elapsed * share + 1e-9
+
+
+def test_the_formula_agrees_with_arrivals_at_random_moments() -> None:
+    rng = random.Random(5)
+    lengths = [rng.randint(1, 200) for _ in range(200)]
+    elapsed = 3 * sum(lengths)
+    waits = []
+    for _ in range(50_000):
+        moment = rng.uniform(0, elapsed)
+        for length in lengths:
+            if moment < length:
+                waits.append(length - moment)
+                break
+            moment -= length
+        else:
+            waits.append(0.0)
+    waits.sort()
+    turns = {length: (lengths.count(length), length * lengths.count(length)) for length in lengths}
+    assert abs(waits[int(0.95 * len(waits))] - wait_exceeded(turns, elapsed * 0.05)) < 8
+
+
+def test_a_busy_callback_is_seen_and_an_idle_loop_is_not() -> None:
+    idle = LoopLag(gevent.get_hub())
+    gevent.sleep(0.2)
+    idle.stop()
+    busy = LoopLag(gevent.get_hub())
+    for _ in range(5):
+        gevent.get_hub().loop.run_callback(time.sleep, 0.02)
+        gevent.sleep(0.02)
+    busy.stop()
+    assert busy.percentile_ms(0.99) > 15
+    assert idle.percentile_ms(0.99) < busy.percentile_ms(0.99) / 3
