@@ -8,8 +8,11 @@ import secrets
 import string
 from typing import Any
 
+import gevent
+
 from loadgen.etcd import EtcdClient
 from loadgen.kv import bytes_prefix_end, put_op
+from loadgen.load import DONE, SHARE_DONE
 from loadgen.operation import Operation, Outcome
 from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.units import format_mix
@@ -85,11 +88,12 @@ def attach(environment: Any) -> None:
 
     An engine of ours does so itself and marks its environment.
     """
-    from locust.runners import WorkerRunner
+    from locust.runners import MasterRunner, WorkerRunner
 
     if isinstance(environment.runner, WorkerRunner) or getattr(environment, "raftload_engine", None):
         return
     spaces: list[KeySpace] = []
+    waiting: list[str] = []
 
     def on_test_start(environment: Any, **_: Any) -> None:
         try:
@@ -97,8 +101,10 @@ def attach(environment: Any) -> None:
             apply_mix(environment)
             settings = Settings.from_options(vars(environment.parsed_options), endpoints)
             space = KeySpace(EtcdClient(settings.endpoints, timeout_s=settings.timeout_s), settings)
-            share_out(environment, space.prepare())
+            waiting[:] = share_out(environment, space.prepare())
             spaces.append(space)
+            # Locust's default is to kill users in mid-operation, of which nobody then knows the effect.
+            environment.stop_timeout = environment.stop_timeout or settings.timeout_s + 0.5
         except (KeySpaceError, ValueError) as error:
             logger.error("%s", error)  # noqa: TRY400
             environment.process_exit_code = 4 if isinstance(error, KeySpaceError) else 2
@@ -111,6 +117,16 @@ def attach(environment: Any) -> None:
             except KeySpaceError as error:
                 logger.error("%s", error)  # noqa: TRY400
 
+    def on_done(environment: Any, msg: Any, **_: Any) -> None:
+        """End the test once the last worker has done its share."""
+        if msg.node_id in waiting:
+            waiting.remove(msg.node_id)
+            if not waiting and msg.data["reason"] == SHARE_DONE:
+                runner = environment.runner
+                gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
+
+    if isinstance(environment.runner, MasterRunner):
+        environment.runner.register_message(DONE, on_done)
     # Before the listeners that start the load in this same process.
     environment.events.test_start._handlers.insert(0, on_test_start)
     environment.events.test_stop.add_listener(on_test_stop)

@@ -25,6 +25,7 @@ from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.workload import Keys, owed, share
 
 DONE = "raftload_done"
+SHARE_DONE = "share done"
 HELLO = "raftload_hello"
 REPORT = "raftload"
 MAX_USERS_PER_WORKER = 1 << 16
@@ -106,7 +107,7 @@ class Load:
             gevent.spawn(self._flush_every_second)
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.
-            gevent.spawn(self._finish, "share done")
+            gevent.spawn(self._finish, SHARE_DONE)
 
     def user_started(self) -> int:
         """Count a user in; return its process number, unique in the run."""
@@ -118,7 +119,7 @@ class Load:
         """Count a user out; the last one out after the share was used up ends the worker's run."""
         self._active -= 1
         if self._active == 0 and self._quota is not None and self._taken >= self._quota:
-            gevent.spawn(self._finish, "share done")
+            gevent.spawn(self._finish, SHARE_DONE)
 
     def take(self) -> int | None:
         """Return the number, from 0, of the worker's next operation; None when its share is used up.
@@ -180,7 +181,7 @@ class Load:
             self._environment.stop_timeout = 0
         else:
             self.recorder.flush()
-            if reason == "share done":
+            if reason == SHARE_DONE:
                 gevent.spawn(runner.quit if self._environment.web_ui is None else runner.stop)
         self._ended.set()
 

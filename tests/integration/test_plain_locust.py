@@ -1,0 +1,54 @@
+"""The locustfiles under Locust's own command, without an engine of ours."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.local import LocalCluster
+from loadgen.etcd import EtcdClient
+from loadgen.scenarios import names
+
+pytestmark = pytest.mark.etcd
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def locust(scenario: str, *arguments: str, cluster: LocalCluster, cwd: Path) -> dict[str, dict[str, str]]:
+    """Run a locustfile headless; return the rows of its statistics by name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / f"{scenario}.py"), "--headless",
+         "--host", cluster.members[0].endpoint, "-u", "6", "-r", "6", "--csv", "out", *arguments],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (cwd / "out_stats.csv").open() as file:
+        return {row["Name"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("scenario", names())
+def test_each_locustfile_runs_alone(etcd_single: LocalCluster, tmp_path: Path, scenario: str) -> None:
+    rows = locust(scenario, "-t", "2s", "--key-size", "20", cluster=etcd_single, cwd=tmp_path)
+    expected = {"kv": {"put", "get", "txn"}}.get(scenario, {scenario})
+    assert set(rows) == expected | {"Aggregated"}
+    assert int(rows["Aggregated"]["Request Count"]) > 100
+    assert rows["Aggregated"]["Failure Count"] == "0"
+    assert 0 < float(rows["Aggregated"]["Min Response Time"]) < 5
+    assert float(rows["Aggregated"]["50%"]) != int(float(rows["Aggregated"]["50%"]))
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_a_number_of_operations_is_exact_and_ends_the_run(
+    etcd_single: LocalCluster, tmp_path: Path, processes: list[str]
+) -> None:
+    client = EtcdClient(etcd_single.endpoints)
+    before = client.get(b"x").revision
+    locust("put", "--operations", "501", *processes, cluster=etcd_single, cwd=tmp_path)
+    # 501 puts, and one range delete at the end.
+    assert client.get(b"x").revision - before == 502
+    assert client.range(b"\0", b"\0", count_only=True).response.count == 0
+    client.close()
