@@ -223,6 +223,8 @@ def log_to(path: Path) -> None:
     """Send this process's log to a file, the terminal being for people."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # On a full disk the run says so itself, once; the log need not, at every line.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -373,3 +373,62 @@ def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Pa
     assert result["results"]["put"]["latency"] is None
     assert result["results"]["put"]["errors"] == {"RESOURCE_EXHAUSTED": 5}
     assert result["results"]["get"] is None
+
+
+OWN_SCENARIO = """
+import os, pathlib
+from locust import events, between
+from loadgen.user import EtcdUser
+
+seen = [0, 0]
+
+class Slow(EtcdUser):
+    abstract = False
+    wait_time = between(0.001, 0.002)
+
+@events.request.add_listener
+def count(request_type, name, response_time, exception, **_):
+    assert request_type == "etcd" and response_time > 0 and not exception
+    seen[0] += 1
+
+@events.test_stop.add_listener
+def write(environment, **_):
+    pathlib.Path(os.environ["SEEN"], str(os.getpid())).write_text(str(seen[0]))
+"""
+
+
+def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN_SCENARIO)
+    (tmp_path / "seen").mkdir()
+    done = run(
+        "bench", "--scenario", "mine.py", "--duration", "2s", "--workers", "2", "--concurrency", "8", "--json",
+        "--endpoints", endpoints(etcd_single), "--output", "run", cwd=tmp_path, SEEN=str(tmp_path / "seen"),
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    result = result_of(done)
+    total = result["results"]["total"]["operations"]
+    assert 100 < total == int(locust_rows(tmp_path / "run")["Aggregated"]["Request Count"])
+    assert total == sum(int(path.read_text()) for path in (tmp_path / "seen").iterdir() if path.read_text() != "0")
+    assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
+
+
+def test_a_broken_scenario_is_one_line(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_like_this")
+    done = run("bench", "--scenario", "broken.py", "--endpoints", endpoints(etcd_single), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "broken.py cannot be loaded: ModuleNotFoundError" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounting a small disk needs root"
+)
+def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk], check=True)
+    try:
+        done = run("bench", "--endpoints", endpoints(etcd_single), "--output", str(disk / "run"), cwd=tmp_path)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert done.returncode == 4
+    assert "No space left on device" in done.stderr and done.stderr.count("\n") == 1
