@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 from time import perf_counter_ns
 
@@ -68,8 +69,9 @@ class Channel:
         try:
             for transport in self._turn:
                 stream = transport.call(path, message, timeout_ns, call_ns)
-                if stream.code and stream.unprocessed and stream.code == Code.UNAVAILABLE:
-                    return self._again(path, message, timeout_ns, call_ns)
+                if stream.code and _may_be_sent_again(stream):
+                    self.resent += 1
+                    return self._call_later(path, message, timeout_ns, call_ns, again=True)
                 return stream
             return self._call_later(path, message, timeout_ns, call_ns)
         except LocalError:
@@ -87,12 +89,11 @@ class Channel:
 
     # ---- the slow ways
 
-    def _again(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
-        self.resent += 1
-        return self._call_later(path, message, timeout_ns, call_ns)
+    def _call_later(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int, *, again: bool = False) -> Stream:
+        """Calls once a connection is there; waits for the outcome of the attempts under way, or of the next one.
 
-    def _call_later(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
-        """Calls once a connection is there; waits for the outcome of the attempts under way, or of the next one."""
+        ``again``: it has been sent once already.
+        """
         deadline_ns = call_ns + timeout_ns
         while True:
             now = perf_counter_ns()
@@ -101,16 +102,24 @@ class Channel:
             for transport in self._turn:
                 try:
                     # The server is told the whole timeout again: one header block for all; we keep the deadline.
-                    return transport.call(path, message, timeout_ns, call_ns)
+                    stream = transport.call(path, message, timeout_ns, call_ns)
                 except LocalError:
+                    transport.retire()  # out of stream ids, say
                     break
-            if self._closed:
-                return _never_sent(Code.UNAVAILABLE, "client closed")
-            self._start()
-            self._outcome.wait((deadline_ns - now) / 1e9)
-            failure = self._outcome.value if self._outcome.ready() else None
-            if isinstance(failure, ConnectError):
-                return _never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
+                if again or not _may_be_sent_again(stream):
+                    return stream
+                again = True
+                self.resent += 1
+                break
+            else:
+                if self._closed:
+                    return _never_sent(Code.UNAVAILABLE, "client closed")
+                self._start()
+                outcome = self._outcome
+                outcome.wait((deadline_ns - now) / 1e9)
+                failure = outcome.value
+                if failure is not None:
+                    return _never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
 
     def _start(self) -> None:
         if not self._keepers:
@@ -124,7 +133,7 @@ class Channel:
         pause = _FIRST_PAUSE_S
         while not self._closed:
             ended = gevent.event.Event()
-            transport = Transport(endpoint, lambda gone, ended=ended: self._down(gone, ended))  # type: ignore[misc]
+            transport = Transport(endpoint, partial(self._down, ended))
             try:
                 transport.connect(CONNECT_TIMEOUT_S)
             except ConnectError as exc:
@@ -147,7 +156,7 @@ class Channel:
             pause = min(pause * 2, _LONGEST_PAUSE_S)
             self._connecting += 1
 
-    def _down(self, transport: Transport, ended: gevent.event.Event) -> None:
+    def _down(self, ended: gevent.event.Event, transport: Transport) -> None:
         if transport in self._live:
             self._live.remove(transport)
             self._turn = cycle(self._live)
@@ -161,6 +170,10 @@ class Channel:
             return
         settled, self._outcome = self._outcome, gevent.event.AsyncResult()
         settled.set(failure)
+
+
+def _may_be_sent_again(stream: Stream) -> bool:
+    return stream.unprocessed and stream.code == Code.UNAVAILABLE
 
 
 def _never_sent(code: Code, cause: str | None, detail: str = "") -> Stream:

@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import gevent
+from google.protobuf.message import DecodeError
 
 from loadgen import encode
 from loadgen.channel import Channel
@@ -185,7 +186,7 @@ class EtcdClient:
         if stream.code == 0:
             try:
                 response = decode(stream.message)  # type: ignore[arg-type]
-            except ValueError:
+            except DecodeError:
                 stream.code, stream.answered, stream.cause = int(Code.INTERNAL), False, MALFORMED
             else:
                 return Operation(
@@ -244,7 +245,7 @@ def probe(endpoint: str, timeout_s: float = 2.0) -> MemberInfo:
     if stream.code == Code.OK and stream.message is not None:
         try:
             answer = pb.StatusResponse.FromString(stream.message)
-        except ValueError as exc:
+        except DecodeError as exc:
             raise ConnectError(where, NOT_ETCD) from exc
         head = answer.header
         return MemberInfo(

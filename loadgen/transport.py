@@ -83,14 +83,14 @@ class Transport:
         self._take = connection.data_to_send
         self._socket: _socket.socket | None = None
         self._recv: Callable[[int], bytes] = _closed
-        self._send: Callable[[bytes], int] = _closed
+        self._send: Callable[[bytes | memoryview], int] = _closed
         self._reader: Any = None
         self._writer: Any = None
         self._timer: Any = None
         self._armed = _NEVER
         self._flushing = False
         self._retired = False
-        self._backlog = b""
+        self._backlog: bytes | memoryview = b""
         self._sent = 0
         self._first = b""
         self._failure: ConnectError | None = None
@@ -122,13 +122,14 @@ class Transport:
         except BaseException:
             self._end(LOST)
             raise
-        if self._failure is None and not self._connection.ready:
-            self._failure = ConnectError(self.endpoint, NO_ANSWER)
+        if not self._connection.ready:
+            self._fail(NO_ANSWER)  # unless there is a better reason
             self._end(LOST)
         if self._failure is not None:
             raise self._failure
         self.accepting = self._connection.accepting
         if not self.accepting:
+            self._end(LOST)
             raise ConnectError(self.endpoint, CLOSED)
 
     def close(self) -> None:
@@ -218,7 +219,10 @@ class Transport:
             return
         if not self.accepting and not self._connection.ready and not self._plausible(data):
             return
-        for event in self._receive(data):
+        events = self._receive(data)
+        if self._connection.ended is not None:
+            self.retire()  # before those whom it ended are woken, and call again
+        for event in events:
             if event.__class__ is Stream:
                 waiter = event.context
                 if waiter is not None:
@@ -227,7 +231,7 @@ class Transport:
             elif event.__class__ is SettingsReceived:
                 self._answered.set()
             elif event.__class__ is GoAway:
-                self._retire()
+                self.retire()
             elif event.__class__ is ConnectionEnded:
                 self._fail(NOT_HTTP2, event.detail)
                 self._flush()
@@ -259,14 +263,13 @@ class Transport:
 
     def _flush(self) -> None:
         self._flushing = False
-        data = self._backlog
-        if data:
+        if self._backlog:
             return  # the write watcher goes on; what the connection holds follows then
         data = self._take()
         if data:
             self._write(data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         try:
             size = self._send(data)
         except (BlockingIOError, InterruptedError):
@@ -276,7 +279,7 @@ class Transport:
             return
         self._sent += size
         if size < len(data):
-            self._backlog = data[size:]
+            self._backlog = memoryview(data)[size:]
             self._writer.start(self._on_writable)
 
     def _on_writable(self) -> None:
@@ -287,11 +290,14 @@ class Transport:
 
     # ---- ends
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Takes no new calls from now on; closes when the last open one has ended. May be called again."""
         was_accepting, self.accepting = self.accepting, False
         self._retired = True
         if was_accepting and self._on_end is not None:
             self._on_end(self)
+        if not self._connection.open_count:
+            self._run_callback(self._end, LOST)
 
     def _fail(self, cause: str, detail: str = "") -> None:
         if not self._answered.is_set():
@@ -313,9 +319,10 @@ class Transport:
         self._recv = self._send = _closed
         raw.close()
         self._fail(CLOSED, detail)
-        self._retire()
+        self.retire()
         ended = self._connection.lost(cause, self._sent, detail)
-        self._wake([each for each in ended if isinstance(each, Stream)], now)
+        # From the hub, whoever called this: only there may another greenlet be switched to.
+        self._run_callback(self._wake, [each for each in ended if isinstance(each, Stream)], now)
 
 
 def speaks_tls(endpoint: Endpoint, timeout_s: float) -> bool:

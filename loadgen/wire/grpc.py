@@ -190,7 +190,8 @@ class MessageReader:
                 raise ValueError("message too large")
             if len(buffer) < size + 5:
                 break
-            messages.append(bytes(buffer[5 : size + 5]))
+            with memoryview(buffer) as view:
+                messages.append(bytes(view[5 : size + 5]))
             del buffer[: size + 5]
         return messages
 

@@ -98,9 +98,9 @@ class HeaderEncoder:
         codec.header_table_size = size
         codec.header_table.resized = True
         changes = codec.table_size_changes
-        if len(changes) > 2:
-            # Only the smallest and the last are announced (RFC 7541, section 4.2).
-            changes[:] = [min(changes), changes[-1]]
+        # Only the smallest and the last are announced (RFC 7541, section 4.2); one in between may exceed the last.
+        smallest = min(changes)
+        changes[:] = [smallest, size] if smallest < size else [size]
         return True
 
     def _state(self) -> tuple[object, ...]:
