@@ -48,21 +48,22 @@ class EtcdUser(User):  # type: ignore[misc]
     @task  # type: ignore[untyped-decorator]
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
-        load, workload, do = self.load, self.workload, self._do
+        load, do = self.load, self._do
+        take, draw, record, owing = load.take, self.workload.next, load.record, len(load.settings.mix)
         while True:
             if self._state == LOCUST_STATE_STOPPING:
                 raise StopUser
-            number = load.take()
+            number = take()
             if number is None:
                 raise StopUser
-            f, key, value = workload.next(load.owed(number))
+            f, key, value = draw(load.owed(number) if number < owing else None)
             called = perf_counter_ns()
             try:
                 operation = do[f](key, value)
             except GreenletExit:
                 load.record_open(Operation(self.process, f, key, value, called, called), number)
                 raise
-            load.record(operation, number)
+            record(operation, number)
             if self._paced:
                 return
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from loadgen.settings import PREFIX_BYTES, UNIQUE_VALUE_BYTES, Settings
 
@@ -22,14 +22,19 @@ class Keys:
             raise ValueError(f"the key prefix must have {PREFIX_BYTES} bytes, not {settings.prefix!r}")
         self._format = settings.prefix + b"%%0%dd" % (settings.key_size - PREFIX_BYTES)
         self.count = settings.key_space
-        self._table = [self._format % n for n in range(self.count)] if self.count <= _TABLE_KEYS else None
+        # Returns the key of a number, counted from 0.
+        self.lookup: Callable[[int], bytes] = (
+            [self._format % n for n in range(self.count)].__getitem__
+            if self.count <= _TABLE_KEYS
+            else self._format.__mod__
+        )
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, number: int) -> bytes:
         """Return key ``number``, counted from 0."""
-        return self._table[number] if self._table is not None else self._format % number
+        return self.lookup(number)
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[number] for number in range(self.count))
@@ -68,17 +73,17 @@ class Workload:
         total = sum(settings.mix.values())
         self._bounds = [weight / total for weight in itertools.accumulate(settings.mix.values())][:-1]
         self._values = Values(settings.seed, process, settings.value_size)
+        # Bound once: these are looked up for every operation of a run.
+        self._random, self._count, self._key = self._rng.random, len(self._keys), self._keys.lookup
+        self._only = self._types[0] if len(self._types) == 1 else None
 
     def next(self, forced: str | None = None) -> tuple[str, bytes, bytes | None]:
         """Return ``(f, key, value)`` of the next operation; the value is None for a get.
 
         Takes a type to use in place of the drawn one, where a run owes every type an operation.
         """
-        draw = self._rng.random
-        f = self._types[bisect_right(self._bounds, draw())]
-        key = self._keys[int(draw() * len(self._keys))]
-        if forced is not None:
-            f = forced
+        f = forced or self._only or self._types[bisect_right(self._bounds, self._random())]
+        key = self._key(int(self._random() * self._count))
         return f, key, None if f == "get" else self._values.next()
 
 
