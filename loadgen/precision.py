@@ -32,7 +32,8 @@ def percentile(entry: Any, fraction: float) -> float:
     value: float = entry.get_response_time_percentile(fraction)
     if fraction >= 1.0:
         value = entry.max_response_time
-    return min(max(value, entry.min_response_time or 0.0), entry.max_response_time)
+    low, high = float(entry.min_response_time or 0.0), float(entry.max_response_time)
+    return min(max(value, low), high)
 
 
 def install() -> None:

@@ -124,7 +124,7 @@ class LocustCsv:
                 ):
                     file.seek(0)
                     file.truncate()
-                    write()
+                    write()  # type: ignore[no-untyped-call]
                 if writer.stats_history_csv_filehandle.tell() == 0:
                     writer.stats_history_csv_writer.writerow(writer.stats_history_csv_columns)
                 writer._stats_history_data_rows(writer.stats_history_csv_writer, time.time())

@@ -121,7 +121,8 @@ class Target:
             self._leader_changes = term - self._first_term
 
     def _ask(self) -> int | None:
-        from cluster.probe import NoAnswer, member_status
+        from cluster.errors import NoAnswer
+        from cluster.probe import member_status
         from cluster.topology import Member
 
         self._members = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ class EtcdUser(User):  # type: ignore[misc]
         self.serializable = settings.read_consistency == "serializable"
         self.client = self.load.client
         self.workload = Workload(settings, self.process, self.load.keys)
-        self._do = {"put": self.put, "get": self.get, "txn": self.txn}
+        self._do: dict[str, Callable[..., Operation]] = {"put": self.put, "get": self.get, "txn": self.txn}
         # Locust's loop around a task costs a turn of the event loop; users without a pause need it once.
         self._paced = type(self).wait_time is not EtcdUser.wait_time
 

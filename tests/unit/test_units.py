@@ -15,7 +15,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "4 KiBs", "x", "0.3", "1e3", "4;", "inf"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="size|whole number"):
+    with pytest.raises(ValueError, match=r"size|whole number"):
         parse_size(text)
 
 
