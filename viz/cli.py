@@ -1,0 +1,179 @@
+"""``raftload viz``, also installed as ``visualize-raft-state``: diagrams of Raft and of a live cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from cluster.topology import member_names
+from viz.diagrams import DIAGRAMS, diagram
+from viz.model import Model
+from viz.output import FORMATS, SUFFIXES, NoGraphviz, render, write
+from viz.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
+
+PASS, USAGE, ENVIRONMENT = 0, 2, 4
+STATUS = "cluster-status"
+TYPES = (*DIAGRAMS, STATUS)
+MOST_NODES = 25
+EXAMPLES = (
+    """\
+variants (the first is the default):
+"""
+    + "".join(f"  {kind:<17} {', '.join(variants)}\n" for kind, variants in DIAGRAMS.items())
+    + f"""
+examples:
+  raftload viz --type state-machine                          Mermaid on stdout
+  raftload viz --type state-machine --variant etcd --output states.svg
+  raftload viz --type leader-election --variant split-vote --nodes 5 --format ascii
+  raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
+  watch -n 1 'raftload viz --type cluster-status'
+
+exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, or the file cannot be written
+"""
+)
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant, in one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command to a parser."""
+    parser.add_argument("--type", required=True, metavar="TYPE", help=f"what to draw: {', '.join(TYPES)}")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; default: by the suffix of --output, else ascii for {STATUS} and mermaid "
+        "for the rest; svg and png need Graphviz's dot",
+    )
+    parser.add_argument("--output", metavar="FILE", help=f"write to a file ({' '.join(SUFFIXES)}) instead of stdout")
+    parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
+    parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
+    parser.add_argument(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        help=f"the cluster to ask for its state or its members' names; {STATUS} takes $ETCDCTL_ENDPOINTS, "
+        f"else {DEFAULT_ENDPOINT}, where there is none",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code, having said in one line what went wrong."""
+    try:
+        name = _format(args)
+        output = _output(args, name)
+        content = render(_model(args), name)
+        if output is not None:
+            write(output, content)
+        elif name == "png" and sys.stdout.isatty():
+            raise UsageError("png is no text for a terminal: give --output FILE.png")
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except UsageError as exc:
+        return _fail(USAGE, exc)
+    except (ClusterError, NoGraphviz) as exc:
+        return _fail(ENVIRONMENT, exc)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        return _fail(ENVIRONMENT, f"cannot write {args.output or 'to stdout'}: {exc.strerror or exc}")
+    return PASS
+
+
+def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
+    """The console script ``visualize-raft-state``: this command without ``raftload`` before it."""
+    parser = argparse.ArgumentParser(
+        prog="visualize-raft-state",
+        description="Draw Raft as it is written, and a live etcd cluster.",
+        epilog=EXAMPLES.replace("raftload viz", "visualize-raft-state"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    try:
+        return main(parser.parse_args(argv))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _fail(code: int, reason: object) -> int:
+    print(f"raftload: error: {reason}", file=sys.stderr)
+    return code
+
+
+def _choice(what: str, value: str, valid: Sequence[str]) -> str:
+    if value not in valid:
+        raise UsageError(f"unknown {what} {value!r}; choose one of {', '.join(valid)}")
+    return value
+
+
+def _format(args: argparse.Namespace) -> str:
+    _choice("--type", args.type, TYPES)
+    if args.format is not None:
+        return _choice("--format", args.format, FORMATS)
+    if args.output is None:
+        return "ascii" if args.type == STATUS else "mermaid"
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"no --format, and the suffix of {args.output!r} is none of {' '.join(SUFFIXES)}; "
+            f"give --format, one of {', '.join(FORMATS)}"
+        )
+    return SUFFIXES[suffix]
+
+
+def _output(args: argparse.Namespace, name: str) -> Path | None:
+    """Where to write, checked before anything is asked or drawn."""
+    if args.output is None:
+        return None
+    path = Path(args.output)
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {name} to {args.output}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"cannot write {name} to {args.output}: it is a folder")
+    return path
+
+
+def _model(args: argparse.Namespace) -> Model:
+    if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
+        raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
+    if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):
+        raise UsageError("--nodes is for a cluster that is not asked: leave it out with --endpoints and cluster-status")
+    if args.type == STATUS:
+        if args.variant is not None:
+            raise UsageError(f"{STATUS} has no variants; leave out --variant")
+        return ask(_endpoints(args))[0]
+    variants = DIAGRAMS[args.type]
+    variant = _choice(f"--variant of {args.type}", variants[0] if args.variant is None else args.variant, variants)
+    if args.endpoints is None:
+        return diagram(args.type, member_names(args.nodes or 3), variant)
+    members = ask(_endpoints(args))[0]
+    # Learners have no vote, so they are in no election; whoever is silent is a member all the same.
+    voters = [member for member in members.members if member.role != "learner"]
+    leader = next((number for number, member in enumerate(voters) if member.role == "leader"), 0)
+    now: dict[str, list[str]] = {}
+    for member in members.members:
+        now.setdefault(member.role, []).append(member.name)
+    return diagram(args.type, [member.name for member in voters], variant, leader, now)
+
+
+def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
+    text = args.endpoints
+    try:
+        if text is not None:
+            return parse_endpoints(text)
+        return parse_endpoints(os.environ.get("ETCDCTL_ENDPOINTS") or DEFAULT_ENDPOINT)
+    except ValueError as exc:
+        raise UsageError(exc) from exc
+
+
+if __name__ == "__main__":
+    raise SystemExit(visualize_raft_state())

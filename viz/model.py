@@ -1,0 +1,275 @@
+"""One model per picture: plain values from which Mermaid, Graphviz, ASCII and JSON are rendered.
+
+The renderers take nothing else, so the formats never disagree. Texts are one line each, without control
+characters (``clean``); the renderers escape and wrap them. Ids are any strings that are unique in a picture:
+no renderer writes one, so a member may be called ``end``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from typing import Any, Literal
+
+SCHEMA = "raftload.diagram/1"
+START = ""  # the id that an initial transition comes from
+_LONGEST_NAME = 48
+_CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+MessageKind = Literal["call", "reply", "lost"]
+SpanKind = Literal["follower", "candidate", "leader", "down"]
+Role = Literal["leader", "follower", "learner", "no leader", "no answer"]
+
+
+def clean(text: str) -> str:
+    """Takes any text, returns it on one line: runs of blanks as one, other control characters as ``\\n``,
+    ``\\u202e``.
+    """
+    shown = "".join(
+        char if unicodedata.category(char) not in _CONTROL else char.encode("unicode_escape").decode() for char in text
+    )
+    return " ".join(shown.split())
+
+
+def clean_name(name: str) -> str:
+    """A member's name as pictures show it: ``clean``, never empty, cut where it is very long."""
+    shown = clean(name) or "(no name)"
+    return shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1].rstrip() + "…"
+
+
+def width(text: str) -> int:
+    """Columns that a terminal needs for a text: two for wide characters, none for combining ones."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def _check_texts(*texts: str) -> None:
+    for text in texts:
+        if text != clean(text):
+            raise ValueError(f"text of a diagram is not one clean line: {text!r}")
+
+
+def _check_known(ids: tuple[str, ...], used: list[str]) -> None:
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"an id occurs twice among {ids}")
+    unknown = set(used) - set(ids)
+    if unknown:
+        raise ValueError(f"unknown ids {sorted(unknown)}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """A state. ``detail`` is a second line, such as who is in it now; empty for none."""
+
+    id: str
+    label: str
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Transition:
+    """From ``source`` (START for the initial one) to ``target``; ``count`` is how often it was seen, if observed."""
+
+    source: str
+    target: str
+    label: str
+    count: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What stands at the edge: the label, with its count where there is one."""
+        return self.label if self.count is None else f"{self.label} ({self.count}x)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StateGraph:
+    """States and the transitions between them."""
+
+    title: str
+    states: tuple[State, ...]
+    transitions: tuple[Transition, ...]
+
+    def __post_init__(self) -> None:
+        ids = tuple(state.id for state in self.states)
+        ends = [end for each in self.transitions for end in (each.source, each.target)]
+        _check_known((*ids, START), ends)
+        _check_texts(self.title, *(part for state in self.states for part in (state.label, state.detail)))
+        _check_texts(*(each.label for each in self.transitions))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lane:
+    """A participant of a sequence."""
+
+    id: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """From lane to lane, or a lane to itself. ``lost`` never arrives."""
+
+    source: str
+    target: str
+    text: str
+    kind: MessageKind = "call"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """What happens at one lane, or, with ``lane`` None, what is to be said of all."""
+
+    text: str
+    lane: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sequence:
+    """Messages and notes in the order in which they happen, top to bottom."""
+
+    title: str
+    lanes: tuple[Lane, ...]
+    items: tuple[Message | Note, ...]
+
+    def __post_init__(self) -> None:
+        used = [end for item in self.messages for end in (item.source, item.target)]
+        used += [item.lane for item in self.items if isinstance(item, Note) and item.lane is not None]
+        _check_known(tuple(lane.id for lane in self.lanes), used)
+        _check_texts(self.title, *(lane.label for lane in self.lanes), *(item.text for item in self.items))
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The items that are messages."""
+        return tuple(item for item in self.items if isinstance(item, Message))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemberView:
+    """One member at one moment; what is not known is None.
+
+    Attributes:
+        name: its own, or its endpoint where that is all there is.
+        endpoint: whom we asked.
+        role: ``no leader`` for a member that answers and knows none, ``no answer`` for one that is silent.
+        lag: commit index of the leader less its applied index.
+        round_trip_ms: of the question.
+        alarms: what it reports, and why it does not answer.
+    """
+
+    name: str
+    endpoint: str
+    role: Role
+    term: int | None = None
+    commit_index: int | None = None
+    applied_index: int | None = None
+    lag: int | None = None
+    db_size: int | None = None
+    version: str = ""
+    round_trip_ms: float | None = None
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What stands in its box, the name first."""
+        if self.role == "no answer":
+            return (self.name, "does not answer", *self.alarms)
+        version = f", etcd {self.version}" if self.version else ""
+        numbers = (
+            f"{self.role}, term {_or_unknown(self.term)}",
+            f"commit {_or_unknown(self.commit_index)}, applied {_or_unknown(self.applied_index)}",
+            f"database {human_bytes(self.db_size)}{version}",
+        )
+        return (self.name, *numbers, *self.alarms)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """The members of a live cluster at one moment, in the order in which they were asked."""
+
+    title: str
+    members: tuple[MemberView, ...]
+
+    def __post_init__(self) -> None:
+        for member in self.members:
+            _check_texts(member.name, member.endpoint, member.version, *member.alarms)
+
+    @property
+    def leader(self) -> int | None:
+        """Which of the members leads: the one that says so in the newest term."""
+        leading = [number for number, member in enumerate(self.members) if member.role == "leader"]
+        return max(leading, key=lambda number: self.members[number].term or 0) if leading else None
+
+    @property
+    def links(self) -> tuple[tuple[int, int, str], ...]:
+        """Leader, follower or learner, and what stands at the edge between them."""
+        leader = self.leader
+        return tuple(
+            (leader, number, f"lag {_or_unknown(member.lag)}" + (", learner" if member.role == "learner" else ""))
+            for number, member in enumerate(self.members)
+            if leader is not None and member.role in ("follower", "learner")
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """A member's role for a while, in seconds from the start of its chart."""
+
+    start: float
+    end: float
+    kind: SpanKind
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A member's line of a chart."""
+
+    label: str
+    spans: tuple[Span, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chart:
+    """Who led when: a row a member, time to the right.
+
+    Attributes:
+        started_at: of second 0, ``2026-01-31T12:00:00.000Z``.
+        duration: in seconds.
+    """
+
+    title: str
+    started_at: str
+    duration: float
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            _check_texts(row.label, *(span.text for span in row.spans))
+            if any(not 0 <= span.start <= span.end <= self.duration for span in row.spans):
+                raise ValueError(f"a span of {row.label} is outside the chart")
+
+
+Model = StateGraph | Sequence | ClusterSnapshot | Chart
+_KINDS = {StateGraph: "state-graph", Sequence: "sequence", ClusterSnapshot: "cluster-snapshot", Chart: "chart"}
+
+
+def to_dict(model: Model) -> dict[str, Any]:
+    """The model as JSON has it: its fields, what kind it is, and the schema."""
+    return {"schema": SCHEMA, "kind": _KINDS[type(model)], **dataclasses.asdict(model)}
+
+
+def human_bytes(size: int | None) -> str:
+    """``20.0 KiB``; ``?`` where it is not known."""
+    if size is None:
+        return "?"
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _or_unknown(number: int | None) -> str:
+    return "?" if number is None else str(number)

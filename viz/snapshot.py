@@ -1,0 +1,247 @@
+"""Asks a live cluster who is in it and how each member is: endpoints in, ClusterSnapshot out.
+
+Over plain HTTP by ``cluster.probe``; ``https://`` endpoints by ``cluster.control``, imported only then. All are
+asked at once, so that silent members cost one timeout together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cluster import probe
+from cluster.errors import ClusterError, NoAnswer
+from cluster.probe import MemberStatus
+from cluster.topology import Member
+from viz.model import ClusterSnapshot, MemberView, Role, clean, clean_name
+
+DEFAULT_ENDPOINT = "127.0.0.1:2379"
+TIMEOUT_S = 1.0
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class NoCluster(ClusterError):  # noqa: N818
+    """Not one endpoint answers as etcd does."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """A member as the cluster lists it: its id in decimal, its name, where it says that clients reach it."""
+
+    id: int
+    name: str
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of asking one endpoint: its status and how long that took, or why there is none."""
+
+    endpoint: str
+    status: MemberStatus | None
+    round_trip_ms: float
+    reason: str = ""
+
+
+def parse_endpoints(text: str) -> tuple[str, ...]:
+    """Takes ``a:2379,http://b:2379``, returns them one by one; ``https://`` stays, ``http://`` goes.
+
+    Raises ValueError in one line for what is no endpoint.
+    """
+    endpoints = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        scheme, separator, rest = part.rpartition("://")
+        rest = rest.rstrip("/")
+        host, colon, port = rest.rpartition(":")
+        well_formed = bool(host and colon) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+        if (separator and scheme not in ("http", "https")) or not well_formed or any(map(str.isspace, rest)):
+            raise ValueError(f"malformed endpoint {part!r}: expected host:port, such as {DEFAULT_ENDPOINT}")
+        endpoints.append(f"https://{rest}" if scheme == "https" else rest)
+    if not endpoints:
+        raise ValueError(f"no endpoint in {text!r}: expected host:port, such as {DEFAULT_ENDPOINT}")
+    return tuple(dict.fromkeys(endpoints))
+
+
+def ask(endpoints: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[ClusterSnapshot, list[Answer]]:
+    """Asks every endpoint, and every member of the cluster that no endpoint stands for at its own URL.
+
+    Returns the picture, and the answers that it is of. Raises NoCluster where nobody answers.
+    """
+    answers = _at_once(lambda endpoint: _status(endpoint, timeout_s), endpoints)
+    living = [answer for answer in answers if answer.status is not None]
+    if not living:
+        reasons = "; ".join(answer.reason for answer in answers)
+        raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
+    listed = _members(living, timeout_s)
+    asked = {answer.endpoint for answer in answers}
+    known = {answer.status.member_id for answer in living if answer.status}
+    # A silent endpoint stands for the member that says clients reach it there.
+    known |= {member.id for member in listed if asked & {_bare(url) for url in member.client_urls}}
+    others = [member for member in listed if member.id not in known]
+    more = _at_once(lambda member: _first(member, timeout_s), others)
+    answers += more
+    ids = dict(zip((answer.endpoint for answer in more), (member.id for member in others), strict=True))
+    return picture(answers, listed, ids), answers
+
+
+def picture(answers: Sequence[Answer], listed: Sequence[Listed], ids: Mapping[str, int]) -> ClusterSnapshot:
+    """Pure: the answers, the cluster's list (empty where it could not be read), and the ids of members behind
+    endpoints that may be silent; returns the snapshot. A member that answered at two endpoints is in it once.
+    """
+    by_id = {member.id: member for member in listed}
+    by_url = {_bare(url): member for member in listed for url in member.client_urls}
+    statuses = [answer.status for answer in answers if answer.status is not None]
+    leaders = [status for status in statuses if status.is_leader]
+    leader = max(leaders, key=lambda status: status.term, default=None)
+    views, seen = [], set[int]()
+    for answer in answers:
+        number = answer.status.member_id if answer.status else ids.get(answer.endpoint, 0)
+        member = by_id.get(number) or (None if answer.status else by_url.get(answer.endpoint))
+        number = number or (member.id if member else 0)
+        if number and number in seen:
+            continue
+        seen.add(number)
+        views.append(_view(answer, clean_name(member.name if member and member.name else answer.endpoint), leader))
+    live = len({status.member_id for status in statuses if not status.is_learner})
+    voters = len([member for member in listed if not member.is_learner]) or sum(not _learns(view) for view in views)
+    return ClusterSnapshot(_title(views, leader, live, voters), tuple(views))
+
+
+def _learns(view: MemberView) -> bool:
+    return view.role == "learner"
+
+
+def _title(views: Sequence[MemberView], leader: MemberStatus | None, live: int, voters: int) -> str:
+    leading = [view for view in views if view.role == "leader" and leader is not None and view.term == leader.term]
+    who = f"leader {leading[0].name} in term {leading[0].term}" if leading else "leader NONE"
+    quorum = "quorum" if live > voters // 2 else "NO QUORUM"
+    return f"etcd cluster: {who}, {quorum} ({live} of {voters} answer)"
+
+
+def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
+    status = answer.status
+    if status is None:
+        return MemberView(name, answer.endpoint, "no answer", alarms=(clean(answer.reason),))
+    role: Role = "follower"
+    if status.is_leader:
+        role = "leader"
+    elif status.is_learner:
+        role = "learner"
+    elif status.leader_id == 0:
+        role = "no leader"
+    return MemberView(
+        name=name,
+        endpoint=answer.endpoint,
+        role=role,
+        term=status.term,
+        commit_index=status.commit_index,
+        applied_index=status.applied_index,
+        lag=None if leader is None else max(0, leader.commit_index - status.applied_index),
+        db_size=status.db_size,
+        version=clean(status.version),
+        round_trip_ms=round(answer.round_trip_ms, 3),
+        alarms=tuple(clean(error) for error in status.errors),
+    )
+
+
+def _status(endpoint: str, timeout_s: float) -> Answer:
+    began = time.perf_counter()
+    try:
+        if endpoint.startswith("https://"):
+            with _control(endpoint, timeout_s) as client:
+                began = time.perf_counter()
+                status = client.status()
+        else:
+            status = probe.member_status(Member("", f"http://{endpoint}", "", ""), timeout_s)
+    except (ClusterError, ValueError, UnicodeError) as exc:
+        return Answer(endpoint, None, 0.0, clean(str(exc)))
+    return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
+
+
+def _first(member: Listed, timeout_s: float) -> Answer:
+    """A member that no endpoint stands for, asked where it says that it listens."""
+    if not member.client_urls:
+        return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
+    return _status(_bare(member.client_urls[0]), timeout_s)
+
+
+def _members(living: Sequence[Answer], timeout_s: float) -> list[Listed]:
+    """The cluster's list from the first that gives it; empty where none does."""
+    for answer in living:
+        try:
+            return _parse(_list(answer.endpoint, timeout_s))
+        except (ClusterError, ValueError, TypeError, AttributeError):
+            continue
+    return []
+
+
+def _list(endpoint: str, timeout_s: float) -> Any:
+    if endpoint.startswith("https://"):
+        with _control(endpoint, timeout_s) as client:
+            return client.rpc("/cluster/member/list", {"linearizable": False})
+    # Without a quorum too; 3.4 does not know the field and lists its own members anyway.
+    for body in (b'{"linearizable":false}', b"{}"):
+        code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s)
+        if code == 200:
+            return json.loads(answer)
+    raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
+
+
+def _parse(answer: Any) -> list[Listed]:
+    return [
+        Listed(
+            id=int(each.get("ID") or 0),
+            name=str(each.get("name") or ""),
+            client_urls=tuple(map(str, each.get("clientURLs") or ())),
+            is_learner=bool(each.get("isLearner")),
+        )
+        for each in answer["members"]
+    ]
+
+
+def _control(endpoint: str, timeout_s: float) -> Any:
+    from cluster.control import ControlClient, Security
+
+    env = os.environ
+    user, _, password = env.get("ETCDCTL_USER", "").partition(":")
+    security = Security(
+        cacert=env.get("ETCDCTL_CACERT"),
+        cert=env.get("ETCDCTL_CERT"),
+        key=env.get("ETCDCTL_KEY"),
+        insecure_skip_tls_verify=env.get("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "").lower() in ("1", "t", "true"),
+        user=user or None,
+        password=(password or env.get("ETCDCTL_PASSWORD")) if user else None,
+    )
+    return ControlClient(endpoint, timeout_s=timeout_s, security=security)
+
+
+def _bare(url: str) -> str:
+    return url.removeprefix("http://").rstrip("/")
+
+
+def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """The answers in the order of the things, each asked in a thread of its own."""
+    answers: dict[int, R] = {}
+    errors: list[BaseException] = []
+
+    def run(number: int, thing: T) -> None:
+        try:
+            answers[number] = question(thing)
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(things)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [answers[number] for number in range(len(things))]
