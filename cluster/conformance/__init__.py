@@ -1,0 +1,6 @@
+"""Tests of what etcd promises, each with a verdict: `raftload cluster test` and ``run``."""
+
+from cluster.conformance.model import Bounds, Disturber, Result, Verdict
+from cluster.conformance.suite import TESTS, Report, run
+
+__all__ = ["TESTS", "Bounds", "Disturber", "Report", "Result", "Verdict", "run"]

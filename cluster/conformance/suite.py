@@ -1,0 +1,218 @@
+"""Runs the conformance tests and reports."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from cluster.client import ClientFactory
+from cluster.conformance import kv, lease, replication, txn, watch
+from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
+from cluster.errors import ClusterError, NoAnswer
+
+SCHEMA = "raftload.conformance/1"
+TESTS: tuple[Test, ...] = (*kv.TESTS, *replication.TESTS, *lease.TESTS, *txn.TESTS, *watch.TESTS)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """A run: what was tested and what each test found.
+
+    Attributes:
+        started_at: ISO 8601, UTC.
+        duration_s: of the whole run.
+        version: of etcd, the lowest where members differ.
+        targets: the members that were tested, one an endpoint.
+        unreachable: endpoints that did not answer, with why.
+        results: of every test, in order.
+    """
+
+    started_at: str
+    duration_s: float
+    version: str
+    targets: tuple[Target, ...]
+    unreachable: dict[str, str]
+    results: tuple[Result, ...]
+
+    def count(self, verdict: Verdict) -> int:
+        """How many tests ended so."""
+        return sum(result.verdict == verdict for result in self.results)
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL where one failed, else UNKNOWN where one is, or where none passed; else PASS."""
+        if self.count(Verdict.FAIL):
+            return Verdict.FAIL
+        return Verdict.UNKNOWN if self.count(Verdict.UNKNOWN) or not self.count(Verdict.PASS) else Verdict.PASS
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed or skipped, 1 a FAIL, 3 an UNKNOWN."""
+        if self.count(Verdict.FAIL):
+            return 1
+        return 3 if self.count(Verdict.UNKNOWN) else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, after the schema ``conformance``."""
+        return {
+            "schema": SCHEMA,
+            "started_at": self.started_at,
+            "duration_s": self.duration_s,
+            "target": {
+                "version": self.version,
+                "members": [
+                    {"name": target.name, "endpoint": target.endpoint, "member_id": str(target.member_id)}
+                    for target in self.targets
+                ],
+                "unreachable": [{"endpoint": name, "reason": why} for name, why in self.unreachable.items()],
+            },
+            "tests": [
+                {
+                    "name": result.name,
+                    "group": result.group,
+                    "promise": result.promise,
+                    "verdict": result.verdict.value,
+                    "reason": result.reason,
+                    "duration_s": result.duration_s,
+                    "figures": result.figures,
+                }
+                for result in self.results
+            ],
+            "summary": {verdict.value.lower(): self.count(verdict) for verdict in Verdict},
+            "verdict": self.verdict.value,
+        }
+
+
+def run(
+    client_factory: ClientFactory,
+    endpoints: Sequence[str],
+    handle: Disturber | None = None,
+    *,
+    only: Iterable[str] = (),
+    destructive: bool | None = None,
+    bounds: Bounds | None = None,
+    on_result: Callable[[Result], None] = lambda _: None,
+) -> Report:
+    """Tests the cluster behind the endpoints.
+
+    Args:
+        client_factory: makes a client of an endpoint.
+        endpoints: of the members, as the factory takes them; of one cluster.
+        handle: stops and starts members; without it tests that need that are skipped.
+        only: names of tests or groups, ``kv`` or ``kv.delete``; default all.
+        destructive: whether tests may run that other users of the cluster would notice. Default: with a handle.
+        bounds: how long things may take.
+        on_result: told of each result as it comes.
+
+    Returns the report. Raises NoAnswer where no endpoint answers and ValueError for an unknown name in ``only``.
+    """
+    chosen = select(only)
+    destructive = handle is not None if destructive is None else destructive
+    started = datetime.datetime.now(datetime.UTC)
+    began = time.monotonic()
+    targets, unreachable, version = _survey(client_factory, endpoints)
+    stop, run_id = threading.Event(), secrets.token_hex(4)
+    results: dict[str, Result] = {}
+
+    def one(test: Test) -> Result:
+        env = Env(
+            client_factory, targets, f"/raftload-test/{run_id}/{test.name}/".encode(),
+            bounds=bounds or Bounds(), stop=stop, handle=handle,
+        )  # fmt: skip
+        return judge(test, env, tuple(unreachable))
+
+    def done(result: Result) -> None:
+        results[result.name] = result
+        on_result(result)
+
+    runnable = []
+    for test in chosen:
+        if why := _why_not(test, len(targets), handle, destructive):
+            done(Result(test.name, test.promise, Verdict.SKIP, why, 0.0))
+        else:
+            runnable.append(test)
+    waiting = [test for test in runnable if test.waits]
+    with concurrent.futures.ThreadPoolExecutor(max(len(waiting), 1)) as pool:
+        try:
+            futures = [pool.submit(one, test) for test in waiting]
+            for test in runnable:
+                if not test.waits and not test.disturbs:
+                    done(one(test))
+            for future in concurrent.futures.as_completed(futures):
+                done(future.result())
+        except BaseException:
+            stop.set()
+            raise
+    for test in runnable:
+        if test.disturbs:
+            done(one(test))
+    return Report(
+        started_at=started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        duration_s=round(time.monotonic() - began, 3),
+        version=version,
+        targets=targets,
+        unreachable=unreachable,
+        results=tuple(results[test.name] for test in chosen),
+    )
+
+
+def select(only: Iterable[str]) -> list[Test]:
+    """Takes names of tests and groups, returns those tests in order, all for none. Raises ValueError."""
+    names = set(only)
+    known = {test.name for test in TESTS} | {test.group for test in TESTS}
+    if unknown := sorted(names - known):
+        groups = ", ".join(dict.fromkeys(test.group for test in TESTS))
+        raise ValueError(f"no test or group of tests {unknown[0]!r}; the groups are {groups}")
+    return [test for test in TESTS if not names or names & {test.name, test.group}]
+
+
+def _survey(client_factory: ClientFactory, endpoints: Sequence[str]) -> tuple[tuple[Target, ...], dict[str, str], str]:
+    """Who answers: the voting members, once each; the endpoints that do not; the lowest version."""
+    targets: dict[int, Target] = {}
+    unreachable: dict[str, str] = {}
+    versions: list[str] = []
+    for endpoint in endpoints:
+        try:
+            client = client_factory(endpoint)
+        except ClusterError as exc:
+            unreachable[endpoint] = str(exc)
+            continue
+        try:
+            status = client.status()
+            names: dict[int, str] = {}
+            with contextlib.suppress(ClusterError):
+                names = {member.id: member.name for member in client.members()}
+        except ClusterError as exc:
+            unreachable[endpoint] = str(exc)
+            continue
+        finally:
+            client.close()
+        versions.append(status.version)
+        if not status.is_learner:
+            name = names.get(status.member_id) or client.endpoint
+            targets.setdefault(status.member_id, Target(name, endpoint, status.member_id))
+    if not targets:
+        raise NoAnswer("no cluster to test: " + ("; ".join(unreachable.values()) or "no endpoint of a voting member"))
+    return tuple(targets.values()), unreachable, min(versions, key=_version_key)
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+
+
+def _why_not(test: Test, members: int, handle: Disturber | None, destructive: bool) -> str:
+    """Why a test does not apply; empty where it does."""
+    if members < test.min_members:
+        return f"needs {test.min_members} members, there are {members}"
+    if test.disturbs and not destructive:
+        return "would disturb others who use the cluster; --destructive runs it"
+    if test.needs_handle and handle is None:
+        return "needs to stop members, and these endpoints give no hold on their processes"
+    return ""
