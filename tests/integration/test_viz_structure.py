@@ -1,0 +1,490 @@
+"""What Mermaid and Graphviz themselves, and a reader of our ASCII, find in a rendered picture is what its model says.
+
+For every type, variant and size, with hostile names. Mermaid is the real one from npm, installed once into a
+cache folder outside this tree (RAFTLOAD_MERMAID_CACHE says where).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from viz import ascii as text_picture
+from viz import dot, mermaid
+from viz.diagrams import DIAGRAMS, diagram
+from viz.model import (
+    START,
+    Chart,
+    ClusterSnapshot,
+    MemberView,
+    Message,
+    Model,
+    Row,
+    Sequence,
+    Span,
+    State,
+    StateGraph,
+    Transition,
+    clean_name,
+    width,
+)
+
+HOSTILE = (
+    "end",
+    'a "quoted"; name # 1',
+    "Łódź 節点 🚀 e\u0301",
+    "line\nbreak <b>x</b> <br/>",
+    "%%{init: {}}%% --> | : ->> x",
+    "1. `code` \\n $x$ [*] {a} (b)",
+    "- &amp; #59; \u202e | +--+ [note]",
+)
+PLAIN = tuple(f"etcd-node{number}" for number in range(1, 8))
+
+# Structures, the same whoever found them: the title, the names of the nodes, the edges in order and the rest.
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str, str], ...]  # from, to, text, kind; -1 is the start
+    notes: tuple[tuple[int, str], ...] = ()  # lane (-1 for all), text
+
+
+def expected(model: Model) -> Structure:
+    if isinstance(model, StateGraph):
+        place = {START: -1} | {state.id: number for number, state in enumerate(model.states)}
+        nodes = tuple(" ".join(filter(None, (state.label, state.detail))) for state in model.states)
+        edges = [(place[each.source], place[each.target], each.text, "call") for each in model.transitions]
+        return Structure(nodes, tuple(sorted(edges)))  # a graph's edges have no order
+    if isinstance(model, Sequence):
+        place = {lane.id: number for number, lane in enumerate(model.lanes)}
+        messages = [(place[each.source], place[each.target], each.text, each.kind) for each in model.messages]
+        notes = [
+            (-1 if item.lane is None else place[item.lane], item.text)
+            for item in model.items
+            if not isinstance(item, Message)
+        ]
+        return Structure(tuple(lane.label for lane in model.lanes), tuple(messages), tuple(notes))
+    if isinstance(model, ClusterSnapshot):
+        names = tuple(" ".join(member.lines) for member in model.members)
+        return Structure(names, tuple(sorted((*link, "call") for link in model.links)))
+    return Structure(tuple(row.label for row in model.rows), (), tuple(chart_notes(model)))
+
+
+def chart_notes(model: Chart) -> Iterator[tuple[int, str]]:
+    for number, row in enumerate(model.rows):
+        for span in row.spans:
+            yield number, span.text
+
+
+def cluster(names: tuple[str, ...]) -> ClusterSnapshot:
+    shown = [clean_name(name) for name in names]
+    views = [
+        MemberView(name, f"127.0.0.1:{2379 + 10 * number}", "follower", 3, 120, 118, 2, 20480, "3.5.1", 0.4)
+        for number, name in enumerate(shown)
+    ]
+    views[0] = dataclasses.replace(views[0], role="leader", lag=0)
+    if len(views) > 2:
+        views[1] = MemberView(shown[1], "127.0.0.1:1", "no answer", alarms=("127.0.0.1:1: Connection refused",))
+        views[2] = dataclasses.replace(views[2], role="learner", alarms=('memberID:1 alarm:NOSPACE "; #',))
+    return ClusterSnapshot(f"etcd cluster: leader {shown[0]} in term 3", tuple(views))
+
+
+def chart(names: tuple[str, ...]) -> Chart:
+    rows = [
+        Row(clean_name(name), (Span(0, 2.5, "follower", f"follower: term {number}; # {clean_name(name)}"),))
+        for number, name in enumerate(names)
+    ]
+    spans = (Span(0, 1, "down", "down"), Span(1, 1.2, "candidate", "candidate in term 2"), Span(1.2, 4, "leader", "L"))
+    return Chart("who led: and when", "2026-01-31T12:00:00.000Z", 4.0, (*rows[1:], Row(rows[0].label, spans)))
+
+
+def models() -> dict[str, Model]:
+    found: dict[str, Model] = {}
+    for size, (kind, names) in itertools.product((1, 2, 3, 4, 5, 7), (("plain", PLAIN), ("hostile", HOSTILE))):
+        some = names[:size]
+        for name, variants in DIAGRAMS.items():
+            for variant in variants:
+                now = {"leader": some[:1], "follower": some[1:]}
+                for leader in sorted({0, size - 1}):
+                    model = diagram(name, some, variant, leader, now if kind == "hostile" else None)
+                    found[f"{name} {variant} {size} {kind} {leader}"] = model
+        found[f"cluster-status {size} {kind}"] = cluster(some)
+        found[f"timeline {size} {kind}"] = chart(some)
+    counted = tuple(Transition(a, b, "x" * 40, 3) for a, b in itertools.product("abc", repeat=2))
+    found["counted graph"] = StateGraph("counts", tuple(State(each, each.upper()) for each in "abc"), counted)
+    return found
+
+
+MODELS = models()
+
+# Mermaid
+
+PARSER = r"""
+import { JSDOM } from "jsdom";
+import { load } from "js-yaml"; // what Mermaid reads its front matter with
+const dom = new JSDOM("<!DOCTYPE html><body></body>", { pretendToBeVisual: true });
+globalThis.window = dom.window; globalThis.document = dom.window.document;
+const { default: mermaid } = await import("mermaid");
+mermaid.initialize({ startOnLoad: false, securityLevel: "strict" });
+const chunks = []; for await (const chunk of process.stdin) chunks.push(chunk);
+for (const [name, source] of Object.entries(JSON.parse(Buffer.concat(chunks).toString()))) {
+  let out;
+  try {
+    const parsed = await mermaid.parse(source);
+    const { db } = await mermaid.mermaidAPI.getDiagramFromText(source);
+    out = { type: parsed.diagramType, title: load(source.split("\n---\n")[0].slice(4)).title };
+    if (parsed.diagramType === "sequence") {
+      out.actors = [...db.getActors().values()].map(a => [a.name, a.description]);
+      out.messages = db.getMessages().map(m => [m.from, m.to, m.message, m.type]);
+    } else if (parsed.diagramType === "stateDiagram") {
+      out.states = [...db.getStates().values()].map(s => [s.id, s.type, s.descriptions]);
+      out.relations = db.getRelations().map(r => [r.id1, r.id2, r.relationTitle]);
+    } else if (parsed.diagramType.startsWith("flowchart")) {
+      out.vertices = [...db.getVertices().values()].map(v => [v.id, v.text]);
+      out.edges = db.getEdges().map(e => [e.start, e.end, e.text]);
+    } else {
+      out.sections = db.getSections();
+      out.tasks = db.getTasks().map(t => [t.section, t.task, t.startTime.getTime(), t.endTime.getTime()]);
+    }
+  } catch (error) { out = { error: String(error.message ?? error) }; }
+  process.stdout.write(JSON.stringify([name, out]) + "\n");
+}
+process.exit(0);
+"""
+VERSIONS = ("mermaid@11", "jsdom@24", "js-yaml@4")
+Parse = Callable[[dict[str, str]], dict[str, Any]]
+
+
+def _cannot(reason: str) -> None:
+    if os.environ.get("RAFTLOAD_REQUIRE_MERMAID") == "1":
+        pytest.fail(f"RAFTLOAD_REQUIRE_MERMAID=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def parse_mermaid() -> Parse:
+    """Parses many sources with the real Mermaid; what it takes and returns is keyed alike."""
+    default = Path(tempfile.gettempdir()) / f"raftload-mermaid-{os.getuid()}"
+    folder = Path(os.environ.get("RAFTLOAD_MERMAID_CACHE", default))
+    if not (shutil.which("node") and shutil.which("npm")):
+        _cannot("no node and npm on PATH, from which the real Mermaid is installed")
+    if not (folder / "ready").exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *VERSIONS]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
+        except subprocess.TimeoutExpired:
+            _cannot("npm install mermaid took more than 300 s")
+        if done.returncode != 0:
+            _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+        (folder / "ready").touch()
+    script = folder / "parse.mjs"
+    script.write_text(PARSER)
+
+    def parse(sources: dict[str, str]) -> dict[str, Any]:
+        done = subprocess.run(
+            ["node", str(script)], cwd=folder, input=json.dumps(sources).encode(), capture_output=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+        return dict(json.loads(line) for line in done.stdout.decode().splitlines())
+
+    return parse
+
+
+def decode(text: object) -> str:
+    """Mermaid's own stand-ins for entities, and those, as a browser would show them."""
+    shown = str(text).replace("\ufb02\xb0\xb0", "&#").replace("\ufb02\xb0", "&").replace("\xb6\xdf", ";")
+    return " ".join(html.unescape(shown).split())
+
+
+def read_mermaid(found: dict[str, Any]) -> Structure:
+    assert "error" not in found, found["error"]
+    if found["type"] == "sequence":
+        lanes = {name: number for number, (name, _) in enumerate(found["actors"])}
+        kinds = {0: "call", 1: "reply", 3: "lost"}
+        messages, notes = [], []
+        for source, target, text, kind in found["messages"]:
+            if kind in kinds:
+                messages.append((lanes[source], lanes[target], decode(text), kinds[kind]))
+            else:
+                notes.append((lanes[source] if source == target else -1, decode(text)))
+        return Structure(tuple(decode(label) for _, label in found["actors"]), tuple(messages), tuple(notes))
+    if found["type"] == "stateDiagram":
+        states = [state for state in found["states"] if state[0] != "root_start"]
+        place = {"root_start": -1} | {state[0]: number for number, state in enumerate(states)}
+        edges = [(place[source], place[target], decode(text), "call") for source, target, text in found["relations"]]
+        return Structure(tuple(decode(" ".join(state[2])) for state in states), tuple(sorted(edges)))
+    if found["type"].startswith("flowchart"):
+        place = {name: number for number, (name, _) in enumerate(found["vertices"])}
+        edges = [(place[source], place[target], decode(text), "call") for source, target, text in found["edges"]]
+        names = tuple(decode(text.replace("<br>", " ").replace("<br/>", " ")) for _, text in found["vertices"])
+        return Structure(names, tuple(sorted(edges)))
+    order = [decode(section) for section in found["sections"]]
+    return Structure(
+        tuple(order), (), tuple((order.index(decode(each[0])), decode(each[1])) for each in found["tasks"])
+    )
+
+
+def loosened(structure: Structure, model: Model) -> Structure:
+    """With the one thing that a format cannot say left out: with one lane, whether a note is of it or of all."""
+    if isinstance(model, Sequence) and len(model.lanes) == 1:
+        return dataclasses.replace(structure, notes=tuple((0, text) for _, text in structure.notes))
+    return structure
+
+
+def test_the_real_mermaid_finds_what_the_model_says(parse_mermaid: Parse) -> None:
+    found = parse_mermaid({name: mermaid.render(model) for name, model in MODELS.items()})
+    assert found.keys() == MODELS.keys()
+    for name, model in MODELS.items():
+        assert loosened(read_mermaid(found[name]), model) == loosened(expected(model), model), name
+        assert decode(found[name]["title"]) == model.title, name
+
+
+# Graphviz
+
+
+@pytest.fixture(scope="session")
+def run_dot() -> Callable[[str], dict[str, Any]]:
+    if shutil.which("dot") is None:
+        pytest.skip("no Graphviz on PATH")
+
+    def run(source: str) -> dict[str, Any]:
+        done = subprocess.run(["dot", "-Tjson"], input=source.encode(), capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+        parsed: dict[str, Any] = json.loads(done.stdout)
+        return parsed
+
+    return run
+
+
+def label(thing: dict[str, Any]) -> str:
+    return " ".join(html.unescape(thing.get("label", "").replace("\\n", " ")).split())
+
+
+def read_dot(found: dict[str, Any], model: Model) -> Structure:
+    objects = {thing["name"]: thing for thing in found["objects"]}
+    edges = found.get("edges", [])
+    names = [thing["name"] for thing in found["objects"]]
+    if isinstance(model, StateGraph | ClusterSnapshot):
+        prefix = "s" if isinstance(model, StateGraph) else "m"
+        nodes = sorted(
+            (name for name in objects if re.fullmatch(prefix + r"\d+", name)), key=lambda name: int(name[1:])
+        )
+        place = {"start": -1} | {name: number for number, name in enumerate(nodes)}
+        ends = [(place[names[each["tail"]]], place[names[each["head"]]], label(each), "call") for each in edges]
+        return Structure(tuple(label(objects[name]) for name in nodes), tuple(sorted(ends)))
+
+    def at(name: str) -> float:
+        return float(objects[name]["pos"].split(",")[0])
+
+    if isinstance(model, Chart):
+        rows = sorted((name for name in objects if name[0] == "r"), key=lambda name: int(name[1:]))
+        heights = [float(objects[name]["pos"].split(",")[1]) for name in rows]
+        notes = []
+        for name in objects:
+            if name[0] == "p":
+                height = float(objects[name]["pos"].split(",")[1])
+                row = min(range(len(rows)), key=lambda number: abs(heights[number] - height))
+                notes.append((row, float(objects[name]["pos"].split(",")[0]), html.unescape(objects[name]["tooltip"])))
+        return Structure(tuple(label(objects[name]) for name in rows), (), tuple((n, t) for n, _, t in sorted(notes)))
+    lanes = sorted((name for name in objects if re.fullmatch(r"l\d+", name)), key=lambda name: int(name[1:]))
+    xs = [at(name) for name in lanes]
+    arrows = {each["id"]: each for each in edges if "id" in each}
+    messages = []
+    for number in range(1, len(arrows) + 1):
+        edge = arrows[f"e{number}"]
+        kind = "lost" if edge.get("arrowhead") == "tee" else "reply" if edge.get("style") == "dashed" else "call"
+        ends = at(f"a{number}"), at(f"b{number}")
+        source, target = (min(range(len(xs)), key=lambda lane, x=x: abs(xs[lane] - x)) for x in ends)  # type: ignore[misc]
+        assert names[edge["head"]] == f"b{number}"
+        messages.append((source, target, label(objects[f"t{number}"]), kind))
+    notes = []
+    for name in sorted((each for each in objects if re.fullmatch(r"n\d+", each)), key=lambda each: int(each[1:])):
+        near = [lane for lane, x in enumerate(xs) if abs(x - at(name)) < 0.01]
+        notes.append((near[0] if near else -1, label(objects[name])))
+    return Structure(tuple(label(objects[name]) for name in lanes), tuple(messages), tuple(notes))
+
+
+def middle_is_all(structure: Structure, model: Model) -> Structure:
+    """A note over all lanes stands in their middle, where there may be a lane: told apart by its text alone."""
+    if not isinstance(model, Sequence):
+        return structure
+    everywhere = {item.text for item in model.items if not isinstance(item, Message) and item.lane is None}
+    return dataclasses.replace(
+        structure, notes=tuple((-1 if text in everywhere else lane, text) for lane, text in structure.notes)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if " 2 " not in name and " 4 " not in name])
+def test_graphviz_finds_what_the_model_says(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
+    model = MODELS[name]
+    found = run_dot(dot.render(model))
+    assert middle_is_all(read_dot(found, model), model) == expected(model)
+    assert html.unescape(found["label"]) == model.title
+
+
+# ASCII: a reader by columns, which knows nothing of the renderer but the picture's rules.
+
+
+def cells(line: str) -> list[str]:
+    found: list[str] = []
+    for char in line:
+        if width(char) == 0:
+            found[-1] += char
+        else:
+            found += [char] + [""] * (width(char) - 1)
+    return found
+
+
+def cut(line: str, start: int, end: int | None = None) -> str:
+    return "".join(cells(line)[start:end])
+
+
+def read_lanes(picture: str) -> Structure:
+    title, blank, top, *rest = picture.splitlines()
+    assert title and not blank and set(top) <= set("+- ")
+    corners = [match.start() for match in re.finditer(r"\+", top)]
+    boxes = list(zip(corners[::2], corners[1::2], strict=True))
+    height = next(number for number, line in enumerate(rest) if set(line) <= set("+- "))
+    heads = [" ".join(cut(line, left + 1, right).strip() for line in rest[:height]) for left, right in boxes]
+    columns = [number for number, char in enumerate(rest[-1]) if char == "|"]
+    assert len(columns) == len(boxes) and set(rest[-1]) <= {" ", "|"}
+    groups: list[list[str]] = []
+    for line in rest[height + 1 : -1]:
+        if line == rest[-1]:
+            groups.append([])
+        else:
+            groups[-1].append(line)
+    edges, notes = [], []
+    for number, group in enumerate(groups):
+        mark = group[0][:4].strip()
+        if mark == "*":
+            start = 4 if cells(group[0])[4] == "[" else next(x for x in columns if cells(group[0])[x] == "[")
+            text = [bare(cut(line, start + 1), start + 1, columns) for line in group]
+            assert text[-1].endswith("]")
+            notes.append((columns.index(start) if start in columns else -1, " ".join(text)[:-1]))
+            continue
+        assert int(mark) == number + 1 - len(notes)
+        arrow = cells(group[-1])
+        loop = next((x for x in columns if "".join(arrow[x : x + 4]) in ("|<-'", "|<-x")), None)
+        if loop is not None:
+            text = [bare(cut(line, loop + 2), loop + 2, columns) for line in group[:-2]]
+            here = columns.index(loop)
+            edges.append((here, here, " ".join(text), "lost" if arrow[loop + 3] == "x" else "call"))
+            continue
+        head = next(x for x, char in enumerate(arrow) if char in "<>x")
+        drawn = [x for x, char in enumerate(arrow) if char in "-<>x"]
+        left, right = max(x for x in columns if x < drawn[0]), min(x for x in columns if x > drawn[-1])
+        ends = (left, right) if head == drawn[-1] else (right, left)
+        kind = "lost" if arrow[head] == "x" else "reply" if " " in arrow[left:right] else "call"
+        text = [bare(cut(line, left + 2), left + 2, columns) for line in group[:-1]]
+        edges.append((columns.index(ends[0]), columns.index(ends[1]), " ".join(text), kind))
+    return Structure(tuple(heads), tuple(edges), tuple(notes))
+
+
+def bare(text: str, start: int, columns: list[int]) -> str:
+    """A label's line without the lifelines after it, each of which stands in a column of its own after a blank."""
+    found = cells(text)
+    for column in reversed([each - start for each in columns]):
+        if 0 < column == len(found) - 1 and found[column] == "|" and found[column - 1] == " ":
+            found = list("".join(found[:column]).rstrip())
+            found = cells("".join(found))
+    return "".join(found).rstrip()
+
+
+def read_table(lines: list[str]) -> list[list[str]]:
+    rule = next(number for number, line in enumerate(lines) if line and set(line) <= {"-", " "})
+    spans = [match.span() for match in re.finditer("-+", lines[rule])]
+    rows = itertools.takewhile(bool, lines[rule + 1 :])
+    return [[cut(line, *span).strip() for span in spans] for line in rows]
+
+
+def check_ascii(picture: str, model: Model) -> None:
+    lines = picture.splitlines()
+    assert lines[0] == model.title
+    if isinstance(model, Chart):
+        rows = read_table(lines)
+        assert [(row[0], row[4]) for row in rows] == [(r.label, s.text) for r in model.rows for s in r.spans]
+        assert [float(row[1]) for row in rows] == [s.start for r in model.rows for s in r.spans]
+        signs = {"leader": "#", "candidate": "?", "follower": "-", "down": "x"}
+        for line, shown in zip(lines[2:], model.rows, strict=False):
+            assert {signs[span.kind] for span in shown.spans} <= set(cut(line, -62))
+    elif isinstance(model, ClusterSnapshot):
+        rows = read_table(lines)
+        assert [(row[0], row[1]) for row in rows] == [(each.name, each.role) for each in model.members]
+        assert [row[5] for row in rows] == ["?" if each.lag is None else str(each.lag) for each in model.members]
+        alarms = [line[2:] for line in lines if line.startswith("! ")]
+        assert alarms == [f"{each.name}: {alarm}" for each in model.members for alarm in each.alarms]
+    else:
+        want = expected(model)
+        starts = isinstance(model, StateGraph) and any(each.source == START for each in model.transitions)
+        if starts:
+            edges = tuple((a + 1, b + 1, text, kind) for a, b, text, kind in want.edges)
+            want = dataclasses.replace(want, nodes=("(start)", *want.nodes), edges=edges)
+        got = read_lanes(picture)
+        if isinstance(model, StateGraph):
+            got = dataclasses.replace(got, edges=tuple(sorted(got.edges)))
+        nodes = tuple(" ".join(node.split()) for node in got.nodes)
+        assert dataclasses.replace(got, nodes=nodes) == want
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_reader_of_ascii_finds_what_the_model_says(name: str) -> None:
+    check_ascii(text_picture.render(MODELS[name]), MODELS[name])
+
+
+# The comparison itself: a renderer that is damaged in any of these ways is found out.
+
+SAMPLE = "log-replication slow-follower 3 plain 0"
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "a message is missing": lambda text: text.replace(
+        next(line for line in text.splitlines() if "heartbeat" in line) + "\n", "", 1
+    ),
+    "a label is cut": lambda text: text.replace("matches up to 8", "matches up to", 1),
+    "an arrow is turned round": lambda text: (
+        re.sub(r"\|(-+)>\|", r"|<\1|", text, count=1)
+        .replace("m2->>m3", "m3->>m2", 1)
+        .replace("a3 -> b3", "b3 -> a3", 1)
+    ),
+    "a reply is a call": lambda text: (
+        re.sub(r"(?<=- )(?=-)|(?<=-) (?=-)", "-", text).replace("-->>", "->>", 1).replace('", style=dashed]', '"]', 1)
+    ),
+    "a lane has another name": lambda text: text.replace("etcd-node3", "etcd-node4", 1),
+    "a note is missing": lambda text: text.replace("answers late", "", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("form", ["mermaid", "dot", "ascii"])
+def test_a_damaged_renderer_is_found_out(form: str, damage: str, request: pytest.FixtureRequest) -> None:
+    model = MODELS[SAMPLE]
+    right = {"mermaid": mermaid.render, "dot": dot.render, "ascii": text_picture.render}[form](model)
+    wrong = DAMAGE[damage](right)
+    assert wrong != right
+
+    def compare(text: str) -> None:
+        if form == "ascii":
+            check_ascii(text, model)
+        elif form == "mermaid":
+            found = request.getfixturevalue("parse_mermaid")({"it": text})["it"]
+            assert read_mermaid(found) == expected(model)
+        else:
+            assert middle_is_all(read_dot(request.getfixturevalue("run_dot")(text), model), model) == expected(model)
+
+    compare(right)
+    with pytest.raises((AssertionError, LookupError, ValueError, StopIteration)):
+        compare(wrong)
