@@ -23,6 +23,7 @@ COMMANDS = (
     ("worker", "loadgen.worker", "work for a master"),
     ("report", "loadgen.report", "turn a run's CSV files into result.json again"),
     ("gate", "loadgen.gate", "judge a finished run by thresholds"),
+    ("viz", "viz.cli", "draw Raft: the paper's diagrams and a live cluster"),
 )
 EXAMPLES = {
     "worker": "examples:\n  raftload worker --master-host 10.0.0.1 --master-port 5557\n",
