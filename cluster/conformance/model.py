@@ -78,7 +78,6 @@ class Bounds:
         event_s: until a watch delivers what happened.
         load_s: how long readers and writers run beside each other.
         failover_s: from the death of the leader to a new one.
-        refusal_s: how long a call is tried that must not succeed.
         heal_s: from starting members to a healthy cluster.
     """
 
@@ -87,7 +86,6 @@ class Bounds:
     event_s: float = 5.0
     load_s: float = 1.0
     failover_s: float = 15.0
-    refusal_s: float = 3.0
     heal_s: float = 30.0
 
 

@@ -6,8 +6,10 @@ import hashlib
 import time
 
 from cluster.client import Client, Unsupported
-from cluster.conformance.model import Env, Inconclusive, NotApplicable, Test, expect, ms
+from cluster.conformance.model import Broken, Env, Inconclusive, NotApplicable, Test, expect, ms
+from cluster.errors import ClusterError
 from cluster.kv import KeyValue
+from cluster.probe import MemberStatus
 
 WRITES = 60
 
@@ -52,21 +54,29 @@ def reach(env: Env, revision: int, within_s: float | None = None) -> float:
     """Waits until every member has applied what any had committed by now; returns the seconds it took."""
     within_s = env.bounds.lag_s if within_s is None else within_s
     began = time.monotonic()
-    index = max(client.status().commit_index for client in env.clients())
+    statuses = [status for client in env.clients() if (status := _status(client)) is not None]
+    index = max((status.commit_index for status in statuses), default=0)
     for place, client in enumerate(env.clients()):
 
         def there(client: Client = client) -> bool:
-            status = client.status()
-            return status.applied_index >= index and status.revision >= revision
+            status = _status(client)
+            return status is not None and status.applied_index >= index and status.revision >= revision
 
         if env.until(there, within_s) is None:
-            status = client.status()
-            expect(
-                False,
-                f"{env.name(place)} stands at applied index {status.applied_index} and revision {status.revision} "
-                f"{within_s:g} s after index {index} and revision {revision} were committed",
+            status = _status(client)
+            where = f"applied index {status.applied_index} and revision {status.revision}" if status else "no answer"
+            raise Broken(
+                f"{env.name(place)} stands at {where} {within_s:g} s after index {index} and revision {revision} "
+                "were committed"
             )
     return time.monotonic() - began
+
+
+def _status(client: Client) -> MemberStatus | None:
+    try:
+        return client.status()
+    except ClusterError:
+        return None
 
 
 def same_at(env: Env, revision: int, wanted: dict[bytes, tuple[bytes, int]]) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cluster.client import ClientFactory
-from cluster.conformance import kv, lease, replication, txn, watch
+from cluster.conformance import kv, lease, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
 from cluster.errors import ClusterError, NoAnswer
 
 SCHEMA = "raftload.conformance/1"
-TESTS: tuple[Test, ...] = (*kv.TESTS, *replication.TESTS, *lease.TESTS, *txn.TESTS, *watch.TESTS)
+TESTS: tuple[Test, ...] = (*kv.TESTS, *replication.TESTS, *lease.TESTS, *txn.TESTS, *watch.TESTS, *outage.TESTS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -74,3 +74,27 @@ def test_a_cluster_of_ones_own_is_compacted(make_cluster: Callable[..., LocalClu
     cluster = make_cluster(1)
     report = run(gateway_factory(), cluster.endpoints, cluster, only=["watch.compaction"])
     assert report.verdict == Verdict.PASS, say(report)
+
+
+@pytest.mark.slow
+def test_members_that_die_on_a_cluster_of_ones_own(
+    make_cluster: Callable[..., LocalCluster],
+) -> None:
+    cluster = make_cluster(3)
+    report = run(gateway_factory(), cluster.endpoints, cluster, only=["failover", "quorum", "replication"])
+    assert report.verdict == Verdict.PASS, say(report)
+    assert report.count(Verdict.PASS) == 4
+    figures = {name: value for result in report.results for name, value in result.figures.items()}
+    assert 0 < figures["leaderless_ms"] < 15_000
+    assert figures["write_outage_ms"] > 0
+    assert all(cluster.is_running(member.name) for member in cluster.members)
+    cluster.wait_healthy(10)
+
+
+@pytest.mark.slow
+def test_two_members_have_a_majority_to_lose_and_no_leader_to_spare(
+    make_cluster: Callable[..., LocalCluster],
+) -> None:
+    cluster = make_cluster(2)
+    report = run(gateway_factory(), cluster.endpoints, cluster, only=["failover", "quorum"])
+    assert [result.verdict for result in report.results] == [Verdict.SKIP, Verdict.PASS], say(report)
