@@ -248,6 +248,16 @@ def judge(test: Test, env: Env, unreachable: Sequence[str] = ()) -> Result:
     """
     began = time.monotonic()
     try:
+        verdict, reason = _verdict(test, env, unreachable)
+        duration = time.monotonic() - began
+    finally:
+        with contextlib.suppress(ClusterError):
+            env.close()
+    return Result(test.name, test.promise, verdict, reason, round(duration, 3), dict(env.figures))
+
+
+def _verdict(test: Test, env: Env, unreachable: Sequence[str]) -> tuple[Verdict, str]:
+    try:
         reason = test.run(env)
         verdict = Verdict.PASS
         if test.needs_all and unreachable:
@@ -267,10 +277,7 @@ def judge(test: Test, env: Env, unreachable: Sequence[str] = ()) -> Result:
         reason = f"etcd {'refused a valid request' if refused else 'could not serve'}: {exc}"
     except (NoAnswer, ClusterError) as exc:
         verdict, reason = Verdict.UNKNOWN, str(exc)
-    duration = time.monotonic() - began
-    with contextlib.suppress(ClusterError):
-        env.close()
-    return Result(test.name, test.promise, verdict, reason, round(duration, 3), dict(env.figures))
+    return verdict, reason
 
 
 def refused(call: Callable[[], Any], codes: Sequence[int], what: str) -> None:

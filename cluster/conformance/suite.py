@@ -32,6 +32,8 @@ class Report:
         targets: the members that were tested, one an endpoint.
         unreachable: endpoints that did not answer, with why.
         results: of every test, in order.
+        kind: how the members run, ``local``, ``docker`` or ``external``.
+        requested_version: of etcd; None where none was asked for.
     """
 
     started_at: str
@@ -40,6 +42,8 @@ class Report:
     targets: tuple[Target, ...]
     unreachable: dict[str, str]
     results: tuple[Result, ...]
+    kind: str = "external"
+    requested_version: str | None = None
 
     def count(self, verdict: Verdict) -> int:
         """How many tests ended so."""
@@ -66,7 +70,9 @@ class Report:
             "started_at": self.started_at,
             "duration_s": self.duration_s,
             "target": {
+                "kind": self.kind,
                 "version": self.version,
+                "requested_version": self.requested_version,
                 "members": [
                     {"name": target.name, "endpoint": target.endpoint, "member_id": str(target.member_id)}
                     for target in self.targets

@@ -1,0 +1,212 @@
+"""`raftload cluster test`: its options, the cluster that it tests, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from cluster.client import ClientFactory, gateway_factory
+from cluster.conformance.model import Disturber, Result, Verdict
+from cluster.conformance.suite import TESTS, run, select
+from cluster.conformance.table import render
+from cluster.control import Security, split_endpoint
+
+USAGE = 2
+EXAMPLES = """\
+examples:
+  raftload cluster test                               a cluster of three, all tests, a table
+  raftload cluster test --nodes 5 --json | jq .summary
+  raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
+                                                      somebody's cluster; nothing that disturbs it
+  raftload cluster test --only kv watch.order         some tests or groups of them
+
+exit codes: 0 all passed or skipped, 1 one failed, 2 usage, 3 one could not tell, 4 no cluster
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ground:
+    """A cluster to test.
+
+    Attributes:
+        kind: how its members run.
+        endpoints: of every member.
+        handle: stops and starts them; None where nobody of ours does.
+        requested_version: of etcd; None where none was asked for.
+        stays: whether it is there after the tests.
+    """
+
+    kind: Literal["local", "docker", "external"]
+    endpoints: tuple[str, ...]
+    handle: Disturber | None = None
+    requested_version: str | None = None
+    stays: bool = False
+
+
+# Takes the options and what tells the person at the terminal; gives the cluster for a block.
+Provider = Callable[[argparse.Namespace, Callable[[str], None]], contextlib.AbstractContextManager[Ground]]
+
+
+class UsageError(ValueError):
+    """An option that makes no sense, in one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `raftload cluster test`."""
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--endpoints", metavar="LIST",
+        help="client URLs of the members (default: $ETCDCTL_ENDPOINTS, else a cluster that is started)",
+    )  # fmt: skip
+    group.add_argument("--nodes", metavar="N", help="members of a cluster that is started (default: $NODES, else 3)")
+    group.add_argument(
+        "--backend", choices=sorted(BACKENDS), default="local", help="how to start one (default: %(default)s)"
+    )
+    group.add_argument("--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT)")
+    group.add_argument("--cert", metavar="FILE", help="client certificate, PEM (default: $ETCDCTL_CERT)")
+    group.add_argument("--key", metavar="FILE", help="its key, PEM (default: $ETCDCTL_KEY)")
+    group.add_argument("--user", metavar="NAME:PASSWORD", help="where auth is on (default: $ETCDCTL_USER)")
+    group.add_argument("--insecure-skip-tls-verify", action="store_true", help="accept any certificate")
+    group = parser.add_argument_group("tests")
+    group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
+    group.add_argument(
+        "--destructive", action="store_true",
+        help="with --endpoints: also what others who use the cluster would notice, such as a compaction",
+    )  # fmt: skip
+    group.add_argument("--list", action="store_true", help="print the tests and what each is about")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, and nothing else")
+
+
+def main(
+    args: argparse.Namespace,
+    *,
+    client_factory: ClientFactory | None = None,
+    backends: Mapping[str, Provider] | None = None,
+) -> int:
+    """Runs `raftload cluster test`; returns the exit code.
+
+    Takes the options of ``add_arguments``; another transport than etcd3-py; other providers of clusters than
+    ``BACKENDS``. Raises ClusterError where there is no cluster and none can be started.
+    """
+    if args.list:
+        for test in TESTS:
+            print(f"{test.name:<24} {test.promise}")
+        return 0
+    try:
+        select(args.only)
+        security = _security(args)
+        provider = _external if _endpoints(args) else (backends or BACKENDS)[args.backend]
+        nodes(args)
+    except ValueError as exc:
+        _say(f"error: {exc} (see 'raftload cluster test --help')")
+        return USAGE
+    factory = client_factory or gateway_factory(security=security)
+    with provider(args, _say) as ground:
+        report = run(
+            factory, ground.endpoints, ground.handle,
+            only=args.only, destructive=args.destructive or ground.handle is not None, on_result=_progress,
+        )  # fmt: skip
+        report = dataclasses.replace(report, kind=ground.kind, requested_version=ground.requested_version)
+        if args.json:
+            print(json.dumps(report.to_json(), indent=2))
+        else:
+            print(render(report, color=_wants_color(), width=shutil.get_terminal_size((100, 24)).columns))
+        for endpoint, why in report.unreachable.items():
+            _say(f"warning: {endpoint} does not answer: {why}")
+        urls = ",".join(ground.endpoints)
+        _say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
+        if ground.stays:
+            _say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
+        elif ground.kind != "external":
+            _say("it lived for these tests only and is removed")
+    return report.exit_code
+
+
+def nodes(args: argparse.Namespace) -> int:
+    """The number of members asked for. Raises UsageError."""
+    text, where = (args.nodes, "--nodes") if args.nodes is not None else (os.environ.get("NODES") or "3", "$NODES")
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= 99:
+        raise UsageError(f"{where} must be a whole number from 1 to 99, not {text!r}")
+    return count
+
+
+@contextlib.contextmanager
+def _local(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+    """Members as processes on loopback, for the length of the tests."""
+    from cluster.local import LocalCluster
+
+    count = nodes(args)
+    if count % 2 == 0:
+        say(f"warning: {count} members tolerate no more failures than {count - 1}")
+    cluster = LocalCluster(count)
+    binary = cluster.binary
+    say(f"starting {count} members on 127.0.0.1, etcd {binary.version} from {binary.source}")
+    if binary.note:
+        say(f"note: {binary.note}")
+    with cluster:
+        yield Ground("local", cluster.endpoints, cluster)
+
+
+@contextlib.contextmanager
+def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+    """Somebody's cluster, as it is."""
+    yield Ground("external", _endpoints(args), stays=True)
+
+
+BACKENDS: dict[str, Provider] = {"local": _local}
+
+
+def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
+    """The endpoints that were named, checked for their form; none where none were. Raises ValueError."""
+    text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
+    endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if args.endpoints is not None and not endpoints:
+        raise UsageError("--endpoints names no endpoint; write host:port, several with commas")
+    for endpoint in endpoints:
+        split_endpoint(endpoint)
+    return endpoints
+
+
+def _security(args: argparse.Namespace) -> Security:
+    def given(option: str) -> str | None:
+        value = getattr(args, option)
+        return value if value is not None else os.environ.get(f"ETCDCTL_{option.upper()}") or None
+
+    user, _, password = (given("user") or "").partition(":")
+    password = password or os.environ.get("ETCDCTL_PASSWORD", "")
+    if user and not password:
+        raise UsageError("--user needs a password: NAME:PASSWORD, or $ETCDCTL_PASSWORD")
+    if bool(given("cert")) != bool(given("key")):
+        raise UsageError("--cert and --key go together; give both")
+    return Security(
+        cacert=given("cacert"),
+        cert=given("cert"),
+        key=given("key"),
+        insecure_skip_tls_verify=args.insecure_skip_tls_verify,
+        user=user or None,
+        password=password or None,
+    )
+
+
+def _progress(result: Result) -> None:
+    if sys.stderr.isatty() and result.verdict != Verdict.SKIP:
+        _say(f"{result.verdict.value:<7} {result.name}")
+
+
+def _say(text: str) -> None:
+    print(f"raftload: {text}", file=sys.stderr, flush=True)
+
+
+def _wants_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,17 @@
+"""The JSON Schemas (draft 2020-12) of what the `cluster` commands print."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return the schema ``name``: ``conformance`` for `cluster test --json`.
+
+    Raises FileNotFoundError for a name that there is not.
+    """
+    text = resources.files(__name__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema

@@ -1,0 +1,108 @@
+"""`cluster test` as a command: what it prints and exits with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from typing import Any
+
+import jsonschema
+import pytest
+
+from cluster import conformance, schema
+from cluster.errors import NoAnswer
+from cluster.local import LocalCluster
+
+pytestmark = pytest.mark.etcd
+
+
+def command(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    conformance.add_arguments(parser)
+    return conformance.main(parser.parse_args(words))
+
+
+@pytest.fixture(autouse=True)
+def no_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ETCDCTL_ENDPOINTS", "NODES", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def valid(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(text)
+    jsonschema.Draft202012Validator(schema.load("conformance")).validate(document)
+    return document
+
+
+def test_json_is_one_valid_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--nodes", "2", "--json", "--only", "kv", "failover") == 0
+    out, err = capsys.readouterr()
+    document = valid(out)
+    assert document["target"]["kind"] == "local"
+    assert [member["name"] for member in document["target"]["members"]] == ["etcd-node1", "etcd-node2"]
+    assert document["summary"] == {"pass": 5, "fail": 0, "unknown": 0, "skip": 1}
+    assert document["verdict"] == "PASS"
+    assert "2 members tolerate no more failures than 1" in err
+    assert "it lived for these tests only" in err
+
+
+def test_a_table_of_a_foreign_cluster(
+    etcd_cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", ",".join(etcd_cluster.endpoints))
+    assert command("--only", "txn", "watch.compaction", "quorum") == 0
+    out, err = capsys.readouterr()
+    assert "txn.branches             PASS" in out
+    assert "watch.compaction         SKIP           -  would disturb others" in out
+    assert out.splitlines()[-1].startswith("PASS: 5 PASS, 0 FAIL, 0 UNKNOWN, 2 SKIP in ")
+    assert max(map(len, out.splitlines())) <= 100
+    assert "export ETCDCTL_ENDPOINTS=http://127.0.0.1:" in err
+
+
+def test_destructive_compacts_a_foreign_cluster_and_still_cannot_kill_it(
+    etcd_single: LocalCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--endpoints", etcd_single.endpoints[0], "--destructive", "--json", "--only", "watch.compaction", "quorum"]
+    assert command(*words) == 0
+    verdicts = {test["name"]: test["verdict"] for test in valid(capsys.readouterr().out)["tests"]}
+    assert verdicts == {"watch.compaction": "PASS", "quorum.lost": "SKIP"}
+
+
+def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dead = f"127.0.0.1:{server.getsockname()[1]}"
+    endpoints = f"{dead},{etcd_single.endpoints[0]}"
+    assert command("--endpoints", endpoints, "--json", "--only", "kv.own-member") == 3
+    out, err = capsys.readouterr()
+    assert [entry["endpoint"] for entry in valid(out)["target"]["unreachable"]] == [dead]
+    assert f"warning: {dead} does not answer" in err
+    with pytest.raises(NoAnswer, match="no cluster to test"):
+        command("--endpoints", dead)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--only", "kw"], "no test or group of tests 'kw'"),
+        (["--endpoints", "nonsense"], "malformed endpoint 'nonsense'"),
+        (["--endpoints", ","], "names no endpoint"),
+        (["--nodes", "0"], "--nodes must be a whole number from 1 to 99, not '0'"),
+        (["--nodes", "many"], "--nodes must be"),
+        (["--user", "root"], "--user needs a password"),
+        (["--cert", "a.pem"], "--cert and --key go together"),
+    ],
+)
+def test_bad_input_is_one_line_and_exits_2(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert line in err
+
+
+def test_the_list_names_every_test_and_its_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(conformance.TESTS)
+    assert any(line.startswith("lease.expiry ") for line in lines)
