@@ -17,7 +17,9 @@ from viz.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
 
 PASS, USAGE, ENVIRONMENT = 0, 2, 4
 STATUS = "cluster-status"
-TYPES = (*DIAGRAMS, STATUS)
+TIMELINE = "timeline"
+TYPES = (*DIAGRAMS, STATUS, TIMELINE)
+OBSERVED = ("leader-election", "state-machine", TIMELINE)
 MOST_NODES = 25
 EXAMPLES = (
     """\
@@ -30,15 +32,21 @@ examples:
   raftload viz --type state-machine --variant etcd --output states.svg
   raftload viz --type leader-election --variant split-vote --nodes 5 --format ascii
   raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
+  raftload viz --type leader-election --observed --logs n1.log n2.log n3.log
+  raftload viz --type timeline --observed --logs *.log --output who-led.svg
   watch -n 1 'raftload viz --type cluster-status'
 
-exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, or the file cannot be written
+exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be read or written
 """
 )
 
 
 class UsageError(ValueError):
     """A command line that cannot be meant, in one line."""
+
+
+class NothingObserved(RuntimeError):  # noqa: N818
+    """The logs say nothing about Raft."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +61,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help=f"write to a file ({' '.join(SUFFIXES)}) instead of stdout")
     parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
     parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
+    parser.add_argument(
+        "--observed",
+        action="store_true",
+        help=f"what really happened, from the members' --logs: {', '.join(OBSERVED)}",
+    )
+    parser.add_argument(
+        "--logs", nargs="+", metavar="FILE", help="the members' logs, JSON or text, of etcd 3.4 and later; - is stdin"
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", help="with --observed: from this time on, 2026-01-31T12:00:00Z or seconds since 1970"
+    )
+    parser.add_argument(
+        "--until", metavar="TIME", help="and up to this; without both, the last election, and all of the rest"
+    )
     parser.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
@@ -77,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
             sys.stdout.buffer.flush()
     except UsageError as exc:
         return _fail(USAGE, exc)
-    except (ClusterError, NoGraphviz) as exc:
+    except (ClusterError, NoGraphviz, NothingObserved) as exc:
         return _fail(ENVIRONMENT, exc)
     except BrokenPipeError:
         raise
@@ -142,7 +164,50 @@ def _output(args: argparse.Namespace, name: str) -> Path | None:
     return path
 
 
+def _observed(args: argparse.Namespace) -> Model:
+    """A picture of what the logs say; what could not be read is counted on stderr."""
+    from viz import observed
+
+    _choice("--type with --observed", args.type, OBSERVED)
+    if not args.logs:
+        raise UsageError("--observed needs the members' logs: --logs FILE…")
+    for name in ("variant", "nodes", "endpoints"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} is for diagrams that are not --observed; leave it out")
+    since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
+    if since is not None and until is not None and since > until:
+        raise UsageError(f"--since {args.since} is after --until {args.until}")
+    try:
+        found = observed.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
+    except OSError as exc:
+        raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+    for note in found.notes:
+        print(f"raftload: note: {note}", file=sys.stderr)
+    if not found.logs:
+        raise NothingObserved(f"no line about Raft in {', '.join(args.logs)}: are these logs of etcd at level info?")
+    if args.type == "state-machine":
+        return observed.state_graph(found, since, until)
+    if args.type == TIMELINE:
+        return observed.timeline(found, since, until)
+    return observed.sequence(found, observed.between(found.elections, since, until))
+
+
+def _time(option: str, text: str | None) -> float | None:
+    from viz.raftlog import parse_time
+
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as exc:
+        raise UsageError(f"{option} {text!r} is no time: write 2026-01-31T12:00:00Z or seconds since 1970") from exc
+
+
 def _model(args: argparse.Namespace) -> Model:
+    if args.observed or args.logs:
+        return _observed(args)
+    if args.since is not None or args.until is not None:
+        raise UsageError("--since and --until are for --observed")
+    if args.type == TIMELINE:
+        raise UsageError(f"{TIMELINE} is of what happened: give --observed --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
         raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
     if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):

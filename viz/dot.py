@@ -15,7 +15,7 @@ from viz.model import START, Chart, ClusterSnapshot, Message, Model, Note, Seque
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
 _CHAR = 6.4  # points for a column of text at 11 points, on the safe side
 _LINE = 14.0
-_WRAP = 30
+_WRAP = 34
 _COLOURS = {"leader": "#2e7d32", "candidate": "#f9a825", "follower": "#90a4ae", "down": "#212121"}
 
 

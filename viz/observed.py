@@ -1,0 +1,347 @@
+"""Elections that happened, from members' logs to models: sequence, state graph with counts, timeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from viz.diagrams import ETCD, LABELS, PAPER
+from viz.model import (
+    START,
+    Chart,
+    Lane,
+    Message,
+    Note,
+    Row,
+    Span,
+    SpanKind,
+    State,
+    StateGraph,
+    Transition,
+    clean,
+    clean_name,
+)
+from viz.model import Sequence as SequenceModel
+from viz.raftlog import Event, Log, merge, read_log
+
+MOST_ITEMS = 150
+_APART_S = 5.0  # a campaign after so long without an event is of another election
+_KNOWN = {(each.source, each.target): each.label for each in (*ETCD, *PAPER)} | {
+    ("follower", "follower"): "learns of a new term",
+    ("precandidate", "precandidate"): "times out, asks again",
+    (START, "follower"): "starts up",
+}
+Item = Message | Note
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Election:
+    """From the last sign of the old leader, or the first campaign, to the last member that learned of the new one.
+
+    Attributes:
+        events: in order.
+        began: when the old leader's connections broke, where that was seen, else the first campaign.
+        failed: id of the leader that was lost, empty where none was seen to go.
+        won: when a member became leader; None if nobody did.
+        winner: its id, or empty.
+        term: of the winner, or the highest that was campaigned for.
+    """
+
+    events: tuple[Event, ...]
+    began: float
+    failed: str
+    won: float | None
+    winner: str
+    term: int
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What all logs together say. ``names`` by member id; ``notes`` are for the person at the terminal."""
+
+    logs: tuple[Log, ...]
+    events: tuple[Event, ...]
+    names: Mapping[str, str]
+    elections: tuple[Election, ...]
+    notes: tuple[str, ...]
+
+    def name(self, member: str) -> str:
+        """A member's name, or its id where its log was not given."""
+        return self.names.get(member, member)
+
+
+def read_files(paths: Iterable[Path]) -> History:
+    """Takes members' log files, several of one member in the order of time; raises OSError for one that cannot
+    be read.
+    """
+    logs, notes = [], []
+    for path in paths:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            log = read_log(file, path.stem)
+        if log.garbage:
+            notes.append(f"{path}: {log.garbage} of {log.lines} lines are not etcd's and were left out")
+        if log.member:
+            logs.append(log)
+        else:
+            notes.append(f"{path}: says nothing about Raft")
+    return history(logs, notes)
+
+
+def history(logs: Sequence[Log], notes: Sequence[str] = ()) -> History:
+    """Pure: logs in, what happened out. Logs of one member become one."""
+    together: dict[str, Log] = {}
+    for log in logs:
+        old = together.get(log.member)
+        if old is not None:
+            log = dataclasses.replace(  # noqa: PLW2901
+                old,
+                name=log.name,
+                events=(*old.events, *log.events),
+                first=min(old.first, log.first),
+                last=max(old.last, log.last),
+                coarse=old.coarse or log.coarse,
+            )
+        together[log.member] = log
+    found = sorted(together.values(), key=lambda log: log.name)
+    events = merge(found)
+    names = {log.member: clean_name(log.name) for log in found}
+    return History(tuple(found), tuple(events), names, tuple(_elections(events)), tuple(notes))
+
+
+def _elections(events: Sequence[Event]) -> list[Election]:
+    elections: list[Election] = []
+    current: list[Event] = []
+    leader, lost_at = "", None
+    won: Event | None = None
+
+    def close() -> None:
+        if current:
+            elections.append(_election(current, won, leader_before, lost_before))
+        current.clear()
+
+    leader_before, lost_before = "", None
+    for event in events:
+        campaigns = event.kind == "became" and event.detail in ("candidate", "precandidate")
+        if campaigns and current and (won is not None or event.at - current[-1].at > _APART_S):
+            close()
+            won = None
+        if campaigns and not current:
+            leader_before, lost_before = (leader, lost_at) if lost_at is not None else ("", None)
+            won = None
+        if event.kind == "disconnected" and event.peer == leader and lost_at is None:
+            lost_at = event.at
+        if event.kind == "stop" and event.member == leader and lost_at is None:
+            lost_at = event.at
+        if current or campaigns:
+            # After the win what is left is those who hear of it; what comes later is of no election.
+            late = won is not None and (event.at - won.at > _APART_S or event.kind in ("start", "stop", "disconnected"))
+            if event.kind not in ("disconnected", "start", "stop") and not late:
+                current.append(event)
+            elif event.kind == "start" and won is not None:
+                close()
+                won = None
+        if event.kind == "became" and event.detail == "leader":
+            leader, lost_at = event.member, None
+            won = event
+    close()
+    return elections
+
+
+def _election(events: Sequence[Event], won: Event | None, failed: str, lost_at: float | None) -> Election:
+    began = events[0].at if lost_at is None else min(lost_at, events[0].at)
+    terms = [event.term for event in events if event.kind == "became"]
+    return Election(
+        events=tuple(events),
+        began=began,
+        failed=failed,
+        won=won.at if won else None,
+        winner=won.member if won else "",
+        term=won.term if won else max(terms, default=0),
+    )
+
+
+def between(elections: Sequence[Election], since: float | None, until: float | None) -> list[Election]:
+    """The elections that touch a time range; without one the last."""
+    if since is None and until is None:
+        return list(elections[-1:])
+    return [
+        each
+        for each in elections
+        if (since is None or each.events[-1].at >= since) and (until is None or each.began <= until)
+    ]
+
+
+def sequence(found: History, elections: Sequence[Election], most: int = MOST_ITEMS) -> SequenceModel:
+    """Who asked whom for its vote, and what came of it.
+
+    Of more than ``most`` messages and notes the middle is left out, which a note says. A request without an
+    answer in the log of whom it was sent to is drawn as lost.
+    """
+    ids = list(found.names)
+    for election in elections:
+        for event in election.events:
+            ids += [each for each in (event.member, event.peer) if each and each not in ids]
+    items: list[Item] = []
+    for election in elections:
+        items += _items(found, election)
+    if any(log.coarse for log in found.logs) and items:
+        items.insert(0, Note("the logs give whole seconds for Raft's lines: times may be 1 s early"))
+    if len(items) > most:
+        head = most * 2 // 3
+        left = len(items) - most + 1
+        items[head : head + left] = [Note(f"{left} events are left out here")]
+    if not items:
+        items.append(Note("no election in these logs"))
+    lanes = tuple(Lane(each, found.name(each)) for each in ids)
+    return SequenceModel(_sequence_title(found, elections), lanes or (Lane("none", "(no member)"),), tuple(items))
+
+
+def _sequence_title(found: History, elections: Sequence[Election]) -> str:
+    if len(elections) != 1:
+        return f"Observed elections: {len(elections)}"
+    (election,) = elections
+    if election.won is None:
+        return f"Observed election: nobody won up to term {election.term}"
+    since = "after the leader was lost" if election.failed else "after the first campaign"
+    took = max(0.0, election.won - election.began)
+    return f"Observed election: {found.name(election.winner)} leads term {election.term}, {took:.3f} s {since}"
+
+
+def _items(found: History, election: Election) -> list[Item]:
+    answered = Counter(
+        (event.peer, event.member, event.message, event.term)
+        for event in election.events
+        if event.kind in ("cast", "rejected", "ignored")
+    )
+    counts: dict[tuple[str, str], str] = {}
+    role: dict[str, str] = {}
+    leading = {election.winner} if election.won is None else set()
+    items: list[Item] = [Note(f"{_clock(election.began)} is +0.000 s")]
+    if election.failed:
+        items.append(Note("leader lost: its connections break (+0.000 s)", election.failed))
+    for event in election.events:
+        at = f"(+{max(0.0, event.at - election.began):.3f} s)"
+        member, peer, term = event.member, event.peer, event.term
+        if event.kind == "became":
+            mine = [key for key in counts if key[0] == member]
+            items += [Note(f"has {counts.pop(key)}", member) for key in mine]
+            if event.detail == "leader":
+                leading.add(member)
+                items.append(Note(f"LEADER of term {term} {at}", member))
+            elif event.detail != "follower" or role.get(member, "follower") != "follower":
+                items.append(Message(member, member, f"{LABELS[event.detail]} in term {term} {at}"))
+            role[member] = event.detail
+        elif event.kind == "sent":
+            key4 = (member, peer, event.message, term)
+            arrives = answered[key4] > 0 or peer not in found.names
+            answered[key4] -= answered[key4] > 0
+            items.append(Message(member, peer, f"{event.message} (term {term})", "call" if arrives else "lost"))
+        elif event.kind in ("cast", "rejected"):
+            verb = "grants" if event.kind == "cast" else "rejects"
+            items.append(Message(member, peer, f"{verb} {event.message} (term {term})", "reply"))
+        elif event.kind in ("granted", "refused") and peer not in found.names and peer != member:
+            verb = "grants" if event.kind == "granted" else "rejects"
+            items.append(Message(peer, member, f"{verb} {event.message} (term {term})", "reply"))
+        elif event.kind == "ignored":
+            why = f": {event.detail}" if event.detail else ""
+            items.append(Note(clean_text(f"ignores {event.message} of {found.name(peer)}{why}"), member))
+        elif event.kind == "count":
+            counts[member, event.message] = f"{event.detail} ({event.message})"
+        elif event.kind == "elected" and peer != member:
+            items.append(Note(f"follows {found.name(peer)} in term {term} {at}", member))
+    items += [Note(f"has {text}", member) for (member, _), text in counts.items() if member not in leading]
+    return items
+
+
+def clean_text(text: str) -> str:
+    """What came from a log, fit for a diagram and cut where it is long."""
+    shown = clean(text)
+    return shown if len(shown) <= 160 else shown[:159].rstrip() + "…"
+
+
+def state_graph(found: History, since: float | None = None, until: float | None = None) -> StateGraph:
+    """The states that members went through, and how often each transition was taken."""
+    role: dict[str, str] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for event in found.events:
+        if event.kind == "start":
+            role[event.member] = START
+        if event.kind != "became":
+            continue
+        before, role[event.member] = role.get(event.member), event.detail
+        if before is None or (before, event.detail, event.term) == (START, "follower", 0):
+            role[event.member] = event.detail if before is None else START  # term 0 is no start of a member's
+            continue
+        if (since is None or event.at >= since) and (until is None or event.at <= until):
+            seen[before, event.detail] += 1
+    used = {end for pair in seen for end in pair} - {START}
+    states = tuple(
+        State(each, label) for each, label in LABELS.items() if each in used or each in ("follower", "leader")
+    )
+    order = {START: -1} | {state.id: number for number, state in enumerate(states)}
+    transitions = tuple(
+        Transition(source, target, _KNOWN.get((source, target), "becomes"), count)
+        for (source, target), count in sorted(seen.items(), key=lambda each: [order[end] for end in each[0]])
+    )
+    return StateGraph(f"Observed state changes of {len(found.logs)} members", states, transitions)
+
+
+def timeline(found: History, since: float | None = None, until: float | None = None) -> Chart:
+    """Who was what when: a row a member. A member is down from when its peers lost it, or its own last line, to
+    its next start.
+    """
+    begin = min((log.first for log in found.logs), default=0.0) if since is None else since
+    end = max((log.last for log in found.logs), default=0.0) if until is None else until
+    end = max(begin, end)
+    gone = _gone(found)
+    rows = []
+    for log in found.logs:
+        changes: list[tuple[float, str, int]] = []
+        for event in log.events:
+            if event.kind == "start":
+                changes.append((event.at, "", 0))
+            elif event.kind == "became":
+                changes.append((event.at, event.detail, event.term))
+        changes += [(at, "down", 0) for at in gone[log.member]]
+        changes.sort(key=lambda each: each[0])
+        spans = []
+        for number, (at, role, term) in enumerate(changes):
+            until_at = changes[number + 1][0] if number + 1 < len(changes) else end
+            start, stop = max(at, begin), min(until_at, end)
+            if role and stop > start:
+                kind = "candidate" if role == "precandidate" else role
+                text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
+                spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
+        rows.append(Row(found.names[log.member], tuple(spans)))
+    return Chart("Who led when", _clock(begin), round(end - begin, 6), tuple(rows))
+
+
+def _gone(found: History) -> dict[str, list[float]]:
+    """When each member went down: for every start but the first, the time that its peers lost it, else its last
+    line before; and likewise at the end, where its peers lost it after its own last line.
+    """
+    lost: dict[str, list[float]] = {log.member: [] for log in found.logs}
+    for event in found.events:
+        if event.kind == "disconnected" and event.peer in lost:
+            lost[event.peer].append(event.at)
+    gone: dict[str, list[float]] = {}
+    for log in found.logs:
+        starts = [event.at for event in log.events if event.kind == "start"]
+        gone[log.member] = []
+        for start in [*starts[1:], float("inf")]:
+            own = [event.at for event in log.events if event.at < start and event.kind != "start"]
+            last = log.last if start == float("inf") else max(own, default=start)
+            seen = [at for at in lost[log.member] if max(own, default=0.0) <= at < start]
+            if start != float("inf"):
+                gone[log.member].append(min(seen, default=last))
+            elif seen and min(seen) >= last:
+                gone[log.member].append(min(seen))
+    return gone
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
