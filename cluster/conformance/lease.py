@@ -12,6 +12,7 @@ from cluster.errors import ClusterError
 
 TTL_S = 2  # etcd grants no less at its default election timeout
 _KEYS = 3
+_HOLD = 1.75  # so many times its TTL a lease is kept alive
 _NOT_FOUND = 5
 
 
@@ -77,7 +78,7 @@ def keepalive(env: Env) -> str:
     with _granted(client) as (lease, began):
         client.put(key, b"v", lease=lease.id)
         renewed, renewals = began, 0
-        while time.monotonic() - began < 2.5 * lease.ttl_s:
+        while time.monotonic() - began < _HOLD * lease.ttl_s:
             env.sleep(lease.ttl_s / 4)
             before = time.monotonic()
             ttl = env.client(renewals).lease_keepalive(lease.id)
@@ -97,7 +98,7 @@ def keepalive(env: Env) -> str:
             env.sleep(0.05)
         since = time.monotonic() - renewed
         expect(since >= lease.ttl_s, f"the lease of {lease.ttl_s} s ended {since:.2f} s after its last keepalive")
-    return f"held by {renewals} keepalives over {2.5 * lease.ttl_s:g} s, gone {since:.2f} s after the last"
+    return f"held by {renewals} keepalives over {_HOLD * lease.ttl_s:g} s, gone {since:.2f} s after the last"
 
 
 def revoke(env: Env) -> str:

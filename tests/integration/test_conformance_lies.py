@@ -1,0 +1,624 @@
+"""Each conformance test can fail: clients that lie stand in for a cluster that breaks one promise.
+
+The test that is meant for the promise FAILs and says which one; every test that the lie does not touch PASSes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from cluster.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent, gateway_factory
+from cluster.conformance import Bounds, Report, Verdict, run
+from cluster.control import MemberInfo
+from cluster.errors import ClusterError, EtcdError
+from cluster.kv import Answer, Compare, KeyValue, Op
+from cluster.local import LocalCluster
+from cluster.probe import MemberStatus
+
+pytestmark = [pytest.mark.etcd, pytest.mark.slow]
+BOUNDS = Bounds(lag_s=1.0, lease_grace_s=3.0, event_s=1.0, load_s=0.5)
+
+
+class Honest:
+    """Passes everything on. ``shared`` belongs to all clients of one run, ``place`` is the endpoint's."""
+
+    def __init__(self, inner: Client, shared: Shared) -> None:
+        self.inner, self.shared = inner, shared
+        self.place = shared.endpoints.index(inner.endpoint)
+
+    @property
+    def endpoint(self) -> str:
+        return self.inner.endpoint
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
+        return self.inner.status(name, timeout_s)
+
+    def members(self) -> tuple[MemberInfo, ...]:
+        return self.inner.members()
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        return self.inner.put(key, value, lease=lease, prev_kv=prev_kv)
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        return self.inner.get(
+            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
+        )
+
+    def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
+        return self.inner.delete(key, range_end=range_end, prev_kv=prev_kv)
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        return self.inner.txn(compare, success, failure)
+
+    def compact(self, revision: int) -> None:
+        self.inner.compact(revision)
+
+    def lease_grant(self, ttl_s: int) -> Lease:
+        return self.inner.lease_grant(ttl_s)
+
+    def lease_state(self, lease_id: int) -> LeaseState:
+        return self.inner.lease_state(lease_id)
+
+    def lease_keepalive(self, lease_id: int) -> int:
+        return self.inner.lease_keepalive(lease_id)
+
+    def lease_revoke(self, lease_id: int) -> None:
+        self.inner.lease_revoke(lease_id)
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        return self.inner.watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+
+    def hash_kv(self, revision: int) -> StoreHash:
+        return self.inner.hash_kv(revision)
+
+    def every(self, nth: int) -> bool:
+        """Whether this is the nth time that anyone of the run asks, or a multiple of it."""
+        return next(self.shared.counter) % nth == 0
+
+    def pretend(self) -> Answer:
+        """An acknowledgement of nothing."""
+        return Answer(revision=self.inner.get(b"\0", count_only=True).revision + 1, succeeded=True)
+
+
+class Shared:
+    """What the clients of one run have in common."""
+
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        self.endpoints = [endpoint.partition("://")[2] for endpoint in endpoints]
+        self.counter = itertools.count(1)
+        self.ids: set[int] = set()
+
+
+class LyingWatch:
+    """Delivers something else than it gets: ``lie`` takes an event's number and the event, returns what to deliver."""
+
+    def __init__(self, inner: Watch, lie: Callable[[int, WatchEvent], list[WatchEvent]]) -> None:
+        self._inner, self._lie, self._count = inner, lie, 0
+        self._ready: list[WatchEvent] = []
+
+    def next(self, timeout_s: float) -> WatchEvent | None:
+        while not self._ready:
+            event = self._inner.next(timeout_s)
+            if event is None:
+                return None
+            self._ready = self._lie(self._count, event)
+            self._count += 1
+        return self._ready.pop(0)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+# Reads and writes
+
+
+class DropsAWrite(Honest):
+    """Acknowledges every fourth put and does not do it."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        if b"/kv." in key and self.every(4):
+            return self.pretend()
+        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+
+
+class DropsAWriteOfTheFailover(Honest):
+    """Acknowledges every fortieth put and does not do it."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        if b"/failover." in key and self.every(40):
+            return self.pretend()
+        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+
+
+class ServesAStaleRead(Honest):
+    """Answers each linearizable read from just before the last write."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        answer = super().get(
+            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
+        )
+        if self.touches(key) and not serializable and not range_end and answer.kvs:
+            return super().get(key, revision=answer.kvs[0].mod_revision - 1)
+        return answer
+
+    def touches(self, key: bytes) -> bool:
+        return b"/kv.recency/" in key
+
+
+class ServesAStaleReadElsewhere(ServesAStaleRead):
+    """Does so at the second member only."""
+
+    def touches(self, key: bytes) -> bool:
+        return b"/kv.other-members/" in key and self.place == 1
+
+
+class StillHasWhatWasDeleted(Honest):
+    """Reads a deleted key as it was."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        answer = super().get(key, range_end=range_end, serializable=serializable)
+        if b"/kv.delete/" in key and not answer.kvs:
+            return Answer(answer.revision, kvs=(KeyValue(key, b"first", 1, 1, 1),), count=1)
+        return answer
+
+
+class GoesBackInTime(Honest):
+    """From the fourth write on serializable reads return the state at the beginning."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        answer = super().get(
+            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
+        )
+        if serializable and b"/kv.serializable/" in key and answer.kvs and answer.kvs[0].version > 3:
+            return dataclasses.replace(answer, kvs=(dataclasses.replace(answer.kvs[0], mod_revision=1),))
+        return answer
+
+
+class NeverCatchesUp(Honest):
+    """The second member's serializable reads find nothing."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        answer = super().get(
+            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
+        )
+        if serializable and self.place == 1 and b"/kv.serializable/" in key:
+            return Answer(answer.revision)
+        return answer
+
+
+# Replication
+
+
+class Diverges(Honest):
+    """The second member holds another value under one key."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        answer = super().get(
+            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
+        )
+        if b"/replication." in key and self.place == 1 and answer.kvs:
+            wrong = dataclasses.replace(answer.kvs[0], value=b"something else")
+            return dataclasses.replace(answer, kvs=(wrong, *answer.kvs[1:]))
+        return answer
+
+
+class StandsStill(Honest):
+    """The second member applies nothing more."""
+
+    def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
+        status = super().status(name, timeout_s)
+        return dataclasses.replace(status, applied_index=1) if self.place == 1 else status
+
+
+# Leases
+
+
+class ExpiresEarly(Honest):
+    """Promises three seconds more than it keeps."""
+
+    def lease_grant(self, ttl_s: int) -> Lease:
+        lease = super().lease_grant(ttl_s)
+        return dataclasses.replace(lease, ttl_s=lease.ttl_s + 3)
+
+
+class NeverExpires(Honest):
+    """Promises an end and grants an hour."""
+
+    def lease_grant(self, ttl_s: int) -> Lease:
+        return dataclasses.replace(super().lease_grant(3600), ttl_s=ttl_s)
+
+
+class IgnoresKeepalives(Honest):
+    """Says that it renewed a lease that runs, and does not."""
+
+    def lease_keepalive(self, lease_id: int) -> int:
+        state = super().lease_state(lease_id)
+        return 0 if state.is_gone else state.granted_s
+
+
+class IgnoresRevoke(Honest):
+    """Says that it revoked a lease, and does not."""
+
+    def lease_revoke(self, lease_id: int) -> None:
+        pass
+
+
+class TakesADeadLease(Honest):
+    """Writes a key under a lease that is gone as if there were none."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        try:
+            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        except EtcdError:
+            return super().put(key, value, prev_kv=prev_kv)
+
+
+class ForgetsAKeyOfALease(Honest):
+    """Attaches two keys of three."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        kept = 0 if b"/lease.one-revision/keys/2" in key else lease
+        return super().put(key, value, lease=kept, prev_kv=prev_kv)
+
+
+class DeletesALeaseKeyByKey(Honest):
+    """Deletes the keys of a lease at revisions of their own."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        def lie(number: int, event: WatchEvent) -> list[WatchEvent]:
+            if b"/lease." not in key or event.type == "put":
+                return [event]
+            kv = dataclasses.replace(event.kv, mod_revision=event.kv.mod_revision + number)
+            return [dataclasses.replace(event, kv=kv)]
+
+        return LyingWatch(super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv), lie)
+
+
+# Transactions
+
+
+class TakesTheWrongBranch(Honest):
+    """Looks at the first condition only."""
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        return super().txn(compare[:1], success, failure)
+
+
+class ComparesWrong(Honest):
+    """Takes ``mod >`` for ``mod >=``."""
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        looser = [
+            dataclasses.replace(one, operand=one.operand - 1)
+            if one.target == "mod" and one.relation == ">" and isinstance(one.operand, int)
+            else one
+            for one in compare
+        ]
+        return super().txn(looser, success, failure)
+
+
+class SplitsATransaction(Honest):
+    """Does a transaction's puts one by one."""
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        if not any(b"/txn.all-or-nothing/" in op.key for op in success):
+            return super().txn(compare, success, failure)
+        answers = [super(SplitsATransaction, self).txn([], [op]) for op in success]
+        return answers[-1]
+
+
+class LosesAnIncrement(Honest):
+    """Says of every tenth swap that it succeeded, and does not do it."""
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        if any(b"/txn.counters/" in op.key for op in success) and self.every(10):
+            return self.pretend()
+        return super().txn(compare, success, failure)
+
+
+class TakesADuplicateKey(Honest):
+    """Lets the last put of a key win."""
+
+    def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
+        try:
+            return super().txn(compare, success, failure)
+        except EtcdError:
+            return super().txn(compare, list({op.key: op for op in success}.values()), failure)
+
+
+# Watches
+
+
+class Watches(Honest):
+    """A lie about what watches of the watch tests deliver."""
+
+    def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
+        raise NotImplementedError
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        watch = super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+        return LyingWatch(watch, self.lie) if b"/watch." in key else watch
+
+
+class SkipsAnEvent(Watches):
+    def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
+        return [] if number == 6 else [event]
+
+
+class DuplicatesAnEvent(Watches):
+    def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
+        return [event, event] if number == 6 else [event]
+
+
+class ReordersEvents(Watches):
+    held: WatchEvent
+
+    def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
+        if number == 5:
+            self.held = event
+            return []
+        return [event, self.held] if number == 6 else [event]
+
+
+class AltersAnEvent(Watches):
+    def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
+        if number != 6:
+            return [event]
+        return [dataclasses.replace(event, kv=dataclasses.replace(event.kv, value=b"something else"))]
+
+
+class IgnoresTheStartRevision(Honest):
+    """Watches from now."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        return super().watch(key, range_end=range_end, prev_kv=prev_kv)
+
+
+class StartsTooEarly(Honest):
+    """Watches from some revisions before the one asked for."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        earlier = max(start_revision - 4, 1) if start_revision else 0
+        return super().watch(key, range_end=range_end, start_revision=earlier, prev_kv=prev_kv)
+
+
+class WatchesBesideThePrefix(Honest):
+    """Delivers a neighbour's changes too."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        wider = range_end + b"\0" if b"/watch.prefix/" in key and range_end else range_end
+        return super().watch(key, range_end=wider, start_revision=start_revision, prev_kv=prev_kv)
+
+
+class HasNoPreviousValue(Honest):
+    """Takes no notice of ``prev_kv``."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        return super().watch(key, range_end=range_end, start_revision=start_revision)
+
+
+class SkipsWhatWasCompacted(Honest):
+    """Goes on after a compaction as if nothing had been before."""
+
+    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+        watch = super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+        with contextlib.suppress(WatchCanceled):
+            event = watch.next(0.1) if start_revision else None
+            return LyingWatch(watch, _first(event))
+        watch.close()
+        return super().watch(key, range_end=range_end, prev_kv=prev_kv)
+
+
+def _first(event: WatchEvent | None) -> Callable[[int, WatchEvent], list[WatchEvent]]:
+    """Delivers an event that was taken already before all others."""
+    return lambda number, other: [event, other] if number == 0 and event else [other]
+
+
+# Without a majority
+
+
+class WritesWithoutAMajority(Honest):
+    """Acknowledges a write that failed."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        try:
+            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        except ClusterError:
+            return Answer(revision=1)
+
+
+class ReadsWithoutAMajority(Honest):
+    """Serves a linearizable read from the member's own store."""
+
+    def get(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b"",
+        serializable: bool = False,
+        revision: int = 0,
+        limit: int = 0,
+        count_only: bool = False,
+    ) -> Answer:
+        return super().get(key, range_end=range_end, serializable=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lie:
+    """A lying client, the test that must FAIL, words of its reason, and the other tests that the lie touches."""
+
+    client: type[Honest]
+    test: str
+    words: str
+    also: tuple[str, ...] = ()
+
+
+LIES = [
+    Lie(DropsAWrite, "kv.own-member", "lost write", ("kv.other-members", "kv.serializable", "kv.delete", "kv.recency")),
+    Lie(ServesAStaleRead, "kv.recency", "stale read"),
+    Lie(ServesAStaleReadElsewhere, "kv.other-members", "linearizable read at etcd-node2 after a write at etcd-node1"),
+    Lie(StillHasWhatWasDeleted, "kv.delete", "still reads a key deleted"),
+    Lie(GoesBackInTime, "kv.serializable", "went back from revision"),
+    Lie(NeverCatchesUp, "kv.serializable", "etcd-node2 serves a serializable read without the write"),
+    Lie(Diverges, "replication.same-state", "etcd-node2 has 'something else'"),
+    Lie(StandsStill, "replication.same-state", "etcd-node2 stands at applied index 1"),
+    Lie(ExpiresEarly, "lease.expiry", "expired early: a lease of 5 s was gone after", ("lease.keepalive",)),
+    Lie(NeverExpires, "lease.expiry", "never expired", ("lease.keepalive", "lease.one-revision")),
+    Lie(IgnoresKeepalives, "lease.keepalive", "renewed"),
+    Lie(IgnoresRevoke, "lease.revoke", "keys of a revoked lease are still", ("lease.dead-put",)),
+    Lie(TakesADeadLease, "lease.dead-put", "was accepted, not refused with NOT_FOUND"),
+    Lie(ForgetsAKeyOfALease, "lease.one-revision", "the lease lists 2 of the 3 keys"),
+    Lie(DeletesALeaseKeyByKey, "lease.one-revision", "deleted at 3 revisions"),
+    Lie(TakesTheWrongBranch, "txn.branches", "against its conditions"),
+    Lie(ComparesWrong, "txn.compare", "was taken to hold"),
+    Lie(SplitsATransaction, "txn.all-or-nothing", "split transaction"),
+    Lie(LosesAnIncrement, "txn.counters", "lost increment"),
+    Lie(TakesADuplicateKey, "txn.duplicate-key", "was accepted, not refused with INVALID_ARGUMENT"),
+    Lie(SkipsAnEvent, "watch.order", "never delivered", ("watch.resume",)),
+    Lie(DuplicatesAnEvent, "watch.order", "delivered twice", ("watch.resume",)),
+    Lie(ReordersEvents, "watch.order", "delivered out of order", ("watch.resume",)),
+    Lie(AltersAnEvent, "watch.order", "delivered what was not asked for", ("watch.resume",)),
+    Lie(IgnoresTheStartRevision, "watch.resume", "never delivered"),
+    Lie(StartsTooEarly, "watch.resume", "before the start revision"),
+    Lie(WatchesBesideThePrefix, "watch.prefix", "a key outside it"),
+    Lie(HasNoPreviousValue, "watch.prev-kv", "were delivered as"),
+]  # fmt: skip
+LONELY = [
+    Lie(IgnoresTheStartRevision, "watch.compaction", "waits for ever, without an error"),
+    Lie(SkipsWhatWasCompacted, "watch.compaction", "without an error"),
+    Lie(Diverges, "replication.catch-up", "has 'something else'"),
+    Lie(StandsStill, "replication.catch-up", "etcd-node2 stands at"),
+    Lie(DropsAWriteOfTheFailover, "failover.leader-killed", "lost write"),
+    Lie(WritesWithoutAMajority, "quorum.lost", "a write succeeded at"),
+    Lie(ReadsWithoutAMajority, "quorum.lost", "a linearizable read succeeded at"),
+]
+
+
+def name_of(lie: Lie) -> str:
+    return f"{lie.client.__name__}-{lie.test}"
+
+
+def tell(lie: Lie, cluster: LocalCluster, only: Sequence[str] = (), *, handle: bool = False) -> Report:
+    """Runs the tests through the lying client."""
+    honest, shared = gateway_factory(timeout_s=3.0), Shared(cluster.endpoints)
+    bounds = dataclasses.replace(BOUNDS, heal_s=6.0)
+
+    def factory(endpoint: str) -> Client:
+        return lie.client(honest(endpoint), shared)
+
+    return run(factory, cluster.endpoints, cluster if handle else None, only=only, bounds=bounds)
+
+
+def say(report: Report) -> str:
+    return "\n".join(f"{result.verdict} {result.name}: {result.reason}" for result in report.results)
+
+
+@pytest.fixture(scope="module")
+def told(
+    etcd_cluster: LocalCluster, request: pytest.FixtureRequest
+) -> Iterator[dict[str, concurrent.futures.Future[Report]]]:
+    """The reports of the lies that were selected; some at a time, since they mostly wait for leases."""
+    lies = [item.callspec.params.get("lie") for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [lie for lie in lies if isinstance(lie, Lie) and lie in LIES]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        yield {name_of(lie): pool.submit(tell, lie, etcd_cluster) for lie in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("lie", LIES, ids=name_of)
+def test_a_lie_is_found_and_nothing_else_is_blamed(
+    told: dict[str, concurrent.futures.Future[Report]], lie: Lie
+) -> None:
+    report = told[name_of(lie)].result(120)
+    results = {result.name: result for result in report.results}
+    assert results[lie.test].verdict == Verdict.FAIL, say(report)
+    assert lie.words in results[lie.test].reason
+    assert report.exit_code == 1
+    untouched = [result for name, result in results.items() if name not in (lie.test, *lie.also)]
+    wrong = [result for result in untouched if result.verdict not in (Verdict.PASS, Verdict.SKIP)]
+    assert not wrong, say(report)
+
+
+@pytest.mark.parametrize("lie", LONELY, ids=name_of)
+def test_a_lie_of_a_cluster_in_trouble_is_found(breakable: LocalCluster, lie: Lie) -> None:
+    report = tell(lie, breakable, [lie.test], handle=True)
+    (result,) = report.results
+    assert result.verdict == Verdict.FAIL, say(report)
+    assert lie.words in result.reason
+    breakable.wait_healthy(20)
+
+
+@pytest.fixture(scope="module")
+def breakable(etcd_binary: str) -> Iterator[LocalCluster]:
+    """Three members that the tests of this file kill and start again."""
+    with LocalCluster(3, binary=etcd_binary) as cluster:
+        yield cluster
+
+
+def test_every_test_has_a_lie_that_it_finds() -> None:
+    from cluster.conformance import TESTS
+
+    assert {test.name for test in TESTS} == {lie.test for lie in (*LIES, *LONELY)}
