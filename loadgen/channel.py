@@ -11,8 +11,9 @@ from time import perf_counter_ns
 import gevent
 import gevent.event
 
+from loadgen.causes import ConnectError
 from loadgen.endpoint import Endpoint
-from loadgen.transport import ConnectError, Transport
+from loadgen.transport import Transport
 from loadgen.wire import Code, LocalError, Stream
 
 _FIRST_PAUSE_S = 0.05
@@ -52,6 +53,7 @@ class Channel:
         self._live: list[Transport] = []
         self._draining: list[Transport] = []
         self._turn = cycle(self._live)
+        self._current: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
         self._connecting = 0
         self._outcome = gevent.event.AsyncResult()
@@ -67,13 +69,17 @@ class Channel:
         if self.in_flight > self.in_flight_max:  # noqa: PLR1730  (max() costs twice as much)
             self.in_flight_max = self.in_flight
         try:
-            for transport in self._turn:
-                stream = transport.call(path, message, timeout_ns, call_ns)
-                if stream.code and _may_be_sent_again(stream):
-                    self.resent += 1
-                    return self._call_later(path, message, timeout_ns, call_ns, again=True)
-                return stream
-            return self._call_later(path, message, timeout_ns, call_ns)
+            transport = self._current
+            if transport is None or not transport.flushing:
+                # Round-robin by turns of the event loop: calls of one turn share one connection, and one send.
+                transport = self._current = next(self._turn, None)
+                if transport is None:
+                    return self._call_later(path, message, timeout_ns, call_ns)
+            stream = transport.call(path, message, timeout_ns, call_ns)
+            if stream.code and _may_be_sent_again(stream):
+                self.resent += 1
+                return self._call_later(path, message, timeout_ns, call_ns, again=True)
+            return stream
         except LocalError:
             return self._call_later(path, message, timeout_ns, call_ns)
         finally:
@@ -145,6 +151,7 @@ class Channel:
                 began = perf_counter_ns()
                 self._live.append(transport)
                 self._turn = cycle(self._live)
+                self._current = None
                 self._settle(None)
                 ended.wait()
                 if perf_counter_ns() - began > _STABLE_S * 1e9:
@@ -160,6 +167,7 @@ class Channel:
         if transport in self._live:
             self._live.remove(transport)
             self._turn = cycle(self._live)
+            self._current = None
             self._draining = [each for each in self._draining if each.open_count]
             self._draining.append(transport)
         ended.set()

@@ -11,12 +11,13 @@ import gevent
 from google.protobuf.message import DecodeError
 
 from loadgen import encode
+from loadgen.causes import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
 from loadgen.channel import Channel
 from loadgen.endpoint import Endpoint
 from loadgen.kv import classify
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.transport import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, Transport, speaks_tls
+from loadgen.transport import Transport
 from loadgen.wire import Code, LocalError, Stream
 
 RANGE = b"/etcdserverpb.KV/Range"

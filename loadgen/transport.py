@@ -18,46 +18,13 @@ import gevent.event
 import gevent.socket
 from greenlet import getcurrent
 
+from loadgen.causes import CLOSED, LOST, NO_ANSWER, NOT_HTTP2, TLS_SPOKEN, ConnectError, cause_of
 from loadgen.endpoint import Endpoint
 from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, SettingsReceived, Stream
 
-_READ_SIZE = 262_144
+# Larger reads cost more than they save: the allocator then asks the kernel for fresh pages each time.
+_READ_SIZE = 65_536
 _NEVER = 1 << 62
-
-REFUSED = "connection refused"
-UNRESOLVED = "host not found"
-UNREACHABLE = "host unreachable"
-NO_ANSWER = "no answer"
-CLOSED = "connection closed at once"
-LOST = "connection lost"
-NOT_HTTP2 = "not HTTP/2"
-TLS_SPOKEN = "TLS spoken"
-NOT_ETCD = "not etcd"
-
-HINTS = {
-    REFUSED: "nothing listens there; is etcd running, and is this its client port?",
-    UNRESOLVED: "the name does not resolve",
-    UNREACHABLE: "no route to the host",
-    NO_ANSWER: "it accepts connections but says nothing; is it paused, or not etcd?",
-    CLOSED: "it hung up on the first bytes; is this etcd's client port, and without TLS?",
-    LOST: "the connection broke",
-    NOT_HTTP2: "it answers, but not in HTTP/2; etcd's client port (2379) speaks gRPC",
-    TLS_SPOKEN: "it speaks TLS, and this endpoint was given without it; use https://",
-    NOT_ETCD: "it speaks HTTP/2, but not etcd's API",
-}
-
-
-class ConnectError(Exception):
-    """A connection could not be made; nothing was sent.
-
-    Attributes: ``endpoint``; ``cause``, one of this module's constants; ``hint``, what a person may try.
-    """
-
-    def __init__(self, endpoint: Endpoint, cause: str, detail: str = "") -> None:
-        self.endpoint = endpoint
-        self.cause = cause
-        self.hint = HINTS[cause]
-        super().__init__(f"{endpoint.authority}: {cause}: {self.hint}" + (f" ({detail})" if detail else ""))
 
 
 class Transport:
@@ -66,7 +33,8 @@ class Transport:
     Takes the endpoint and ``on_end``, called once when no new calls are taken here any more (GOAWAY, loss, close),
     before the calls that this ended are told.
 
-    Attributes: ``open_count``, calls that wait for an answer; ``accepting``, whether new calls are taken.
+    Attributes: ``open_count``, calls that wait for an answer; ``accepting``, whether new calls are taken;
+    ``flushing``, a call of this turn of the event loop has been put out and is to be sent at its end.
     """
 
     def __init__(self, endpoint: Endpoint, on_end: Callable[[Transport], None] | None = None) -> None:
@@ -88,7 +56,7 @@ class Transport:
         self._writer: Any = None
         self._timer: Any = None
         self._armed = _NEVER
-        self._flushing = False
+        self.flushing = False
         self._retired = False
         self._backlog: bytes | memoryview = b""
         self._sent = 0
@@ -105,7 +73,7 @@ class Transport:
             # Tries every address that the name resolves to.
             opened = gevent.socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=timeout_s)
         except OSError as exc:
-            raise ConnectError(self.endpoint, _cause_of(exc), str(exc)) from exc
+            raise ConnectError(self.endpoint, cause_of(exc), str(exc)) from exc
         opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         # The plain socket under gevent's: reads and writes here never wait. A TLS socket would slot in here.
         family, kind, proto = opened.family, opened.type, opened.proto
@@ -157,8 +125,8 @@ class Transport:
         stream = self._start(path, message, timeout_ns, getcurrent(), deadline_ns)
         if deadline_ns < self._armed:
             self._arm(deadline_ns)
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self._run_callback(self._flush)
         try:
             ended_ns = self._switch()
@@ -237,7 +205,7 @@ class Transport:
                 self._flush()
                 self._end(LOST, event.detail)
                 return
-        if self._connection.wants_to_send and not self._flushing:
+        if self._connection.wants_to_send and not self.flushing:
             self._flush()
         if self._retired and not self._connection.open_count:
             self._end(LOST)  # after GOAWAY, with the last answer
@@ -257,12 +225,12 @@ class Transport:
     # ---- writing
 
     def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self._run_callback(self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
+        self.flushing = False
         if self._backlog:
             return  # the write watcher goes on; what the connection holds follows then
         data = self._take()
@@ -325,42 +293,8 @@ class Transport:
         self._run_callback(self._wake, [each for each in ended if isinstance(each, Stream)], now)
 
 
-def speaks_tls(endpoint: Endpoint, timeout_s: float) -> bool:
-    """Takes an endpoint that does not answer plain HTTP/2 and seconds, returns whether it answers a TLS greeting."""
-    # ssl is gevent's own: the standard one would block the hub.
-    from gevent import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent or believed: it is asked whether it speaks TLS at all
-    context.set_alpn_protocols(["h2"])
-    plain = None
-    try:
-        plain = gevent.socket.create_connection((endpoint.host, endpoint.port), timeout=timeout_s)
-        context.wrap_socket(plain, server_hostname=endpoint.host).close()
-    except ssl.SSLError as exc:
-        # An alert is an answer too, as from a server that insists on a client certificate.
-        return "ALERT" in (exc.reason or "")
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        if plain is not None:
-            plain.close()
-
-
 def _closed(_: Any) -> Any:
     raise OSError(errno.ENOTCONN, "closed")
 
 
-def _cause_of(exc: OSError) -> str:
-    if isinstance(exc, ConnectionRefusedError):
-        return REFUSED
-    if isinstance(exc, TimeoutError):
-        return NO_ANSWER
-    if isinstance(exc, _socket.gaierror):
-        return UNRESOLVED
-    if isinstance(exc, ConnectionError):
-        return CLOSED
-    return UNREACHABLE
+__all__ = ["ConnectError", "Transport"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from loadgen.wire import frames
 from loadgen.wire.errors import ErrorCode, LocalError, RemoteError
-from loadgen.wire.grpc import PREFIX, request_fields
+from loadgen.wire.grpc import PREFIX, Code, request_fields
 from loadgen.wire.headers import HeaderEncoder
 from loadgen.wire.stream import Request, Stream, Upload
 
@@ -244,8 +244,13 @@ class Sender:
 
     # ---- ends
 
-    def forget(self, stream: Stream) -> None:
-        """Takes a stream that has ended out of the books, wherever it stood."""
+    def end(self, stream: Stream, code: Code, cause: str | None = None, detail: str = "") -> None:
+        """Ends a stream, and takes it out of the books, wherever it stood."""
+        stream.code = int(code)
+        stream.cause = cause
+        stream.detail = detail
+        stream.upload = None
+        stream.request = None
         if stream.id:
             self.streams.pop(stream.id, None)
             self.blocked.pop(stream.id, None)

@@ -10,10 +10,10 @@ import gevent
 import pytest
 
 from cluster.local import LocalCluster
+from loadgen.causes import LOST, REFUSED, ConnectError
 from loadgen.etcd import EtcdClient, probe, probe_all
 from loadgen.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op, value_is, version_is
 from loadgen.operation import Outcome
-from loadgen.transport import LOST, REFUSED, ConnectError
 
 pytestmark = pytest.mark.etcd
 
@@ -58,7 +58,9 @@ def test_range(client: EtcdClient) -> None:
     assert [each.value for each in everything.response.kvs] == [b"v%d" % n for n in range(5)]
     assert client.range(prefix, end, limit=2).response.more
     assert client.range(prefix, end, count_only=True).response.count == 5
-    assert [each.value for each in client.range(prefix, end, keys_only=True, serializable=True).response.kvs] == [b""] * 5
+    assert [each.value for each in client.range(prefix, end, keys_only=True, serializable=True).response.kvs] == [
+        b""
+    ] * 5
     assert client.delete(prefix, end).response.deleted == 5
 
 

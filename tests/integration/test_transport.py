@@ -16,13 +16,14 @@ import gevent.ssl
 import hpack
 import pytest
 
-from loadgen import transport as causes
+from loadgen import causes
+from loadgen.causes import ConnectError
 from loadgen.channel import Channel
 from loadgen.endpoint import Endpoint
 from loadgen.etcd import EtcdClient, probe
 from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.transport import ConnectError, Transport
+from loadgen.transport import Transport
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
 

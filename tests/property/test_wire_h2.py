@@ -12,13 +12,24 @@ import h2.settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.wire import Code, Connection, Message, Stream
+from loadgen.wire import Code, Connection, Message, Stream, frames
 from loadgen.wire.grpc import PREFIX
 
 PATH = b"/etcdserverpb.KV/Put"
 SECOND = 1_000_000_000
 OPEN = [(":status", "200"), ("content-type", "application/grpc")]
 Codes = h2.settings.SettingCodes
+
+
+def apart(data: bytes) -> list[bytes]:
+    """Frame by frame: h2 would apply our acknowledgement of a larger frame size only to the next read."""
+    parts = [data[:24]] if data.startswith(frames.PREFACE) else []
+    data = data[24:] if parts else data
+    while data:
+        size = 9 + (frames.FRAME_HEADER.unpack_from(data)[0] >> 8)
+        parts.append(data[:size])
+        data = data[size:]
+    return parts
 
 
 class Server:
@@ -37,7 +48,7 @@ class Server:
         self.most_open = 0
 
     def read(self, data: bytes, *, acknowledge: bool) -> None:
-        for event in self.h2.receive_data(data):
+        for event in [each for part in apart(data) for each in self.h2.receive_data(part)]:
             if isinstance(event, h2.events.RequestReceived):
                 headers = dict(event.headers)
                 assert headers[b":path"] == PATH

@@ -1,0 +1,385 @@
+"""The incoming half of a connection: frames in, events out.
+
+Nearly every answer is three frames: a head that says "200, gRPC", one whole message, trailers that say "status 0".
+``receive_data`` takes those in its own loop; every other frame goes through a table of handlers below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from loadgen.wire import frames
+from loadgen.wire.errors import ErrorCode, RemoteError
+from loadgen.wire.events import ConnectionEnded, Event, GoAway, Message, PingAcknowledged, SettingsReceived
+from loadgen.wire.grpc import PREFIX, Code, Head, MessageReader, code_of_http, code_of_reset
+from loadgen.wire.headers import MAX_HEADER_LIST, HeaderDecoder
+from loadgen.wire.sending import Sender
+from loadgen.wire.stream import Stream
+
+STREAM_WINDOW = 16 << 20
+# Bytes received between two WINDOW_UPDATEs. What arrives is consumed at once, so the peer never runs short.
+_ACKNOWLEDGE_CONNECTION = 1 << 20
+_ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
+# Limits to what a hostile peer can make us keep: pieces of one header block, replies to PING and SETTINGS unwritten.
+_MAX_FRAGMENTS = 128
+_MAX_REPLIES = 4_096
+
+_unpack_header = frames.FRAME_HEADER.unpack_from
+_unpack_prefix = PREFIX.unpack_from
+
+
+class Receiver:
+    """Bytes in, events out; replies go to the sending half.
+
+    Attributes: ``ready``, the peer's SETTINGS have come; ``ended``, how the connection ended, None while it lives.
+    """
+
+    __slots__ = (
+        "_decoder", "_fragments", "_handlers", "_pieces", "_sender", "_special", "_streams", "_tail", "_unacknowledged",
+        "ended", "ready",
+    )  # fmt: skip
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._streams = sender.streams
+        self._decoder = HeaderDecoder(Head)
+        self._tail = b""
+        self._unacknowledged = 0
+        # Only SETTINGS may come first, only CONTINUATION between the pieces of a header block.
+        self._special = True
+        self._pieces: list[bytes] = []
+        self._fragments: tuple[int, int] | None = None
+        self.ready = False
+        self.ended: ConnectionEnded | None = None
+        self._handlers: dict[int, Callable[[int, int, bytes, list[Event]], None]] = {
+            frames.DATA: self._on_data,
+            frames.HEADERS: self._on_headers,
+            frames.PRIORITY: self._on_priority,
+            frames.RST_STREAM: self._on_rst_stream,
+            frames.SETTINGS: self._on_settings,
+            frames.PUSH_PROMISE: self._on_push_promise,
+            frames.PING: self._on_ping,
+            frames.GOAWAY: self._on_goaway,
+            frames.WINDOW_UPDATE: self._on_window_update,
+            frames.CONTINUATION: self._on_continuation,
+        }
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Takes bytes as they were read, returns what came of them, in order.
+
+        Raises nothing: where the peer breaks the protocol every open call is ended, ``ConnectionEnded`` is the last
+        event, and GOAWAY is among the next bytes to send.
+        """
+        events: list[Event] = []
+        if self.ended is not None:
+            return events
+        if self._tail:
+            data = self._tail + data
+        pos = 0
+        end = len(data)
+        streams = self._streams
+        blocked = self._sender.blocked
+        memo = self._decoder.memo
+        try:
+            while end - pos >= 9:
+                word, flags, stream_id = _unpack_header(data, pos)
+                start = pos + 9
+                stop = start + (word >> 8)
+                if stop > end:
+                    if word >> 8 > frames.DEFAULT_FRAME_SIZE:
+                        raise RemoteError("frame too large", ErrorCode.FRAME_SIZE_ERROR)
+                    break
+                pos = stop
+                if not self._special and (stream := streams.get(stream_id)) is not None:
+                    kind = word & 0xFF
+                    if kind == 1:
+                        # HEADERS in one piece, without padding or priority.
+                        if flags & 0x2C == 4 and (head := memo.get(data[start:stop])) is not None:
+                            if flags & 1:
+                                if head.succeeds and stream.message is not None and not blocked:
+                                    del streams[stream_id]
+                                    stream.code = 0
+                                    stream.answered = True
+                                    events.append(stream)
+                                    continue
+                            elif head.opens and stream.head is None:
+                                stream.head = head
+                                continue
+                    elif (
+                        # DATA without padding or END_STREAM that holds exactly one message, the first.
+                        kind == 0
+                        and not flags & 9
+                        and stop - start > 4
+                        and _unpack_prefix(data, start) == (0, stop - start - 5)
+                        and stream.head is not None
+                        and stream.message is None
+                        and stream.reader is None
+                        and not stream.streaming
+                        and stop - start <= frames.DEFAULT_FRAME_SIZE
+                    ):
+                        stream.message = data[start + 5 : stop]
+                        self._unacknowledged += stop - start
+                        continue
+                self._on_frame(word & 0xFF, flags, stream_id & 0x7FFFFFFF, data[start:stop], events)
+        except RemoteError as exc:
+            self._fail(exc, events)
+            return events
+        self._tail = data[pos:]
+        if self._unacknowledged >= _ACKNOWLEDGE_CONNECTION:
+            self._sender.put(frames.window_update(0, self._unacknowledged))
+            self._unacknowledged = 0
+        if self._sender.waiting:
+            self._sender.open_waiting()
+        return events
+
+    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        if len(payload) > frames.DEFAULT_FRAME_SIZE:
+            raise RemoteError("frame too large", ErrorCode.FRAME_SIZE_ERROR)
+        if self._special:
+            if not self.ready:
+                if kind != frames.SETTINGS or flags & frames.ACK:
+                    raise RemoteError("the first frame is not SETTINGS")
+                self.ready = True
+                self._special = False
+            elif kind != frames.CONTINUATION or self._fragments is None or stream_id != self._fragments[0]:
+                raise RemoteError("a header block was interrupted")
+        handler = self._handlers.get(kind)
+        if handler is not None:  # unknown kinds are ignored (section 5.5)
+            handler(flags, stream_id, payload, events)
+
+    # ---- frames of a stream
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        stream = self._stream(stream_id)
+        # Padding counts as well, and so does what comes for a stream that we have given up (section 6.9).
+        self._unacknowledged += len(payload)
+        size = len(payload)
+        if flags & frames.PADDED:
+            payload = _unpadded(payload)
+        if stream is None:
+            return
+        if stream.head is None:
+            self._break(stream, "DATA before HEADERS", events)
+            return
+        reader = stream.reader
+        if reader is None:
+            reader = stream.reader = MessageReader()
+        try:
+            messages = reader.feed(payload)
+        except ValueError as exc:
+            self._break(stream, str(exc), events)
+            return
+        if stream.streaming:
+            events += [Message(stream, message) for message in messages]
+        elif messages:
+            if stream.message is not None or len(messages) > 1:
+                self._break(stream, "more than one message", events)
+                return
+            stream.message = messages[0]
+        reader.unacknowledged += size
+        if flags & frames.END_STREAM:
+            # Without trailers there is no status, whatever else has come.
+            self._finish(stream, stream.head, events)
+        elif reader.unacknowledged >= _ACKNOWLEDGE_STREAM:
+            self._sender.put(frames.window_update(stream_id, reader.unacknowledged))
+            reader.unacknowledged = 0
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        self._stream(stream_id)
+        if flags & frames.PADDED:
+            payload = _unpadded(payload)
+        if flags & frames.HAS_PRIORITY:
+            if len(payload) < 5:
+                raise RemoteError("HEADERS too short for its priority", ErrorCode.FRAME_SIZE_ERROR)
+            payload = payload[5:]
+        if flags & frames.END_HEADERS:
+            self._on_block(stream_id, payload, flags & frames.END_STREAM, events)
+        else:
+            self._fragments = (stream_id, flags & frames.END_STREAM)
+            self._pieces = [payload]
+            self._special = True
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        if self._fragments is None:
+            raise RemoteError("CONTINUATION without HEADERS")
+        self._pieces.append(payload)
+        if len(self._pieces) > _MAX_FRAGMENTS or sum(map(len, self._pieces)) > MAX_HEADER_LIST:
+            raise RemoteError("header block too long", ErrorCode.ENHANCE_YOUR_CALM)
+        if flags & frames.END_HEADERS:
+            end_stream = self._fragments[1]
+            block = b"".join(self._pieces)
+            self._pieces = []
+            self._fragments = None
+            self._special = False
+            self._on_block(stream_id, block, end_stream, events)
+
+    def _on_block(self, stream_id: int, block: bytes, end_stream: int, events: list[Event]) -> None:
+        # Decoded even where nobody waits for it: the table must follow (section 4.3).
+        head = self._decoder.decode(block)
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if head.malformed:
+            self._break(stream, head.malformed, events)
+        elif stream.head is not None:
+            if head.http_status or not end_stream:
+                self._break(stream, "trailers that are not the end", events)
+            else:
+                self._finish(stream, head, events)
+        elif not head.http_status:
+            self._break(stream, "an answer without :status", events)
+        elif 100 <= head.http_status < 200:
+            if end_stream:
+                self._break(stream, "an informational answer that ends the stream", events)
+        elif end_stream:
+            self._finish(stream, head, events)
+        elif head.opens:
+            stream.head = head
+        else:
+            # Not gRPC: a proxy's error page. Its body is of no use.
+            self._finish(stream, head, events, reset=True)
+
+    def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        stream = self._stream(stream_id)
+        error = _uint32(payload)
+        if stream is not None:
+            stream.unprocessed = error == ErrorCode.REFUSED_STREAM
+            cause = "stream refused" if stream.unprocessed else None
+            self._sender.end(stream, code_of_reset(error), cause, f"RST_STREAM with error {error}")
+            events.append(stream)
+
+    def _on_priority(self, _flags: int, stream_id: int, payload: bytes, _events: list[Event]) -> None:
+        if stream_id == 0:
+            raise RemoteError("PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise RemoteError("PRIORITY of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+
+    def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes, _events: list[Event]) -> None:
+        raise RemoteError("PUSH_PROMISE although we disabled push")
+
+    # ---- frames of the connection
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        if stream_id:
+            raise RemoteError("SETTINGS on a stream")
+        if len(payload) % 6 or (flags & frames.ACK and payload):
+            raise RemoteError("SETTINGS of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+        if flags & frames.ACK:
+            return
+        for name, value in frames.SETTING.iter_unpack(payload):
+            self._sender.apply_setting(name, value)
+        self._reply(frames.settings_ack())
+        self._sender.pump()
+        self._sender.open_waiting()
+        events.append(SettingsReceived())
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        if stream_id:
+            raise RemoteError("PING on a stream")
+        if len(payload) != 8:
+            raise RemoteError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+        if flags & frames.ACK:
+            events.append(PingAcknowledged(payload))
+        else:
+            self._reply(frames.ping(payload, ack=True))
+
+    def _on_goaway(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        if stream_id:
+            raise RemoteError("GOAWAY on a stream")
+        if len(payload) < 8:
+            raise RemoteError("GOAWAY of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+        last, error = frames.GOAWAY_HEAD.unpack_from(payload)
+        last &= 0x7FFFFFFF
+        self._sender.refuse_new()
+        events.append(GoAway(last, error, payload[8:]))
+        for stream in [
+            each for each in (*self._streams.values(), *self._sender.waiting) if each.id == 0 or each.id > last
+        ]:
+            stream.unprocessed = True
+            self._sender.end(stream, Code.UNAVAILABLE, "going away")
+            events.append(stream)
+
+    def _on_window_update(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        stream = self._stream(stream_id) if stream_id else None
+        increment = _uint32(payload) & 0x7FFFFFFF
+        if stream_id == 0:
+            if increment == 0:
+                raise RemoteError("WINDOW_UPDATE of nothing")
+            self._sender.widen(None, increment)
+        elif stream is not None:
+            if increment == 0:
+                self._break(stream, "WINDOW_UPDATE of nothing", events)
+                return
+            try:
+                self._sender.widen(stream, increment)
+            except OverflowError:
+                self._break(stream, "stream window overflow", events, ErrorCode.FLOW_CONTROL_ERROR)
+
+    # ---- ends
+
+    def _stream(self, stream_id: int) -> Stream | None:
+        """Returns the open stream, or None for one that has ended; one that never was is an error (section 5.1)."""
+        stream = self._streams.get(stream_id)
+        if stream is None and (stream_id % 2 == 0 or stream_id >= self._sender.next_id):
+            raise RemoteError(f"a frame on stream {stream_id}, which was never opened")
+        return stream
+
+    def _finish(self, stream: Stream, head: Head, events: list[Event], *, reset: bool = False) -> None:
+        """Ends a stream as its last headers say."""
+        if head.status < 0:
+            code, detail = code_of_http(head.http_status), "no grpc-status"
+            if head.http_status != 200 and head.http_status:
+                detail = f"HTTP status {head.http_status}"
+            elif not head.grpc and head.http_status:
+                detail = "not a gRPC answer"
+        else:
+            code, detail = Code(head.status), head.text
+            stream.answered = True
+            if code is Code.OK and stream.message is None and not stream.streaming:
+                code, detail, stream.answered = Code.INTERNAL, "an answer without a message", False
+            elif code is Code.OK and stream.reader is not None and stream.reader.partial:
+                code, detail, stream.answered = Code.INTERNAL, "a message was cut off", False
+        if reset or stream.upload is not None:
+            # The rest of the request, if any, is of no use to anybody now.
+            self._sender.put(frames.rst_stream(stream.id, ErrorCode.CANCEL))
+        self._sender.end(stream, code, None, detail)
+        events.append(stream)
+
+    def _break(
+        self, stream: Stream, detail: str, events: list[Event], error: ErrorCode = ErrorCode.PROTOCOL_ERROR
+    ) -> None:
+        """Ends one stream on which the peer broke the rules; the connection goes on (section 5.4.2)."""
+        self._sender.put(frames.rst_stream(stream.id, error))
+        self._sender.end(stream, Code.INTERNAL, "protocol error", detail)
+        events.append(stream)
+
+    def _fail(self, exc: RemoteError, events: list[Event]) -> None:
+        """Ends the connection and everything on it (section 5.4.1)."""
+        self._sender.refuse_new()
+        self._tail = b""
+        for stream in (*self._streams.values(), *self._sender.waiting):
+            stream.unprocessed = stream.id == 0
+            self._sender.end(stream, Code.INTERNAL, "protocol error", str(exc))
+            events.append(stream)
+        self._sender.put(frames.goaway(0, exc.code, str(exc).encode()))
+        self.ended = ConnectionEnded(exc.code, str(exc))
+        events.append(self.ended)
+
+    def _reply(self, data: bytes) -> None:
+        self._sender.replies += 1
+        if self._sender.replies > _MAX_REPLIES:
+            raise RemoteError("too many PING or SETTINGS", ErrorCode.ENHANCE_YOUR_CALM)
+        self._sender.put(data)
+
+
+def _unpadded(payload: bytes) -> bytes:
+    if not payload or payload[0] >= len(payload):
+        raise RemoteError("padding longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def _uint32(payload: bytes) -> int:
+    if len(payload) != 4:
+        raise RemoteError("frame of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+    value: int = frames.UINT32.unpack(payload)[0]
+    return value
