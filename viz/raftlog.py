@@ -213,7 +213,6 @@ def parse_time(text: str) -> float:
 # Order
 
 
-_FLIGHT_S = 2.0  # clocks of members may differ by so much, and a request take so long
 _ASKS = {"cast", "rejected", "ignored"}
 
 
@@ -241,7 +240,9 @@ def merge(logs: Sequence[Log]) -> list[Event]:
 
 
 def _with_terms_of_requests(logs: Sequence[Log]) -> list[list[Event]]:
-    """Who ignores a request logs its own term; gives these events the term of the request, the nearest in time."""
+    """Who ignores a request logs its own term, which is lower; gives these events the term of the request: the first
+    of that sender which it had not ignored yet. No clock is asked.
+    """
     asked: dict[tuple[str, str, str], list[Event]] = {}
     for log in logs:
         for event in log.events:
@@ -249,11 +250,13 @@ def _with_terms_of_requests(logs: Sequence[Log]) -> list[list[Event]]:
                 asked.setdefault((event.member, event.peer, event.message), []).append(event)
 
     def mended(event: Event) -> Event:
-        requests = asked.get((event.peer, event.member, event.message), []) if event.kind == "ignored" else []
-        near = [each for each in requests if each.term >= event.term and abs(each.at - event.at) < _FLIGHT_S]
-        if not near:
+        if event.kind != "ignored":
             return event
-        return dataclasses.replace(event, term=min(near, key=lambda each: abs(each.at - event.at)).term)
+        requests = asked.get((event.peer, event.member, event.message), [])
+        own = event.term if event.message == "MsgPreVote" else event.term + 1  # a pre-vote is logged with the old term
+        while requests and requests[0].term < own:
+            requests.pop(0)
+        return dataclasses.replace(event, term=requests.pop(0).term) if requests else event
 
     return [[mended(event) for event in log.events] for log in logs]
 

@@ -1,0 +1,178 @@
+"""Elections read from logs of real runs are what a person read from them; what cannot be read is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from viz import observed
+from viz.model import Message, Note
+from viz.observed import History
+from viz.raftlog import Event, Log, merge, parse_time, read_log
+
+DATA = Path(__file__).parents[1] / "data" / "raft-logs"
+LABELS: dict[str, dict[str, Any]] = json.loads((DATA / "labels.json").read_text())
+TAKEN = 0.050  # seconds, from the kill to the peers' notice of it
+
+
+def read(name: str) -> History:
+    return observed.read_files(sorted((DATA / name).glob("*.log")))
+
+
+def votes(found: History, kind: str, message: str) -> list[list[Any]]:
+    events = [each for each in found.elections[-1].events if each.kind == kind and each.message == message]
+    return sorted([found.name(each.member), found.name(each.peer), each.term] for each in events)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_last_election_is_as_a_person_read_it(name: str) -> None:
+    label, found = LABELS[name], read(name)
+    election = found.elections[-1]
+    assert sorted(found.names.values()) == [f"etcd-node{number + 1}" for number in range(label["members"])]
+    assert len(found.elections) == label["elections"]
+    assert (found.name(election.failed), found.name(election.winner)) == (label["failed"], label["winner"])
+    assert election.term == label["term"]
+    assert abs(election.began - label["killed_at"]) < TAKEN
+    candidates: dict[str, list[str]] = {}
+    for event in election.events:
+        if event.kind == "became" and event.detail == "candidate":
+            candidates.setdefault(str(event.term), []).append(found.name(event.member))
+    assert candidates == label["candidates"]
+    assert votes(found, "cast", "MsgPreVote") == sorted(label["pre_granted"])
+    assert votes(found, "cast", "MsgVote") == sorted(label["granted"])
+    assert votes(found, "rejected", "MsgVote") == sorted(label["rejected"])
+    assert votes(found, "ignored", "MsgVote") == sorted(label["ignored"])
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_sequence_says_the_same(name: str) -> None:
+    label, found = LABELS[name], read(name)
+    model = observed.sequence(found, found.elections[-1:])
+    drawn = {
+        (verb, found.name(each.source), found.name(each.target), term)
+        for each in model.messages
+        for verb in ("grants", "rejects")
+        for term in range(1, 20)
+        if each.text == f"{verb} MsgVote (term {term})"
+    }
+    labelled = {("grants", *each) for each in label["granted"]} | {("rejects", *each) for each in label["rejected"]}
+    assert drawn == labelled
+    ignored = [each for each in model.items if isinstance(each, Note) and each.text.startswith("ignores MsgVote")]
+    assert len(ignored) == len(label["ignored"])
+    lost = {found.name(each.target) for each in model.messages if each.kind == "lost"}
+    assert lost == {label["failed"]}  # who was dead did not answer, everybody else did
+    assert f"{label['winner']} leads term {label['term']}" in model.title
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_counts_of_the_state_graph(name: str) -> None:
+    found = read(name)
+    graph = observed.state_graph(found)
+    won = sum(event.kind == "became" and event.detail == "leader" for event in found.events)
+    starts = sum(event.kind == "start" for event in found.events)
+    counts = {(each.source, each.target): each.count for each in graph.transitions}
+    assert counts["candidate", "leader"] == won == LABELS[name]["elections"]
+    assert counts["", "follower"] == starts
+    campaigns = sum(event.kind == "became" and event.detail == "candidate" for event in found.events)
+    assert sum(count or 0 for (_, target), count in counts.items() if target == "candidate") == campaigns
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_timeline_has_one_leader_a_term_and_the_dead_down(name: str) -> None:
+    label, found = LABELS[name], read(name)
+    chart = observed.timeline(found)
+    begin = min(log.first for log in found.logs)
+    leading = [(span.text, row.label) for row in chart.rows for span in row.spans if span.kind == "leader"]
+    assert len({text for text, _ in leading}) == len(leading) == label["elections"]
+    assert (f"Leader, term {label['term']}", label["winner"]) in leading
+    downs = [
+        span.start for row in chart.rows if row.label == label["failed"] for span in row.spans if span.kind == "down"
+    ]
+    assert any(abs(begin + start - label["killed_at"]) < TAKEN for start in downs)
+
+
+def test_no_answer_comes_before_its_question_however_wrong_the_clocks_are() -> None:
+    folder = DATA / "etcd-3.5.1-split-vote"
+    logs = [read_log(path.read_text().splitlines(), path.stem) for path in sorted(folder.glob("*.log"))]
+    rng = random.Random(1)
+    for _ in range(20):
+        skews = [rng.uniform(-0.4, 0.4) for _ in logs]
+        skewed = [
+            dataclasses.replace(
+                log, events=tuple(dataclasses.replace(event, at=event.at + skew) for event in log.events)
+            )
+            for log, skew in zip(logs, skews, strict=True)
+        ]
+        merged = merge(skewed)
+        for log in skewed:
+            mine = [(each.at, each.kind) for each in merged if each.member == log.member]
+            assert mine == [(each.at, each.kind) for each in log.events]
+        asked: set[tuple[str, str, str, int]] = set()
+        for event in merged:
+            if event.kind == "sent":
+                asked.add((event.member, event.peer, event.message, event.term))
+            elif event.kind in ("cast", "rejected"):
+                assert (event.peer, event.member, event.message, event.term) in asked
+
+
+def test_garbage_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    good = (DATA / "etcd-3.5.1-kill" / "etcd-node2.log").read_bytes()
+    bad = [b"\xff\xfe\x00 not text", b"{", b'{"msg": 1}', b"[]", b"null", b'{"ts":"yesterday","msg":"x"}', b"{" * 5000]
+    path = tmp_path / "mixed.log"
+    path.write_bytes(b"\n".join(bad) + b"\n" + good + b"\n" + good[: len(good) // 2][-40:])
+    found = observed.read_files([path])
+    clean = observed.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
+    assert found.events == clean.events
+    assert found.logs[0].garbage == len(bad) + 1
+    assert f"{len(bad) + 1} of" in found.notes[0]
+
+
+def test_one_members_log_alone_still_shows_the_answers_it_received() -> None:
+    found = observed.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
+    model = observed.sequence(found, found.elections[-1:])
+    assert [each.text for each in model.messages if each.kind == "reply"] == [
+        "grants MsgPreVote (term 2)",
+        "grants MsgVote (term 3)",
+    ]
+    assert not [each for each in model.messages if each.kind == "lost"]  # nobody can say what became of a request
+
+
+def test_long_sequences_are_cut_and_say_so() -> None:
+    found = read("etcd-3.4.23-split-vote")
+    whole = observed.sequence(found, found.elections, most=10_000)
+    short = observed.sequence(found, found.elections, most=40)
+    assert len(short.items) == 40
+    (note,) = [each for each in short.items if isinstance(each, Note) and "left out" in each.text]
+    assert note.text == f"{len(whole.items) - 39} events are left out here"
+    assert short.items[-1] == whole.items[-1]
+
+
+def test_a_range_of_time_chooses_elections() -> None:
+    found = read("etcd-3.4.23-split-vote")
+    last, before = found.elections[-1], found.elections[-2]
+    assert observed.between(found.elections, None, None) == [last]
+    assert observed.between(found.elections, 0, None) == list(found.elections)
+    assert observed.between(found.elections, None, before.began) == list(found.elections[:-1])
+    assert observed.between(found.elections, last.events[-1].at + 1, None) == []
+    assert isinstance(observed.sequence(found, []).items[0], Note)
+
+
+def test_hostile_names_in_logs_are_drawn_as_clean_names() -> None:
+    event = Event("a", 1.0, "became", 1, detail="candidate")
+    found = observed.history([Log("a", 'end"; #\n', (event,), 1.0, 2.0, 1, 0)])
+    assert observed.sequence(found, found.elections).lanes[0].label == 'end"; #\\n'
+    assert [each.text for each in observed.timeline(found).rows[0].spans] == ["Candidate, term 1"]
+    assert any(isinstance(each, Message) for each in observed.sequence(found, found.elections).items)
+
+
+def test_times() -> None:
+    assert parse_time("1970-01-01T00:00:01.500Z") == parse_time("1970-01-01T02:00:01.500+0200") == 1.5
+    assert parse_time("1970-01-01 00:00:01.500") == parse_time("1.5") == 1.5
+    for bad in ("noon", "-1", "nan", "inf", ""):
+        with pytest.raises(ValueError):
+            parse_time(bad)
