@@ -1,0 +1,134 @@
+"""Pictures of clusters that live, and of elections that this test caused."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.local import LocalCluster
+from viz import observed
+from viz.cli import visualize_raft_state
+from viz.snapshot import ask
+
+ClusterFactory = Callable[..., LocalCluster]
+pytestmark = pytest.mark.etcd
+
+
+def draw(capsysbinary: pytest.CaptureFixture[bytes], *args: str) -> tuple[int, str]:
+    code = visualize_raft_state(args)
+    return code, capsysbinary.readouterr().out.decode()
+
+
+def test_a_live_cluster_as_its_members_say(
+    etcd_cluster: LocalCluster, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    endpoints = ",".join(member.endpoint for member in etcd_cluster.members)
+    code, out = draw(capsysbinary, "--type", "cluster-status", "--format", "json", "--endpoints", endpoints)
+    assert code == 0
+    members: list[dict[str, Any]] = json.loads(out)["members"]
+    statuses = etcd_cluster.statuses()
+    assert [member["name"] for member in members] == [member.name for member in etcd_cluster.members]
+    for member, status in zip(members, statuses, strict=True):
+        assert status is not None
+        assert member["role"] == ("leader" if status.is_leader else "follower")
+        assert (member["term"], member["version"]) == (status.term, status.version)
+        assert member["lag"] >= 0 and member["db_size"] > 0 and member["round_trip_ms"] > 0
+
+
+def test_one_endpoint_is_enough_to_draw_all_members(
+    etcd_cluster: LocalCluster, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    one = etcd_cluster.members[1].endpoint
+    code, out = draw(capsysbinary, "--type", "cluster-status", "--endpoints", one)
+    assert code == 0
+    assert all(member.name in out for member in etcd_cluster.members)
+    assert "quorum (3 of 3 answer)" in out
+
+
+def test_diagrams_have_the_members_names_and_their_leader(
+    etcd_cluster: LocalCluster, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    endpoints = ",".join(member.endpoint for member in etcd_cluster.members)
+    leader = etcd_cluster.leader()
+    assert leader is not None
+    code, out = draw(
+        capsysbinary, "--type", "log-replication", "--variant", "slow-follower", "--format", "json",
+        "--endpoints", endpoints,
+    )  # fmt: skip
+    assert code == 0
+    model = json.loads(out)
+    lanes = {lane["id"]: lane["label"] for lane in model["lanes"]}
+    assert sorted(lanes.values()) == sorted(["client", *(member.name for member in etcd_cluster.members)])
+    assert lanes[model["items"][0]["target"]] == leader.name
+    code, out = draw(capsysbinary, "--type", "state-machine", "--format", "ascii", "--endpoints", endpoints)
+    assert code == 0 and f"now: {leader.name}" in out
+
+
+def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
+    make_cluster: ClusterFactory, tmp_path: Path
+) -> None:
+    cluster = make_cluster(3, log_dir=tmp_path)
+    old = cluster.leader()
+    assert old is not None
+    killed_at = time.time()
+    cluster.kill(old.name)
+    killed = (killed_at, time.time())
+    endpoints = [member.endpoint for member in cluster.members]
+    snapshot, _ = ask(endpoints)
+    silent = {member.name for member in snapshot.members if member.role == "no answer"}
+    assert silent == {old.name}  # by its name, from the list of those that are left
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        new = cluster.leader()
+        if new is not None and new.name != old.name:
+            break
+        time.sleep(0.05)
+    cluster.start(old.name)
+    cluster.wait_healthy()
+    found = observed.read_files([cluster.log(member.name) for member in cluster.members])
+    last = found.elections[-1]
+    status = [each for each in cluster.statuses() if each is not None]
+    leader = cluster.leader()
+    assert leader is not None and len(status) == 3
+    assert {each.term for each in status} == {last.term}
+    assert {format(each.leader_id, "x") for each in status} == {last.winner}
+    assert (found.name(last.winner), found.name(last.failed)) == (leader.name, old.name)
+    assert killed[0] - 0.05 <= last.began <= killed[1] + 0.05
+    assert last.won is not None and last.won > last.began
+    assert not found.notes
+    snapshot, _ = ask(endpoints)
+    assert re.fullmatch(rf"etcd cluster: leader {leader.name} in term \d+, quorum \(3 of 3 answer\)", snapshot.title)
+
+
+def test_without_a_majority_the_picture_says_so(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(3)
+    follower = next(
+        member.name for member, status in zip(cluster.members, cluster.statuses(), strict=True)
+        if status is not None and not status.is_leader
+    )  # fmt: skip
+    for member in cluster.members:
+        if member.name != follower:
+            cluster.kill(member.name)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        snapshot, _ = ask([cluster.spec.member(follower).endpoint])
+        if all(member.role != "follower" for member in snapshot.members):
+            break
+        time.sleep(0.1)
+    assert {member.name: member.role for member in snapshot.members} == {
+        member.name: "no leader" if member.name == follower else "no answer" for member in cluster.members
+    }
+    assert "leader NONE, NO QUORUM (1 of 3 answer)" in snapshot.title
+    assert snapshot.links == ()
+
+
+def test_one_member_alone(etcd_single: LocalCluster) -> None:
+    snapshot, _ = ask([etcd_single.members[0].endpoint])
+    assert [member.role for member in snapshot.members] == ["leader"]
+    assert "quorum (1 of 1 answer)" in snapshot.title
