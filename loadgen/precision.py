@@ -54,8 +54,9 @@ def install() -> None:
         return [_microseconds(percentile(stats_entry, x)) for x in self.percentiles_to_report]
 
     def to_dict(self: Any, escape_string_values: bool = False) -> dict[str, Any]:
+        row = round_for_ui(self, escape_string_values)
         return {
-            **round_for_ui(self, escape_string_values),
+            **{key: _microseconds(value) if "response_time" in key else value for key, value in row.items()},
             "min_response_time": _microseconds(self.min_response_time or 0.0),
             "max_response_time": _microseconds(self.max_response_time),
         }
