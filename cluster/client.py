@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from cluster.control import ControlClient, MemberInfo, Security
+from cluster.admin import AdminClient
+from cluster.control import MemberInfo, Security
 from cluster.errors import ClusterError, EtcdError, NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.probe import MemberStatus
@@ -178,8 +179,8 @@ def gateway_factory(*, timeout_s: float = 5.0, security: Security | None = None)
     return lambda endpoint: GatewayClient(endpoint, timeout_s=timeout_s, security=security)
 
 
-class GatewayClient(ControlClient):
-    """The Client over etcd3-py: ControlClient with leases, watches and hashes."""
+class GatewayClient(AdminClient):
+    """The Client over etcd3-py: ControlClient with leases, watches and hashes, and the operator's calls."""
 
     def lease_grant(self, ttl_s: int) -> Lease:
         """A new lease of at least so many seconds."""

@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--insecure-skip-tls-verify", action="store_true", help="accept any certificate")
     group = parser.add_argument_group("tests")
     group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
+    group.add_argument("--all", action="store_true", help="also the tests of members, users, snapshots and alarms")
     group.add_argument(
         "--destructive", action="store_true",
         help="with --endpoints: also what others who use the cluster would notice, such as a compaction",
@@ -111,7 +112,8 @@ def main(
     with provider(args, _say) as ground:
         report = run(
             factory, ground.endpoints, ground.handle,
-            only=args.only, destructive=args.destructive or ground.handle is not None, on_result=_progress,
+            only=args.only, extended=args.all, destructive=args.destructive or ground.handle is not None,
+            on_result=_progress,
         )  # fmt: skip
         report = dataclasses.replace(report, kind=ground.kind, requested_version=ground.requested_version)
         if args.json:

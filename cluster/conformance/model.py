@@ -102,6 +102,7 @@ class Test:
         needs_handle: it stops members.
         needs_all: its promise is about every member, so one that does not answer leaves it open.
         min_members: with fewer it does not apply.
+        extended: it runs only with ``--all``, or where it is named.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Test:
     needs_handle: bool = False
     needs_all: bool = False
     min_members: int = 1
+    extended: bool = False
 
     @property
     def group(self) -> str:
@@ -192,6 +194,12 @@ class Env:
     def fresh(self, index: int = 0) -> Client:
         """Another client of a member, for another thread; closed with the rest."""
         client = self._factory(self.targets[index % len(self.targets)].endpoint)
+        self._fresh.append(client)
+        return client
+
+    def fresh_at(self, endpoint: str) -> Client:
+        """A client of another endpoint, closed with the rest."""
+        client = self._factory(endpoint)
         self._fresh.append(client)
         return client
 

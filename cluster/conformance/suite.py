@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cluster.client import ClientFactory
-from cluster.conformance import kv, lease, outage, replication, txn, watch
+from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
 from cluster.errors import ClusterError, NoAnswer
 
 SCHEMA = "raftload.conformance/1"
-TESTS: tuple[Test, ...] = (*kv.TESTS, *replication.TESTS, *lease.TESTS, *txn.TESTS, *watch.TESTS, *outage.TESTS)
+TESTS: tuple[Test, ...] = (
+    *kv.TESTS,
+    *replication.TESTS,
+    *lease.TESTS,
+    *txn.TESTS,
+    *watch.TESTS,
+    *outage.TESTS,
+    *operations.TESTS,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ def run(
     handle: Disturber | None = None,
     *,
     only: Iterable[str] = (),
+    extended: bool = False,
     destructive: bool | None = None,
     bounds: Bounds | None = None,
     on_result: Callable[[Result], None] = lambda _: None,
@@ -112,14 +121,15 @@ def run(
         client_factory: makes a client of an endpoint.
         endpoints: of the members, as the factory takes them; of one cluster.
         handle: stops and starts members; without it tests that need that are skipped.
-        only: names of tests or groups, ``kv`` or ``kv.delete``; default all.
+        only: names of tests or groups, ``kv`` or ``kv.delete``; default all but those that are extended.
+        extended: those too.
         destructive: whether tests may run that other users of the cluster would notice. Default: with a handle.
         bounds: how long things may take.
         on_result: told of each result as it comes.
 
     Returns the report. Raises NoAnswer where no endpoint answers and ValueError for an unknown name in ``only``.
     """
-    chosen = select(only)
+    chosen = select(only, extended=extended)
     destructive = handle is not None if destructive is None else destructive
     started = datetime.datetime.now(datetime.UTC)
     began = time.monotonic()
@@ -169,14 +179,19 @@ def run(
     )
 
 
-def select(only: Iterable[str]) -> list[Test]:
-    """Takes names of tests and groups, returns those tests in order, all for none. Raises ValueError."""
+def select(only: Iterable[str], *, extended: bool = False) -> list[Test]:
+    """Takes names of tests and groups, returns those tests in order; for none all, extended ones if asked for.
+
+    Raises ValueError for an unknown name.
+    """
     names = set(only)
     known = {test.name for test in TESTS} | {test.group for test in TESTS}
     if unknown := sorted(names - known):
         groups = ", ".join(dict.fromkeys(test.group for test in TESTS))
         raise ValueError(f"no test or group of tests {unknown[0]!r}; the groups are {groups}")
-    return [test for test in TESTS if not names or names & {test.name, test.group}]
+    if not names:
+        return [test for test in TESTS if extended or not test.extended]
+    return [test for test in TESTS if names & {test.name, test.group}]
 
 
 def _survey(client_factory: ClientFactory, endpoints: Sequence[str]) -> tuple[tuple[Target, ...], dict[str, str], str]:

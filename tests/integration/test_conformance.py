@@ -98,3 +98,17 @@ def test_two_members_have_a_majority_to_lose_and_no_leader_to_spare(
     cluster = make_cluster(2)
     report = run(gateway_factory(), cluster.endpoints, cluster, only=["failover", "quorum"])
     assert [result.verdict for result in report.results] == [Verdict.SKIP, Verdict.PASS], say(report)
+
+
+@pytest.mark.slow
+def test_what_operators_do(make_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = make_cluster(3)
+    report = run(gateway_factory(), cluster.endpoints, cluster, only=["members", "auth", "snapshot", "alarm"])
+    assert report.verdict == Verdict.PASS, say(report)
+    assert report.count(Verdict.PASS) == 4, say(report)
+    client = gateway_factory()(cluster.endpoints[0])
+    try:
+        assert len(client.members()) == 3
+        client.put(b"open", b"again")
+    finally:
+        client.close()

