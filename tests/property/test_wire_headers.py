@@ -15,7 +15,7 @@ VALUES = [b"", b"0", b"200", b"application/grpc", b"v" * 60, b"w" * 200]
 
 # Few names and values, so that blocks repeat; large ones and small tables, so that entries are evicted.
 fields = st.lists(
-    st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES), st.sampled_from([False, False, True])),
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES), st.sampled_from([False, False, False, False, True])),
     min_size=1,
     max_size=5,
 )
@@ -25,6 +25,7 @@ steps = st.lists(
         st.tuples(st.just("block"), fields),
         st.tuples(st.just("size"), st.sampled_from([0, 50, 100, 300, 4096])),
     ),
+    min_size=5,
     max_size=40,
 )
 
@@ -82,6 +83,17 @@ def test_repeating_steady_blocks_is_what_encoding_again_would_be(
             else:
                 kept.clear()
         assert [(bytes(n), bytes(v)) for n, v in reader.decode(block, raw=True)] == wanted
+
+
+def test_the_same_block_after_the_table_changed() -> None:
+    encoder = hpack.Encoder()
+    decoder: HeaderDecoder[Fields] = HeaderDecoder(lambda parsed: [(bytes(n), bytes(v)) for n, v in parsed])
+    blocks = []
+    for value in (b"a", b"b"):
+        for _ in range(3):
+            blocks.append(encoder.encode([(b"x", value)]))
+            assert decoder.decode(blocks[-1]) == [(b"x", value)]
+    assert blocks[1] == blocks[2] == blocks[4] == blocks[5]  # index 62, the newest entry, whatever that is
 
 
 @given(st.binary(max_size=80))

@@ -309,15 +309,17 @@ def test_reset_by_the_peer(error: int, code: Code, unprocessed: bool) -> None:
 
 def test_an_early_end_stops_the_upload() -> None:
     connection = greeted(initial_window_size=10)
-    stream = call(connection, b"x" * 100)
-    other = call(connection, b"x" * 100)
-    sent(connection)
-    said = head(1) + data(1, b"answer") + trailers(1)
-    assert connection.receive_data(said) == [stream]
-    assert (stream.code, stream.message) == (0, b"answer")
-    assert sent(connection) == [(frames.RST_STREAM, 0, 1, b"\x00\x00\x00\x08")]
-    connection.receive_data(frames.window_update(1, 100) + frames.window_update(3, 100))
-    assert [stream_id for _, _, stream_id, _ in sent(connection)] == [3]
+    # The first answer makes the header blocks known, so that the second takes the short way.
+    for stream_id in (1, 5):
+        stream = call(connection, b"x" * 100)
+        other = call(connection, b"x" * 100)
+        sent(connection)
+        said = head(stream_id) + data(stream_id, b"answer") + trailers(stream_id)
+        assert connection.receive_data(said) == [stream]
+        assert (stream.code, stream.message) == (0, b"answer")
+        assert sent(connection) == [(frames.RST_STREAM, 0, stream_id, b"\x00\x00\x00\x08")]
+        connection.receive_data(frames.window_update(stream_id, 100) + frames.window_update(other.id, 100))
+        assert [each for _, _, each, _ in sent(connection)] == [other.id]
     assert other.code < 0
 
 
@@ -351,6 +353,27 @@ def test_windows_are_given_back() -> None:
     assert len(of_connection) == 5
     assert min(of_connection) >= 1 << 20
     assert [stream_id for _, _, stream_id, _ in out].count(1) == 1
+
+
+def test_windows_are_given_back_for_small_answers_too() -> None:
+    connection = greeted()
+    given = []
+    for n in range(300):
+        stream = call(connection)
+        said = head(stream.id) + data(stream.id, bytes(8_000)) + trailers(stream.id)
+        sent(connection)
+        assert connection.receive_data(said) == [stream]
+        given += [int.from_bytes(payload) for _, _, _, payload in sent(connection)]
+    assert len(given) == 2
+    assert all((1 << 20) <= each < (1 << 20) + 8_005 for each in given)
+
+
+def test_small_requests_use_up_the_connection_window() -> None:
+    connection = greeted()
+    streams = [call(connection, bytes(9_995)) for _ in range(10)]
+    bodies = [payload for kind, _, _, payload in sent(connection) if kind == frames.DATA]
+    assert sum(map(len, bodies)) == 65_535
+    assert [each.end < 1 << 60 for each in streams] == [True] * 6 + [False] * 4
 
 
 # The connection
