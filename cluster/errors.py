@@ -7,7 +7,18 @@ class ClusterError(RuntimeError):
     """The cluster cannot be started, asked or changed.
 
     Raised with one line for the person at the terminal.
+
+    Attributes:
+        exit_code: of a command that it ends.
     """
+
+    exit_code = 4
+
+
+class UsageError(ClusterError):
+    """What was asked for makes no sense, or not here."""
+
+    exit_code = 2
 
 
 class EtcdNotFound(ClusterError):  # noqa: N818

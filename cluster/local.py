@@ -26,6 +26,7 @@ from cluster import logs, probe
 from cluster.binary import EtcdBinary, find_etcd
 from cluster.errors import ClusterError, MemberFailed, NoAnswer
 from cluster.ports import free_ports, is_free
+from cluster.relay import PeerRelay, Weather
 from cluster.supervisor import Supervisor
 from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
 
@@ -56,6 +57,7 @@ class LocalCluster:
         quota_backend_bytes: int | None = None,
         start_timeout_s: float = 30.0,
         stop_grace_s: float | None = None,
+        peer_links: Literal["direct", "relay"] = "direct",
     ) -> None:
         """Describes a cluster; nothing is started or touched yet.
 
@@ -80,6 +82,8 @@ class LocalCluster:
             stop_grace_s: seconds that the members get to end by themselves after SIGTERM before they are
                 killed. Default: 5 with a ``data_dir``; none without, because orderly ends take seconds and
                 write elections that nobody asked for into the logs, over data that is thrown away.
+            peer_links: ``relay`` puts a relay between the members (see ``relay.py``), for ``isolate``, ``delay``
+                and ``drop``; it costs time on every message of Raft, so what is measured includes it.
         """
         member_names(nodes)  # raises ValueError for a senseless number
         self.nodes = nodes
@@ -102,6 +106,8 @@ class LocalCluster:
         self._supervisor: Supervisor | None = None
         self._spec: ClusterSpec | None = None
         self._paused: set[str] = set()
+        self.peer_links = peer_links
+        self._relay: PeerRelay | None = None
         self._log_starts: dict[str, int] = {}
         self._binary: EtcdBinary | None = None
         self.logs: Path | None = None
@@ -164,9 +170,14 @@ class LocalCluster:
             self._supervisor = Supervisor(temporary=self._data_dir is None, storage=self._storage)
             try:
                 self._spec = self._prepare(binary)
+                if self.peer_links == "relay":
+                    self._relay = _relay(self._spec)
                 for member in self._spec.members:
                     self._spawn(member)
                 self.wait_healthy(self._start_timeout_s)
+                if self._relay is not None:
+                    answers = [status for status in self.statuses() if status is not None]
+                    self._relay.know({status.name: status.member_id for status in answers})
                 return
             except MemberFailed as exc:
                 again = logs.ADDRESS_IN_USE in exc.last_line and self._base_port is None
@@ -188,6 +199,7 @@ class LocalCluster:
         self._paused.clear()
         if supervisor is not None:
             supervisor.close(self._stop_grace_s)
+        self._close_relay()
 
     def wait_healthy(self, timeout_s: float = 30.0) -> None:
         """Returns when all members agree on a leader and serve linearizable reads.
@@ -229,6 +241,38 @@ class LocalCluster:
         """SIGCONT; nothing where it is not paused."""
         self._signal(name, signal.SIGCONT)
         self._paused.discard(name)
+
+    def isolate(self, name: str) -> None:
+        """Cuts its peer links: what is sent over them waits until they are joined. Clients still reach it."""
+        self._links(name).cut = True
+
+    def join(self, name: str) -> None:
+        """Undoes ``isolate``."""
+        self._links(name).cut = False
+
+    def delay(self, name: str, delay_s: float, jitter_s: float = 0.0) -> None:
+        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        links = self._links(name)
+        links.delay_s, links.jitter_s = delay_s, jitter_s
+
+    def drop(self, name: str, share: float) -> None:
+        """Loses that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
+        self._links(name).drop = share
+
+    def clear_links(self) -> None:
+        """Undoes ``isolate``, ``delay`` and ``drop`` everywhere."""
+        if self._relay is not None:
+            self._relay.clear()
+
+    @property
+    def isolated(self) -> frozenset[str]:
+        """Names of the members that are cut off from their peers."""
+        return self._relay.cut if self._relay is not None else frozenset()
+
+    @property
+    def disturbed(self) -> frozenset[str]:
+        """Names of the members whose peer links are delayed or lossy."""
+        return self._relay.rough if self._relay is not None else frozenset()
 
     def is_running(self, name: str) -> bool:
         """Whether its process is there, paused or not."""
@@ -301,10 +345,18 @@ class LocalCluster:
         if self._base_port is None:
             ports = free_ports(2 * self.nodes)
         else:
-            ports = [*self._fixed_ports(self._base_port), *free_ports(self.nodes)]
+            fixed = self._fixed_ports(self._base_port)
+            ports = [*fixed, *free_ports(self.nodes, taken=fixed)]
+        members = local_members(ports[: self.nodes], ports[self.nodes :], str(root))
+        if self.peer_links == "relay":
+            hidden = free_ports(self.nodes, taken=ports)
+            members = tuple(
+                dataclasses.replace(member, peer_listen_url=f"http://127.0.0.1:{port}")
+                for member, port in zip(members, hidden, strict=True)
+            )
         return dataclasses.replace(
             self._template,
-            members=local_members(ports[: self.nodes], ports[self.nodes :], str(root)),
+            members=members,
             token=f"raftload-{secrets.token_hex(6)}",
         )
 
@@ -341,6 +393,17 @@ class LocalCluster:
         if number == signal.SIGKILL:
             self._paused.discard(name)
 
+    def _links(self, name: str) -> Weather:
+        self.spec.member(name)
+        if self._relay is None:
+            raise ClusterError("the members' links are direct: make the cluster with peer_links='relay'")
+        return self._relay.weather(name)
+
+    def _close_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+
     def _running(self) -> Supervisor:
         if self._supervisor is None:
             raise ClusterError("the cluster is not running")
@@ -354,7 +417,20 @@ class LocalCluster:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             supervisor.close(grace_s=0.0)
+        self._close_relay()
         if self._data_dir is not None and self._spec is not None:
             for member in self._spec.members:
                 if Path(member.data_dir).parent == self._data_dir:
                     shutil.rmtree(member.data_dir, ignore_errors=True)
+
+
+def _relay(spec: ClusterSpec) -> PeerRelay:
+    """Raises MemberFailed where a port was taken meanwhile, as a member would say."""
+    routes = {
+        member.name: (int(member.peer_url.rpartition(":")[2]), int(member.peer_listen_url.rpartition(":")[2]))
+        for member in spec.members
+    }
+    try:
+        return PeerRelay(routes)
+    except OSError as exc:
+        raise MemberFailed(f"the relay of the peer links: {exc}", member="", last_line=str(exc)) from exc

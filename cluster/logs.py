@@ -20,11 +20,16 @@ def why_it_ended(log: Path, since: int = 0) -> str:
         with log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(since, size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            text = file.read().decode(errors="replace")
     except OSError:
         return ""
+    return why_it_ended_text(text)
+
+
+def why_it_ended_text(text: str) -> str:
+    """The same from the log's own text."""
     said, plain = [], []
-    for line in lines:
+    for line in text.splitlines():
         if not line.strip():
             continue
         try:

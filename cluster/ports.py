@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Container
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -27,8 +28,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_ports(count: int, rng: random.Random | None = None) -> list[int]:
-    """``count`` different ports that are free now. Raises ClusterError where there are too few.
+def free_ports(count: int, rng: random.Random | None = None, taken: Container[int] = ()) -> list[int]:
+    """``count`` different ports that are free now, none of ``taken``. Raises ClusterError where there are too few.
 
     They are chosen at random below the range from which the system serves outgoing connections: a port in
     that range can be taken by a client's own socket while a member is down for a restart, and a client that
@@ -42,7 +43,7 @@ def free_ports(count: int, rng: random.Random | None = None) -> list[int]:
         if len(ports) == count:
             return ports
         port = rng.randint(_LOWEST, highest)
-        if port not in ports and is_free(port):
+        if port not in ports and port not in taken and is_free(port):
             ports.append(port)
     raise ClusterError(f"no {count} free ports on 127.0.0.1 between {_LOWEST} and {highest}")
 

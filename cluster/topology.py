@@ -17,12 +17,16 @@ class Member:
         client_url: where clients reach it, such as ``http://127.0.0.1:2379``.
         peer_url: where the other members reach it.
         data_dir: its data folder as the member itself sees it.
+        client_listen_url, peer_listen_url: where it listens, where that is not where it is reached: behind a
+            published port or a relay. Empty: the same.
     """
 
     name: str
     client_url: str
     peer_url: str
     data_dir: str
+    client_listen_url: str = ""
+    peer_listen_url: str = ""
 
     @property
     def endpoint(self) -> str:
@@ -104,9 +108,9 @@ class ClusterSpec:
             binary,
             f"--name={member.name}",
             f"--data-dir={member.data_dir}",
-            f"--listen-client-urls={member.client_url}",
+            f"--listen-client-urls={member.client_listen_url or member.client_url}",
             f"--advertise-client-urls={member.client_url}",
-            f"--listen-peer-urls={member.peer_url}",
+            f"--listen-peer-urls={member.peer_listen_url or member.peer_url}",
             f"--initial-advertise-peer-urls={member.peer_url}",
             f"--initial-cluster={self.initial_cluster}",
             f"--initial-cluster-token={self.token}",

@@ -1,0 +1,347 @@
+"""The local cluster that survives its command: a process that owns it and takes orders over a socket.
+
+It is a ``LocalCluster`` in a process of its own, in a session of its own. Whoever started it says "keep" once it is
+healthy; a starter that ends before takes everything with it. The socket lies in the members' own folder, which the
+keeper removes with them, so that a socket that answers is a cluster that is there. An order is one JSON object a
+line, as is the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
+from cluster.local import LocalCluster
+from cluster.state import Running, forget, load, save, statuses
+from cluster.topology import Member
+
+SOCKET = "control.sock"
+_ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop", "clear_links")
+_ANSWER_S = 60.0
+
+
+def start(
+    *,
+    nodes: int,
+    base_port: int,
+    binary: str | None,
+    data: str,
+    links: str,
+    requested_version: str | None,
+    wait_s: float,
+) -> DetachedCluster:
+    """Starts a cluster that stays. Returns it healthy.
+
+    Takes what LocalCluster takes; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is ``relay``
+    or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
+    """
+    import cluster
+
+    paths = [str(Path(cluster.__file__).resolve().parent.parent)]
+    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    order = {
+        "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
+        "storage": "memory" if data == "shm" else "disk",
+    }  # fmt: skip
+    try:
+        owner = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from cluster.detached import own; own()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )  # fmt: skip
+    except OSError as exc:
+        raise ClusterError(f"cannot start the cluster's process: {exc.strerror or exc}") from exc
+    assert owner.stdin is not None
+    assert owner.stdout is not None
+    with owner.stdin, owner.stdout:
+        try:
+            message = json.dumps({"cluster": order, "requested_version": requested_version})
+            owner.stdin.write(message.encode() + b"\n")
+            owner.stdin.flush()
+            answer = json.loads(owner.stdout.readline() or b'{"error": "the process of the cluster ended"}')
+            if "error" in answer:
+                raise _error(answer)
+            found = DetachedCluster.find()
+            if found is None:
+                raise ClusterError("the cluster started and is gone again")
+            owner.stdin.write(b"keep\n")
+            owner.stdin.flush()
+            owner.stdout.readline()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                owner.stdin.close()  # the owner reads the end of it and removes everything
+            _wait(owner)
+            raise
+    owner.returncode = 0  # it stays, and is nobody's child any more when we end
+    return found
+
+
+def _wait(owner: subprocess.Popen[bytes]) -> None:
+    """Until a started owner has removed everything."""
+    from cluster.interrupt import uninterrupted
+
+    with uninterrupted():
+        try:
+            owner.wait(20)
+        except subprocess.TimeoutExpired:
+            owner.terminate()
+            owner.wait()
+
+
+class DetachedCluster:
+    """The local cluster that stays, by name. Methods raise KeyError for an unknown member, ClusterError on failure."""
+
+    backend = "local"
+
+    def __init__(self, running: Running) -> None:
+        """Takes what the state file says."""
+        self.running = running
+        self.cannot: dict[str, str] = {}
+
+    @classmethod
+    def find(cls) -> DetachedCluster | None:
+        """The one that is there, None where none is; a state file without its cluster is removed."""
+        running = load("local")
+        if running is None:
+            return None
+        found = cls(running)
+        try:
+            hello = found._order("hello")
+        except ClusterError:
+            forget("local")
+            return None
+        if hello["links"] != "relay":
+            reason = "its peer links are direct: start it with `cluster up --backend local --links relay`"
+            found.cannot = dict.fromkeys(("isolate", "delay", "drop"), reason)
+        return found
+
+    def __enter__(self) -> DetachedCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing: each order has a connection of its own."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, running or not, in order."""
+        return self.running.members
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs."""
+        return self.running.endpoints
+
+    def states(self) -> dict[str, Any]:
+        """What each member's process is doing: ``running``, ``paused`` or ``down``."""
+        states: dict[str, Any] = self._order("look")["states"]
+        return states
+
+    def isolated(self) -> frozenset[str]:
+        """Members that are cut off from their peers."""
+        return frozenset(self._order("look")["isolated"])
+
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy."""
+        return frozenset(self._order("look")["disturbed"])
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, paused or not."""
+        return bool(self.states()[name] != "down")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the process is gone on return, its data stays."""
+        self._order("kill", name)
+
+    def terminate(self, name: str) -> None:
+        """An orderly end, forced after 10 s."""
+        self._order("terminate", name)
+
+    def start(self, name: str) -> None:
+        """Starts a member that is down, on its data; returns when its process runs."""
+        self._order("start", name)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it stays connected and says nothing."""
+        self._order("pause", name)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT; nothing where it is not paused."""
+        self._order("resume", name)
+
+    def isolate(self, name: str) -> None:
+        """Cuts its peer links: what is sent over them waits until they are joined."""
+        self._order("isolate", name)
+
+    def join(self, name: str) -> None:
+        """Undoes ``isolate``."""
+        self._order("join", name)
+
+    def delay(self, name: str, delay_s: float, jitter_s: float) -> None:
+        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        self._order("delay", name, delay_s, jitter_s)
+
+    def drop(self, name: str, share: float) -> None:
+        """Loses that share of what goes over its peer links; 0 undoes it."""
+        self._order("drop", name, share)
+
+    def clear_links(self) -> None:
+        """Undoes ``isolate``, ``delay`` and ``drop`` everywhere."""
+        self._order("clear_links")
+
+    def log(self, name: str, lines: int | None = None) -> str:
+        """A member's log, the last ``lines`` of it where that is given."""
+        text = Path(self._order("log", name)["path"]).read_text(encoding="utf-8", errors="replace")
+        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:])
+
+    def down(self) -> None:
+        """Ends it and removes everything."""
+        self._order("down")
+
+    def _order(self, order: str, *values: Any) -> dict[str, Any]:
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(_ANSWER_S)
+                sock.connect(self.running.control)
+                sock.sendall(json.dumps([order, *values]).encode() + b"\n")
+                with sock.makefile("rb") as lines:
+                    answer = json.loads(lines.readline())
+        except (OSError, ValueError) as exc:
+            raise ClusterError(f"the local cluster does not answer ({exc})") from exc
+        if "error" in answer:
+            raise _error(answer)
+        return dict(answer)
+
+
+def _error(answer: dict[str, Any]) -> Exception:
+    kinds = {kind.__name__: kind for kind in (ClusterError, EtcdNotFound, EtcdBroken, UsageError, KeyError)}
+    return kinds.get(answer.get("kind", ""), ClusterError)(answer["error"])
+
+
+# The process that owns it
+
+
+def own() -> None:
+    """Starts the cluster that the first line of stdin describes, and serves it until it is told to end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    order = json.loads(sys.stdin.readline())
+    cluster = LocalCluster(**order["cluster"])
+    try:
+        with _starter_watched():
+            cluster.start()
+        assert cluster.logs is not None
+        control = str(cluster.logs.parent / SOCKET)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(control)
+            server.listen(16)
+            save(_describe(cluster, control, order["requested_version"]))
+            _tell({"ok": True})
+            _serve(server, cluster)
+    except (ClusterError, ValueError) as exc:
+        with contextlib.suppress(OSError):
+            _tell({"error": str(exc), "kind": type(exc).__name__})
+    finally:
+        cluster.stop()
+
+
+@contextlib.contextmanager
+def _starter_watched() -> Any:
+    """Ends this process where its starter ends while the members start."""
+    import threading
+
+    started = threading.Event()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(0, select.POLLHUP)
+        while not started.is_set():
+            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(100)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        started.set()
+        thread.join()
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def _describe(cluster: LocalCluster, control: str, requested_version: str | None) -> Running:
+    binary = cluster.binary
+    ids = {status.name: status.member_id for status in statuses(cluster.members)}
+    return Running(
+        backend="local", members=cluster.members, member_ids=ids, version=binary.version,
+        requested_version=requested_version, image="", source=f"{binary.path} (from {binary.source})",
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
+    )  # fmt: skip
+
+
+def _serve(server: socket.socket, cluster: LocalCluster) -> None:
+    """Answers orders until "down", or until the starter ends without having said "keep"."""
+    kept = False
+    while True:
+        ready, _, _ = select.select([server] if kept else [server, sys.stdin], [], [])
+        if sys.stdin in ready:
+            kept = sys.stdin.readline() == "keep\n"
+            if not kept:
+                forget("local")
+                return
+            _tell({"ok": True})
+            continue
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError, ValueError):
+            connection.settimeout(_ANSWER_S)
+            with connection.makefile("rwb") as lines:
+                order, *values = json.loads(lines.readline())
+                if order == "down":
+                    forget("local")
+                    cluster.stop()
+                lines.write(json.dumps(_answer(cluster, order, values)).encode() + b"\n")
+                lines.flush()
+            if order == "down":
+                return
+
+
+def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, Any]:
+    try:
+        if order in _ORDERS:
+            getattr(cluster, order)(*values)
+        elif order == "look":
+            return _look(cluster)
+        elif order == "log":
+            return {"path": str(cluster.log(*values))}
+        elif order == "hello":
+            return {"links": cluster.peer_links}
+        elif order != "down":
+            raise ClusterError(f"unknown order {order}")
+    except (ClusterError, KeyError) as exc:
+        return {"error": str(exc.args[0]), "kind": type(exc).__name__}
+    return {}
+
+
+def _look(cluster: LocalCluster) -> dict[str, Any]:
+    names = [member.name for member in cluster.members]
+    paused = cluster.paused
+    states = {name: "paused" if name in paused else "running" if cluster.is_running(name) else "down" for name in names}
+    return {"states": states, "isolated": sorted(cluster.isolated), "disturbed": sorted(cluster.disturbed)}

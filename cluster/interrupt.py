@@ -1,0 +1,63 @@
+"""SIGINT and SIGTERM in a command that makes or removes something: never between two halves of it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end. Like KeyboardInterrupt no ``except Exception`` catches it.
+
+    Attributes:
+        exit_code: 130 for SIGINT, 143 for SIGTERM, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises Interrupted in the main thread when a signal comes; elsewhere does nothing."""
+
+    def got(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handled(got):
+        yield
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """Lets the block end whatever signal comes, and raises Interrupted after it."""
+    seen: list[int] = []
+    with _handled(lambda number, frame: seen.append(number)):
+        yield
+    if seen:
+        raise Interrupted(seen[0])
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignores signals, for what cleans up after one."""
+    with _handled(lambda number, frame: None):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: signal._HANDLER) -> Iterator[None]:
+    before = {}
+    try:
+        for number in _NUMBERS:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,251 @@
+"""`cluster up`, `down` and what others need of them: find or make a cluster, and remove what is ours."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from cluster import containers, state
+from cluster.containers import Data, DockerCluster
+from cluster.create import create
+from cluster.detached import DetachedCluster
+from cluster.detached import start as start_detached
+from cluster.errors import ClusterError, UsageError
+from cluster.images import Say, find_image, parse_version
+from cluster.interrupt import finishing
+from cluster.state import Running
+
+Cluster = DockerCluster | DetachedCluster
+DEFAULT_NODES = 3
+DEFAULT_PORT = 2379
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish:
+    """A cluster as asked for; what is None does not matter where one is there, and has a default where not."""
+
+    backend: Literal["docker", "local"] = "docker"
+    nodes: int | None = None
+    base_port: int | None = None
+    image: str | None = None
+    version: str | None = None
+    binary: str | None = None
+    data: Data | None = None
+    wait_s: float = 60.0
+    replace: bool = False
+    pull: bool = False
+    pull_timeout_s: float = 300.0
+    links: Literal["relay", "direct"] = "relay"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Wish:
+        """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
+
+        Raises UsageError for what makes no sense.
+        """
+        env = os.environ if env is None else env
+        given = {name: value for name, value in given.items() if value is not None}
+        if "nodes" not in given and env.get("NODES"):
+            if not env["NODES"].isdecimal():
+                raise UsageError(f"NODES is {env['NODES']!r}, not a number")
+            given["nodes"] = int(env["NODES"])
+        named = {"image", "version", "binary"} & given.keys()
+        for name in ("image", "version", "binary"):
+            if not named and env.get(f"ETCD_{name.upper()}"):
+                given[name] = env[f"ETCD_{name.upper()}"]
+        wish = cls(**given)
+        if wish.nodes is not None and not 1 <= wish.nodes <= 99:
+            raise UsageError(f"a cluster has 1 to 99 members, not {wish.nodes}")
+        if wish.version is not None:
+            parse_version(wish.version)
+        if wish.backend == "local" and wish.image is not None and "image" in named:
+            raise UsageError("--image is for --backend docker: give --binary")
+        if wish.data is not None:
+            containers.check_data(wish.data, wish.backend)
+        return wish
+
+
+def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    """A running cluster as asked for, found or made.
+
+    Returns it, to be closed, and what was done. Raises ClusterError.
+    """
+    if wish.nodes is not None and wish.nodes % 2 == 0:
+        say(f"warning: {wish.nodes} members survive no more failures than {wish.nodes - 1}")
+    return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
+
+
+def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    client = containers.connect()
+    try:
+        there = containers.find(client)
+        wanted = parse_version(wish.version) if wish.version else None
+        leftover = "unfinished" if not there and containers.ours(client) else ""
+        differs = leftover
+        if there:
+            differs = containers.unlike(
+                there.spec, nodes=wish.nodes, version=wanted, image=wish.image, base_port=wish.base_port, data=wish.data
+            )
+        if there and not differs:
+            _remember_docker(there)
+            return there, "found"
+        if differs:
+            if containers.has_volumes(client) and not wish.replace:
+                raise UsageError(
+                    f"a cluster with named volumes is there ({differs}): --replace removes it and its data"
+                )
+            say(f"replacing the cluster that is there ({differs})")
+        # What can fail without touching the old cluster comes first.
+        image = find_image(
+            client, image=wish.image, version=wish.version, binary=wish.binary, say=say, pull=wish.pull,
+            pull_timeout_s=wish.pull_timeout_s,
+        )  # fmt: skip
+        say(f"image {image.reference} ({image.source}: {image.detail})")
+        if differs or containers.has_volumes(client):
+            with finishing():
+                state.forget("docker")
+                containers.remove(client)
+        made = create(
+            client, image, nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT,
+            data=wish.data or "container", wait_s=wish.wait_s, say=say,
+        )  # fmt: skip
+        _remember_docker(made)
+        return made, "replaced" if differs else "created"
+    except BaseException:
+        client.close()
+        raise
+
+
+def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    there = DetachedCluster.find()
+    done: Literal["created", "replaced"] = "created"
+    if there is not None:
+        first = int(there.members[0].endpoint.rpartition(":")[2])
+        if wish.nodes in (None, len(there.members)) and wish.base_port in (None, first):
+            return there, "found"
+        say(f"replacing the cluster that is there ({len(there.members)} members from port {first})")
+        with finishing():
+            there.down()
+        done = "replaced"
+    if wish.links == "relay":
+        say("the peer links run through a relay, for partition, delay and drop; to measure, use --links direct")
+    made = start_detached(
+        nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT, binary=wish.binary,
+        data=wish.data or "container", links=wish.links, wait_s=wish.wait_s,
+        requested_version=parse_version(wish.version) if wish.version else None,
+    )  # fmt: skip
+    return made, done
+
+
+def _remember_docker(cluster: DockerCluster) -> None:
+    answers = list(state.statuses(cluster.members))
+    old = state.load("docker")
+    ids = dict(old.member_ids) if old and old.created_at == cluster.spec.created_at else {}
+    ids.update({status.name: status.member_id for status in answers})
+    spec = cluster.spec
+    state.save(
+        Running(
+            backend="docker", members=cluster.members, member_ids=ids,
+            version=answers[0].version if answers else "", requested_version=spec.requested_version,
+            image=spec.image, source=f"{spec.source}: {spec.detail}", created_at=spec.created_at,
+        )
+    )  # fmt: skip
+
+
+def describe(cluster: Cluster) -> dict[str, Any]:
+    """What a cluster was made as, for ``--json``."""
+    if isinstance(cluster, DetachedCluster):
+        running = cluster.running
+        return {"backend": "local", "nodes": len(running.members), "version": running.version,
+                "requested_version": running.requested_version, "image": None, "source": running.source,
+                "created_at": running.created_at}  # fmt: skip
+    spec = cluster.spec
+    remembered = state.load("docker")
+    known = remembered is not None and remembered.created_at == spec.created_at
+    return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
+            "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
+            "created_at": spec.created_at}  # fmt: skip
+
+
+def find(backend: str | None = None) -> Cluster | None:
+    """The cluster that is there, to be closed; None where none is.
+
+    Takes a backend, None for whichever has one, the local one first. Raises ClusterError where Docker was asked for
+    by name or has a cluster by our memory, and does not answer.
+    """
+    if backend != "docker" and (local := DetachedCluster.find()):
+        return local
+    if backend == "local":
+        return None
+    try:
+        client = containers.connect()
+    except ClusterError:
+        if backend == "docker" or state.load("docker"):
+            raise
+        return None
+    try:
+        found = containers.find(client)
+    except BaseException:
+        client.close()
+        raise
+    if found is None:
+        client.close()
+    return found
+
+
+def down(backend: str | None = None) -> list[str]:
+    """Removes all that is ours, of one backend or of both. Returns what was removed, for people.
+
+    Raises ClusterError where something is left; a signal waits until it is done.
+    """
+    removed = []
+    with finishing():
+        if backend != "docker" and (local := DetachedCluster.find()):
+            local.down()
+            removed += [f"process {member.name}" for member in local.members]
+        if backend != "local":
+            try:
+                client = containers.connect()
+            except ClusterError:
+                if backend == "docker" or state.load("docker"):
+                    raise
+                return removed
+            try:
+                removed += containers.remove(client)
+            finally:
+                client.close()
+            state.forget("docker")
+    return removed
+
+
+@contextlib.contextmanager
+def open_docker_cluster(
+    nodes: int | None = None, *, say: Say = lambda text: None, **wish: Any
+) -> Iterator[DockerCluster]:
+    """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
+
+    Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
+    progress to, and further fields of Wish. One of another size is not replaced. Raises ClusterError.
+    """
+    asked = Wish.from_env(nodes=nodes, backend="docker", **wish)
+    there = find("docker")
+    if there is not None:
+        assert isinstance(there, DockerCluster)
+        with there:
+            if nodes is not None and len(there.members) != nodes:
+                raise UsageError(
+                    f"a Docker cluster of {len(there.members)} is there, not of {nodes}: "
+                    f"leave --nodes out, or `raftload cluster down` first"
+                )
+            yield there
+        return
+    made, _ = up(asked, say)
+    assert isinstance(made, DockerCluster)
+    try:
+        with made:
+            yield made
+    finally:
+        say(f"removed {len(down('docker'))} things of the Docker cluster")
