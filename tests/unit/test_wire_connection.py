@@ -358,7 +358,7 @@ def test_windows_are_given_back() -> None:
 def test_windows_are_given_back_for_small_answers_too() -> None:
     connection = greeted()
     given = []
-    for n in range(300):
+    for _ in range(300):
         stream = call(connection)
         said = head(stream.id) + data(stream.id, bytes(8_000)) + trailers(stream.id)
         sent(connection)
