@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ examples:
   raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
   raftload viz --type leader-election --observed --logs n1.log n2.log n3.log
   raftload viz --type timeline --observed --logs *.log --output who-led.svg
+  raftload viz --type cluster-status --watch
   watch -n 1 'raftload viz --type cluster-status'
 
 exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be read or written
@@ -62,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
     parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
     parser.add_argument(
+        "--watch", nargs="?", const="1s", metavar="INTERVAL", help=f"{STATUS} again and again (default every 1s)"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format json; with --watch a line a tick")
+    parser.add_argument(
         "--observed",
         action="store_true",
         help=f"what really happened, from the members' --logs: {', '.join(OBSERVED)}",
@@ -86,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code, having said in one line what went wrong."""
     try:
+        if args.watch is not None:
+            return _watch(args)
         name = _format(args)
         output = _output(args, name)
         content = render(_model(args), name)
@@ -139,6 +147,10 @@ def _choice(what: str, value: str, valid: Sequence[str]) -> str:
 
 def _format(args: argparse.Namespace) -> str:
     _choice("--type", args.type, TYPES)
+    if args.json and args.format not in (None, "json"):
+        raise UsageError(f"--json and --format {args.format} exclude each other")
+    if args.json:
+        return "json"
     if args.format is not None:
         return _choice("--format", args.format, FORMATS)
     if args.output is None:
@@ -190,6 +202,22 @@ def _observed(args: argparse.Namespace) -> Model:
     if args.type == TIMELINE:
         return observed.timeline(found, since, until)
     return observed.sequence(found, observed.between(found.elections, since, until))
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from viz.status import watch
+
+    _choice("--type with --watch", args.type, (STATUS,))
+    for name in ("output", "variant", "nodes", "logs", "since", "until"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name}")
+    if args.format not in (None, "ascii", "json"):
+        raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", args.watch)
+    interval = float(found.group(1)) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}[found.group(2)] if found else 0.0
+    if not 0.1 <= interval <= 3600:
+        raise UsageError(f"--watch {args.watch!r} is no interval from 100ms to 60m, such as 1s or 500ms")
+    return watch(_endpoints(args), interval, sys.stdout, as_json=args.json or args.format == "json")
 
 
 def _time(option: str, text: str | None) -> float | None:

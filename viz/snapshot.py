@@ -74,21 +74,46 @@ def ask(endpoints: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[Cluster
 
     Returns the picture, and the answers that it is of. Raises NoCluster where nobody answers.
     """
-    answers = _at_once(lambda endpoint: _status(endpoint, timeout_s), endpoints)
-    living = [answer for answer in answers if answer.status is not None]
-    if not living:
-        reasons = "; ".join(answer.reason for answer in answers)
-        raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
-    listed = _members(living, timeout_s)
-    asked = {answer.endpoint for answer in answers}
-    known = {answer.status.member_id for answer in living if answer.status}
-    # A silent endpoint stands for the member that says clients reach it there.
-    known |= {member.id for member in listed if asked & {_bare(url) for url in member.client_urls}}
-    others = [member for member in listed if member.id not in known]
-    more = _at_once(lambda member: _first(member, timeout_s), others)
-    answers += more
-    ids = dict(zip((answer.endpoint for answer in more), (member.id for member in others), strict=True))
-    return picture(answers, listed, ids), answers
+    return Poller(endpoints, timeout_s).poll()
+
+
+class Poller:
+    """Asks the same cluster again and again, and remembers who its members are while they are silent."""
+
+    def __init__(self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
+        """Takes endpoints as ``parse_endpoints`` returns them, and the seconds that each may take to answer."""
+        self._endpoints = tuple(endpoints)
+        self._timeout_s = timeout_s
+        self._listed: list[Listed] = []
+        self._ids: dict[str, int] = {}  # of the member that last answered at an endpoint
+
+    def poll(self) -> tuple[ClusterSnapshot, list[Answer]]:
+        """As ``ask``; where nobody answers any more the members that are known are drawn as silent.
+
+        Raises NoCluster where nobody ever answered.
+        """
+        answers = _at_once(lambda endpoint: _status(endpoint, self._timeout_s), self._endpoints)
+        living = [answer for answer in answers if answer.status is not None]
+        if living:
+            self._listed = _members(living, self._timeout_s) or self._listed
+        elif not self._ids:
+            reasons = "; ".join(answer.reason for answer in answers)
+            raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
+        answers += self._ask_others(answers)
+        self._ids.update({answer.endpoint: answer.status.member_id for answer in answers if answer.status})
+        return picture(answers, self._listed, self._ids), answers
+
+    def _ask_others(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The members that no endpoint stands for, each where it says that it listens. A silent endpoint stands for
+        the member that answered there, or that says that it listens there.
+        """
+        asked = {answer.endpoint for answer in answers}
+        known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
+        known |= {member.id for member in self._listed if asked & {_bare(url) for url in member.client_urls}}
+        others = [member for member in self._listed if member.id not in known]
+        more = _at_once(lambda member: _first(member, self._timeout_s), others)
+        self._ids.update({answer.endpoint: member.id for answer, member in zip(more, others, strict=True)})
+        return more
 
 
 def picture(answers: Sequence[Answer], listed: Sequence[Listed], ids: Mapping[str, int]) -> ClusterSnapshot:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from cluster.local import LocalCluster
 from viz import observed
 from viz.cli import visualize_raft_state
 from viz.snapshot import ask
+from viz.status import watch
 
 ClusterFactory = Callable[..., LocalCluster]
 pytestmark = pytest.mark.etcd
@@ -132,3 +136,37 @@ def test_one_member_alone(etcd_single: LocalCluster) -> None:
     snapshot, _ = ask([etcd_single.members[0].endpoint])
     assert [member.role for member in snapshot.members] == ["leader"]
     assert "quorum (1 of 1 answer)" in snapshot.title
+
+
+def test_the_live_view_goes_on_while_members_die_and_come_back(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(3)
+    endpoints = [member.endpoint for member in cluster.members]
+    out = io.StringIO()
+    watching = threading.Thread(target=watch, args=(endpoints, 0.1, out), kwargs={"as_json": True, "ticks": 40})
+    watching.start()
+    time.sleep(0.5)
+    names = [member.name for member in cluster.members]
+    for name in names:
+        cluster.kill(name)
+    time.sleep(1)
+    for name in names:
+        cluster.start(name)
+    cluster.wait_healthy()
+    watching.join(timeout=60)
+    assert not watching.is_alive()
+    ticks = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert len(ticks) == 40
+    assert all([member["name"] for member in tick["members"]] == names for tick in ticks)
+    assert any(all(member["role"] == "no answer" for member in tick["members"]) for tick in ticks)
+    assert ticks[-1]["title"].endswith("quorum (3 of 3 answer)") and "NONE" not in ticks[-1]["title"]
+    assert ticks[0]["members"][0]["db_quota"] == 2 * 1024**3
+    assert any("answers again" in change for tick in ticks for change in tick["changes"])
+
+
+def test_the_live_view_of_nothing_is_exit_4(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # and nobody listens
+        port = sock.getsockname()[1]
+        code = visualize_raft_state(["--type", "cluster-status", "--watch", "--endpoints", f"127.0.0.1:{port}"])
+    assert code == 4
+    assert "no cluster to be found" in capsys.readouterr().err
