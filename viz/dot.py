@@ -33,8 +33,10 @@ def render(model: Model) -> str:
 
 
 def escape(text: str) -> str:
-    """A string that means nothing to Graphviz, in its quotes: no escapes, no entities."""
-    return '"' + text.replace("&", "&amp;").replace("\\", "&#92;").replace('"', "&quot;") + '"'
+    """A string that means nothing to Graphviz, in its quotes: no escapes (entities are read before these, so a
+    backslash is doubled), no entities.
+    """
+    return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;") + '"'
 
 
 def _wrapped(*texts: str, room: int = _WRAP) -> str:
@@ -83,7 +85,8 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
         lines.append(f'm{number} [shape=box, margin="0.2,0.12", {look}, label={label}]')
     for source, target, text in model.links:
         style = ", style=dashed" if model.members[target].role == "learner" else ""
-        lines.append(f"m{source + 1} -> m{target + 1} [label={_wrapped(text)}{style}]")
+        label = '"  ' + _wrapped(text)[1:]  # blanks keep it off the edge
+        lines.append(f"m{source + 1} -> m{target + 1} [label={label}{style}]")
     return lines
 
 

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -279,8 +280,13 @@ def run_dot() -> Callable[[str], dict[str, Any]]:
     return run
 
 
+def shown(text: str) -> str:
+    """What Graphviz draws: entities are read first, then its escapes."""
+    return re.sub(r"\\(.)", lambda found: "\n" if found.group(1) in "nlr" else found.group(1), html.unescape(text))
+
+
 def label(thing: dict[str, Any]) -> str:
-    return " ".join(html.unescape(thing.get("label", "").replace("\\n", " ")).split())
+    return " ".join(shown(thing.get("label", "")).split())
 
 
 def read_dot(found: dict[str, Any], model: Model) -> Structure:
@@ -307,7 +313,7 @@ def read_dot(found: dict[str, Any], model: Model) -> Structure:
             if name[0] == "p":
                 height = float(objects[name]["pos"].split(",")[1])
                 row = min(range(len(rows)), key=lambda number: abs(heights[number] - height))
-                notes.append((row, float(objects[name]["pos"].split(",")[0]), html.unescape(objects[name]["tooltip"])))
+                notes.append((row, float(objects[name]["pos"].split(",")[0]), shown(objects[name]["tooltip"])))
         return Structure(tuple(label(objects[name]) for name in rows), (), tuple((n, t) for n, _, t in sorted(notes)))
     lanes = sorted((name for name in objects if re.fullmatch(r"l\d+", name)), key=lambda name: int(name[1:]))
     xs = [at(name) for name in lanes]
@@ -342,7 +348,19 @@ def test_graphviz_finds_what_the_model_says(name: str, run_dot: Callable[[str], 
     model = MODELS[name]
     found = run_dot(dot.render(model))
     assert middle_is_all(read_dot(found, model), model) == expected(model)
-    assert html.unescape(found["label"]) == model.title
+    assert shown(found["label"]) == model.title
+
+
+@pytest.mark.parametrize(
+    "name", ["cluster-status 7 hostile", "leader-election normal 7 hostile 0", "timeline 7 hostile"]
+)
+def test_every_word_of_the_model_is_drawn_in_the_svg(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
+    model = MODELS[name]
+    drawn = subprocess.run(["dot", "-Tsvg"], input=dot.render(model).encode(), capture_output=True, check=True).stdout
+    texts = ["".join(each.itertext()) for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("}text")]
+    everything = " ".join(" ".join(texts).split())
+    for node in expected(model).nodes:
+        assert node in everything
 
 
 # ASCII: a reader by columns, which knows nothing of the renderer but the picture's rules.
@@ -427,11 +445,11 @@ def check_ascii(picture: str, model: Model) -> None:
     if isinstance(model, Chart):
         rows = read_table(lines)
         assert [(row[0], row[4]) for row in rows] == [(r.label, s.text) for r in model.rows for s in r.spans]
-        assert [float(row[1]) for row in rows] == [s.start for r in model.rows for s in r.spans]
+        assert [row[1] for row in rows] == [f"{s.start:.3f}" for r in model.rows for s in r.spans]
         signs = {"leader": "#", "candidate": "?", "follower": "-", "down": "x"}
-        for line, shown in zip(lines[2:], model.rows, strict=False):
+        for line, row in zip(lines[2:], model.rows, strict=False):
             # What takes less than two columns may share one with its like; the table below has it all the same.
-            long = [span for span in shown.spans if span.end - span.start >= model.duration / 30]
+            long = [span for span in row.spans if span.end - span.start >= model.duration / 30]
             assert {signs[span.kind] for span in long} <= set(cut(line, -62))
     elif isinstance(model, ClusterSnapshot):
         rows = read_table(lines)
