@@ -52,16 +52,15 @@ class Beside:
         return None
 
     def join(self, name: str, port: int, peer_port: int) -> None:
-        """Starts a further member of the cluster under test, which was added to it before.
-
-        Raises NotApplicable where the members are no processes of this machine.
-        """
-        handle = self._env.handle
-        if not isinstance(handle, LocalCluster):
-            raise NotApplicable("a further member can be started beside local processes only")
+        """Starts a further member of the cluster under test, which was added to it before."""
         member = self._member(name, port, peer_port)
-        spec = ClusterSpec((*handle.members, member), token=handle.spec.token)
-        self._spawn([*spec.argv(name, self._binary), "--initial-cluster-state=existing"], member)
+        others = tuple(
+            Member(info.name, info.client_urls[0], info.peer_urls[0], f"/{info.name}")
+            for info in self._env.client().members()
+            if info.name and info.client_urls
+        )
+        argv = ClusterSpec((*others, member)).argv(name, self._binary)
+        self._spawn([*argv, "--initial-cluster-state=existing"], member)
 
     def restore(self, snapshot: Path, name: str, port: int, peer_port: int) -> None:
         """Starts a cluster of one from a snapshot. Raises ClusterError where it cannot be restored."""
@@ -97,6 +96,12 @@ class Place:
 
     def __init__(self, env: Env, binary: str) -> None:
         self._env, self._binary = env, binary
+
+    def expect_joinable(self) -> None:
+        """Raises NotApplicable where a process of this machine would not reach the members, or they not it."""
+        urls = [url for info in self._env.client().members() for url in info.peer_urls]
+        if not all(url.startswith("http://127.0.0.1:") for url in urls):
+            raise NotApplicable("a further member can be started only where the others are processes on 127.0.0.1")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Beside]:

@@ -21,7 +21,8 @@ from cluster.control import Security, split_endpoint
 USAGE = 2
 EXAMPLES = """\
 examples:
-  raftload cluster test                               a cluster of three, all tests, a table
+  raftload cluster test                               the cluster that is up, else a new one in Docker
+  raftload cluster test --backend embedded --all      processes for the length of the tests; no Docker
   raftload cluster test --nodes 5 --json | jq .summary
   raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
                                                       somebody's cluster; nothing that disturbs it
@@ -43,7 +44,7 @@ class Ground:
         stays: whether it is there after the tests.
     """
 
-    kind: Literal["local", "docker", "external"]
+    kind: Literal["embedded", "local", "docker", "external"]
     endpoints: tuple[str, ...]
     handle: Disturber | None = None
     requested_version: str | None = None
@@ -67,8 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--nodes", metavar="N", help="members of a cluster that is started (default: $NODES, else 3)")
     group.add_argument(
-        "--backend", choices=sorted(BACKENDS), default="local", help="how to start one (default: %(default)s)"
-    )
+        "--backend", choices=sorted(BACKENDS),
+        help="a cluster in Docker or of local processes, which is there or is started and stays; or an embedded one, "
+        "for the length of the tests (default: the one that is there, else docker)",
+    )  # fmt: skip
+    group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
+    group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
+    group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
     group.add_argument("--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT)")
     group.add_argument("--cert", metavar="FILE", help="client certificate, PEM (default: $ETCDCTL_CERT)")
     group.add_argument("--key", metavar="FILE", help="its key, PEM (default: $ETCDCTL_KEY)")
@@ -103,11 +109,17 @@ def main(
     try:
         select(args.only)
         security = _security(args)
-        provider = _external if _endpoints(args) else (backends or BACKENDS)[args.backend]
+        endpoints = _endpoints(args)
         nodes(args)
+        if args.endpoints is not None and (args.nodes or args.backend or args.down or args.cleanup):
+            raise UsageError("--endpoints names a cluster that is not ours to start or remove")
     except ValueError as exc:
         _say(f"error: {exc} (see 'raftload cluster test --help')")
         return USAGE
+    if args.cleanup:
+        return _cleanup(args)
+    own = args.nodes is not None or args.backend is not None
+    provider = _external if endpoints and not own else (backends or BACKENDS)[args.backend or _found_backend()]
     factory = client_factory or gateway_factory(security=security)
     with provider(args, _say) as ground:
         report = run(
@@ -124,10 +136,8 @@ def main(
             _say(f"warning: {endpoint} does not answer: {why}")
         urls = ",".join(ground.endpoints)
         _say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
-        if ground.stays:
+        if ground.stays and not args.down:
             _say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
-        elif ground.kind != "external":
-            _say("it lived for these tests only and is removed")
     return report.exit_code
 
 
@@ -144,20 +154,74 @@ def nodes(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _local(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
     """Members as processes on loopback, for the length of the tests."""
     from cluster.local import LocalCluster
 
     count = nodes(args)
     if count % 2 == 0:
         say(f"warning: {count} members tolerate no more failures than {count - 1}")
-    cluster = LocalCluster(count)
+    cluster = LocalCluster(count, base_port=args.base_port)
     binary = cluster.binary
-    say(f"starting {count} members on 127.0.0.1, etcd {binary.version} from {binary.source}")
+    say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.source}")
     if binary.note:
         say(f"note: {binary.note}")
     with cluster:
-        yield Ground("local", cluster.endpoints, cluster)
+        yield Ground("embedded", cluster.endpoints, cluster)
+
+
+def _standing(backend: Literal["docker", "local"]) -> Provider:
+    """A cluster that is there, or is started, and stays unless --down."""
+
+    @contextlib.contextmanager
+    def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+        from cluster.up import Wish, describe, up
+
+        count = nodes(args) if args.nodes is not None else None
+        cluster, done = up(Wish.from_env(backend=backend, nodes=count, base_port=args.base_port), say)
+        ended = False
+        try:
+            with cluster:
+                say(f"{done}: {len(cluster.members)} members, {backend}")
+                yield Ground(
+                    backend, cluster.endpoints, cluster, describe(cluster)["requested_version"], stays=not args.down
+                )
+            ended = True
+        finally:
+            if args.down:
+                _remove(backend)
+            elif not ended:
+                say("the cluster stays; `raftload cluster down` removes it")
+
+    return provide
+
+
+def _found_backend() -> str:
+    """The backend of the cluster that is there; docker where none is."""
+    from cluster.state import find_running
+
+    running = find_running()
+    return running.backend if running is not None else "docker"
+
+
+def _cleanup(args: argparse.Namespace) -> int:
+    removed = _remove(args.backend)
+    if args.json:
+        print(json.dumps({"schema": "raftload.removed/1", "removed": removed}, indent=2))
+    return 0
+
+
+def _remove(backend: str | None) -> list[str]:
+    if backend == "embedded":
+        return []
+    from cluster.up import down
+
+    removed = down(backend)
+    for name in removed:
+        _say(f"removed {name}")
+    if not removed:
+        _say("nothing to remove")
+    return removed
 
 
 @contextlib.contextmanager
@@ -166,7 +230,7 @@ def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     yield Ground("external", _endpoints(args), stays=True)
 
 
-BACKENDS: dict[str, Provider] = {"local": _local}
+BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}
 
 
 def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:

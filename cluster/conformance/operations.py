@@ -30,6 +30,7 @@ def learner(env: Env) -> str:
     promoted, and serves linearizable reads; removed it is a member no more.
     """
     admin, beside = _admin(env), Beside.of(env)
+    beside.expect_joinable()
     revision, wanted = replication.write_some(env, replication.WRITES)
     with beside.folder() as ground:
         port, peer_port = ground.ports()

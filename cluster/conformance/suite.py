@@ -40,7 +40,7 @@ class Report:
         targets: the members that were tested, one an endpoint.
         unreachable: endpoints that did not answer, with why.
         results: of every test, in order.
-        kind: how the members run, ``local``, ``docker`` or ``external``.
+        kind: how the members run, ``embedded``, ``local``, ``docker`` or ``external``.
         requested_version: of etcd; None where none was asked for.
     """
 

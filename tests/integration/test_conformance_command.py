@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ import pytest
 from cluster import conformance, schema
 from cluster.errors import NoAnswer
 from cluster.local import LocalCluster
+from cluster.ports import free_ports
 
 pytestmark = pytest.mark.etcd
 
@@ -24,9 +26,10 @@ def command(*words: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def no_surprises(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("ETCDCTL_ENDPOINTS", "NODES", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
 def valid(text: str) -> dict[str, Any]:
@@ -36,15 +39,40 @@ def valid(text: str) -> dict[str, Any]:
 
 
 def test_json_is_one_valid_document(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--nodes", "2", "--json", "--only", "kv", "failover") == 0
+    assert command("--backend", "embedded", "--nodes", "2", "--json", "--only", "kv", "failover") == 0
     out, err = capsys.readouterr()
     document = valid(out)
-    assert document["target"]["kind"] == "local"
+    assert document["target"]["kind"] == "embedded"
     assert [member["name"] for member in document["target"]["members"]] == ["etcd-node1", "etcd-node2"]
     assert document["summary"] == {"pass": 5, "fail": 0, "unknown": 0, "skip": 1}
     assert document["verdict"] == "PASS"
     assert "2 members tolerate no more failures than 1" in err
-    assert "it lived for these tests only" in err
+    assert "for these tests" in err
+
+
+def test_a_local_cluster_stays_until_it_is_cleaned_up(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert command("--backend", "local", "--nodes", "1", "--base-port", str(port), "--json", "--only", "txn") == 0
+    out, err = capsys.readouterr()
+    assert valid(out)["target"]["kind"] == "local"
+    assert f"it stays up; reach it by: export ETCDCTL_ENDPOINTS=http://127.0.0.1:{port}" in err
+    try:
+        assert command("--json", "--only", "kv.own-member", "watch.compaction") == 0  # finds it
+        out, err = capsys.readouterr()
+        assert valid(out)["summary"]["pass"] == 2
+        assert "found: 1 members, local" in err
+    finally:
+        assert command("--backend", "local", "--cleanup") == 0
+    assert "removed process etcd-node1" in capsys.readouterr().err
+
+
+def test_down_removes_the_cluster_after_its_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    words = ["--backend", "local", "--nodes", "1", "--base-port", str(port), "--down", "--only", "txn.compare"]
+    assert command(*words) == 0
+    err = capsys.readouterr().err
+    assert "removed process etcd-node1" in err
+    assert "stays" not in err
 
 
 def test_a_table_of_a_foreign_cluster(
@@ -89,6 +117,7 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
         (["--endpoints", ","], "names no endpoint"),
         (["--nodes", "0"], "--nodes must be a whole number from 1 to 99, not '0'"),
         (["--nodes", "many"], "--nodes must be"),
+        (["--endpoints", "127.0.0.1:1", "--down"], "not ours to start or remove"),
         (["--user", "root"], "--user needs a password"),
         (["--cert", "a.pem"], "--cert and --key go together"),
     ],

@@ -619,7 +619,7 @@ LONELY = [
     Lie(WritesWithoutAMajority, "quorum.lost", "a write succeeded at"),
     Lie(ReadsWithoutAMajority, "quorum.lost", "a linearizable read succeeded at"),
     Lie(PromotesAnyone, "members.learner", "a learner that was never started was accepted"),
-    Lie(SnapshotsTooEarly, "snapshot.restore", "the restored cluster has None under"),
+    Lie(SnapshotsTooEarly, "snapshot.restore", "the snapshot was taken with"),
     Lie(IgnoresRefusals, "alarm.no-space", "a put at etcd-node1 under the NOSPACE alarm was accepted"),
     Lie(IgnoresRefusals, "auth.on-off", "a write without a user, with auth on, was accepted"),
 ]
