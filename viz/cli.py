@@ -38,7 +38,8 @@ examples:
   raftload viz --type cluster-status --watch
   watch -n 1 'raftload viz --type cluster-status'
 
-exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be read or written
+exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be written,
+  logs without a line about Raft
 """
 )
 
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--observed",
         action="store_true",
-        help=f"what really happened, from the members' --logs: {', '.join(OBSERVED)}",
+        help=f"what really happened, from --logs or those of `raftload cluster up`: {', '.join(OBSERVED)}",
     )
     parser.add_argument(
         "--logs", nargs="+", metavar="FILE", help="the members' logs, JSON or text, of etcd 3.4 and later; - is stdin"
@@ -84,8 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help=f"the cluster to ask for its state or its members' names; {STATUS} takes $ETCDCTL_ENDPOINTS, "
-        f"else {DEFAULT_ENDPOINT}, where there is none",
+        help=f"the cluster to ask for its state or its members' names; without it {STATUS} takes "
+        f"$ETCDCTL_ENDPOINTS, else a cluster of `raftload cluster up`, else {DEFAULT_ENDPOINT}",
     )
 
 
@@ -181,8 +182,6 @@ def _observed(args: argparse.Namespace) -> Model:
     from viz import observed
 
     _choice("--type with --observed", args.type, OBSERVED)
-    if not args.logs:
-        raise UsageError("--observed needs the members' logs: --logs FILE…")
     for name in ("variant", "nodes", "endpoints"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} is for diagrams that are not --observed; leave it out")
@@ -190,18 +189,34 @@ def _observed(args: argparse.Namespace) -> Model:
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
     try:
-        found = observed.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
+        if args.logs:
+            found = observed.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
+        else:
+            found = observed.read(_logs_of_ours())
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     for note in found.notes:
         print(f"raftload: note: {note}", file=sys.stderr)
     if not found.logs:
-        raise NothingObserved(f"no line about Raft in {', '.join(args.logs)}: are these logs of etcd at level info?")
+        where = ", ".join(args.logs or ["the cluster's logs"])
+        raise NothingObserved(f"no line about Raft in {where}: are these logs of etcd at level info?")
     if args.type == "state-machine":
         return observed.state_graph(found, since, until)
     if args.type == TIMELINE:
         return observed.timeline(found, since, until)
     return observed.sequence(found, observed.between(found.elections, since, until))
+
+
+def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
+    """The logs of the cluster that `raftload cluster up` started. Raises NothingObserved where there is none."""
+    from cluster.up import find
+
+    cluster = find()
+    if cluster is None:
+        raise NothingObserved("no cluster of `raftload cluster up` is there: name the members' logs with --logs FILE…")
+    with cluster:
+        names = [member.name for member in cluster.members]
+        return [(f"log of {name}", name, cluster.log(name).splitlines()) for name in names]
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -235,7 +250,7 @@ def _model(args: argparse.Namespace) -> Model:
     if args.since is not None or args.until is not None:
         raise UsageError("--since and --until are for --observed")
     if args.type == TIMELINE:
-        raise UsageError(f"{TIMELINE} is of what happened: give --observed --logs FILE…")
+        raise UsageError(f"{TIMELINE} is of what happened: give --observed, or --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
         raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
     if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):
@@ -261,11 +276,16 @@ def _model(args: argparse.Namespace) -> Model:
 def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
     text = args.endpoints
     try:
-        if text is not None:
+        if text is None:
+            text = os.environ.get("ETCDCTL_ENDPOINTS")
+        if text is not None and (text or args.endpoints is not None):
             return parse_endpoints(text)
-        return parse_endpoints(os.environ.get("ETCDCTL_ENDPOINTS") or DEFAULT_ENDPOINT)
     except ValueError as exc:
         raise UsageError(exc) from exc
+    from cluster.state import find_running
+
+    running = find_running()
+    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT)
 
 
 if __name__ == "__main__":

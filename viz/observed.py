@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -78,17 +78,27 @@ def read_files(paths: Iterable[Path]) -> History:
     """Takes members' log files, several of one member in the order of time; raises OSError for one that cannot
     be read.
     """
-    logs, notes = [], []
-    for path in paths:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            log = read_log(file, path.stem)
+
+    def texts() -> Iterator[tuple[str, str, Iterable[str]]]:
+        for path in paths:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield str(path), path.stem, file
+
+    return read(texts())
+
+
+def read(logs: Iterable[tuple[str, str, Iterable[str]]]) -> History:
+    """Takes logs as where each is from, its member's name if it does not say that itself, and its lines."""
+    found, notes = [], []
+    for where, name, lines in logs:
+        log = read_log(lines, name)
         if log.garbage:
-            notes.append(f"{path}: {log.garbage} of {log.lines} lines are not etcd's and were left out")
+            notes.append(f"{where}: {log.garbage} of {log.lines} lines are not etcd's and were left out")
         if log.member:
-            logs.append(log)
+            found.append(log)
         else:
-            notes.append(f"{path}: says nothing about Raft")
-    return history(logs, notes)
+            notes.append(f"{where}: says nothing about Raft")
+    return history(found, notes)
 
 
 def history(logs: Sequence[Log], notes: Sequence[str] = ()) -> History:

@@ -81,8 +81,7 @@ USAGE = {
     "bad port": (["--type", "cluster-status", "--endpoints", "127.0.0.1:99999"], "expected host:port"),
     "no endpoint": (["--type", "cluster-status", "--endpoints", ","], "expected host:port"),
     "nodes of a cluster": (["--type", "cluster-status", "--nodes", "3"], "leave it out"),
-    "timeline of nothing": (["--type", "timeline"], "--observed --logs"),
-    "observed without logs": (["--type", "leader-election", "--observed"], "--logs"),
+    "timeline of nothing": (["--type", "timeline"], "give --observed, or --logs"),
     "observed replication": (
         ["--type", "log-replication", "--logs", *LOGS],
         "leader-election, state-machine, timeline",
@@ -132,6 +131,14 @@ def test_without_graphviz_svg_is_exit_4(monkeypatch: pytest.MonkeyPatch, capsys:
     assert run("--type", "state-machine", "--format", "svg") == 4
     out, err = capsys.readouterr()
     assert out == "" and "install graphviz" in err and err.count("\n") == 1
+
+
+def test_observed_without_logs_or_a_cluster_of_ours_is_exit_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.up.find", lambda: None)
+    assert run("--type", "timeline", "--observed") == 4
+    assert "raftload cluster up" in capsys.readouterr().err
 
 
 def test_logs_of_no_etcd_are_exit_4(capsys: pytest.CaptureFixture[str]) -> None:
