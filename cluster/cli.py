@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import sys
 import time
@@ -24,6 +25,18 @@ examples:
   raftload cluster heal
   raftload cluster down
 """
+FAULTS = {
+    "kill": "end a member at once, as SIGKILL does",
+    "stop": "end a member in order",
+    "start": "start a member that is down, on its data",
+    "restart": "end a member in order and start it again",
+    "pause": "freeze a member: connected and silent",
+    "resume": "undo pause",
+    "partition": "cut each member of TARGET off from all its peers; clients still reach it",
+    "delay": "delay what goes between a member and its peers (local backend)",
+    "drop": "lose a share of what goes between a member and its peers (local backend)",
+    "transfer-leader": "hand leadership to a member",
+}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}
 
@@ -53,8 +66,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     down.add_argument("--json", action="store_true", help="one JSON document on stdout")
     logs = command("logs", "print a member's log", _logs)
     _add_backend(logs)
-    logs.add_argument("target", metavar="TARGET", help="a member, leader, follower or random")
+    logs.add_argument("target", metavar="TARGET", help="a member by name, or leader")
     logs.add_argument("--lines", type=int, metavar="N", help="only the last N lines")
+    for kind, text in FAULTS.items():
+        _add_fault(command(kind, text, _fault), kind)
+    heal = command("heal", "undo every fault, and start what is down; idempotent", _fault)
+    _add_fault(heal, "heal")
+    _add_test(command("test", "test what etcd promises, on a cluster that is brought up where none is", _test))
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    from cluster import conformance
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = conformance.EXAMPLES
+    conformance.add_arguments(parser)
+
+
+def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
+    from cluster.faults import TARGETS
+
+    if kind != "heal":
+        parser.add_argument("target", metavar="TARGET", help=f"members by name, with commas, or {', '.join(TARGETS)}")
+        parser.add_argument("--seed", type=int, metavar="N", help="for what is chosen at random")
+    if kind == "delay":
+        parser.add_argument("--by", type=duration, required=True, metavar="T", help="each way, such as 50ms")
+        parser.add_argument("--jitter", type=duration, default=0.0, metavar="T", help="more or less (default: 0)")
+    if kind == "drop":
+        parser.add_argument("--share", type=_share, required=True, metavar="P", help="such as 10%% or 0.1")
+    _add_backend(parser)
+    parser.add_argument("--wait", type=duration, default=30.0, metavar="T", help="for the effect (default: 30s)")
+    parser.add_argument("--timeline", metavar="FILE", help="append events to it (default: events.csv beside the state)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
@@ -223,10 +266,51 @@ def _down(args: argparse.Namespace) -> int:
 def _logs(args: argparse.Namespace) -> int:
     with need(args.backend) as cluster:
         name = args.target
+        if name == "leader" and (leader := _look(cluster).leader):
+            name = leader.name
         if name not in {member.name for member in cluster.members}:
             raise UsageError(f"no member {name!r}: there are {', '.join(member.name for member in cluster.members)}")
         sys.stdout.write(cluster.log(name, args.lines))
     return 0
+
+
+def _fault(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from cluster.faults import Fault
+    from cluster.nemesis import Nemesis
+    from cluster.timeline import Timeline
+
+    with need(args.backend) as cluster:
+        timeline = Timeline(Path(args.timeline) if args.timeline else state.state_dir() / "events.csv")
+        rng = random.Random(getattr(args, "seed", None))
+        nemesis = Nemesis(cluster, timeline, rng=rng, wait_s=args.wait)
+        if args.cluster_command == "heal":
+            effect = nemesis.heal()
+        else:
+            fault = Fault(
+                args.cluster_command, args.target, delay_s=getattr(args, "by", 0.0),
+                jitter_s=getattr(args, "jitter", 0.0), share=getattr(args, "share", 0.0),
+            )  # fmt: skip
+            effect = nemesis.inject(fault)
+    if args.json:
+        print_json(effect.to_json())
+    else:
+        print(effect.text)
+    return 0
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 10% or 0.1") from exc
+
+
+def _test(args: argparse.Namespace) -> int:
+    from cluster import conformance
+
+    return conformance.main(args)
 
 
 def need(backend: str | None) -> Any:
