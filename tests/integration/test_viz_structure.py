@@ -489,7 +489,9 @@ DAMAGE: dict[str, Callable[[str], str]] = {
         .replace("a3 -> b3", "b3 -> a3", 1)
     ),
     "a reply is a call": lambda text: (
-        re.sub(r"(?<=- )(?=-)|(?<=-) (?=-)", "-", text).replace("-->>", "->>", 1).replace('", style=dashed]', '"]', 1)
+        re.sub(r"(?<=- )(?=-)|(?<=-) (?=-)", "-", text)
+        .replace("-->>", "->>", 1)
+        .replace('[id="e6", style=dashed]', '[id="e6"]', 1)
     ),
     "a lane has another name": lambda text: text.replace("etcd-node3", "etcd-node4", 1),
     "a note is missing": lambda text: text.replace("answers late", "", 1),
