@@ -357,6 +357,7 @@ class Run:
                 "mix": dict(settings.mix),
                 "operations": settings.operations,
                 "duration_s": plan.duration_s,
+                "connections": settings.connections,
                 "timeout_s": settings.timeout_s,
                 "warmup_s": settings.warmup_s,
                 "read_consistency": settings.read_consistency,

@@ -228,7 +228,7 @@ def _open_client(settings: Settings) -> Any:
         return GatewayClient(settings.endpoints, timeout_s=settings.timeout_s)
     from loadgen.etcd import EtcdClient
 
-    client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s)
+    client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, connections=settings.connections)
     # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot
     # reach the operations will not either, and they say so.
     client.get(settings.prefix, serializable=True)

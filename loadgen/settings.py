@@ -65,6 +65,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "read_consistency", "linearizable", "how GETs read", choices=("linearizable", "serializable")
     ),
     Parameter("transport", "grpc", "gRPC, or the JSON gateway over etcd3-py", choices=("grpc", "gateway")),
+    Parameter("connections", "1", "connections of each worker to each endpoint", "N"),
     Parameter("timeout", "5s", "deadline of one operation", "DURATION"),
     Parameter("warmup", "0s", "load before the measurement starts, reported apart", "DURATION"),
     Parameter("seed", "1", "seed of the choice of operations, keys and values", "N"),
@@ -81,6 +82,7 @@ class Settings:
         mix: weight by operation type; only types with a weight above 0.
         key_size, value_size: bytes.
         key_space: number of distinct keys.
+        connections: of each worker to each endpoint; the gateway's client has its own way.
         timeout_s, warmup_s: seconds.
         prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
     """
@@ -93,6 +95,7 @@ class Settings:
     key_space: int = 1000
     read_consistency: Consistency = "linearizable"
     transport: Transport = "grpc"
+    connections: int = 1
     timeout_s: float = 5.0
     warmup_s: float = 0.0
     seed: int = 1
@@ -125,6 +128,7 @@ class Settings:
             key_space=key_space,
             read_consistency=cast(Consistency, text["read_consistency"]),
             transport=cast(Transport, text["transport"]),
+            connections=read("connections", text["connections"], int, 1, 1000),
             timeout_s=read("timeout", text["timeout"], parse_duration, 0.001, 3600),
             warmup_s=read("warmup", text["warmup"], parse_duration, 0),
             seed=read("seed", text["seed"], int),
@@ -141,6 +145,7 @@ class Settings:
             "key_space": str(self.key_space),
             "read_consistency": self.read_consistency,
             "transport": self.transport,
+            "connections": str(self.connections),
             "timeout": f"{self.timeout_s!r}s",
             "warmup": f"{self.warmup_s!r}s",
             "seed": str(self.seed),

@@ -1,6 +1,6 @@
 """CPU per operation of one raftload worker, against h2load and grpcio in the same run.
 
-    python -m tests.bench.worker [--rounds 5] [--types get,put,txn] [--operations 60000]
+    python -m tests.bench.worker [--rounds 5] [--types get,put,txn] [--operations 60000] [--shape 10x10]
 
 One etcd member on loopback; the clients run one after the other, round after round, and the figures are medians of
 the rounds' ratios. Needs h2load (Debian's nghttp2-client) and grpcio.
@@ -16,18 +16,19 @@ from cluster.local import LocalCluster
 from loadgen.etcd import EtcdClient
 from tests.bench import peers
 
-STREAMS = 100
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--types", default="get,put,txn")
     parser.add_argument("--operations", type=int, default=60_000)
-    parser.add_argument("--users", type=int, default=STREAMS)
+    parser.add_argument("--shape", default="10x10", help="connections x streams (default: 10x10)")
     args = parser.parse_args()
+    connections, streams = map(int, args.shape.split("x"))
     clients = {"raftload": peers.raftload, "h2load": peers.h2load, "grpcio": peers.grpcio}
-    print(f"1 connection x {args.users} streams, {args.operations} operations, {args.rounds} rounds, medians\n")
+    print(
+        f"{connections} connections x {streams} streams, {args.operations} operations, {args.rounds} rounds, medians\n"
+    )
     print(f"{'':6}{'raftload':>18}{'h2load':>18}{'grpcio':>18}{'/h2load':>10}{'/grpcio':>10}")
     with LocalCluster(1) as cluster, tempfile.TemporaryDirectory() as folder:
         endpoint = cluster.endpoints[0]
@@ -40,7 +41,7 @@ def main() -> None:
             for _ in range(args.rounds):
                 for name, client in clients.items():
                     extra = {"folder": folder} if name == "raftload" else {}
-                    costs[name].append(client(endpoint, f, args.operations, 1, args.users, **extra))
+                    costs[name].append(client(endpoint, f, args.operations, connections, streams, **extra))
             cells = []
             for rows in costs.values():
                 cpu = statistics.median(row.cpu_us for row in rows)

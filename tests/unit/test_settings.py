@@ -18,7 +18,7 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_settings_survive_the_way_to_a_worker() -> None:
     settings = Settings.from_options(
         {"operations": "77", "mix": "get=3,txn=0.25", "key_size": "40", "value_size": "4KiB", "timeout": "250ms",
-         "seed": "9", "transport": "gateway", "read_consistency": "serializable", "warmup": "1.5"},
+         "seed": "9", "transport": "gateway", "read_consistency": "serializable", "warmup": "1.5", "connections": "3"},
         ENDPOINTS,
     )  # fmt: skip
     settings = dataclasses.replace(settings, prefix=b"ab1z/")
