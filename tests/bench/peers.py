@@ -87,8 +87,8 @@ def raftload(endpoint: str, f: str, operations: int, connections: int, streams: 
     """
     _, text = measured(
         [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", f, "--operations", str(operations),
-         "--concurrency", str(connections * streams), "--workers", "1", "--connections", str(connections), "--key-space", "1000",
-         "--endpoints", endpoint,
+         "--concurrency", str(connections * streams), "--workers", "1", "--connections", str(connections),
+         "--key-space", "1000", "--endpoints", endpoint,
          "--output", str(Path(folder, f"{f}-{os.urandom(4).hex()}")), "--json"]
     )  # fmt: skip
     result = json.loads(text)
