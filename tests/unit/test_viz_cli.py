@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -191,3 +192,20 @@ def test_nothing_heavy_is_imported_and_it_is_quick() -> None:
         # CPU time, since other work on the machine must not fail this; nothing in it waits.
         times.append(ended.children_user + ended.children_system - begun.children_user - begun.children_system)
     assert min(times) < 0.3
+
+
+def test_the_pages_commands_give_what_stands_below_them(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    page = (ROOT / "docs" / "diagrams.md").read_text()
+    monkeypatch.chdir(ROOT)
+    shown = re.findall(r"```console\n\$ raftload viz (.*)\n```\n\n```\w+\n((?:(?!```).*\n)*)```\n", page)
+    assert len(shown) == 7
+    for command, answer in shown:
+        words = [
+            word for each in command.split() for word in (sorted(map(str, ROOT.glob(each))) if "*" in each else [each])
+        ]
+        assert run(*words) == 0
+        assert capsysbinary.readouterr().out.decode() == answer
+    for kind, variants in DIAGRAMS.items():
+        assert f"`{kind}`" in page and all(f"`{variant}`" in page for variant in variants)

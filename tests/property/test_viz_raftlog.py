@@ -1,0 +1,97 @@
+"""Whatever is in a log, it is read without an error, and no event is lost or made up by merging."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from viz import ascii as text_picture
+from viz import dot, mermaid, observed
+from viz.model import clean, clean_name
+from viz.raftlog import Event, Log, merge, read_log
+
+IDS = ("a1", "b2", "c3")
+KINDS = ("start", "became", "sent", "cast", "rejected", "ignored", "granted", "refused", "count", "higher", "elected",
+         "lost", "disconnected", "stop")  # fmt: skip
+
+
+ROLES = ("follower", "precandidate", "candidate", "leader")
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Log]:
+    found = []
+    for member in IDS[: draw(st.integers(1, 3))]:
+        events = []
+        at = 0.0
+        for _ in range(draw(st.integers(0, 12))):
+            at += draw(st.sampled_from((0.0, 0.001, 1.0, 7.0)))
+            kind = draw(st.sampled_from(KINDS))
+            details = {"became": st.sampled_from(ROLES), "count": st.just("1 vote, 0 rejections"), "ignored": st.text()}
+            detail = draw(details.get(kind, st.just("")))
+            message = draw(st.sampled_from(("MsgVote", "MsgPreVote")))
+            term = draw(st.integers(0, 3))
+            events.append(Event(member, at, kind, term, draw(st.sampled_from(IDS)), message, detail))  # type: ignore[arg-type]
+        found.append(Log(member, draw(st.text(max_size=8)), tuple(events), 0.0, at, len(events), 0))
+    return found
+
+
+@given(logs())
+def test_merging_keeps_every_event_and_each_members_order(found: list[Log]) -> None:
+    merged = merge(found)
+    for log in found:
+        mine = [(each.at, each.kind, each.peer) for each in merged if each.member == log.member]
+        assert mine == [(each.at, each.kind, each.peer) for each in log.events]
+    assert len(merged) == sum(len(log.events) for log in found)
+
+
+@given(logs())
+def test_every_history_can_be_drawn(found: list[Log]) -> None:
+    history = observed.history(found)
+    drawn = [event for election in history.elections for event in election.events]
+    assert not Counter(map(id, drawn)) - Counter(map(id, history.events))
+    for model in (
+        observed.sequence(history, history.elections),
+        observed.state_graph(history),
+        observed.timeline(history),
+    ):
+        assert all(renderer(model) for renderer in (mermaid.render, dot.render, text_picture.render))
+
+
+LINES = st.one_of(
+    st.text(max_size=60),
+    st.builds(
+        lambda msg, ts: json.dumps({"ts": ts, "msg": msg}),
+        st.one_of(
+            st.text(max_size=40), st.just("a1 became leader at term 7"), st.just("a1 [x] sent MsgVote request to b")
+        ),
+        st.one_of(st.text(max_size=12), st.floats(), st.just("2026-01-01T00:00:00Z"), st.none()),
+    ),
+    st.recursive(st.none() | st.integers(), lambda part: st.lists(part) | st.dictionaries(st.text(), part)).map(
+        json.dumps
+    ),
+)
+
+
+@given(st.lists(LINES, max_size=8))
+def test_no_line_is_an_error(lines: list[str]) -> None:
+    log = read_log(lines)
+    assert 0 <= log.garbage <= log.lines <= len(lines)
+    assert log.first <= log.last
+
+
+@given(st.text())
+def test_clean_text_is_one_line_and_clean_again(text: str) -> None:
+    shown = clean(text)
+    assert clean(shown) == shown and len(shown.splitlines()) <= 1
+    name = clean_name(text)
+    assert name == clean_name(name) and 0 < len(name) <= 48
+
+
+@given(st.text(max_size=30))
+def test_an_escaped_label_holds_nothing_that_mermaid_reads(text: str) -> None:
+    shown = mermaid.escape(clean(text))
+    assert not set(shown) & set('"<>{}[]|:%`*\\\n')
