@@ -277,6 +277,10 @@ class DockerCluster:
                     off.add(member.name)
         return frozenset(off)
 
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy: none, that cannot be done here."""
+        return frozenset()
+
     def is_running(self, name: str) -> bool:
         """Whether its process is there, paused or not."""
         return self._container(name).status in ("running", "paused")

@@ -26,7 +26,7 @@ from cluster.state import Running, forget, load, save, statuses
 from cluster.topology import Member
 
 SOCKET = "control.sock"
-_ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop", "clear_links")
+_ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
 _ANSWER_S = 60.0
 
 
@@ -196,10 +196,6 @@ class DetachedCluster:
     def drop(self, name: str, share: float) -> None:
         """Loses that share of what goes over its peer links; 0 undoes it."""
         self._order("drop", name, share)
-
-    def clear_links(self) -> None:
-        """Undoes ``isolate``, ``delay`` and ``drop`` everywhere."""
-        self._order("clear_links")
 
     def log(self, name: str, lines: int | None = None) -> str:
         """A member's log, the last ``lines`` of it where that is given."""

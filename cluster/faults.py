@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 from cluster.errors import UsageError
@@ -74,7 +74,7 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Action:
-    """One call of a method on one member; an empty member means the whole cluster."""
+    """One call of a method on one member."""
 
     method: str
     member: str
@@ -104,9 +104,10 @@ def plan(fault: Fault, members: Sequence[Subject], leader: str | None, rng: rand
     )
 
 
-def healing(members: Sequence[Subject], *, links: bool) -> tuple[Action, ...]:
-    """What undoes everything. Takes the members, and whether their links may be delayed or lossy."""
-    actions = [Action("clear_links", "")] if links else []
+def healing(members: Sequence[Subject], disturbed: Collection[str] = ()) -> tuple[Action, ...]:
+    """What undoes everything. Takes the members, and the names of those whose links are delayed or lossy."""
+    actions = [Action("delay", name, (0.0, 0.0)) for name in sorted(disturbed)]
+    actions += [Action("drop", name, (0.0,)) for name in sorted(disturbed)]
     actions += [Action("join", member.name) for member in members if member.isolated]
     actions += [Action("resume", member.name) for member in members if member.state == "paused"]
     actions += [Action("start", member.name) for member in members if member.state == "down"]
@@ -118,10 +119,9 @@ def after(members: Sequence[Subject], actions: Sequence[Action]) -> tuple[Subjec
     states = {"kill": "down", "terminate": "down", "start": "running", "pause": "paused", "resume": "running"}
     found = {member.name: member for member in members}
     for action in actions:
-        for name in [action.member] if action.member else list(found):
-            old = found[name]
-            isolated = {"isolate": True, "join": False, "clear_links": False}.get(action.method, old.isolated)
-            found[name] = Subject(name, states.get(action.method, old.state), isolated)
+        old = found[action.member]
+        isolated = {"isolate": True, "join": False}.get(action.method, old.isolated)
+        found[old.name] = Subject(old.name, states.get(action.method, old.state), isolated)
     return tuple(found[member.name] for member in members)
 
 

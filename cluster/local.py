@@ -259,11 +259,6 @@ class LocalCluster:
         """Loses that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
         self._links(name).drop = share
 
-    def clear_links(self) -> None:
-        """Undoes ``isolate``, ``delay`` and ``drop`` everywhere."""
-        if self._relay is not None:
-            self._relay.clear()
-
     @property
     def isolated(self) -> frozenset[str]:
         """Names of the members that are cut off from their peers."""

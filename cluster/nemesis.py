@@ -39,6 +39,9 @@ class Breakable(Protocol):
     def isolated(self) -> frozenset[str]:
         """Members that are cut off from their peers."""
 
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Effect:
@@ -101,7 +104,7 @@ class Nemesis:
     def heal(self) -> Effect:
         """Undoes everything that was done to the cluster, by whomever; nothing where nothing was."""
         subjects = self._subjects()
-        actions = healing(subjects, links=hasattr(self._cluster, "clear_links"))
+        actions = healing(subjects, self._cluster.disturbed())
         return self._do("heal", subjects, actions, self._leader(subjects))
 
     @contextlib.contextmanager
@@ -130,7 +133,7 @@ class Nemesis:
     def _do(
         self, kind: str, subjects: tuple[Subject, ...], actions: Sequence[Action], before: MemberStatus | None
     ) -> Effect:
-        names = tuple(dict.fromkeys(action.member for action in actions if action.member))
+        names = tuple(dict.fromkeys(action.member for action in actions))
         self._note("begin", kind, names)
         began = time.monotonic()
         try:
@@ -160,8 +163,7 @@ class Nemesis:
         if action.method == "transfer":
             self._transfer(action.member, subjects)
             return
-        values = (action.member, *action.values) if action.member else action.values
-        getattr(self._cluster, action.method)(*values)
+        getattr(self._cluster, action.method)(action.member, *action.values)
 
     def _transfer(self, name: str, subjects: Sequence[Subject]) -> None:
         statuses = self._statuses(subjects)

@@ -91,17 +91,12 @@ class PeerRelay:
         self._loop.close()
 
     def know(self, ids: Mapping[str, int]) -> None:
-        """Takes etcd's id of each member by its name: until then no caller is known."""
+        """Takes etcd's id of each member by its name: until then all callers have fair weather."""
         self._ids = {number: name for name, number in ids.items()}
 
     def weather(self, name: str) -> Weather:
         """What is done to a member's links, to be changed in place. Raises KeyError for an unknown member."""
         return self._weather[name]
-
-    def clear(self) -> None:
-        """Undoes everything."""
-        for name in self._weather:
-            self._weather[name] = Weather()
 
     @property
     def cut(self) -> frozenset[str]:
@@ -141,8 +136,7 @@ class PeerRelay:
             except asyncio.LimitOverrunError:
                 head = b""
             said = _FROM.search(head)
-            caller = self._ids.get(int(said.group(1), 16), "") if said else ""
-            ends = (caller, name)
+            ends = (int(said.group(1), 16) if said else 0, name)
             await self._while_cut(ends)
             back, there = await asyncio.open_connection("127.0.0.1", self._routes[name][1], limit=_PIECE)
             await asyncio.wait(
@@ -160,7 +154,7 @@ class PeerRelay:
                     each.transport.abort()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: tuple[str, str], head: bytes = b""
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: tuple[int, str], head: bytes = b""
     ) -> None:
         """Moves bytes until either side ends. Late pieces are queued, so that a delay costs no throughput."""
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
@@ -186,7 +180,7 @@ class PeerRelay:
                     sender.cancel()
 
     async def _send_late(
-        self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, ends: tuple[str, str]
+        self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, ends: tuple[int, str]
     ) -> None:
         with contextlib.suppress(OSError):
             while not late.empty():
@@ -196,15 +190,16 @@ class PeerRelay:
                 writer.write(data)
                 await writer.drain()
 
-    async def _while_cut(self, ends: tuple[str, str]) -> None:
+    async def _while_cut(self, ends: tuple[int, str]) -> None:
         while self._is_cut(ends):
             await asyncio.sleep(_TICK_S)
 
-    def _is_cut(self, ends: tuple[str, str]) -> bool:
+    def _is_cut(self, ends: tuple[int, str]) -> bool:
         return any(end.cut for end in self._ends(ends))
 
-    def _ends(self, ends: tuple[str, str]) -> tuple[Weather, Weather]:
-        return self._weather.get(ends[0], _CALM), self._weather[ends[1]]
+    def _ends(self, ends: tuple[int, str]) -> tuple[Weather, Weather]:
+        """The weather at the caller, who may become known only after the connection was made, and at the called."""
+        return self._weather.get(self._ids.get(ends[0], ""), _CALM), self._weather[ends[1]]
 
 
 _CALM = Weather()
