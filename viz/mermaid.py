@@ -82,7 +82,7 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
 
 
 def _chart(model: Chart) -> list[str]:
-    lines = ["dateFormat x", "axisFormat %S.%L s"]
+    lines = ["dateFormat x", "axisFormat %M:%S.%L"]
     for row in model.rows:
         lines.append(f"section {escape(row.label)}")
         for span in row.spans:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 SCHEMA = "raftload.diagram/1"
@@ -21,20 +22,25 @@ SpanKind = Literal["follower", "candidate", "leader", "down"]
 Role = Literal["leader", "follower", "learner", "no leader", "no answer"]
 
 
-def clean(text: str) -> str:
+def clean(text: str, longest: int | None = None) -> str:
     """Takes any text, returns it on one line: runs of blanks as one, other control characters as ``\\n``,
-    ``\\u202e``.
+    ``\\u202e``, and cut to a number of characters where one is given.
     """
     shown = "".join(
         char if unicodedata.category(char) not in _CONTROL else char.encode("unicode_escape").decode() for char in text
     )
-    return " ".join(shown.split())
+    shown = " ".join(shown.split())
+    return shown if longest is None or len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
 
 
 def clean_name(name: str) -> str:
     """A member's name as pictures show it: ``clean``, never empty, cut where it is very long."""
-    shown = clean(name) or "(no name)"
-    return shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1].rstrip() + "…"
+    return clean(name, _LONGEST_NAME) or "(no name)"
+
+
+def iso(at: float) -> str:
+    """Seconds since 1970 as ``2026-01-31T12:00:00.000Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def width(text: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -24,11 +23,13 @@ from viz.model import (
     Transition,
     clean,
     clean_name,
+    iso,
 )
 from viz.model import Sequence as SequenceModel
 from viz.raftlog import Event, Log, merge, read_log
 
 MOST_ITEMS = 150
+_LONGEST_NOTE = 160
 _APART_S = 5.0  # a campaign after so long without an event is of another election
 _KNOWN = {(each.source, each.target): each.label for each in (*ETCD, *PAPER)} | {
     ("follower", "follower"): "learns of a new term",
@@ -230,7 +231,7 @@ def _items(found: History, election: Election) -> list[Item]:
     counts: dict[tuple[str, str], str] = {}
     role: dict[str, str] = {}
     leading = {election.winner} if election.won is None else set()
-    items: list[Item] = [Note(f"{_clock(election.began)} is +0.000 s")]
+    items: list[Item] = [Note(f"{iso(election.began)} is +0.000 s")]
     if election.failed:
         items.append(Note("leader lost: its connections break (+0.000 s)", election.failed))
     for event in election.events:
@@ -258,19 +259,13 @@ def _items(found: History, election: Election) -> list[Item]:
             items.append(Message(peer, member, f"{verb} {event.message} (term {term})", "reply"))
         elif event.kind == "ignored":
             why = f": {event.detail}" if event.detail else ""
-            items.append(Note(clean_text(f"ignores {event.message} of {found.name(peer)}{why}"), member))
+            items.append(Note(clean(f"ignores {event.message} of {found.name(peer)}{why}", _LONGEST_NOTE), member))
         elif event.kind == "count":
             counts[member, event.message] = f"{event.detail} ({event.message})"
         elif event.kind == "elected" and peer != member:
             items.append(Note(f"follows {found.name(peer)} in term {term} {at}", member))
     items += [Note(f"has {text}", member) for (member, _), text in counts.items() if member not in leading]
     return items
-
-
-def clean_text(text: str) -> str:
-    """What came from a log, fit for a diagram and cut where it is long."""
-    shown = clean(text)
-    return shown if len(shown) <= 160 else shown[:159].rstrip() + "…"
 
 
 def state_graph(found: History, since: float | None = None, until: float | None = None) -> StateGraph:
@@ -327,7 +322,7 @@ def timeline(found: History, since: float | None = None, until: float | None = N
                 text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
                 spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
         rows.append(Row(found.names[log.member], tuple(spans)))
-    return Chart("Who led when", _clock(begin), round(end - begin, 6), tuple(rows))
+    return Chart("Who led when", iso(begin), round(end - begin, 6), tuple(rows))
 
 
 def _gone(found: History) -> dict[str, list[float]]:
@@ -351,7 +346,3 @@ def _gone(found: History) -> dict[str, list[float]]:
             elif seen and min(seen) >= last:
                 gone[log.member].append(min(seen))
     return gone
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

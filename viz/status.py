@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from cluster import probe
 from cluster.errors import ClusterError
 from viz.ascii import pad, wrap
-from viz.model import SCHEMA, ClusterSnapshot, MemberView, width
+from viz.model import SCHEMA, ClusterSnapshot, MemberView, iso, width
 from viz.snapshot import Answer, Poller
 
 QUOTA_EVERY_S = 10.0
@@ -97,7 +97,7 @@ def line(tick: Tick) -> str:
         for each in tick.snapshot.members
     )
     changed = f"  [{'; '.join(tick.changes)}]" if tick.changes else ""
-    return f"{_iso(tick.at)} {tick.snapshot.title}  {members}{changed}"
+    return f"{iso(tick.at)} {tick.snapshot.title}  {members}{changed}"
 
 
 def document(tick: Tick) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def document(tick: Tick) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "cluster-snapshot",
-        "at": _iso(tick.at),
+        "at": iso(tick.at),
         "title": tick.snapshot.title,
         "members": members,
         "changes": list(tick.changes),
@@ -247,7 +247,3 @@ def _cut(text: str, columns: int) -> str:
 
 def _paint(text: str, code: str, colour: bool) -> str:
     return f"{code}{text}{_PLAIN}" if colour and code else text
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
