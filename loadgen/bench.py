@@ -37,10 +37,13 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help="client URLs of the cluster (default: $ETCDCTL_ENDPOINTS, else an embedded cluster for this run)",
+        help="client URLs of the cluster (default: $ETCDCTL_ENDPOINTS, else one that `raftload cluster up` started, "
+        "else an embedded cluster for this run)",
     )
-    group.add_argument("--cluster", choices=("embedded",), help="start a cluster for this run")
-    group.add_argument("--nodes", default="3", metavar="N", help="its members (default: 3)")
+    group.add_argument(
+        "--cluster", choices=("embedded", "docker"), help="start a cluster for this run (docker: or use ours)"
+    )
+    group.add_argument("--nodes", metavar="N", help="its members (default: 3)")
     group = parser.add_argument_group("load")
     group.add_argument(
         "--scenario",

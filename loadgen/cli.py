@@ -23,6 +23,7 @@ COMMANDS = (
     ("worker", "loadgen.worker", "work for a master"),
     ("report", "loadgen.report", "turn a run's CSV files into result.json again"),
     ("gate", "loadgen.gate", "judge a finished run by thresholds"),
+    ("cluster", "cluster.cli", "start, test, break, show and remove a cluster"),
     ("viz", "viz.cli", "draw Raft: the paper's diagrams and a live cluster"),
 )
 EXAMPLES = {
@@ -104,6 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def benchmark_consensus() -> int:
     """Run the `benchmark-consensus` command: `raftload bench` under the name of the script it grew out of."""
     return main(["bench", *sys.argv[1:]])
+
+
+def test_etcd_cluster() -> int:
+    """Run the `test-etcd-cluster` command: `raftload cluster test` under the name of the script it grew out of."""
+    return main(["cluster", "test", *sys.argv[1:]])
 
 
 def _exit_code(error: BaseException) -> int | None:

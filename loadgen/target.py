@@ -14,7 +14,8 @@ from cluster.errors import ClusterError
 from loadgen.settings import SettingsError, read
 
 PROBE_TIMEOUT_S = 2.0
-Kind = Literal["embedded", "external"]
+DEFAULT_NODES = 3
+Kind = Literal["embedded", "docker", "local", "external"]
 
 
 class UnreachableError(ClusterError):
@@ -28,13 +29,13 @@ class Choice:
     Attributes:
         kind: what ``target.kind`` will say.
         endpoints: as given, checked for their form; empty for a cluster of the run's own.
-        nodes: members of a cluster of the run's own.
+        nodes: members of a cluster of the run's own; None where nobody asked for a number.
         reason: where the choice came from, for people.
     """
 
     kind: Kind
     endpoints: tuple[str, ...]
-    nodes: int
+    nodes: int | None
     reason: str
 
     @classmethod
@@ -42,14 +43,22 @@ class Choice:
         """Read the options about the target, then ``$ETCDCTL_ENDPOINTS``. Raises SettingsError."""
         from loadgen.endpoint import Endpoint
 
-        nodes = read("nodes", args.nodes, int, 1, 99)
+        nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
         if args.endpoints is not None and args.cluster is not None:
             raise SettingsError("--endpoints and --cluster exclude each other; give one")
         text, reason = args.endpoints, "--endpoints"
         if text is None and args.cluster is None and os.environ.get("ETCDCTL_ENDPOINTS"):
             text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
+        if text is None and args.cluster is not None:
+            return cls(args.cluster, (), nodes, "--cluster")
         if text is None:
-            return cls("embedded", (), nodes, "--cluster" if args.cluster else "no endpoint was named")
+            from cluster.state import find_running
+
+            running = find_running() if nodes is None else None
+            if running is None:
+                return cls("embedded", (), nodes, "no endpoint was named")
+            kind: Kind = "docker" if running.backend == "docker" else "local"
+            return cls(kind, running.endpoints, len(running.members), "`raftload cluster up` started it")
         endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
         if not endpoints:
             raise SettingsError(f"{reason} names no endpoint; write host:port, several with commas")
@@ -62,8 +71,9 @@ class Choice:
 
     def describe(self) -> str:
         """Return it in words."""
-        if self.kind == "embedded":
-            return f"an embedded cluster of {self.nodes} for this run ({self.reason})"
+        if not self.endpoints:
+            what = "an embedded" if self.kind == "embedded" else "a Docker"
+            return f"{what} cluster of {self.nodes or DEFAULT_NODES} for this run ({self.reason})"
         return f"{', '.join(self.endpoints)} ({self.reason})"
 
     @contextlib.contextmanager
@@ -73,12 +83,23 @@ class Choice:
         Takes a folder for member logs and a function for what the person at the terminal should know. Raises
         ClusterError where no cluster can be started or reached.
         """
-        if self.kind == "external":
-            yield _probed(self.endpoints, say)
+        if self.endpoints:
+            yield _probed(self.kind, self.endpoints, say)
+            return
+        if self.kind == "docker":
+            from cluster.up import find, open_docker_cluster
+
+            there = find("docker")
+            if there is not None:
+                there.close()
+            with open_docker_cluster(self.nodes, say=say) as made:
+                target = _probed(self.kind, tuple(member.client_url for member in made.members), say)
+                target.ours = there is None
+                yield target
             return
         from cluster.local import LocalCluster
 
-        cluster = LocalCluster(nodes=self.nodes, log_dir=logs)
+        cluster = LocalCluster(nodes=self.nodes or DEFAULT_NODES, log_dir=logs)
         binary = cluster.binary
         say(f"{self.describe()}, etcd {binary.version} from {binary.source}")
         if binary.note:
@@ -91,14 +112,15 @@ class Target:
     """The cluster under load, as far as a run needs to know it.
 
     Attributes:
-        kind: ``embedded`` or ``external``.
+        kind: as the result's ``target.kind`` has it.
         ours: whether nobody else writes to it.
         cluster: the LocalCluster behind it, None for somebody else's.
     """
 
     def __init__(self, kind: Kind, endpoints: dict[str, str | None], version: str | None, cluster: Any = None):
         self.kind = kind
-        self.ours = kind != "external"
+        # Other clients may use what was there before the run.
+        self.ours = kind == "embedded"
         self.cluster = cluster
         self._dead = endpoints
         self._version = version
@@ -154,7 +176,7 @@ class Target:
         }
 
 
-def _probed(endpoints: tuple[str, ...], say: Callable[[str], None]) -> Target:
+def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None]) -> Target:
     """Ask every endpoint whether it is etcd. Raises UnreachableError where none is."""
     from loadgen.etcd import probe_all
     from loadgen.transport import ConnectError
@@ -172,4 +194,4 @@ def _probed(endpoints: tuple[str, ...], say: Callable[[str], None]) -> Target:
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
         say(f"warning: going on without {reasons}")
-    return Target("external", dead, version)
+    return Target(kind, dead, version)
