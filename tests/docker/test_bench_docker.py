@@ -1,0 +1,66 @@
+"""`raftload bench --cluster docker`, and bench after `cluster up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def raftload(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadgen.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(cwd / "state")},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def balanced(done: subprocess.CompletedProcess[str], count: int) -> dict[str, Any]:
+    assert done.returncode in (0, 3), done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["results"]["total"]["succeeded"] == count
+    assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
+    return result
+
+
+@pytest.mark.docker
+def test_a_cluster_made_for_the_run_is_removed_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    arguments = ("bench", "--cluster", "docker", "--workers", "2", "--operations", "2000", "--json")
+    result = balanced(raftload(*arguments, cwd=tmp_path), 2000)
+    assert result["target"]["kind"] == "docker"
+    assert result["books"]["balanced"] is True
+    assert raftload("cluster", "status", cwd=tmp_path).returncode == 4
+    assert raftload("cluster", "up", "--nodes", "1", cwd=tmp_path).returncode == 0
+    try:
+        assert balanced(raftload(*arguments, cwd=tmp_path), 2000)["books"]["balanced"] is None
+        assert raftload("cluster", "status", cwd=tmp_path).returncode == 0
+        found = balanced(raftload("bench", "--json", cwd=tmp_path), 1000)
+        assert found["target"]["kind"] == "docker"
+    finally:
+        assert raftload("cluster", "down", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.etcd
+def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path) -> None:
+    up = ("cluster", "up", "--backend", "local", "--nodes", "1", "--base-port", "22379", "--links", "direct")
+    done = raftload(*up, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    try:
+        found = balanced(raftload("bench", "--json", cwd=tmp_path), 1000)
+        assert found["target"]["kind"] == "local"
+        assert found["target"]["endpoints"][0]["url"].endswith(":22379")
+        own = balanced(raftload("bench", "--cluster", "embedded", "--nodes", "1", "--json", cwd=tmp_path), 1000)
+        assert own["target"]["kind"] == "embedded"
+    finally:
+        assert raftload("cluster", "down", cwd=tmp_path).returncode == 0
