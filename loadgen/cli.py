@@ -67,6 +67,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         )
         if only in (None, name):
             module = importlib.import_module(module_name)
+            if name == "cluster":
+                # `cluster` imports nothing of ours, so the live view is brought to it.
+                vars(module)["watch"] = _watch_status
             module.add_arguments(command)
             command.set_defaults(main=module.main)
             command.epilog = command.epilog or getattr(module, "EXAMPLES", None) or EXAMPLES.get(name)
@@ -110,6 +113,12 @@ def benchmark_consensus() -> int:
 def test_etcd_cluster() -> int:
     """Run the `test-etcd-cluster` command: `raftload cluster test` under the name of the script it grew out of."""
     return main(["cluster", "test", *sys.argv[1:]])
+
+
+def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace) -> int:
+    from viz.status import watch
+
+    return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json))
 
 
 def _exit_code(error: BaseException) -> int | None:
