@@ -1,0 +1,116 @@
+"""Which image runs: given, pulled or built, and what is said where it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster import images
+from cluster.containers import connect, find
+from cluster.errors import ClusterError
+from cluster.images import ImageNotFound, RegistryUnreachable, find_image
+from cluster.up import open_docker_cluster
+from tests.docker.conftest import Docker
+from tests.docker.registry import Registry
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    made = connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def registry(etcd_binary: str) -> Iterator[Registry]:
+    from cluster.binary import find_etcd
+
+    files, _ = images._files(find_etcd(etcd_binary))
+    made = Registry(files)
+    yield made
+    made.close()
+
+
+def _ask(client: Any, said: list[str], **wish: Any) -> images.Image:
+    return find_image(client, **{"image": None, "version": None, "binary": None, "say": said.append, **wish})
+
+
+def test_a_given_image_is_pulled(engine: Docker, client: Any, registry: Registry) -> None:
+    said: list[str] = []
+    reference = f"{registry.address}/etcd:v0.0.1"
+    try:
+        found = _ask(client, said, image=reference, binary="/nowhere")
+        assert (found.source, found.reference) == ("given", reference)
+        assert said == [f"pulling {reference}"]
+        assert engine.json("up", "--nodes", "1", "--image", reference)["image"] == reference
+        engine.run("down")
+        said.clear()
+        _ask(client, said, image=reference)
+        assert said == []  # it is there
+    finally:
+        client.images.remove(reference, force=True)
+
+
+def test_a_given_image_never_falls_back(client: Any, registry: Registry) -> None:
+    with pytest.raises(ImageNotFound, match=r"no image|cannot pull"):
+        _ask(client, [], image=f"{registry.address}/etcd:v9.9.9")
+    with pytest.raises(RegistryUnreachable, match="cannot pull"):
+        _ask(client, [], image="127.0.0.1:1/etcd:v3.6.0")
+
+
+def test_the_official_image_of_a_version(client: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REGISTRIES", ("127.0.0.1:1/etcd", f"{registry.address}/etcd"))
+    said: list[str] = []
+    try:
+        found = _ask(client, said, version="0.0.1")
+        assert (found.source, found.requested_version) == ("official", "0.0.1")
+        assert found.reference == f"{registry.address}/etcd:v0.0.1"
+    finally:
+        client.images.remove(f"{registry.address}/etcd:v0.0.1", force=True)
+    with pytest.raises(ImageNotFound, match=r"no registry has an image of etcd 0\.0\.2"):
+        _ask(client, [], version="v0.0.2")
+
+
+def test_built_where_no_registry_answers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REGISTRIES", ("127.0.0.1:1/etcd",))
+    said: list[str] = []
+    found = _ask(client, said, version="v0.0.3")
+    try:
+        assert (found.source, found.requested_version) == ("built", "0.0.3")
+        assert any("no registry answers: building an image from" in line for line in said)
+        said.clear()
+        assert _ask(client, said, version="v0.0.3").reference == found.reference
+        assert said == []  # not asked again
+        _ask(client, said, version="v0.0.3", pull=True)
+        assert any(line.startswith("pulling") for line in said)
+    finally:
+        client.images.remove(found.reference, force=True)
+
+
+def test_a_silent_registry_does_not_hold_us(etcd_binary: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SILENCE_S", 1.0)
+    silent = Registry({}, silent=True)
+    try:
+        with pytest.raises(RegistryUnreachable, match="no answer within 1 s"):
+            _ask(client, [], image=f"{silent.address}/etcd:v0.0.1")
+    finally:
+        silent.close()
+
+
+def test_a_cluster_for_a_block(engine: Docker, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", engine.env["XDG_STATE_HOME"])
+    monkeypatch.setenv("ETCD_BINARY", engine.env["ETCD_BINARY"])
+    with pytest.raises(ZeroDivisionError), open_docker_cluster(1) as made:
+        assert len(made.endpoints) == 1
+        raise ZeroDivisionError
+    assert find(client) is None
+    engine.run("up", "--nodes", "1")
+    with open_docker_cluster() as found:
+        assert len(found.members) == 1
+    assert find(client) is not None
+    with pytest.raises(ClusterError, match="a Docker cluster of 1 is there, not of 3"), open_docker_cluster(3):
+        pass

@@ -1,0 +1,161 @@
+"""What `cluster up` is asked for, what is remembered of it, and what it says of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from cluster import state
+from cluster.cli import duration
+from cluster.containers import DockerSpec, _why_no_engine, unlike
+from cluster.errors import ClusterError, UsageError
+from cluster.images import parse_version
+from cluster.probe import MemberStatus
+from cluster.state import Running
+from cluster.status import ClusterView, MemberView
+from cluster.topology import local_members
+from cluster.up import Wish
+
+SPEC = DockerSpec(
+    token="t", nodes=3, base_port=2379, data="container", image="i:1", source="given", detail="i:1",
+    requested_version="3.6.14", peers=("10.0.0.11", "10.0.0.12", "10.0.0.13"), shm="", created_at="2026-01-01T00:00:00",
+)  # fmt: skip
+
+
+def test_the_environment_gives_defaults_and_options_win() -> None:
+    env = {"NODES": "7", "ETCD_VERSION": "v3.5.10", "ETCD_IMAGE": "my/etcd:1"}
+    wish = Wish.from_env(env)
+    assert (wish.nodes, wish.version, wish.image) == (7, "v3.5.10", "my/etcd:1")
+    wish = Wish.from_env(env, nodes=3, version="3.6.1")
+    assert (wish.nodes, wish.version, wish.image) == (3, "3.6.1", None)
+    assert Wish.from_env({}).nodes is None
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "reason"),
+    [
+        ({"NODES": "many"}, {}, "NODES is 'many'"),
+        ({"NODES": "0"}, {}, "1 to 99 members, not 0"),
+        ({}, {"nodes": 100}, "1 to 99"),
+        ({"ETCD_VERSION": "latest"}, {}, "'latest' is no etcd version"),
+        ({}, {"backend": "local", "image": "x"}, "--image is for --backend docker"),
+        ({}, {"backend": "local", "data": "volume"}, "--data volume is not for --backend local"),
+    ],
+)
+def test_senseless_wishes(env: dict[str, str], given: dict[str, object], reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Wish.from_env(env, **given)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "version"), [("v3.5.10", "3.5.10"), ("3.6.0-rc.1", "3.6.0-rc.1")])
+def test_versions(text: str, version: str) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("250ms", 0.25), ("2m", 120), ("5", 5)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1h30", "nan"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        duration(text)
+
+
+def test_the_label_reads_back() -> None:
+    assert DockerSpec.from_label(SPEC.to_label()) == SPEC
+    for text in ("", "{}", "[]", '{"peers": []}'):
+        with pytest.raises(ClusterError, match="cannot read"):
+            DockerSpec.from_label(text)
+
+
+def test_members_of_containers() -> None:
+    second = SPEC.members[1]
+    assert (second.endpoint, second.peer_url) == ("127.0.0.1:2380", "http://10.0.0.12:2380")
+
+
+@pytest.mark.parametrize(
+    ("asked", "differs"),
+    [
+        ({}, ""), ({"nodes": 3}, ""), ({"nodes": 5}, "3 members"), ({"version": "3.6.14"}, ""),
+        ({"version": "3.5.1"}, "etcd 3.6.14"), ({"image": "i:1", "version": "3.5.1"}, ""),
+        ({"image": "i:2"}, "image i:1"),
+        ({"base_port": 3000}, "ports from 2379"), ({"data": "shm"}, "data in container"),
+    ],
+)  # fmt: skip
+def test_unlike(asked: dict[str, object], differs: str) -> None:
+    values = {"nodes": None, "version": None, "image": None, **asked}
+    assert unlike(SPEC, **values) == differs  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        (PermissionError(13, "denied"), "join the group docker"),
+        (FileNotFoundError(2, "no such file"), "install or start Docker"),
+        (ConnectionRefusedError(111, "refused"), "is not running: start it"),
+        (ValueError("odd"), "no Docker Engine answers"),
+    ],
+)
+def test_why_there_is_no_engine(cause: Exception, advice: str) -> None:
+    wrapped = RuntimeError("Error while fetching server API version", RuntimeError("Connection aborted.", cause))
+    text = _why_no_engine(wrapped)
+    assert advice in text
+    assert "--backend local" in text
+    assert "\n" not in text
+
+
+def _running() -> Running:
+    members = local_members([2379, 2380], [3379, 3380], "/d")
+    return Running(
+        backend="local", members=members, member_ids={"etcd-node1": 1}, version="3.5.1", requested_version=None,
+        image="", source="here", created_at="2026-01-01T00:00:00+00:00", control="/s",
+    )  # fmt: skip
+
+
+def test_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state.load("local") is None
+    state.save(_running())
+    assert state.load("local") == _running()
+    assert state.find_running(0.2) is None  # remembered, but nobody answers
+    (tmp_path / "raftload" / "cluster-local.json").write_text("{", encoding="utf-8")
+    assert state.load("local") is None
+    state.forget("local")
+    state.forget("local")
+    assert list((tmp_path / "raftload").iterdir()) == []
+
+
+def test_state_dir() -> None:
+    assert state.state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/raftload")
+    assert state.state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
+
+
+def _view(quorum: bool, *answering: bool) -> ClusterView:
+    members = local_members(range(1, 1 + len(answering)), range(11, 11 + len(answering)), "/d")
+    views = []
+    for number, (member, answers) in enumerate(zip(members, answering, strict=True), 1):
+        status = MemberStatus(member.name, member.endpoint, number, 1, 4, 9, 9, 5, 100, "3.5.1") if answers else None
+        views.append(MemberView(member, "running" if answers else "down", False, status))
+    return ClusterView(tuple(views), quorum)
+
+
+def test_exit_codes_of_status() -> None:
+    assert _view(True, True, True, False).exit_code == 0
+    assert _view(False, True, False, False).exit_code == 1
+    assert _view(False, False, False, False).exit_code == 4
+
+
+def test_status_as_json_and_as_a_table() -> None:
+    view = _view(True, True, True, False)
+    answer = view.to_json()
+    assert (answer["leader"], answer["term"], answer["quorum"]) == ("etcd-node1", 4, True)
+    assert [member["role"] for member in answer["members"]] == ["leader", "follower", None]
+    assert _view(False, True, False, False).to_json()["leader"] is None
+    lines = view.table().splitlines()
+    assert lines[1].split()[:4] == ["etcd-node1", "127.0.0.1:1", "running", "leader"]
+    assert lines[3].split()[2:] == ["down", "no", "answer"]

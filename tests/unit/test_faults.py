@@ -1,0 +1,162 @@
+"""Whom a fault hits, what it does to them, and when it is refused."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import UsageError
+from cluster.faults import KINDS, Action, Fault, Subject, after, healing, plan
+from cluster.relay import Weather, hold_back
+from cluster.timeline import COLUMNS, Timeline
+
+A, B, C = (Subject(f"etcd-node{number}") for number in (1, 2, 3))
+DOWN, PAUSED, CUT = Subject("etcd-node2", "down"), Subject("etcd-node2", "paused"), Subject("etcd-node2", isolated=True)
+
+
+def _plan(kind, target, members=(A, B, C), leader="etcd-node1", seed=1):  # type: ignore[no-untyped-def]
+    extra = {"delay": {"delay_s": 0.05, "jitter_s": 0.01}, "drop": {"share": 0.1}}.get(kind, {})
+    return plan(Fault(kind, target, **extra), members, leader, random.Random(seed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "actions"),
+    [
+        ("kill", "leader", [Action("kill", "etcd-node1")]),
+        ("stop", "etcd-node3", [Action("terminate", "etcd-node3")]),
+        ("pause", "etcd-node3,etcd-node2", [Action("pause", "etcd-node3"), Action("pause", "etcd-node2")]),
+        ("pause", "etcd-node3,etcd-node3", [Action("pause", "etcd-node3")]),
+        ("restart", "etcd-node2", [Action("terminate", "etcd-node2"), Action("start", "etcd-node2")]),
+        ("partition", "leader", [Action("isolate", "etcd-node1")]),
+        ("delay", "leader", [Action("delay", "etcd-node1", (0.05, 0.01))]),
+        ("drop", "leader", [Action("drop", "etcd-node1", (0.1,))]),
+        ("transfer-leader", "etcd-node2", [Action("transfer", "etcd-node2")]),
+    ],
+)
+def test_plan(kind: str, target: str, actions: list[Action]) -> None:
+    assert list(_plan(kind, target)) == actions
+
+
+def test_restart_starts_what_is_down() -> None:
+    assert _plan("restart", "etcd-node2", (A, DOWN, C)) == (Action("start", "etcd-node2"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "members", "hit"),
+    [
+        ("kill", "follower", (A, B, C), {"etcd-node2", "etcd-node3"}),
+        ("kill", "follower", (A, DOWN, C), {"etcd-node3"}),
+        ("kill", "follower", (A, CUT, C), {"etcd-node3"}),
+        ("kill", "random", (A, B, C), {"etcd-node1", "etcd-node2", "etcd-node3"}),
+        ("kill", "random", (A, DOWN, C), {"etcd-node1", "etcd-node3"}),
+        ("start", "random", (A, DOWN, C), {"etcd-node2"}),
+        ("resume", "random", (A, PAUSED, C), {"etcd-node2"}),
+        ("transfer-leader", "random", (A, B, C), {"etcd-node2", "etcd-node3"}),
+    ],
+)
+def test_chance_hits_only_those_to_whom_it_applies(
+    kind: str, target: str, members: tuple[Subject, ...], hit: set[str]
+) -> None:
+    assert {_plan(kind, target, members, seed=seed)[0].member for seed in range(60)} == hit
+
+
+@pytest.mark.parametrize(
+    ("count", "majority", "minority"),
+    [(1, 1, None), (2, 2, None), (3, 2, 1), (4, 3, 1), (5, 3, 2), (7, 4, 3)],
+)
+def test_majority_and_minority(count: int, majority: int, minority: int | None) -> None:
+    members = tuple(Subject(f"etcd-node{number + 1}") for number in range(count))
+    assert len({action.member for action in _plan("kill", "majority", members)}) == majority
+    if minority is None:
+        with pytest.raises(UsageError, match="no minority"):
+            _plan("kill", "minority", members)
+    else:
+        assert len({action.member for action in _plan("kill", "minority", members)}) == minority
+
+
+def test_a_seed_repeats() -> None:
+    assert _plan("kill", "majority", seed=7) == _plan("kill", "majority", seed=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "members", "leader", "reason"),
+    [
+        ("kill", "etcd-node9", (A, B, C), "etcd-node1", "no member 'etcd-node9': there are etcd-node1"),
+        ("kill", "", (A, B, C), "etcd-node1", "no member ''"),
+        ("kill", "leader", (A, B, C), None, "nobody leads now"),
+        ("kill", "etcd-node2", (A, DOWN, C), "etcd-node1", "down already: `raftload cluster start etcd-node2`"),
+        ("pause", "etcd-node2", (A, DOWN, C), "etcd-node1", "down already"),
+        ("pause", "etcd-node2", (A, PAUSED, C), "etcd-node1", "`raftload cluster resume etcd-node2`"),
+        ("partition", "etcd-node2", (A, CUT, C), "etcd-node1", "cut off already: `raftload cluster heal`"),
+        ("partition", "leader", (A,), "etcd-node1", "a cluster of one"),
+        ("start", "etcd-node2", (A, B, C), "etcd-node1", "nothing to start"),
+        ("start", "random", (A, B, C), "etcd-node1", "no member to start"),
+        ("resume", "etcd-node2", (A, B, C), "etcd-node1", "nothing to resume"),
+        ("transfer-leader", "leader", (A, B, C), "etcd-node1", "leads already"),
+        ("transfer-leader", "etcd-node2", (A, B, C), None, "nobody leads now"),
+        ("kill", "majority", (A, DOWN, Subject("etcd-node3", "down")), "etcd-node1", "only 1 members to kill"),
+    ],
+)
+def test_refused_with_the_reason_and_what_to_do(
+    kind: str, target: str, members: tuple[Subject, ...], leader: str | None, reason: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        _plan(kind, target, members, leader)
+    assert reason in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "explode"}, {"kind": "delay"}, {"kind": "delay", "delay_s": -1}, {"kind": "delay", "delay_s": 61},
+        {"kind": "delay", "delay_s": 1, "jitter_s": -1}, {"kind": "drop"}, {"kind": "drop", "share": 1.0},
+    ],
+)  # fmt: skip
+def test_senseless_faults(values: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        Fault(target="leader", **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("start", "resume", "delay", "drop")])
+def test_healing_undoes_what_was_planned(kind: str) -> None:
+    members = (A, B, C)
+    broken = after(members, _plan(kind, "follower"))
+    assert after(broken, healing(broken)) == members
+    assert healing(members) == ()
+
+
+def test_healing_calms_the_links() -> None:
+    assert healing((A, B, C), {"etcd-node3"}) == (
+        Action("delay", "etcd-node3", (0.0, 0.0)),
+        Action("drop", "etcd-node3", (0.0,)),
+    )
+
+
+def test_how_late_a_piece_is() -> None:
+    calm, rng = Weather(), random.Random(1)
+    assert hold_back((calm, calm), rng) == 0
+    assert hold_back((Weather(delay_s=0.05), calm), rng) == 0.05
+    assert hold_back((Weather(delay_s=0.05), Weather(delay_s=0.01)), rng) == pytest.approx(0.06)
+    late = [hold_back((calm, Weather(delay_s=0.05, jitter_s=0.02)), rng) for _ in range(500)]
+    assert min(late) >= 0.03
+    assert max(late) <= 0.07
+    lost = [hold_back((calm, Weather(drop=0.25)), rng) for _ in range(4000)]
+    # One piece in four waits 200 ms, one in sixteen of them 400 ms more, and so on: 0.25*0.2 + 0.0625*0.4 + … = 0.1.
+    assert statistics.mean(lost) == pytest.approx(0.1, rel=0.2)
+    assert sum(each == 0 for each in lost) / len(lost) == pytest.approx(0.75, abs=0.03)
+
+
+def test_timeline(tmp_path: Path) -> None:
+    timeline = Timeline(tmp_path / "deep" / "events.csv")
+    assert timeline.read() == []
+    timeline.add("begin", "kill", ["etcd-node1", "etcd-node2"])
+    timeline.add("effect", "kill", ["etcd-node1"], "kill: etcd-node1; a, b")
+    first, second = timeline.read()
+    assert tuple(first) == COLUMNS
+    assert (first["members"], second["detail"]) == ("etcd-node1 etcd-node2", "kill: etcd-node1; a, b")
+    assert int(first["monotonic_ns"]) <= int(second["monotonic_ns"])
+    assert first["time"].endswith("+00:00")
