@@ -30,6 +30,10 @@ _ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "
 _ANSWER_S = 60.0
 
 
+class Gone(ClusterError):  # noqa: N818
+    """No process owns the cluster any more."""
+
+
 def start(
     *,
     nodes: int,
@@ -117,7 +121,7 @@ class DetachedCluster:
         found = cls(running)
         try:
             hello = found._order("hello")
-        except ClusterError:
+        except Gone:
             forget("local")
             return None
         if hello["links"] != "relay":
@@ -210,7 +214,10 @@ class DetachedCluster:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(_ANSWER_S)
-                sock.connect(self.running.control)
+                try:
+                    sock.connect(self.running.control)
+                except (FileNotFoundError, ConnectionRefusedError) as exc:
+                    raise Gone("the local cluster is gone: `raftload cluster up` makes a new one") from exc
                 sock.sendall(json.dumps([order, *values]).encode() + b"\n")
                 with sock.makefile("rb") as lines:
                     answer = json.loads(lines.readline())

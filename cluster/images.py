@@ -131,6 +131,7 @@ def _has(docker: Any, reference: str) -> bool:
 def _pull(docker: Any, reference: str, say: Say, within_s: float) -> None:
     """Pulls, telling of progress. Raises ImageNotFound, RegistryUnreachable."""
     import requests
+    import urllib3.exceptions
     from docker.errors import APIError, DockerException
 
     repository, _, tag = reference.rpartition(":")
@@ -149,17 +150,23 @@ def _pull(docker: Any, reference: str, say: Say, within_s: float) -> None:
         if exc.status_code == 404 or _NOT_THERE.search(text):
             raise ImageNotFound(f"no image {reference}: {_line(text)}") from exc
         raise RegistryUnreachable(f"cannot pull {reference}: {_line(text)}") from exc
-    except (requests.exceptions.RequestException, DockerException) as exc:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as exc:
         raise RegistryUnreachable(f"cannot pull {reference}: no answer within {SILENCE_S:g} s") from exc
 
 
 @contextlib.contextmanager
 def _patient(api: Any, silence_s: float) -> Iterator[None]:
-    before, api.timeout = api.timeout, silence_s
+    """Bounds every wait for bytes, also in a pull, for which the SDK insists on no bound."""
+    send = api.send
+
+    def bounded(request: Any, **options: Any) -> Any:
+        return send(request, **{**options, "timeout": silence_s})
+
+    api.send = bounded
     try:
         yield
     finally:
-        api.timeout = before
+        del api.send
 
 
 def _follow(lines: Any, reference: str, deadline: float, within_s: float, say: Say) -> None:

@@ -28,7 +28,9 @@ def why_it_ended(log: Path, since: int = 0) -> str:
 
 def why_it_ended_text(text: str) -> str:
     """The same from the log's own text."""
-    said, plain = [], []
+    said: list[dict[str, object]] = []
+    warned: list[dict[str, object]] = []
+    plain: list[str] = []
     for line in text.splitlines():
         if not line.strip():
             continue
@@ -39,10 +41,18 @@ def why_it_ended_text(text: str) -> str:
             continue
         if isinstance(entry, dict) and entry.get("level") in ("fatal", "panic", "error", "dpanic"):
             said.append(entry)
+        elif isinstance(entry, dict) and entry.get("level") == "warn" and entry.get("error"):
+            warned.append(entry)
     if said:
-        message, cause = str(said[-1].get("msg", "")), str(said[-1].get("error", ""))
-        return f"{message}: {cause}" if cause and cause not in message else message
+        return _sentence(said[-1])
     for line in plain:
         if any(word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")):
             return line[:300]
-    return plain[-1][:300] if plain else ""
+    if plain:
+        return plain[-1][:300]
+    return _sentence(warned[-1]) if warned else ""  # some releases only warn of flags that they then refuse
+
+
+def _sentence(entry: dict[str, object]) -> str:
+    message, cause = str(entry.get("msg", "")), str(entry.get("error", ""))
+    return f"{message}: {cause}" if cause and cause not in message else message

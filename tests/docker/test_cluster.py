@@ -114,6 +114,7 @@ def test_foreign_containers_are_not_touched(engine: Docker) -> None:
 
 def test_a_taken_port(engine: Docker) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", 2380))
         taken.listen()
         assert "port 2380 on 127.0.0.1 is taken" in engine.run("up", code=4).stderr
