@@ -26,8 +26,8 @@ from cluster.containers import (
     DockerSpec,
     ours,
     remove,
-    talking,
 )
+from cluster.docker_engine import talking
 from cluster.errors import ClusterError, MemberFailed
 from cluster.images import Image, Say
 from cluster.interrupt import uninterrupted

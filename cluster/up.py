@@ -13,6 +13,7 @@ from cluster.containers import Data, DockerCluster
 from cluster.create import create
 from cluster.detached import DetachedCluster
 from cluster.detached import start as start_detached
+from cluster.docker_engine import connect
 from cluster.errors import ClusterError, UsageError
 from cluster.images import Say, find_image, parse_version
 from cluster.interrupt import finishing
@@ -79,7 +80,7 @@ def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "repl
 
 
 def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
-    client = containers.connect()
+    client = connect()
     try:
         there = containers.find(client)
         wanted = parse_version(wish.version) if wish.version else None
@@ -181,7 +182,7 @@ def find(backend: str | None = None) -> Cluster | None:
     if backend == "local":
         return None
     try:
-        client = containers.connect()
+        client = connect()
     except ClusterError:
         if backend == "docker" or state.load("docker"):
             raise
@@ -208,7 +209,7 @@ def down(backend: str | None = None) -> list[str]:
             removed += [f"process {member.name}" for member in local.members]
         if backend != "local":
             try:
-                client = containers.connect()
+                client = connect()
             except ClusterError:
                 if backend == "docker" or state.load("docker"):
                     raise

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cluster import images
-from cluster.containers import connect, find
+from cluster.containers import find
+from cluster.docker_engine import connect
 from cluster.errors import ClusterError
 from cluster.images import ImageNotFound, RegistryUnreachable, find_image
 from cluster.up import open_docker_cluster

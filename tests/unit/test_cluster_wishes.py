@@ -9,7 +9,8 @@ import pytest
 
 from cluster import state
 from cluster.cli import duration
-from cluster.containers import DockerSpec, _why_no_engine, unlike
+from cluster.containers import DockerSpec, unlike
+from cluster.docker_engine import why_no_engine
 from cluster.errors import ClusterError, UsageError
 from cluster.images import parse_version
 from cluster.probe import MemberStatus
@@ -103,7 +104,7 @@ def test_unlike(asked: dict[str, object], differs: str) -> None:
 )
 def test_why_there_is_no_engine(cause: Exception, advice: str) -> None:
     wrapped = RuntimeError("Error while fetching server API version", RuntimeError("Connection aborted.", cause))
-    text = _why_no_engine(wrapped)
+    text = why_no_engine(wrapped)
     assert advice in text
     assert "--backend local" in text
     assert "\n" not in text
