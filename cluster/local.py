@@ -20,15 +20,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster import logs, probe
 from cluster.binary import EtcdBinary, find_etcd
 from cluster.errors import ClusterError, MemberFailed, NoAnswer
 from cluster.ports import free_ports, is_free
-from cluster.relay import PeerRelay, Weather
 from cluster.supervisor import Supervisor
 from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
+
+if TYPE_CHECKING:
+    from cluster.relay import PeerRelay, Weather
 
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
@@ -421,6 +423,9 @@ class LocalCluster:
 
 def _relay(spec: ClusterSpec) -> PeerRelay:
     """Raises MemberFailed where a port was taken meanwhile, as a member would say."""
+    # It brings asyncio and so ssl, which must not be imported before gevent has patched it.
+    from cluster.relay import PeerRelay
+
     routes = {
         member.name: (int(member.peer_url.rpartition(":")[2]), int(member.peer_listen_url.rpartition(":")[2]))
         for member in spec.members

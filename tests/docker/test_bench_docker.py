@@ -63,4 +63,4 @@ def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path) -> None:
         own = balanced(raftload("bench", "--cluster", "embedded", "--nodes", "1", "--json", cwd=tmp_path), 1000)
         assert own["target"]["kind"] == "embedded"
     finally:
-        assert raftload("cluster", "down", cwd=tmp_path).returncode == 0
+        assert raftload("cluster", "down", "--backend", "local", cwd=tmp_path).returncode == 0
