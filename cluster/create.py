@@ -24,7 +24,6 @@ from cluster.containers import (
     Data,
     DockerCluster,
     DockerSpec,
-    ours,
     remove,
 )
 from cluster.docker_engine import talking
@@ -102,13 +101,16 @@ def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
 
 def abandon(client: Any, say: Say) -> None:
     """Removes a half-made cluster, also what the Engine was still making when we gave up."""
-    for _ in range(3):
+    quiet = 0
+    # A request that was under way may still make its network or container: look until nothing more appears.
+    for _ in range(10):
         removed = remove(client)
         if removed:
             say(f"removed the unfinished cluster: {', '.join(removed)}")
-        time.sleep(0.3)
-        if not ours(client):
+        quiet = 0 if removed else quiet + 1
+        if quiet == 3:
             return
+        time.sleep(0.3)
 
 
 def _each(members: tuple[Member, ...], do: Any) -> None:
