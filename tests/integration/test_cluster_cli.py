@@ -240,7 +240,8 @@ def test_interrupted_up_leaves_nothing(raftload: Commands, leftovers_after: Left
         if process.returncode == 0:  # it was done before
             raftload.run("down")
         else:
-            assert process.returncode == 128 + number
+            # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
+            assert process.returncode in (128 + number, -number)
             assert leftovers_after(5.0) == set()
             assert state.load("local") is None
 
