@@ -14,6 +14,9 @@ bench: $(VENV)/installed ## the main job: a three-member cluster, a distributed 
 test: $(VENV)/installed-dev ## all tests; without Docker or a browser theirs are skipped
 	$(BIN)/python -m pytest
 
+soak: $(VENV)/installed-dev ## what takes longer: fuzzing and chaos, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
+	$(BIN)/python -m pytest -m soak
+
 check: $(VENV)/installed-dev ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

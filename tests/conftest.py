@@ -113,6 +113,12 @@ def make_cluster(etcd_binary: str) -> Iterator[ClusterFactory]:
         yield make
 
 
+@pytest.fixture
+def soak_s() -> float:
+    """For how many seconds a soak test goes on: ``$RAFTLOAD_SOAK_S``, an hour where it is not set."""
+    return float(os.environ.get("RAFTLOAD_SOAK_S", "3600"))
+
+
 # Nothing is left
 
 

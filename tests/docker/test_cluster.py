@@ -147,8 +147,9 @@ def test_interrupted_up_leaves_nothing(engine: Docker, number: signal.Signals) -
             process.send_signal(number)
             _, err = process.communicate(timeout=60)
         if process.returncode != 0:
-            assert process.returncode == 128 + number
-            assert "interrupted by" in err
+            # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
+            assert process.returncode in (128 + number, -number)
+            assert "interrupted by" in err or process.returncode < 0
             assert engine.everything() == before
         else:
             engine.run("down")
