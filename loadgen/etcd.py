@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from google.protobuf.message import DecodeError
@@ -20,6 +20,9 @@ from loadgen.proto import etcd_pb2 as pb
 from loadgen.transport import Transport
 from loadgen.wire import Code, LocalError, Stream
 
+if TYPE_CHECKING:
+    from loadgen.history.writer import HistoryWriter
+
 RANGE = b"/etcdserverpb.KV/Range"
 PUT = b"/etcdserverpb.KV/Put"
 DELETE_RANGE = b"/etcdserverpb.KV/DeleteRange"
@@ -30,6 +33,7 @@ HASH_KV = b"/etcdserverpb.Maintenance/HashKV"
 MEMBER_LIST = b"/etcdserverpb.Cluster/MemberList"
 
 MALFORMED = "malformed answer"
+KILLED = "killed"
 _NAMES = {int(code): code.name for code in Code}
 _OK = Outcome.OK
 
@@ -42,8 +46,9 @@ _txn_answer = pb.TxnResponse.FromString
 class EtcdClient:
     """A client for any number of greenlets of one process. Connects at the first call; open it after a fork.
 
-    Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, and
-    ``abandoned``: it is given the INFO operation of a greenlet that is killed while it waits, before the kill goes on.
+    Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, ``abandoned``: it
+    is given the INFO operation of a greenlet that is killed while it waits, before the kill goes on; and ``history``,
+    which every call is recorded in, as sent and as answered.
     Raises ValueError for a malformed endpoint. Methods raise nothing for what etcd or the network do: that is in the
     operation. ``channel`` holds the counters.
     """
@@ -55,6 +60,7 @@ class EtcdClient:
         timeout_s: float = 5.0,
         connections: int = 1,
         abandoned: Callable[[Operation], None] | None = None,
+        history: HistoryWriter | None = None,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
@@ -62,6 +68,9 @@ class EtcdClient:
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._abandoned = abandoned
+        self._history = history
+        # With one endpoint it is known who was asked, also where nobody answered.
+        self._asked = history.endpoint(str(self.channel.endpoints[0])) if history and len(endpoints) == 1 else 0
         self._call = self.channel.call
         self._apart: dict[str, Channel] = {}
 
@@ -173,16 +182,18 @@ class EtcdClient:
         process: int,
         due_ns: int,
         call: Callable[[bytes, bytes, int, int], Stream] | None = None,
+        asked: int = 0,
     ) -> Operation:
         call_ns = perf_counter_ns()
         try:
             stream = (call or self._call)(path, request, self._timeout_ns, call_ns)
         except BaseException:
+            now = perf_counter_ns()
+            killed = Operation(process, f, key, value, due_ns or call_ns, call_ns, now, Outcome.INFO, 0, KILLED)
+            if self._history is not None:
+                self._record(path, killed, request, None, asked)
             if self._abandoned is not None:
-                now = perf_counter_ns()
-                self._abandoned(
-                    Operation(process, f, key, value, due_ns or call_ns, call_ns, now, Outcome.INFO, 0, "killed")
-                )
+                self._abandoned(killed)
             raise
         if stream.code == 0:
             try:
@@ -190,6 +201,12 @@ class EtcdClient:
             except DecodeError:
                 stream.code, stream.answered, stream.cause = int(Code.INTERNAL), False, MALFORMED
             else:
+                if self._history is not None:
+                    self._history.operation(
+                        path, process, due_ns or call_ns, call_ns, stream.ended_ns, _OK, request,
+                        stream.message,  # type: ignore[arg-type]
+                        endpoint=asked or self._asked,
+                    )  # fmt: skip
                 return Operation(
                     process, f, key, value, due_ns or call_ns, call_ns, stream.ended_ns, _OK,
                     response.header.revision, None, response,
@@ -197,13 +214,27 @@ class EtcdClient:
         outcome = classify(f, stream.code, answered=stream.answered, unprocessed=stream.unprocessed)
         error = stream.cause or _NAMES[stream.code]
         ended_ns = stream.ended_ns
-        return Operation(process, f, key, value, due_ns or call_ns, call_ns, ended_ns, outcome, 0, error)
+        operation = Operation(process, f, key, value, due_ns or call_ns, call_ns, ended_ns, outcome, 0, error)
+        if self._history is not None:
+            self._record(path, operation, request, stream, asked)
+        return operation
+
+    def _record(self, path: bytes, operation: Operation, request: bytes, stream: Stream | None, asked: int) -> None:
+        """Records an operation that did not succeed; without a stream, one that was killed while it waited."""
+        assert self._history is not None
+        self._history.operation(
+            path, operation.process, operation.due_ns, operation.call_ns, operation.return_ns, operation.outcome,
+            request, ((stream.detail or operation.error or "") if stream else KILLED).encode(),
+            code=stream.code if stream else Code.CANCELLED, answered=stream is not None and stream.answered,
+            endpoint=asked or self._asked,
+        )  # fmt: skip
 
     def _run_at(self, endpoint: str, path: bytes, request: bytes, decode: Callable[[bytes], Any], f: str) -> Operation:
         channel = self._apart.get(endpoint)
         if channel is None:
             channel = self._apart[endpoint] = Channel([endpoint])
-        return self._run(path, request, decode, f, b"", None, 0, 0, channel.call)
+        asked = self._history.endpoint(str(channel.endpoints[0])) if self._history is not None else 0
+        return self._run(path, request, decode, f, b"", None, 0, 0, channel.call, asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,219 @@
+"""Reads the files of a history into columns; finds out what was lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadgen.history.format import BLOCK, BLOCK_MAGIC, FOLDER, MAGIC, SCHEMA, SUFFIX, Kind
+
+COLUMNS = np.dtype(
+    [
+        ("kind", "u1"), ("method", "u1"), ("outcome", "u1"), ("code", "u1"), ("process", "<u4"), ("endpoint", "<u2"),
+        ("flags", "<u2"), ("due_ns", "<i8"), ("call_ns", "<i8"), ("return_ns", "<i8"), ("request_size", "<u4"),
+        ("response_size", "<u4"),
+    ]
+)  # fmt: skip
+"""``format.RECORD`` for numpy, which reads a block's records in one go."""
+
+
+class HistoryError(Exception):
+    """There is no history there, or it is none of ours: one line that says why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """One file.
+
+    Attributes:
+        path: where it lies.
+        header: what its writer said of itself; ``clock`` names the monotonic clock of its times.
+        cut: why its end is missing; empty where it is whole. What was done after the last record is unknown.
+        last_ns: the newest time in it.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    cut: str
+    last_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Marker:
+    """Something that happened at a time, such as a fault. ``details`` are as its writer gave them."""
+
+    name: str
+    at_ns: int
+    details: dict[str, Any]
+
+
+class History:
+    """Everything that was recorded, in columns (numpy): one row a record, files one after the other.
+
+    Attributes:
+        parts: the files.
+        rows: the records, with the fields of ``COLUMNS``; ``process`` of a watch is the watcher.
+        part: for each row, its file's index in ``parts``.
+        markers: in order of time.
+        endpoints: for each file, the URLs by number.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.rows: NDArray[Any] = np.empty(0, COLUMNS)
+        self.part: NDArray[np.int32] = np.empty(0, np.int32)
+        self.markers: list[Marker] = []
+        self.endpoints: list[dict[int, str]] = []
+        self._blocks: list[bytes] = []
+        self._block: NDArray[np.int32] = np.empty(0, np.int32)
+        self._offset: NDArray[np.int64] = np.empty(0, np.int64)
+
+    @property
+    def cut(self) -> list[Part]:
+        """The files whose end is missing."""
+        return [part for part in self.parts if part.cut]
+
+    def request(self, row: int) -> bytes:
+        """Returns the request of a row, as it was sent."""
+        start = int(self._offset[row])
+        return self._blocks[int(self._block[row])][start : start + int(self.rows["request_size"][row])]
+
+    def response(self, row: int) -> bytes:
+        """Returns the response of a row, as it was received; the error's text where it did not succeed."""
+        start = int(self._offset[row]) + int(self.rows["request_size"][row])
+        return self._blocks[int(self._block[row])][start : start + int(self.rows["response_size"][row])]
+
+    def payloads(self, rows: NDArray[Any]) -> Iterator[tuple[bytes, bytes]]:
+        """Gives request and response of many rows, for less than one call each."""
+        heads = self.rows[rows]
+        start = self._offset[rows]
+        middle = start + heads["request_size"]
+        end = middle + heads["response_size"]
+        blocks = self._blocks
+        for block, a, b, c in zip(
+            self._block[rows].tolist(), start.tolist(), middle.tolist(), end.tolist(), strict=True
+        ):
+            data = blocks[block]
+            yield data[a:b], data[b:c]
+
+    def endpoint(self, row: int) -> str:
+        """Returns the URL that a row's request went to; empty where that is not known."""
+        return self.endpoints[int(self.part[row])].get(int(self.rows["endpoint"][row]), "")
+
+
+def read(folder: Path) -> History:
+    """Reads the history in a run's folder, or in the folder of the files itself. Files may be gzipped.
+
+    A file that ends early is read as far as it goes and is in ``History.cut``. Raises HistoryError where there is no
+    file, or one that is no history, and OSError.
+    """
+    inner = folder / FOLDER
+    where = inner if inner.is_dir() else folder
+    if not where.is_dir():
+        raise HistoryError(f"no such run folder: {folder}")
+    paths = sorted(path for path in where.iterdir() if path.name.endswith((SUFFIX, SUFFIX + ".gz")))
+    if not paths:
+        raise HistoryError(f"no history in {folder}: it has no {FOLDER}/*{SUFFIX}; `raftload chaos` records one")
+    history = History()
+    tables: list[NDArray[Any]] = []
+    parts: list[NDArray[np.int32]] = []
+    blocks: list[NDArray[np.int32]] = []
+    offsets: list[NDArray[np.int64]] = []
+    for index, path in enumerate(paths):
+        part = _Part(path)
+        for table, payload in part.read():
+            sizes = table["request_size"].astype(np.int64) + table["response_size"]
+            offset = np.cumsum(sizes) - sizes
+            parts.append(np.full(len(table), index, np.int32))
+            blocks.append(np.full(len(table), len(history._blocks), np.int32))
+            tables.append(table)
+            offsets.append(offset)
+            history._blocks.append(payload)
+            about = (table["kind"] == Kind.HEADER) | (table["kind"] > Kind.WATCH_ENDED)
+            for row in np.flatnonzero(about).tolist():
+                part.note(table[row], payload[int(offset[row]) : int(offset[row] + sizes[row])])
+        history.parts.append(Part(path, part.header, part.cut, part.last_ns))
+        history.endpoints.append(part.endpoints)
+        history.markers.extend(part.markers)
+    if tables:
+        history.rows, history.part = np.concatenate(tables), np.concatenate(parts)
+        history._block, history._offset = np.concatenate(blocks), np.concatenate(offsets)
+    history.markers.sort(key=lambda marker: marker.at_ns)
+    return history
+
+
+class _Part:
+    """One file while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: dict[str, Any] = {}
+        self.cut = "it has no end: its writer was killed, or is still at it"
+        self.last_ns = 0
+        self.endpoints: dict[int, str] = {}
+        self.markers: list[Marker] = []
+        self._records = 0
+
+    def read(self) -> Iterator[tuple[NDArray[Any], bytes]]:
+        """Gives the records and the payload of each whole block; sets ``cut`` where one is not."""
+        opener = gzip.open if self.path.suffix == ".gz" else open
+        try:
+            with cast("IO[bytes]", opener(self.path, "rb")) as file:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise HistoryError(f"{self.path} is no history: it does not begin with {MAGIC!r}")
+                while head := file.read(BLOCK.size):
+                    if len(head) < BLOCK.size:
+                        self.cut = "its last block is cut short"
+                        return
+                    magic, count, size, crc = BLOCK.unpack(head)
+                    if magic != BLOCK_MAGIC:
+                        self.cut = "what follows a block is no block"
+                        return
+                    records = file.read(count * COLUMNS.itemsize)
+                    payload = file.read(size)
+                    if len(records) < count * COLUMNS.itemsize or len(payload) < size:
+                        self.cut = "its last block is cut short"
+                        return
+                    if zlib.crc32(payload, zlib.crc32(records)) != crc:
+                        self.cut = "the checksum of a block is wrong"
+                        return
+                    table = np.frombuffer(records, COLUMNS)
+                    if not self._records and (not count or table["kind"][0] != Kind.HEADER):
+                        raise HistoryError(f"{self.path} is no history: it has no header")
+                    self._records += count
+                    self.last_ns = max(self.last_ns, int(table["return_ns"].max(initial=0)))
+                    yield table, payload
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self.cut = "its compressed data ends early"
+
+    def note(self, row: Any, payload: bytes) -> None:
+        """Takes in a record that is about the file or the run."""
+        text = payload[int(row["request_size"]) :]
+        kind = int(row["kind"])
+        if kind == Kind.ENDPOINT:
+            self.endpoints[int(row["endpoint"])] = text.decode(errors="replace")
+            return
+        try:
+            details = json.loads(text)
+        except ValueError as error:
+            raise HistoryError(f"{self.path}: a {Kind(kind).name.lower()} that is no JSON") from error
+        if kind == Kind.HEADER:
+            if details.get("schema") != SCHEMA:
+                raise HistoryError(f"{self.path}: schema {details.get('schema')!r}, not {SCHEMA!r}")
+            self.header = details
+        elif kind == Kind.MARKER:
+            name = payload[: int(row["request_size"])].decode(errors="replace")
+            self.markers.append(Marker(name, int(row["return_ns"]), details))
+        elif kind == Kind.END:
+            self.cut = "" if details.get("records") == self._records - 1 else "records are missing"
+
+
+__all__ = ["History", "HistoryError", "Marker", "Part", "read"]

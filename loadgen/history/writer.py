@@ -1,0 +1,205 @@
+"""Writes what one worker did to one append-only file, for about a microsecond an operation."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from loadgen.history.format import (
+    ANSWERED,
+    BLOCK,
+    BLOCK_MAGIC,
+    FINAL,
+    INFO,
+    MAGIC,
+    METHODS,
+    RECORD,
+    SCHEMA,
+    Kind,
+    Method,
+)
+from loadgen.operation import Outcome
+
+_FULL = 1 << 18
+_FLUSH_NS = 500_000_000
+_OUTCOMES = {Outcome.OK: 0, Outcome.FAIL: 1, Outcome.INFO: 2}
+_OPERATION = int(Kind.OPERATION)
+
+
+class HistoryWriter:
+    """One worker's file. Not for several threads; greenlets are fine.
+
+    Takes the path, which must not exist, and what the file's header is to say besides the schema, the clock and the
+    process id (JSON). What is recorded is kept in memory and handed to the operating system when half a second or
+    256 KiB have come together; call ``flush`` once a second too, or have ``flush_every`` do it, so that a worker with
+    nothing to do loses nothing either. A process that is killed loses what it had not flushed; the reader knows by
+    the missing end. Raises OSError, also from the methods: a history that cannot be written is no history.
+    """
+
+    def __init__(self, path: Path, **header: Any) -> None:
+        self.path = path
+        self.records = 0
+        self._heads: list[bytes] = []
+        self._payloads: list[bytes] = []
+        self._size = 0
+        self._due = 0
+        self._flags = 0
+        self._endpoints: dict[str, int] = {}
+        self._pack = RECORD.pack
+        self._flusher: Any = None
+        self._file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115  (unbuffered: a block is one write)
+        self._file.write(MAGIC)
+        about = {
+            "schema": SCHEMA, "clock": clock(), "monotonic_ns": time.perf_counter_ns(), "wall_ns": time.time_ns(),
+            "pid": os.getpid(), **header,
+        }  # fmt: skip
+        self._add(Kind.HEADER, response=json.dumps(about).encode())
+        self.flush()
+
+    # ---- what happens
+
+    def operation(
+        self,
+        path: bytes,
+        process: int,
+        due_ns: int,
+        call_ns: int,
+        return_ns: int,
+        outcome: Outcome,
+        request: bytes,
+        response: bytes,
+        *,
+        code: int = 0,
+        endpoint: int = 0,
+        answered: bool = True,
+    ) -> None:
+        """Records an operation that ended.
+
+        ``path`` is the gRPC method's, times are nanoseconds of the monotonic clock, ``request`` the message as sent.
+        ``response`` is the message as received where the outcome is OK, otherwise the error's text. ``code`` is the
+        gRPC status, ``answered`` whether it was the server's own, ``endpoint`` the number from ``endpoint()`` (0: not
+        known; the member of an answer is in its header).
+        """
+        size = len(request), len(response)
+        self._heads.append(
+            self._pack(
+                _OPERATION, METHODS.get(path, Method.OTHER), _OUTCOMES[outcome], code, process, endpoint,
+                self._flags | ANSWERED if answered else self._flags, due_ns, call_ns, return_ns, *size,
+            )
+        )  # fmt: skip
+        self._payloads.append(request)
+        self._payloads.append(response)
+        self.records += 1
+        self._size += size[0] + size[1]
+        if self._size > _FULL or return_ns > self._due:
+            self.flush()
+
+    def watch_sent(self, watcher: int, at_ns: int, request: bytes, endpoint: int = 0) -> None:
+        """Records a ``WatchRequest``, before it is sent. ``watcher`` numbers the stream, once a stream in a file."""
+        self._add(Kind.WATCH_SENT, watcher, endpoint, at_ns, request=request)
+
+    def watch_received(self, watcher: int, at_ns: int, response: bytes, endpoint: int = 0) -> None:
+        """Records a ``WatchResponse``, in the order in which they came."""
+        self._add(Kind.WATCH_RECEIVED, watcher, endpoint, at_ns, response=response)
+
+    def watch_ended(self, watcher: int, at_ns: int, code: int, cause: str, endpoint: int = 0) -> None:
+        """Records that a watch stream ended, by whomever: nothing can have come after it."""
+        self._add(Kind.WATCH_ENDED, watcher, endpoint, at_ns, response=cause.encode(), code=code)
+
+    def marker(self, name: str, at_ns: int = 0, **details: Any) -> None:
+        """Records that something happened at a time (0: now), such as ``fault``; ``details`` must be JSON."""
+        self._add(
+            Kind.MARKER,
+            at_ns=at_ns or time.perf_counter_ns(),
+            request=name.encode(),
+            response=json.dumps(details).encode(),
+        )
+
+    def set_final(self, final: bool = True) -> None:
+        """Says that what is recorded from here on are the final reads of each member; see ``format.FINAL``."""
+        self._flags = FINAL if final else 0
+
+    def endpoint(self, url: str) -> int:
+        """Returns the number that stands for an endpoint in this file; the first is 1."""
+        number = self._endpoints.get(url)
+        if number is None:
+            number = self._endpoints[url] = len(self._endpoints) + 1
+            self._add(Kind.ENDPOINT, endpoint=number, response=url.encode())
+        return number
+
+    # ---- the file
+
+    def flush(self) -> None:
+        """Hands everything recorded so far to the operating system."""
+        self._due = time.perf_counter_ns() + _FLUSH_NS
+        if not self._heads:
+            return
+        heads, payloads = b"".join(self._heads), b"".join(self._payloads)
+        count = len(self._heads)
+        self._heads.clear()
+        self._payloads.clear()
+        self._size = 0
+        crc = zlib.crc32(payloads, zlib.crc32(heads))
+        block = memoryview(b"".join((BLOCK.pack(BLOCK_MAGIC, count, len(payloads), crc), heads, payloads)))
+        while block:
+            block = block[self._file.write(block) or 0 :]
+
+    def flush_every(self, seconds: float = 0.5) -> None:
+        """Starts a greenlet that flushes until the writer is closed."""
+        import gevent
+
+        def go_on() -> None:
+            while not self._file.closed:
+                gevent.sleep(seconds)
+                if not self._file.closed:
+                    self.flush()
+
+        self._flusher = gevent.spawn(go_on)
+
+    def close(self) -> None:
+        """Writes the end, without which the reader takes the file for cut. May be called again."""
+        if self._file.closed:
+            return
+        if self._flusher is not None:
+            self._flusher.kill()
+        self._add(Kind.END, response=json.dumps({"records": self.records}).encode())
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+    def _add(
+        self,
+        kind: Kind,
+        process: int = 0,
+        endpoint: int = 0,
+        at_ns: int = 0,
+        *,
+        request: bytes = b"",
+        response: bytes = b"",
+        code: int = 0,
+    ) -> None:
+        self._heads.append(
+            self._pack(
+                kind, 0, INFO, code, process, endpoint, 0, at_ns, at_ns, at_ns, len(request), len(response),
+            )
+        )  # fmt: skip
+        self._payloads.append(request)
+        self._payloads.append(response)
+        self.records += 1
+        self._size += len(request) + len(response)
+        if self._size > _FULL or at_ns > self._due:
+            self.flush()
+
+
+def clock() -> str:
+    """Returns what tells one monotonic clock from another: times of equal clocks compare, others do not."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
