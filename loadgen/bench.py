@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen import gate, report, runfolder, scenarios, settings, table, units
+from loadgen.crew import Crew
+from loadgen.crew import add_arguments as add_worker_arguments
 
 if TYPE_CHECKING:
     from loadgen.engine import Plan, Run
@@ -50,7 +52,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         default="kv",
         help=f"{', '.join(scenarios.names())} or a locustfile's path (default: kv)",
     )
-    group.add_argument("--workers", default="2", metavar="N", help="worker processes (default: 2)")
+    add_worker_arguments(parser.add_argument_group("workers"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +83,8 @@ def main(args: argparse.Namespace) -> int:
     thresholds = [gate.Threshold.parse(expression) for expression in args.threshold]
     choice = Choice.from_arguments(args)
     users = _count("concurrency", args.concurrency)
-    workers = _count("workers", args.workers)
+    crew = Crew.from_arguments(args)
+    crew.check_target(choice.endpoints)
     duration_s = None
     if args.duration is not None:
         if args.operations:
@@ -99,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
     folder = runfolder.planned(name, args.output)
     if args.dry_run:
         much = f"{load.operations:,} operations" if load.operations else units.format_duration(duration_s or 0)
-        by = f"{users} users in {workers} worker processes"
+        by = f"{users} users in {crew.describe()}"
         _print_plan(choice, load, f"{much} of {units.format_mix(load.mix)} by {by}", folder, args)
         return 0
     folder = runfolder.create(folder, exact=args.output is not None)
@@ -111,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
 
     log_to(folder / "logs" / "master.log")
     plan = Plan(load, users, duration_s, args.keep, tuple(sys.argv), tuple(args.threshold))
-    result = _run(args, choice, plan, workers, folder)
+    result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     runfolder.write_json(folder / "result.json", result)
     if args.json:
@@ -122,7 +125,7 @@ def main(args: argparse.Namespace) -> int:
     return gate.exit_code(result)
 
 
-def _run(args: argparse.Namespace, choice: Any, plan: Plan, workers: int, folder: Path) -> dict[str, Any]:
+def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
     import dataclasses
 
@@ -134,14 +137,14 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, workers: int, folder
     progress = Progress(plan, enabled=sys.stderr.isatty())
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, workers, folder / "logs")
+            session = Session(args.scenario, crew.local, folder / "logs", crew.expected, crew.bind)
             stack.callback(session.close)
             session.fire_init()
             # The workers import Locust while the cluster elects its first leader.
             target = stack.enter_context(choice.open(folder / "logs", say))
             endpoints = target.usable()
             plan.settings = _with_mix(session, dataclasses.replace(plan.settings, endpoints=endpoints))
-            session.wait_ready()
+            session.wait_ready(crew.wait_s, say)
             run = Run(session, target, plan, folder)
             try:
                 run.begin()

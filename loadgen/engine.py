@@ -20,6 +20,7 @@ from gevent.event import Event
 
 from loadgen import keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
+from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.processes import WorkerProcess
 from loadgen.settings import Settings
 from loadgen.target import Target
@@ -28,8 +29,13 @@ from loadgen.worker import REPORT_INTERVAL_S, make_environment
 WORKERS_READY_S = 60.0
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
+NO_ANSWER = "did not answer to stop"
 # A worker above this share of one core had little to spare.
 BUSY_WORKER = 0.8
+
+# A worker is called slow when its share took it so many times as long as half of the workers needed, and a second more.
+SLOW_FACTOR = 1.5
+CLOCK_WORTH_SAYING_NS = 100_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +45,19 @@ class EngineError(Exception):
 
 
 class Session:
-    """A Locust master and its worker processes.
+    """A Locust master and its workers.
+
+    Takes the scenario, how many worker processes to start here and a folder for their logs, how many workers of
+    other machines to wait for, and the address and port at which those find the master (port 0: any).
 
     Attributes:
         environment: Locust's, of the master.
-        workers: the worker processes, in the order of their numbers.
+        workers: the worker processes, in the order of their numbers; those of other machines follow.
     """
 
-    def __init__(self, scenario: str, workers: int, logs: Path) -> None:
+    def __init__(
+        self, scenario: str, workers: int, logs: Path, expected: int = 0, bind: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         from locust import runners
 
         _raise_open_files_limit()
@@ -57,36 +68,59 @@ class Session:
         self.scenario = scenario
         self.environment = make_environment(scenario)
         self.environment.raftload_engine = self
-        runner = self.environment.create_master_runner("127.0.0.1", 0)
-        self.runner = runner
-        runner.register_message(load.HELLO, self._on_hello)
+        runner = self.runner = self._listen(*bind)
+        runner.register_message(HELLO, self._on_hello)
         runner.register_message(load.DONE, self._on_done)
         self.environment.events.worker_report.add_listener(self._on_report)
         self._ready = Event()
         self.done: dict[str, str] = {}
+        self.done_at: dict[str, float] = {}
         self.snapshots: dict[str, dict[str, Any]] = {}
-        self.workers = [WorkerProcess(n, runner.server.port, scenario, logs / f"worker-{n}.log")
-                        for n in range(1, workers + 1)]  # fmt: skip
+        self.fleet = Fleet(runner, identity(scenario), expected, workers + 1)
+        local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
+        self.workers: list[WorkerProcess | RemoteWorker] = [
+            WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log")
+            for n in range(1, workers + 1)
+        ]
 
-    def wait_ready(self) -> None:
-        """Wait until every worker has reported for work. Raises EngineError where one does not."""
-        deadline = time.monotonic() + WORKERS_READY_S
-        while not all(worker.client_id for worker in self.workers):
+    def _listen(self, host: str, port: int) -> Any:
+        from locust.exception import RPCError
+
+        try:
+            return self.environment.create_master_runner(host if host != "0.0.0.0" else "*", port)
+        except RPCError as error:
+            raise EngineError(f"cannot listen for workers on {host}:{port}: {error}; name another --bind") from error
+
+    def wait_ready(self, wait_s: float = WORKERS_READY_S, say: Callable[[str], None] | None = None) -> None:
+        """Wait until every worker has reported for work. Raises EngineError where one does not.
+
+        Takes the seconds to wait, and a function that is told who has reported from other machines.
+        """
+        deadline = time.monotonic() + wait_s
+        told = ""
+        while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
             for worker in self.workers:
                 if death := worker.death():
                     raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
+            if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
+                say(told)
             if time.monotonic() > deadline:
+                if self.fleet.complete:
+                    raise EngineError(f"the workers were not ready within {wait_s:.0f} s; see {self.workers[0].log}")
                 raise EngineError(
-                    f"the workers were not ready within {WORKERS_READY_S:.0f} s; see {self.workers[0].log}"
+                    f"after {wait_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
+                    f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
                 )
             gevent.sleep(0.01)
+        self.workers += self.fleet.workers
+        self.fleet.close({worker.client_id or "" for worker in self.workers})
 
     def fire_init(self, web_ui: Any = None) -> None:
         """Tell the scenario's listeners that the environment is there, as plain Locust does."""
         self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
 
-    def worker_of(self, client_id: str) -> WorkerProcess | None:
-        """Return the worker process behind a client id of Locust's protocol."""
+    def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
+        """Return the worker behind a client id of Locust's protocol."""
         return next((w for w in self.workers if w.client_id == client_id), None)
 
     def stop_workers(self) -> None:
@@ -104,20 +138,28 @@ class Session:
         """End the workers and the master's greenlets; nothing stays."""
         for worker in self.workers:
             worker.end()
+        self.fleet.dismiss()
         self.runner.greenlet.kill(block=True)
-        self.runner.server.close(linger=0)
+        # Milliseconds for "quit" to leave, where it goes to another machine.
+        self.runner.server.close(linger=1000 if self.fleet.workers else 0)
 
     def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+        if msg.data["number"] == 0:
+            self.fleet.hello(msg.node_id, msg.data)
         for worker in self.workers:
             if worker.number == msg.data["number"]:
                 worker.client_id = msg.node_id
 
     def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
         self.done[msg.node_id] = msg.data["reason"]
+        self.done_at[msg.node_id] = time.monotonic()
 
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         if load.REPORT in data:
-            self.snapshots[client_id] = data[load.REPORT]
+            snapshot = self.snapshots[client_id] = data[load.REPORT]
+            worker = self.worker_of(client_id)
+            if isinstance(worker, RemoteWorker):
+                correct(snapshot["totals"], worker.clock_offset_ns)
 
 
 @dataclasses.dataclass
@@ -152,6 +194,7 @@ class Run:
         self.lost: dict[str, str] = {}
         self._stop_asked_at: float | None = None
         self._problems: list[str] = []
+        self._notes: list[str] = []
         self._started_at = runfolder.utc_now()
 
     def begin(self) -> None:
@@ -170,6 +213,7 @@ class Run:
         # Users in mid-operation are waited for until their deadline, and a little.
         session.environment.stop_timeout = self.settings.timeout_s + 0.5
         session.done.clear()
+        session.done_at.clear()
         session.snapshots.clear()
         self._target.before()
         self._revision_before = self._space.revision()
@@ -254,6 +298,9 @@ class Run:
         session = self._session
         for worker in session.workers:
             client_id = worker.client_id or ""
+            if isinstance(worker, RemoteWorker) and worker.name in self.lost and self._is_back(worker):
+                # It was cut off for a while; its reports have waited for the network, so nothing is missing.
+                self._notes.append(f"{worker.name} was {self.lost.pop(worker.name)}, and came back: it counts")
             if client_id in session.done or worker.name in self.lost:
                 continue
             if death := worker.death():
@@ -264,10 +311,13 @@ class Run:
                 continue
             asked = self._stop_asked_at
             if asked is not None and time.monotonic() > asked + self.settings.timeout_s + REPORT_GRACE_S:
-                self.lost[worker.name] = "did not answer to stop"
+                self.lost[worker.name] = NO_ANSWER
                 continue
             return False
         return True
+
+    def _is_back(self, worker: RemoteWorker) -> bool:
+        return self.lost[worker.name] != NO_ANSWER and worker.death() is None
 
     @contextlib.contextmanager
     def _noting(self, what: str) -> Iterator[None]:
@@ -328,7 +378,48 @@ class Run:
             "saturated_by": _saturated_by(lag, snapshots) if saturated and lag is not None else None,
             "workers_started": len(self._session.workers),
             "workers_lost": len(self.lost),
+            "workers": self._workers(),
         }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """What each worker did; null for what one that was lost did not say."""
+        session, rows = self._session, []
+        for worker in session.workers:
+            snapshot = session.snapshots.get(worker.client_id or "")
+            remote = worker if isinstance(worker, RemoteWorker) else None
+            done = sum(row["succeeded"] + row["failed"] for row in snapshot["totals"].values()) if snapshot else None
+            error_ns = remote.clock_error_ns if remote else None
+            rows.append({
+                "name": worker.name,
+                "host": remote.host if remote else None,
+                "operations": done,
+                "cpu_us_per_op": round(snapshot["cpu_s"] / done * 1e6, 3) if snapshot and done else None,
+                "loop_lag_p99_ms": round(snapshot["loop_lag_p99_ms"], 3) if snapshot else None,
+                "clock_offset_ms": round(remote.clock_offset_ns / 1e6, 3) if remote else None,
+                "clock_error_ms": None if error_ns is None else round(error_ns / 1e6, 3),
+                "lost": self.lost.get(worker.name),
+            })  # fmt: skip
+        return rows
+
+    def _about_workers(self) -> list[str]:
+        """Sentences about workers that a reader should know of."""
+        session = self._session
+        notes = [f"a worker was turned away ({who}): {why}" for who, why in session.fleet.turned_away.items()]
+        took = sorted(session.done_at.values())
+        if self._stop_asked_at is None and len(took) > 1:
+            middle = took[len(took) // 2] - self._clock_started
+            for worker in session.workers:
+                own = session.done_at.get(worker.client_id or "", 0.0) - self._clock_started
+                if own > SLOW_FACTOR * middle + 1.0:
+                    notes.append(
+                        f"{worker.name} was slow: {own:.1f} s for its share, half of them {middle:.1f} s or less"
+                    )
+        notes += [
+            f"the clock of {worker.host} is {worker.clock_offset_ns / 1e6:+,.1f} ms off ours; its times are corrected"
+            for worker in session.fleet.workers
+            if abs(worker.clock_offset_ns) > CLOCK_WORTH_SAYING_NS
+        ]
+        return list(dict.fromkeys(notes))
 
     def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
         plan, settings, ended = self._plan, self.settings, bool(measured) or revision_after is not None
@@ -372,6 +463,7 @@ class Run:
                 "interrupted": self.interrupted,
                 "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
                 "problems": self._problems,
+                "notes": self._notes + self._about_workers(),
                 "thresholds": list(plan.thresholds),
             },
         )

@@ -26,7 +26,6 @@ from loadgen.workload import Keys, owed, share
 
 DONE = "raftload_done"
 SHARE_DONE = "share done"
-HELLO = "raftload_hello"
 REPORT = "raftload"
 MAX_USERS_PER_WORKER = 1 << 16
 

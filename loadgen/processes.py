@@ -26,13 +26,13 @@ class WorkerProcess:
         client_id: its name in Locust's protocol, None until it has reported for work.
     """
 
-    def __init__(self, number: int, port: int, scenario: str, log: Path) -> None:
+    def __init__(self, number: int, host: str, port: int, scenario: str, log: Path) -> None:
         self.number = number
         self.log = log
         self.client_id: str | None = None
         command = [
             sys.executable, "-P", "-m", "loadgen.cli", "worker",
-            "--master-host", "127.0.0.1", "--master-port", str(port),
+            "--master-host", host, "--master-port", str(port),
             "--scenario", scenario, "--parent", str(os.getpid()), "--number", str(number),
         ]  # fmt: skip
         root = str(Path(loadgen.__file__).resolve().parent.parent)

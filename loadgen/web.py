@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen import bench, runfolder, scenarios, settings
+from loadgen.crew import Crew
 
 if TYPE_CHECKING:
     from loadgen.engine import Run, Session
@@ -41,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
 
     choice = Choice.from_arguments(args)
     port = settings.read("web-port", args.web_port, int, 0, 65535)
-    workers = settings.read("workers", args.workers, int, 1, 1000)
+    crew = Crew.from_arguments(args)
+    crew.check_target(choice.endpoints)
     users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
@@ -62,11 +64,11 @@ def main(args: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             logs = stack.enter_context(bench.temporary_logs())
             bench.log_to(logs / "master.log")
-            session = Session(args.scenario, workers, logs)
+            session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind)
             stack.callback(session.close)
             target = stack.enter_context(choice.open(logs, bench.say))
             _first_values(session, args, users, target)
-            session.wait_ready()
+            session.wait_ready(crew.wait_s, bench.say)
             runs = _Runs(session, target, args, command)
             stack.callback(runs.close)
             web_ui = _serve(session, args.web_host, port)
@@ -192,9 +194,8 @@ class _Runs:
             gevent.spawn(runner.stop)
         try:
             result = run.finish()
-            for log in self._session.workers:
-                target = run.folder / "logs" / log.log.name
-                target.write_bytes(log.log.read_bytes())
+            for log in (worker.log for worker in self._session.workers if worker.log is not None):
+                (run.folder / "logs" / log.name).write_bytes(log.read_bytes())
         except Exception as error:
             bench.say(f"error: the run folder {run.folder} is not complete: {error}")
             return

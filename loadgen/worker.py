@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+import socket
 import sys
+import time
 from typing import Any
 
 # Locust would otherwise wait a minute before a worker believes that its master is gone.
@@ -28,32 +31,52 @@ def main(args: argparse.Namespace) -> int:
         from loadgen.processes import die_with
 
         die_with(args.parent)
+    import gevent
     import locust  # monkey-patches this process  # noqa: F401
 
+    where = f"{args.master_host}:{args.master_port}"
     environment = make_environment(args.scenario)
     from locust import runners
 
-    from loadgen import load
+    from loadgen import fleet, load
 
     runners.MASTER_HEARTBEAT_TIMEOUT = MASTER_SILENCE_S
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     runners.CPU_MONITOR_INTERVAL = 1.0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A worker that somebody started by hand speaks to a person; ours write a log.
+    level = logging.WARNING if args.parent is None else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Before the runner reports for work: the master may send the run the moment it does.
     load.attach(environment)
     try:
         runner = environment.create_worker_runner(args.master_host, args.master_port)
     except ConnectionError:
         print(
-            f"raftload: error: no master answers at {args.master_host}:{args.master_port}; start one with "
-            "'raftload bench --expect-workers N'",
+            f"raftload: error: no master answers at {where}; start one with 'raftload bench --expect-workers N'",
             file=sys.stderr,
         )
         return 4
     environment.events.init.fire(environment=environment, runner=runner, web_ui=None)
     stop_on_sigterm(runner)
-    runner.send_message(load.HELLO, {"number": args.number})
+    refusals: list[str] = []
+
+    def on_refused(environment: Any, msg: Any, **_: Any) -> None:
+        refusals.append(msg.data["reason"])
+        gevent.spawn(runner.quit)
+
+    def on_clock(environment: Any, msg: Any, **_: Any) -> None:
+        runner.send_message(fleet.CLOCK, {**msg.data, "there": time.time_ns()})
+
+    runner.register_message(fleet.REFUSED, on_refused)
+    runner.register_message(fleet.CLOCK, on_clock)
+    me = {"number": args.number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(args.scenario)}
+    runner.send_message(fleet.HELLO, me)
+    if args.parent is None:
+        print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
     runner.greenlet.join()
+    if refusals:
+        print(f"raftload: error: the master at {where} turned this worker away: {refusals[0]}", file=sys.stderr)
+        return 4
     return 0
 
 
