@@ -27,6 +27,7 @@ examples:
 """
 FAULTS = {
     "kill": "end a member at once, as SIGKILL does",
+    "crash": "end a member at once and start it again",
     "stop": "end a member in order",
     "start": "start a member that is down, on its data",
     "restart": "end a member in order and start it again",
@@ -36,6 +37,7 @@ FAULTS = {
     "delay": "delay what goes between a member and its peers (local backend)",
     "drop": "lose a share of what goes between a member and its peers (local backend)",
     "transfer-leader": "hand leadership to a member",
+    "defrag": "have a member defragment its store, during which it answers nothing",
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}

@@ -344,7 +344,8 @@ def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, A
 
 
 def _look(cluster: LocalCluster) -> dict[str, Any]:
-    names = [member.name for member in cluster.members]
-    paused = cluster.paused
-    states = {name: "paused" if name in paused else "running" if cluster.is_running(name) else "down" for name in names}
-    return {"states": states, "isolated": sorted(cluster.isolated), "disturbed": sorted(cluster.disturbed)}
+    return {
+        "states": cluster.states(),
+        "isolated": sorted(cluster.isolated()),
+        "disturbed": sorted(cluster.disturbed()),
+    }

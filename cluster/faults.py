@@ -1,8 +1,9 @@
 """What can be done to a cluster, and to whom: a fault and a situation in, actions out. No I/O.
 
 A target is one or more members by name, with commas; ``leader``; ``follower`` or ``random``, one to which the fault
-applies; ``majority``, as many as make a quorum, or ``minority``, as many as a quorum can spare, chosen at random.
-A partition cuts each of its members off from every other member.
+applies; ``majority``, as many as make a quorum, or ``minority``, as many as a quorum can spare, chosen at random; or
+``all``, each to which it applies. A crash is a kill and a start at once. A partition cuts each of its members off
+from every other member.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import Literal, get_args
 from cluster.errors import UsageError
 
 Kind = Literal[
-    "kill", "stop", "start", "restart", "pause", "resume", "partition", "delay", "drop", "transfer-leader"
+    "kill", "crash", "stop", "start", "restart", "pause", "resume", "partition", "delay", "drop", "transfer-leader",
+    "defrag",
 ]  # fmt: skip
 KINDS: tuple[str, ...] = get_args(Kind)
-TARGETS = ("leader", "follower", "random", "majority", "minority")
+TARGETS = ("leader", "follower", "random", "majority", "minority", "all")
 
 # What a fault does to a member, by the name of the method.
 _METHODS = {
-    "kill": ("kill",), "stop": ("terminate",), "start": ("start",), "restart": ("terminate", "start"),
-    "pause": ("pause",), "resume": ("resume",), "partition": ("isolate",), "delay": ("delay",), "drop": ("drop",),
-    "transfer-leader": ("transfer",),
+    "kill": ("kill",), "crash": ("kill", "start"), "stop": ("terminate",), "start": ("start",),
+    "restart": ("terminate", "start"), "pause": ("pause",), "resume": ("resume",), "partition": ("isolate",),
+    "delay": ("delay",), "drop": ("drop",), "transfer-leader": ("transfer",), "defrag": ("defrag",),
 }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def plan(fault: Fault, members: Sequence[Subject], leader: str | None, rng: rand
         Action(method, subject.name, values)
         for method in _METHODS[fault.kind]
         for subject in chosen
-        if not (method == "terminate" and fault.kind == "restart" and subject.state == "down")
+        if not (method in ("terminate", "kill") and "start" in _METHODS[fault.kind] and subject.state == "down")
     )
 
 
@@ -143,6 +145,10 @@ def _choose(fault: Fault, members: Sequence[Subject], leader: str | None, rng: r
         if not pool:
             raise UsageError(f"there is no member to {fault.kind} ({target}): see `raftload cluster status`")
         return [rng.choice(pool)]
+    if target == "all":
+        if not fitting:
+            raise UsageError(f"there is no member to {fault.kind}: see `raftload cluster status`")
+        return fitting
     if target in ("majority", "minority"):
         size = quorum(len(members)) if target == "majority" else len(members) - quorum(len(members))
         if size == 0:
@@ -167,7 +173,7 @@ def _refusal(kind: str, subject: Subject, members: Sequence[Subject], leader: st
         return "" if subject.state == "down" else f"{name} is {subject.state}, not down: nothing to start"
     if kind == "resume":
         return "" if subject.state == "paused" else f"{name} is {subject.state}, not paused: nothing to resume"
-    if kind == "restart":
+    if kind in ("restart", "crash"):
         return ""
     if subject.state == "down":
         return f"{name} is down already: `raftload cluster start {name}`"

@@ -32,6 +32,7 @@ from cluster.topology import ClusterSpec, Member, local_members, member_env, mem
 if TYPE_CHECKING:
     from cluster.relay import PeerRelay, Weather
 
+State = Literal["running", "paused", "down"]
 _PORT_ATTEMPTS = 5
 _POLL_S = 0.02
 
@@ -261,12 +262,10 @@ class LocalCluster:
         """Loses that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
         self._links(name).drop = share
 
-    @property
     def isolated(self) -> frozenset[str]:
         """Names of the members that are cut off from their peers."""
         return self._relay.cut if self._relay is not None else frozenset()
 
-    @property
     def disturbed(self) -> frozenset[str]:
         """Names of the members whose peer links are delayed or lossy."""
         return self._relay.rough if self._relay is not None else frozenset()
@@ -275,6 +274,24 @@ class LocalCluster:
         """Whether its process is there, paused or not."""
         self.spec.member(name)
         return name in (codes := self._running().poll()) and codes[name] is None
+
+    def states(self) -> dict[str, State]:
+        """What each member's process is doing."""
+        codes = self._running().poll()
+
+        def state(name: str) -> State:
+            if codes.get(name, 0) is not None:
+                return "down"
+            return "paused" if name in self._paused else "running"
+
+        return {member.name: state(member.name) for member in self.members}
+
+    @property
+    def cannot(self) -> dict[str, str]:
+        """Faults that do not work here, by method, with why."""
+        if self.peer_links == "relay":
+            return {}
+        return dict.fromkeys(("isolate", "delay", "drop"), "the members' links are direct: make them a relay")
 
     @property
     def paused(self) -> frozenset[str]:

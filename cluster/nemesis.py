@@ -23,7 +23,7 @@ _ASK_S = 0.5
 
 
 class Breakable(Protocol):
-    """A cluster that faults can be done to: DockerCluster and DetachedCluster are."""
+    """A cluster that faults can be done to: DockerCluster, DetachedCluster and LocalCluster are."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -163,6 +163,9 @@ class Nemesis:
         if action.method == "transfer":
             self._transfer(action.member, subjects)
             return
+        if action.method == "defrag":
+            self._defragment(action.member)
+            return
         getattr(self._cluster, action.method)(action.member, *action.values)
 
     def _transfer(self, name: str, subjects: Sequence[Subject]) -> None:
@@ -174,6 +177,12 @@ class Nemesis:
         code, answer = probe.http(leader.endpoint, "POST", "/v3/maintenance/transfer-leadership", body, self._wait_s)
         if code != 200:
             raise ClusterError(f"{leader.name} does not hand over leadership: {answer.decode(errors='replace')[:200]}")
+
+    def _defragment(self, name: str) -> None:
+        endpoint = self._names[name].endpoint
+        code, answer = probe.http(endpoint, "POST", "/v3/maintenance/defragment", b"{}", self._wait_s)
+        if code != 200:
+            raise ClusterError(f"{name} does not defragment: {answer.decode(errors='replace')[:200]}")
 
     @staticmethod
     def _voters(subjects: Sequence[Subject]) -> int:

@@ -236,7 +236,7 @@ def _watch(args: argparse.Namespace) -> int:
 
 
 def _time(option: str, text: str | None) -> float | None:
-    from viz.raftlog import parse_time
+    from cluster.raftlog import parse_time
 
     try:
         return None if text is None else parse_time(text)

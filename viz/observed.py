@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from cluster.raftlog import Event, Log, merge, read_log
 from viz.diagrams import ETCD, LABELS, PAPER
 from viz.model import (
     START,
@@ -26,7 +27,6 @@ from viz.model import (
     iso,
 )
 from viz.model import Sequence as SequenceModel
-from viz.raftlog import Event, Log, merge, read_log
 
 MOST_ITEMS = 150
 _LONGEST_NOTE = 160

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from cluster.raftlog import Event, Log, merge, parse_time, read_log
 from viz import observed
 from viz.model import Message, Note
 from viz.observed import History
-from viz.raftlog import Event, Log, merge, parse_time, read_log
 
 DATA = Path(__file__).parents[1] / "data" / "raft-logs"
 LABELS: dict[str, dict[str, Any]] = json.loads((DATA / "labels.json").read_text())

@@ -1,0 +1,82 @@
+"""The process that holds a cluster and breaks it by order: faults, their healing, and nothing left whoever ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster import probe
+from cluster.driver import Driver
+from cluster.errors import ClusterError, EtcdNotFound, UsageError
+from cluster.faults import Fault
+from cluster.leaderless import leaderless
+from cluster.raftlog import parse_time, read_log
+from cluster.rounds import plan_rounds
+from cluster.timeline import Timeline
+
+pytestmark = pytest.mark.etcd
+ROOT = Path(__file__).resolve().parents[2]
+Leftovers = Callable[[float], set[str]]
+
+
+def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Leftovers) -> None:
+    names = ("kill-leader", "pause-follower", "isolate-random", "crash-all", "defrag", "transfer-leader")
+    with Driver() as driver:
+        held = driver.open("embedded", nodes=3, peer_links="relay", log_dir=str(tmp_path / "logs"),
+                           timeline=str(tmp_path / "events.csv"))  # fmt: skip
+        assert held.ours
+        assert not held.cannot
+        for each in plan_rounds(names, [member.name for member in held.members], every_s=1, count=6, seed=3):
+            assert each.fault is not None
+            effect = driver.inject(each.fault, each.seed)
+            assert effect["members"], each
+            driver.heal()
+            driver.wait_healthy(30)
+            assert not probe.why_unhealthy(held.members, 5.0)
+    events = Timeline(tmp_path / "events.csv").read()
+    assert len([row for row in events if row["phase"] == "begin" and row["fault"] != "heal"]) == 6
+    begun = next(row for row in events if row["fault"] == "kill" and row["phase"] == "begin")
+    healed = next(
+        row for row in events if row["fault"] == "heal" and int(row["monotonic_ns"]) > int(begun["monotonic_ns"])
+    )
+    logs = [read_log((tmp_path / "logs" / f"etcd-node{n}.log").read_text().splitlines()) for n in (1, 2, 3)]
+    (gap,) = leaderless(logs, parse_time(begun["time"]), parse_time(healed["time"]), taken=True)
+    assert gap.term is not None
+    assert 0.3 < gap.duration_s < 30  # etcd's election timeout is a second
+    assert not leftovers_after(5)
+
+
+def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
+    with Driver() as driver:
+        with pytest.raises(EtcdNotFound, match="no etcd binary at /nowhere"):
+            driver.open("embedded", nodes=1, binary="/nowhere")
+        driver.open("embedded", nodes=1)
+        with pytest.raises(UsageError, match="no member"):
+            driver.inject(Fault("kill", "etcd-node9"), 1)
+        with pytest.raises(UsageError, match="direct"):
+            driver.open("embedded", nodes=3)
+            driver.inject(Fault("partition", "random"), 1)
+        with pytest.raises(ClusterError, match="unknown order"):
+            driver.ask("dance")
+    with pytest.raises(ClusterError, match="gone"):
+        driver.heal()
+    assert not leftovers_after(5)
+
+
+def test_a_killed_starter_leaves_nothing(leftovers_after: Leftovers) -> None:
+    script = (
+        "from cluster.driver import Driver; from cluster.faults import Fault; import time\n"
+        "d = Driver(); d.open('embedded', nodes=3); d.inject(Fault('pause', 'leader'), 1)\n"
+        "print('paused', flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    with starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == b"paused\n"
+        starter.send_signal(signal.SIGKILL)
+    assert not leftovers_after(15)
