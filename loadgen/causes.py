@@ -14,6 +14,8 @@ UNREACHABLE = "host unreachable"
 NO_ANSWER = "no answer"
 CLOSED = "connection closed at once"
 LOST = "connection lost"
+SILENT = "no sign of life"
+CLOSED_HERE = "client closed"
 NOT_HTTP2 = "not HTTP/2"
 TLS_SPOKEN = "TLS spoken"
 NOT_ETCD = "not etcd"
@@ -25,6 +27,8 @@ HINTS = {
     NO_ANSWER: "it accepts connections but says nothing; is it paused, or not etcd?",
     CLOSED: "it hung up on the first bytes; is this etcd's client port, and without TLS?",
     LOST: "the connection broke",
+    SILENT: "it stopped answering PINGs; is it paused, or cut off?",
+    CLOSED_HERE: "the connection was closed on our side",
     NOT_HTTP2: "it answers, but not in HTTP/2; etcd's client port (2379) speaks gRPC",
     TLS_SPOKEN: "it speaks TLS, and this endpoint was given without it; use https://",
     NOT_ETCD: "it speaks HTTP/2, but not etcd's API",

@@ -11,8 +11,9 @@ from time import perf_counter_ns
 import gevent
 import gevent.event
 
-from loadgen.causes import ConnectError
+from loadgen.causes import CLOSED_HERE, NO_ANSWER, ConnectError
 from loadgen.endpoint import Endpoint
+from loadgen.streaming import StreamingCall
 from loadgen.transport import Transport
 from loadgen.wire import Code, LocalError, Stream
 
@@ -85,6 +86,25 @@ class Channel:
         finally:
             self.in_flight -= 1
 
+    def open(self, path: bytes, timeout_s: float) -> StreamingCall:
+        """Opens a streaming call on one of the connections, waiting for one for at most ``timeout_s`` seconds.
+
+        Raises ConnectError where none could be made.
+        """
+        deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
+        while True:
+            for transport in self._turn:
+                try:
+                    return transport.open(path)
+                except LocalError:
+                    transport.retire()
+                    break
+            else:
+                if (failure := self._wait(deadline_ns)) is not None:
+                    raise failure
+                if perf_counter_ns() >= deadline_ns and not self._live:
+                    raise ConnectError(self.endpoints[0], NO_ANSWER)
+
     def close(self) -> None:
         """Closes every connection; calls that wait end UNAVAILABLE. May be called again."""
         self._closed = True
@@ -118,14 +138,18 @@ class Channel:
                 self.resent += 1
                 break
             else:
-                if self._closed:
-                    return _never_sent(Code.UNAVAILABLE, "client closed")
-                self._start()
-                outcome = self._outcome
-                outcome.wait((deadline_ns - now) / 1e9)
-                failure = outcome.value
-                if failure is not None:
+                if (failure := self._wait(deadline_ns)) is not None:
                     return _never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
+
+    def _wait(self, until_ns: int) -> ConnectError | None:
+        """Waits for a connection; returns why there is none, or None where there is one or time is up."""
+        if self._closed:
+            return ConnectError(self.endpoints[0], CLOSED_HERE)
+        self._start()
+        outcome = self._outcome
+        outcome.wait(max(0.0, (until_ns - perf_counter_ns()) / 1e9))
+        failure: ConnectError | None = outcome.value
+        return failure
 
     def _start(self) -> None:
         if not self._keepers:

@@ -18,6 +18,7 @@ from loadgen.kv import classify
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.transport import Transport
+from loadgen.watch import Watch, Watcher
 from loadgen.wire import Code, LocalError, Stream
 
 if TYPE_CHECKING:
@@ -72,13 +73,19 @@ class EtcdClient:
         # With one endpoint it is known who was asked, also where nobody answered.
         self._asked = history.endpoint(str(self.channel.endpoints[0])) if history and len(endpoints) == 1 else 0
         self._call = self.channel.call
+        self._endpoints = list(endpoints)
         self._apart: dict[str, Channel] = {}
+        self._watchers: dict[str, Watcher] = {}
+        self._streams: list[Channel] = []
+        self._closed = False
 
     def close(self) -> None:
         """Closes the connections; calls that wait end. May be called again."""
-        self.channel.close()
-        for each in self._apart.values():
-            each.close()
+        self._closed = True
+        for watcher in self._watchers.values():
+            watcher.close()
+        for channel in (self.channel, *self._apart.values(), *self._streams):
+            channel.close()
 
     # ---- keys and values
 
@@ -152,6 +159,47 @@ class EtcdClient:
         """Drops the history before ``revision``. ``response`` is a ``CompactionResponse``."""
         request = pb.CompactionRequest(revision=revision, physical=physical).SerializeToString()
         return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact", b"", None, 0, 0)
+
+    # ---- watches
+
+    def watch(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        progress_notify: bool = False,
+        fragment: bool = False,
+        filters: Sequence[pb.WatchCreateRequest.FilterType] = (),
+        watch_id: int = 0,
+        endpoint: str = "",
+    ) -> Watch:
+        """Watches a key or a range, in the terms of ``Watcher.watch``; at one endpoint where it is named.
+
+        All such watches of a client share one stream, or one an endpoint, on a connection apart from the calls'.
+        """
+        watcher = self._watchers.get(endpoint)
+        if watcher is None:
+            watcher = self._watchers[endpoint] = self.watcher(endpoint)
+        return watcher.watch(
+            key,
+            range_end,
+            start_revision=start_revision,
+            prev_kv=prev_kv,
+            progress_notify=progress_notify,
+            fragment=fragment,
+            filters=filters,
+            watch_id=watch_id,
+        )
+
+    def watcher(self, endpoint: str = "") -> Watcher:
+        """Returns a stream for watches of its own, at any endpoint or at the one that is named."""
+        channel = Channel([endpoint] if endpoint else self._endpoints)
+        self._streams.append(channel)
+        if self._closed:
+            channel.close()
+        return Watcher(channel, self._timeout_s)
 
     # ---- members
 

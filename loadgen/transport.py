@@ -18,13 +18,17 @@ import gevent.event
 import gevent.socket
 from greenlet import getcurrent
 
-from loadgen.causes import CLOSED, LOST, NO_ANSWER, NOT_HTTP2, TLS_SPOKEN, ConnectError, cause_of
+from loadgen.causes import CLOSED, CLOSED_HERE, LOST, NO_ANSWER, NOT_HTTP2, SILENT, TLS_SPOKEN, ConnectError, cause_of
 from loadgen.endpoint import Endpoint
-from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, SettingsReceived, Stream
+from loadgen.streaming import StreamingCall
+from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
 
 # Larger reads cost more than they save: the allocator then asks the kernel for fresh pages each time.
 _READ_SIZE = 65_536
 _NEVER = 1 << 62
+# A streaming call has no deadline, so a peer that vanished without a word is asked: after so many seconds of silence,
+# and given up after as many again. etcd takes more than one PING in 5 s amiss (--grpc-keepalive-min-time).
+_SILENCE_S = 7.5
 
 
 class Transport:
@@ -57,6 +61,10 @@ class Transport:
         self._timer: Any = None
         self._armed = _NEVER
         self.flushing = False
+        self._streaming: list[StreamingCall] = []
+        self._watchdog: Any = None
+        self._heard = True
+        self._asked = False
         self._retired = False
         self._backlog: bytes | memoryview = b""
         self._sent = 0
@@ -105,7 +113,7 @@ class Transport:
         if self._socket is not None:
             self._connection.close()
             self._flush()
-            self._end(LOST)
+            self._end(CLOSED_HERE)
 
     @property
     def open_count(self) -> int:
@@ -140,6 +148,37 @@ class Transport:
             raise
         stream.ended_ns = ended_ns
         return stream
+
+    def open(self, path: bytes) -> StreamingCall:
+        """Takes the path of a streaming method, returns the call; see ``StreamingCall``. It has no deadline.
+
+        Raises LocalError where no new calls are taken. While one is open, a peer that is silent for long is asked for
+        a sign of life, and the connection ends where none comes.
+        """
+        call = StreamingCall(self.endpoint, self._connection, path, self._flush_soon)
+        self._streaming = [each for each in self._streaming if not each.ended]
+        self._streaming.append(call)
+        if self._watchdog is None:
+            self._heard, self._asked = True, False
+            self._watchdog = self._loop.timer(_SILENCE_S, _SILENCE_S)
+            self._watchdog.start(self._on_silence)
+        self._flush_soon()
+        return call
+
+    def _on_silence(self) -> None:
+        heard, self._heard = self._heard, False
+        if heard:
+            self._asked = False
+        elif self._asked:
+            self._end(SILENT)
+        elif any(not each.ended for each in self._streaming):
+            self._asked = True
+            self._connection.ping(b"raftload")
+            self._flush_soon()
+        else:
+            self._watchdog.stop()
+            self._watchdog.close()
+            self._watchdog = None
 
     def _arm(self, deadline_ns: int) -> None:
         """One timer for all calls, set to the earliest deadline known."""
@@ -182,6 +221,7 @@ class Transport:
             self._end(LOST, str(exc))
             return
         now = perf_counter_ns()
+        self._heard = True
         if not data:
             self._end(LOST, "closed by the peer")
             return
@@ -196,6 +236,10 @@ class Transport:
                 if waiter is not None:
                     event.context = None
                     waiter.switch(now)
+            elif event.__class__ is Message:
+                call = event.stream.context
+                if call is not None:
+                    call.deliver(event.data, now)
             elif event.__class__ is SettingsReceived:
                 self._answered.set()
             elif event.__class__ is GoAway:
@@ -205,6 +249,9 @@ class Transport:
                 self._flush()
                 self._end(LOST, event.detail)
                 return
+        if self._streaming:
+            for call in self._streaming:
+                call.unblock()
         if self._connection.wants_to_send and not self.flushing:
             self._flush()
         if self._retired and not self._connection.open_count:
@@ -278,11 +325,11 @@ class Transport:
         if raw is None:
             return
         now = perf_counter_ns()
-        for watcher in (self._reader, self._writer, self._timer):
+        for watcher in (self._reader, self._writer, self._timer, self._watchdog):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._timer = None
+        self._timer = self._watchdog = None
         self._armed = -1  # no more timers
         self._recv = self._send = _closed
         raw.close()

@@ -28,7 +28,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_receiver", "_sender", "call", "data_to_send", "finish", "open_stream", "receive_data", "send_message",
+        "_receiver", "_sender", "call", "consumed", "data_to_send", "finish", "open_stream", "receive_data",
+        "send_message",
     )  # fmt: skip
 
     call: Callable[[bytes, bytes, int, Any, int], Stream]
@@ -38,6 +39,9 @@ class Connection:
     open_stream: Callable[[bytes, int, Any, int], Stream]
     """``open_stream(path, timeout_ns, context, deadline_ns)``: as ``call``, for streaming methods: messages go by
     ``send_message`` and ``finish``, come as ``Message`` events, and the stream itself comes when it has ended."""
+    consumed: Callable[[Stream, bytes], None]
+    """``consumed(stream, message)``: the taker of a ``Message`` is done with it. Until then the message counts against
+    the stream's window of ``STREAM_WINDOW`` bytes, which is what bounds the memory of a slow taker."""
     send_message: Callable[[Stream, bytes], None]
     """``send_message(stream, message)``: one more message on a stream from ``open_stream``."""
     finish: Callable[[Stream], None]
@@ -58,6 +62,7 @@ class Connection:
         self.data_to_send = sender.take
         self._receiver = receiver = Receiver(sender)
         self.receive_data = receiver.receive_data
+        self.consumed = receiver.consumed
         settings = {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
         settings[frames.MAX_HEADER_LIST_SIZE] = MAX_HEADER_LIST
         sender.put(frames.PREFACE + frames.settings(settings))
@@ -84,6 +89,11 @@ class Connection:
     def wants_to_send(self) -> bool:
         """Whether ``data_to_send`` would return anything."""
         return self._sender.pending
+
+    @property
+    def queued(self) -> int:
+        """Bytes that ``data_to_send`` has returned or would return now, since the beginning."""
+        return self._sender.queued
 
     @property
     def open_count(self) -> int:

@@ -11,7 +11,7 @@ from loadgen.wire.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message on a stream opened with ``Connection.open_stream``."""
+    """One message on a stream opened with ``Connection.open_stream``; tell ``Connection.consumed`` once it is used."""
 
     stream: Stream
     data: bytes

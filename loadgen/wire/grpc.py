@@ -166,13 +166,18 @@ def _is_status(value: bytes) -> bool:
 
 
 class MessageReader:
-    """Takes the bytes of DATA frames, returns whole messages."""
+    """Takes the bytes of DATA frames, returns whole messages.
 
-    __slots__ = ("_buffer", "unacknowledged")
+    Attributes: ``unacknowledged``, bytes of the stream's window not given back yet; ``held``, how many of them belong
+    to messages that their taker has not consumed, and stay with us until then.
+    """
+
+    __slots__ = ("_buffer", "held", "unacknowledged")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.unacknowledged = 0
+        self.held = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes what came, returns the messages it completed.

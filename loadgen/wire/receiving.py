@@ -17,7 +17,9 @@ from loadgen.wire.sending import Sender
 from loadgen.wire.stream import Stream
 
 STREAM_WINDOW = 16 << 20
-# Bytes received between two WINDOW_UPDATEs. What arrives is consumed at once, so the peer never runs short.
+# Bytes received between two WINDOW_UPDATEs. Answers of unary calls are consumed as they arrive, so the peer never runs
+# short; messages of a streaming call when their taker says so. The connection's window is given back in any case: one
+# slow taker must not stop the rest.
 _ACKNOWLEDGE_CONNECTION = 1 << 20
 _ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
 # Limits to what a hostile peer can make us keep: pieces of one header block, replies to PING and SETTINGS unwritten.
@@ -170,7 +172,9 @@ class Receiver:
             self._break(stream, str(exc), events)
             return
         if stream.streaming:
-            events += [Message(stream, message) for message in messages]
+            for message in messages:
+                reader.held += len(message) + PREFIX.size
+                events.append(Message(stream, message))
         elif messages:
             if stream.message is not None or len(messages) > 1:
                 self._break(stream, "more than one message", events)
@@ -180,9 +184,22 @@ class Receiver:
         if flags & frames.END_STREAM:
             # Without trailers there is no status, whatever else has come.
             self._finish(stream, stream.head, events)
-        elif reader.unacknowledged >= _ACKNOWLEDGE_STREAM:
-            self._sender.put(frames.window_update(stream_id, reader.unacknowledged))
-            reader.unacknowledged = 0
+        else:
+            # A message that is larger than the window is let in whole: what has no end yet is never held.
+            self._acknowledge(stream_id, reader)
+
+    def consumed(self, stream: Stream, message: bytes) -> None:
+        """Takes a message that ``receive_data`` returned for a streaming call, and whose taker is done with it."""
+        reader = stream.reader
+        if reader is not None and stream.code < 0:
+            reader.held -= len(message) + PREFIX.size
+            self._acknowledge(stream.id, reader)
+
+    def _acknowledge(self, stream_id: int, reader: MessageReader) -> None:
+        free = reader.unacknowledged - reader.held
+        if free >= _ACKNOWLEDGE_STREAM:
+            self._sender.put(frames.window_update(stream_id, free))
+            reader.unacknowledged = reader.held
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         self._stream(stream_id)

@@ -142,6 +142,8 @@ class Sender:
             body = bytearray(PREFIX.pack(0, len(request.message)))
             body += request.message
             stream.upload = Upload(body, 0, finishing=True)
+        else:
+            stream.end = self.queued  # with its first bytes the server may begin to act
         assert stream.upload is not None
         stream.upload.window = self._initial_window
         self._push(stream)
@@ -189,7 +191,8 @@ class Sender:
 
     def _sent(self, stream: Stream) -> None:
         stream.upload = None
-        stream.end = self.queued
+        if not stream.streaming:
+            stream.end = self.queued
         self.blocked.pop(stream.id, None)
 
     def pump(self) -> None:

@@ -46,7 +46,8 @@ class Stream:
         answered: the status was the server's own, in ``grpc-status``; otherwise we inferred it.
         unprocessed: the server certainly did not act on it (refused, above GOAWAY's last id, never sent).
         streaming: opened with ``open_stream``: messages come as events, ``message`` stays None.
-        end: offset in the connection's output just after the request's last byte.
+        end: offset in the connection's output just after the request's last byte; of a streaming call, after its
+            header.
         deadline_ns, ended_ns: for whoever keeps the time; the connection never looks at them. ``ended_ns`` is unset
             until then.
     """

@@ -267,7 +267,7 @@ def test_a_killed_greenlet_gives_up_its_call(serve: Serve) -> None:
     until(lambda: server.resets == [3, 7])
     client.close()
     gevent.joinall(waiting)
-    assert {each.value.error for each in (waiting[0], waiting[2])} == {causes.LOST}
+    assert {each.value.error for each in (waiting[0], waiting[2])} == {causes.CLOSED_HERE}
 
 
 def test_lost_after_sending_is_info_for_a_write_and_not_sent_again(serve: Serve) -> None:
