@@ -22,6 +22,7 @@ from loadgen import keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.processes import WorkerProcess
+from loadgen.series import Series
 from loadgen.settings import Settings
 from loadgen.target import Target
 from loadgen.worker import REPORT_INTERVAL_S, make_environment
@@ -82,6 +83,8 @@ class Session:
             WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log")
             for n in range(1, workers + 1)
         ]
+        self.series = Series()
+        self.prefix = ""
 
     def _listen(self, host: str, port: int) -> Any:
         from locust.exception import RPCError
@@ -155,11 +158,14 @@ class Session:
         self.done_at[msg.node_id] = time.monotonic()
 
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
-        if load.REPORT in data:
-            snapshot = self.snapshots[client_id] = data[load.REPORT]
-            worker = self.worker_of(client_id)
-            if isinstance(worker, RemoteWorker):
-                correct(snapshot["totals"], worker.clock_offset_ns)
+        # A run of the web UI may begin while the last words of the one before are on their way.
+        if load.REPORT not in data or data[load.REPORT]["prefix"] != self.prefix:
+            return
+        snapshot = self.snapshots[client_id] = data[load.REPORT]
+        worker = self.worker_of(client_id)
+        offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
+        correct(snapshot["totals"], offset_ns)
+        self.series.add(data[load.SERIES], -round(offset_ns / 1e9))
 
 
 @dataclasses.dataclass
@@ -215,6 +221,7 @@ class Run:
         session.done.clear()
         session.done_at.clear()
         session.snapshots.clear()
+        session.series, session.prefix = Series(), self.settings.prefix.decode("ascii")
         self._target.before()
         self._revision_before = self._space.revision()
         self._csv = runfolder.LocustCsv(session.environment, self.folder)
@@ -281,6 +288,7 @@ class Run:
             self._starter.kill()
         self._csv.close()
         measured = self._measured()
+        self._write_series(measured)
         self._write_run_json(measured, revision_after)
         return report.write(self.folder)
 
@@ -329,8 +337,19 @@ class Run:
     # -- the record -----------------------------------------------------------------------------------------
 
     def _snapshots(self) -> list[dict[str, Any]]:
-        prefix = self.settings.prefix.decode("ascii")
-        return [s for s in self._session.snapshots.values() if s["prefix"] == prefix]
+        return list(self._session.snapshots.values())
+
+    def _write_series(self, measured: dict[str, Any]) -> None:
+        """Write the seconds and the distributions, and hold them against what the workers counted."""
+        series = self._session.series
+        try:
+            series.write(self.folder)
+        except OSError as error:
+            raise runfolder.FolderError(f"cannot write into {self.folder}: {error.strerror}") from error
+        for f, row in measured.items():
+            there = series.summaries[f].count if f in series.summaries else 0
+            if there != row["succeeded"]:
+                self._problems.append(f"{f}: the workers counted {row['succeeded']} successes, and series.csv {there}")
 
     def _measured(self) -> dict[str, Any]:
         rows: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import gc
 import logging
 import resource
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -27,6 +28,7 @@ from loadgen.workload import Keys, owed, share
 DONE = "raftload_done"
 SHARE_DONE = "share done"
 REPORT = "raftload"
+SERIES = "raftload_series"
 MAX_USERS_PER_WORKER = 1 << 16
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Load:
         client: the present run's client of etcd.
         keys: the present run's keys.
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
+        sinks: called with every finished operation and whether it is measured (those of the warm-up are not), in
+            the user that did it; for histories and raw samples. They must not wait. Empty, they cost nothing.
     """
 
     settings: Settings
@@ -62,6 +66,7 @@ class Load:
         self._running = False
         self._begun = False
         self._ended = Event()
+        self.sinks: list[Callable[[Operation, bool], None]] = []
         events = environment.events
         events.test_start.add_listener(self._on_test_start)
         events.test_stop.add_listener(self._on_test_stop)
@@ -141,13 +146,16 @@ class Load:
         """Return the type that operation ``number`` of this worker must have, None for any."""
         return owed(self.settings, self._offset, number) if number >= 0 else None
 
-    def record(self, operation: Operation, number: int, length: int = 0) -> None:
+    def record(self, operation: Operation, number: int) -> None:
         """Count a finished operation; ``number`` is what `take` gave it."""
         if number >= 0:
-            self.recorder.record(operation, length)
+            self.recorder.record(operation)
         else:
             # The warm-up counts its writes, for the books, and nothing else.
             self.warmup.count(operation)
+        if self.sinks:
+            for sink in self.sinks:
+                sink(operation, number >= 0)
 
     def record_open(self, operation: Operation, number: int) -> None:
         """Count an operation whose user was stopped while it was open: nobody knows whether it took effect."""
@@ -189,6 +197,7 @@ class Load:
             return
         self.recorder.flush()
         data[REPORT] = self.snapshot()
+        data[SERIES] = self.recorder.take_series()
 
     def _flush_every_second(self) -> None:
         while self._running:

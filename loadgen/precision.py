@@ -2,12 +2,15 @@
 
 Locust rounds response times to whole milliseconds in three places: the histogram's keys, the CSV's
 percentile columns, and the minimum and maximum that the web UI shows. The first has a documented hook; for
-the others the methods are replaced, once, in a process that runs Locust.
+the others, and for the definition of a percentile, functions are replaced, once, in a process that runs Locust.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from loadgen.hdr import nearest_rank
 
 # 8 significant bits: 128 buckets an octave. A bucket stands for its midpoint, so a reported time is at most
 # 1/256 = 0.4 % off, and a second's worth of latencies from 50 us up has about 1,800 keys at the worst.
@@ -27,6 +30,19 @@ def bucket_response_time(response_time: float) -> float:
     return bucket_ns(round(response_time * 1e6)) / 1e6
 
 
+def response_time_percentile(response_times: Mapping[float, int], _: int, fraction: float) -> float:
+    """Replace Locust's `calculate_response_time_percentile`, which returns the sample after the nearest rank.
+
+    Of 100 samples it would report the largest as the 99th percentile. Milliseconds; 0 without a sample.
+    """
+    rank, reached = nearest_rank(fraction, sum(response_times.values())), 0
+    for time_ms in sorted(response_times):
+        reached += response_times[time_ms]
+        if reached >= rank:
+            return time_ms
+    return 0.0
+
+
 def percentile(entry: Any, fraction: float) -> float:
     """Return a percentile of a Locust StatsEntry in milliseconds, never outside its minimum and maximum."""
     value: float = entry.get_response_time_percentile(fraction)
@@ -43,6 +59,7 @@ def install() -> None:
     if stats.bucket_response_time is bucket_response_time:
         return
     stats.bucket_response_time = bucket_response_time
+    stats.calculate_response_time_percentile = response_time_percentile
     round_for_ui = stats.StatsEntry.to_dict
 
     def percentile_fields(self: Any, stats_entry: Any, use_current: bool = False) -> list[Any]:

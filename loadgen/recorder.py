@@ -1,4 +1,4 @@
-"""What a worker's operations came to, handed to Locust's statistics once a report and not once an operation.
+"""What a worker's operations came to, by type and second, handed on once a report and not once an operation.
 
 Locust's request event costs about 5 us an operation: two statistics entries, a clock reading each, keyword
 arguments through a hook. Here an operation costs a tenth of that, and the same numbers reach the same
@@ -11,13 +11,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections import defaultdict
 from typing import Any
 
+from loadgen import hdr
 from loadgen.operation import Operation, Outcome
-from loadgen.precision import SIGNIFICANT_BITS, bucket_ns
+from loadgen.precision import bucket_ns
 
 REQUEST_TYPE = "etcd"
 STOPPED = "STOPPED"
+_OK = Outcome.OK
+_SECOND_NS = 1_000_000_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -48,19 +52,47 @@ class Totals:
         return row
 
 
-class _Pending:
-    """Successes of one operation type since the last report."""
+class Interval:
+    """What came back of one operation type within one second of the wall clock.
 
-    __slots__ = ("buckets", "count", "length", "max_ns", "min_ns", "seconds", "total_ns")
+    Attributes:
+        second: Unix time of its start, in seconds.
+        start_ns, end_ns: the same second on the monotonic clock.
+        counts: histogram (`loadgen.hdr`) of the latencies of successes, with their exact minimum, maximum and sum
+            in ``min_ns``, ``max_ns``, ``total_ns``.
+        failed, info: as in `Totals`.
+    """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.total_ns = 0
+    __slots__ = ("counts", "end_ns", "failed", "info", "max_ns", "min_ns", "second", "start_ns", "total_ns")
+
+    def __init__(self, second: int, start_ns: int) -> None:
+        self.second = second
+        self.start_ns = start_ns
+        self.end_ns = start_ns + _SECOND_NS
+        self.counts: defaultdict[int, int] = defaultdict(int)
         self.min_ns = sys.maxsize
         self.max_ns = 0
-        self.length = 0
-        self.buckets: dict[int, int] = {}
-        self.seconds: dict[int, int] = {}
+        self.total_ns = 0
+        self.failed = 0
+        self.info = 0
+
+    def as_list(self) -> list[Any]:
+        """Return what `loadgen.series.Series.add` takes, as plain numbers for the master."""
+        return [self.second, self.failed, self.info, self.min_ns, self.max_ns, self.total_ns, dict(self.counts)]
+
+
+_NEVER = Interval(0, -_SECOND_NS)
+
+
+class _Track:
+    """One operation type: its totals, and the seconds that were not reported yet."""
+
+    __slots__ = ("interval", "intervals", "totals")
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.intervals: dict[int, Interval] = {}
+        self.interval = _NEVER
 
 
 class Recorder:
@@ -70,50 +102,53 @@ class Recorder:
         self._environment = environment
         # Locust's runner is the first listener; any other wants to see each request.
         self._fire_each = len(environment.events.request._handlers) > 1
-        self._pending: dict[str, _Pending] = {}
-        self.totals: dict[str, Totals] = {}
+        self._tracks: dict[str, _Track] = {}
+        self._unreported: dict[str, list[list[Any]]] = {}
         self.clock_offset_ns = time.time_ns() - time.perf_counter_ns()
 
-    def record(self, operation: Operation, length: int = 0) -> None:
-        """Count one finished operation; ``length`` is the size of its answer in bytes."""
-        f = operation.f
-        totals = self.totals.get(f)
-        if totals is None:
-            totals = self.totals[f] = Totals()
-            self._pending[f] = _Pending()
-        totals.first_call_ns = min(totals.first_call_ns, operation.call_ns)
-        returned = operation.return_ns
-        totals.last_return_ns = max(totals.last_return_ns, returned)
-        if operation.outcome is not Outcome.OK:
-            self._record_failure(operation, totals)
+    @property
+    def totals(self) -> dict[str, Totals]:
+        """What each operation type came to since the run's start."""
+        return {f: track.totals for f, track in self._tracks.items()}
+
+    def record(self, operation: Operation) -> None:
+        """Count one finished operation."""
+        track = self._tracks.get(operation.f)
+        if track is None:
+            track = self._tracks[operation.f] = _Track()
+        totals, interval = track.totals, track.interval
+        call, returned = operation.call_ns, operation.return_ns
+        # min() and max() would cost more than all the rest of this.
+        if call < totals.first_call_ns:  # noqa: PLR1730
+            totals.first_call_ns = call
+        if returned > totals.last_return_ns:  # noqa: PLR1730
+            totals.last_return_ns = returned
+        if not interval.start_ns <= returned < interval.end_ns:
+            interval = self._turn(track, returned)
+        if operation.outcome is not _OK:
+            self._record_failure(operation, totals, interval)
             return
         totals.succeeded += 1
-        if f == "txn":
+        if operation.f == "txn":
             if operation.response.succeeded:
                 totals.committed += 1
             else:
                 totals.not_committed += 1
         latency = returned - operation.due_ns
+        # hdr.bucket, in line.
+        shift = latency.bit_length() - 11
+        interval.counts[latency >> shift << shift if shift > 0 else latency] += 1
+        interval.total_ns += latency
+        if latency < interval.min_ns:  # noqa: PLR1730
+            interval.min_ns = latency
+        if latency > interval.max_ns:  # noqa: PLR1730
+            interval.max_ns = latency
         if self._fire_each:
-            self._fire(operation, latency / 1e6, length)
-            return
-        pending = self._pending[f]
-        pending.count += 1
-        pending.total_ns += latency
-        pending.length += length
-        pending.min_ns = min(pending.min_ns, latency)
-        pending.max_ns = max(pending.max_ns, latency)
-        shift = latency.bit_length() - SIGNIFICANT_BITS
-        bucket = latency >> shift << shift if shift > 0 else latency
-        buckets = pending.buckets
-        buckets[bucket] = buckets.get(bucket, 0) + 1
-        second = (returned + self.clock_offset_ns) // 1_000_000_000
-        seconds = pending.seconds
-        seconds[second] = seconds.get(second, 0) + 1
+            self._fire(operation, latency / 1e6)
 
     def count(self, operation: Operation) -> None:
         """Count an operation in the totals alone: for what is not part of the measurement."""
-        totals = self.totals.setdefault(operation.f, Totals())
+        totals = self._tracks.setdefault(operation.f, _Track()).totals
         if operation.outcome is Outcome.OK:
             totals.succeeded += 1
             if operation.f == "txn":
@@ -122,19 +157,30 @@ class Recorder:
             totals.failed += 1
             totals.info += operation.outcome is Outcome.INFO
 
-    def _record_failure(self, operation: Operation, totals: Totals) -> None:
+    def _turn(self, track: _Track, returned_ns: int) -> Interval:
+        """Return the interval of a return on the monotonic clock, and make it the type's present one."""
+        second = (returned_ns + self.clock_offset_ns) // _SECOND_NS
+        interval = track.intervals.get(second)
+        if interval is None:
+            interval = track.intervals[second] = Interval(second, second * _SECOND_NS - self.clock_offset_ns)
+        track.interval = interval
+        return interval
+
+    def _record_failure(self, operation: Operation, totals: Totals, interval: Interval) -> None:
         totals.failed += 1
+        interval.failed += 1
         if operation.outcome is Outcome.INFO:
             totals.info += 1
+            interval.info += 1
         # Without a response time a failure is counted and stays out of the percentiles, which are of successes.
-        self._fire(operation, None, 0)
+        self._fire(operation, None)
 
-    def _fire(self, operation: Operation, response_time: float | None, length: int) -> None:
+    def _fire(self, operation: Operation, response_time: float | None) -> None:
         self._environment.events.request.fire(
             request_type=REQUEST_TYPE,
             name=operation.f,
             response_time=response_time,
-            response_length=length,
+            response_length=0,
             exception=operation.error,
             context={},
             start_time=(operation.call_ns + self.clock_offset_ns) / 1e9,
@@ -143,34 +189,38 @@ class Recorder:
         )
 
     def flush(self) -> None:
-        """Move what was counted since the last call into Locust's statistics."""
+        """Move what was counted since the last call into Locust's statistics, and keep it for `take_series`."""
         stats = self._environment.stats
-        for f, pending in self._pending.items():
-            if not pending.count:
-                continue
-            self._pending[f] = _Pending()
-            times: dict[float, int] = {}
-            for bucket, count in pending.buckets.items():
-                key = bucket_ns(bucket) / 1e6
-                times[key] = times.get(key, 0) + count
-            last = (self.totals[f].last_return_ns + self.clock_offset_ns) / 1e9
-            for entry in (stats.total, stats.entries[f, REQUEST_TYPE]):
-                _add(entry, pending, times, last)
+        for f, track in self._tracks.items():
+            intervals, track.intervals, track.interval = track.intervals, {}, _NEVER
+            for interval in intervals.values():
+                self._unreported.setdefault(f, []).append(interval.as_list())
+                if interval.counts and not self._fire_each:
+                    last = (track.totals.last_return_ns + self.clock_offset_ns) / 1e9
+                    _add((stats.total, stats.entries[f, REQUEST_TYPE]), interval, last)
+
+    def take_series(self) -> dict[str, list[list[Any]]]:
+        """Return the intervals, by type, that were flushed since the last call."""
+        taken, self._unreported = self._unreported, {}
+        return taken
 
 
-def _add(entry: Any, pending: _Pending, times: dict[float, int], last: float) -> None:
-    """Add successes to a StatsEntry: what `StatsEntry.log` does, for many at once."""
-    second = int(last)
-    if entry.use_response_times_cache and entry.last_request_timestamp and second > int(entry.last_request_timestamp):
-        entry._cache_response_times(second - 1)
-    entry.num_requests += pending.count
-    entry.total_response_time += pending.total_ns / 1e6
-    low, high = pending.min_ns / 1e6, pending.max_ns / 1e6
-    entry.min_response_time = low if entry.min_response_time is None else min(low, entry.min_response_time)
-    entry.max_response_time = max(high, entry.max_response_time)
-    entry.total_content_length += pending.length
-    entry.last_request_timestamp = max(last, entry.last_request_timestamp or 0.0)
-    for key, count in times.items():
-        entry.response_times[key] += count
-    for second, count in pending.seconds.items():
-        entry.num_reqs_per_sec[second] += count
+def _add(entries: tuple[Any, Any], interval: Interval, last: float) -> None:
+    """Add successes to StatsEntries: what `StatsEntry.log` does, for many at once."""
+    times: dict[float, int] = {}
+    for key, count in interval.counts.items():
+        coarse = bucket_ns(hdr.middle(key)) / 1e6
+        times[coarse] = times.get(coarse, 0) + count
+    count, low, high = sum(times.values()), interval.min_ns / 1e6, interval.max_ns / 1e6
+    for entry in entries:
+        before = entry.last_request_timestamp
+        if entry.use_response_times_cache and before and int(last) > int(before):
+            entry._cache_response_times(int(last) - 1)
+        entry.num_requests += count
+        entry.total_response_time += interval.total_ns / 1e6
+        entry.min_response_time = low if entry.min_response_time is None else min(low, entry.min_response_time)
+        entry.max_response_time = max(high, entry.max_response_time)
+        entry.last_request_timestamp = max(last, before or 0.0)
+        for time_ms, number in times.items():
+            entry.response_times[time_ms] += number
+        entry.num_reqs_per_sec[interval.second] += count
