@@ -255,7 +255,7 @@ def _foreign(text: str) -> tuple[Any, ...]:
 def _down(args: argparse.Namespace) -> int:
     from cluster.up import down
 
-    removed = down(args.backend)
+    removed = down(args.backend, say)
     if args.json:
         print_json({"schema": "raftload.removed/1", "removed": removed})
     elif removed:

@@ -95,10 +95,10 @@ class DockerSpec:
 # What is there
 
 
-def ours(client: Any) -> list[Any]:
+def ours(client: Any, label: str = LABEL) -> list[Any]:
     """All containers that carry our label, running or not."""
     with talking("list containers"):
-        found: list[Any] = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        found: list[Any] = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         return found
 
 
@@ -123,23 +123,24 @@ def has_volumes(client: Any) -> bool:
         return bool(client.volumes.list(filters={"label": LABEL}))
 
 
-def remove(client: Any) -> list[str]:
-    """Removes every container, network, volume and shm folder of ours. Returns what was removed, for people.
+def remove(client: Any, token: str | None = None) -> list[str]:
+    """Removes every container, network, volume and shm folder of ours, or of the one cluster with that token.
 
-    Raises ClusterError, naming what is left, where that fails.
+    Returns what was removed, for people. Raises ClusterError, naming what is left, where that fails.
     """
     import docker
 
+    label = LABEL if token is None else f"{LABEL}={token}"
     removed, failed = [], []
     folders = set()
     things: list[tuple[str, Any]] = []
-    for container in sorted(ours(client), key=lambda each: str(each.name)):
+    for container in sorted(ours(client, label), key=lambda each: str(each.name)):
         with contextlib.suppress(ClusterError):
             folders.add(DockerSpec.from_label(container.labels.get(SPEC, "")).shm)
         things.append((f"container {container.name}", container))
     with talking("list networks and volumes"):
-        networks = client.networks.list(filters={"label": LABEL})
-        volumes = client.volumes.list(filters={"label": LABEL})
+        networks = client.networks.list(filters={"label": label})
+        volumes = client.volumes.list(filters={"label": label})
     things += [(f"network {each.name}", each) for each in networks]
     things += [(f"volume {each.name}", each) for each in volumes]
     for name, thing in things:

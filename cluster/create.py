@@ -69,7 +69,7 @@ def create(
         return cluster
     except BaseException:
         with uninterrupted():
-            abandon(client, say)
+            abandon(client, token, say)
             if shm:
                 shutil.rmtree(shm, ignore_errors=True)
         raise
@@ -99,12 +99,12 @@ def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
         time.sleep(_POLL_S)
 
 
-def abandon(client: Any, say: Say) -> None:
+def abandon(client: Any, token: str, say: Say) -> None:
     """Removes a half-made cluster, also what the Engine was still making when we gave up."""
     quiet = 0
     # A request that was under way may still make its network or container: look until nothing more appears.
     for _ in range(10):
-        removed = remove(client)
+        removed = remove(client, token)
         if removed:
             say(f"removed the unfinished cluster: {', '.join(removed)}")
         quiet = 0 if removed else quiet + 1

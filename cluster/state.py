@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from cluster.topology import Member
 
 SCHEMA = "raftload.state/1"
 BACKENDS = ("docker", "local")
+LOCK = "change.lock"
+_LOCK_POLL_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +63,41 @@ def state_dir(env: Mapping[str, str] | None = None) -> Path:
     return (Path(root) if os.path.isabs(root) else Path("~/.local/state").expanduser()) / "raftload"  # noqa: PTH117
 
 
+@contextlib.contextmanager
+def changing(say: Callable[[str], None], within_s: float = 120.0) -> Iterator[None]:
+    """Lets one process of this user at a time make or remove clusters, for the length of a block.
+
+    Where another one does, says who and waits for its end. The lock is the kernel's, so it ends with its holder however
+    that ends. Raises ClusterError after ``within_s`` seconds, or where the folder cannot be written.
+    """
+    try:
+        state_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir() / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise _unwritable(exc) from exc
+    try:
+        deadline, told = time.monotonic() + within_s, False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                who = f"process {os.pread(lock, 20, 0).decode(errors='replace') or '?'}"
+                if time.monotonic() >= deadline:
+                    raise ClusterError(
+                        f"{who} has been starting or removing a cluster for {within_s:g} s: wait for it, or end it"
+                    ) from None
+                if not told:
+                    say(f"{who} is starting or removing a cluster: waiting for it")
+                told = True
+                time.sleep(_LOCK_POLL_S)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
 def save(running: Running) -> None:
     """Remembers a cluster. Raises ClusterError where the folder cannot be written."""
     folder = state_dir()
@@ -70,7 +109,11 @@ def save(running: Running) -> None:
             json.dump(values, file, indent=1)
         Path(name).replace(_file(running.backend))
     except OSError as exc:
-        raise ClusterError(f"cannot write to {folder}: {exc.strerror or exc}; set XDG_STATE_HOME") from exc
+        raise _unwritable(exc) from exc
+
+
+def _unwritable(exc: OSError) -> ClusterError:
+    return ClusterError(f"cannot write to {state_dir()}: {exc.strerror or exc}; set XDG_STATE_HOME")
 
 
 def forget(backend: str) -> None:

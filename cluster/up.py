@@ -72,11 +72,13 @@ class Wish:
 def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     """A running cluster as asked for, found or made.
 
-    Returns it, to be closed, and what was done. Raises ClusterError.
+    Returns it, to be closed, and what was done. Waits for another process that makes or removes one. Raises
+    ClusterError.
     """
     if wish.nodes is not None and wish.nodes % 2 == 0:
         say(f"warning: {wish.nodes} members survive no more failures than {wish.nodes - 1}")
-    return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
+    with state.changing(say):
+        return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
 
 
 def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
@@ -197,13 +199,14 @@ def find(backend: str | None = None) -> Cluster | None:
     return found
 
 
-def down(backend: str | None = None) -> list[str]:
+def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
     """Removes all that is ours, of one backend or of both. Returns what was removed, for people.
 
-    Raises ClusterError where something is left; a signal waits until it is done.
+    Waits for another process that makes or removes one. Raises ClusterError where something is left; a signal waits
+    until it is done.
     """
     removed = []
-    with finishing():
+    with state.changing(say), finishing():
         if backend != "docker" and (local := DetachedCluster.find()):
             local.down()
             removed += [f"process {member.name}" for member in local.members]
@@ -249,4 +252,4 @@ def open_docker_cluster(
         with made:
             yield made
     finally:
-        say(f"removed {len(down('docker'))} things of the Docker cluster")
+        say(f"removed {len(down('docker', say))} things of the Docker cluster")

@@ -216,7 +216,7 @@ def _remove(backend: str | None) -> list[str]:
         return []
     from cluster.up import down
 
-    removed = down(backend)
+    removed = down(backend, _say)
     for name in removed:
         _say(f"removed {name}")
     if not removed:
