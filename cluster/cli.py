@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from typing import Any
 
 from cluster import state
 from cluster.errors import ClusterError, UsageError
-from cluster.interrupt import Interrupted, interruptible
+from cluster.interrupt import Interrupted, interruptible, uninterrupted
 
 EXAMPLES = """\
 examples:
@@ -200,7 +201,7 @@ def _status(args: argparse.Namespace) -> int:
     from cluster.up import describe, find
 
     named = args.endpoints or (None if args.backend else os.environ.get("ETCDCTL_ENDPOINTS"))
-    what: dict[str, Any] = {"backend": None}
+    what = describe(None)
     if named is None:
         cluster = find(args.backend)
         if cluster is None and args.backend:
@@ -253,9 +254,14 @@ def _foreign(text: str) -> tuple[Any, ...]:
 
 
 def _down(args: argparse.Namespace) -> int:
-    from cluster.up import down
+    from cluster.up import down, find
 
-    removed = down(args.backend, say)
+    try:
+        removed = down(args.backend, say)
+    except Interrupted:
+        with uninterrupted(), find(args.backend) or contextlib.nullcontext() as left:
+            say("it is still there: `raftload cluster down` removes it" if left else "it is all removed")
+        raise
     if args.json:
         print_json({"schema": "raftload.removed/1", "removed": removed})
     elif removed:

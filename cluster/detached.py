@@ -120,11 +120,11 @@ class DetachedCluster:
             return None
         found = cls(running)
         try:
-            hello = found._order("hello")
+            found._order("hello")
         except Gone:
             forget("local")
             return None
-        if hello["links"] != "relay":
+        if running.links != "relay":
             reason = "its peer links are direct: start it with `cluster up --backend local --links relay`"
             found.cannot = dict.fromkeys(("isolate", "delay", "drop"), reason)
         return found
@@ -297,6 +297,7 @@ def _describe(cluster: LocalCluster, control: str, requested_version: str | None
         backend="local", members=cluster.members, member_ids=ids, version=binary.version,
         requested_version=requested_version, image="", source=f"{binary.path} (from {binary.source})",
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
+        links=cluster.peer_links,
     )  # fmt: skip
 
 
@@ -335,7 +336,7 @@ def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, A
         elif order == "log":
             return {"path": str(cluster.log(*values))}
         elif order == "hello":
-            return {"links": cluster.peer_links}
+            return {}
         elif order != "down":
             raise ClusterError(f"unknown order {order}")
     except (ClusterError, KeyError) as exc:

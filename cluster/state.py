@@ -38,6 +38,7 @@ class Running:
         source: where the image or the binary came from, for people.
         created_at: ISO 8601, UTC.
         control: the socket by which the process that owns the members is reached; empty for containers.
+        links: how members reach each other: over Docker ``networks``, through our ``relay``, or ``direct``.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class Running:
     source: str
     created_at: str
     control: str = ""
+    links: str = "networks"
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -158,19 +158,23 @@ def _remember_docker(cluster: DockerCluster) -> None:
     )  # fmt: skip
 
 
-def describe(cluster: Cluster) -> dict[str, Any]:
-    """What a cluster was made as, for ``--json``."""
+def describe(cluster: Cluster | None) -> dict[str, Any]:
+    """What a cluster was made as, for ``--json``; all None for one that is not ours."""
+    if cluster is None:
+        return dict.fromkeys(
+            ("backend", "nodes", "version", "requested_version", "image", "source", "links", "created_at")
+        )
     if isinstance(cluster, DetachedCluster):
         running = cluster.running
         return {"backend": "local", "nodes": len(running.members), "version": running.version,
                 "requested_version": running.requested_version, "image": None, "source": running.source,
-                "created_at": running.created_at}  # fmt: skip
+                "links": running.links, "created_at": running.created_at}  # fmt: skip
     spec = cluster.spec
     remembered = state.load("docker")
     known = remembered is not None and remembered.created_at == spec.created_at
     return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
             "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
-            "created_at": spec.created_at}  # fmt: skip
+            "links": "networks", "created_at": spec.created_at}  # fmt: skip
 
 
 def find(backend: str | None = None) -> Cluster | None:

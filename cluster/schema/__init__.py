@@ -8,7 +8,10 @@ from typing import Any
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return the schema ``name``: ``conformance`` for `cluster test --json`.
+    """Return the schema ``name``.
+
+    ``cluster`` is of `cluster up` and `cluster status`, ``fault`` of the faults and `cluster heal`, ``removed`` of
+    `cluster down`, ``conformance`` of `cluster test`.
 
     Raises FileNotFoundError for a name that there is not.
     """
