@@ -260,7 +260,7 @@ def _down(args: argparse.Namespace) -> int:
         removed = down(args.backend, say)
     except Interrupted:
         with uninterrupted(), find(args.backend) or contextlib.nullcontext() as left:
-            say("it is still there: `raftload cluster down` removes it" if left else "it is all removed")
+            say("it is still there: `raftload cluster down` removes it" if left else "nothing of it is left")
         raise
     if args.json:
         print_json({"schema": "raftload.removed/1", "removed": removed})

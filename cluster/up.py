@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from cluster.state import Running
 Cluster = DockerCluster | DetachedCluster
 DEFAULT_NODES = 3
 DEFAULT_PORT = 2379
+_UNFINISHED_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,8 +88,9 @@ def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created
     try:
         there = containers.find(client)
         wanted = parse_version(wish.version) if wish.version else None
-        leftover = "unfinished" if not there and containers.ours(client) else ""
-        differs = leftover
+        if there is None and containers.ours(client):
+            there = _finished_by_another(client, say)
+        differs = "unfinished" if there is None and containers.ours(client) else ""
         if there:
             differs = containers.unlike(
                 there.spec, nodes=wish.nodes, version=wanted, image=wish.image, base_port=wish.base_port, data=wish.data
@@ -120,6 +123,15 @@ def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created
     except BaseException:
         client.close()
         raise
+
+
+def _finished_by_another(client: Any, say: Say) -> DockerCluster | None:
+    """The cluster that another user, with whom we share no lock, is making on this Engine; None for a leftover."""
+    say("an unfinished cluster is there: waiting whether somebody finishes it")
+    deadline = time.monotonic() + _UNFINISHED_S
+    while (found := containers.find(client)) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:

@@ -170,6 +170,9 @@ def _target(target: dict[str, Any] | None, paint: _Painter) -> list[str]:
     wanted = target.get("requested_version")
     if wanted and version and not str(version).startswith(str(wanted)):
         texts.append(paint(f"etcd {wanted} was asked for", "yellow"))
+    if target.get("peer_links") == "relay":
+        texts.append(paint("every message between members takes a relay of ours, for faults: not etcd's own", "yellow"))
+        texts.append("  latencies; to measure, `raftload cluster up --backend local --links direct`")
     texts += [
         paint(f"endpoint {_clean(str(endpoint.get('url')))} was not reachable", "yellow")
         for endpoint in target.get("endpoints") or []

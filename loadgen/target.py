@@ -31,12 +31,16 @@ class Choice:
         endpoints: as given, checked for their form; empty for a cluster of the run's own.
         nodes: members of a cluster of the run's own; None where nobody asked for a number.
         reason: where the choice came from, for people.
+        links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
+        requested_version: of etcd, which an image built in its absence may not have; None where none was.
     """
 
     kind: Kind
     endpoints: tuple[str, ...]
     nodes: int | None
     reason: str
+    links: str | None = None
+    requested_version: str | None = None
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
@@ -58,7 +62,10 @@ class Choice:
             if running is None:
                 return cls("embedded", (), nodes, "no endpoint was named")
             kind: Kind = "docker" if running.backend == "docker" else "local"
-            return cls(kind, running.endpoints, len(running.members), "`raftload cluster up` started it")
+            return cls(
+                kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
+                links=running.links, requested_version=running.requested_version,
+            )  # fmt: skip
         endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
         if not endpoints:
             raise SettingsError(f"{reason} names no endpoint; write host:port, several with commas")
@@ -84,7 +91,9 @@ class Choice:
         ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
-            yield _probed(self.kind, self.endpoints, say)
+            target = _probed(self.kind, self.endpoints, say)
+            target.links, target.requested_version = self.links, self.requested_version
+            yield target
             return
         if self.kind == "docker":
             from cluster.up import find, open_docker_cluster
@@ -95,6 +104,7 @@ class Choice:
             with open_docker_cluster(self.nodes, say=say) as made:
                 target = _probed(self.kind, tuple(member.client_url for member in made.members), say)
                 target.ours = there is None
+                target.links, target.requested_version = "networks", made.spec.requested_version
                 yield target
             return
         from cluster.local import LocalCluster
@@ -115,6 +125,9 @@ class Target:
         kind: as the result's ``target.kind`` has it.
         ours: whether nobody else writes to it.
         cluster: the LocalCluster behind it, None for somebody else's.
+        links: how its members reach each other: ``direct``, over Docker ``networks``, or through a ``relay`` of ours,
+            which adds to the latency of every write; None where that is not known.
+        requested_version: of etcd; None where none was asked for.
     """
 
     def __init__(self, kind: Kind, endpoints: dict[str, str | None], version: str | None, cluster: Any = None):
@@ -122,6 +135,8 @@ class Target:
         # Other clients may use what was there before the run.
         self.ours = kind == "embedded"
         self.cluster = cluster
+        self.links: str | None = cluster.peer_links if cluster is not None else None
+        self.requested_version: str | None = None
         self._dead = endpoints
         self._version = version
         self._members: list[dict[str, Any]] = []
@@ -170,8 +185,9 @@ class Target:
             "kind": self.kind,
             "endpoints": [{"url": url, "reachable": reason is None} for url, reason in self._dead.items()],
             "etcd_version": self._version,
-            "requested_version": None,
+            "requested_version": self.requested_version,
             "members": self._members,
+            "peer_links": self.links,
             "leader_changes": self._leader_changes,
         }
 

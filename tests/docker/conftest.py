@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+
+from cluster import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +47,11 @@ class Docker:
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def json(self, *args: str, code: int = 0, **env: str) -> Any:
-        return json.loads(self.run(*args, "--json", code=code, **env).stdout)
+        """The document that a command prints, as its schema says."""
+        document = json.loads(self.run(*args, "--json", code=code, **env).stdout)
+        name = document["schema"].removeprefix("raftload.").partition("/")[0]
+        jsonschema.validate(document, schema.load(name))
+        return document
 
     def docker(self, *args: str) -> str:
         done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=60, check=False)

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,13 +38,34 @@ def test_up_twice_and_down(engine: Docker) -> None:
     assert engine.run("down").stdout == "nothing to remove\n"
 
 
-def test_five_in_ten_seconds_then_three(engine: Docker) -> None:
+def test_seven_and_five_in_ten_seconds_each_then_three(engine: Docker) -> None:
     engine.run("up", "--nodes", "1")  # the image is there from now on
+    seven = engine.json("up", "--nodes", "7")
+    assert (seven["done"], len(seven["members"]), seven["quorum"]) == ("replaced", 7, True)
     five = engine.json("up", "--nodes", "5")
     assert (five["done"], len(five["members"])) == ("replaced", 5)
     assert five["duration_s"] < 10
     done = engine.run("up", NODES="3")
     assert "replacing the cluster that is there (5 members)" in done.stderr
+
+
+def test_two_at_once_make_one_cluster(engine: Docker) -> None:
+    with engine.start("up", "--json") as one, engine.start("up", "--json") as other:
+        ended = [process.communicate(timeout=120) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], ended
+    assert sorted(json.loads(out)["done"] for out, _ in ended) == ["created", "found"]
+
+
+def test_two_of_different_users_do_not_take_each_other_down(engine: Docker, tmp_path: Path) -> None:
+    """They have no lock in common: one has the names first, the other is refused and touches nothing of the first."""
+    engine.run("up", "--nodes", "1")
+    engine.run("down")
+    states = [{"XDG_STATE_HOME": str(tmp_path / name)} for name in ("a", "b")]
+    with engine.start("up", "--json", **states[0]) as one, engine.start("up", "--json", **states[1]) as other:
+        ended = [process.communicate(timeout=120) for process in (one, other)]
+    codes = {one.returncode, other.returncode}
+    assert 0 in codes and codes <= {0, 4}, ended
+    assert engine.json("status")["quorum"], ended
 
 
 @pytest.mark.parametrize("data", ["volume", "shm"])

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from cluster import state
+from cluster import schema, state
 from cluster.binary import find_etcd
+from cluster.errors import ClusterError
 from cluster.ports import free_ports, is_free
 from cluster.timeline import Timeline
 
@@ -54,7 +56,11 @@ class Commands:
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def json(self, *args: str, code: int = 0) -> Any:
-        return json.loads(self.run(*args, "--json", code=code).stdout)
+        """The document that a command prints, as its schema says."""
+        document = json.loads(self.run(*args, "--json", code=code).stdout)
+        name = document["schema"].removeprefix("raftload.").partition("/")[0]
+        jsonschema.validate(document, schema.load(name))
+        return document
 
     def up(self, *args: str) -> Any:
         return self.json("up", "--backend", "local", "--base-port", str(self.port), *args)
@@ -105,9 +111,35 @@ def test_up_stays_is_found_again_and_goes(raftload: Commands, monkeypatch: pytes
     assert not Path(found.control).parent.exists()
 
 
-@pytest.mark.parametrize("nodes", [1, 5])
+@pytest.mark.parametrize("nodes", [1, 5, 7])
 def test_sizes(raftload: Commands, nodes: int) -> None:
-    assert len(raftload.up("--nodes", str(nodes))["members"]) == nodes
+    made = raftload.up("--nodes", str(nodes))
+    assert (len(made["members"]), made["quorum"]) == (nodes, True)
+
+
+def test_two_at_once_make_one_cluster(raftload: Commands) -> None:
+    arguments = ("up", "--backend", "local", "--base-port", str(raftload.port), "--json")
+    with raftload.start(*arguments) as one, raftload.start(*arguments) as other:
+        ended = [process.communicate(timeout=90) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], ended
+    assert sorted(json.loads(out)["done"] for out, _ in ended) == ["created", "found"]
+    assert sum("is starting or removing a cluster: waiting for it" in err for _, err in ended) == 1
+
+
+def test_down_waits_for_up(raftload: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", raftload.env["XDG_STATE_HOME"])
+    told: list[str] = []
+    with state.changing(told.append):
+        with pytest.raises(ClusterError, match=rf"process {os.getpid()} has been starting or removing a cluster"):
+            state.changing(told.append, within_s=0.0).__enter__()
+        with raftload.start("down") as waiting:
+            assert waiting.stderr is not None
+            assert f"process {os.getpid()} is starting or removing a cluster" in waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert "interrupted by SIGINT" in err
+    assert told == []
 
 
 def test_another_size_replaces_and_an_even_one_warns(raftload: Commands) -> None:
