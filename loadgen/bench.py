@@ -46,6 +46,12 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", choices=("embedded", "docker"), help="start a cluster for this run (docker: or use ours)"
     )
     group.add_argument("--nodes", metavar="N", help="its members (default: 3)")
+    group.add_argument(
+        "--wait",
+        default="0s",
+        metavar="DURATION",
+        help="how long to wait for endpoints that do not answer (default: 0s)",
+    )
     group = parser.add_argument_group("load")
     group.add_argument(
         "--scenario",

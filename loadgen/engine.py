@@ -115,6 +115,8 @@ class Session:
                     f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
                 )
             gevent.sleep(0.01)
+        if say is not None and self.fleet.expected and told != self.fleet.describe():
+            say(self.fleet.describe())
         self.workers += self.fleet.workers
         self.fleet.close({worker.client_id or "" for worker in self.workers})
 

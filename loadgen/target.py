@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import ClusterError
 from loadgen.settings import SettingsError, read
+from loadgen.units import parse_duration
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
@@ -33,6 +35,7 @@ class Choice:
         reason: where the choice came from, for people.
         links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
         requested_version: of etcd, which an image built in its absence may not have; None where none was.
+        wait_s: for how many seconds to go on asking endpoints that do not answer yet.
     """
 
     kind: Kind
@@ -41,6 +44,7 @@ class Choice:
     reason: str
     links: str | None = None
     requested_version: str | None = None
+    wait_s: float = 0.0
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
@@ -48,6 +52,7 @@ class Choice:
         from loadgen.endpoint import Endpoint
 
         nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
+        wait_s = read("wait", args.wait, parse_duration, 0)
         if args.endpoints is not None and args.cluster is not None:
             raise SettingsError("--endpoints and --cluster exclude each other; give one")
         text, reason = args.endpoints, "--endpoints"
@@ -74,7 +79,7 @@ class Choice:
                 Endpoint.parse(endpoint)
             except ValueError as error:
                 raise SettingsError(f"{reason}: {error}") from error
-        return cls("external", endpoints, nodes, reason)
+        return cls("external", endpoints, nodes, reason, wait_s=wait_s)
 
     def describe(self) -> str:
         """Return it in words."""
@@ -91,7 +96,7 @@ class Choice:
         ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
-            target = _probed(self.kind, self.endpoints, say)
+            target = _probed(self.kind, self.endpoints, say, self.wait_s)
             target.links, target.requested_version = self.links, self.requested_version
             yield target
             return
@@ -192,14 +197,19 @@ class Target:
         }
 
 
-def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None]) -> Target:
-    """Ask every endpoint whether it is etcd. Raises UnreachableError where none is."""
+def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None], wait_s: float = 0.0) -> Target:
+    """Ask every endpoint whether it is etcd, again for ``wait_s``. Raises UnreachableError where none is."""
     from loadgen.etcd import probe_all
     from loadgen.transport import ConnectError
 
+    deadline = time.monotonic() + wait_s
+    answers = probe_all(endpoints, PROBE_TIMEOUT_S)
+    while any(isinstance(answer, ConnectError) for answer in answers.values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        answers = probe_all(endpoints, PROBE_TIMEOUT_S)
     dead: dict[str, str | None] = {}
     version = None
-    for url, answer in probe_all(endpoints, PROBE_TIMEOUT_S).items():
+    for url, answer in answers.items():
         if isinstance(answer, ConnectError):
             dead[url] = str(answer)
         else:
