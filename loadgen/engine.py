@@ -25,6 +25,7 @@ from loadgen.processes import WorkerProcess
 from loadgen.series import Series
 from loadgen.settings import Settings
 from loadgen.target import Target
+from loadgen.witness import Witness
 from loadgen.worker import REPORT_INTERVAL_S, make_environment
 
 WORKERS_READY_S = 60.0
@@ -211,6 +212,7 @@ class Run:
         Raises KeySpaceError, FolderError.
         """
         session, plan = self._session, self._plan
+        self._witness = Witness(self.folder, self._target.watched())
         self._client = EtcdClient(plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s))
         self._space = keyspace.KeySpace(self._client, plan.settings)
         self.settings = self._space.prepare()
@@ -228,6 +230,7 @@ class Run:
         self._revision_before = self._space.revision()
         self._csv = runfolder.LocustCsv(session.environment, self.folder)
         self._write_run_json({}, None)
+        self._witness.load_begins()
 
     def start(self) -> None:
         """Let Locust start the users."""
@@ -278,6 +281,7 @@ class Run:
         Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.
         """
         revision_after: int | None = None
+        self._witness.load_ended()
         with self._noting("close the books"):
             revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
@@ -286,6 +290,8 @@ class Run:
             with self._noting("remove the run's keys"):
                 self._space.remove()
         self._client.close()
+        with self._noting("gather what the members said"):
+            self._target.observer = self._witness.close()
         if self._starter is not None:
             self._starter.kill()
         self._csv.close()
@@ -296,6 +302,7 @@ class Run:
 
     def abandon(self) -> None:
         """Remove the keys and close the files of a run that was begun and will not be finished."""
+        self._witness.abandon()
         with contextlib.suppress(Exception):
             self._csv.close()
         with contextlib.suppress(Exception):
@@ -484,7 +491,7 @@ class Run:
                 "interrupted": self.interrupted,
                 "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
                 "problems": self._problems,
-                "notes": self._notes + self._about_workers(),
+                "notes": self._notes + self._about_workers() + self._witness.notes,
                 "thresholds": list(plan.thresholds),
             },
         )

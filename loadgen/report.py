@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster import record
 from loadgen import gate, schema
 from loadgen.locustcsv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 
@@ -29,7 +30,10 @@ RUN_FIELDS = (
     "transport", "key_size", "value_size", "key_space", "mix", "operations", "timeout_s", "warmup_s",
     "read_consistency", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
-TARGET_FIELDS = ("kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes")
+TARGET_FIELDS = (
+    "kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes", "wal_fsync_p99_ms",
+    "backend_commit_p99_ms", "observed", "observer",
+)  # fmt: skip
 GENERATOR_FIELDS = (
     "cpu_us_per_op", "start_lag_p99_ms", "loop_lag_p99_ms", "in_flight_max", "dropped", "resent", "saturated",
     "saturated_by", "workers_started", "workers_lost",
@@ -69,7 +73,7 @@ def build(run_dir: Path) -> dict[str, Any]:
             "duration_s": total.get("duration_s"),
             "requested_duration_s": run.get("duration_s"),
         },
-        "target": {**_pick({}, TARGET_FIELDS), **(run.get("target") or {})},
+        "target": {**_pick({}, TARGET_FIELDS), **(run.get("target") or {}), **record.summary(run_dir)},
         "results": results,
         "generator": {**_pick({}, GENERATOR_FIELDS), **(run.get("generator") or {})},
         "books": run.get("books"),

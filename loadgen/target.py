@@ -133,6 +133,7 @@ class Target:
         links: how its members reach each other: ``direct``, over Docker ``networks``, or through a ``relay`` of ours,
             which adds to the latency of every write; None where that is not known.
         requested_version: of etcd; None where none was asked for.
+        observer: how often the members were asked during a run and what that cost, once it is over.
     """
 
     def __init__(self, kind: Kind, endpoints: dict[str, str | None], version: str | None, cluster: Any = None):
@@ -142,6 +143,7 @@ class Target:
         self.cluster = cluster
         self.links: str | None = cluster.peer_links if cluster is not None else None
         self.requested_version: str | None = None
+        self.observer: dict[str, Any] | None = None
         self._dead = endpoints
         self._version = version
         self._members: list[dict[str, Any]] = []
@@ -151,6 +153,14 @@ class Target:
     def usable(self) -> tuple[str, ...]:
         """Return the endpoints that answered."""
         return tuple(url for url, reason in self._dead.items() if reason is None)
+
+    def watched(self) -> list[tuple[str, str]]:
+        """Return name (empty where it is not known) and ``host:port`` of each member that can be asked in plain."""
+        from loadgen.endpoint import Endpoint
+
+        named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
+        plain = {url: Endpoint.parse(url) for url in self._dead if not Endpoint.parse(url).tls}
+        return [(named.get(url, ""), each.authority) for url, each in plain.items()]
 
     def before(self) -> None:
         """Note who leads before the load."""
@@ -194,6 +204,7 @@ class Target:
             "members": self._members,
             "peer_links": self.links,
             "leader_changes": self._leader_changes,
+            "observer": self.observer,
         }
 
 

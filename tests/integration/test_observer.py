@@ -1,0 +1,90 @@
+"""The observer against real members: what it writes while one dies, and that it never outlives its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster import record
+from cluster.observer import Observer
+from tests.conftest import ClusterFactory
+
+pytestmark = pytest.mark.etcd
+
+
+def wait_for(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_it_sees_a_leader_die_and_the_next_one(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    cluster = make_cluster(3)
+    # Names are not told: the members list each other.
+    observer = Observer(tmp_path, [("", member.endpoint) for member in cluster.members])
+    observer.scrape("before")
+    first = {poll.member: poll for poll in record.read_polls(tmp_path)}
+    assert set(first) == {"etcd-node1", "etcd-node2", "etcd-node3"}
+    leader = next(poll.leader for poll in first.values())
+    cluster.kill(leader)
+    wait_for(lambda: (record.leader_changes(record.read_polls(tmp_path)) or 0) == 1)
+    wait_for(lambda: not [poll for poll in record.read_polls(tmp_path) if poll.member == leader][-1].answers)
+    observer.scrape("end")
+    observer.stop()
+    assert observer.summary["polls"] == len(record.read_polls(tmp_path))
+    assert 0 < observer.summary["unanswered"] < observer.summary["polls"]
+    rows = {row["name"]: row for row in record.summary(tmp_path)["observed"]}
+    others = [row for name, row in rows.items() if name != leader]
+    assert all(row["wal_fsync_p99_ms"]["before"] > 0 and row["unanswered"] == 0 for row in others)
+    dead = [poll for poll in record.read_polls(tmp_path) if poll.member == leader and not poll.answers]
+    assert {poll.reason for poll in dead} <= {"connection refused", "connection lost"}
+
+
+def test_a_paused_member_delays_nobody_elses_polls(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    cluster = make_cluster(3)
+    observer = Observer(tmp_path, [(member.name, member.endpoint) for member in cluster.members])
+    observer.scrape("before")
+    cluster.pause("etcd-node3")
+
+    def silent() -> list[record.Poll]:
+        return [poll for poll in record.read_polls(tmp_path) if not poll.answers]
+
+    wait_for(lambda: len(silent()) >= 3)
+    cluster.resume("etcd-node3")
+    observer.stop()
+    assert {(poll.member, poll.reason) for poll in silent()} == {("etcd-node3", "timeout")}
+    first, last = silent()[0].at, silent()[2].at
+    meanwhile = [poll for poll in record.read_polls(tmp_path) if first < poll.at < last]
+    # Each silence lasts a second, four ticks of the others.
+    assert sum(poll.member == "etcd-node1" for poll in meanwhile) >= 4
+
+
+def test_it_ends_with_its_owner_whatever_ends_that(etcd_single: object, tmp_path: Path) -> None:
+    endpoint = etcd_single.members[0].endpoint  # type: ignore[attr-defined]
+    code = (
+        "import sys, time; from pathlib import Path; from cluster.observer import Observer;"
+        f"o = Observer(Path({str(tmp_path)!r}), [('n1', {endpoint!r})]); o.scrape('before');"
+        "print(o._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        owner.send_signal(signal.SIGKILL)
+    wait_for(lambda: not _is_alive(pid))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # Nobody may be there to reap it in a container: a zombie has ended.
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

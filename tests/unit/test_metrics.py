@@ -1,0 +1,71 @@
+"""/metrics: what is read, and percentiles of what lies between two scrapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cluster.metrics import Histogram, parse
+
+BOUNDS = (0.001, 0.002, 0.004, math.inf)
+TEXT = """\
+# HELP etcd_disk_wal_fsync_duration_seconds The latency distributions of fsync called by WAL.
+# TYPE etcd_disk_wal_fsync_duration_seconds histogram
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"} 3
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 5
+etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 6
+etcd_disk_wal_fsync_duration_seconds_sum 0.012
+etcd_disk_wal_fsync_duration_seconds_count 6
+etcd_mvcc_db_total_size_in_bytes 2.097152e+06
+etcd_server_leader_changes_seen_total 2
+etcd_server_leader_changes_seen_total_by_moon 7
+etcd_server_proposals_pending 0
+process_start_time_seconds 1.79557876427e+09
+grpc_server_handled_total{grpc_code="OK",grpc_method="Range"} 4
+"""
+
+
+def test_reads_what_it_knows_and_passes_over_the_rest() -> None:
+    found = parse(TEXT)
+    assert found.values == {
+        "db_size": 2097152.0, "leader_changes": 2.0, "proposals_pending": 0.0, "started_at": 1795578764.27,
+    }  # fmt: skip
+    assert found.histograms == {"wal_fsync": Histogram((0.001, 0.002, math.inf), (3, 5, 6))}
+
+
+def test_a_number_that_is_none_is_an_error() -> None:
+    with pytest.raises(ValueError, match="many"):
+        parse("etcd_server_proposals_pending many\n")
+
+
+@pytest.mark.parametrize(
+    ("counts", "q", "expected"),
+    [
+        ((10, 10, 10, 10), 0.5, 0.0005),  # the middle of the first bucket
+        ((0, 100, 100, 100), 0.99, 0.00199),  # 99 % of the way from 1 to 2 ms
+        ((50, 100, 100, 100), 0.75, 0.0015),
+        ((0, 0, 0, 4), 0.99, 0.004),  # the infinite bucket: no more than its lower bound is known
+        ((1, 1, 2, 2), 0.5, 0.001),
+    ],
+)
+def test_quantile_is_histogram_quantile_of_promql(counts: tuple[int, ...], q: float, expected: float) -> None:
+    assert Histogram(BOUNDS, counts).quantile(q) == pytest.approx(expected)
+
+
+def test_there_is_no_quantile_of_nothing() -> None:
+    assert Histogram(BOUNDS, (0, 0, 0, 0)).quantile(0.99) is None
+
+
+def test_since_is_the_difference_and_all_of_another_life() -> None:
+    earlier, later = Histogram(BOUNDS, (1, 2, 3, 4)), Histogram(BOUNDS, (1, 5, 7, 9))
+    assert later.since(earlier).counts == (0, 3, 4, 5)
+    assert earlier.since(later) == earlier
+    assert later.since(None) == later
+
+
+def test_a_cell_holds_a_whole_histogram() -> None:
+    histogram = Histogram(BOUNDS, (1, 5, 7, 9))
+    assert histogram.to_cell() == "0.001:1 0.002:5 0.004:7 inf:9"
+    assert Histogram.from_cell(histogram.to_cell()) == histogram
+    assert Histogram.from_cell("") is None

@@ -1,0 +1,84 @@
+"""members.csv and metrics.csv, read again: windows, restarts, leaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster import record
+from cluster.observer import MEMBER_COLUMNS, METRIC_COLUMNS
+
+T0 = "2026-01-02T03:04:0"
+
+
+def write(folder: Path, polls: list[str], scrapes: list[str]) -> Path:
+    (folder / "members.csv").write_text("\n".join([",".join(MEMBER_COLUMNS), *polls]) + "\n")
+    (folder / "metrics.csv").write_text("\n".join([",".join(METRIC_COLUMNS), *scrapes]) + "\n")
+    return folder
+
+
+def silent(second: int, member: str) -> str:
+    return f"{T0}{second}.000+00:00,1,{member},0,,,,,,,,,connection refused"
+
+
+def scrape(second: int, member: str, phase: str, started: int, fsync: str, failed: int = 0) -> str:
+    return f"{T0}{second}.000+00:00,1,{member},{phase},{started},1.5,1000,1,9,2,{failed},0,0,4096,2048,{fsync},{fsync}"
+
+
+def test_an_interval_goes_on_over_a_restart(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,"],
+        [
+            scrape(1, "n1", "before", 100, "0.001:90 0.002:90 inf:90"),
+            scrape(2, "n1", "", 100, "0.001:100 0.002:100 inf:100", 3),
+            scrape(4, "n1", "", 200, "0.001:0 0.002:30 inf:30", 1),
+            scrape(5, "n1", "end", 200, "0.001:0 0.002:40 inf:40", 2),
+            scrape(6, "n1", "after", 200, "0.001:0 0.002:40 inf:41", 9),
+        ],
+    )
+    summary = record.summary(folder)
+    (row,) = summary["observed"]
+    assert row["restarts"] == 1
+    # 10 before the restart, 30 and 10 after it.
+    assert row["wal_fsyncs"] == {"before": 90, "during": 50, "after": 1}
+    assert row["proposals_failed"] == 3 + 1 + 1
+    # 40 of 50 lie between 1 and 2 ms: rank 49.5 is 39.5 of these 40.
+    assert row["wal_fsync_p99_ms"]["during"] == round(1 + 39.5 / 40, 3)
+    assert row["wal_fsync_p99_ms"]["after"] == 2.0
+    assert summary["backend_commit_p99_ms"] == row["backend_commit_p99_ms"]
+
+
+def test_silence_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    folder = write(tmp_path, [silent(1, "n2"), f"{T0}2.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,"], [])
+    found = record.read_polls(folder)
+    assert [(each.member, each.answers, each.term, each.applied_index, each.reason) for each in found] == [
+        ("n2", False, None, None, "connection refused"), ("n1", True, 2, 10, ""),
+    ]  # fmt: skip
+    rows = {row["name"]: row for row in record.summary(folder)["observed"]}
+    assert rows["n2"]["db_size_last"] is None
+    assert rows["n2"]["wal_fsync_p99_ms"] == {"before": None, "during": None, "after": None}
+    assert rows["n2"]["unanswered"] == 1
+
+
+def test_leader_changes_are_elections_won(tmp_path: Path) -> None:
+    rows = [
+        f"{T0}{second}.000+00:00,1,{member},1,{role},,{term},10,10,5,4096,0.5,"
+        for second, member, role, term in (
+            (1, "n1", "leader", 2), (2, "n2", "no leader", 2), (3, "n2", "leader", 5), (4, "n1", "follower", 5),
+            (5, "n2", "leader", 6),
+        )
+    ]  # fmt: skip
+    assert record.leader_changes(record.read_polls(write(tmp_path, rows, []))) == 2
+    assert record.leader_changes([]) is None
+
+
+def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    folder = write(tmp_path, [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,"], [])
+    with (folder / "members.csv").open("a") as file:
+        file.write(f"{T0}2.000+00:00,1,n1,1,lea")
+    assert len(record.read_polls(folder)) == 1
+
+
+def test_a_folder_without_them_says_nothing(tmp_path: Path) -> None:
+    assert record.summary(tmp_path) == {}
+    assert record.read_scrapes(tmp_path) == {}
