@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cluster.binary import find_etcd
@@ -24,6 +25,9 @@ from cluster.local import LocalCluster
 ClusterFactory = Callable[..., LocalCluster]
 _SESSION = "RAFTLOAD_TEST_SESSION"
 os.environ.setdefault(_SESSION, secrets.token_hex(8))  # inherited by every process that the tests start
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("raftload", deadline=None)
+hypothesis.settings.load_profile("raftload")
 
 
 # What is missing on this machine

@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen import report, schema
@@ -135,7 +135,6 @@ def replace_somewhere(draw: st.DrawFn, document: Any, value: Any) -> Any:
         return document
 
 
-@settings(deadline=None)
 @given(st.data(), JSON)
 def test_our_schema_check_agrees_with_jsonschema(data: st.DataObject, value: Any) -> None:
     @st.composite
@@ -147,7 +146,6 @@ def test_our_schema_check_agrees_with_jsonschema(data: st.DataObject, value: Any
     assert (schema.problem(document, "result") is None) == valid
 
 
-@settings(deadline=None)
 @given(st.data(), JSON)
 def test_a_changed_run_json_gives_a_result_or_one_line(data: st.DataObject, value: Any) -> None:
     @st.composite
