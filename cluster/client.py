@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from cluster.admin import AdminClient
-from cluster.control import MemberInfo, Security
+from cluster.control import MemberInfo
 from cluster.errors import ClusterError, EtcdError, NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.probe import MemberStatus
+from cluster.security import Security
 
 _GONE = -1
 

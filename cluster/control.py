@@ -23,31 +23,14 @@ from typing import Any, Self
 
 from cluster.errors import EtcdError, NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
-from cluster.probe import MemberStatus
+from cluster.probe import MemberStatus, tls_fails
+from cluster.security import Security, tls_cause
 
 _RELATIONS = {"=": "EQUAL", "!=": "NOT_EQUAL", ">": "GREATER", "<": "LESS"}
 _OPERANDS = {
     "value": "value", "version": "version", "create": "create_revision", "mod": "mod_revision",
     "lease": "lease",
 }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Security:
-    """How to reach a cluster that wants TLS or a user; the default trusts whom ``requests`` trusts.
-
-    Attributes:
-        cacert, cert, key: paths of PEM files.
-        insecure_skip_tls_verify: accept any certificate.
-        user, password: for clusters with auth enabled.
-    """
-
-    cacert: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    insecure_skip_tls_verify: bool = False
-    user: str | None = None
-    password: str | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +57,7 @@ class ControlClient:
         self.endpoint, scheme, host, port = split_endpoint(endpoint)
         security = security or Security()
         verify: str | bool = security.cacert or True
-        self._call: Callable[..., Any] = functools.partial(_translated, self.endpoint)
+        self._call: Callable[..., Any] = functools.partial(_translated, self.endpoint, bool(security.cert))
         self._client = self._call(
             _client_class(), host=host, port=port, protocol=scheme,
             cert=(security.cert, security.key) if security.cert else (),
@@ -263,22 +246,24 @@ def _json(response: Any, endpoint: str) -> dict[str, Any]:
     return answer
 
 
-def _translated(endpoint: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _translated(endpoint: str, certificate: bool, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError."""
     import http.client
+    import ssl
 
     import requests
     import urllib3.exceptions
 
     try:
         return call(*args, **kwargs)
-    except requests.exceptions.SSLError as exc:
-        raise NoAnswer(f"{endpoint}: TLS fails ({_root(exc)})", cause="tls", sent=False) from exc
     except requests.exceptions.ConnectTimeout as exc:
         raise NoAnswer(f"{endpoint}: no connection in time", cause="timeout", sent=False) from exc
     except requests.exceptions.Timeout as exc:
         raise NoAnswer(f"{endpoint}: no answer in time", cause="timeout") from exc
     except requests.exceptions.ConnectionError as exc:
+        broken = next((cause for cause in _causes(exc) if isinstance(cause, ssl.SSLError)), None)
+        if broken is not None:
+            raise tls_fails(endpoint, tls_cause(broken, certificate=certificate)) from exc
         reason = getattr(exc.args[0] if exc.args else None, "reason", None)
         if isinstance(reason, urllib3.exceptions.NewConnectionError):
             raise NoAnswer(f"{endpoint}: connection refused", cause="connection refused", sent=False) from exc
@@ -290,8 +275,8 @@ def _translated(endpoint: str, call: Callable[..., Any], *args: Any, **kwargs: A
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions that this one wraps in its arguments, as requests and urllib3 do."""
-    for inner in exc.args:
+    """The exceptions that this one wraps in its arguments, or as its reason, as requests and urllib3 do."""
+    for inner in (*exc.args, getattr(exc, "reason", None)):
         if isinstance(inner, BaseException):
             yield inner
             yield from _causes(inner)
@@ -313,12 +298,15 @@ def _client_class() -> type[Any]:
     import etcd3.utils
     import requests
     import semantic_version  # type: ignore[import-untyped]
+    import urllib3
 
     etcd3.utils.getargspec = functools.cache(inspect.getfullargspec)  # asked for at every call
 
     class Client(etcd3.Client):  # type: ignore[misc,name-defined,unused-ignore]
         def __init__(self, **kwargs: Any) -> None:
             verify = kwargs.pop("verify")
+            if not verify:
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
             self._checked = verify
             super().__init__(verify=verify, **kwargs)
             self._session.verify = verify

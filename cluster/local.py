@@ -26,8 +26,9 @@ from cluster import logs, probe
 from cluster.binary import EtcdBinary, find_etcd
 from cluster.errors import ClusterError, MemberFailed, NoAnswer
 from cluster.ports import free_ports, is_free
+from cluster.security import Security
 from cluster.supervisor import Supervisor
-from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
+from cluster.topology import ClusterSpec, Member, ServerTls, local_members, member_env, member_names
 
 if TYPE_CHECKING:
     from cluster.relay import PeerRelay, Weather
@@ -61,6 +62,8 @@ class LocalCluster:
         start_timeout_s: float = 30.0,
         stop_grace_s: float | None = None,
         peer_links: Literal["direct", "relay"] = "direct",
+        tls: ServerTls | None = None,
+        security: Security | None = None,
     ) -> None:
         """Describes a cluster; nothing is started or touched yet.
 
@@ -87,6 +90,8 @@ class LocalCluster:
                 write elections that nobody asked for into the logs, over data that is thrown away.
             peer_links: ``relay`` puts a relay between the members (see ``relay.py``), for ``isolate``, ``delay``
                 and ``drop``; it costs time on every message of Raft, so what is measured includes it.
+            tls: how members speak TLS to their clients; default: they do not.
+            security: how to ask members that do, for their health.
         """
         member_names(nodes)  # raises ValueError for a senseless number
         self.nodes = nodes
@@ -104,8 +109,10 @@ class LocalCluster:
             election_timeout_ms=election_timeout_ms,
             snapshot_count=snapshot_count,
             quota_backend_bytes=quota_backend_bytes,
+            tls=tls,
             extra_args=tuple(extra_args),
         )
+        self._security = security
         self._supervisor: Supervisor | None = None
         self._spec: ClusterSpec | None = None
         self._paused: set[str] = set()
@@ -212,7 +219,7 @@ class LocalCluster:
         deadline = time.monotonic() + timeout_s
         while True:
             self._raise_if_dead()
-            reason = probe.why_unhealthy(self.members)
+            reason = probe.why_unhealthy(self.members, security=self._security)
             if not reason:
                 return
             if time.monotonic() >= deadline:
@@ -318,7 +325,7 @@ class LocalCluster:
             status = None
             if member.name not in self._paused:
                 with contextlib.suppress(NoAnswer):
-                    status = probe.member_status(member, timeout_s)
+                    status = probe.member_status(member, timeout_s, self._security)
             statuses.append(status)
         return statuses
 
@@ -361,7 +368,8 @@ class LocalCluster:
         else:
             fixed = self._fixed_ports(self._base_port)
             ports = [*fixed, *free_ports(self.nodes, taken=fixed)]
-        members = local_members(ports[: self.nodes], ports[self.nodes :], str(root))
+        scheme = "https" if self._template.tls else "http"
+        members = local_members(ports[: self.nodes], ports[self.nodes :], str(root), scheme)
         if self.peer_links == "relay":
             hidden = free_ports(self.nodes, taken=ports)
             members = tuple(

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
-from cluster.control import ControlClient, MemberInfo, Security, split_endpoint
+from cluster.control import ControlClient, MemberInfo, split_endpoint
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus, agreed_leader
+from cluster.security import Security
 
 T = TypeVar("T")
 

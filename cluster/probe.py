@@ -1,12 +1,13 @@
-"""Asks a member how it is, over plain HTTP and a bare socket: for members on loopback, while they start.
+"""Asks a member how it is, over HTTP and a bare socket: for members on loopback, while they start.
 
-``control.py`` is the full control plane. This one imports neither ``ssl`` nor ``requests``, which must not be
-imported before gevent patches them, so a cluster can be started by a process that has yet to decide about
-gevent.
+``control.py`` is the full control plane. This one does not import ``requests``, and ``ssl`` only for ``https://``:
+they must not be imported before gevent patches them, so a cluster can be started by a process that has yet to decide
+about gevent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.errors import NoAnswer
+from cluster.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
 from cluster.topology import Member
 
 
@@ -81,18 +83,27 @@ class MemberStatus:
         )
 
 
-def http(endpoint: str, method: str, path: str, body: bytes = b"", timeout_s: float = 1.0) -> tuple[int, bytes]:
+def http(
+    where: str,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    timeout_s: float = 1.0,
+    security: Security | None = None,
+) -> tuple[int, bytes]:
     """One HTTP/1.0 exchange.
 
-    Takes ``host:port``, method, path and body; returns the status code and the body. It takes at most
-    ``timeout_s`` seconds in all. Raises NoAnswer where there is none or it is not HTTP.
+    Takes ``host:port`` or a URL of no more than that, method, path, body, and how to speak TLS to ``https://``;
+    returns the status code and the body. It takes at most ``timeout_s`` seconds in all. Raises NoAnswer where there is
+    none or it is not HTTP, SecurityError for files of no use.
     """
+    scheme, _, endpoint = where.rstrip("/").rpartition("://")
     deadline = time.monotonic() + timeout_s
     host, _, port = endpoint.rpartition(":")
     head = f"{method} {path} HTTP/1.0\r\nHost: {endpoint}\r\nContent-Length: {len(body)}\r\n\r\n"
     answer = bytearray()
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as sock:
+        with _connected(scheme, host.strip("[]"), int(port), timeout_s, security) as sock:
             sock.sendall(head.encode("ascii") + body)
             while True:
                 left = deadline - time.monotonic()
@@ -104,12 +115,43 @@ def http(endpoint: str, method: str, path: str, body: bytes = b"", timeout_s: fl
                     break
                 answer += data
     except OSError as exc:
-        raise NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=_cause(exc)) from exc
+        raise _no_answer(endpoint, exc, security) from exc
+    if answer.startswith(b"HTTP/1.0 400") and b"to an HTTPS server" in answer:
+        raise NoAnswer(f"{endpoint} speaks TLS: use https://", cause="tls", sent=False)
     head_bytes, _, content = bytes(answer).partition(b"\r\n\r\n")
     words = head_bytes.split(b"\r\n", 1)[0].split()
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
     return int(words[1]), content
+
+
+def _connected(scheme: str, host: str, port: int, timeout_s: float, security: Security | None) -> socket.socket:
+    plain = socket.create_connection((host, port), timeout=timeout_s)
+    if scheme != "https":
+        return plain
+    try:
+        return (security or Security()).context().wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
+    if not hasattr(exc, "library"):  # what ssl raises has it
+        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=_cause(exc))
+    return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
+
+
+def tls_fails(endpoint: str, cause: str) -> NoAnswer:
+    """Takes ``host:port`` and one of the causes of ``cluster.security``, returns the error that says so.
+
+    Go's plain listener just hangs up on TLS; so that where the handshake broke off, it is asked in plain HTTP.
+    """
+    if cause == TLS_FAILED:
+        with contextlib.suppress(NoAnswer):
+            http(endpoint, "GET", "/version")
+            cause = PLAIN_SPOKEN
+    return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
 
 
 def _cause(exc: OSError) -> str:
@@ -118,12 +160,12 @@ def _cause(exc: OSError) -> str:
     return "timeout" if isinstance(exc, TimeoutError) else "connection lost"
 
 
-def member_status(member: Member, timeout_s: float = 1.0) -> MemberStatus:
-    """Asks one member for its own view, without a quorum.
+def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
+    """Asks one member for its own view, without a quorum. ``security`` is for one that speaks TLS.
 
     Raises NoAnswer, after at most ``timeout_s`` seconds.
     """
-    code, body = http(member.endpoint, "POST", "/v3/maintenance/status", b"{}", timeout_s)
+    code, body = http(member.client_url, "POST", "/v3/maintenance/status", b"{}", timeout_s, security)
     try:
         if code != 200:
             raise ValueError(f"HTTP {code}")
@@ -132,13 +174,13 @@ def member_status(member: Member, timeout_s: float = 1.0) -> MemberStatus:
         raise NoAnswer(f"{member.endpoint}: no status of an etcd member ({exc})", cause="not etcd") from exc
 
 
-def is_healthy(member: Member, timeout_s: float = 1.0) -> bool:
+def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> bool:
     """Whether ``/health`` says so, for which the member does a linearizable read.
 
     False where it does not answer.
     """
     try:
-        code, body = http(member.endpoint, "GET", "/health", timeout_s=timeout_s)
+        code, body = http(member.client_url, "GET", "/health", timeout_s=timeout_s, security=security)
         return code == 200 and str(json.loads(body)["health"]) == "true"
     except (NoAnswer, ValueError, KeyError, TypeError):
         return False
@@ -155,7 +197,7 @@ def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
     return leaders[0]
 
 
-def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0) -> str:
+def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: Security | None = None) -> str:
     """Asks every member.
 
     Empty when all agree on a leader and serve linearizable reads, else the first reason not.
@@ -163,12 +205,12 @@ def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0) -> str:
     statuses = []
     for member in members:
         try:
-            statuses.append(member_status(member, timeout_s))
+            statuses.append(member_status(member, timeout_s, security))
         except NoAnswer as exc:
             return f"{member.name} does not answer ({exc})"
     if agreed_leader(statuses) is None:
         return "the members do not agree on a leader"
     for member in members:
-        if not is_healthy(member, timeout_s):
+        if not is_healthy(member, timeout_s, security):
             return f"{member.name} serves no linearizable read"
     return ""

@@ -16,6 +16,7 @@ from typing import Any
 
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus, member_status
+from cluster.security import Security
 from cluster.topology import Member
 
 SCHEMA = "raftload.state/1"
@@ -145,12 +146,14 @@ def find_running(timeout_s: float = 1.0) -> Running | None:
     return max(found, key=lambda running: running.created_at, default=None)
 
 
-def ask(members: tuple[Member, ...], timeout_s: float = 1.0) -> dict[str, MemberStatus | NoAnswer]:
+def ask(
+    members: tuple[Member, ...], timeout_s: float = 1.0, security: Security | None = None
+) -> dict[str, MemberStatus | NoAnswer]:
     """Every member's status by its name, or why there is none, all asked at once."""
 
     def one(member: Member) -> MemberStatus | NoAnswer:
         try:
-            return member_status(member, timeout_s)
+            return member_status(member, timeout_s, security)
         except NoAnswer as exc:
             return exc
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.errors import NoAnswer
 from cluster.probe import MemberStatus, is_healthy
+from cluster.security import Security
 from cluster.state import ask
 from cluster.topology import Member
 
@@ -93,15 +94,17 @@ def look(
     states: Mapping[str, str] | None = None,
     isolated: frozenset[str] = frozenset(),
     timeout_s: float = 1.0,
+    security: Security | None = None,
 ) -> ClusterView:
     """Asks all members at once.
 
-    Takes them, what their processes do where that is known, and who is cut off. A quorum is there when a member
+    Takes them, what their processes do where that is known, who is cut off, and how to speak TLS to those that do. A
+    quorum is there when a member
     whose leader answers too serves a linearizable read.
     """
     states = states or {}
     running = tuple(member for member in members if states.get(member.name, "running") == "running")
-    answers = ask(running, timeout_s)
+    answers = ask(running, timeout_s, security)
     views = []
     for member in members:
         answer = answers.get(member.name)
@@ -117,7 +120,7 @@ def look(
     candidates = sorted(
         (view for view in views if view.status and view.status.leader_id), key=lambda view: view.isolated
     )
-    quorum = any(is_healthy(view.member, timeout_s) for view in candidates)
+    quorum = any(is_healthy(view.member, timeout_s, security) for view in candidates)
     return ClusterView(tuple(views), quorum)
 
 

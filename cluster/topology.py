@@ -35,6 +35,20 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ServerTls:
+    """How members speak TLS to their clients: paths of PEM files.
+
+    Attributes:
+        cert, key: of every member; the certificate must do for a client too, because the gateway inside etcd is one.
+        client_ca: who signs the certificates that clients must have then; None where they need none.
+    """
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """The members that form one new cluster, and the settings that they share.
 
@@ -49,6 +63,7 @@ class ClusterSpec:
             it refuses less than five heartbeats.
         snapshot_count: applied entries between two snapshots.
         quota_backend_bytes: size of the store at which it raises NOSPACE.
+        tls: towards clients; None for plain HTTP.
         extra_args: further etcd flags, after ours, so that they win.
     """
 
@@ -58,6 +73,7 @@ class ClusterSpec:
     election_timeout_ms: int | None = None
     snapshot_count: int | None = None
     quota_backend_bytes: int | None = None
+    tls: ServerTls | None = None
     extra_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -119,12 +135,15 @@ class ClusterSpec:
             "--log-level=info",
             "--log-outputs=stderr",
         ]
-        optional = {
+        optional: dict[str, int | str | None] = {
             "heartbeat-interval": self.heartbeat_interval_ms,
             "election-timeout": self.election_timeout_ms,
             "snapshot-count": self.snapshot_count,
             "quota-backend-bytes": self.quota_backend_bytes,
         }
+        if self.tls is not None:
+            optional |= {"cert-file": self.tls.cert, "key-file": self.tls.key, "trusted-ca-file": self.tls.client_ca}
+            optional |= {"client-cert-auth": "true" if self.tls.client_ca else None}
         args += [f"--{flag}={value}" for flag, value in optional.items() if value is not None]
         return args + list(self.extra_args)
 
@@ -136,16 +155,18 @@ def member_names(count: int) -> list[str]:
     return [f"{NAME_PREFIX}{number}" for number in range(1, count + 1)]
 
 
-def local_members(client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str) -> tuple[Member, ...]:
+def local_members(
+    client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str, scheme: str = "http"
+) -> tuple[Member, ...]:
     """Members on loopback.
 
-    Takes a client and a peer port for each and the folder that holds their data folders; returns them in
-    order. Raises ValueError where the two lists differ in length.
+    Takes a client and a peer port for each, the folder that holds their data folders, and the scheme of their
+    client URLs; returns them in order. Raises ValueError where the two lists differ in length.
     """
     return tuple(
         Member(
             name=name,
-            client_url=f"http://127.0.0.1:{client}",
+            client_url=f"{scheme}://127.0.0.1:{client}",
             peer_url=f"http://127.0.0.1:{peer}",
             data_dir=f"{data_root.rstrip('/')}/{name}",
         )

@@ -6,6 +6,7 @@ import _socket
 
 import gevent.socket
 
+from cluster.security import TLS_HINTS
 from loadgen.endpoint import Endpoint
 
 REFUSED = "connection refused"
@@ -19,8 +20,14 @@ CLOSED_HERE = "client closed"
 NOT_HTTP2 = "not HTTP/2"
 TLS_SPOKEN = "TLS spoken"
 NOT_ETCD = "not etcd"
+BAD_PASSWORD = "wrong user or password"
+AUTH_OFF = "auth not enabled"
+USER_WANTED = "user required"
+TOKEN_REFUSED = "auth token expired"
+NO_LOGIN = "login failed"
 
 HINTS = {
+    **TLS_HINTS,
     REFUSED: "nothing listens there; is etcd running, and is this its client port?",
     UNRESOLVED: "the name does not resolve",
     UNREACHABLE: "no route to the host",
@@ -32,7 +39,23 @@ HINTS = {
     NOT_HTTP2: "it answers, but not in HTTP/2; etcd's client port (2379) speaks gRPC",
     TLS_SPOKEN: "it speaks TLS, and this endpoint was given without it; use https://",
     NOT_ETCD: "it speaks HTTP/2, but not etcd's API",
+    BAD_PASSWORD: "etcd knows no such user with this password",
+    AUTH_OFF: "a user was given, but auth is not enabled on this cluster; leave out --user ($ETCDCTL_USER)",
+    USER_WANTED: "auth is enabled on this cluster; give --user NAME:PASSWORD",
+    TOKEN_REFUSED: "etcd no longer takes the token of our login; a new one is asked for at once",
+    NO_LOGIN: "etcd did not answer the login as it should",
 }
+
+
+class TlsError(OSError):
+    """TLS could not be begun, or not gone on with.
+
+    Attributes: ``cause``, a constant of ``cluster.security``.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
 
 
 class ConnectError(Exception):
@@ -50,6 +73,8 @@ class ConnectError(Exception):
 
 def cause_of(exc: OSError) -> str:
     """Takes what connecting raised, returns its cause."""
+    if isinstance(exc, TlsError):
+        return exc.cause
     if isinstance(exc, ConnectionRefusedError):
         return REFUSED
     if isinstance(exc, TimeoutError):

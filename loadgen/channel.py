@@ -1,4 +1,4 @@
-"""Several endpoints times several connections as one place to call: round-robin, reconnecting, honest about loss."""
+"""Several endpoints times several connections as one place to call: balanced, reconnecting, honest about loss."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
 from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 import gevent
 import gevent.event
+from google.protobuf.message import DecodeError
 
+from cluster.security import Security
+from loadgen.balance import Balance, Leadership
 from loadgen.causes import CLOSED_HERE, NO_ANSWER, ConnectError
 from loadgen.endpoint import Endpoint
+from loadgen.login import Login, name_refusal
+from loadgen.proto import etcd_pb2 as pb
 from loadgen.streaming import StreamingCall
 from loadgen.transport import Transport
 from loadgen.wire import Code, LocalError, Stream
+
+if TYPE_CHECKING:
+    from loadgen.tls import TlsOptions
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 # A connection that lived for less does not prove that the next one will be better.
 _STABLE_S = 1.0
-CONNECT_TIMEOUT_S = 5.0
+# How often every endpoint is asked who leads, where only the leader is called.
+_ASK_S = 0.2
+_ASK_TIMEOUT_NS = 1_000_000_000
+STATUS = b"/etcdserverpb.Maintenance/Status"
 
 
 class Channel:
-    """Calls go over every live connection in turn; dead ones come back in the background.
+    """Calls go over the live connections in turn; dead ones come back in the background.
 
-    Takes the endpoints and how many connections each gets. Nothing is connected before the first call.
+    Takes the endpoints, how many connections each gets, how to speak TLS and who logs in, and which endpoints get the
+    calls: all (``round-robin``), the ``leader``, which is followed when leadership moves and waited for while there is
+    none, or the ``first`` alone. Nothing is connected before the first call. Raises ValueError, and SecurityError for
+    files of no use.
     A request that the server certainly did not process (refused, above GOAWAY's last stream id, never written) is
-    sent again once; nothing else is.
+    sent again once; nothing else is, also not one whose token was refused.
 
     Attributes:
         resent: requests sent again.
@@ -37,15 +52,28 @@ class Channel:
         connects: connections made.
     """
 
-    def __init__(self, endpoints: Sequence[str | Endpoint], *, connections: int = 1) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str | Endpoint],
+        *,
+        connections: int = 1,
+        security: Security | None = None,
+        balance: Balance = "round-robin",
+    ) -> None:
         if not endpoints:
             raise ValueError("no endpoint given")
         if connections < 1:
             raise ValueError(f"connections must be at least 1, not {connections}")
-        self.endpoints = [each if isinstance(each, Endpoint) else Endpoint.parse(each) for each in endpoints]
-        for each in self.endpoints:
-            if each.tls:
-                raise ValueError(f"endpoint {each}: TLS is not supported yet; use http://")
+        security = security or Security()
+        self.endpoints = [
+            each if isinstance(each, Endpoint) else Endpoint.parse(security.url(each)) for each in endpoints
+        ]
+        if balance == "first":
+            del self.endpoints[1:]
+        self._dial_timeout_s = security.dial_timeout_s
+        self._tls = tls_options(self.endpoints, security)
+        self._login = login_of(security)
+        self._leadership = Leadership() if balance == "leader" else None
         self.resent = 0
         self.in_flight = 0
         self.in_flight_max = 0
@@ -77,9 +105,12 @@ class Channel:
                 if transport is None:
                     return self._call_later(path, message, timeout_ns, call_ns)
             stream = transport.call(path, message, timeout_ns, call_ns)
-            if stream.code and _may_be_sent_again(stream):
-                self.resent += 1
-                return self._call_later(path, message, timeout_ns, call_ns, again=True)
+            if stream.code:
+                if _may_be_sent_again(stream):
+                    self.resent += 1
+                    return self._call_later(path, message, timeout_ns, call_ns, again=True)
+                if stream.answered:
+                    self._refused(stream, call_ns)
             return stream
         except LocalError:
             return self._call_later(path, message, timeout_ns, call_ns)
@@ -133,6 +164,8 @@ class Channel:
                     transport.retire()  # out of stream ids, say
                     break
                 if again or not _may_be_sent_again(stream):
+                    if stream.code and stream.answered:
+                        self._refused(stream, call_ns)
                     return stream
                 again = True
                 self.resent += 1
@@ -157,16 +190,24 @@ class Channel:
                 for endpoint in self.endpoints:
                     self._connecting += 1
                     self._keepers.append(gevent.spawn(self._keep, endpoint))
+            if self._leadership is not None:
+                self._keepers += [gevent.spawn(self._ask_who_leads, each) for each in self.endpoints]
 
     def _keep(self, endpoint: Endpoint) -> None:
         """Keeps one connection to one endpoint, for as long as the channel is open."""
         pause = _FIRST_PAUSE_S
+        token = b""
         while not self._closed:
             ended = gevent.event.Event()
-            transport = Transport(endpoint, partial(self._down, ended))
+            tls = self._tls if endpoint.tls else None
+            transport = Transport(endpoint, partial(self._down, ended), tls)
             try:
-                transport.connect(CONNECT_TIMEOUT_S)
+                transport.connect(self._dial_timeout_s)
+                if self._login is not None:
+                    # A member that was started again has forgotten the token.
+                    token = self._login.admit(transport, token)
             except ConnectError as exc:
+                transport.close()
                 self._connecting -= 1
                 self._settle(exc)
             else:
@@ -174,10 +215,12 @@ class Channel:
                 self.connects += 1
                 began = perf_counter_ns()
                 self._live.append(transport)
-                self._turn = cycle(self._live)
-                self._current = None
+                self._deal()
                 self._settle(None)
-                ended.wait()
+                if self._login is None:
+                    ended.wait()
+                else:
+                    token = self._keep_logged_in(self._login, transport, token, ended)
                 if perf_counter_ns() - began > _STABLE_S * 1e9:
                     pause = _FIRST_PAUSE_S
                     self._connecting += 1
@@ -190,11 +233,49 @@ class Channel:
     def _down(self, ended: gevent.event.Event, transport: Transport) -> None:
         if transport in self._live:
             self._live.remove(transport)
-            self._turn = cycle(self._live)
-            self._current = None
+            self._deal()
             self._draining = [each for each in self._draining if each.open_count]
             self._draining.append(transport)
         ended.set()
+
+    def _deal(self) -> None:
+        """Begins the turns anew, over the connections that are to be called now."""
+        turn = self._live
+        if self._leadership is not None:
+            chosen = self._leadership.chosen(self.endpoints)
+            turn = [each for each in self._live if each.endpoint in chosen]
+        self._turn = cycle(turn)
+        self._current = None
+
+    def _ask_who_leads(self, endpoint: Endpoint) -> None:
+        """Keeps up to date what the member behind one endpoint says about the leader."""
+        leadership = self._leadership
+        assert leadership is not None
+        while not self._closed:
+            before = leadership.chosen(self.endpoints)
+            transport = next((each for each in self._live if each.endpoint == endpoint), None)
+            if transport is None or not _said(leadership, transport):
+                leadership.silent(endpoint)
+            if leadership.chosen(self.endpoints) != before:
+                self._deal()
+                self._settle(None)
+            gevent.sleep(_ASK_S if transport is not None else _ASK_S / 10)
+
+    def _keep_logged_in(self, login: Login, transport: Transport, token: bytes, ended: gevent.event.Event) -> bytes:
+        """Waits for the end of a connection and renews its token in time; returns the last one."""
+        while not ended.wait(login.renew_in_s):
+            try:
+                token = login.admit(transport, token)
+            except ConnectError:
+                transport.retire()  # the next connection says why
+        return token
+
+    def _refused(self, stream: Stream, call_ns: int) -> None:
+        """Notes a refusal that is about the user; new calls wait for connections with another token."""
+        name_refusal(stream)
+        if self._login is not None and self._login.refuses(stream, call_ns):
+            for transport in list(self._live):
+                transport.retire()
 
     def _settle(self, failure: ConnectError | None) -> None:
         """Tells those who wait for a connection: there is one, or no attempt is left that could give one."""
@@ -202,6 +283,35 @@ class Channel:
             return
         settled, self._outcome = self._outcome, gevent.event.AsyncResult()
         settled.set(failure)
+
+
+def tls_options(endpoints: Sequence[Endpoint], security: Security) -> TlsOptions | None:
+    """Takes endpoints, returns how to speak TLS where one of them is to be spoken to so. Raises SecurityError."""
+    if not any(each.tls for each in endpoints):
+        return None
+    from loadgen.tls import TlsOptions
+
+    return TlsOptions(security)
+
+
+def login_of(security: Security) -> Login | None:
+    """Returns the login of a user, None where none is named."""
+    if security.user is None:
+        return None
+    return Login(security.user, security.password or "", security.dial_timeout_s)
+
+
+def _said(leadership: Leadership, transport: Transport) -> bool:
+    """Asks a member who leads; returns whether it answered."""
+    try:
+        stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns())
+        if stream.code != Code.OK:
+            return False
+        answer = pb.StatusResponse.FromString(stream.message or b"")
+    except (LocalError, DecodeError):
+        return False
+    leadership.said(transport.endpoint, answer.header.member_id, answer.raftTerm, answer.leader)
+    return True
 
 
 def _may_be_sent_again(stream: Stream) -> bool:

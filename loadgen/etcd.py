@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from google.protobuf.message import DecodeError
 
+from cluster.security import PLAIN_SPOKEN, TLS_FAILED, Security
 from loadgen import encode
+from loadgen.balance import Balance
 from loadgen.causes import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
-from loadgen.channel import Channel
+from loadgen.channel import STATUS, Channel, login_of, tls_options
 from loadgen.endpoint import Endpoint
 from loadgen.kv import classify
 from loadgen.operation import Operation, Outcome
@@ -29,7 +31,6 @@ PUT = b"/etcdserverpb.KV/Put"
 DELETE_RANGE = b"/etcdserverpb.KV/DeleteRange"
 TXN = b"/etcdserverpb.KV/Txn"
 COMPACT = b"/etcdserverpb.KV/Compact"
-STATUS = b"/etcdserverpb.Maintenance/Status"
 HASH_KV = b"/etcdserverpb.Maintenance/HashKV"
 MEMBER_LIST = b"/etcdserverpb.Cluster/MemberList"
 
@@ -60,12 +61,15 @@ class EtcdClient:
         *,
         timeout_s: float = 5.0,
         connections: int = 1,
+        security: Security | None = None,
+        balance: Balance = "round-robin",
         abandoned: Callable[[Operation], None] | None = None,
         history: HistoryWriter | None = None,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
-        self.channel = Channel(endpoints, connections=connections)
+        self.channel = Channel(endpoints, connections=connections, security=security, balance=balance)
+        self._security = security
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._abandoned = abandoned
@@ -280,7 +284,7 @@ class EtcdClient:
     def _run_at(self, endpoint: str, path: bytes, request: bytes, decode: Callable[[bytes], Any], f: str) -> Operation:
         channel = self._apart.get(endpoint)
         if channel is None:
-            channel = self._apart[endpoint] = Channel([endpoint])
+            channel = self._apart[endpoint] = Channel([endpoint], security=self._security)
         asked = self._history.endpoint(str(channel.endpoints[0])) if self._history is not None else 0
         return self._run(path, request, decode, f, b"", None, 0, 0, channel.call, asked)
 
@@ -298,27 +302,32 @@ class MemberInfo:
     raft_term: int
 
 
-def probe(endpoint: str, timeout_s: float = 2.0) -> MemberInfo:
-    """Asks who is there. Takes an endpoint as people write it, and seconds in all.
+def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = None) -> MemberInfo:
+    """Asks who is there, and logs in where a user is named. Takes an endpoint as people write it, and seconds in all.
 
-    Raises ValueError for a malformed endpoint, and ConnectError, whose ``cause`` tells apart: nobody listens, no
-    answer, not HTTP/2, TLS spoken, not etcd.
+    Raises ValueError for a malformed endpoint, SecurityError for files of no use, and ConnectError, whose ``cause``
+    tells apart: nobody listens, no answer, not HTTP/2, TLS spoken or not spoken, whatever is wrong with a certificate,
+    not etcd, a wrong password, auth not enabled.
     """
-    where = Endpoint.parse(endpoint)
-    if where.tls:
-        raise ValueError(f"endpoint {where}: TLS is not supported yet; use http://")
-    transport = Transport(where)
+    security = security or Security()
+    where = Endpoint.parse(security.url(endpoint))
+    transport = Transport(where, tls=tls_options([where], security))
     timeout_ns = int(timeout_s * 1e9)
     call_ns = perf_counter_ns()
     try:
         transport.connect(timeout_s)
         stream = transport.call(STATUS, b"", timeout_ns, call_ns)
+        if stream.code == Code.OK and (login := login_of(security)) is not None:
+            login.admit(transport)
     except LocalError as exc:
         raise ConnectError(where, CLOSED) from exc
     except ConnectError as exc:
-        # Go's TLS listener hangs up on plain text without a word, so ask it in its own language.
-        if exc.cause in (CLOSED, NO_ANSWER) and speaks_tls(where, timeout_s):
-            raise ConnectError(where, TLS_SPOKEN) from exc
+        # Go's listeners hang up on what is not their language, so ask them in the other one.
+        if exc.cause in (CLOSED, NO_ANSWER, TLS_FAILED):
+            if not where.tls and speaks_tls(where, timeout_s):
+                raise ConnectError(where, TLS_SPOKEN) from exc
+            if where.tls and _speaks_plainly(where, timeout_s):
+                raise ConnectError(where, PLAIN_SPOKEN) from exc
         raise
     finally:
         transport.close()
@@ -336,12 +345,29 @@ def probe(endpoint: str, timeout_s: float = 2.0) -> MemberInfo:
     raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)
 
 
-def probe_all(endpoints: Sequence[str], timeout_s: float = 2.0) -> dict[str, MemberInfo | ConnectError]:
-    """Probes all endpoints at the same time, returns what each said or why it did not. Raises ValueError."""
+def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:
+    """Whether somebody speaks HTTP/2 without TLS there."""
+    transport = Transport(Endpoint(where.host, where.port))
+    try:
+        transport.connect(timeout_s)
+    except ConnectError:
+        return False
+    finally:
+        transport.close()
+    return True
+
+
+def probe_all(
+    endpoints: Sequence[str], timeout_s: float = 2.0, security: Security | None = None
+) -> dict[str, MemberInfo | ConnectError]:
+    """Probes all endpoints at the same time, returns what each said or why it did not.
+
+    Raises ValueError, and SecurityError.
+    """
 
     def one(endpoint: str) -> MemberInfo | ConnectError:
         try:
-            return probe(endpoint, timeout_s)
+            return probe(endpoint, timeout_s, security)
         except ConnectError as exc:
             return exc
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import _socket
 import errno
 from collections.abc import Callable
-from time import perf_counter_ns
-from typing import Any
+from time import monotonic, perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.event
@@ -23,6 +23,9 @@ from loadgen.endpoint import Endpoint
 from loadgen.streaming import StreamingCall
 from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
 
+if TYPE_CHECKING:
+    from loadgen.tls import Tls, TlsOptions
+
 # Larger reads cost more than they save: the allocator then asks the kernel for fresh pages each time.
 _READ_SIZE = 65_536
 _NEVER = 1 << 62
@@ -32,16 +35,21 @@ _SILENCE_S = 7.5
 
 
 class Transport:
-    """One TCP connection to one endpoint.
+    """One connection to one endpoint, over TCP or TLS.
 
-    Takes the endpoint and ``on_end``, called once when no new calls are taken here any more (GOAWAY, loss, close),
-    before the calls that this ended are told.
+    Takes the endpoint; ``on_end``, called once when no new calls are taken here any more (GOAWAY, loss, close), before
+    the calls that this ended are told; and how to speak TLS, without which the connection is plain.
 
     Attributes: ``open_count``, calls that wait for an answer; ``accepting``, whether new calls are taken;
     ``flushing``, a call of this turn of the event loop has been put out and is to be sent at its end.
     """
 
-    def __init__(self, endpoint: Endpoint, on_end: Callable[[Transport], None] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_end: Callable[[Transport], None] | None = None,
+        tls: TlsOptions | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.accepting = False
         self._on_end = on_end
@@ -49,10 +57,14 @@ class Transport:
         self._loop = hub.loop
         self._run_callback = hub.loop.run_callback
         self._switch = hub.switch
-        self._connection = connection = Connection(endpoint.authority.encode())
+        scheme = b"http" if tls is None else b"https"
+        self._connection = connection = Connection(endpoint.authority.encode(), scheme)
+        self.set_metadata = connection.set_metadata
         self._start = connection.call
         self._receive = connection.receive_data
         self._take = connection.data_to_send
+        self._tls_options = tls
+        self._tls: Tls | None = None
         self._socket: _socket.socket | None = None
         self._recv: Callable[[int], bytes] = _closed
         self._send: Callable[[bytes | memoryview], int] = _closed
@@ -77,22 +89,14 @@ class Transport:
     def connect(self, timeout_s: float) -> None:
         """Connects and waits for the peer's SETTINGS. Takes seconds. Raises ConnectError."""
         until = perf_counter_ns() + int(timeout_s * 1e9)
-        try:
-            # Tries every address that the name resolves to.
-            opened = gevent.socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=timeout_s)
-        except OSError as exc:
-            raise ConnectError(self.endpoint, cause_of(exc), str(exc)) from exc
-        opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        # The plain socket under gevent's: reads and writes here never wait. A TLS socket would slot in here.
-        family, kind, proto = opened.family, opened.type, opened.proto
-        raw = _socket.socket(family, kind, proto, fileno=opened.detach())
-        raw.setblocking(False)
-        self._socket = raw
-        self._recv, self._send = raw.recv, raw.send
+        self._socket = raw = self._open(timeout_s)
+        self._recv, self._send = (raw.recv, raw.send) if self._tls is None else (self._tls.recv, self._tls.send)
         self._reader = self._loop.io(raw.fileno(), 1)
         self._writer = self._loop.io(raw.fileno(), 2)
         self._reader.start(self._on_readable)
         self._flush()
+        if self._tls is not None:
+            self._run_callback(self._on_readable)  # the peer's first bytes may have come with the handshake
         try:
             self._answered.wait(max(0.0, (until - perf_counter_ns()) / 1e9))
         except BaseException:
@@ -107,6 +111,31 @@ class Transport:
         if not self.accepting:
             self._end(LOST)
             raise ConnectError(self.endpoint, CLOSED)
+
+    def _open(self, timeout_s: float) -> _socket.socket:
+        """Connects, and shakes hands where it is to be TLS; reads and writes of what it returns never wait."""
+        until = monotonic() + timeout_s
+        opened = None
+        try:
+            # Tries every address that the name resolves to.
+            opened = gevent.socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=timeout_s)
+            opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            if self._tls_options is not None:
+                self._tls = self._tls_options.begin(self.endpoint.host)
+                self._tls.handshake(opened, until)
+        except BaseException as exc:
+            if opened is not None:
+                opened.close()
+            if isinstance(exc, OSError):
+                raise ConnectError(self.endpoint, cause_of(exc), str(exc)) from exc
+            raise
+        # The plain socket under gevent's.
+        family, kind, proto = opened.family, opened.type, opened.proto
+        raw = _socket.socket(family, kind, proto, fileno=opened.detach())
+        raw.setblocking(False)
+        if self._tls is not None:
+            self._tls.attach(raw)
+        return raw
 
     def close(self) -> None:
         """Ends the connection and every call on it. May be called again."""
@@ -218,6 +247,7 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as exc:
+            self._fail(cause_of(exc), str(exc))
             self._end(LOST, str(exc))
             return
         now = perf_counter_ns()
@@ -332,6 +362,8 @@ class Transport:
         self._timer = self._watchdog = None
         self._armed = -1  # no more timers
         self._recv = self._send = _closed
+        if self._tls is not None:
+            self._tls.close()
         raw.close()
         self._fail(CLOSED, detail)
         self.retire()

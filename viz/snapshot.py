@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -232,19 +231,10 @@ def _parse(answer: Any) -> list[Listed]:
 
 
 def _control(endpoint: str, timeout_s: float) -> Any:
-    from cluster.control import ControlClient, Security
+    from cluster.control import ControlClient
+    from cluster.security import Security
 
-    env = os.environ
-    user, _, password = env.get("ETCDCTL_USER", "").partition(":")
-    security = Security(
-        cacert=env.get("ETCDCTL_CACERT"),
-        cert=env.get("ETCDCTL_CERT"),
-        key=env.get("ETCDCTL_KEY"),
-        insecure_skip_tls_verify=env.get("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "").lower() in ("1", "t", "true"),
-        user=user or None,
-        password=(password or env.get("ETCDCTL_PASSWORD")) if user else None,
-    )
-    return ControlClient(endpoint, timeout_s=timeout_s, security=security)
+    return ControlClient(endpoint, timeout_s=timeout_s, security=Security.from_environment())
 
 
 def _bare(url: str) -> str:

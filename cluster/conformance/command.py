@@ -16,7 +16,9 @@ from cluster.client import ClientFactory, gateway_factory
 from cluster.conformance.model import Disturber, Result, Verdict
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
-from cluster.control import Security, split_endpoint
+from cluster.control import split_endpoint
+from cluster.security import Security
+from cluster.security import add_arguments as add_security_arguments
 
 USAGE = 2
 EXAMPLES = """\
@@ -75,11 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
     group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
-    group.add_argument("--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT)")
-    group.add_argument("--cert", metavar="FILE", help="client certificate, PEM (default: $ETCDCTL_CERT)")
-    group.add_argument("--key", metavar="FILE", help="its key, PEM (default: $ETCDCTL_KEY)")
-    group.add_argument("--user", metavar="NAME:PASSWORD", help="where auth is on (default: $ETCDCTL_USER)")
-    group.add_argument("--insecure-skip-tls-verify", action="store_true", help="accept any certificate")
+    add_security_arguments(group)
     group = parser.add_argument_group("tests")
     group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
     group.add_argument("--all", action="store_true", help="also the tests of members, users, snapshots and alarms")
@@ -108,7 +106,7 @@ def main(
         return 0
     try:
         select(args.only)
-        security = _security(args)
+        security = Security.from_arguments(args)
         endpoints = _endpoints(args)
         nodes(args)
         if args.endpoints is not None and (args.nodes or args.backend or args.down or args.cleanup):
@@ -242,27 +240,6 @@ def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
     for endpoint in endpoints:
         split_endpoint(endpoint)
     return endpoints
-
-
-def _security(args: argparse.Namespace) -> Security:
-    def given(option: str) -> str | None:
-        value = getattr(args, option)
-        return value if value is not None else os.environ.get(f"ETCDCTL_{option.upper()}") or None
-
-    user, _, password = (given("user") or "").partition(":")
-    password = password or os.environ.get("ETCDCTL_PASSWORD", "")
-    if user and not password:
-        raise UsageError("--user needs a password: NAME:PASSWORD, or $ETCDCTL_PASSWORD")
-    if bool(given("cert")) != bool(given("key")):
-        raise UsageError("--cert and --key go together; give both")
-    return Security(
-        cacert=given("cacert"),
-        cert=given("cert"),
-        key=given("key"),
-        insecure_skip_tls_verify=args.insecure_skip_tls_verify,
-        user=user or None,
-        password=password or None,
-    )
 
 
 def _progress(result: Result) -> None:

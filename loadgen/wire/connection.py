@@ -70,6 +70,10 @@ class Connection:
 
     # ---- what the owner asks and tells
 
+    def set_metadata(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Takes header fields for every request that is opened from now on, in place of those taken before."""
+        self._sender.set_metadata(fields)
+
     @property
     def ready(self) -> bool:
         """Whether the peer's SETTINGS have come: it speaks HTTP/2."""

@@ -98,7 +98,13 @@ class Receiver:
                         # HEADERS in one piece, without padding or priority.
                         if flags & 0x2C == 4 and (head := memo.get(data[start:stop])) is not None:
                             if flags & 1:
-                                if head.succeeds and stream.message is not None and not blocked:
+                                # Not with a reader: a second message may have begun in it.
+                                if (
+                                    head.succeeds
+                                    and stream.message is not None
+                                    and stream.reader is None
+                                    and not blocked
+                                ):
                                     del streams[stream_id]
                                     stream.code = 0
                                     stream.answered = True

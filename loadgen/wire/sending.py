@@ -35,8 +35,9 @@ class Sender:
     """
 
     __slots__ = (
-        "_authority", "_encoder", "_initial_window", "_max_frame_size", "_max_streams", "_out", "_room", "_scheme",
-        "_templates", "_window", "accepting", "blocked", "next_id", "queued", "replies", "streams", "waiting",
+        "_authority", "_encoder", "_initial_window", "_max_frame_size", "_max_streams", "_metadata", "_out", "_room",
+        "_scheme", "_templates", "_window", "accepting", "blocked", "next_id", "queued", "replies", "streams",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, authority: bytes, scheme: bytes) -> None:
@@ -49,6 +50,7 @@ class Sender:
         self.next_id = 1
         self._authority = authority
         self._scheme = scheme
+        self._metadata: tuple[tuple[bytes, bytes], ...] = ()
         self._encoder = HeaderEncoder()
         self._templates: dict[tuple[bytes, int], _Template] = {}
         self._out: list[bytes] = []
@@ -61,6 +63,11 @@ class Sender:
         self._room = min(self._initial_window, self._max_frame_size)
 
     # ---- requests
+
+    def set_metadata(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Takes what every request opened from now on carries beside gRPC's own header fields."""
+        self._metadata = fields
+        self._templates.clear()
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, context: Any, deadline_ns: int) -> Stream:
         """Takes a unary request, returns its stream; see ``Connection.call``."""
@@ -152,7 +159,7 @@ class Sender:
         template = self._templates.get((path, timeout_ns))
         if template is not None:
             return template[2]
-        fields = request_fields(path, self._authority, self._scheme, timeout_ns)
+        fields = [*request_fields(path, self._authority, self._scheme, timeout_ns), *self._metadata]
         block, steady = self._encoder.encode(fields)
         if not steady or len(self._templates) >= _TEMPLATES:
             self._templates.clear()

@@ -186,11 +186,6 @@ def test_malformed_endpoints_are_one_clear_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_tls_is_refused_with_a_reason() -> None:
-    with pytest.raises(ValueError, match="TLS is not supported yet"):
-        EtcdClient(["https://127.0.0.1:2379"])
-
-
 # Calls
 
 

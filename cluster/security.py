@@ -1,0 +1,260 @@
+"""How to reach a cluster that wants TLS or a user: etcdctl's options and environment names, and what TLS says.
+
+``ssl`` is imported where it is used: it must not be before gevent has patched it, in a process that gevent patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import getpass
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ssl
+
+DIAL_TIMEOUT_S = 5.0
+_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})  # Go's strconv.ParseBool
+_FALSE = frozenset({"", "0", "f", "F", "false", "False", "FALSE"})
+_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+WRONG_CA = "certificate not trusted"
+EXPIRED = "certificate expired"
+NOT_YET = "certificate not valid yet"
+WRONG_HOST = "certificate of another host"
+CERTIFICATE_WANTED = "client certificate required"
+CERTIFICATE_REFUSED = "client certificate refused"
+NO_ALPN = "no HTTP/2 over TLS"
+PLAIN_SPOKEN = "TLS not spoken"
+TLS_FAILED = "TLS failed"
+
+TLS_HINTS = {
+    WRONG_CA: "who signed its certificate is not trusted; give that one's with --cacert ($ETCDCTL_CACERT)",
+    EXPIRED: "its certificate is out of date; is the clock right?",
+    NOT_YET: "its certificate is not valid yet; is the clock right?",
+    WRONG_HOST: "its certificate does not name this host or address; use a name that it does",
+    CERTIFICATE_WANTED: "it wants a client certificate; give one with --cert and --key",
+    CERTIFICATE_REFUSED: "it does not accept our --cert: signed by a CA it does not trust, or out of date",
+    NO_ALPN: "it speaks TLS, but does not agree to HTTP/2 (ALPN h2); is there a proxy in between?",
+    PLAIN_SPOKEN: "it does not speak TLS; use http://",
+    TLS_FAILED: "the TLS handshake broke off; does it speak TLS at all?",
+}
+
+
+class SecurityError(ValueError):
+    """An option about TLS or the user that makes no sense, or a file that cannot be used: one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Security:
+    """How to reach a cluster; the default speaks TLS only to ``https://`` and trusts whom the system trusts.
+
+    Attributes:
+        cacert, cert, key: paths of PEM files.
+        insecure_skip_tls_verify: accept any certificate.
+        user, password: for clusters with auth enabled.
+        dial_timeout_s: seconds until an attempt to connect is given up.
+    """
+
+    cacert: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    insecure_skip_tls_verify: bool = False
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    dial_timeout_s: float = DIAL_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if bool(self.cert) != bool(self.key):
+            raise SecurityError("--cert and --key go together; give both")
+        if self.user and not self.password:
+            raise SecurityError("--user needs a password: NAME:PASSWORD, or $ETCDCTL_PASSWORD")
+        if self.dial_timeout_s <= 0:
+            raise SecurityError(f"the dial timeout must be above 0, not {self.dial_timeout_s:g} s")
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> Security:
+        """Takes an environment (default: this process's), returns what its ``ETCDCTL_*`` names say.
+
+        As in etcdctl an empty value is none. Raises SecurityError.
+        """
+        return cls.from_arguments(argparse.Namespace(), env)
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace, env: Mapping[str, str] | None = None) -> Security:
+        """Takes the options of ``add_arguments``, returns what they say, and where they are silent the environment.
+
+        A user without a password is asked for it where there is a terminal. Raises SecurityError, also for a file
+        that cannot be read.
+        """
+        env = os.environ if env is None else env
+
+        def given(option: str) -> str | None:
+            return getattr(args, option, None) or env.get(f"ETCDCTL_{option.upper()}") or None
+
+        user, _, password = (given("user") or "").partition(":")
+        password = password or env.get("ETCDCTL_PASSWORD", "")
+        if user and not password and sys.stdin is not None and sys.stdin.isatty():
+            password = getpass.getpass(f"Password of {user}: ")
+        skip = getattr(args, "insecure_skip_tls_verify", False)
+        files = {option: given(option) for option in ("cacert", "cert", "key")}
+        for option, path in files.items():
+            _check_readable(option, path)
+        return cls(
+            **files,
+            insecure_skip_tls_verify=skip or _boolean("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", env),
+            user=user or None,
+            password=password or None if user else None,
+            dial_timeout_s=_duration("ETCDCTL_DIAL_TIMEOUT", env) or DIAL_TIMEOUT_S,
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """The environment that says the same, with absolute paths: how workers on this machine are told."""
+        values = {
+            "CACERT": self.cacert and os.path.abspath(self.cacert),  # noqa: PTH100
+            "CERT": self.cert and os.path.abspath(self.cert),  # noqa: PTH100
+            "KEY": self.key and os.path.abspath(self.key),  # noqa: PTH100
+            "INSECURE_SKIP_TLS_VERIFY": "true" if self.insecure_skip_tls_verify else None,
+            "USER": self.user,
+            "PASSWORD": self.password,
+            "DIAL_TIMEOUT": f"{self.dial_timeout_s}s" if self.dial_timeout_s != DIAL_TIMEOUT_S else None,
+        }
+        return {f"ETCDCTL_{name}": value for name, value in values.items() if value}
+
+    def url(self, endpoint: str) -> str:
+        """Takes an endpoint as people write it, returns it with its scheme where that is certain.
+
+        Like etcdctl it speaks TLS to one without a scheme where a CA or a client certificate is given.
+        """
+        return endpoint if "://" in endpoint or not (self.cacert or self.cert) else f"https://{endpoint}"
+
+    def describe(self) -> str:
+        """In words, without the password; empty for the default."""
+        words = []
+        if self.cacert:
+            words.append(f"CA {self.cacert}")
+        if self.cert:
+            words.append(f"client certificate {self.cert}")
+        if self.insecure_skip_tls_verify:
+            words.append("any certificate accepted")
+        if self.user:
+            words.append(f"user {self.user}")
+        return ", ".join(words)
+
+    def context(self, *alpn: str) -> ssl.SSLContext:
+        """A context for client connections, for TLS 1.2 and later. Raises SecurityError for files of no use.
+
+        Certificates are checked as Go does, and so etcdctl: against the alternative names only.
+        """
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # HTTP/2 forbids it (RFC 9113, section 9.2.1)
+        context.hostname_checks_common_name = False
+        if self.insecure_skip_tls_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        try:
+            if self.cacert:
+                context.load_verify_locations(self.cacert)
+            else:
+                context.load_default_certs()
+        except (OSError, ValueError) as exc:
+            raise SecurityError(f"--cacert {self.cacert}: not certificates in PEM ({_reason(exc)})") from exc
+        if self.cert:
+            try:
+                # An encrypted key would be asked for on the terminal, by every worker.
+                context.load_cert_chain(self.cert, self.key, password=lambda: b"")
+            except (OSError, ValueError) as exc:
+                raise SecurityError(
+                    f"--cert {self.cert} with --key {self.key}: not a certificate and its key in PEM ({_reason(exc)})"
+                ) from exc
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the options about TLS and the user to a parser."""
+    parser.add_argument(
+        "--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT, else the system)"
+    )
+    parser.add_argument("--cert", metavar="FILE", help="client certificate, PEM (default: $ETCDCTL_CERT)")
+    parser.add_argument("--key", metavar="FILE", help="its key, PEM (default: $ETCDCTL_KEY)")
+    parser.add_argument(
+        "--user", metavar="NAME[:PASSWORD]",
+        help="where auth is on; others on this machine can see a command line, so better set $ETCDCTL_PASSWORD "
+        "(default: $ETCDCTL_USER)",
+    )  # fmt: skip
+    parser.add_argument("--insecure-skip-tls-verify", action="store_true", help="accept any certificate")
+
+
+def given(args: argparse.Namespace) -> str | None:
+    """The first of the options that was given on the command line, as ``--cacert``; None where none was."""
+    options = ("cacert", "cert", "key", "user", "insecure_skip_tls_verify")
+    return next((f"--{option.replace('_', '-')}" for option in options if getattr(args, option, None)), None)
+
+
+def masked(command: Sequence[str], args: argparse.Namespace) -> tuple[str, ...]:
+    """Takes a command line and what was parsed from it, returns it without the password."""
+    user, _, password = (getattr(args, "user", None) or "").partition(":")
+    if not password:
+        return tuple(command)
+    return tuple(word.replace(f"{user}:{password}", f"{user}:***") for word in command)
+
+
+def tls_cause(exc: ssl.SSLError, *, certificate: bool) -> str:
+    """Takes what ``ssl`` raised and whether we have a client certificate, returns which of this module's causes it is.
+
+    The numbers are OpenSSL's verify results (its manual, X509_STORE_CTX_get_error), the names TLS's alerts
+    (RFC 8446, section 6): Go says bad_certificate where none came, too.
+    """
+    code = getattr(exc, "verify_code", None)
+    if code is not None:
+        return {9: NOT_YET, 10: EXPIRED, 62: WRONG_HOST, 64: WRONG_HOST}.get(code, WRONG_CA)
+    reason = exc.reason or ""
+    if "ALERT_CERTIFICATE_REQUIRED" in reason:
+        return CERTIFICATE_WANTED
+    if "ALERT_UNKNOWN_CA" in reason or ("ALERT" in reason and "CERTIFICATE" in reason):
+        return CERTIFICATE_REFUSED if certificate else CERTIFICATE_WANTED
+    if "ALERT_NO_APPLICATION_PROTOCOL" in reason:
+        return NO_ALPN
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return PLAIN_SPOKEN
+    return TLS_FAILED
+
+
+def _reason(exc: Exception) -> str:
+    return str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc)
+
+
+def _check_readable(option: str, path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as exc:
+        raise SecurityError(f"--{option} {path}: {exc.strerror or exc}") from exc
+
+
+def _boolean(name: str, env: Mapping[str, str]) -> bool:
+    value = env.get(name, "")
+    if value not in _TRUE | _FALSE:
+        raise SecurityError(f"${name} is {value!r}: write true or false")
+    return value in _TRUE
+
+
+def _duration(name: str, env: Mapping[str, str]) -> float:
+    value = env.get(name, "")
+    parts: list[Any] = _GO_DURATION.findall(value)
+    if "".join(number + unit for number, unit in parts) != value:
+        raise SecurityError(f"${name} is {value!r}: write a duration such as 2s or 500ms")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

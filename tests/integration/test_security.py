@@ -1,0 +1,318 @@
+"""TLS, client certificates and users, against real etcd and against servers of our own that get it wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.server
+import gevent.socket
+import gevent.ssl
+import pytest
+
+from cluster import security as tls
+from cluster.client import GatewayClient
+from cluster.errors import EtcdError, NoAnswer
+from cluster.local import LocalCluster
+from cluster.security import Security, SecurityError
+from cluster.topology import ServerTls
+from loadgen import causes
+from loadgen.causes import ConnectError
+from loadgen.etcd import EtcdClient, probe
+from loadgen.operation import Outcome
+from tests.certificates import Authority, Pair
+
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"), "somebody else")
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority) -> Pair:
+    return authority.sign("server", "127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def tls_cluster(etcd_binary: str, authority: Authority, server: Pair) -> Iterator[LocalCluster]:
+    """Three members that speak TLS; their clients need no certificate."""
+    trust = Security(cacert=authority.cert)
+    with LocalCluster(3, binary=etcd_binary, tls=ServerTls(server.cert, server.key), security=trust) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def mutual(authority: Authority) -> Security:
+    pair = authority.sign("client")
+    return Security(cacert=authority.cert, cert=pair.cert, key=pair.key)
+
+
+@pytest.fixture(scope="module")
+def mutual_cluster(etcd_binary: str, authority: Authority, server: Pair, mutual: Security) -> Iterator[LocalCluster]:
+    """One member that wants a certificate of its clients."""
+    how = ServerTls(server.cert, server.key, client_ca=authority.cert)
+    with LocalCluster(1, binary=etcd_binary, tls=how, security=mutual) as cluster:
+        yield cluster
+
+
+def cause_of(endpoint: str, security: Security) -> str:
+    """Why there is no connection, by gRPC."""
+    with pytest.raises(ConnectError) as caught:
+        probe(endpoint, 5.0, security)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint in str(caught.value)
+    return caught.value.cause
+
+
+def gateway_says(endpoint: str, security: Security) -> str:
+    """Why there is no connection, over etcd3-py."""
+    with pytest.raises((NoAnswer, EtcdError)) as caught:
+        GatewayClient(endpoint, security=security).status()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# TLS
+
+
+def test_operations_over_tls(tls_cluster: LocalCluster, authority: Authority) -> None:
+    client = EtcdClient(tls_cluster.endpoints, security=Security(cacert=authority.cert), connections=2)
+    value = bytes(range(256)) * 4_000  # many records, more than the socket takes at once
+    operations = gevent.joinall([gevent.spawn(client.put, b"tls/%d" % n, value) for n in range(20)])
+    assert {each.value.outcome for each in operations} == {Outcome.OK}
+    found = client.range(b"tls/", b"tls0").response
+    assert found.count == 20
+    assert all(kv.value == value for kv in found.kvs)
+    client.close()
+
+
+def test_an_endpoint_without_a_scheme_is_spoken_to_as_etcdctl_does(
+    tls_cluster: LocalCluster, authority: Authority
+) -> None:
+    bare = tls_cluster.endpoints[0].removeprefix("https://")
+    assert probe(bare, security=Security(cacert=authority.cert)).leader
+    assert cause_of(bare, Security()) == causes.TLS_SPOKEN
+
+
+def test_any_certificate_where_told_so(tls_cluster: LocalCluster) -> None:
+    assert probe(tls_cluster.endpoints[0], security=Security(insecure_skip_tls_verify=True)).leader
+    with GatewayClient(tls_cluster.endpoints[0], security=Security(insecure_skip_tls_verify=True)) as client:
+        assert client.status().leader_id
+
+
+def test_a_stranger_is_not_trusted(tls_cluster: LocalCluster, stranger: Authority) -> None:
+    for security in (Security(cacert=stranger.cert), Security()):
+        assert cause_of(tls_cluster.endpoints[0], security) == tls.WRONG_CA
+        assert tls.WRONG_CA in gateway_says(tls_cluster.endpoints[0], security)
+
+
+def test_tls_to_a_plain_member(etcd_single: LocalCluster, authority: Authority) -> None:
+    endpoint = etcd_single.endpoints[0].replace("http://", "https://")
+    assert cause_of(endpoint, Security(cacert=authority.cert)) == tls.PLAIN_SPOKEN
+    assert tls.PLAIN_SPOKEN in gateway_says(endpoint, Security(cacert=authority.cert))
+
+
+def test_client_certificates(mutual_cluster: LocalCluster, mutual: Security) -> None:
+    endpoint = mutual_cluster.endpoints[0]
+    client = EtcdClient([endpoint], security=mutual)
+    assert client.put(b"k", b"v").outcome == Outcome.OK
+    client.close()
+    with GatewayClient(endpoint, security=mutual) as control:
+        assert control.get(b"k").kvs[0].value == b"v"
+    none = Security(cacert=mutual.cacert)
+    assert cause_of(endpoint, none) == tls.CERTIFICATE_WANTED
+    assert tls.CERTIFICATE_WANTED in gateway_says(endpoint, none)
+
+
+@pytest.mark.parametrize("whose", ["stranger", "expired"])
+def test_client_certificates_that_are_refused(
+    mutual_cluster: LocalCluster, authority: Authority, stranger: Authority, whose: str
+) -> None:
+    pair = stranger.sign("stranger") if whose == "stranger" else authority.sign("late", left=-HOUR)
+    security = Security(cacert=authority.cert, cert=pair.cert, key=pair.key)
+    assert cause_of(mutual_cluster.endpoints[0], security) == tls.CERTIFICATE_REFUSED
+    assert tls.CERTIFICATE_REFUSED in gateway_says(mutual_cluster.endpoints[0], security)
+
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves TLS with a certificate and protocols, hangs up after the handshake; returns the endpoint."""
+    with contextlib.ExitStack() as stack:
+
+        def start(pair: Pair, *alpn: str, host: str = "127.0.0.1") -> str:
+            context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pair.cert, pair.key)
+            if alpn:
+                context.set_alpn_protocols(list(alpn))
+
+            def handle(client: Any, _: object) -> None:
+                with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as encrypted:
+                    encrypted.recv(1)
+
+            listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
+            listening.start()
+            stack.callback(listening.stop, 0.1)
+            return f"https://{host}:{listening.server_port}"
+
+        yield start
+
+
+def test_certificates_that_are_not_good_now(serve: Serve, authority: Authority) -> None:
+    late = authority.sign("late", "127.0.0.1", left=-HOUR)
+    early = authority.sign("early", "127.0.0.1", age=-HOUR)
+    assert cause_of(serve(late, "h2"), Security(cacert=authority.cert)) == tls.EXPIRED
+    assert cause_of(serve(early, "h2"), Security(cacert=authority.cert)) == tls.NOT_YET
+
+
+def test_certificates_of_another_host(serve: Serve, authority: Authority) -> None:
+    other = authority.sign("other", "etcd.example", "10.0.0.1")
+    named = authority.sign("named", "localhost")
+    nameless = authority.sign("localhost")  # the common name is not asked: Go's clients do not either
+    for endpoint in (
+        serve(other, "h2"),
+        serve(other, "h2", host="localhost"),
+        serve(named, "h2"),
+        serve(nameless, "h2", host="localhost"),
+    ):
+        assert cause_of(endpoint, Security(cacert=authority.cert)) == tls.WRONG_HOST
+
+
+def test_no_agreement_on_http2(serve: Serve, authority: Authority, server: Pair) -> None:
+    for protocols in ((), ("http/1.1",)):
+        assert cause_of(serve(server, *protocols), Security(cacert=authority.cert)) == tls.NO_ALPN
+
+
+def test_a_server_that_says_nothing_in_the_handshake(authority: Authority) -> None:
+    def silent(client: Any, _: object) -> None:
+        while client.recv(1_000):
+            pass
+
+    listening = gevent.server.StreamServer(("127.0.0.1", 0), silent)
+    listening.start()
+    began = time.monotonic()
+    with pytest.raises(ConnectError) as caught:
+        probe(f"https://127.0.0.1:{listening.server_port}", 0.5, Security(cacert=authority.cert))
+    assert caught.value.cause == causes.NO_ANSWER
+    assert time.monotonic() - began < 3
+    listening.stop()
+
+
+def test_files_of_no_use(tmp_path: Path, authority: Authority, server: Pair) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+    with pytest.raises(SecurityError, match=r"--cacert .* not certificates in PEM"):
+        EtcdClient(["https://127.0.0.1:1"], security=Security(cacert=str(text)))
+    with pytest.raises(SecurityError, match=r"--cert .* with --key .* not a certificate and its key"):
+        EtcdClient(["https://127.0.0.1:1"], security=Security(cert=server.cert, key=authority.sign("x").key))
+    with pytest.raises(SecurityError, match="--cert and --key go together"):
+        Security(cert=server.cert)
+    with pytest.raises(SecurityError, match="--cacert /none: No such file"):
+        Security.from_environment({"ETCDCTL_CACERT": "/none"})
+
+
+# Users
+
+
+ROOT = {"user": "root", "password": "secret-of-root"}
+
+
+def enable_auth(cluster: LocalCluster, security: Security) -> None:
+    with GatewayClient(cluster.endpoints[0], security=security) as admin:
+        admin.rpc("/auth/user/add", {"name": ROOT["user"], "password": ROOT["password"]})
+        admin.rpc("/auth/role/add", {"name": "root"})
+        admin.rpc("/auth/user/grant", {"user": "root", "role": "root"})
+        admin.rpc("/auth/user/add", {"name": "guest", "password": "guest"})
+        admin.rpc("/auth/enable")
+
+
+@pytest.fixture(scope="module")
+def auth_cluster(etcd_binary: str, authority: Authority, server: Pair) -> Iterator[LocalCluster]:
+    """Three members with TLS and auth."""
+    trust = Security(cacert=authority.cert)
+    with LocalCluster(3, binary=etcd_binary, tls=ServerTls(server.cert, server.key), security=trust) as cluster:
+        enable_auth(cluster, trust)
+        yield cluster
+
+
+def test_a_user_logs_in(auth_cluster: LocalCluster, authority: Authority) -> None:
+    root = Security(cacert=authority.cert, **ROOT)
+    client = EtcdClient(auth_cluster.endpoints, security=root, connections=2)
+    asked = gevent.joinall([gevent.spawn(client.put, b"auth/%d" % n, b"v") for n in range(50)])
+    assert {each.value.outcome for each in asked} == {Outcome.OK}
+    assert client.status(auth_cluster.endpoints[0]).outcome == Outcome.OK
+    client.close()
+
+
+def test_who_is_not_let_in(auth_cluster: LocalCluster, authority: Authority) -> None:
+    wrong = Security(cacert=authority.cert, user="root", password="wrong")
+    assert cause_of(auth_cluster.endpoints[0], wrong) == causes.BAD_PASSWORD
+    assert "authentication failed" in gateway_says(auth_cluster.endpoints[0], wrong)
+    client = EtcdClient(auth_cluster.endpoints, security=wrong)
+    refused = client.put(b"k", b"v")
+    assert (refused.outcome, refused.error) == (Outcome.FAIL, causes.BAD_PASSWORD)
+    client.close()
+    nobody = EtcdClient(auth_cluster.endpoints, security=Security(cacert=authority.cert))
+    refused = nobody.put(b"k", b"v")
+    assert (refused.outcome, refused.error) == (Outcome.FAIL, causes.USER_WANTED)
+    nobody.close()
+    guest = EtcdClient(auth_cluster.endpoints, security=Security(cacert=authority.cert, user="guest", password="guest"))
+    refused = guest.put(b"k", b"v")
+    assert (refused.outcome, refused.error) == (Outcome.FAIL, "PERMISSION_DENIED")
+    guest.close()
+
+
+def test_a_user_where_auth_is_off(tls_cluster: LocalCluster, authority: Authority) -> None:
+    root = Security(cacert=authority.cert, **ROOT)
+    assert cause_of(tls_cluster.endpoints[0], root) == causes.AUTH_OFF
+
+
+def test_an_expired_token_is_a_failure_and_renewed_at_once(make_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = make_cluster(1, extra_args=["--auth-token-ttl=1"])
+    enable_auth(cluster, Security())
+    client = EtcdClient(cluster.endpoints, security=Security(**ROOT))
+    assert client.put(b"k", b"1").outcome == Outcome.OK
+    deadline = time.monotonic() + 20
+    while (late := client.put(b"k", b"2")).outcome == Outcome.OK:
+        assert time.monotonic() < deadline, "the token never expired"
+        gevent.sleep(2.5)  # nobody uses it for so long
+    assert (late.outcome, late.error) == (Outcome.FAIL, causes.TOKEN_REFUSED)
+    before = client.get(b"k")
+    assert before.outcome == Outcome.OK
+    operations = [client.put(b"k", b"3") for _ in range(5)]
+    assert {each.outcome for each in operations} == {Outcome.OK}
+    assert client.channel.resent == 0
+    assert client.get(b"k").response.kvs[0].version == before.response.kvs[0].version + 5
+    client.close()
+
+
+def test_a_member_that_was_started_again_has_forgotten_the_token(make_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = make_cluster(1)
+    enable_auth(cluster, Security())
+    client = EtcdClient(cluster.endpoints, security=Security(**ROOT))
+    assert client.put(b"k", b"v").outcome == Outcome.OK
+    name = cluster.members[0].name
+    cluster.kill(name)
+    cluster.start(name)
+    errors = set()
+    with gevent.Timeout(20):
+        while (operation := client.put(b"k", b"v")).outcome != Outcome.OK:
+            errors.add(operation.error)
+            gevent.sleep(0.01)
+    assert causes.TOKEN_REFUSED not in errors
+    client.close()
