@@ -362,14 +362,18 @@ class Conversation:
         began = time.monotonic()
         for start in range(0, len(data), chunk):
             events += self.ours.receive_data(data[start : start + chunk])
+            twins += self.twin.receive_data(data[start : start + chunk])
         assert time.monotonic() - began < LONGEST_RECEIVE_S
-        twins += self.twin.receive_data(data)
         for event in events:
             if isinstance(event, Stream):
                 assert event.code >= 0
                 assert id(event) not in self.ended, "a call ended twice"
                 self.ended.add(id(event))
         assert list(map(told, events)) == list(map(told, twins))
+        for event, other in zip(events, twins, strict=True):
+            if isinstance(event, Message) and self.tape.below(4):
+                self.ours.consumed(event.stream, event.data)
+                self.twin.consumed(other.stream, other.data)
         if any(isinstance(event, ConnectionEnded) for event in events):
             assert self.ours.ended is not None
 
