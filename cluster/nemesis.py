@@ -101,10 +101,12 @@ class Nemesis:
                 raise UsageError(f"{fault.kind} does not work here: {self._cluster.cannot[action.method]}")
         return self._do(fault.kind, subjects, actions, before)
 
-    def heal(self) -> Effect:
-        """Undoes everything that was done to the cluster, by whomever; nothing where nothing was."""
+    def heal(self, only: str = "") -> Effect:
+        """Undoes everything that was done to the cluster, or to one member of it, by whomever; nothing where nothing
+        was.
+        """
         subjects = self._subjects()
-        actions = healing(subjects, self._cluster.disturbed())
+        actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
         return self._do("heal", subjects, actions, self._leader(subjects))
 
     @contextlib.contextmanager

@@ -28,7 +28,6 @@ COMMANDS = (
 )
 EXAMPLES = {
     "worker": "examples:\n  raftload worker --master-host 10.0.0.1 --master-port 5557\n",
-    "web": "examples:\n  raftload web\n  raftload web --endpoints 127.0.0.1:2379 --workers 4 --web-port 8090\n",
 }
 OVERVIEW = """\
 examples:

@@ -86,6 +86,7 @@ class Fleet:
         self.workers: list[RemoteWorker] = []
         self.turned_away: dict[str, str] = {}
         self._closed = False
+        self._known: set[str] = set()
         self._pongs: dict[str, AsyncResult] = {}
         self._handle = runner.handle_message
         runner.handle_message = self._on_message
@@ -126,7 +127,7 @@ class Fleet:
 
     def close(self, known: set[str]) -> None:
         """Let nobody in from now on; drop those that never said what they are. Takes the client ids that stay."""
-        self._closed = True
+        self._closed, self._known = True, known
         for client_id in set(self._runner.clients) - known:
             self._drop(client_id, "it never said what it is: not a worker of raftload's?")
 
@@ -142,7 +143,7 @@ class Fleet:
         if worker is not None:
             worker.heard()
             worker.left |= msg.type == "quit"
-        elif msg.type == "client_ready" and self._closed and client_id not in self._runner.clients:
+        elif msg.type == "client_ready" and self._closed and client_id not in self._known:
             # Locust would give it users of a run in which it has no share. Let it say who it is, no more.
             self._runner.send_message("ack", client_id=client_id, data={"index": -1})
             return

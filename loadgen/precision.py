@@ -61,6 +61,7 @@ def install() -> None:
     stats.bucket_response_time = bucket_response_time
     stats.calculate_response_time_percentile = response_time_percentile
     round_for_ui = stats.StatsEntry.to_dict
+    current_of_locust = stats.StatsEntry.get_current_response_time_percentile
 
     def percentile_fields(self: Any, stats_entry: Any, use_current: bool = False) -> list[Any]:
         if not stats_entry.num_requests:
@@ -78,6 +79,11 @@ def install() -> None:
             "max_response_time": _microseconds(self.max_response_time),
         }
 
+    def current(self: Any, percent: float) -> float | None:
+        value = current_of_locust(self, percent)
+        return None if value is None else _microseconds(value)
+
+    stats.StatsEntry.get_current_response_time_percentile = current
     stats.StatsCSV._percentile_fields = percentile_fields
     stats.StatsEntry.to_dict = to_dict
 

@@ -158,21 +158,24 @@ def default_key_space(value_size: int) -> int:
     return max(1, min(1000, (64 << 20) // max(1, value_size)))
 
 
-def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **defaults: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **defaults: str) -> list[Any]:
     """Add the table of parameters to a parser; values stay texts, so that one place checks them.
 
-    Takes defaults that differ from the table's by parameter name.
+    Takes defaults that differ from the table's by parameter name. Returns the actions that were added.
     """
+    actions = []
     for parameter in PARAMETERS:
         default = defaults.get(parameter.name, parameter.default)
         shown = f" (default: {default})" if default else ""
-        parser.add_argument(
+        action: Any = parser.add_argument(
             parameter.flag,
             default=default,
             metavar=None if parameter.choices else parameter.metavar,
             choices=parameter.choices,
             help=parameter.help.replace("%", "%%") + shown,
         )
+        actions.append(action)
+    return actions
 
 
 def read(

@@ -89,11 +89,13 @@ class Choice:
         return f"{', '.join(self.endpoints)} ({self.reason})"
 
     @contextlib.contextmanager
-    def open(self, logs: Path, say: Callable[[str], None]) -> Iterator[Target]:
+    def open(
+        self, logs: Path, say: Callable[[str], None], peer_links: Literal["direct", "relay"] = "direct"
+    ) -> Iterator[Target]:
         """Yield the target, started and probed, and end what was started for it.
 
-        Takes a folder for member logs and a function for what the person at the terminal should know. Raises
-        ClusterError where no cluster can be started or reached.
+        Takes a folder for member logs, a function for what the person at the terminal should know, and the
+        ``peer_links`` of LocalCluster. Raises ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
             target = _probed(self.kind, self.endpoints, say, self.wait_s)
@@ -114,7 +116,7 @@ class Choice:
             return
         from cluster.local import LocalCluster
 
-        cluster = LocalCluster(nodes=self.nodes or DEFAULT_NODES, log_dir=logs)
+        cluster = LocalCluster(nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links)
         binary = cluster.binary
         say(f"{self.describe()}, etcd {binary.version} from {binary.source}")
         if binary.note:
@@ -149,6 +151,11 @@ class Target:
         self._members: list[dict[str, Any]] = []
         self._first_term: int | None = None
         self._leader_changes: int | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All endpoints, those that do not answer among them."""
+        return tuple(self._dead)
 
     def usable(self) -> tuple[str, ...]:
         """Return the endpoints that answered."""
@@ -206,6 +213,17 @@ class Target:
             "leader_changes": self._leader_changes,
             "observer": self.observer,
         }
+
+
+def target_of(endpoints: tuple[str, ...], known: Target, say: Callable[[str], None]) -> Target:
+    """Return the target behind endpoints: the known one where it has them all, else somebody's, which is asked.
+
+    Raises UnreachableError.
+    """
+    bare = {url.removeprefix("http://").rstrip("/") for url in known.endpoints}
+    if {url.removeprefix("http://").rstrip("/") for url in endpoints} <= bare:
+        return known
+    return _probed("external", endpoints, say)
 
 
 def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None], wait_s: float = 0.0) -> Target:

@@ -96,7 +96,8 @@ class EtcdUser(User):  # type: ignore[misc]
 def _add_locust_arguments(parser: Any) -> None:
     """Give plain Locust and its web UI the parameters of the load."""
     group = parser.add_argument_group("raftload", "The load on etcd.")
-    add_arguments(group)
+    for action in add_arguments(group):
+        action.include_in_web_ui = True  # as Locust's parser does for what is in no group
 
 
 def _on_init(environment: Any, **_: Any) -> None:

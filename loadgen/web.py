@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen import bench, runfolder, scenarios, settings
+from cluster.errors import ClusterError
+from loadgen import bench, scenarios, settings
 from loadgen.crew import Crew
 
 if TYPE_CHECKING:
-    from loadgen.engine import Run, Session
+    from cluster.nemesis import Breakable
+    from loadgen.engine import Session
     from loadgen.target import Target
+    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.runs import Runs
 
-logger = logging.getLogger(__name__)
+EXAMPLES = """\
+examples:
+  raftload web                                   a cluster of its own, which the Cluster page can break
+  raftload web --peer-links relay                its members can be cut off from each other, too
+  raftload web --endpoints 10.0.0.1:2379 --workers 4 --web-port 8090
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload web`."""
     bench.add_target_arguments(parser)
+    parser.add_argument(
+        "--peer-links", default="direct", choices=("direct", "relay"),
+        help="between members of an embedded cluster; relay: they can be partitioned, and every message of Raft takes "
+        "longer (default: direct)",
+    )  # fmt: skip
     group = parser.add_argument_group("first values of the fields")
     group.add_argument("--concurrency", default="10", metavar="N", help="users (default: 10)")
     settings.add_arguments(group)
@@ -32,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen on (default: 127.0.0.1; the UI has no login, so open it to others with care)",
     )  # fmt: skip
     group.add_argument("--web-port", default="8089", metavar="PORT", help="port to listen on (default: 8089)")
+    group.add_argument(
+        "--web-name", action="append", default=[], metavar="NAME",
+        help="a further name by which browsers may call this server, such as that of a proxy; repeatable",
+    )  # fmt: skip
     group.add_argument("--output", type=Path, metavar="DIR", help="folder for the run folders (default: runs)")
     group.add_argument("--keep", action="store_true", help="leave the runs' keys in the cluster")
 
@@ -48,8 +66,8 @@ def main(args: argparse.Namespace) -> int:
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
     command = tuple(sys.argv)
-    # Locust's UI reads the command line for the values of its fields; ours is not in its language.
-    sys.argv[1:] = []
+    # Locust's UI reads the command line for the first values of its fields.
+    sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
 
     from gevent import monkey
 
@@ -66,13 +84,11 @@ def main(args: argparse.Namespace) -> int:
             bench.log_to(logs / "master.log")
             session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind)
             stack.callback(session.close)
-            target = stack.enter_context(choice.open(logs, bench.say))
+            target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))
             _first_values(session, args, users, target)
             session.wait_ready(crew.wait_s, bench.say)
-            runs = _Runs(session, target, args, command)
-            stack.callback(runs.close)
-            web_ui = _serve(session, args.web_host, port)
-            stack.callback(web_ui.stop)
+            lookout, runs = _beside(session, target, args, command, stack)
+            web_ui = _serve(session, args, port, lookout, runs, stack)
             session.fire_init(web_ui)
             bench.say(f"open http://{args.web_host}:{web_ui.server.server_port} (Ctrl-C ends it)")
             Event().wait()
@@ -92,41 +108,116 @@ def _first_values(session: Session, args: argparse.Namespace, users: int, target
     session.environment.host = ",".join(target.usable())
 
 
-def _serve(session: Session, host: str, port: int) -> Any:
-    """Start Locust's web UI with a check of the form before a run starts."""
-    import gevent
-    from flask import jsonify, request
-    from locust.stats import stats_history
+def _beside(
+    session: Session, target: Target, args: argparse.Namespace, command: tuple[str, ...], stack: contextlib.ExitStack
+) -> tuple[Lookout, Runs]:
+    """What stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
+    from loadgen.target import target_of
+    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.runs import Runs, split
+    from viz.snapshot import parse_endpoints
 
-    from loadgen.endpoint import Endpoint
-    from loadgen.engine import EngineError
-
-    _free_or_fail(host, port, EngineError)
     environment = session.environment
-    web_ui = environment.create_web_ui(host=host, port=port, delayed_start=True)
-    gevent.spawn(stats_history, session.runner)
+    lookout = Lookout(
+        environment, _breakable(target, stack), lambda: parse_endpoints(",".join(split(environment.host)))
+    )  # fmt: skip
+    stack.callback(lookout.close)
+    runs = Runs(session, lambda endpoints: target_of(endpoints, target, bench.say), lookout, args, command)
+    stack.callback(runs.close)
+    return lookout, runs
 
-    @web_ui.app.before_request  # type: ignore[untyped-decorator]
-    def check_form() -> Any:
-        if request.path != "/swarm" or request.method != "POST":
-            return None
-        form = request.form
-        try:
-            host_text = form.get("host", environment.host) or ""
-            endpoints = tuple(part.strip() for part in host_text.split(",") if part.strip())
-            for endpoint in endpoints:
-                Endpoint.parse(endpoint)
-            settings.Settings.from_options({**vars(environment.parsed_options), **form.to_dict()}, endpoints)
-            settings.read("user_count", form.get("user_count", "1"), int, 1, 100_000)
-        except ValueError as error:
-            return jsonify({"success": False, "message": str(error), "host": environment.host})
+
+def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
+    """The cluster where it is ours to break: the session's own, or what `raftload cluster up` started."""
+    if target.cluster is not None:
+        own: Breakable = target.cluster
+        return own
+    if target.kind not in ("docker", "local"):
         return None
+    from cluster.up import find
 
+    found = find(target.kind)
+    if found is not None:
+        stack.callback(found.close)
+    return found
+
+
+def _serve(
+    session: Session, args: argparse.Namespace, port: int, lookout: Lookout, runs: Runs, stack: contextlib.ExitStack
+) -> Any:
+    """Start Locust's web UI, with our pages and a check of the form before a run starts."""
+    import gevent
+    from locust import stats
+
+    from loadgen.engine import EngineError
+    from loadgen.webui import pages
+    from loadgen.webui.guard import Guard
+
+    _free_or_fail(args.web_host, port, EngineError)
+    environment = session.environment
+    stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
+    stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
+    web_ui = environment.create_web_ui(host=args.web_host, port=port, delayed_start=True)
+    gevent.spawn(stats.stats_history, session.runner)
+    pages.install(web_ui, lookout, runs, Guard(args.web_host, args.web_name))
+    _check_form(web_ui.app, session, lookout, runs)
     web_ui.start()
+    stack.callback(web_ui.stop)
     # Locust starts its server in a greenlet and tells nobody when it listens.
     while getattr(web_ui, "server", None) is None or not web_ui.server.started:
         gevent.sleep(0.01)
     return web_ui
+
+
+def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> None:
+    """Answer a form that no run can be made of with a message, before Locust takes its values."""
+    from flask import jsonify, request
+    from locust.runners import STATE_RUNNING, STATE_SPAWNING
+
+    from loadgen.webui.runs import split
+
+    environment = session.environment
+
+    @app.before_request  # type: ignore[untyped-decorator]
+    def check() -> Any:
+        if request.path != "/swarm" or request.method != "POST":
+            return None
+        # In mid-run the same form changes the number of users.
+        begins = environment.runner.state not in (STATE_RUNNING, STATE_SPAWNING)
+        try:
+            _read_form(request.form.to_dict(), environment, runs if begins else None)
+            if begins and lookout.is_at(split(request.form.get("host", environment.host))) and lookout.why_no_load:
+                raise ValueError(lookout.why_no_load)
+        except (ValueError, ClusterError) as error:
+            return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
+        return None
+
+
+def _in_fields(message: str) -> str:
+    """Name the fields as the form does: ``--key-size`` is ``Key Size`` there."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
+
+
+def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> None:
+    """Raise ValueError or ClusterError, in one line, for values of which no run can be made.
+
+    Takes the runs, which know the targets, where a run is to begin.
+    """
+    from loadgen.endpoint import Endpoint
+    from loadgen.webui.runs import split
+
+    endpoints = split(form.get("host", environment.host))
+    if not endpoints:
+        raise ValueError("no endpoint is named: write host:port, several with commas, into the field Host")
+    for endpoint in endpoints:
+        Endpoint.parse(endpoint)
+    settings.Settings.from_options({**vars(environment.parsed_options), **form}, endpoints)
+    settings.read("number-of-users", form.get("user_count", "1"), int, 1, 100_000)
+    settings.read("ramp-up", form.get("spawn_rate", "1"), float, 0.001, 100_000)
+    if runs is not None:
+        if runs.under_way:
+            raise ValueError("the last run's folder is being written: try again in a moment")
+        runs.target(endpoints)
 
 
 def _free_or_fail(host: str, port: int, error: type[Exception]) -> None:
@@ -140,72 +231,3 @@ def _free_or_fail(host: str, port: int, error: type[Exception]) -> None:
             raise error(
                 f"cannot listen on {host}:{port}: {os.strerror(failed.errno or 0)}; name another --web-port"
             ) from failed
-
-
-class _Runs:
-    """The runs of a session: each test that the UI starts, from its keys to its folder."""
-
-    def __init__(self, session: Session, target: Target, args: argparse.Namespace, command: tuple[str, ...]) -> None:
-        self._session = session
-        self._target = target
-        self._args = args
-        self._command = command
-        self._run: Run | None = None
-        self._watcher: Any = None
-        session.environment.events.test_start.add_listener(self._on_test_start)
-
-    def _on_test_start(self, environment: Any, **_: Any) -> None:
-        import gevent
-        from locust.exception import StopTest
-
-        from loadgen.engine import Plan, Run
-
-        if self._watcher is not None:
-            self._watcher.join(timeout=10)
-        options = environment.parsed_options
-        bench_mix = [user.mix for user in environment.user_classes if getattr(user, "mix", None)]
-        try:
-            endpoints = tuple(part.strip() for part in str(environment.host).split(",") if part.strip())
-            options.key_prefix = ""
-            load = settings.Settings.from_options(vars(options), endpoints)
-            if bench_mix:
-                load = bench._with_mix(self._session, load)
-            folder = runfolder.planned(scenarios.check(self._args.scenario), None, self._args.output)
-            folder = runfolder.create(folder, exact=False)
-            plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
-            self._run = Run(self._session, self._target, plan, folder)
-            self._run.begin()
-        except Exception as error:
-            bench.say(f"error: the run was not started: {error}")
-            raise StopTest(str(error)) from error
-        self._run.started_by_locust()
-        self._watcher = gevent.spawn(self._finish, self._run)
-
-    def _finish(self, run: Run) -> None:
-        """Wait for the run's workers, bring Locust to rest, and write the run folder."""
-        import gevent
-        from locust.runners import STATE_RUNNING, STATE_SPAWNING
-
-        from loadgen import table
-
-        run.wait()
-        runner = self._session.runner
-        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
-            gevent.spawn(runner.stop)
-        try:
-            result = run.finish()
-            for log in (worker.log for worker in self._session.workers if worker.log is not None):
-                (run.folder / "logs" / log.name).write_bytes(log.read_bytes())
-        except Exception as error:
-            bench.say(f"error: the run folder {run.folder} is not complete: {error}")
-            return
-        print(
-            table.render(result, color=table.wants_color(sys.stderr), width=table.terminal_width(), folder=run.folder),
-            file=sys.stderr,
-        )
-
-    def close(self) -> None:
-        """Stop a run that is going on and keep what it measured."""
-        if self._run is not None and self._watcher is not None and not self._watcher.dead:
-            self._run.ask_stop("SIGINT")
-            self._watcher.join(timeout=30)

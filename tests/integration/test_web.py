@@ -112,7 +112,7 @@ def test_a_second_run_with_a_number_of_operations_ends_by_itself(web: Web) -> No
 
 def test_a_bad_field_is_a_message(web: Web) -> None:
     for field, value, words in (
-        ("key_size", "3", "--key-size must be at least 12"),
+        ("key_size", "3", "Key Size must be at least 12"),
         ("mix", "del", "not an operation type"),
         ("user_count", "many", "not a whole number"),
         ("host", "nowhere:port", "malformed endpoint"),

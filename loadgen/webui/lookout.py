@@ -1,0 +1,242 @@
+"""Looks at the cluster for the Cluster page, does faults to it, and says what changed to whoever listens.
+
+All of it runs in greenlets of the master's process: whatever waits (a member's answer, the keeper of the members, the
+Docker Engine) waits on a socket that gevent has patched, so Locust's heartbeats and statistics go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from cluster.errors import ClusterError, UsageError
+from cluster.faults import Fault
+from cluster.nemesis import Breakable, Effect, Nemesis
+from cluster.timeline import Timeline
+from loadgen import load
+from loadgen.webui.leadership import Leadership
+from loadgen.webui.seconds import Seconds
+from loadgen.worker import REPORT_INTERVAL_S
+from viz.model import ClusterSnapshot, iso
+from viz.snapshot import NoCluster, Poller
+from viz.status import Tick, View
+
+WATCHED_S, UNWATCHED_S = 0.25, 1.0
+ANSWER_S = 0.5
+EFFECT_S = 20.0
+EVENTS_KEPT = 200
+KEEP_S = 180
+
+logger = logging.getLogger(__name__)
+
+
+class Lookout:
+    """The cluster under load as the page shows it.
+
+    Attributes:
+        events: what happened, the latest last.
+        load: what the workers report.
+        folder: of the run that is going on, where faults are noted in ``events.csv``; None between runs.
+    """
+
+    def __init__(self, environment: Any, cluster: Breakable | None, endpoints: Callable[[], tuple[str, ...]]) -> None:
+        """Takes Locust's environment, the cluster where it is ours to break, and whom to ask, by endpoint."""
+        self._environment = environment
+        self._cluster = cluster
+        self._endpoints = endpoints
+        self._asked: tuple[str, ...] = ()
+        self._names = {member.name for member in cluster.members} if cluster else set()
+        self._urls = {member.endpoint for member in cluster.members} if cluster else set()
+        self.events: deque[dict[str, str]] = deque(maxlen=EVENTS_KEPT)
+        self.load = Seconds(REPORT_INTERVAL_S, KEEP_S)
+        self.folder: Path | None = None
+        self._listeners = 0
+        self._version = 0
+        self._changed = Event()
+        self._tick: Tick | None = None
+        self._silence = ""
+        self._states: dict[str, str] = {}
+        self._isolated: frozenset[str] = frozenset()
+        self._faults = 0
+        environment.events.worker_report.add_listener(self._on_report)
+        self._greenlet = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        """Ends the looking."""
+        self._greenlet.kill()
+
+    def note(self, text: str, kind: str = "run") -> None:
+        """Adds an event of now."""
+        self.events.append({"at": iso(time.time()), "kind": kind, "text": text})
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether faults can be done to the cluster that is looked at."""
+        return self._cluster is not None and set(self._asked) <= self._urls
+
+    def is_at(self, endpoints: tuple[str, ...]) -> bool:
+        """Whether these are the ones that are looked at."""
+        return {url.removeprefix("http://").rstrip("/") for url in endpoints} == set(self._asked)
+
+    @property
+    def why_no_load(self) -> str:
+        """Why a run would only fail now; empty where it would not."""
+        if self._silence:
+            return f"no member answers: {self._silence}"
+        if self._tick is not None and self._tick.snapshot.leader is None:
+            return "nobody leads the cluster: start, resume or heal members on the Cluster page first"
+        return ""
+
+    def act(self, fault: str, name: str) -> Effect:
+        """Does a fault to a member, or ``heal`` to one or, with an empty name, to all; returns when it shows.
+
+        Raises UsageError where it does not apply, ClusterError where it fails or shows no effect.
+        """
+        if not self.is_ours or self._cluster is None:
+            raise UsageError("this cluster is not raftload's to break")
+        if name and name not in self._names:
+            raise UsageError(f"there is no member {name!r}")
+        timeline = Timeline(self.folder / "events.csv") if self.folder is not None else None
+        nemesis = Nemesis(self._cluster, timeline, wait_s=EFFECT_S)
+        self._faults += 1
+        number = self._faults
+        try:
+            effect = nemesis.heal(name) if fault == "heal" else nemesis.inject(Fault(fault, name))  # type: ignore[arg-type]
+        except UsageError:
+            raise
+        except ClusterError as error:
+            # What was waited for may be what the next fault prevented: that one tells how it is now.
+            if number == self._faults:
+                self.note(f"{fault} {name or 'all'}: {error}", "fault")
+            raise
+        self.note(effect.text, "fault")
+        return effect
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """The present state, then the next whenever there is one; the points of the load only once."""
+        self._listeners += 1
+        try:
+            version, since = -1, 0.0
+            while True:
+                if self._version == version:
+                    self._changed.wait(timeout=5)
+                    continue
+                version = self._version
+                document = self._document(since)
+                points = document["load"]["points"]
+                # A late report may still correct the last two seconds.
+                since = points[-1][0] - 1 if points else since
+                yield document
+        finally:
+            self._listeners -= 1
+
+    def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                self._look()
+            except Exception:
+                logger.exception("cannot look at the cluster")
+            self._version += 1
+            self._changed.set()
+            self._changed.clear()
+            # A listener that comes meanwhile is not kept waiting.
+            gevent.sleep(0.05)
+            while time.monotonic() - began < (WATCHED_S if self._listeners else UNWATCHED_S):
+                gevent.sleep(0.05)
+
+    def _look(self) -> None:
+        endpoints = self._endpoints()
+        if endpoints != self._asked:
+            self._asked = endpoints
+            self._poller, self._view = Poller(endpoints, ANSWER_S), View()
+            self._leadership = Leadership(KEEP_S)
+            self._tick = None
+        if self.is_ours and self._cluster is not None:
+            with contextlib.suppress(ClusterError):
+                self._states, self._isolated = self._cluster.states(), self._cluster.isolated()
+        try:
+            snapshot, _ = self._poller.poll()
+        except NoCluster as error:
+            self._silence = str(error)
+            return
+        now = time.time()
+        alive = any(member.role != "no answer" for member in snapshot.members)
+        self._silence = "" if alive else "all members are silent"
+        self._tick = self._view.look(snapshot, now)
+        self._leadership.look(now, {each.name: self._role(each) for each in snapshot.members})
+        for change in self._tick.changes:
+            self.note(change, "leader" if "leader NONE" in change or " leads term " in change else "member")
+
+    def _role(self, member: Any) -> tuple[str, int | None]:
+        state = self._states.get(member.name) if self.is_ours else None
+        if member.role == "no answer" and state in ("paused", "down"):
+            return str(state), None
+        return str(member.role), member.term
+
+    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        session = self._environment.raftload_engine
+        # Last words of the run before may come late.
+        if load.REPORT in data and data[load.REPORT]["prefix"] == session.prefix:
+            worker = session.worker_of(client_id)
+            self.load.add(data[load.SERIES], -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
+
+    def _document(self, since: float) -> dict[str, Any]:
+        tick = self._tick
+        runner = self._environment.runner
+        running = runner.state in ("running", "spawning")
+        return {
+            "at": time.time(),
+            "silence": self._silence,
+            **(_cluster(tick.snapshot) if tick else {"title": "", "leader": None, "term": None}),
+            "members": self._members(tick) if tick else [],
+            "timeline": self._leadership.rows() if tick else [],
+            "ours": self.is_ours,
+            "cannot": dict(self._cluster.cannot) if self.is_ours and self._cluster is not None else {},
+            "events": list(self.events)[-60:],
+            "load": {
+                "state": runner.state,
+                "users": runner.user_count,
+                "points": self.load.points(time.time(), since, running=running),
+            },
+        }
+
+    def _members(self, tick: Tick) -> list[dict[str, Any]]:
+        ours = self.is_ours
+        return [
+            {
+                "name": member.name,
+                "endpoint": member.endpoint,
+                "role": self._role(member)[0],
+                "state": self._states.get(member.name, "running") if ours else "",
+                "isolated": ours and member.name in self._isolated,
+                "term": member.term,
+                "commit_index": member.commit_index,
+                "applied_index": member.applied_index,
+                "lag": member.lag,
+                "entries_per_s": tick.rates.get(member.name),
+                "db_size": member.db_size,
+                "version": member.version,
+                "round_trip_ms": member.round_trip_ms,
+                "alarms": [] if self._role(member)[0] in ("paused", "down") else list(member.alarms),
+            }
+            for member in tick.snapshot.members
+        ]
+
+
+def _cluster(snapshot: ClusterSnapshot) -> dict[str, Any]:
+    leader = snapshot.leader
+    member = None if leader is None else snapshot.members[leader]
+    return {
+        "title": snapshot.title,
+        "leader": member.name if member else None,
+        "term": member.term if member else max((each.term or 0 for each in snapshot.members), default=0) or None,
+    }

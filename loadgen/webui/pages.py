@@ -1,0 +1,124 @@
+"""The routes beside Locust's own: the Cluster page, its live events, its buttons, and the files of finished runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
+
+from cluster.errors import ClusterError, UsageError
+from loadgen.webui.guard import Guard
+from loadgen.webui.lookout import KEEP_S, Lookout
+from loadgen.webui.runs import FILES, Runs
+from viz import svg
+from viz.diagrams import state_machine
+
+NAME = "raftload"
+View = TypeVar("View", bound=Callable[..., Any])
+FAULTS = ("kill", "start", "pause", "resume", "partition", "transfer-leader", "heal")
+_ROOT = re.compile(rb'(?=<div id="root">)')
+# Locust's table rounds these two columns to 10 us in its script; the others it shows as they come.
+_ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
+
+
+def install(web_ui: Any, lookout: Lookout, runs: Runs, guard: Guard) -> None:
+    """Adds the pages to Locust's web UI before it starts, and to its own page a link to them.
+
+    Locust's UI is one React application: `extended_tabs` hold tables of statistics only, and its template has no
+    place for more. The link is put before the element that React draws in, so nothing that React does removes it.
+    """
+    app = web_ui.app
+    guard.install(app, NAME)
+    pages = Blueprint(NAME, __name__, url_prefix="/cluster", template_folder="templates", static_folder="static")
+
+    def route(path: str, **options: Any) -> Callable[[View], View]:
+        """Adds a view, behind Locust's login where that is on."""
+
+        def add(view: View) -> View:
+            pages.add_url_rule(path, view.__name__, web_ui.auth_required_if_enabled(view), **options)
+            return view
+
+        return add
+
+    @route("/")
+    def cluster() -> str:
+        return render_template(
+            "cluster.html", token=guard.token, keep_s=KEEP_S, states=svg.render(state_machine("paper")), here="cluster"
+        )
+
+    @route("/events")
+    def events() -> Response:
+        stream = (f"data: {json.dumps(document, separators=(',', ':'))}\n\n" for document in lookout.documents())
+        return Response(_begun(stream), content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @route("/act", methods=["POST"])
+    def act() -> Any:
+        if not guard.has_token(request.headers):
+            return jsonify(error="the token is missing or of an earlier session: load the page again"), 403
+        order = request.get_json(silent=True)
+        fault, member = (order.get("fault"), order.get("member", "")) if isinstance(order, dict) else (None, "")
+        if fault not in FAULTS or not isinstance(member, str) or not (member or fault == "heal"):
+            return jsonify(error=f"expected a fault of {', '.join(FAULTS)} and a member"), 400
+        try:
+            return jsonify(lookout.act(fault, member).to_json())
+        except UsageError as error:
+            return jsonify(error=str(error)), 409
+        except ClusterError as error:
+            return jsonify(error=str(error)), 502
+
+    @route("/runs")
+    def run_list() -> Any:
+        rows = [_row(name, result, runs.files(name)) for name, result in reversed(runs.finished.items())]
+        if request.args.get("format") == "json":
+            return jsonify(rows)
+        return render_template("runs.html", rows=rows, under_way=runs.under_way, here="runs")
+
+    @route("/runs/<name>/<file>")
+    def run_file(name: str, file: str) -> Response:
+        if file not in FILES or name not in runs.folders:
+            abort(404)
+        return send_from_directory(
+            runs.folders[name], file, mimetype=FILES[file], as_attachment="download" in request.args,
+            download_name=f"{name}-{file}",
+        )  # fmt: skip
+
+    @app.after_request  # type: ignore[untyped-decorator]
+    def amend(response: Any) -> Any:
+        if response.status_code != 200:
+            return response
+        if request.endpoint == "locust.index":
+            link = render_template("nav.html", here="load", own_page=False).encode()
+            response.set_data(_ROOT.sub(lambda _: link, response.get_data(), count=1))
+        elif request.endpoint == "locust.send_assets" and request.path.endswith(".js"):
+            response.direct_passthrough = False
+            response.set_data(_ROUNDED.sub(rb"\g<1>3", response.get_data()))
+        return response
+
+    app.register_blueprint(pages)
+
+
+def _begun(stream: Iterator[str]) -> Iterator[str]:
+    """Before the first event, how long a browser waits until it connects again, in milliseconds."""
+    yield "retry: 1000\n\n"
+    yield from stream
+
+
+def _row(name: str, result: dict[str, Any], files: list[str]) -> dict[str, Any]:
+    total = result["results"]["total"]
+    latency = total["latency"] or {}
+    return {
+        "name": name,
+        "started_at": result["run"]["started_at"],
+        "duration_s": result["run"]["duration_s"],
+        "operations": total["operations"],
+        "failed": total["failed"],
+        "throughput_ops_s": total["throughput_ops_s"],
+        "p50_ms": latency.get("p50_ms"),
+        "p99_ms": latency.get("p99_ms"),
+        "max_ms": latency.get("max_ms"),
+        "verdict": result["verdict"],
+        "files": {file: url_for(f"{NAME}.run_file", name=name, file=file) for file in files},
+    }

@@ -1,0 +1,132 @@
+"""The runs of a session under the web UI: each test that it starts, from its keys to its folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadgen import bench, runfolder, scenarios, settings
+
+if TYPE_CHECKING:
+    from loadgen.engine import Run, Session
+    from loadgen.target import Target
+    from loadgen.webui.lookout import Lookout
+
+FILES = {"report.html": "text/html", "result.json": "application/json"}
+
+
+class Runs:
+    """Listens to Locust's start of a test, and keeps a run's books until its folder is written.
+
+    Attributes:
+        target: the target behind endpoints.
+        finished: the results that were written, by the name of their folder, in the order of their ends.
+        folders: where each is.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        target: Callable[[tuple[str, ...]], Target],
+        lookout: Lookout,
+        args: argparse.Namespace,
+        command: tuple[str, ...],
+    ) -> None:
+        """Takes a function from endpoints to the target behind them, which raises ClusterError where there is none,
+        and the command line for the record.
+        """
+        self._session = session
+        self.target = target
+        self._lookout = lookout
+        self._args = args
+        self._command = command
+        self._run: Run | None = None
+        self._watcher: Any = None
+        self.finished: dict[str, dict[str, Any]] = {}
+        self.folders: dict[str, Path] = {}
+        session.environment.events.test_start.add_listener(self._on_test_start)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a run has begun and its folder is not yet complete."""
+        return self._watcher is not None and not self._watcher.dead
+
+    def files(self, name: str) -> list[str]:
+        """Which of a finished run's FILES there are."""
+        return [file for file in FILES if name in self.folders and (self.folders[name] / file).is_file()]
+
+    def _on_test_start(self, environment: Any, **_: Any) -> None:
+        import gevent
+        from locust.exception import StopTest
+
+        from loadgen.engine import Plan, Run
+
+        if self._watcher is not None:
+            self._watcher.join(timeout=10)
+        options = environment.parsed_options
+        bench_mix = [user.mix for user in environment.user_classes if getattr(user, "mix", None)]
+        try:
+            endpoints = split(environment.host)
+            options.key_prefix = ""
+            load = settings.Settings.from_options(vars(options), endpoints)
+            if bench_mix:
+                load = bench._with_mix(self._session, load)
+            folder = runfolder.planned(scenarios.check(self._args.scenario), None, self._args.output)
+            folder = runfolder.create(folder, exact=False)
+            plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
+            self._run = Run(self._session, self.target(endpoints), plan, folder)
+            self._run.begin()
+        except Exception as error:
+            self._say(f"error: the run was not started: {error}")
+            environment.runner.log_exception("master", f"the run was not started: {error}", "")
+            raise StopTest(str(error)) from error
+        self._lookout.load.clear()
+        self._lookout.folder = folder
+        self._lookout.note(f"run {folder.name} begins")
+        self._run.started_by_locust()
+        self._watcher = gevent.spawn(self._finish, self._run)
+
+    def _finish(self, run: Run) -> None:
+        """Wait for the run's workers, bring Locust to rest, and write the run folder."""
+        import gevent
+        from locust.runners import STATE_RUNNING, STATE_SPAWNING
+
+        from loadgen import table
+
+        run.wait()
+        runner = self._session.runner
+        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
+            gevent.spawn(runner.stop)
+        self._lookout.folder = None
+        try:
+            result = run.finish()
+            for log in (worker.log for worker in self._session.workers if worker.log is not None):
+                (run.folder / "logs" / log.name).write_bytes(log.read_bytes())
+        except Exception as error:
+            self._say(f"error: the run folder {run.folder} is not complete: {error}")
+            return
+        self.folders[run.folder.name] = run.folder.resolve()
+        self.finished[run.folder.name] = result
+        self._lookout.note(f"run {run.folder.name} is finished: {result['verdict']}")
+        print(
+            table.render(result, color=table.wants_color(sys.stderr), width=table.terminal_width(), folder=run.folder),
+            file=sys.stderr,
+        )
+
+    def _say(self, text: str) -> None:
+        bench.say(text)
+        self._lookout.note(text)
+
+    def close(self) -> None:
+        """Stop a run that is going on and keep what it measured."""
+        if self._run is not None and self._watcher is not None and not self._watcher.dead:
+            self._run.ask_stop("SIGINT")
+            self._watcher.join(timeout=30)
+
+
+def split(host: Any) -> tuple[str, ...]:
+    """Return the endpoints in Locust's host field."""
+    return tuple(part.strip() for part in str(host or "").split(",") if part.strip())
