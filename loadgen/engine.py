@@ -28,7 +28,8 @@ from loadgen.target import Target
 from loadgen.witness import Witness
 from loadgen.worker import REPORT_INTERVAL_S, make_environment
 
-WORKERS_READY_S = 60.0
+# Workers of this machine import Locust before they report, a second of a core each, and share the cores.
+WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
 NO_ANSWER = "did not answer to stop"
@@ -95,12 +96,13 @@ class Session:
         except RPCError as error:
             raise EngineError(f"cannot listen for workers on {host}:{port}: {error}; name another --bind") from error
 
-    def wait_ready(self, wait_s: float = WORKERS_READY_S, say: Callable[[str], None] | None = None) -> None:
+    def wait_ready(self, wait_s: float = 60.0, say: Callable[[str], None] | None = None) -> None:
         """Wait until every worker has reported for work. Raises EngineError where one does not.
 
-        Takes the seconds to wait, and a function that is told who has reported from other machines.
+        Takes the seconds to wait for other machines, and a function that is told who has reported from them.
         """
-        deadline = time.monotonic() + wait_s
+        began = time.monotonic()
+        here_s = WORKERS_READY_S + WORKER_READY_S * len(self.workers)
         told = ""
         while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
             for worker in self.workers:
@@ -108,11 +110,12 @@ class Session:
                     raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
             if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
                 say(told)
-            if time.monotonic() > deadline:
-                if self.fleet.complete:
-                    raise EngineError(f"the workers were not ready within {wait_s:.0f} s; see {self.workers[0].log}")
+            waited_s = time.monotonic() - began
+            if waited_s > here_s and not all(worker.client_id for worker in self.workers):
+                raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {self.workers[0].log}")
+            if waited_s > wait_s and not self.fleet.complete:
                 raise EngineError(
-                    f"after {wait_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
+                    f"after {waited_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
                     f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
                 )
             gevent.sleep(0.01)
