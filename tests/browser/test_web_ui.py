@@ -1,0 +1,190 @@
+"""`raftload web` as a person uses it: fields, a run, the Cluster page, a dead leader, the files of the run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from loadgen import schema
+
+pytestmark = [pytest.mark.browser, pytest.mark.etcd]
+ROOT = Path(__file__).resolve().parents[2]
+# What stood on the page while nobody looked: Playwright asks too rarely for what lasts a second.
+REMEMBER = """() => {
+  window.said = {leader: [], max: []};
+  for (const [id, texts] of Object.entries(window.said)) {
+    const element = document.getElementById(id);
+    new MutationObserver(() => texts.push(element.textContent)).observe(element, {childList: true, subtree: true});
+  }
+}"""
+
+
+class Web(NamedTuple):
+    """A running `raftload web`: its address, and the folder that it runs in."""
+
+    url: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def web(etcd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """The UI over a cluster of its own, whose members can be cut off from each other."""
+    folder = tmp_path_factory.mktemp("web")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen.cli", "web", "--web-port", "0", "--cluster", "embedded", "--peer-links",
+         "relay", "--value-size", "100", "--output", "runs"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "RAFTLOAD_ETCD": etcd_binary},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    while "open http://127.0.0.1:" not in (line := process.stderr.readline()):
+        said.append(line)
+        assert line, "".join(said)
+    yield Web(line.split()[2], folder)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
+    page.goto(web.url)
+    page.get_by_role("button", name="Custom parameters").click()
+    expect(field(page, "valueSize")).to_have_value("100")
+    field(page, "keySize").fill("3")
+    start(page)
+    expect(page.get_by_text("Key Size must be at least 12, not 3")).to_be_visible()
+    field(page, "keySize").fill("40")
+    field(page, "userCount").fill("8")
+    start(page)
+    total = page.get_by_role("row", name="Aggregated").get_by_role("cell")
+    expect(total.nth(2)).not_to_have_text("0")
+    before = int(total.nth(2).inner_text())
+    until(lambda: int(total.nth(2).inner_text()) > before, "more requests")
+    # Median, 95, 99, 99.9 %, average, minimum, maximum: with microseconds, as long as chance gives no final zeros.
+    shown = [page.get_by_role("row", name=name).get_by_role("cell").nth(4).inner_text() for name in ("put", "get")]
+    shown += [total.nth(column).inner_text() for column in range(4, 11)]
+    assert sum(len(text.partition(".")[2]) == 3 for text in shown) >= 4, shown
+
+    page.get_by_role("link", name="Cluster").click()
+    expect(page.get_by_text("8 users, running")).to_be_visible()
+    expect(page.locator("#p99")).to_have_text(re.compile(r"\d m?s$"))
+    leader = name_of(page.locator("tr[data-role=leader]"))
+    page.evaluate(REMEMBER)
+    button(page, leader, "Kill").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_contain_text(f"kill: {leader}; ", timeout=30_000)
+    expect(page.locator("#leader")).not_to_have_text("Leader: NONE")
+    heads = page.evaluate("window.said.leader")
+    new = name_of(page.locator("tr[data-role=leader]"))
+    assert heads[0] == "Leader: NONE"
+    assert heads[-1] == page.locator("#leader").inner_text()
+    assert new in heads[-1] and new != leader
+    until(lambda: any(re.search(r"\d s$", text) for text in page.evaluate("window.said.max")), "the spike")
+    expect(page.locator(".states [data-state=leader] .now")).to_have_text(new)
+    expect(page.locator("#timeline .span.down")).not_to_have_count(0)
+    expect(page.locator("#latency .gap")).not_to_have_count(0)
+    expect(row(page, leader)).to_have_attribute("data-role", "down")
+    page.get_by_role("button", name="Heal all").click()
+    expect(row(page, leader)).to_have_attribute("data-role", "follower", timeout=30_000)
+
+    page.get_by_role("link", name="Load test").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("link", name="Cluster").click()
+    download = page.locator("#runs").get_by_role("link", name="result.json")
+    expect(download).to_be_visible(timeout=30_000)
+    with page.expect_download() as waiting:
+        download.click()
+    result = json.loads(waiting.value.path().read_text())
+    jsonschema.validate(result, schema.load("result"))
+    assert waiting.value.suggested_filename == f"{result['run']['id']}-result.json"
+    assert (result["run"]["key_size"], result["run"]["users"]) == (40, 8)
+    assert result["results"]["total"]["operations"] > before
+    assert result["results"]["total"]["latency"]["max_ms"] > 900
+    assert result["target"]["leader_changes"] >= 1
+    with (web.folder / "runs" / result["run"]["id"] / "events.csv").open() as file:
+        assert [event["fault"] for event in csv.DictReader(file) if event["phase"] == "effect"] == ["kill", "heal"]
+    page.get_by_role("link", name="Runs").click()
+    expect(page.get_by_role("row", name=result["run"]["id"])).to_be_visible()
+
+
+def test_members_are_paused_cut_off_and_made_leader(web: Web, page: Page) -> None:
+    page.goto(web.url + "/cluster/")
+    leader = name_of(page.locator("tr[data-role=leader]"))
+    other = name_of(page.locator("tr[data-role=follower]").first)
+    button(page, leader, "Make leader").click(force=True)
+    expect(page.locator("#said")).to_have_text(f"Make leader {leader}: not now, {leader} leads already")
+    button(page, other, "Make leader").click()
+    expect(page.locator("#leader")).to_contain_text(f"Leader: {other}, term ")
+    button(page, leader, "Pause").click()
+    expect(row(page, leader)).to_have_attribute("data-role", "paused")
+    button(page, leader, "Resume").click()
+    expect(row(page, leader)).to_have_attribute("data-role", "follower")
+    button(page, other, "Partition").click()
+    expect(page.locator("#said")).to_contain_text(f"partition: {other}; ", timeout=30_000)
+    expect(row(page, other)).to_contain_text("cut off")
+    expect(page.locator("#leader")).not_to_contain_text(other)
+    button(page, other, "Heal").click()
+    expect(row(page, other)).to_have_attribute("data-role", "follower", timeout=30_000)
+    expect(row(page, other)).not_to_contain_text("cut off")
+    assert page.locator("#events li").count() >= 4
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_and_follows_the_theme(web: Web, new_page: Callable[..., Page], theme: Any, tmp_path: Path) -> None:
+    for width in (1280, 400):
+        page = new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
+        for path in ("/", "/cluster/", "/cluster/runs"):
+            page.goto(web.url + path)
+            expect(page.get_by_role("link", name="Cluster")).to_be_visible()
+            if path == "/cluster/":
+                expect(page.locator("tr[data-role=leader]")).to_be_visible()
+                page.wait_for_timeout(300)
+            page.screenshot(path=tmp_path / f"{theme}-{width}{path.replace('/', '-')}.png", full_page=True)
+            if path != "/":
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+                ground = page.evaluate("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(",")
+                assert (sum(map(int, ground)) > 382) == (theme == "light")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    page.goto(web.url + "/cluster/")
+    assert page.evaluate("document.documentElement.dataset.theme") != theme, "the choice is kept"
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f"input[name={name}]")
+
+
+def start(page: Page) -> None:
+    page.get_by_role("button", name="Start", exact=True).click()
+
+
+def row(page: Page, member: str) -> Locator:
+    return page.locator("#members tr", has=page.get_by_role("rowheader", name=member))
+
+
+def button(page: Page, member: str, label: str) -> Locator:
+    return page.get_by_role("button", name=f"{label}: {member}")
+
+
+def name_of(row: Locator) -> str:
+    return row.get_by_role("rowheader").inner_text()
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what} in vain"
+        time.sleep(0.1)
