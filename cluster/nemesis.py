@@ -141,6 +141,7 @@ class Nemesis:
         try:
             for action in actions:
                 self._act(action, subjects)
+            self._note("done", kind, names)
             done = after(subjects, actions)
             waits = {
                 "delay": self._no_wait, "drop": self._no_wait, "transfer-leader": self._new_leader(names),
@@ -215,6 +216,8 @@ class Nemesis:
             statuses = self._statuses(subjects)
             leader = self._verdict(subjects, statuses)
             if leader != "?" and wanted(leader):
+                # A member tells the new term once it has applied an entry of it, as all have that served a read.
+                statuses = self._statuses(subjects) if leader else statuses
                 return leader, max((status.term for status in statuses.values()), default=None)
             if time.monotonic() >= deadline:
                 raise ClusterError(f"waited {self._wait_s:g} s for {what} in vain: see `raftload cluster status`")

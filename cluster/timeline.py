@@ -1,8 +1,8 @@
 """What happened when, as ``events.csv``: one line for each thing done to a cluster and each effect seen.
 
 Columns: ``time`` (ISO 8601, UTC, milliseconds) and ``monotonic_ns`` (CLOCK_MONOTONIC, comparable between processes of
-one boot) of the same moment; ``phase``: ``begin`` before it is done, ``effect`` when its effect is seen, ``failed``;
-``fault``; ``members`` and ``detail``.
+one boot) of the same moment; ``phase``: ``begin`` before it is done, ``done`` once it is, ``effect`` when its effect is
+seen, or ``failed``; ``fault``; ``members`` and ``detail``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from cluster.errors import ClusterError
 
 COLUMNS = ("time", "monotonic_ns", "phase", "fault", "members", "detail")
-Phase = Literal["begin", "effect", "failed"]
+Phase = Literal["begin", "done", "effect", "failed"]
 
 
 class Timeline:

@@ -35,6 +35,7 @@ examples:
   raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
   raftload viz --type leader-election --observed --logs n1.log n2.log n3.log
   raftload viz --type timeline --observed --logs *.log --output who-led.svg
+  raftload viz --type timeline --observed --endpoints {DEFAULT_ENDPOINT} --for 30s     without logs: by polls
   raftload viz --type cluster-status --watch
   watch -n 1 'raftload viz --type cluster-status'
 
@@ -75,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--logs", nargs="+", metavar="FILE", help="the members' logs, JSON or text, of etcd 3.4 and later; - is stdin"
+    )
+    parser.add_argument(
+        "--polls",
+        metavar="FILE",
+        help="instead of logs, what --watch --json wrote: no candidates and votes; - is stdin",
+    )
+    parser.add_argument(
+        "--for", dest="for_", metavar="T", help="with --observed --endpoints: poll for so long, or until Ctrl-C (10s)"
     )
     parser.add_argument(
         "--since", metavar="TIME", help="with --observed: from this time on, 2026-01-31T12:00:00Z or seconds since 1970"
@@ -182,12 +191,18 @@ def _observed(args: argparse.Namespace) -> Model:
     from viz import observed
 
     _choice("--type with --observed", args.type, OBSERVED)
-    for name in ("variant", "nodes", "endpoints"):
+    for name in ("variant", "nodes"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} is for diagrams that are not --observed; leave it out")
     since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
+    if sum(each is not None for each in (args.logs, args.polls, args.endpoints)) > 1:
+        raise UsageError("--logs, --polls and --endpoints exclude each other: give one")
+    if args.for_ is not None and args.endpoints is None:
+        raise UsageError("--for is for polls: give --endpoints")
+    if args.polls is not None or args.endpoints is not None:
+        return _polled(args, since, until)
     try:
         if args.logs:
             found = observed.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
@@ -196,7 +211,7 @@ def _observed(args: argparse.Namespace) -> Model:
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     for note in found.notes:
-        print(f"raftload: note: {note}", file=sys.stderr)
+        _note(note)
     if not found.logs:
         where = ", ".join(args.logs or ["the cluster's logs"])
         raise NothingObserved(f"no line about Raft in {where}: are these logs of etcd at level info?")
@@ -207,13 +222,47 @@ def _observed(args: argparse.Namespace) -> Model:
     return observed.sequence(found, observed.between(found.elections, since, until))
 
 
+def _polled(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
+    """The same by polls, which each picture says."""
+    from viz import polled
+
+    if args.polls is not None:
+        try:
+            with Path("/dev/stdin" if args.polls == "-" else args.polls).open(
+                encoding="utf-8", errors="replace"
+            ) as file:
+                looks, garbage = polled.read(file)
+        except OSError as exc:
+            raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+        if garbage:
+            _note(f"{args.polls}: {garbage} lines are not of --watch --json and were left out")
+        if not looks:
+            raise NothingObserved(f"no poll in {args.polls}: write it by --type cluster-status --watch --json")
+    else:
+        endpoints, seconds = _endpoints(args), _interval("--for", args.for_ or "10s", 0.1, 86400)
+        _note(f"polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
+        looks = polled.poll(endpoints, seconds)
+    looks = polled.between(looks, since, until)
+    if args.type == "state-machine":
+        return polled.state_graph(looks)
+    if args.type == TIMELINE:
+        return polled.timeline(looks)
+    return polled.sequence(looks, last_only=since is None and until is None)
+
+
+def _note(text: str) -> None:
+    print(f"raftload: note: {text}", file=sys.stderr)
+
+
 def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
     """The logs of the cluster that `raftload cluster up` started. Raises NothingObserved where there is none."""
     from cluster.up import find
 
     cluster = find()
     if cluster is None:
-        raise NothingObserved("no cluster of `raftload cluster up` is there: name the members' logs with --logs FILE…")
+        raise NothingObserved(
+            "no cluster of `raftload cluster up` is there: name the members' logs with --logs FILE…, or --endpoints"
+        )
     with cluster:
         names = [member.name for member in cluster.members]
         return [(f"log of {name}", name, cluster.log(name).splitlines()) for name in names]
@@ -223,16 +272,22 @@ def _watch(args: argparse.Namespace) -> int:
     from viz.status import watch
 
     _choice("--type with --watch", args.type, (STATUS,))
-    for name in ("output", "variant", "nodes", "logs", "since", "until"):
+    for name in ("output", "variant", "nodes", "logs", "polls", "for_", "since", "until"):
         if getattr(args, name) is not None:
-            raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name}")
+            raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name.strip('_')}")
     if args.format not in (None, "ascii", "json"):
         raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", args.watch)
-    interval = float(found.group(1)) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}[found.group(2)] if found else 0.0
-    if not 0.1 <= interval <= 3600:
-        raise UsageError(f"--watch {args.watch!r} is no interval from 100ms to 60m, such as 1s or 500ms")
+    interval = _interval("--watch", args.watch, 0.1, 3600)
     return watch(_endpoints(args), interval, sys.stdout, as_json=args.json or args.format == "json")
+
+
+def _interval(option: str, text: str, least: float, most: float) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
+    units = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+    seconds = float(found.group(1)) * units[found.group(2)] if found else 0.0
+    if not least <= seconds <= most:
+        raise UsageError(f"{option} {text!r} is no interval from {least:g}s to {most:g}s, such as 1s or 500ms")
+    return seconds
 
 
 def _time(option: str, text: str | None) -> float | None:
@@ -245,8 +300,10 @@ def _time(option: str, text: str | None) -> float | None:
 
 
 def _model(args: argparse.Namespace) -> Model:
-    if args.observed or args.logs:
+    if args.observed or args.logs or args.polls:
         return _observed(args)
+    if args.for_ is not None:
+        raise UsageError("--for is for --observed by polls")
     if args.since is not None or args.until is not None:
         raise UsageError("--since and --until are for --observed")
     if args.type == TIMELINE:

@@ -137,7 +137,9 @@ def _elections(events: Sequence[Event]) -> list[Election]:
     leader_before, lost_before = "", None
     for event in events:
         campaigns = event.kind == "became" and event.detail in ("candidate", "precandidate")
-        if campaigns and current and (won is not None or event.at - current[-1].at > _APART_S):
+        # Who has not heard of the win may still campaign for what is decided; a pre-vote is logged with the old term.
+        behind = won is not None and event.term < won.term + (event.detail == "candidate")
+        if campaigns and current and ((won is not None and not behind) or event.at - current[-1].at > _APART_S):
             close()
             won = None
         if campaigns and not current:

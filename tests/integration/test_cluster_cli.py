@@ -21,8 +21,9 @@ import pytest
 from cluster import schema, state
 from cluster.binary import find_etcd
 from cluster.errors import ClusterError
-from cluster.ports import free_ports, is_free
+from cluster.ports import is_free
 from cluster.timeline import Timeline
+from tests.underload import free_base_port
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.etcd
@@ -34,7 +35,7 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _base_port(5)
+        self.port = free_base_port(7)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
         self.env = {
             **kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder), "ETCD_BINARY": find_etcd().path,
@@ -64,14 +65,6 @@ class Commands:
 
     def up(self, *args: str) -> Any:
         return self.json("up", "--backend", "local", "--base-port", str(self.port), *args)
-
-
-def _base_port(count: int) -> int:
-    for _ in range(100):
-        base = free_ports(1)[0]
-        if all(is_free(base + offset) for offset in range(count)):
-            return base
-    raise AssertionError("no free range of ports")
 
 
 @pytest.fixture
@@ -182,8 +175,8 @@ def test_faults_say_who_leads_and_heal_undoes_them(raftload: Commands) -> None:
     assert raftload.json("heal")["quorum"]
 
     events = Timeline(raftload.folder / "raftload" / "events.csv").read()
-    assert [each["fault"] for each in events[:4]] == ["kill", "kill", "start", "start"]
-    assert [each["phase"] for each in events[:2]] == ["begin", "effect"]
+    assert [each["fault"] for each in events[:6]] == ["kill", "kill", "kill", "start", "start", "start"]
+    assert [each["phase"] for each in events[:3]] == ["begin", "done", "effect"]
 
 
 def test_delay_is_felt_and_goes(raftload: Commands) -> None:

@@ -176,3 +176,17 @@ def test_times() -> None:
     for bad in ("noon", "-1", "nan", "inf", ""):
         with pytest.raises(ValueError):
             parse_time(bad)
+
+
+def test_who_has_not_heard_of_the_win_belongs_to_the_same_election() -> None:
+    won = (Event("a", 1.0, "became", 2, detail="candidate"), Event("a", 1.01, "became", 2, detail="leader"))
+    late = (
+        Event("b", 1.015, "became", 1, detail="precandidate"),
+        Event("b", 1.02, "became", 2, detail="candidate"),
+        Event("b", 1.03, "became", 2, detail="follower"),
+    )
+    found = observed.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", late, 1.0, 2.0, 3, 0)])
+    assert [(each.winner, each.term, len(each.events)) for each in found.elections] == [("a", 2, 5)]
+    again = Event("b", 1.2, "became", 2, detail="precandidate")  # it had followed, and times out
+    found = observed.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", (*late, again), 1.0, 2.0, 4, 0)])
+    assert [each.winner for each in found.elections] == ["a", ""]
