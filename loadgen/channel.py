@@ -50,6 +50,7 @@ class Channel:
         resent: requests sent again.
         in_flight, in_flight_max: calls that wait for their answer; now, and the most there ever were.
         connects: connections made.
+        closed: ``close`` was called.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Channel:
         self._keepers: list[gevent.Greenlet] = []
         self._connecting = 0
         self._outcome = gevent.event.AsyncResult()
-        self._closed = False
+        self.closed = False
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
         """Sends a unary request and waits for its end, in the terms of ``Transport.call``.
@@ -138,7 +139,7 @@ class Channel:
 
     def close(self) -> None:
         """Closes every connection; calls that wait end UNAVAILABLE. May be called again."""
-        self._closed = True
+        self.closed = True
         gevent.killall(self._keepers, block=False)
         for transport in self._live + self._draining:
             transport.close()
@@ -155,7 +156,7 @@ class Channel:
         while True:
             now = perf_counter_ns()
             if now >= deadline_ns:
-                return _never_sent(Code.DEADLINE_EXCEEDED, None)
+                return never_sent(Code.DEADLINE_EXCEEDED, None)
             for transport in self._turn:
                 try:
                     # The server is told the whole timeout again: one header block for all; we keep the deadline.
@@ -172,11 +173,11 @@ class Channel:
                 break
             else:
                 if (failure := self._wait(deadline_ns)) is not None:
-                    return _never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
+                    return never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
 
     def _wait(self, until_ns: int) -> ConnectError | None:
         """Waits for a connection; returns why there is none, or None where there is one or time is up."""
-        if self._closed:
+        if self.closed:
             return ConnectError(self.endpoints[0], CLOSED_HERE)
         self._start()
         outcome = self._outcome
@@ -197,7 +198,7 @@ class Channel:
         """Keeps one connection to one endpoint, for as long as the channel is open."""
         pause = _FIRST_PAUSE_S
         token = b""
-        while not self._closed:
+        while not self.closed:
             ended = gevent.event.Event()
             tls = self._tls if endpoint.tls else None
             transport = Transport(endpoint, partial(self._down, ended), tls)
@@ -251,7 +252,7 @@ class Channel:
         """Keeps up to date what the member behind one endpoint says about the leader."""
         leadership = self._leadership
         assert leadership is not None
-        while not self._closed:
+        while not self.closed:
             before = leadership.chosen(self.endpoints)
             transport = next((each for each in self._live if each.endpoint == endpoint), None)
             if transport is None or not _said(leadership, transport):
@@ -318,8 +319,10 @@ def _may_be_sent_again(stream: Stream) -> bool:
     return stream.unprocessed and stream.code == Code.UNAVAILABLE
 
 
-def _never_sent(code: Code, cause: str | None, detail: str = "") -> Stream:
+def never_sent(code: Code, cause: str | None, detail: str = "") -> Stream:
+    """Returns what stands for a call that was not sent at all, ended now."""
     stream = Stream(None, 0)
+    stream.endpoint = ""
     stream.code = int(code)
     stream.cause = cause
     stream.detail = detail

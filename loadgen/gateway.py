@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Unpack
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from cluster.control import ControlClient, split_endpoint
 from cluster.errors import EtcdError, NoAnswer
-from loadgen.kv import classify, get_op, mod_revision_is, put_op
+from loadgen.kv import RangeOptions, classify, get_op, mod_revision_is, put_op
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
@@ -44,12 +44,11 @@ class GatewayClient:
             raise ValueError("no endpoint given")
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
-        for each in endpoints:
-            split_endpoint(each)
+        urls = [f"{scheme}://{where}" for where, scheme, _, _ in map(split_endpoint, endpoints)]
         self._timeout_s = timeout_s
         self._abandoned = abandoned
-        self._turn: Iterator[str] = cycle(endpoints)
-        self._idle: dict[str, list[ControlClient]] = {each: [] for each in endpoints}
+        self._turn: Iterator[str] = cycle(urls)
+        self._idle: dict[str, list[ControlClient]] = {each: [] for each in urls}
         self._closed = False
 
     def close(self) -> None:
@@ -59,9 +58,22 @@ class GatewayClient:
             while clients:
                 clients.pop().close()
 
-    def put(self, key: bytes, value: bytes, *, process: int = 0, due_ns: int = 0, lease: int = 0) -> Operation:
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> Operation:
         """Writes a value. ``response`` is a ``PutResponse``."""
-        request = pb.PutRequest(key=key, value=value, lease=lease)
+        request = pb.PutRequest(
+            key=key, value=value, lease=lease, prev_kv=prev_kv, ignore_value=ignore_value, ignore_lease=ignore_lease
+        )
         return self._run("/kv/put", request, pb.PutResponse, "put", key, value, process, due_ns)
 
     def get(
@@ -72,33 +84,17 @@ class GatewayClient:
         return self._run("/kv/range", request, pb.RangeResponse, "get", key, None, process, due_ns)
 
     def range(
-        self,
-        key: bytes,
-        range_end: bytes,
-        *,
-        limit: int = 0,
-        count_only: bool = False,
-        keys_only: bool = False,
-        serializable: bool = False,
-        revision: int = 0,
-        process: int = 0,
-        due_ns: int = 0,
+        self, key: bytes, range_end: bytes, *, process: int = 0, due_ns: int = 0, **options: Unpack[RangeOptions]
     ) -> Operation:
         """Reads the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
-        request = pb.RangeRequest(
-            key=key,
-            range_end=range_end,
-            limit=limit,
-            count_only=count_only,
-            keys_only=keys_only,
-            serializable=serializable,
-            revision=revision,
-        )
+        request = pb.RangeRequest(key=key, range_end=range_end, **options)
         return self._run("/kv/range", request, pb.RangeResponse, "range", key, None, process, due_ns)
 
-    def delete(self, key: bytes, range_end: bytes = b"", *, process: int = 0, due_ns: int = 0) -> Operation:
+    def delete(
+        self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False, process: int = 0, due_ns: int = 0
+    ) -> Operation:
         """Deletes a key, or a range of them. ``response`` is a ``DeleteRangeResponse``."""
-        request = pb.DeleteRangeRequest(key=key, range_end=range_end)
+        request = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv)
         return self._run("/kv/deleterange", request, pb.DeleteRangeResponse, "delete", key, None, process, due_ns)
 
     def txn(
@@ -139,7 +135,8 @@ class GatewayClient:
         call_ns = perf_counter_ns()
         operation = Operation(process, f, key, value, due_ns or call_ns, call_ns)
         try:
-            said = self._ask(path, body)
+            operation.endpoint = endpoint = next(self._turn)
+            said = self._ask(endpoint, path, body)
             operation.return_ns = perf_counter_ns()
             response: Any = json_format.ParseDict(said, answer(), ignore_unknown_fields=True)
             operation.outcome = Outcome.OK
@@ -165,8 +162,7 @@ class GatewayClient:
         operation.return_ns = operation.return_ns or perf_counter_ns()
         return operation
 
-    def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        endpoint = next(self._turn)
+    def _ask(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         idle = self._idle[endpoint]
         client = idle.pop() if idle else ControlClient(endpoint, timeout_s=self._timeout_s)
         try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire.grpc import Code
 
-READS = frozenset({"get", "range", "status", "member_list", "hash_kv"})
+READS = frozenset(
+    {
+        "get", "range", "lease_time_to_live", "lease_list", "member_list", "status", "hash_kv", "alarm_list",
+        "snapshot", "auth_status", "user_get", "user_list", "role_get", "role_list",
+    }
+)  # fmt: skip
 
 DEFINITE = frozenset(
     {
@@ -42,30 +47,49 @@ def classify(f: str, code: int, *, answered: bool, unprocessed: bool) -> Outcome
     return Outcome.INFO
 
 
+class RangeOptions(TypedDict, total=False):
+    """What ``RangeRequest`` takes beside the range; see ``proto/etcd.proto``."""
+
+    limit: int
+    revision: int
+    sort_order: pb.RangeRequest.SortOrder
+    sort_target: pb.RangeRequest.SortTarget
+    serializable: bool
+    keys_only: bool
+    count_only: bool
+    min_mod_revision: int
+    max_mod_revision: int
+    min_create_revision: int
+    max_create_revision: int
+
+
 class KV(Protocol):
     """A key-value client. Every call returns an ``Operation``, whatever became of it; ``due_ns`` 0 means now."""
 
-    def put(self, key: bytes, value: bytes, *, process: int = 0, due_ns: int = 0, lease: int = 0) -> Operation: ...
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> Operation: ...
 
     def get(
         self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
     ) -> Operation: ...
 
     def range(
-        self,
-        key: bytes,
-        range_end: bytes,
-        *,
-        limit: int = 0,
-        count_only: bool = False,
-        keys_only: bool = False,
-        serializable: bool = False,
-        revision: int = 0,
-        process: int = 0,
-        due_ns: int = 0,
+        self, key: bytes, range_end: bytes, *, process: int = 0, due_ns: int = 0, **options: Unpack[RangeOptions]
     ) -> Operation: ...
 
-    def delete(self, key: bytes, range_end: bytes = b"", *, process: int = 0, due_ns: int = 0) -> Operation: ...
+    def delete(
+        self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False, process: int = 0, due_ns: int = 0
+    ) -> Operation: ...
 
     def txn(
         self,
@@ -111,16 +135,45 @@ def version_is(key: bytes, version: int) -> pb.Compare:
     return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.VERSION, key=key, version=version)
 
 
-def put_op(key: bytes, value: bytes, *, lease: int = 0) -> pb.RequestOp:
+def compare(
+    key: bytes,
+    target: Literal["value", "version", "create", "mod", "lease"],
+    result: Literal["=", "!=", ">", "<"],
+    operand: bytes | int,
+    range_end: bytes = b"",
+) -> pb.Compare:
+    """Returns any comparison, in the words of etcdctl's transactions; of a range it must hold for every key.
+
+    >>> compare(b"k", "version", ">", 0).version
+    0
+    """
+    kind = pb.Compare.CompareTarget.Value(target.upper())
+    made = pb.Compare(key=key, range_end=range_end, result=_RESULTS[result], target=kind)  # type: ignore[arg-type]
+    setattr(made, _OPERANDS.get(target, target), operand)
+    return made
+
+
+_RESULTS = {"=": pb.Compare.EQUAL, "!=": pb.Compare.NOT_EQUAL, ">": pb.Compare.GREATER, "<": pb.Compare.LESS}
+_OPERANDS = {"create": "create_revision", "mod": "mod_revision"}
+
+
+def put_op(key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> pb.RequestOp:
     """Returns a put, for a branch of a transaction."""
-    return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease))
+    return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease, prev_kv=prev_kv))
 
 
-def get_op(key: bytes, range_end: bytes = b"", *, limit: int = 0) -> pb.RequestOp:
+def get_op(key: bytes, range_end: bytes = b"", **options: Unpack[RangeOptions]) -> pb.RequestOp:
     """Returns a get or a range, for a branch of a transaction."""
-    return pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=range_end, limit=limit))
+    return pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=range_end, **options))
 
 
-def delete_op(key: bytes, range_end: bytes = b"") -> pb.RequestOp:
+def delete_op(key: bytes, range_end: bytes = b"", *, prev_kv: bool = False) -> pb.RequestOp:
     """Returns a delete, for a branch of a transaction."""
-    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=range_end))
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv))
+
+
+def txn_op(
+    compare: Sequence[pb.Compare], success: Sequence[pb.RequestOp], failure: Sequence[pb.RequestOp] = ()
+) -> pb.RequestOp:
+    """Returns a transaction, for a branch of another one."""
+    return pb.RequestOp(request_txn=pb.TxnRequest(compare=compare, success=success, failure=failure))

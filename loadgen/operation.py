@@ -34,10 +34,12 @@ class Operation:
         error: the gRPC code's name or the transport's cause (``DEADLINE_EXCEEDED``, ``connection refused``);
             never a varying text, so that errors can be counted. None when OK.
         response: the answer: a protobuf message of ``loadgen.proto``; None unless OK.
+        endpoint: whom it was sent to, as a URL; empty where it was not sent. The member behind it is in the answer's
+            ``header.member_id``.
     """
 
     __slots__ = (
-        "call_ns", "due_ns", "error", "f", "key", "outcome", "process", "response", "return_ns", "revision",
+        "call_ns", "due_ns", "endpoint", "error", "f", "key", "outcome", "process", "response", "return_ns", "revision",
         "value",
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ class Operation:
         revision: int = 0,
         error: str | None = None,
         response: Any = None,
+        endpoint: str = "",
     ) -> None:
         self.process = process
         self.f = f
@@ -66,6 +69,7 @@ class Operation:
         self.revision = revision
         self.error = error
         self.response = response
+        self.endpoint = endpoint
 
     @property
     def latency_ns(self) -> int:

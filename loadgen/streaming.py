@@ -44,6 +44,7 @@ class StreamingCall:
         self._room = gevent.event.Event()
         # Ended by the transport as a greenlet would be woken: through ``switch``.
         self._stream = connection.open_stream(path, 0, self, 1 << 62)
+        self._stream.endpoint = str(endpoint)
 
     def __enter__(self) -> StreamingCall:
         return self
@@ -156,6 +157,6 @@ class StreamingCall:
 
     def switch(self, ended_ns: int) -> None:
         """Takes when the call ended."""
-        self.ended_ns = ended_ns
+        self.ended_ns = self._stream.ended_ns = ended_ns
         self._inbox.end()
         self._room.set()

@@ -51,6 +51,7 @@ class Transport:
         tls: TlsOptions | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._where = str(endpoint)
         self.accepting = False
         self._on_end = on_end
         hub = gevent.get_hub()
@@ -176,6 +177,7 @@ class Transport:
             self._flush_soon()
             raise
         stream.ended_ns = ended_ns
+        stream.endpoint = self._where
         return stream
 
     def open(self, path: bytes) -> StreamingCall:

@@ -48,16 +48,17 @@ class Stream:
         streaming: opened with ``open_stream``: messages come as events, ``message`` stays None.
         end: offset in the connection's output just after the request's last byte; of a streaming call, after its
             header.
-        deadline_ns, ended_ns: for whoever keeps the time; the connection never looks at them. ``ended_ns`` is unset
-            until then.
+        deadline_ns, ended_ns, endpoint: for whoever keeps the time and knows the peer; the connection never looks at
+            them. The last two are unset until the end.
     """
 
     __slots__ = (
-        "answered", "cause", "code", "context", "deadline_ns", "detail", "end", "ended_ns", "head", "id", "message",
-        "reader", "request", "streaming", "unprocessed", "upload",
+        "answered", "cause", "code", "context", "deadline_ns", "detail", "end", "ended_ns", "endpoint", "head", "id",
+        "message", "reader", "request", "streaming", "unprocessed", "upload",
     )  # fmt: skip
 
     ended_ns: int
+    endpoint: str
 
     def __init__(self, context: Any, deadline_ns: int) -> None:
         self.id = 0

@@ -106,7 +106,7 @@ def test_one_transaction_is_one_answer(client: EtcdClient) -> None:
 
 
 def test_many_watches_on_one_stream(client: EtcdClient, etcd_cluster: LocalCluster) -> None:
-    watcher = client.watcher(etcd_cluster.endpoints[0])
+    watcher = client.at(etcd_cluster.endpoints[0]).watcher()
     watches = [watcher.watch(b"watch/many/%d" % n, watch_id=1000 + n if n % 2 else 0) for n in range(40)]
     for each in watches:
         created(each)
@@ -200,9 +200,9 @@ def test_goes_on_after_the_member_is_lost(make_cluster: ClusterFactory) -> None:
     watches = [
         created(each)
         for each in (
-            client.watch(prefix, end, endpoint=watched, progress_notify=True),
+            client.at(watched).watch(prefix, end, progress_notify=True),
             anywhere.watch(prefix, end),
-            client.watch(prefix, end, endpoint=watched, prev_kv=True),
+            client.at(watched).watch(prefix, end, prev_kv=True),
         )
     ]
     stop: list[bool] = []
