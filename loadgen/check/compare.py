@@ -1,0 +1,96 @@
+"""Holds what a watch delivered of one revision against what was done there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loadgen.check.store import Change, Changes, entry_of
+from loadgen.check.watches import Watch
+from loadgen.check.words import entry_words, show
+
+
+def differences(watch: Watch, events: Any, changes: Changes, revision: int, compacted: int) -> list[tuple[str, str]]:
+    """Returns how the events of a watch differ from the changes of a revision: rules, and the words for each.
+
+    ``compacted`` is the newest revision that anybody compacted to: previous key-values before it may be missing.
+    """
+    found: list[tuple[str, str]] = []
+    wanted = {change[0]: change for change in changes if watch.wants(change[0], change[2] is None)}
+    got: dict[bytes, Any] = {}
+    for event in events:
+        key = event.kv.key
+        if not watch.wants(key, event.type == 1) or revision < watch.start:
+            why = "before its start" if revision < watch.start else "that it had not asked for"
+            found.append(("watch.filter", f"got an event {why}: {_event_words(event)} of revision {revision}"))
+        elif key in got:
+            found.append(("watch.unique", f"got the event of {show(key)} of revision {revision} twice in one answer"))
+        else:
+            got[key] = event
+    extra = [key for key in got if key not in wanted]
+    missing = [key for key in wanted if key not in got]
+    if extra:
+        done = f"what was done there is {change_words(next(iter(wanted.values())))}" if wanted else "nothing was done"
+        found.append(("watch.members", f"got {_event_words(got[extra[0]])} of revision {revision}, where {done}"))
+    elif missing:
+        text = f"got {len(got)} of the {len(wanted)} events of revision {revision}, not that of {show(missing[0])}"
+        found.append(("watch.atomic" if got else "watch.reliable", text))
+    both = [key for key in got if key in wanted]
+    if not found and both != list(wanted):
+        found.append(("watch.ordered", f"got the events of revision {revision} in another order than they were made"))
+    for key in both:
+        found.extend(_difference(watch, got[key], wanted[key], revision, compacted))
+    return found
+
+
+def _difference(watch: Watch, event: Any, change: Change, revision: int, compacted: int) -> list[tuple[str, str]]:
+    key, old, new = change
+    if (new is None) != (event.type == 1) or (new is not None and event.kv.value != new[0]):
+        return [
+            (
+                "watch.members",
+                f"got {_event_words(event)} of revision {revision}, where {change_words(change)} was done",
+            )
+        ]
+    found = []
+    if new is not None and (has := entry_of(event.kv)) != new:
+        found.append(("watch.flags", f"got {show(key)} as {entry_words(has)}, where it is {entry_words(new)}"))
+    if watch.previous:
+        has_previous = event.HasField("prev_kv")
+        previous = entry_of(event.prev_kv) if has_previous else None
+        if previous != old and not (previous is None and revision - 1 < compacted):
+            text = f"got {entry_words(previous)} as what {show(key)} had before revision {revision}"
+            found.append(("watch.previous-value", f"{text}, where it had {entry_words(old)}"))
+    return found
+
+
+def only_metadata(watch: Watch, events: Any, changes: Changes) -> bool:
+    """Whether a watch got the same keys and values, though perhaps with other versions or previous values."""
+    wanted = {key: new[0] if new else None for key, _, new in changes if watch.wants(key, new is None)}
+    return {event.kv.key: event.kv.value if event.type == 0 else None for event in events} == wanted
+
+
+def only_part(watch: Watch, events: Any, changes: Changes) -> bool:
+    """Whether a watch got some of the changes and nothing else."""
+    wanted = {key: new[0] if new else None for key, _, new in changes}
+    return all(
+        event.kv.key in wanted and wanted[event.kv.key] == (event.kv.value if event.type == 0 else None)
+        for event in events
+    )
+
+
+def _event_words(event: Any) -> str:
+    return f"the {'deletion' if event.type == 1 else 'put'} of {show(event.kv.key)}" + (
+        f"={show(event.kv.value)}" if event.type == 0 else ""
+    )
+
+
+def events_words(events: Any) -> str:
+    """Returns a revision's events in words."""
+    more = f" and {len(events) - 2} more" if len(events) > 2 else ""
+    return ", ".join(_event_words(event) for event in events[:2]) + more
+
+
+def change_words(change: Change) -> str:
+    """Returns a change in words."""
+    key, _, new = change
+    return f"the deletion of {show(key)}" if new is None else f"the put of {show(key)}={show(new[0])}"

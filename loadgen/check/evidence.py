@@ -1,0 +1,231 @@
+"""Decodes what a check needs of every operation first: where it stands in the order of revisions, and who answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadgen.check.answers import only_reads_stale, wrote
+from loadgen.check.words import show
+from loadgen.history.format import ANSWERED, FINAL, INFO, OK, Kind, Method
+from loadgen.history.reader import History
+from loadgen.proto import etcd_pb2 as pb
+
+EMPTY, WRITE, MAYBE = 0, 1, 2
+"""Whether an acknowledged operation took a revision; MAYBE: a lease's revocation did if the lease had keys."""
+_WRITES = frozenset({Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.LEASE_REVOKE})
+_ORDERED = frozenset({*_WRITES, Method.RANGE, Method.COMPACT, Method.LEASE_GRANT})
+_REQUESTS: dict[int, Any] = {
+    Method.RANGE: pb.RangeRequest, Method.PUT: pb.PutRequest, Method.DELETE_RANGE: pb.DeleteRangeRequest,
+    Method.TXN: pb.TxnRequest, Method.COMPACT: pb.CompactionRequest, Method.LEASE_GRANT: pb.LeaseGrantRequest,
+    Method.LEASE_REVOKE: pb.LeaseRevokeRequest, Method.LEASE_KEEP_ALIVE: pb.LeaseKeepAliveRequest,
+    Method.HASH_KV: pb.HashKVRequest,
+}  # fmt: skip
+_RESPONSES: dict[int, Any] = {
+    Method.RANGE: pb.RangeResponse, Method.PUT: pb.PutResponse, Method.DELETE_RANGE: pb.DeleteRangeResponse,
+    Method.TXN: pb.TxnResponse, Method.COMPACT: pb.CompactionResponse, Method.LEASE_GRANT: pb.LeaseGrantResponse,
+    Method.LEASE_REVOKE: pb.LeaseRevokeResponse, Method.LEASE_KEEP_ALIVE: pb.LeaseKeepAliveResponse,
+    Method.STATUS: pb.StatusResponse, Method.HASH_KV: pb.HashKVResponse,
+}  # fmt: skip
+_NAMES = {
+    Method.RANGE: "get", Method.PUT: "put", Method.DELETE_RANGE: "delete", Method.TXN: "transaction",
+    Method.COMPACT: "compaction", Method.LEASE_GRANT: "lease grant", Method.LEASE_REVOKE: "lease revocation",
+    Method.LEASE_KEEP_ALIVE: "lease keep-alive", Method.STATUS: "status", Method.HASH_KV: "hash",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the history says of the cluster, in its ``cluster`` marker.
+
+    Attributes:
+        known: whether there is one. Without it nothing is known of what the store held before.
+        prefix: of the run's keys; there were none with it before.
+        revision: the store's before the first operation.
+        exclusive: nobody else writes, so every revision after that one must be explained.
+        names, versions: of the members, by id.
+    """
+
+    known: bool
+    prefix: bytes
+    revision: int
+    exclusive: bool
+    names: dict[int, str]
+    versions: dict[int, str]
+
+
+class Evidence:
+    """The operations of a history, decoded so far as their place goes.
+
+    Attributes:
+        history: where they are from.
+        cluster: see Cluster.
+        rows: of the operations in the history; everything below is by operation, in this order.
+        method, outcome, call, back, final: as recorded; ``back`` is the return time.
+        revision: of the answer's header, 0 where there is none.
+        member: the id of who answered, 0 where nobody did.
+        writes: EMPTY, WRITE or MAYBE.
+        ordered: whether its revision must agree with real time (false: a serializable read, or no matter of the log).
+        at: the revision whose state it tells of: ``revision`` unless it asked for a past one.
+        epoch: the first call's time; times are told from there.
+        clocks: the clock of each operation's times, as a small number.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.cluster = _cluster(history)
+        kinds = history.rows["kind"]
+        self.rows: NDArray[np.int64] = np.flatnonzero(kinds == Kind.OPERATION)
+        heads = history.rows[self.rows]
+        self.method, self.outcome = heads["method"], heads["outcome"]
+        self.call, self.back = heads["call_ns"], heads["return_ns"]
+        self.final = (heads["flags"] & FINAL) != 0
+        self.answered = (heads["flags"] & ANSWERED) != 0
+        self.process = heads["process"]
+        count = len(self.rows)
+        self.revision, self.at = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        self.member = np.zeros(count, np.uint64)
+        self.writes, self.ordered = np.zeros(count, np.uint8), np.zeros(count, np.bool_)
+        names = {name: number for number, name in enumerate(sorted({_clock(part.header) for part in history.parts}))}
+        by_part = np.array([names[_clock(part.header)] for part in history.parts], np.int32)
+        self.clock_of_part = by_part
+        self.clocks = by_part[history.part[self.rows]]
+        started = history.rows["call_ns"][kinds != Kind.HEADER]
+        self.epoch = int(self.call.min(initial=2**62) if count else started.min(initial=0))
+        self._decode()
+
+    def _decode(self) -> None:
+        header_of, range_of = pb.ResponseHeader.FromString, pb.RangeRequest.FromString
+        revisions, members, ats = self.revision.tolist(), self.member.tolist(), self.at.tolist()
+        writes, ordered = self.writes.tolist(), self.ordered.tolist()
+        methods, outcomes = self.method.tolist(), self.outcome.tolist()
+        put, get = int(Method.PUT), int(Method.RANGE)
+        for number, (request, response) in enumerate(self.history.payloads(self.rows)):
+            if outcomes[number] != OK:
+                continue
+            method = methods[number]
+            # The header stands first in every answer of etcd (field 1), and is shorter than 128 bytes.
+            if response[:1] != b"\x0a":
+                continue
+            header = header_of(response[2 : 2 + response[1]])
+            revision = header.revision
+            revisions[number] = revision
+            members[number] = header.member_id
+            ats[number] = revision
+            if method == put:
+                writes[number], ordered[number] = WRITE, True
+            elif method == get:
+                asked = range_of(request)
+                ordered[number] = not asked.serializable
+                if asked.revision > 0:
+                    ats[number] = asked.revision
+            elif method == Method.TXN:
+                ordered[number] = True
+                if wrote(pb.TxnResponse.FromString(response)):
+                    writes[number] = WRITE
+                elif only_reads_stale(pb.TxnRequest.FromString(request)):
+                    ordered[number] = False
+            elif method == Method.DELETE_RANGE:
+                ordered[number] = True
+                writes[number] = WRITE if pb.DeleteRangeResponse.FromString(response).deleted else EMPTY
+            elif method in _ORDERED:
+                ordered[number] = True
+                writes[number] = MAYBE if method == Method.LEASE_REVOKE else EMPTY
+        self.revision[:], self.member[:], self.at[:] = revisions, members, ats
+        self.writes[:], self.ordered[:] = writes, ordered
+
+    # ---- one operation
+
+    def request(self, number: int) -> Any:
+        """Returns an operation's request, decoded."""
+        return _REQUESTS[int(self.method[number])].FromString(self.history.request(int(self.rows[number])))
+
+    def response(self, number: int) -> Any:
+        """Returns an operation's answer, decoded; it must be OK."""
+        return _RESPONSES[int(self.method[number])].FromString(self.history.response(int(self.rows[number])))
+
+    def error(self, number: int) -> str:
+        """Returns the error of an operation that did not succeed."""
+        return self.history.response(int(self.rows[number])).decode(errors="replace")
+
+    def unsure(self) -> list[int]:
+        """Returns the writes of unknown effect."""
+        of_writes = np.isin(self.method, list(_WRITES))
+        numbers: list[int] = np.flatnonzero((self.outcome == INFO) & of_writes).tolist()
+        return numbers
+
+    # ---- words
+
+    def time(self, ns: int) -> str:
+        """Returns a time as seconds after the first call."""
+        return f"{(ns - self.epoch) / 1e9:.6f} s"
+
+    def member_name(self, member: int) -> str:
+        """Returns a member's name, or its id in hexadecimal."""
+        return self.cluster.names.get(member) or f"{member:x}"
+
+    def words(self, number: int) -> str:
+        """Returns an operation in words: what, by whom, when, where, and what came of it."""
+        method = int(self.method[number])
+        row = int(self.rows[number])
+        what = _NAMES.get(Method(method), "request")
+        if method in _REQUESTS:
+            what += _arguments(self.request(number))
+        member = int(self.member[number])
+        endpoint = self.history.endpoint(row)
+        whom = f" at {self.member_name(member)}" if member else (f" at {endpoint}" if endpoint else "")
+        span = f"{self.time(int(self.call[number]))} to {self.time(int(self.back[number]))}"
+        end = {OK: f"revision {int(self.revision[number])}", INFO: f"unknown outcome: {self.error(number)}"}.get(
+            int(self.outcome[number]), f"refused: {self.error(number)}" if self.outcome[number] else ""
+        )
+        return f"{what} by process {int(self.process[number])}{whom} ({span}, {end})"
+
+
+def _arguments(request: Any) -> str:
+    name = type(request).__name__
+    if name == "TxnRequest":
+        puts = [
+            f"{show(each.request_put.key)}={show(each.request_put.value)}"
+            for branch in (request.success, request.failure)
+            for each in branch
+            if each.HasField("request_put")
+        ]
+        return f" with {len(request.compare)} compares" + (f" that may put {', '.join(puts[:3])}" if puts else "")
+    text = ""
+    if name in ("RangeRequest", "DeleteRangeRequest", "PutRequest"):
+        text = f" {show(request.key)}"
+        if name == "PutRequest":
+            text += f"={show(request.value)}" + (f" with lease {request.lease:x}" if request.lease else "")
+        elif request.range_end:
+            text = f" [{show(request.key)}, {show(request.range_end)})"
+    if name == "RangeRequest":
+        text += f" at revision {request.revision}" if request.revision else ""
+        text = (" serializable" if request.serializable else "") + text
+    if name == "CompactionRequest":
+        text = f" to revision {request.revision}"
+    if name.startswith("Lease"):
+        text = f" of lease {request.ID:x}"
+    return text
+
+
+def _clock(header: dict[str, Any]) -> str:
+    return str(header.get("clock", ""))
+
+
+def _cluster(history: History) -> Cluster:
+    for marker in history.markers:
+        if marker.name == "cluster":
+            about = marker.details
+            members = {int(str(each["id"]), 16): each for each in about.get("members", ())}
+            return Cluster(
+                known=True,
+                prefix=str(about.get("prefix", "")).encode("latin-1"),
+                revision=int(about.get("revision", 0)),
+                exclusive=bool(about.get("exclusive", False)),
+                names={number: str(each.get("name", "")) for number, each in members.items()},
+                versions={number: str(each.get("version", "")) for number, each in members.items()},
+            )
+    return Cluster(False, b"", 0, False, {}, {})

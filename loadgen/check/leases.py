@@ -1,0 +1,110 @@
+"""Leases: how long each had to live, what was attached to it when it ended, and what came after.
+
+A grant or keep-alive takes effect after it was called, so its lease lives at least its time to live from the call on;
+and a lease that ended was seen to have, so it had ended by then (etcd, "Lease APIs"; ``server/lease/lessor.go``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from loadgen.check.evidence import Evidence
+from loadgen.check.rules import Ledger
+from loadgen.check.words import show
+from loadgen.history.format import INFO, OK, Method
+
+# What a clock may gain on another: quartz is a thousand times better.
+_DRIFT = 0.001
+
+
+class Leases:
+    """What was done to leases, and when they ended. ``latest_s``: the longest that one lived on after its time."""
+
+    def __init__(self, evidence: Evidence, ledger: Ledger) -> None:
+        self._evidence, self._ledger = evidence, ledger
+        self.latest_s: float | None = None
+        self._renewals: dict[int, list[tuple[int, int, float]]] = {}
+        self._unsure: dict[int, int] = {}
+        self._ended: dict[int, tuple[int, str]] = {}
+        self.used = False
+        methods, outcomes = evidence.method, evidence.outcome
+        renewing = np.isin(methods, (Method.LEASE_GRANT, Method.LEASE_KEEP_ALIVE)) & (outcomes == OK)
+        for number in np.flatnonzero(renewing).tolist():
+            answer = evidence.response(number)
+            if answer.TTL > 0:
+                self.used = True
+                self._renewals.setdefault(answer.ID, []).append(
+                    (int(evidence.call[number]), number, answer.TTL * (1 - _DRIFT))
+                )
+        for number in np.flatnonzero((methods == Method.LEASE_REVOKE) & (outcomes == INFO)).tolist():
+            self._unsure[evidence.request(number).ID] = number
+
+    def lease_of(self, keys: list[bytes], entries: dict[bytes, Any]) -> int:
+        """Returns the one lease that all these keys are attached to; 0 where there is none."""
+        leases = {entry[4] if (entry := entries.get(key)) else 0 for key in keys}
+        return leases.pop() if len(leases) == 1 else 0
+
+    def revoked(self, number: int) -> int:
+        """Returns the lease that an operation revoked."""
+        return int(self._evidence.request(number).ID)
+
+    def revoke(self, lease: int, revision: int, by: int) -> None:
+        """Takes in that an operation ended a lease."""
+        self._ended.setdefault(lease, (revision, f"revoked by {self._evidence.words(by)}"))
+
+    def ended(self, lease: int, revision: int, at_ns: int, deleted: set[bytes], attached: set[bytes]) -> None:
+        """Judges a lease that was seen to end by itself: when it was seen, which keys went, which it had."""
+        ledger, evidence = self._ledger, self._evidence
+        ledger.judged["lease.together"] += 1
+        if deleted != attached:
+            left = sorted(attached - deleted)
+            ledger.broken(
+                "lease.together", revision,
+                lambda: f"lease {lease:x} ended at revision {revision}: {len(deleted)} of its {len(attached)} keys"
+                f" were deleted, and {show(left[0]) if left else 'another'} was not",
+            )  # fmt: skip
+        if lease in self._unsure:
+            self.revoke(lease, revision, self._unsure[lease])
+            return
+        self._ended.setdefault(lease, (revision, "it ran out"))
+        if len(set(evidence.clocks.tolist())) > 1:
+            ledger.doubt("lease.early", "the history has times of several machines")
+            return
+        renewals = [each for each in self._renewals.get(lease, ()) if each[0] < at_ns]
+        if not renewals:
+            ledger.doubt("lease.early", f"lease {lease:x} was granted by an operation that is not in the history")
+            return
+        ledger.judged["lease.early"] += 1
+        call, number, ttl = max(renewals, key=lambda each: each[0] + each[2] * 1e9)
+        if at_ns < call + ttl * 1e9:
+            ledger.broken(
+                "lease.early", revision,
+                lambda: f"lease {lease:x} ended at revision {revision}, seen at {evidence.time(at_ns)}:"
+                f" {(call - at_ns) / 1e9 + ttl:.3f} s too early for {evidence.words(number)},"
+                f" which gave it {ttl / (1 - _DRIFT):g} s",
+            )  # fmt: skip
+        else:
+            back = int(evidence.back[number])
+            self.latest_s = max(self.latest_s or 0.0, (at_ns - back) / 1e9 - ttl)
+
+    def attached(self, lease: int, revision: int, writer_of: Callable[[int], int | None]) -> None:
+        """Judges that a key was attached to a lease at a revision."""
+        self._ledger.judged["lease.attached"] += 1
+        ended = self._ended.get(lease)
+        if ended is not None and ended[0] < revision:
+            number = writer_of(revision)
+            who = self._evidence.words(number) if number is not None else "a write"
+            self._ledger.broken(
+                "lease.attached", revision,
+                lambda: f"{who} attached a key to lease {lease:x}, which had ended at revision {ended[0]}: {ended[1]}",
+            )  # fmt: skip
+
+    def finish(self) -> None:
+        """Says what is missing where nothing was judged."""
+        reason = "no lease ran out while a watch looked on" if self.used else "there is no lease in the history"
+        for rule in ("lease.early", "lease.together"):
+            self._ledger.absent(rule, reason)
+        self._ledger.absent("lease.attached", "no key was attached to a lease")

@@ -1,0 +1,391 @@
+"""Decides what was done at a revision where the answers and the watches do not plainly agree.
+
+A write whose outcome its client does not know is resolved by what watches (or, without them, reads) saw of it: the
+candidate that would have done exactly that to the store. Nothing is guessed. What no operation explains is a finding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from loadgen.check import compare
+from loadgen.check.answers import Problems, do
+from loadgen.check.evidence import Evidence
+from loadgen.check.leases import Leases
+from loadgen.check.rules import Ledger
+from loadgen.check.store import Changes, Entry, Store, entry_of
+from loadgen.check.watches import Watch
+from loadgen.check.words import entry_words, show
+from loadgen.history.format import FAIL, OK, Method
+from loadgen.proto import etcd_pb2 as pb
+
+Group = tuple[Watch, Any, int]
+_WRITING = (Method.PUT, Method.TXN, Method.DELETE_RANGE)
+
+
+class Settler:
+    """Keeps what is still open: writes of unknown outcome, and those that were refused.
+
+    Attributes:
+        resolved: the revisions of writes of unknown outcome that happened.
+        seen: the keys that reads found at revisions that no watch and no answer tells of.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        ledger: Ledger,
+        store: Store,
+        leases: Leases,
+        writer_of: Callable[[int], int | None],
+    ) -> None:
+        self._evidence, self._ledger, self._store, self._leases = evidence, ledger, store, leases
+        self._writer_of = writer_of
+        self.resolved: dict[int, int] = {}
+        self.seen: dict[int, dict[bytes, Entry]] = {}
+        self._rest: dict[tuple[bytes, bytes], int] = {}
+        self._written: dict[tuple[bytes, bytes], int] | None = None
+        self._open = self._index(evidence.unsure())
+        failed = np.isin(evidence.method, _WRITING) & (evidence.outcome == FAIL)
+        self._refused = self._index(np.flatnonzero(failed).tolist())
+        self._compacted = max(
+            (evidence.request(number).revision for number in np.flatnonzero(evidence.method == Method.COMPACT).tolist()
+             if evidence.outcome[number] != FAIL),
+            default=0,
+        )  # fmt: skip
+        self._pending = len(evidence.unsure())
+        self._found: set[int] | None = None
+
+    def possible(self) -> str:
+        """Says what could be at a revision that nothing tells of; empty where nothing could."""
+        if self._evidence.history.cut:
+            return f"{self._evidence.history.cut[0].path.name} is cut"
+        if self._pending > len(self.resolved):
+            return f"{self._pending - len(self.resolved)} writes have an unknown outcome"
+        return "a lease may have ended" if self._store.leases else ""
+
+    def settle(
+        self,
+        revision: int,
+        acknowledged: list[tuple[int, bytes, bytes]],
+        revocations: list[int],
+        groups: list[Group],
+        silent: list[Watch],
+    ) -> Changes:
+        """Does to the store what was done at a revision, reports what is wrong, returns the changes.
+
+        Takes the acknowledged writes of that revision, revocations of leases that may be, what watches delivered of
+        it, and the watches that cover it and delivered nothing.
+        """
+        self._ledger.judged["kv.explained"] += 1
+        changes = self._done(revision, acknowledged, revocations, groups, silent)
+        for watch, events, at_ns in groups:
+            for rule, text in compare.differences(watch, events, changes, revision, self._compacted):
+                self._ledger.broken(rule, revision, self._said(watch, at_ns, text, revision))
+        for watch in silent:
+            missed = [change for change in changes if watch.wants(change[0], change[2] is None)]
+            if missed:
+                rule = "watch.resumable" if revision <= watch.resumed else "watch.reliable"
+                what = "no event" if len(missed) == 1 else f"none of {len(missed)} events"
+                text = f"got {what} of revision {revision} ({show(missed[0][0])}), but later ones or notice of them"
+                self._ledger.broken(rule, revision, self._said(watch, 0, text, revision))
+        for watch in (*(group[0] for group in groups), *silent):
+            if revision <= watch.resumed:
+                self._ledger.judged["watch.resumable"] += 1
+        return changes
+
+    def finish(self) -> None:
+        """Says what is missing where nothing was judged."""
+        self._ledger.absent("watch.resumable", "no watch began in the past")
+        self._ledger.absent("watch.previous-value", "no watch asked for previous key-values")
+
+    def _said(self, watch: Watch, at_ns: int, text: str, revision: int) -> Callable[[], str]:
+        def words() -> str:
+            writer = self._writer_of(revision)
+            when = f" ({self._evidence.time(at_ns)})" if at_ns else ""
+            by = f"; the write is {self._evidence.words(writer)}" if writer is not None else ""
+            return f"{watch.label} {text}{when}{by}"
+
+        return words
+
+    # ---- what was done
+
+    def _done(
+        self,
+        revision: int,
+        acknowledged: list[tuple[int, bytes, bytes]],
+        revocations: list[int],
+        groups: list[Group],
+        silent: list[Watch],
+    ) -> Changes:
+        if acknowledged:
+            return self._acknowledged(revision, acknowledged, groups, silent)
+        for number in revocations:
+            lease = self._leases.revoked(number)
+            if keys := sorted(self._store.leases.get(lease, ())):
+                changes: Changes = []
+                for key in keys:
+                    self._store.delete(key, changes)
+                self._leases.revoke(lease, revision, number)
+                self._ledger.judged["lease.together"] += 1
+                if groups and not any(self._agrees(group, changes, revision) for group in groups):
+                    seen = compare.events_words(groups[0][1])
+                    text = f"{self._evidence.words(number)} ended a lease with {len(changes)} keys, of which"
+                    self._ledger.broken("lease.together", revision, lambda: f"{text} the watches saw {seen}")  # noqa: B023
+                return changes
+        if groups:
+            return self._unacknowledged(revision, groups)
+        return self._read(revision) if revision in self.seen else []
+
+    def _acknowledged(
+        self, revision: int, acknowledged: list[tuple[int, bytes, bytes]], groups: list[Group], silent: list[Watch]
+    ) -> Changes:
+        best, agreeing = 0, -1
+        for index, candidate in enumerate(acknowledged):
+            changes, _ = self._try(candidate, revision)
+            self._store.undo(changes)
+            count = sum(1 for group in groups if self._agrees(group, changes, revision))
+            if count > agreeing:
+                best, agreeing = index, count
+        number = acknowledged[best][0]
+        for other, _, _ in acknowledged:
+            if other != number:
+                self._ledger.broken(
+                    "kv.revisions", revision,
+                    lambda other=other: f"two acknowledged writes have revision {revision}:"  # type: ignore[misc]
+                    f" {self._evidence.words(number)} and {self._evidence.words(other)}",
+                )  # fmt: skip
+        changes, problems = self._try(acknowledged[best], revision)
+        wanting = [watch for watch in silent if any(watch.wants(key, new is None) for key, _, new in changes)]
+        if agreeing or not (groups or wanting) or self._was_read(revision):
+            self._report(number, revision, problems)
+            return changes
+        if not groups:
+            self._store.undo(changes)
+            self._lost(number, revision, f"no watch saw it: {', '.join(watch.label for watch in wanting)}")
+            return []
+        if all(compare.only_metadata(group[0], group[1], changes) for group in groups):
+            self._report(number, revision, problems)
+            return changes
+        if len(changes) > 1 and all(compare.only_part(group[0], group[1], changes) for group in groups):
+            self._store.undo(changes)
+            for key, _, new in changes:
+                self._rest[key, new[0] if new else b""] = number
+            seen = compare.events_words(groups[0][1])
+            self._ledger.broken(
+                "txn.atomic", revision,
+                lambda: f"{self._evidence.words(number)} made {len(changes)} changes, and of its revision the watches"
+                f" saw {seen} alone",
+            )  # fmt: skip
+            return self._adopt(groups)
+        self._store.undo(changes)
+        self._lost(number, revision, f"the watches saw {compare.events_words(groups[0][1])} of that revision")
+        return self._unacknowledged(revision, groups)
+
+    def _unacknowledged(self, revision: int, groups: list[Group]) -> Changes:
+        """What the watches saw, and no answer tells of."""
+        group = self._plurality(groups)
+        watch, events, at_ns = group
+        puts = [(event.kv.key, event.kv.value) for event in events if event.type == 0]
+        found = self._candidate(self._open, puts, group, revision, skip=self.resolved)
+        if found is not None:
+            number, changes = found
+            self.resolved[number] = revision
+            first = min(each[2] for each in groups)
+            if first < self._evidence.call[number]:
+                self._ledger.broken(
+                    "kv.once", revision,
+                    lambda: f"{watch.label} saw the effect at {self._evidence.time(first)} of"
+                    f" {self._evidence.words(number)}",
+                )  # fmt: skip
+            return changes
+        deleted = [event.kv.key for event in events]
+        lease = 0 if puts else self._leases.lease_of(deleted, self._store.entries)
+        if lease:
+            attached = set(self._store.leases[lease])
+            at_ns = min(each[2] for each in groups)
+            self._leases.ended(lease, revision, at_ns, set(deleted), attached)
+            return self._adopt([group])
+        pairs = puts or [(key, b"") for key in deleted]
+        if not all(pair in self._rest for pair in pairs):
+            self._unexplained(revision, group, puts)
+        return self._adopt([group])
+
+    def _unexplained(self, revision: int, group: Group, puts: list[tuple[bytes, bytes]]) -> None:
+        evidence, ledger = self._evidence, self._ledger
+        watch, events, at_ns = group
+        seen = f"{watch.label} saw {compare.events_words(events)} of revision {revision} ({evidence.time(at_ns)})"
+        refused = self._candidate(self._refused, puts, group, revision, skip={})
+        if refused is not None:
+            self._store.undo(refused[1])
+            ledger.broken("kv.failed", revision, lambda: f"{evidence.words(refused[0])} has an effect: {seen}")
+            return
+        if not any(event.kv.key.startswith(evidence.cluster.prefix) for event in events):
+            if not evidence.cluster.exclusive:
+                return
+        elif puts and (writer := self._wrote(puts[0])) is not None:
+            again = self.resolved.get(writer) or int(evidence.revision[writer])
+            ledger.broken(
+                "kv.once", revision, lambda: f"{evidence.words(writer)} took effect at revision {again}; again, {seen}"
+            )
+            return
+        if evidence.history.cut:
+            ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
+            return
+        ledger.broken("kv.explained", revision, lambda: f"{seen}, and no operation did that")
+
+    def _read(self, revision: int) -> Changes:
+        """What reads alone saw: a put, for which there must be an operation."""
+        evidence, store = self._evidence, self._store
+        entries = self.seen[revision]
+        key, entry = next(iter(entries.items()))
+        for number in self._open.get((key, entry[0]), ()):
+            if number in self.resolved:
+                continue
+            changes, _ = self._try(self._raw(number), revision)
+            if all(store.entries.get(each) == has for each, has in entries.items()):
+                self.resolved[number] = revision
+                return changes
+            store.undo(changes)
+        changes = []
+        for each, has in entries.items():
+            old = store.entries.get(each)
+            store.set(each, old, has)
+            changes.append((each, old, has))
+        words = f"a read found {entry_words(entry)} for {show(key)}"
+        if self._refused.get((key, entry[0])):
+            number = self._refused[key, entry[0]][0]
+            self._ledger.broken("kv.failed", revision, lambda: f"{evidence.words(number)} has an effect: {words}")
+        elif evidence.history.cut:
+            self._ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
+        else:
+            self._ledger.broken("kv.explained", revision, lambda: f"{words}, and no operation did that")
+        return changes
+
+    # ---- its means
+
+    def _try(self, candidate: tuple[int, bytes, bytes | None], revision: int) -> tuple[Changes, Problems]:
+        changes: Changes = []
+        problems: Problems = []
+        number, request, response = candidate
+        do(self._store, int(self._evidence.method[number]), request, response, revision, changes, problems)
+        return changes, problems
+
+    def _raw(self, number: int) -> tuple[int, bytes, None]:
+        return number, self._evidence.history.request(int(self._evidence.rows[number])), None
+
+    def _candidate(
+        self,
+        among: dict[tuple[bytes, bytes], list[int]],
+        puts: list[tuple[bytes, bytes]],
+        group: Group,
+        revision: int,
+        skip: dict[int, int],
+    ) -> tuple[int, Changes] | None:
+        """Finds the operation that would have done what a watch saw, and does it."""
+        for number in among.get(puts[0] if puts else (b"", b""), ()):
+            if number not in skip:
+                changes, _ = self._try(self._raw(number), revision)
+                if changes and self._agrees(group, changes, revision):
+                    return number, changes
+                self._store.undo(changes)
+        return None
+
+    def _agrees(self, group: Group, changes: Changes, revision: int) -> bool:
+        return not compare.differences(group[0], group[1], changes, revision, self._compacted)
+
+    def _adopt(self, groups: list[Group]) -> Changes:
+        """Does what a watch saw."""
+        changes: Changes = []
+        for event in self._plurality(groups)[1]:
+            old = self._store.entries.get(event.kv.key)
+            new = entry_of(event.kv) if event.type == 0 else None
+            if old is not None or new is not None:
+                self._store.set(event.kv.key, old, new)
+                changes.append((event.kv.key, old, new))
+        return changes
+
+    def _plurality(self, groups: list[Group]) -> Group:
+        """What most watches saw; of the widest, where they are of different ranges."""
+        widest = [group for group in groups if group[0].whole] or groups
+        said = [b"".join(event.kv.SerializeToString() for event in events) for _, events, _ in widest]
+        most = Counter(said).most_common(1)[0][0]
+        return widest[said.index(most)]
+
+    def _lost(self, number: int, revision: int, seen: str) -> None:
+        words = self._evidence.words
+        self._ledger.broken(
+            "durability.acknowledged", revision, lambda: f"{words(number)} was acknowledged, and is gone: {seen}"
+        )
+
+    def _report(self, number: int, revision: int, problems: Problems) -> None:
+        for rule, text in problems:
+            words = f"{self._evidence.words(number)}: {text}"
+            self._ledger.broken(rule, revision, lambda words=words: words)  # type: ignore[misc]
+
+    def _index(self, numbers: list[int]) -> dict[tuple[bytes, bytes], list[int]]:
+        """Operations by what they would put; those that may put nothing under (empty, empty)."""
+        index: dict[tuple[bytes, bytes], list[int]] = {}
+        for number in numbers:
+            if self._evidence.method[number] == Method.LEASE_REVOKE:
+                continue
+            pairs, deletes = _puts(self._evidence.request(number))
+            for pair in dict.fromkeys(pairs):
+                index.setdefault(pair, []).append(number)
+            if deletes:
+                index.setdefault((b"", b""), []).append(number)
+        return index
+
+    def _wrote(self, pair: tuple[bytes, bytes]) -> int | None:
+        """Returns an operation that put this value and is known to have happened."""
+        if self._written is None:
+            evidence = self._evidence
+            self._written = {}
+            done = np.isin(evidence.method, (Method.PUT, Method.TXN)) & (evidence.outcome == OK) & (evidence.writes > 0)
+            for number in (*np.flatnonzero(done).tolist(), *self.resolved):
+                for each in _puts(evidence.request(number))[0]:
+                    self._written[each] = number
+        for number in self._open.get(pair, ()):
+            if number in self.resolved:
+                return number
+        return self._written.get(pair)
+
+    def _was_read(self, revision: int) -> bool:
+        """Whether a read found a key of this revision: then the write was there for somebody."""
+        if self._found is None:
+            self._found = self._all_read()
+        return revision in self._found
+
+    def _all_read(self) -> set[int]:
+        evidence = self._evidence
+        found: set[int] = set()
+        numbers = np.flatnonzero((evidence.method == Method.RANGE) & (evidence.outcome == OK))
+        for _, response in evidence.history.payloads(evidence.rows[numbers]):
+            found.update(kv.mod_revision for kv in pb.RangeResponse.FromString(response).kvs)
+        return found
+
+
+def _puts(request: Any) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Returns the keys and values that a request may put, and whether it may do without any."""
+    if isinstance(request, pb.PutRequest):
+        return [(request.key, request.value)], False
+    if isinstance(request, pb.DeleteRangeRequest):
+        return [], True
+    pairs: list[tuple[bytes, bytes]] = []
+    deletes = False
+    for branch in (request.success, request.failure):
+        for operation in branch:
+            kind = operation.WhichOneof("request")
+            if kind == "request_put":
+                pairs.append((operation.request_put.key, operation.request_put.value))
+            elif kind == "request_delete_range":
+                deletes = True
+            elif kind == "request_txn":
+                inner, more = _puts(operation.request_txn)
+                pairs.extend(inner)
+                deletes = deletes or more
+    return pairs, deletes

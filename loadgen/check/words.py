@@ -1,0 +1,22 @@
+"""How keys, values, operations and times are put into words: short, and the same everywhere."""
+
+from __future__ import annotations
+
+from loadgen.check.store import Entry
+
+_LONGEST = 48
+
+
+def show(data: bytes) -> str:
+    """Returns bytes as text where they are text, in hexadecimal otherwise; the middle of long ones left out."""
+    text = data.decode("ascii") if data.isascii() and data.decode("ascii").isprintable() else "0x" + data.hex()
+    return text if len(text) <= _LONGEST else f"{text[:30]}…{text[-12:]}"
+
+
+def entry_words(entry: Entry | None) -> str:
+    """Returns what a key has, in words."""
+    if entry is None:
+        return "no key"
+    value, create, mod, version, lease = entry
+    under = f", lease {lease:x}" if lease else ""
+    return f"{show(value)!r} of revision {mod} (created at {create}, version {version}{under})"
