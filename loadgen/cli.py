@@ -23,6 +23,7 @@ COMMANDS = (
     ("worker", "loadgen.worker", "work for a master"),
     ("report", "loadgen.report", "turn a run's CSV files into result.json again"),
     ("gate", "loadgen.gate", "judge a finished run by thresholds"),
+    ("check", "loadgen.check.command", "hold a recorded history against etcd's guarantees"),
     ("cluster", "cluster.cli", "start, test, break, show and remove a cluster"),
     ("viz", "viz.cli", "draw Raft: the paper's diagrams and a live cluster"),
 )
@@ -155,7 +156,7 @@ def _exit_code(error: BaseException) -> int | None:
 
 def _named(error: Exception) -> int:
     """The codes of errors whose modules import Locust or pandas, by their names."""
-    usage = {"SettingsError", "ScenarioError", "ThresholdError", "ReportError"}
+    usage = {"HistoryError", "SettingsError", "ScenarioError", "ThresholdError", "ReportError"}
     environment = {"EngineError", "KeySpaceError"}
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & usage:

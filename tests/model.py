@@ -7,6 +7,7 @@ as a dictionary of its own, and every range is a scan of all keys.
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,13 @@ class Model:
             return pb.PutResponse(prev_kv=old if request.prev_kv else None, header=pb.ResponseHeader())
         if isinstance(request, pb.DeleteRangeRequest):
             gone = [state.pop(key) for key in inside(request, state)]
-            for old in gone:
-                events.append(deletion(old, revision))
+            events.extend(deletion(old, revision) for old in gone)
             return pb.DeleteRangeResponse(
                 deleted=len(gone), prev_kvs=gone if request.prev_kv else [], header=pb.ResponseHeader()
             )
         if isinstance(request, pb.LeaseRevokeRequest):
-            for key in sorted(key for key, kv in state.items() if kv.lease == request.ID):
-                events.append(deletion(state.pop(key), revision))
+            keys = sorted(key for key, kv in state.items() if kv.lease == request.ID)
+            events.extend(deletion(state.pop(key), revision) for key in keys)
             return pb.LeaseRevokeResponse(header=pb.ResponseHeader())
         if isinstance(request, pb.RangeRequest):
             return scan(request, self.states[request.revision] if request.revision else state)
@@ -123,9 +123,7 @@ def deletion(old: kv_pb2.KeyValue, revision: int) -> kv_pb2.Event:
 def inside(request: Any, keys: Any) -> list[bytes]:
     """The keys of a range, by looking at every one."""
     low, end = request.key, request.range_end
-    return sorted(
-        key for key in keys if (key == low if not end else key >= low and (end == b"\0" or key < end))
-    )
+    return sorted(key for key in keys if (key == low if not end else key >= low and (end == b"\0" or key < end)))
 
 
 def holds(compare: pb.Compare, state: State) -> bool:
@@ -217,9 +215,7 @@ class Script:
             {"id": f"{member:x}", "name": name, "version": "3.5.30"}
             for member, name in zip(MEMBERS, NAMES, strict=True)
         ]
-        writer.marker(
-            "cluster", 1, prefix=PREFIX.decode(), revision=1, exclusive=self.exclusive, members=members
-        )
+        writer.marker("cluster", 1, prefix=PREFIX.decode(), revision=1, exclusive=self.exclusive, members=members)
         for name, at, details in self.markers:
             writer.marker(name, at, **details)
         for op in self.ops:
@@ -240,10 +236,11 @@ class Script:
                 else:
                     message.header.member_id = MEMBERS[stream.member]
                     writer.watch_received(number, at, message.SerializeToString())
+        writer.flush()
+        size = writer.path.stat().st_size
+        writer.close()
         if self.cut:
-            writer.flush()
-        else:
-            writer.close()
+            os.truncate(writer.path, size)
         return folder
 
 
@@ -334,9 +331,12 @@ class Simulation:
         if draw.random() < 0.3:
             compare.append(
                 pb.Compare(
-                    target=pb.Compare.VERSION, result=pb.Compare.LESS, key=PREFIX, range_end=b"p0",
+                    target=pb.Compare.VERSION,
+                    result=pb.Compare.LESS,
+                    key=PREFIX,
+                    range_end=b"p0",
                     version=draw.randrange(1, 9),
-                )  # fmt: skip
+                )
             )
         success = [pb.RequestOp(request_put=pb.PutRequest(key=each, value=self.value())) for each in keys[:2]]
         success.append(pb.RequestOp(request_range=pb.RangeRequest(key=PREFIX, range_end=b"p0")))

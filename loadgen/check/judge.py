@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Iterable, Sequence
 
+from cluster.raftlog import Log
 from loadgen.check import members, order, raft
 from loadgen.check.evidence import Evidence
 from loadgen.check.replay import Replay
@@ -13,12 +15,29 @@ from loadgen.check.watches import read_watches
 from loadgen.history.reader import History
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        results: one for each guarantee that was asked for.
+        operations, watches: how many the history has.
+        lease_overdue_s: how long a lease lived on after its time at most; None where none ran out. etcd promises no
+            bound here.
+    """
+
+    results: list[Result]
+    operations: int
+    watches: int
+    lease_overdue_s: float | None
+
+
 def check(
     history: History,
     rules: Iterable[str] = tuple(RULES),
-    logs: Sequence[Iterable[raft.RoleChange]] | None = None,
-) -> list[Result]:
-    """Returns what a history says of each of ``rules``, in their order. Takes the members' role changes for Raft's.
+    logs: Sequence[Log] = (),
+) -> Report:
+    """Returns what a history says of each of ``rules``, in their order. Takes the members' logs for Raft's.
 
     Pure; the same history gives the same results.
     """
@@ -32,7 +51,7 @@ def check(
             gc.enable()
 
 
-def _check(history: History, rules: Iterable[str], logs: Sequence[Iterable[raft.RoleChange]] | None) -> list[Result]:
+def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Report:
     ledger = Ledger()
     evidence = Evidence(history)
     watches = read_watches(evidence, ledger)
@@ -51,4 +70,5 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Iterable[raft.
         for rule in RULES:
             if rule.startswith("watch."):
                 ledger.doubt(rule, "nobody watched")
-    return [ledger.result(rule) for rule in rules]
+    results = [ledger.result(rule) for rule in rules]
+    return Report(results, len(evidence.rows), len(watches), replay.leases.latest_s)

@@ -61,7 +61,7 @@ class Leases:
         ledger.judged["lease.together"] += 1
         if deleted != attached:
             left = sorted(attached - deleted)
-            ledger.broken(
+            ledger.differs(
                 "lease.together", revision,
                 lambda: f"lease {lease:x} ended at revision {revision}: {len(deleted)} of its {len(attached)} keys"
                 f" were deleted, and {show(left[0]) if left else 'another'} was not",
@@ -80,7 +80,7 @@ class Leases:
         ledger.judged["lease.early"] += 1
         call, number, ttl = max(renewals, key=lambda each: each[0] + each[2] * 1e9)
         if at_ns < call + ttl * 1e9:
-            ledger.broken(
+            ledger.differs(
                 "lease.early", revision,
                 lambda: f"lease {lease:x} ended at revision {revision}, seen at {evidence.time(at_ns)}:"
                 f" {(call - at_ns) / 1e9 + ttl:.3f} s too early for {evidence.words(number)},"

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from cluster.raftlog import Event, Log
 from loadgen.check.rules import Ledger
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RoleChange:
-    """A member became something: its name, the time by its clock in seconds since 1970, the role, and the term."""
-
-    member: str
-    at: float
-    role: str
-    term: int
-
-
-def elections(logs: Sequence[Iterable[RoleChange]] | None, ledger: Ledger) -> None:
-    """Judges the role changes of each member, in the order of its log; None where there are no logs.
+def elections(logs: Sequence[Log], ledger: Ledger) -> None:
+    """Judges the role changes of each member, in the order of its log.
 
     Election safety, "at most one leader can be elected in a given term" (Ongaro and Ousterhout, figure 3); terms
     increase monotonically (section 5.1), over restarts too, since they are on stable storage before an answer.
@@ -28,19 +18,22 @@ def elections(logs: Sequence[Iterable[RoleChange]] | None, ledger: Ledger) -> No
         for rule in ("raft.term", "raft.leader"):
             ledger.doubt(rule, "there are no logs of the members")
         return
-    leaders: dict[int, RoleChange] = {}
+    leaders: dict[int, Event] = {}
+    names = {log.member: log.name for log in logs}
     for log in logs:
-        last: RoleChange | None = None
-        for change in log:
+        term = 0
+        for event in log.events:
+            if event.kind != "became":
+                continue
             ledger.judged["raft.term"] += 1
-            if last is not None and change.term < last.term:
-                text = f"{change.member} was at term {last.term} and then became {change.role} at term {change.term}"
-                ledger.broken("raft.term", change.term, lambda text=text: text)  # type: ignore[misc]
-            last = change
-            if change.role != "leader":
+            if event.term < term:
+                text = f"{log.name} was at term {term} and then became {event.detail} at term {event.term}"
+                ledger.broken("raft.term", event.term, lambda text=text: text)  # type: ignore[misc]
+            term = event.term
+            if event.detail != "leader":
                 continue
             ledger.judged["raft.leader"] += 1
-            other = leaders.setdefault(change.term, change)
-            if other.member != change.member:
-                text = f"{other.member} and {change.member} both became leader at term {change.term}"
-                ledger.broken("raft.leader", change.term, lambda text=text: text)  # type: ignore[misc]
+            other = leaders.setdefault(event.term, event)
+            if other.member != event.member:
+                text = f"{names[other.member]} and {log.name} both became leader at term {event.term}"
+                ledger.broken("raft.leader", event.term, lambda text=text: text)  # type: ignore[misc]

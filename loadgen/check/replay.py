@@ -47,7 +47,6 @@ class Replay:
         looks = np.isin(evidence.method, (_RANGE, _TXN, _DELETE)) & (evidence.writes != WRITE)
         self._reads = _by(evidence.at, np.flatnonzero(acknowledged & looks))
         self._revocations = _by(evidence.revision, np.flatnonzero(acknowledged & (evidence.writes == MAYBE)))
-        self._fog = 0
         self._write_revisions: list[int] = evidence.revision[self._writes].tolist()
         self.settler = Settler(evidence, ledger, self.store, self.leases, self.writer_of)
         self._methods: list[int] = evidence.method.tolist()
@@ -80,12 +79,14 @@ class Replay:
         active: list[Watch] = []
         count, place, last = len(writes), 0, evidence.cluster.revision
         judged_events = judged_writes = 0
+        next(reads)
         for revision in revisions:
-            next(reads, None) if revision == 0 else reads.send(revision)
             if revision <= last:
                 continue
+            reads.send(last + 1)
             if revision > last + 1:
                 self._gap(last + 1, revision - 1, active, waiting)
+                reads.send(revision)
             last = revision
             acknowledged = []
             while place < count and writes[place][0] == revision:
@@ -128,6 +129,10 @@ class Replay:
             for _, _, new in changes:
                 if new is not None and new[4]:
                     self.leases.attached(new[4], revision, self.writer_of)
+        reads.send(last + 1)
+        newest = int(evidence.revision.max(initial=0))
+        if newest > last:
+            self._gap(last + 1, newest, active, waiting)
         reads.send(2**62)
         for rule in ("kv.revisions", "kv.once", "kv.failed"):
             ledger.judged[rule] += count
@@ -140,13 +145,13 @@ class Replay:
         self.leases.finish()
 
     def _revisions(self) -> list[int]:
-        """The revisions of which something is known, 0 first; those that only reads tell of among them."""
+        """The revisions of which something is known, those that only reads tell of among them."""
         evidence = self._evidence
-        columns = [np.array([0], np.int64), evidence.revision[self._writes], evidence.revision[self._revocations]]
+        columns = [evidence.revision[self._writes], evidence.revision[self._revocations]]
         columns += [np.frombuffer(watch.revisions, np.int64) for watch in self._watches if watch.revisions]
         known = np.unique(np.concatenate(columns))
         base = evidence.cluster.revision
-        newest = max(int(known[-1]), int(evidence.revision.max(initial=0)))
+        newest = max(int(known[-1]) if len(known) else 0, int(evidence.revision.max(initial=0)))
         inside = known[known > base]
         if evidence.cluster.known and len(inside) < newest - base:
             seen = self._seen(set(inside.tolist()), base)
@@ -171,7 +176,7 @@ class Replay:
     def _report(self, number: int, revision: int, problems: Problems) -> None:
         evidence = self._evidence
         for rule, text in problems:
-            self._ledger.broken(rule, revision, lambda text=text: f"{evidence.words(number)}: {text}")  # type: ignore[misc]
+            self._ledger.differs(rule, revision, lambda text=text: f"{evidence.words(number)}: {text}")  # type: ignore[misc]
 
     # ---- reads
 
@@ -237,10 +242,6 @@ class Replay:
 
     def _wrong(self, rule: str, number: int, at: int, key: bytes, wrong: str) -> None:
         evidence = self._evidence
-        if self._fog:
-            # A revision that nobody saw may have done it.
-            self._ledger.doubt(rule, f"what happened at revision {self._fog} is not known")
-            return
 
         def text() -> str:
             words = (
@@ -250,7 +251,7 @@ class Replay:
             writer = self.writer_of(entry[2]) if entry else None
             return words + (f"; that was written by {evidence.words(writer)}" if writer is not None else "")
 
-        self._ledger.broken(rule, at, text)
+        self._ledger.differs(rule, at, text)
 
     def _final(self, number: int, at: int, request: Any, response: Any) -> None:
         """Holds what a member has in the end against every write up to then."""
@@ -259,9 +260,6 @@ class Replay:
         got = {kv.key: entry_of(kv) for kv in response.kvs}
         ledger.judged["durability.acknowledged"] += len(wanted)
         if len(got) == len(wanted) and all(got.get(key) == entry for key, entry in wanted):
-            return
-        if self._fog:
-            self._ledger.doubt("durability.acknowledged", f"what happened at revision {self._fog} is not known")
             return
         where = evidence.member_name(int(evidence.member[number]))
         want = dict(wanted)
@@ -277,7 +275,7 @@ class Replay:
                 f" {entry_words(should)}{by}"
             )
             rule = "durability.acknowledged" if lost and writer is not None else "kv.reads"
-            ledger.broken(rule, should[2] if should else at, lambda words=words: words)  # type: ignore[misc]
+            ledger.differs(rule, should[2] if should else at, lambda words=words: words)  # type: ignore[misc]
 
     # ---- revisions of which nothing is known
 
@@ -301,7 +299,7 @@ class Replay:
                 )
                 return
         elif reason:
-            self._fog = high
+            ledger.fog = high
             if evidence.cluster.exclusive:
                 ledger.doubt("kv.explained", f"{span}: no watch tells of it; {reason}")
             return

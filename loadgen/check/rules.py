@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Verdict(enum.StrEnum):
@@ -89,7 +89,13 @@ class Result:
 
 
 class Ledger:
-    """Collects what is found while a history is walked through."""
+    """Collects what is found while a history is walked through.
+
+    Attributes:
+        judged: how much was held against each guarantee.
+        fog: the newest revision at which something may have happened that nothing tells of; 0 where there is none.
+            From there on the replay does not know the store.
+    """
 
     def __init__(self) -> None:
         self.judged = dict.fromkeys(RULES, 0)
@@ -97,6 +103,7 @@ class Ledger:
         self._broken = dict.fromkeys(RULES, 0)
         self._doubts: dict[str, list[str]] = {name: [] for name in RULES}
         self._absent: dict[str, str] = {}
+        self.fog = 0
 
     def broken(self, rule: str, revision: int, text: Callable[[], str]) -> None:
         """Notes that a guarantee is broken at a revision; ``text`` is asked for only where it will be shown."""
@@ -104,6 +111,13 @@ class Ledger:
         found = self._findings[rule]
         if len(found) < _KEPT:
             found.append(Finding(rule, revision, text()))
+
+    def differs(self, rule: str, revision: int, text: Callable[[], str]) -> None:
+        """Notes that something is not as the replay has it: broken, unless the replay itself has lost its way."""
+        if self.fog:
+            self.doubt(rule, f"what happened at revision {self.fog} is not known")
+        else:
+            self.broken(rule, revision, text)
 
     def doubt(self, rule: str, reason: str) -> None:
         """Notes why a guarantee cannot be called kept, whatever else holds."""
@@ -133,7 +147,7 @@ class Ledger:
         return Result(rule, Verdict.UNKNOWN, 0, reason="nothing in the history could be held against it")
 
 
-def overall(results: list[Result]) -> Verdict:
+def overall(results: Iterable[Result]) -> Verdict:
     """Returns the verdict on all: FAIL before UNKNOWN before PASS; all skipped is UNKNOWN."""
     verdicts = {result.verdict for result in results}
     for verdict in (Verdict.FAIL, Verdict.UNKNOWN, Verdict.PASS):
@@ -142,7 +156,7 @@ def overall(results: list[Result]) -> Verdict:
     return Verdict.UNKNOWN
 
 
-def select(names: list[str]) -> list[str]:
+def select(names: Sequence[str]) -> list[str]:
     """Returns the rules that names of rules or families mean, in order; all for none. Raises ValueError."""
     for name in names:
         if name not in RULES and name not in FAMILIES:

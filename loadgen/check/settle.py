@@ -85,7 +85,7 @@ class Settler:
         changes = self._done(revision, acknowledged, revocations, groups, silent)
         for watch, events, at_ns in groups:
             for rule, text in compare.differences(watch, events, changes, revision, self._compacted):
-                self._ledger.broken(rule, revision, self._said(watch, at_ns, text, revision))
+                self._ledger.differs(rule, revision, self._said(watch, at_ns, text, revision))
         for watch in silent:
             missed = [change for change in changes if watch.wants(change[0], change[2] is None)]
             if missed:
@@ -135,7 +135,7 @@ class Settler:
                 if groups and not any(self._agrees(group, changes, revision) for group in groups):
                     seen = compare.events_words(groups[0][1])
                     text = f"{self._evidence.words(number)} ended a lease with {len(changes)} keys, of which"
-                    self._ledger.broken("lease.together", revision, lambda: f"{text} the watches saw {seen}")  # noqa: B023
+                    self._ledger.differs("lease.together", revision, lambda: f"{text} the watches saw {seen}")  # noqa: B023
                 return changes
         if groups:
             return self._unacknowledged(revision, groups)
@@ -176,7 +176,7 @@ class Settler:
             for key, _, new in changes:
                 self._rest[key, new[0] if new else b""] = number
             seen = compare.events_words(groups[0][1])
-            self._ledger.broken(
+            self._ledger.differs(
                 "txn.atomic", revision,
                 lambda: f"{self._evidence.words(number)} made {len(changes)} changes, and of its revision the watches"
                 f" saw {seen} alone",
@@ -236,7 +236,7 @@ class Settler:
         if evidence.history.cut:
             ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
             return
-        ledger.broken("kv.explained", revision, lambda: f"{seen}, and no operation did that")
+        ledger.differs("kv.explained", revision, lambda: f"{seen}, and no operation did that")
 
     def _read(self, revision: int) -> Changes:
         """What reads alone saw: a put, for which there must be an operation."""
@@ -263,7 +263,7 @@ class Settler:
         elif evidence.history.cut:
             self._ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
         else:
-            self._ledger.broken("kv.explained", revision, lambda: f"{words}, and no operation did that")
+            self._ledger.differs("kv.explained", revision, lambda: f"{words}, and no operation did that")
         return changes
 
     # ---- its means
@@ -325,7 +325,7 @@ class Settler:
     def _report(self, number: int, revision: int, problems: Problems) -> None:
         for rule, text in problems:
             words = f"{self._evidence.words(number)}: {text}"
-            self._ledger.broken(rule, revision, lambda words=words: words)  # type: ignore[misc]
+            self._ledger.differs(rule, revision, lambda words=words: words)  # type: ignore[misc]
 
     def _index(self, numbers: list[int]) -> dict[tuple[bytes, bytes], list[int]]:
         """Operations by what they would put; those that may put nothing under (empty, empty)."""
