@@ -73,11 +73,11 @@ def install() -> None:
 
     def to_dict(self: Any, escape_string_values: bool = False) -> dict[str, Any]:
         row = round_for_ui(self, escape_string_values)
-        return {
-            **{key: _microseconds(value) if "response_time" in key else value for key, value in row.items()},
-            "min_response_time": _microseconds(self.min_response_time or 0.0),
-            "max_response_time": _microseconds(self.max_response_time),
-        }
+        low, high = float(self.min_response_time or 0.0), float(self.max_response_time)
+        # A bucket's midpoint may lie outside of what was measured.
+        times = {key: min(max(value, low), high) for key, value in row.items() if "response_time" in key}
+        times |= {"min_response_time": low, "max_response_time": high}
+        return {**row, **{key: _microseconds(value) for key, value in times.items()}}
 
     def current(self: Any, percent: float) -> float | None:
         value = current_of_locust(self, percent)

@@ -117,7 +117,7 @@ class Lookout:
             if number == self._faults:
                 self.note(f"{fault} {name or 'all'}: {error}", "fault")
             raise
-        self.note(effect.text, "fault")
+        self.note(effect.text, "mend" if fault in ("heal", "start", "resume") else "fault")
         return effect
 
     def documents(self) -> Iterator[dict[str, Any]]:

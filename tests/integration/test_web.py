@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -57,21 +59,34 @@ class Web:
         return sorted(self.folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
 
 
-@pytest.fixture
-def web(etcd_cluster: LocalCluster, tmp_path: Path) -> Iterator[Web]:
+@contextlib.contextmanager
+def serving(cluster: LocalCluster, folder: Path) -> Iterator[Web]:
     process = subprocess.Popen(
         [sys.executable, "-m", "loadgen.cli", "web", "--web-port", "0", "--workers", "2", "--endpoints",
-         ",".join(etcd_cluster.endpoints)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+         ",".join(cluster.endpoints)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0,
     )  # fmt: skip
     assert process.stderr is not None
     line = process.stderr.readline()
     assert "open http://127.0.0.1:" in line, line
-    yield Web(process, line.split()[2], tmp_path)
+    yield Web(process, line.split()[2], folder)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
+
+
+@pytest.fixture
+def web(etcd_cluster: LocalCluster, tmp_path: Path) -> Iterator[Web]:
+    with serving(etcd_cluster, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def idle(etcd_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """One for the tests that start no run."""
+    with serving(etcd_cluster, tmp_path_factory.mktemp("idle")) as running:
+        yield running
 
 
 def test_a_run_from_start_to_folder(web: Web) -> None:
@@ -110,7 +125,7 @@ def test_a_second_run_with_a_number_of_operations_ends_by_itself(web: Web) -> No
     assert result["results"]["put"] is None
 
 
-def test_a_bad_field_is_a_message(web: Web) -> None:
+def test_a_bad_field_is_a_message(idle: Web) -> None:
     for field, value, words in (
         ("key_size", "3", "Key Size must be at least 12"),
         ("mix", "del", "not an operation type"),
@@ -118,10 +133,10 @@ def test_a_bad_field_is_a_message(web: Web) -> None:
         ("host", "nowhere:port", "malformed endpoint"),
     ):
         form = {"user_count": "2", "spawn_rate": "2", field: value}
-        answer = web.post("/swarm", **form)
+        answer = idle.post("/swarm", **form)
         assert answer["success"] is False
         assert words in answer["message"]
-    assert web.results() == []
+    assert idle.results() == []
 
 
 def test_ctrl_c_in_mid_run_keeps_the_results(web: Web) -> None:
@@ -133,3 +148,107 @@ def test_ctrl_c_in_mid_run_keeps_the_results(web: Web) -> None:
     (path,) = web.results()
     books = json.loads(path.read_text())["books"]
     assert books["writes_ok"] <= books["revision_delta"] <= books["writes_ok"] + books["writes_info"]
+
+
+# -- who may ask for what
+
+
+def ask(web: Web, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    request = urllib.request.Request(web.url + path, data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+def token(web: Web) -> str:
+    page = ask(web, "/cluster/")[2].decode()
+    return page.split('name="raftload-token" content="')[1].split('"')[0]
+
+
+def test_other_websites_get_nothing_and_change_nothing(idle: Web) -> None:
+    code, headers, _ = ask(idle, "/stats/requests", Origin="http://evil.example")
+    assert code == 200 and "Access-Control-Allow-Origin" not in headers, "a browser shows it to its own page alone"
+    assert ask(idle, "/", Host="evil.example:8089")[0] == 403
+    form = urllib.parse.urlencode({"user_count": "1", "spawn_rate": "1"}).encode()
+    code, _, said = ask(idle, "/swarm", form, Origin="http://evil.example")
+    assert code == 403 and b"http://evil.example" in said
+    assert idle.get("/stats/requests")["state"] == "ready"
+    code, headers, _ = ask(idle, "/cluster/")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+
+
+def test_orders_need_a_token_and_a_cluster_of_ours(idle: Web) -> None:
+    order = json.dumps({"fault": "kill", "member": "etcd-node1"}).encode()
+    kind = {"Content-Type": "application/json"}
+    assert ask(idle, "/cluster/act", order, **kind)[0] == 403
+    mine = {**kind, "X-Raftload-Token": token(idle)}
+    code, _, said = ask(idle, "/cluster/act", order, **mine)
+    assert code == 409 and "not raftload's to break" in json.loads(said)["error"]
+    for bad in (
+        b"",
+        b"[]",
+        b'{"fault": "rm", "member": "etcd-node1"}',
+        b'{"fault": "kill"}',
+        b'{"fault": "kill", "member": 1}',
+    ):
+        assert ask(idle, "/cluster/act", bad, **mine)[0] == 400, bad
+    assert ask(idle, "/cluster/act", **mine)[0] == 405
+    for path in ("/cluster/runs/x/result.json", "/cluster/runs/../result.json", "/cluster/runs/..%2f..%2fetc/passwd"):
+        assert ask(idle, path)[0] == 404, path
+
+
+def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
+    web.post("/swarm", user_count="4", spawn_rate="4")
+    with urllib.request.urlopen(web.url + "/cluster/events", timeout=20) as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        deadline = time.monotonic() + 20
+        points: dict[int, list[Any]] = {}
+        for line in stream:
+            assert time.monotonic() < deadline
+            if line.startswith(b"data: "):
+                document = json.loads(line[6:])
+                points |= {point[0]: point for point in document["load"]["points"]}
+                if len(points) >= 3:
+                    break
+    assert sorted(member["role"] for member in document["members"]) == ["follower", "follower", "leader"]
+    assert document["leader"] and document["term"] >= 2 and document["ours"] is False
+    assert {len(row["spans"]) for row in document["timeline"]} == {1}
+    assert document["events"][0]["text"].endswith("begins")
+    last = points[sorted(points)[1]]
+    assert last[1] > 0 and 0 < last[3] <= last[4] <= last[5]
+
+
+def test_with_locusts_login_the_pages_are_behind_it() -> None:
+    script = """
+from gevent import monkey; monkey.patch_all()
+import sys
+from loadgen.engine import make_environment
+from loadgen.webui import pages
+from loadgen.webui.guard import Guard
+environment = make_environment("kv")
+environment.create_local_runner()
+web_ui = environment.create_web_ui(host="127.0.0.1", port=0, delayed_start=True, web_login=True)
+web_ui.app.secret_key = "x"
+web_ui.login_manager.user_loader(lambda name: None)
+guard = Guard("127.0.0.1")
+pages.install(web_ui, None, None, guard)
+client = web_ui.app.test_client()
+for rule in web_ui.app.url_map.iter_rules():
+    if rule.endpoint.startswith("raftload.") and rule.endpoint != "raftload.static":
+        path = rule.rule.replace("<name>", "n").replace("<file>", "result.json")
+        call = client.post if "POST" in rule.methods else client.get
+        print(path, call(path, headers={"X-Raftload-Token": guard.token}).status_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    answers = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert set(answers) == {
+        "/cluster/",
+        "/cluster/events",
+        "/cluster/act",
+        "/cluster/runs",
+        "/cluster/runs/n/result.json",
+    }
+    assert set(answers.values()) == {"302"}, "to the login page"

@@ -1,0 +1,139 @@
+"""The pure parts of the web UI: who may ask, who led when, the seconds of a load, the states as SVG."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from loadgen import hdr
+from loadgen.webui.guard import Guard
+from loadgen.webui.leadership import Leadership
+from loadgen.webui.seconds import Seconds
+from viz import svg
+from viz.diagrams import state_machine
+
+# -- Guard
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8089", "localhost:8089", "[::1]:8089", "10.1.2.3", "LOCALHOST", "proxy.example:443"]
+)
+def test_hosts_of_this_server(host: str) -> None:
+    guard = Guard("127.0.0.1", ["Proxy.example"])
+    assert guard.refusal("GET", {"Host": host}) == ""
+    assert guard.refusal("POST", {"Host": host, "Origin": f"http://{host}"}) == ""
+
+
+@pytest.mark.parametrize("host", ["", "evil.example:8089", "127.0.0.1.evil.example", "[::1", "1.2.3.4@evil.example"])
+def test_a_rebound_name_is_refused(host: str) -> None:
+    assert "is not one of this server's" in Guard("127.0.0.1").refusal("GET", {"Host": host})
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9000", "http://127.0.0.1"])
+def test_other_origins_change_nothing(origin: str) -> None:
+    guard = Guard("127.0.0.1")
+    headers = {"Host": "127.0.0.1:8089", "Origin": origin}
+    assert origin in guard.refusal("POST", headers)
+    assert guard.refusal("GET", headers) == "", "what only reads has no CORS header, so nobody else sees it"
+    assert guard.refusal("POST", {"Host": "127.0.0.1:8089", "Sec-Fetch-Site": "cross-site"}) != ""
+
+
+def test_the_token_is_of_this_server_alone() -> None:
+    guard, other = Guard("127.0.0.1"), Guard("127.0.0.1")
+    assert guard.has_token({"X-Raftload-Token": guard.token})
+    assert not guard.has_token({"X-Raftload-Token": other.token})
+    assert not guard.has_token({"X-Raftload-Token": "ü"})
+    assert not guard.has_token({})
+
+
+# -- Leadership
+
+
+def rows(leadership: Leadership) -> dict[str, list[tuple[float, float, str, int | None]]]:
+    return {row["name"]: [tuple(span) for span in row["spans"]] for row in leadership.rows()}
+
+
+def test_a_role_holds_until_the_look_that_sees_another() -> None:
+    leadership = Leadership()
+    leadership.look(10.0, {"a": ("leader", 2), "b": ("follower", 2)})
+    leadership.look(11.0, {"a": ("leader", 2), "b": ("follower", 2)})
+    leadership.look(12.0, {"a": ("down", None), "b": ("follower", 2)})
+    leadership.look(13.0, {"a": ("down", None), "b": ("leader", 3)})
+    leadership.look(14.0, {"a": ("down", None), "b": ("leader", 3)})
+    assert rows(leadership) == {
+        "a": [(10.0, 12.0, "leader", 2), (12.0, 14.0, "down", None)],
+        "b": [(10.0, 13.0, "follower", 2), (13.0, 14.0, "leader", 3)],
+    }
+
+
+def test_a_new_term_is_a_new_span_and_nothing_is_said_of_a_gap() -> None:
+    leadership = Leadership(gap_s=5.0)
+    leadership.look(0.0, {"a": ("leader", 2)})
+    leadership.look(1.0, {"a": ("leader", 3)})
+    leadership.look(9.0, {"a": ("leader", 3)})
+    leadership.look(10.0, {"a": ("leader", 3)})
+    assert rows(leadership)["a"] == [(0.0, 1.0, "leader", 2), (1.0, 1.0, "leader", 3), (9.0, 10.0, "leader", 3)]
+
+
+def test_what_is_old_is_forgotten_and_members_that_left_with_it() -> None:
+    leadership = Leadership(keep_s=10.0)
+    leadership.look(0.0, {"a": ("leader", 2), "b": ("follower", 2)})
+    for at in range(1, 30):
+        leadership.look(float(at), {"a": ("leader", 2 + at // 5)})
+    found = rows(leadership)
+    assert set(found) == {"a"}
+    assert found["a"][0][1] >= 19.0
+    assert found["a"][-1][1] == 29.0
+
+
+# -- Seconds
+
+
+def interval(second: int, latencies_ms: list[float], failed: int = 0) -> list[object]:
+    times = [round(each * 1e6) for each in latencies_ms]
+    counts: dict[int, int] = {}
+    for ns in times:
+        counts[hdr.bucket(ns)] = counts.get(hdr.bucket(ns), 0) + 1
+    return [second, failed, 0, min(times, default=0), max(times, default=0), sum(times), counts]
+
+
+def test_seconds_of_all_workers_and_types_are_one() -> None:
+    seconds = Seconds(0.5)
+    assert seconds.points(1000.0) == []
+    seconds.add({"put": [interval(100, [1.0, 2.0])], "get": [interval(100, [0.25], failed=1)]})
+    seconds.add({"put": [interval(99, [4.0])]}, shift_s=1)
+    ((at, successes, failures, p50, p99, most),) = seconds.points(102.5)
+    assert (at, successes, failures, most) == (100, 4, 1, 4.0)
+    assert p50 == pytest.approx(1.0, rel=0.001)
+    assert p99 == pytest.approx(4.0, rel=0.001)
+
+
+def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_too() -> None:
+    seconds = Seconds(0.5)
+    seconds.add({"put": [interval(100, [1.0]), interval(103, [2500.0])]})
+    assert [point[0] for point in seconds.points(101.5)] == []
+    assert [point[0] for point in seconds.points(102.0)] == [100]
+    assert seconds.points(104.9)[1:3] == [[101, 0, 0, None, None, None], [102, 0, 0, None, None, None]]
+    assert [point[0] for point in seconds.points(105.0, since=102)] == [102, 103]
+    assert seconds.points(110.0)[-1][0] == 108
+    assert seconds.points(110.0, running=False)[-1][0] == 103, "after the run nothing follows"
+    seconds.clear()
+    assert seconds.points(110.0) == []
+
+
+# -- SVG
+
+
+def test_the_states_and_edges_of_the_paper() -> None:
+    graph = state_machine("paper", now={"leader": ["a<b>"]})
+    root = ET.fromstring(svg.render(graph))
+    states = {each.get("data-state"): each for each in root.iter("g") if each.get("class") == "state"}
+    assert list(states) == [state.id for state in graph.states]
+    assert [text.text for text in states["leader"].iter("text")] == ["Leader", "now: a<b>"]
+    labels = [
+        " ".join(span.text or "" for span in each.iter("tspan"))
+        for each in root.iter("g")
+        if each.get("class") == "edge"
+    ]
+    assert labels == [each.label for each in graph.transitions]
