@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import sys
 import tempfile
@@ -25,6 +26,7 @@ examples:
   raftload bench                                     1,000 operations on a cluster of its own
   raftload bench --operations 10000 --concurrency 50 --workers 2 --json > b.json
   raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379 --duration 30s --mix get=9,put=1
+  raftload bench --rate 2000 --duration 30s          open loop: latency counts from when each was due
   raftload bench --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
 
 exit codes:
@@ -76,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EXPR",
         help="such as 'put.p99_ms < 50'; repeatable",
     )
+    group.add_argument(
+        "--allow-rate-miss", action="store_true", help="an open loop that did not reach its rate is not inconclusive"
+    )
     group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-<scenario>)")
     group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
     group.add_argument("--keep", action="store_true", help="leave the run's keys in the cluster")
@@ -101,14 +106,26 @@ def main(args: argparse.Namespace) -> int:
             raise settings.SettingsError(f"--duration: {error}") from error
         if duration_s <= 0:
             raise settings.SettingsError(f"--duration must be above 0, not {args.duration}")
-    elif not args.operations:
+    elif not (args.operations or args.stages or args.step):
         args.operations = str(DEFAULT_OPERATIONS)
     load = settings.Settings.from_options(vars(args), choice.endpoints)
+    schedule = load.schedule()
+    if args.stages or args.step:
+        if args.duration is not None:
+            raise settings.SettingsError("--stages and --step say how long the run is; leave out --duration")
+        assert schedule is not None
+        duration_s = schedule.length_s
+    load = dataclasses.replace(load, duration_s=duration_s if schedule else None)
     name = scenarios.check(args.scenario)
     folder = runfolder.planned(name, args.output)
     if args.dry_run:
         much = f"{load.operations:,} operations" if load.operations else units.format_duration(duration_s or 0)
         by = f"{users} users in {crew.describe()}"
+        if (schedule := load.schedule()) is not None:
+            due = load.operations or schedule.operations
+            length_s = due / load.rate if load.rate else schedule.length_s
+            much = f"{due:,} operations due within {units.format_duration(length_s)}"
+            by += f", more as needed, {load.max_in_flight:,} operations open at most"
         _print_plan(choice, load, f"{much} of {units.format_mix(load.mix)} by {by}", folder, args)
         return 0
     folder = runfolder.create(folder, exact=args.output is not None)
@@ -119,7 +136,7 @@ def main(args: argparse.Namespace) -> int:
     from loadgen.engine import Plan
 
     log_to(folder / "logs" / "master.log")
-    plan = Plan(load, users, duration_s, args.keep, tuple(sys.argv), tuple(args.threshold))
+    plan = Plan(load, users, duration_s, args.keep, tuple(sys.argv), tuple(args.threshold), args.allow_rate_miss)
     result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     runfolder.write_json(folder / "result.json", result)
@@ -133,8 +150,6 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
-    import dataclasses
-
     from loadgen.engine import Run, Session
     from loadgen.interrupt import Interrupted, Signals
 
@@ -178,8 +193,6 @@ def _ignore(_: str) -> None:
 
 def _with_mix(session: Any, load: settings.Settings) -> settings.Settings:
     """A scenario that is about one operation type brings its mix."""
-    import dataclasses
-
     mixes = [user.mix for user in session.environment.user_classes if getattr(user, "mix", None)]
     return dataclasses.replace(load, mix=dict(mixes[0])) if mixes else load
 

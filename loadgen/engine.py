@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from loadgen import keyspace, load, precision, report, runfolder
+from loadgen import generator, keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.processes import WorkerProcess
@@ -33,11 +33,12 @@ WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
 NO_ANSWER = "did not answer to stop"
-# A worker above this share of one core had little to spare.
-BUSY_WORKER = 0.8
+# Time for workers to get ready for a schedule that all of them begin at one moment.
+OPEN_LOOP_LEAD_NS = 500_000_000
 
 # A worker is called slow when its share took it so many times as long as half of the workers needed, and a second more.
 SLOW_FACTOR = 1.5
+WORKER_FIELDS = ("cpu_share", "loop_lag_p99_ms", "start_lag_p99_ms", "in_flight_max")
 CLOCK_WORTH_SAYING_NS = 100_000_000
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Session:
             WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log")
             for n in range(1, workers + 1)
         ]
-        self.series = Series()
+        self.series, self.service = Series(), Series()
         self.prefix = ""
 
     def _listen(self, host: str, port: int) -> Any:
@@ -171,7 +172,9 @@ class Session:
         worker = self.worker_of(client_id)
         offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
         correct(snapshot["totals"], offset_ns)
-        self.series.add(data[load.SERIES], -round(offset_ns / 1e9))
+        shift_s = -round(offset_ns / 1e9)
+        self.series.add(data[load.SERIES], shift_s)
+        self.service.add(data[load.SERVICE], shift_s)
 
 
 @dataclasses.dataclass
@@ -184,6 +187,7 @@ class Plan:
         keep: leave the run's keys in the cluster.
         command: the command line, for the record.
         thresholds: expressions that judge the result.
+        allow_rate_miss: an open loop that did not keep its schedule can still pass.
     """
 
     settings: Settings
@@ -192,6 +196,7 @@ class Plan:
     keep: bool = False
     command: tuple[str, ...] = ()
     thresholds: tuple[str, ...] = ()
+    allow_rate_miss: bool = False
 
 
 class Run:
@@ -228,7 +233,7 @@ class Run:
         session.done.clear()
         session.done_at.clear()
         session.snapshots.clear()
-        session.series, session.prefix = Series(), self.settings.prefix.decode("ascii")
+        session.series, session.service, session.prefix = Series(), Series(), self.settings.prefix.decode("ascii")
         self._target.before()
         self._revision_before = self._space.revision()
         self._csv = runfolder.LocustCsv(session.environment, self.folder)
@@ -239,6 +244,8 @@ class Run:
         """Let Locust start the users."""
         self._clock_started = time.monotonic()
         runner, users = self._session.runner, self._plan.users
+        options = self._session.environment.parsed_options
+        setattr(options, load.START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
         self._starter = gevent.spawn(runner.start, users, max(users, 1))
 
     def wait(self, tick: Callable[[Run], None] | None = None) -> None:
@@ -248,10 +255,17 @@ class Run:
         """
         while not self._over():
             gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
-            if self._plan.duration_s is not None and self.elapsed_s > self._plan.duration_s + self.settings.warmup_s:
+            if self._plan.duration_s is not None and self.elapsed_s > self._plan.duration_s + self._before_and_after_s:
                 self.ask_stop()
             if tick is not None:
                 tick(self)
+
+    @property
+    def _before_and_after_s(self) -> float:
+        """What a run of a given duration takes beside it; the workers of an open loop know its end themselves."""
+        settings = self.settings
+        grace_s = settings.timeout_s + REPORT_GRACE_S if settings.schedule() else 0.0
+        return settings.warmup_s + grace_s
 
     def ask_stop(self, signal_name: str | None = None) -> None:
         """Have the workers stop issuing operations and wait for those that are open."""
@@ -353,9 +367,11 @@ class Run:
 
     def _write_series(self, measured: dict[str, Any]) -> None:
         """Write the seconds and the distributions, and hold them against what the workers counted."""
-        series = self._session.series
+        session = self._session
+        series = session.series
         try:
             series.write(self.folder)
+            session.service.write_logs(self.folder, ".service")
         except OSError as error:
             raise runfolder.FolderError(f"cannot write into {self.folder}: {error.strerror}") from error
         for f, row in measured.items():
@@ -369,7 +385,10 @@ class Run:
             for f, totals in snapshot["totals"].items():
                 for name in (f, "total"):
                     _accumulate(rows.setdefault(name, {}), totals)
-        return {f: _measured_row(row, f) for f, row in rows.items()}
+        measured = {f: _measured_row(row, f) for f, row in rows.items()}
+        for f, summary in self._session.service.summaries.items():
+            measured[f]["service"] = summary.latencies()
+        return measured
 
     def _books(self, revision_after: int | None) -> dict[str, Any]:
         ok = info = 0
@@ -392,21 +411,10 @@ class Run:
         }
 
     def _generator(self, measured: dict[str, Any]) -> dict[str, Any]:
-        snapshots = self._snapshots()
-        operations = measured.get("total", {}).get("operations", 0)
-        lag = max((s["loop_lag_p99_ms"] for s in snapshots), default=None)
-        p99 = precision.percentile(self.stats.total, 0.99) if self.stats.total.response_times else None
-        saturated = None if lag is None or p99 is None else lag > max(1.0, 0.1 * p99)
-        cpu_s = sum(s["cpu_s"] for s in snapshots)
+        total = self.stats.total
+        p99 = precision.percentile(total, 0.99) if total.response_times else None
         return {
-            "cpu_us_per_op": round(cpu_s / operations * 1e6, 3) if operations else None,
-            "start_lag_p99_ms": None,
-            "loop_lag_p99_ms": None if lag is None else round(lag, 3),
-            "in_flight_max": sum(s["in_flight_max"] for s in snapshots),
-            "dropped": 0,
-            "resent": sum(s["resent"] for s in snapshots),
-            "saturated": saturated,
-            "saturated_by": _saturated_by(lag, snapshots) if saturated and lag is not None else None,
+            **generator.block(self._snapshots(), measured.get("total", {}).get("operations", 0), p99),
             "workers_started": len(self._session.workers),
             "workers_lost": len(self.lost),
             "workers": self._workers(),
@@ -425,7 +433,7 @@ class Run:
                 "host": remote.host if remote else None,
                 "operations": done,
                 "cpu_us_per_op": round(snapshot["cpu_s"] / done * 1e6, 3) if snapshot and done else None,
-                "loop_lag_p99_ms": round(snapshot["loop_lag_p99_ms"], 3) if snapshot else None,
+                **(generator.of_worker(snapshot) if snapshot else dict.fromkeys(WORKER_FIELDS)),
                 "clock_offset_ms": round(remote.clock_offset_ns / 1e6, 3) if remote else None,
                 "clock_error_ms": None if error_ns is None else round(error_ns / 1e6, 3),
                 "lost": self.lost.get(worker.name),
@@ -455,8 +463,16 @@ class Run:
     def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
         plan, settings, ended = self._plan, self.settings, bool(measured) or revision_after is not None
         wanted = settings.operations
+        how = self._generator(measured)
         done = measured.get("total", {}).get("operations", 0)
-        if ended and wanted and done != wanted and not self.lost and not self.interrupted and not plan.duration_s:
+        if (
+            ended
+            and wanted
+            and done + how["dropped"] != wanted
+            and not self.lost
+            and not self.interrupted
+            and not plan.duration_s
+        ):
             self._problems.append(f"{done} of {wanted} operations were executed")
         runfolder.write_json(
             self.folder / "run.json",
@@ -468,8 +484,13 @@ class Run:
                 "ended_at": runfolder.iso(runfolder.utc_now()) if ended else None,
                 "command": list(plan.command),
                 "seed": settings.seed,
-                "loop": "closed",
-                "rate": None,
+                "loop": "open" if settings.schedule() else "closed",
+                "rate": settings.rate,
+                "stages": settings.stages or None,
+                "step": settings.step or None,
+                "arrivals": settings.arrivals if settings.schedule() else None,
+                "max_in_flight": settings.max_in_flight if settings.schedule() else None,
+                "allow_rate_miss": plan.allow_rate_miss,
                 "workers": len(self._session.workers),
                 "users": plan.users,
                 "transport": settings.transport,
@@ -489,7 +510,7 @@ class Run:
                 "measured": measured,
                 "warmup": self._warmup(),
                 "preloaded_keys": self._space.preloaded,
-                "generator": self._generator(measured),
+                "generator": how,
                 "books": self._books(revision_after),
                 "interrupted": self.interrupted,
                 "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
@@ -542,13 +563,6 @@ def _measured_row(row: dict[str, int], f: str) -> dict[str, Any]:
     if f == "txn":
         measured["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
     return measured
-
-
-def _saturated_by(lag_ms: float, snapshots: list[dict[str, Any]]) -> str:
-    """Say why answers waited: the busiest worker had no more CPU of its own to use, or others had it."""
-    used = max(s["cpu_s"] / s["wall_s"] if s["wall_s"] else 0.0 for s in snapshots)
-    why = "its own work; add workers" if used > BUSY_WORKER else "processes that compete for the CPU"
-    return f"answers waiting {lag_ms:.1f} ms at p99 for a worker, {used:.0%} of a core busy: {why}"
 
 
 def _raise_open_files_limit() -> None:

@@ -204,6 +204,11 @@ def _inconclusive(result: dict[str, Any]) -> list[str]:
     reasons = _lost_workers(result)
     if result.get("interrupted"):
         reasons.append(f"the run was interrupted by {result['interrupted']}")
+    generator = result.get("generator") or {}
+    if generator.get("rate_reached") is False and not result["run"].get("allow_rate_miss"):
+        dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were never sent"
+        late = dropped if generator.get("dropped") else "operations were sent too late"
+        reasons.append(f"the target rate was not reached: {late}")
     if (result.get("books") or {}).get("balanced") is False:
         reasons.append("the books do not balance")
     reasons += [str(problem) for problem in result.get("problems") or []]

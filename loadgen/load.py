@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import random
 import resource
 import time
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from loadgen import precision
+from loadgen import pacing, precision
 from loadgen.lag import LoopLag
+from loadgen.openloop import OpenLoop
 from loadgen.operation import Operation, Outcome
 from loadgen.recorder import STOPPED, Recorder
 from loadgen.settings import PREFIX_BYTES, Settings
@@ -29,7 +31,12 @@ DONE = "raftload_done"
 SHARE_DONE = "share done"
 REPORT = "raftload"
 SERIES = "raftload_series"
+SERVICE = "raftload_service"
 MAX_USERS_PER_WORKER = 1 << 16
+# Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
+# begins at once.
+START_OPTION = "open_loop_start_ns"
+MOST_AHEAD_NS = 3_000_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ class Load:
         client: the present run's client of etcd.
         keys: the present run's keys.
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
+        open_loop: hands out the present run's operations; None in a closed loop.
         sinks: called with every finished operation and whether it is measured (those of the warm-up are not), in
             the user that did it; for histories and raw samples. They must not wait. Empty, they cost nothing.
     """
@@ -66,9 +74,11 @@ class Load:
         self._running = False
         self._begun = False
         self._ended = Event()
+        self.open_loop: OpenLoop | None = None
         self.sinks: list[Callable[[Operation, bool], None]] = []
         events = environment.events
         events.test_start.add_listener(self._on_test_start)
+        events.test_stopping.add_listener(self._on_test_stopping)
         events.test_stop.add_listener(self._on_test_stop)
         # First in line: Locust's own listener takes the statistics that this one completes.
         events.report_to_master._handlers.insert(0, self._on_report_to_master)
@@ -95,7 +105,8 @@ class Load:
         self._active = 0
         self.keys = Keys(self.settings)
         self.revisions = {}
-        self.recorder = Recorder(environment)
+        schedule = self.settings.schedule()
+        self.recorder = Recorder(environment, open_loop=schedule is not None)
         self.warmup = Recorder(environment)
         self._warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
         self._cpu_started: float | None = None
@@ -107,11 +118,47 @@ class Load:
         self._lag = LoopLag(gevent.get_hub())
         self._ended.clear()
         self._running = self._begun = True
+        self.open_loop = None
+        if schedule is not None and self._quota != 0:
+            self.open_loop = self._make_open_loop(schedule, rank, workers, int(options.get(START_OPTION) or 0))
         if not _is_distributed(environment.runner):
             gevent.spawn(self._flush_every_second)
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
+
+    def _make_open_loop(self, schedule: pacing.Schedule, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
+        """Return the worker's part of a schedule that begins at a time on the wall clock, in nanoseconds."""
+        settings = self.settings
+        if settings.arrivals == "poisson":
+            positions = pacing.poisson(rank, workers, settings.seed)
+        else:
+            positions = pacing.evenly(rank, workers)
+        ahead_ns = start_at_ns - time.time_ns()
+        classes = self._environment.user_classes
+
+        def start_user(group: Any) -> None:
+            # Scenarios with several kinds of users have them in the proportion of their weights.
+            (kind,) = self._rng.choices(classes, [each.weight or 1 for each in classes])
+            kind(self._environment).start(group)
+
+        self._rng = random.Random(f"users/{settings.seed}/{rank}")
+        warmup_s = settings.warmup_s
+        warmup = pacing.constant(schedule.warmup_rate, warmup_s)
+        timetable = pacing.timetable(
+            pacing.arrivals(warmup, pacing.evenly(rank, workers)) if warmup_s else iter(()),
+            pacing.arrivals(schedule, positions),
+            time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0),
+            warmup_s,
+            self._quota,
+        )
+        return OpenLoop(
+            timetable,
+            limit=min(-(-settings.max_in_flight // workers), MAX_USERS_PER_WORKER // 2),
+            begin=self._begin_measuring,
+            start_user=start_user,
+            end=self._on_open_loop_end,
+        )
 
     def user_started(self) -> int:
         """Count a user in; return its process number, unique in the run."""
@@ -122,7 +169,10 @@ class Load:
     def user_stopped(self) -> None:
         """Count a user out; the last one out after the share was used up ends the worker's run."""
         self._active -= 1
-        if self._active == 0 and self._quota is not None and self._taken >= self._quota:
+        if self.open_loop is not None:
+            if self.open_loop.ended:
+                self._on_open_loop_end()
+        elif self._active == 0 and self._quota is not None and self._taken >= self._quota:
             gevent.spawn(self._finish, SHARE_DONE)
 
     def take(self) -> int | None:
@@ -133,14 +183,19 @@ class Load:
         if self._cpu_started is None:
             if time.perf_counter_ns() < self._warm_until_ns:
                 return -1
-            self._cpu_started = _cpu_seconds()
-            self._lag.stop()
-            self._lag = LoopLag(gevent.get_hub())
+            self._begin_measuring()
         taken = self._taken
         if self._quota is not None and taken >= self._quota:
             return None
         self._taken = taken + 1
         return taken
+
+    def _begin_measuring(self) -> None:
+        """Count CPU and loop lag from now on: the warm-up, if there was one, is over."""
+        if self._cpu_started is None:
+            self._cpu_started = _cpu_seconds()
+            self._lag.stop()
+            self._lag = LoopLag(gevent.get_hub())
 
     def owed(self, number: int) -> str | None:
         """Return the type that operation ``number`` of this worker must have, None for any."""
@@ -166,9 +221,21 @@ class Load:
 
     # -- the end --------------------------------------------------------------------------------------------
 
+    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+        if self._running and self.open_loop is not None:
+            self.open_loop.stop()
+
     def _on_test_stop(self, environment: Any, **_: Any) -> None:
         if self._running:
+            if self.open_loop is not None:
+                self.open_loop.join(self.settings.timeout_s + 0.5)
             self._finish("stopped")
+
+    def _on_open_loop_end(self) -> None:
+        """End the worker's run once the open loop's last operation has; a stopped one ends with Locust's stop."""
+        loop = self.open_loop
+        if self._active == 0 and (loop is None or not loop.stopped):
+            gevent.spawn(self._finish, SHARE_DONE)
 
     def _finish(self, reason: str) -> None:
         """Send the last statistics, then DONE. Only the first call of a run does anything."""
@@ -197,7 +264,7 @@ class Load:
             return
         self.recorder.flush()
         data[REPORT] = self.snapshot()
-        data[SERIES] = self.recorder.take_series()
+        data[SERIES], data[SERVICE] = self.recorder.take_series()
 
     def _flush_every_second(self) -> None:
         while self._running:
@@ -225,6 +292,20 @@ class Load:
             "in_flight_max": getattr(channel, "in_flight_max", self._next_user),
             "resent": getattr(channel, "resent", 0),
             "loop_lag_p99_ms": self._lag.percentile_ms(0.99),
+            "open_loop": self._open_loop_snapshot(),
+        }
+
+    def _open_loop_snapshot(self) -> dict[str, Any] | None:
+        """Return what became of the schedule: operations due and dropped, how late they and the last were sent."""
+        loop = self.open_loop
+        if loop is None:
+            return None
+        return {
+            "scheduled": loop.scheduled,
+            "dropped": loop.dropped,
+            "start_lags": dict(self.recorder.start_lags),
+            "length_s": max(0, loop.last_due_ns - loop.first_due_ns) / 1e9,
+            "overrun_s": max(0, self.recorder.last_call_ns - loop.last_due_ns) / 1e9,
         }
 
 

@@ -61,9 +61,12 @@ class Interval:
         counts: histogram (`loadgen.hdr`) of the latencies of successes, with their exact minimum, maximum and sum
             in ``min_ns``, ``max_ns``, ``total_ns``.
         failed, info: as in `Totals`.
+        service: the same of the times from sending, in an open loop; None in a closed one, where both are one.
     """
 
-    __slots__ = ("counts", "end_ns", "failed", "info", "max_ns", "min_ns", "second", "start_ns", "total_ns")
+    __slots__ = (
+        "counts", "end_ns", "failed", "info", "max_ns", "min_ns", "second", "service", "start_ns", "total_ns",
+    )  # fmt: skip
 
     def __init__(self, second: int, start_ns: int) -> None:
         self.second = second
@@ -75,6 +78,14 @@ class Interval:
         self.total_ns = 0
         self.failed = 0
         self.info = 0
+        self.service: Interval | None = None
+
+    def add(self, latency_ns: int) -> None:
+        """Count one success."""
+        self.counts[hdr.bucket(latency_ns)] += 1
+        self.total_ns += latency_ns
+        self.min_ns = min(self.min_ns, latency_ns)
+        self.max_ns = max(self.max_ns, latency_ns)
 
     def as_list(self) -> list[Any]:
         """Return what `loadgen.series.Series.add` takes, as plain numbers for the master."""
@@ -96,14 +107,26 @@ class _Track:
 
 
 class Recorder:
-    """Counts one worker's operations in one run."""
+    """Counts one worker's operations in one run.
 
-    def __init__(self, environment: Any) -> None:
+    Takes Locust's environment, and whether operations have due times of their own.
+
+    Attributes:
+        start_lags: in an open loop, how many operations were sent how long after they were due: counts by
+            `bucket_ns`, failures and successes.
+        last_call_ns: when the last one was sent, on the monotonic clock.
+    """
+
+    def __init__(self, environment: Any, *, open_loop: bool = False) -> None:
         self._environment = environment
+        self._open_loop = open_loop
+        self.start_lags: defaultdict[int, int] = defaultdict(int)
+        self.last_call_ns = 0
         # Locust's runner is the first listener; any other wants to see each request.
         self._fire_each = len(environment.events.request._handlers) > 1
         self._tracks: dict[str, _Track] = {}
         self._unreported: dict[str, list[list[Any]]] = {}
+        self._unreported_service: dict[str, list[list[Any]]] = {}
         self.clock_offset_ns = time.time_ns() - time.perf_counter_ns()
 
     @property
@@ -125,6 +148,8 @@ class Recorder:
             totals.last_return_ns = returned
         if not interval.start_ns <= returned < interval.end_ns:
             interval = self._turn(track, returned)
+        if self._open_loop:
+            self._record_lag(operation, interval)
         if operation.outcome is not _OK:
             self._record_failure(operation, totals, interval)
             return
@@ -156,6 +181,16 @@ class Recorder:
         else:
             totals.failed += 1
             totals.info += operation.outcome is Outcome.INFO
+
+    def _record_lag(self, operation: Operation, interval: Interval) -> None:
+        """Count how late an operation was sent, and how long the server took from there."""
+        call_ns = operation.call_ns
+        self.start_lags[bucket_ns(max(0, call_ns - operation.due_ns))] += 1
+        self.last_call_ns = max(self.last_call_ns, call_ns)
+        if operation.outcome is _OK:
+            if interval.service is None:
+                interval.service = Interval(interval.second, interval.start_ns)
+            interval.service.add(operation.return_ns - call_ns)
 
     def _turn(self, track: _Track, returned_ns: int) -> Interval:
         """Return the interval of a return on the monotonic clock, and make it the type's present one."""
@@ -195,13 +230,16 @@ class Recorder:
             intervals, track.intervals, track.interval = track.intervals, {}, _NEVER
             for interval in intervals.values():
                 self._unreported.setdefault(f, []).append(interval.as_list())
+                if interval.service is not None:
+                    self._unreported_service.setdefault(f, []).append(interval.service.as_list())
                 if interval.counts and not self._fire_each:
                     last = (track.totals.last_return_ns + self.clock_offset_ns) / 1e9
                     _add((stats.total, stats.entries[f, REQUEST_TYPE]), interval, last)
 
-    def take_series(self) -> dict[str, list[list[Any]]]:
-        """Return the intervals, by type, that were flushed since the last call."""
-        taken, self._unreported = self._unreported, {}
+    def take_series(self) -> tuple[dict[str, list[list[Any]]], dict[str, list[list[Any]]]]:
+        """Return the intervals, by type, that were flushed since the last call: of latencies and of service times."""
+        taken = self._unreported, self._unreported_service
+        self._unreported, self._unreported_service = {}, {}
         return taken
 
 

@@ -26,7 +26,8 @@ __all__ = [
 
 TYPES = ("put", "get", "txn")
 RUN_FIELDS = (
-    "id", "started_at", "ended_at", "command", "seed", "scenario", "loop", "rate", "workers", "users",
+    "id", "started_at", "ended_at", "command", "seed", "scenario", "loop", "rate", "stages", "step", "arrivals",
+    "max_in_flight", "allow_rate_miss", "workers", "users",
     "transport", "key_size", "value_size", "key_space", "mix", "operations", "timeout_s", "warmup_s",
     "read_consistency", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
@@ -35,7 +36,8 @@ TARGET_FIELDS = (
     "backend_commit_p99_ms", "observed", "observer",
 )  # fmt: skip
 GENERATOR_FIELDS = (
-    "cpu_us_per_op", "start_lag_p99_ms", "loop_lag_p99_ms", "in_flight_max", "dropped", "resent", "saturated",
+    "cpu_us_per_op", "start_lag_p99_ms", "loop_lag_p99_ms", "in_flight_max", "scheduled", "dropped",
+    "rate_reached", "resent", "saturated",
     "saturated_by", "workers_started", "workers_lost",
 )  # fmt: skip
 _SUFFIX = "_stats.csv"

@@ -16,6 +16,9 @@ from loadgen import hdr
 
 COLUMNS = ("time", "f", "succeeded", "failed", "info", "p50_ms", "p99_ms", "max_ms")
 TOTAL = "total"
+PERCENTILES = {
+    "p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999, "p99_99_ms": 0.9999,
+}  # fmt: skip
 # Workers report twice a second. What comes later than this is merged all the same, at some more cost.
 _OPEN_S = 10
 _LONGEST_GAP_S = 3600
@@ -64,9 +67,18 @@ class Summary:
         """How many they are."""
         return sum(self.counts.values())
 
-    def percentiles_ms(self, fractions: Sequence[float]) -> list[float]:
-        """Return percentiles in milliseconds, never outside minimum and maximum; fractions in rising order."""
-        return [min(max(ns, self.min_ns), self.max_ns) / 1e6 for ns in hdr.percentiles(self.counts, fractions)]
+    def latencies(self) -> dict[str, float]:
+        """Return them as ``latency`` in result.json has them: milliseconds, percentiles within minimum and maximum."""
+        found = hdr.percentiles(self.counts, PERCENTILES.values())
+        percentiles = dict(zip(PERCENTILES, (min(max(ns, self.min_ns), self.max_ns) for ns in found), strict=True))
+        every = {
+            "min_ms": self.min_ns,
+            "mean_ms": self.total_ns / self.count,
+            "median_ms": percentiles["p50_ms"],
+            **percentiles,
+            "max_ms": self.max_ns,
+        }
+        return {field: round(ns / 1e6, 3) for field, ns in every.items()}
 
 
 class Series:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from loadgen import pacing
 from loadgen.units import format_mix, parse_duration, parse_mix, parse_size
 
 PREFIX_BYTES = 5
@@ -25,6 +26,7 @@ MAX_VALUE_BYTES = 1 << 30
 
 Transport = Literal["grpc", "gateway"]
 Consistency = Literal["linearizable", "serializable"]
+Arrivals = Literal["constant", "poisson"]
 
 
 class SettingsError(ValueError):
@@ -68,6 +70,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("connections", "1", "connections of each worker to each endpoint", "N"),
     Parameter("timeout", "5s", "deadline of one operation", "DURATION"),
     Parameter("warmup", "0s", "load before the measurement starts, reported apart", "DURATION"),
+    Parameter("rate", "", "open loop: operations per second over all workers, whatever the server does", "R"),
+    Parameter("stages", "", "open loop: linear ramps from 0, such as 10s:500,30s:2000,10s:0", "DURATION:RATE,…"),
+    Parameter("step", "", "open loop: plateaus, such as 500:4000:500/10s", "FROM:TO:BY/DURATION"),
+    Parameter("arrivals", "constant", "open loop: evenly spaced, or at random", choices=("constant", "poisson")),
+    Parameter("max_in_flight", "10000", "open loop: most operations open at once; beyond it they are dropped", "N"),
     Parameter("seed", "1", "seed of the choice of operations, keys and values", "N"),
 )  # fmt: skip
 
@@ -84,6 +91,10 @@ class Settings:
         key_space: number of distinct keys.
         connections: of each worker to each endpoint; the gateway's client has its own way.
         timeout_s, warmup_s: seconds.
+        rate, stages, step: of the open loop, one of them; None and empty in a closed loop.
+        arrivals: how the open loop's due times are spaced.
+        max_in_flight: most operations that may be open at once in an open loop, over all workers.
+        duration_s: after how many seconds an open loop's rate ends, None for never.
         prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
     """
 
@@ -100,6 +111,12 @@ class Settings:
     warmup_s: float = 0.0
     seed: int = 1
     prefix: bytes = b""
+    rate: float | None = None
+    stages: str = ""
+    step: str = ""
+    arrivals: Arrivals = "constant"
+    max_in_flight: int = 10_000
+    duration_s: float | None = None
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], endpoints: tuple[str, ...]) -> Settings:
@@ -119,6 +136,16 @@ class Settings:
                 listed = " or ".join(parameter.choices)
                 raise SettingsError(f"{parameter.flag} takes {listed}, not {text[parameter.name]!r}")
         operations = text["operations"]
+        rate = read("rate", text["rate"], pacing.parse_rate, 1e-3, 1e7) if text["rate"] else None
+        for name, parse in (("stages", pacing.parse_stages), ("step", pacing.parse_step)):
+            if text[name]:
+                read(name, text[name], lambda given, parse=parse: parse(given).length_s)
+        open_loop = [name for name in ("rate", "stages", "step") if text[name]]
+        if len(open_loop) > 1:
+            raise SettingsError(f"--{open_loop[0]} and --{open_loop[1]} exclude each other; give one")
+        if operations and open_loop and open_loop != ["rate"]:
+            raise SettingsError(f"--{open_loop[0]} says how many operations there are; leave out --operations")
+        duration = str(options.get("open_loop_s") or "")
         return cls(
             endpoints=endpoints,
             operations=read("operations", operations, int, 1) if operations else None,
@@ -133,7 +160,21 @@ class Settings:
             warmup_s=read("warmup", text["warmup"], parse_duration, 0),
             seed=read("seed", text["seed"], int),
             prefix=str(options.get("key_prefix") or "").encode("ascii"),
+            rate=rate,
+            stages=text["stages"],
+            step=text["step"],
+            arrivals=cast(Arrivals, text["arrivals"]),
+            max_in_flight=read("max-in-flight", text["max_in_flight"], int, 1, 30_000),
+            duration_s=float(duration) if duration else None,
         )
+
+    def schedule(self) -> pacing.Schedule | None:
+        """Return when operations are due, None in a closed loop."""
+        if self.rate is not None:
+            return pacing.constant(self.rate, math.inf if self.duration_s is None else self.duration_s)
+        if self.stages:
+            return pacing.parse_stages(self.stages)
+        return pacing.parse_step(self.step) if self.step else None
 
     def to_options(self) -> dict[str, str]:
         """Return the settings as the texts that `from_options` reads, without the endpoints."""
@@ -150,6 +191,12 @@ class Settings:
             "warmup": f"{self.warmup_s!r}s",
             "seed": str(self.seed),
             "key_prefix": self.prefix.decode("ascii"),
+            "rate": "" if self.rate is None else repr(self.rate),
+            "stages": self.stages,
+            "step": self.step,
+            "arrivals": self.arrivals,
+            "max_in_flight": str(self.max_in_flight),
+            "open_loop_s": "" if self.duration_s is None else repr(self.duration_s),
         }
 
 

@@ -40,6 +40,7 @@ class EtcdUser(User):  # type: ignore[misc]
         self._do: dict[str, Callable[..., Operation]] = {"put": self.put, "get": self.get, "txn": self.txn}
         # Locust's loop around a task costs a turn of the event loop; users without a pause need it once.
         self._paced = type(self).wait_time is not EtcdUser.wait_time
+        self._owing = len(settings.mix)
 
     def on_stop(self) -> None:
         """Leave the worker's run."""
@@ -49,7 +50,10 @@ class EtcdUser(User):  # type: ignore[misc]
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
         load, do = self.load, self._do
-        take, draw, record, owing = load.take, self.workload.next, load.record, len(load.settings.mix)
+        if load.open_loop is not None:
+            load.open_loop.serve(self.operate_once)
+            raise StopUser
+        take, draw, record, owing = load.take, self.workload.next, load.record, self._owing
         while True:
             if self._state == LOCUST_STATE_STOPPING:
                 raise StopUser
@@ -66,6 +70,18 @@ class EtcdUser(User):  # type: ignore[misc]
             record(operation, number)
             if self._paced:
                 return
+
+    def operate_once(self, number: int, due_ns: int) -> None:
+        """Do one operation of an open loop. Takes its number, -1 in the warm-up, and when it was due."""
+        load = self.load
+        f, key, value = self.workload.next(load.owed(number) if number < self._owing else None)
+        try:
+            operation = self._do[f](key, value)
+        except GreenletExit:
+            load.record_open(Operation(self.process, f, key, value, due_ns, perf_counter_ns()), number)
+            raise
+        operation.due_ns = due_ns
+        load.record(operation, number)
 
     def put(self, key: bytes, value: bytes) -> Operation:
         """Write a key."""

@@ -6,6 +6,7 @@ import itertools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from loadgen.settings import PREFIX_BYTES, UNIQUE_VALUE_BYTES, Settings
 
@@ -87,6 +88,7 @@ class Workload:
         return f, key, None if f == "get" else self._values.next()
 
 
+@lru_cache(maxsize=4)
 def filler(seed: int, size: int) -> bytes:
     """Return ``size`` pseudo-random printable bytes for a seed; none where size is not positive."""
     if size <= 0:

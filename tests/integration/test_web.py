@@ -252,3 +252,14 @@ for rule in web_ui.app.url_map.iter_rules():
         "/cluster/runs/n/result.json",
     }
     assert set(answers.values()) == {"302"}, "to the login page"
+
+
+def test_an_open_loop_from_the_form(web: Web) -> None:
+    assert web.post("/swarm", user_count="2", spawn_rate="2", rate="300", operations="450")["success"] is True
+    (path,) = web.wait(web.results)
+    result = json.loads(path.read_text())
+    assert (result["run"]["loop"], result["run"]["rate"]) == ("open", 300)
+    assert result["results"]["total"]["operations"] + result["generator"]["dropped"] == 450
+    answer = web.post("/swarm", user_count="2", spawn_rate="2", stages="10")
+    assert answer["success"] is False
+    assert "write DURATION:RATE" in answer["message"]
