@@ -166,4 +166,6 @@ def failed(operation: Operation, stream: Stream) -> Operation:
     operation.outcome = classify(operation.f, stream.code, answered=stream.answered, unprocessed=stream.unprocessed)
     operation.error = stream.cause or _NAMES[stream.code]
     operation.endpoint = stream.endpoint
+    operation.code = stream.code if stream.answered else 0
+    operation.detail = stream.detail
     return operation

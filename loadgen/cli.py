@@ -13,6 +13,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.client import ClientFactory
+    from cluster.security import Security
 
 USAGE, ENVIRONMENT, BUG = 2, 4, 70
 
@@ -68,8 +73,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             module = importlib.import_module(module_name)
             if name == "cluster":
-                # `cluster` imports nothing of ours, so the live view is brought to it.
+                # `cluster` imports nothing of ours, so the live view and the gRPC client are brought to it.
                 vars(module)["watch"] = _watch_status
+                importlib.import_module("cluster.conformance.command").TRANSPORTS["grpc"] = _grpc_factory
             module.add_arguments(command)
             command.set_defaults(main=module.main)
             command.epilog = command.epilog or getattr(module, "EXAMPLES", None) or EXAMPLES.get(name)
@@ -113,6 +119,12 @@ def benchmark_consensus() -> int:
 def test_etcd_cluster() -> int:
     """Run the `test-etcd-cluster` command: `raftload cluster test` under the name of the script it grew out of."""
     return main(["cluster", "test", *sys.argv[1:]])
+
+
+def _grpc_factory(*, security: Security | None) -> ClientFactory:
+    from loadgen.blocking import grpc_factory
+
+    return grpc_factory(security=security)
 
 
 def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace) -> int:

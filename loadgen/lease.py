@@ -168,6 +168,7 @@ class LeaseKeeper:
             operation.error = MALFORMED
         elif response.TTL <= 0:
             operation.outcome, operation.error = Outcome.FAIL, Code.NOT_FOUND.name
+            operation.code, operation.detail = int(Code.NOT_FOUND), "requested lease not found"
         else:
             operation.outcome, operation.response = Outcome.OK, response
         operation.revision = response.header.revision

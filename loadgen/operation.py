@@ -36,11 +36,13 @@ class Operation:
         response: the answer: a protobuf message of ``loadgen.proto``; None unless OK.
         endpoint: whom it was sent to, as a URL; empty where it was not sent. The member behind it is in the answer's
             ``header.member_id``.
+        code: the gRPC status of a server that refused it; 0 where none did, and where nobody answered.
+        detail: what came with the failure, for people.
     """
 
     __slots__ = (
-        "call_ns", "due_ns", "endpoint", "error", "f", "key", "outcome", "process", "response", "return_ns", "revision",
-        "value",
+        "call_ns", "code", "detail", "due_ns", "endpoint", "error", "f", "key", "outcome", "process", "response",
+        "return_ns", "revision", "value",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +72,8 @@ class Operation:
         self.error = error
         self.response = response
         self.endpoint = endpoint
+        self.code = 0
+        self.detail = ""
 
     @property
     def latency_ns(self) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 from cluster.client import ClientFactory, gateway_factory
 from cluster.conformance.model import Disturber, Result, Verdict
@@ -29,6 +29,7 @@ examples:
   raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
                                                       somebody's cluster; nothing that disturbs it
   raftload cluster test --only kv watch.order         some tests or groups of them
+  raftload cluster test --transport grpc              the client that bench loads with, put to the same tests
 
 exit codes: 0 all passed or skipped, 1 one failed, 2 usage, 3 one could not tell, 4 no cluster
 """
@@ -57,6 +58,17 @@ class Ground:
 Provider = Callable[[argparse.Namespace, Callable[[str], None]], contextlib.AbstractContextManager[Ground]]
 
 
+class TransportFactory(Protocol):
+    """Makes what makes a client of an endpoint."""
+
+    def __call__(self, *, security: Security | None) -> ClientFactory: ...
+
+
+TRANSPORTS: dict[str, TransportFactory] = {"gateway": gateway_factory}
+"""By the word for ``--transport``. Whoever has another client adds it: `raftload` does, since this package imports
+nothing of it."""
+
+
 class UsageError(ValueError):
     """An option that makes no sense, in one line."""
 
@@ -77,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
     group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
+    group.add_argument(
+        "--transport", choices=sorted(TRANSPORTS), default="gateway",
+        help="how the tests speak to etcd: its JSON gateway through etcd3-py (gateway, the default)"
+        + (", or native gRPC (grpc)" if "grpc" in TRANSPORTS else ""),
+    )  # fmt: skip
     add_security_arguments(group)
     group = parser.add_argument_group("tests")
     group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
@@ -97,8 +114,8 @@ def main(
 ) -> int:
     """Runs `raftload cluster test`; returns the exit code.
 
-    Takes the options of ``add_arguments``; another transport than etcd3-py; other providers of clusters than
-    ``BACKENDS``. Raises ClusterError where there is no cluster and none can be started.
+    Takes the options of ``add_arguments``; another client than those of ``TRANSPORTS``; other providers of clusters
+    than ``BACKENDS``. Raises ClusterError where there is no cluster and none can be started.
     """
     if args.list:
         for test in TESTS:
@@ -118,14 +135,16 @@ def main(
         return _cleanup(args)
     own = args.nodes is not None or args.backend is not None
     provider = _external if endpoints and not own else (backends or BACKENDS)[args.backend or _found_backend()]
-    factory = client_factory or gateway_factory(security=security)
+    factory = client_factory or TRANSPORTS[args.transport](security=security)
     with provider(args, _say) as ground:
         report = run(
             factory, ground.endpoints, ground.handle,
             only=args.only, extended=args.all, destructive=args.destructive or ground.handle is not None,
             on_result=_progress,
         )  # fmt: skip
-        report = dataclasses.replace(report, kind=ground.kind, requested_version=ground.requested_version)
+        report = dataclasses.replace(
+            report, kind=ground.kind, requested_version=ground.requested_version, transport=args.transport
+        )
         if args.json:
             print(json.dumps(report.to_json(), indent=2))
         else:

@@ -42,6 +42,7 @@ class Report:
         results: of every test, in order.
         kind: how the members run, ``embedded``, ``local``, ``docker`` or ``external``.
         requested_version: of etcd; None where none was asked for.
+        transport: how the tests spoke to etcd, ``gateway`` or ``grpc``.
     """
 
     started_at: str
@@ -52,6 +53,7 @@ class Report:
     results: tuple[Result, ...]
     kind: str = "external"
     requested_version: str | None = None
+    transport: str = "gateway"
 
     def count(self, verdict: Verdict) -> int:
         """How many tests ended so."""
@@ -81,6 +83,7 @@ class Report:
                 "kind": self.kind,
                 "version": self.version,
                 "requested_version": self.requested_version,
+                "transport": self.transport,
                 "members": [
                     {"name": target.name, "endpoint": target.endpoint, "member_id": str(target.member_id)}
                     for target in self.targets
