@@ -107,6 +107,10 @@ class Channel:
                     return self._call_later(path, message, timeout_ns, call_ns)
             stream = transport.call(path, message, timeout_ns, call_ns)
             if stream.code:
+                if self._current is transport:
+                    # What the end of a call put out (RST_STREAM at a deadline) makes no turn to share: callers that
+                    # waited for a member that hangs would all call it again, and for ever.
+                    self._current = None
                 if _may_be_sent_again(stream):
                     self.resent += 1
                     return self._call_later(path, message, timeout_ns, call_ns, again=True)

@@ -231,3 +231,27 @@ def test_probe(etcd_cluster: LocalCluster) -> None:
     refused = answers["127.0.0.1:1"]
     assert isinstance(refused, ConnectError)
     assert refused.cause == REFUSED
+
+
+def test_a_member_that_hangs_does_not_keep_all_users(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(3)
+    leader = cluster.leader()
+    hangs = next(member.name for member in cluster.members if member != leader)
+    client = EtcdClient(cluster.endpoints, timeout_s=0.5)
+    client.get(b"k")  # connects
+    cluster.pause(hangs)
+    rounds = 6
+    seen: list[Outcome] = []
+
+    def user() -> None:
+        timeouts = 0
+        while timeouts < rounds:
+            seen.append(client.get(b"k", serializable=True).outcome)
+            timeouts += seen[-1] != Outcome.OK
+
+    # They wait for the hanging member together, and when they give up, together, the next call goes elsewhere.
+    with gevent.Timeout(30):
+        gevent.joinall([gevent.spawn(user) for _ in range(4)], raise_error=True)
+    cluster.resume(hangs)
+    client.close()
+    assert seen.count(Outcome.OK) >= 4 * (rounds - 1)
