@@ -77,7 +77,8 @@ class Runs:
             folder = runfolder.planned(scenarios.check(self._args.scenario), None, self._args.output)
             folder = runfolder.create(folder, exact=False)
             plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
-            self._run = Run(self._session, self.target(endpoints), plan, folder)
+            target = self.target(endpoints)
+            self._run = Run(self._session, target, plan, folder)
             self._run.begin()
         except Exception as error:
             self._say(f"error: the run was not started: {error}")
@@ -87,9 +88,9 @@ class Runs:
         self._lookout.folder = folder
         self._lookout.note(f"run {folder.name} begins")
         self._run.started_by_locust()
-        self._watcher = gevent.spawn(self._finish, self._run)
+        self._watcher = gevent.spawn(self._finish, self._run, target)
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: Run, target: Target) -> None:
         """Wait for the run's workers, bring Locust to rest, and write the run folder."""
         import gevent
         from locust.runners import STATE_RUNNING, STATE_SPAWNING
@@ -102,6 +103,9 @@ class Runs:
             gevent.spawn(runner.stop)
         self._lookout.folder = None
         try:
+            if target.cluster is not None:
+                # Its logs are the session's; a report draws the elections of its run from them.
+                target.cluster.save_logs(run.folder / "logs")
             result = run.finish()
             for log in (worker.log for worker in self._session.workers if worker.log is not None):
                 (run.folder / "logs" / log.name).write_bytes(log.read_bytes())
