@@ -159,6 +159,8 @@ class Settler:
                     lambda other=other: f"two acknowledged writes have revision {revision}:"  # type: ignore[misc]
                     f" {self._evidence.words(number)} and {self._evidence.words(other)}",
                 )  # fmt: skip
+                if agreeing:
+                    self._lost(other, revision, "the watches saw the other one")
         changes, problems = self._try(acknowledged[best], revision)
         wanting = [watch for watch in silent if any(watch.wants(key, new is None) for key, _, new in changes)]
         if agreeing or not (groups or wanting) or self._was_read(revision):
