@@ -103,13 +103,20 @@ class Replay:
             groups: list[tuple[Watch, Any, int]] = []
             silent: list[Watch] = []
             over = False
+            known: Any = None
             for watch in active:
                 if watch.head == revision:
                     at_ns = watch.time()
-                    events = watch.take()
+                    seen = (watch.glance(), watch.previous) if watch.whole else None
+                    if known is not None and seen == known:
+                        watch.skip()  # the same bytes as the last one's
+                    else:
+                        events = watch.take()
+                        if plain:
+                            plain = _same(watch, events, changes)
+                            known = seen if plain and seen is not None and seen[0] is not None else None
                     groups.append((watch, events, at_ns))
                     judged_events += len(events)
-                    plain = plain and _same(watch, events, changes)
                 elif watch.start <= revision <= watch.covered:
                     silent.append(watch)
                     if plain and (watch.whole or any(watch.wants(key, new is None) for key, _, new in changes)):

@@ -20,6 +20,8 @@ from loadgen.check.store import within
 from loadgen.history.format import Kind
 from loadgen.proto import etcd_pb2 as pb
 
+# Longer answers are decoded: comparing them once for each of their revisions would be quadratic.
+_GLANCE = 4096
 ALL_WATCHES = -1
 """Watch id of an answer to a progress request: it is about every watch of the stream."""
 
@@ -64,7 +66,9 @@ class Watch:
         self._next = 0
         self._responses: Iterator[tuple[bytes, bytes]] = iter(())
         self._row = -1
-        self._events: Any = ()
+        self._data = b""
+        self._events: Any = None
+        self._split = False
 
     def wants(self, key: bytes, deletes: bool) -> bool:
         """Whether an event of a key is one that it asked for."""
@@ -84,6 +88,8 @@ class Watch:
         if len(rows):
             rows = rows[np.concatenate(([True], rows[1:] != rows[:-1]))]
         self._responses = evidence.history.payloads(rows)
+        revisions = np.frombuffer(self.revisions, np.int64) if self.revisions else revisions
+        self._split = bool(np.any(revisions[1:] == revisions[:-1]))
         self._next, self._row = 0, -1
         self.head = self.revisions[0] if self.revisions else 0
 
@@ -107,10 +113,31 @@ class Watch:
         self.head = self.revisions[number] if number < len(self.revisions) else 0
         return events
 
+    def glance(self) -> tuple[bytes, int, int] | None:
+        """What the next revision's events are, as they came: those of watches that glance the same are the same.
+
+        None where they are not to be had without decoding them.
+        """
+        number = self._next
+        row = self.rows[number]
+        if row != self._row:
+            self._row, self._data, self._events = row, next(self._responses)[1], None
+        data = self._data
+        if len(data) > _GLANCE or self._split:
+            return None
+        # What differs between members is in the header, which stands first and is shorter than 128 bytes.
+        return data[2 + data[1] :], self.low[number], self.high[number]
+
+    def skip(self) -> None:
+        """Passes over the next revision; ``glance`` must have told of it."""
+        self._next = number = self._next + 1
+        self.head = self.revisions[number] if number < len(self.revisions) else 0
+
     def _slice(self, number: int) -> Any:
         if self.rows[number] != self._row:
-            self._row = self.rows[number]
-            self._events = list(pb.WatchResponse.FromString(next(self._responses)[1]).events)
+            self._row, self._data, self._events = self.rows[number], next(self._responses)[1], None
+        if self._events is None:
+            self._events = list(pb.WatchResponse.FromString(self._data).events)
         low, high = self.low[number], self.high[number]
         return self._events if high - low == len(self._events) else self._events[low:high]
 
