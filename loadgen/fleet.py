@@ -21,6 +21,7 @@ from loadgen.scenarios import check
 HELLO = "raftload_hello"
 REFUSED = "raftload_refused"
 CLOCK = "raftload_clock"
+OFFSET = "raftload_clock_offset"
 
 # A worker reports twice a second; after so long without a word it counts as lost, unless it speaks up again.
 SILENCE_S = 5.0
@@ -181,6 +182,8 @@ class Fleet:
         if best is not None:
             worker.clock_offset_ns = best[1]
             worker.clock_error_ns = best[0] // 2
+            # For what all workers are to begin at one moment.
+            self._runner.send_message(OFFSET, {"ns": best[1]}, worker.client_id)
 
     def _on_pong(self, environment: Any, msg: Any, **_: Any) -> None:
         back = time.time_ns()

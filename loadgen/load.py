@@ -128,13 +128,13 @@ class Load:
             gevent.spawn(self._finish, SHARE_DONE)
 
     def _make_open_loop(self, schedule: pacing.Schedule, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
-        """Return the worker's part of a schedule that begins at a time on the wall clock, in nanoseconds."""
+        """Return the worker's part of a schedule that begins at a time on the master's wall clock, in nanoseconds."""
         settings = self.settings
         if settings.arrivals == "poisson":
             positions = pacing.poisson(rank, workers, settings.seed)
         else:
             positions = pacing.evenly(rank, workers)
-        ahead_ns = start_at_ns - time.time_ns()
+        ahead_ns = start_at_ns + getattr(self._environment, "raftload_clock_offset_ns", 0) - time.time_ns()
         classes = self._environment.user_classes
 
         def start_user(group: Any) -> None:

@@ -68,7 +68,12 @@ def main(args: argparse.Namespace) -> int:
         runner.send_message(fleet.CLOCK, {**msg.data, "there": time.time_ns()})
 
     runner.register_message(fleet.REFUSED, on_refused)
+
+    def on_offset(environment: Any, msg: Any, **_: Any) -> None:
+        environment.raftload_clock_offset_ns = msg.data["ns"]
+
     runner.register_message(fleet.CLOCK, on_clock)
+    runner.register_message(fleet.OFFSET, on_offset)
     me = {"number": args.number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(args.scenario)}
     runner.send_message(fleet.HELLO, me)
     if args.parent is None:

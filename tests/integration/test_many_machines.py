@@ -280,3 +280,26 @@ def test_three_hosts_of_which_one_is_cut_off(hosts: Hosts, start: Start, etcd_bi
     for worker in workers[8:]:
         # Nobody has to end those that were cut off: they miss their master and go.
         assert worker.wait(timeout=60) is not None
+
+
+def test_a_clock_that_is_off_is_measured_and_corrected(etcd_cluster: LocalCluster, start: Start) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        if os.environ.get("CI"):
+            pytest.fail("libfaketime is missing, which .ci/run installs", pytrace=False)
+        pytest.skip("no libfaketime (Debian: faketime), which sets a process's wall clock")
+    port = free_port()
+    ahead = {"LD_PRELOAD": str(library), "FAKETIME": "+7s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    start("worker", "--master-port", str(port), **ahead)
+    master = start(
+        *bench(etcd_cluster, port, "--expect-workers", "1", "--workers", "1", "--rate", "200", "--duration", "4s")
+    )
+    result, err = result_of(master)
+    assert master.returncode in (0, 3), err
+    here, there = result["generator"]["workers"]
+    assert here["clock_offset_ms"] is None
+    assert abs(there["clock_offset_ms"] - 7000) < there["clock_error_ms"] + 50
+    assert any("ms off ours" in note for note in result["notes"])
+    # Both began at one moment: had the clocks been taken as they are, the run would have taken 7 s longer.
+    assert result["run"]["duration_s"] < 6
+    assert here["operations"] == there["operations"] == 400
