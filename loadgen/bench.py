@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen import gate, report, runfolder, scenarios, settings, table, units
+from loadgen import gate, report, report_cli, runfolder, scenarios, settings, table, units
 from loadgen.crew import Crew
 from loadgen.crew import add_arguments as add_worker_arguments
 
@@ -140,6 +140,8 @@ def main(args: argparse.Namespace) -> int:
     result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     runfolder.write_json(folder / "result.json", result)
+    if reason := report_cli.write_page(folder, result):
+        say(f"warning: {reason}")
     if args.json:
         report.print_json(result)
     else:

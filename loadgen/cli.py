@@ -26,7 +26,7 @@ COMMANDS = (
     ("bench", "loadgen.bench", "run a distributed load and report it"),
     ("web", "loadgen.web", "the same users under Locust's web UI"),
     ("worker", "loadgen.worker", "work for a master"),
-    ("report", "loadgen.report", "turn a run's CSV files into result.json again"),
+    ("report", "loadgen.report_cli", "show a run again, as a table, JSON or HTML; compare two"),
     ("gate", "loadgen.gate", "judge a finished run by thresholds"),
     ("check", "loadgen.check.command", "hold a recorded history against etcd's guarantees"),
     ("cluster", "cluster.cli", "start, test, break, show and remove a cluster"),

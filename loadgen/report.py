@@ -7,7 +7,6 @@ run, and a run with a problem cannot pass.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from loadgen import gate, schema
 from loadgen.locustcsv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 
 __all__ = [
-    "ReportError", "add_arguments", "build", "find_run", "from_csv", "load", "main", "print_json", "write",
+    "ReportError", "build", "find_run", "from_csv", "load", "print_json", "write",
 ]  # fmt: skip
 
 TYPES = ("put", "get", "txn")
@@ -296,57 +295,3 @@ def _count_problems(rows: list[StatsRow], measured: Mapping[str, Any]) -> list[s
             if here != there:
                 problems.append(f"{name}: the workers counted {here} {field}, and Locust {there}")
     return problems
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``raftload report`` to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "Build a run folder's result.json again from its CSV files and run.json, and show it."
-    parser.add_argument(
-        "run",
-        metavar="RUN",
-        nargs="?",
-        default="latest",
-        help="run folder, or 'latest': the newest folder in ./runs (the default)",
-    )
-    parser.add_argument(
-        "--csv",
-        metavar="PREFIX",
-        help="read PREFIX_stats.csv and PREFIX_failures.csv of any Locust run instead; nothing is written",
-    )
-    parser.add_argument("--json", action="store_true", help="print the result document instead of a table")
-    parser.epilog = """\
-examples:
-  raftload report latest
-  raftload report runs/20260102T030405Z-kv --json | jq -r '.results.put.latency.p99_ms'
-  locust -f mine.py --headless --csv out/mine && raftload report --csv out/mine --json
-"""
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``raftload report``: print the result, and return 0, or 2 where it cannot be made.
-
-    The run's own verdict is ``raftload gate``'s business and does not show in the exit code.
-    """
-    from loadgen import table
-
-    try:
-        if args.csv is not None:
-            result, folder = from_csv(args.csv), None
-        else:
-            folder = find_run(args.run)
-            result = write(folder)
-    except ReportError as exc:
-        print(f"raftload: error: {exc}", file=sys.stderr)
-        return 2
-    except OSError as exc:
-        print(f"raftload: error: {folder}: cannot write result.json: {exc.strerror or exc}", file=sys.stderr)
-        return 2
-    for note in result["notes"]:
-        print(f"raftload: hint: {note}", file=sys.stderr)
-    if args.json:
-        print_json(result)
-    else:
-        color = table.wants_color(sys.stdout)
-        print(table.render(result, color=color, width=table.terminal_width(), folder=folder))
-    return 0

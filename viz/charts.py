@@ -120,7 +120,7 @@ class Span:
 def render(chart: Chart) -> str:
     """The chart as an HTML figure."""
     area = [_grid(chart.x, chart.y, chart.height), _stretched(chart.height, _bands(chart.bands, chart.x, chart.height))]
-    area += [_level(chart.y, value, text, chart.height) for value, text in chart.levels]
+    area += [_level(chart.y, value, chart.height) for value, _ in chart.levels]
     drawn = [_thinned(line) for line in chart.lines]
     paths = "".join(_path(line, chart.x, chart.y, chart.height) for line in drawn)
     area += [_stretched(chart.height, paths), _marks(chart.bands, chart.x)]
@@ -162,9 +162,14 @@ def _figure(chart: Chart, axis: str, area: str, data: dict[str, Any], legend: st
 
 def _legend(chart: Chart) -> str:
     unit = f"<span>{escape(chart.y_label)}</span>"
-    return unit + "".join(
-        f'<span class="key {line.look}"><i></i>{escape(line.name)} <output data-line="{i}"></output></span>'
-        for i, line in enumerate(chart.lines)
+    levels = "".join(f'<span class="key level"><i></i>{escape(text)}</span>' for _, text in chart.levels)
+    return (
+        unit
+        + levels
+        + "".join(
+            f'<span class="key line {line.look}"><i></i>{escape(line.name)} <output data-line="{i}"></output></span>'
+            for i, line in enumerate(chart.lines)
+        )
     )
 
 
@@ -202,10 +207,9 @@ def _y_axis(axis: Axis, height: float) -> str:
     )
 
 
-def _level(axis: Axis, value: float, text: str, height: float) -> str:
+def _level(axis: Axis, value: float, height: float) -> str:
     at = f"{_y(axis, value, height):.1f}"
-    return (f'<line x1="0" x2="100%" y1="{at}" y2="{at}" class="level"/>'
-            f'<text x="100%" dx="-4" y="{at}" dy="-5" class="ye level">{escape(text)}</text>')  # fmt: skip
+    return f'<line x1="0" x2="100%" y1="{at}" y2="{at}" class="level"/>'
 
 
 def _bands(bands: Sequence[Band], x: Axis, height: float) -> str:
@@ -304,7 +308,7 @@ def linear(low: float, high: float, unit: str = "", most: int = 8) -> Axis:
 def up_to(high: float, unit: str = "", most: int = 4) -> Axis:
     """A linear axis from 0 to a round value at or above ``high``."""
     step = nice(max(high, 1e-9) / most)
-    return linear(0.0, step * math.ceil(high / step + 1e-9) if high > 0 else 1.0, unit, most)
+    return linear(0.0, step * math.ceil(high / step - 1e-9) if high > 0 else 1.0, unit, most)
 
 
 def logarithmic(values: Sequence[float], unit: str = "") -> Axis:

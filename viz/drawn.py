@@ -65,13 +65,16 @@ def _span(period: leadership.Period, terms: Sequence[int], begin: float) -> Span
     return Span(start, end, look, f"{period.kind}, term {period.term}", 0.32)
 
 
-def latency(data: RunData) -> str:
-    """p50, p99 and maximum of each second, all operation types together, as HTML."""
+def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
+    """Maximum, p99 and p50 of each second, all operation types together."""
     total = data.series.get("total", ())
-    lines = [
-        Line(name, look, _over_time(data, total, operator.attrgetter(key)))
-        for name, look, key in (("max", "soft", "max_ms"), ("p99", "b", "p99_ms"), ("p50", "a", "p50_ms"))
-    ]
+    keys = {"max": "max_ms", "p99": "p99_ms", "p50": "p50_ms"}
+    return [(name, _over_time(data, total, operator.attrgetter(key))) for name, key in keys.items()]
+
+
+def latency(data: RunData) -> str:
+    """The same as HTML."""
+    lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
     return _over_seconds(data, "latency", "Latency of successes, each second", "latency, ms", lines, "ms", log=True)
 
 
@@ -94,6 +97,16 @@ def failures(data: RunData) -> str:
     if not lines:
         return "<p>No operation failed.</p>" if data.series else ""
     return _over_seconds(data, "failures", "Operations that failed, each second", "failed/s", lines, "/s", height=80)
+
+
+def p99(data: RunData) -> tuple[Point, ...]:
+    """The p99 of each second, all operation types together."""
+    return _over_time(data, data.series.get("total", ()), operator.attrgetter("p99_ms"))
+
+
+def succeeded(data: RunData) -> tuple[Point, ...]:
+    """How many operations succeeded in each second, all types together."""
+    return _in_steps(data, data.series.get("total", ()), operator.attrgetter("succeeded"))
 
 
 def _but_total(data: RunData) -> Iterable[tuple[str, Sequence[Second]]]:
@@ -133,10 +146,10 @@ def _over_seconds(
     )
 
 
-def lag(data: RunData) -> str:
+def lag_lines(data: RunData) -> tuple[Line, ...]:
     """How far each member's applied index was behind the highest commit index that any member had told by then.
 
-    A member that does not answer has a gap there, and so has one that answers alone before and after. As HTML.
+    A member that does not answer has a gap there.
     """
     highest = 0
     points: dict[str, list[Point]] = {}
@@ -147,7 +160,12 @@ def lag(data: RunData) -> str:
             continue
         highest = max(highest, poll.commit_index)
         mine.append((poll.at - data.begin, float(highest - poll.applied_index)))
-    lines = _by_member(data, points)
+    return _by_member(data, points)
+
+
+def lag(data: RunData) -> str:
+    """The same as HTML."""
+    lines = lag_lines(data)
     values = [y for line in lines for _, y in line.points if y is not None]
     if not values:
         return ""
@@ -162,7 +180,8 @@ def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
     """A member's p99 of a disk histogram between two scrapes, as HTML; ``mark_ms`` is what to hold it against."""
     points: dict[str, list[Point]] = {}
     for member, scrapes in data.scrapes.items():
-        for earlier, later in itertools.pairwise(scrapes):
+        load = [each for each in scrapes if each.phase != "after"]
+        for earlier, later in itertools.pairwise(load):
             value = p99_ms(between([earlier, later], column))
             mine = points.setdefault(member, [])
             if later.metrics.restarted_since(earlier.metrics) or later.at - earlier.at > 4.5:

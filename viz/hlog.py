@@ -83,8 +83,8 @@ def _zigzag(data: bytes) -> Iterable[int]:
 
 
 def spectrum(counts: Mapping[int, int], most: int = 200) -> list[tuple[float, float]]:
-    """The latency by percentile: pairs of 1 / (1 - p) and milliseconds, from p = 0 to the last that has a sample
-    beyond it, evenly on a logarithmic scale.
+    """The latency by percentile: pairs of 1 / (1 - p) and milliseconds, from p = 0 to the last p that has a sample
+    beyond it, evenly on a logarithmic scale; at its end the maximum.
     """
     keys = sorted(counts)
     if not keys:
@@ -99,7 +99,7 @@ def spectrum(counts: Mapping[int, int], most: int = 200) -> list[tuple[float, fl
         while ranks[at] < rank:
             at += 1
         points.append((x, keys[at] / 1e6))
-    return points
+    return [*points, (float(total), keys[-1] / 1e6)]
 
 
 def percentile_ms(counts: Mapping[int, int], p: float) -> float | None:

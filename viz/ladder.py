@@ -9,7 +9,7 @@ from viz.ascii import wrap
 from viz.model import Message, Note, Sequence
 
 _LANE, _MARGIN, _LINE, _CHAR = 290, 150, 15, 6.6
-_LONGEST = 36
+_LONGEST = 40
 _BESIDE = 22
 
 

@@ -18,6 +18,7 @@ from viz import hlog, observed
 
 TYPES = ("put", "get", "txn", "total")
 _UNDO = {"start", "restart", "resume", "heal"}
+_SEEN = {"effect", "failed"}
 _LASTING = {"kill", "stop", "pause", "partition", "delay", "drop"}
 
 
@@ -94,7 +95,7 @@ def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
     series = _series(folder, missing)
     polls, scrapes = record.read_polls(folder), record.read_scrapes(folder)
     if not polls:
-        missing.append("members.csv: nobody watched the members, so leadership, replication lag and disk are not known")
+        missing.append("members.csv: nobody watched the members, so their silences and replication lag are not known")
     begin, end = _span(result, series, polls)
     history = observed.read_files(_member_logs(folder, polls))
     if polls and not history.logs:
@@ -197,7 +198,7 @@ def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:
         if row["phase"] != "begin" or row["fault"] in _UNDO - {"restart"}:
             continue
         members, later = tuple(row["members"].split()), events[number + 1 :]
-        effects = [(when, each) for when, each in later if each["fault"] == row["fault"] and each["phase"] != "begin"]
+        effects = [(when, each) for when, each in later if each["fault"] == row["fault"] and each["phase"] in _SEEN]
         over = [when for when, each in later if _undoes(each, members)] if row["fault"] in _LASTING else []
         until = over[0] if over else end if row["fault"] in _LASTING or not effects else effects[0][0]
         text = (effects[0][1]["detail"] if effects else "") or f"{row['fault']}: {', '.join(members)}"

@@ -72,7 +72,7 @@ def head(data: RunData) -> str:
         (figure(result, "results", "total", "failed"), _failed(result)),
         (figure(result, "results", "total", "throughput_ops_s"), "operations per second"),
         (f"{figure(result, 'results', 'total', 'latency', 'p50_ms')}<small> / "
-         f"{figure(result, 'results', 'total', 'latency', 'p99_ms')} ms</small>", "p50 / p99 latency"),
+         f"{figure(result, 'results', 'total', 'latency', 'p99_ms')}</small>", "p50 / p99 latency, ms"),
     ]  # fmt: skip
     if data.series:
         longest = longest_silence(data)
@@ -122,7 +122,7 @@ def verdict(result: Mapping[str, Any]) -> str:
         parts.append('<div class="warn"><p><b>The load generator was saturated</b>: latencies are partly its own. '
                      f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
     rows = [
-        (f"<code>{escape(str(each['expression']))}</code>", number(each["value"]) if each.get("value") is not None
+        (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
          else _UNKNOWN, f'<b class="{escape(each["verdict"])}">{escape(each["verdict"].upper())}</b>',
          escape(str(each.get("reason") or "")))
         for each in result.get("thresholds") or ()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen import bench, runfolder, scenarios, settings
+from loadgen import bench, report_cli, runfolder, scenarios, settings
 
 if TYPE_CHECKING:
     from loadgen.engine import Run, Session
@@ -112,6 +112,8 @@ class Runs:
         except Exception as error:
             self._say(f"error: the run folder {run.folder} is not complete: {error}")
             return
+        if reason := report_cli.write_page(run.folder, result):
+            self._say(f"warning: {reason}")
         self.folders[run.folder.name] = run.folder.resolve()
         self.finished[run.folder.name] = result
         self._lookout.note(f"run {run.folder.name} is finished: {result['verdict']}")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import report, schema
+from loadgen import report, report_cli, schema
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -38,7 +38,7 @@ def edit(run_dir: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    report.add_arguments(parser)
+    report_cli.add_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -318,11 +318,11 @@ def test_latest_is_the_run_recorded_last(run_dir: Path, monkeypatch: pytest.Monk
 
 
 def test_main_prints_a_table_or_a_document(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(arguments(str(run_dir))) == 0
+    assert report_cli.main(arguments(str(run_dir))) == 0
     assert "latency of successes, ms" in capsys.readouterr().out
-    assert report.main(arguments(str(run_dir), "--json")) == 0
+    assert report_cli.main(arguments(str(run_dir), "--json")) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((run_dir / "result.json").read_text())
-    assert report.main(arguments("--csv", f"{DATA}/plain/locust", "--json")) == 0
+    assert report_cli.main(arguments("--csv", f"{DATA}/plain/locust", "--json")) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["results"]["total"]["operations"] == 255
     assert err.startswith("raftload: hint: ")
@@ -335,7 +335,7 @@ def test_main_refuses_in_one_line(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert report.main(arguments(*words)) == 2
+    assert report_cli.main(arguments(*words)) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("raftload: error: ")
@@ -344,7 +344,7 @@ def test_main_refuses_in_one_line(
 
 def test_importing_is_cheap() -> None:
     code = (
-        "import sys, loadgen.report, loadgen.gate, loadgen.table, loadgen.junit;"
+        "import sys, loadgen.report_cli, viz.report, viz.compare, loadgen.gate, loadgen.table, loadgen.junit;"
         "print([name for name in ('locust', 'gevent', 'pandas', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

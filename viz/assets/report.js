@@ -157,9 +157,9 @@ for (const chart of charts) {
     else return;
     event.preventDefault();
   });
-  chart.figure.querySelectorAll("span.key").forEach((key, index) => {
+  chart.figure.querySelectorAll("span.key.line").forEach((key, index) => {
     const button = document.createElement("button");
-    button.className = key.className;
+    button.className = key.className.replace(" line", "");
     button.type = "button";
     button.title = "hide or show";
     button.setAttribute("aria-pressed", "true");

@@ -1,0 +1,324 @@
+"""report.html of a recorded run with a leader kill: its figures, its gaps, what it may load; two runs side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import xml.dom.minidom
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen import hdr, report_cli
+from loadgen import report as results
+from viz import charts, compare, drawn, hlog, leadership, report, rundata
+from viz.charts import Axis, Chart, Line
+
+RECORDED = Path(__file__).parent.parent / "data" / "runs" / "leader-killed"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the recorded run, with its result."""
+    copy = Path(shutil.copytree(RECORDED, tmp_path / "leader-killed"))
+    results.write(copy)
+    return copy
+
+
+@pytest.fixture
+def data(folder: Path) -> rundata.RunData:
+    return rundata.load(folder)
+
+
+class Reader(HTMLParser):
+    """The figures of a page by their fields, and every tag with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.figures: dict[str, tuple[str, str]] = {}
+        self._field: tuple[str, str] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if tag == "data":
+            self._field = (str(found["data-field"]), str(found["value"]))
+
+    def handle_data(self, data: str) -> None:
+        if self._field is not None:
+            self.figures[self._field[0]] = (self._field[1], data)
+            self._field = None
+
+
+def at(document: Any, field: str) -> Any:
+    parts = field.split(".")
+    for number, part in enumerate(parts):
+        if part not in document:
+            return document[".".join(parts[number:])]
+        document = document[part]
+    return document
+
+
+def test_its_figures_are_those_of_the_result(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    figures = Reader(report.write(folder).read_text()).figures
+    for f in ("put", "get", "txn", "total"):
+        assert {f"results.{f}.operations", f"results.{f}.failed", f"results.{f}.latency.p99_9_ms"} <= set(figures)
+    for field, (value, text) in figures.items():
+        there = at(result, field)
+        assert value == str(there)
+        # To the microsecond in milliseconds, which is all that the result has.
+        assert float(text.replace(",", "")) == pytest.approx(there, abs=0.0005)
+
+
+def test_it_loads_nothing_and_forbids_the_rest(folder: Path) -> None:
+    html = report.write(folder).read_text()
+    assert len(html.encode()) < 500_000
+    page = Reader(html)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base")
+        assert not {"src", "href", "style", "onload", "onclick"} & set(attributes), (tag, attributes)
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_the_drawings_are_well_formed_and_have_no_number_that_is_none(folder: Path) -> None:
+    html = report.write(folder).read_text()
+    drawings = re.findall(
+        r"<svg class=\"(?:axis|area|ladder)\".*?</svg>(?=</?div|<svg class=\"area\"|</div>)", html, re.S
+    )
+    assert len(drawings) >= 15
+    for drawing in drawings:
+        xml.dom.minidom.parseString(drawing)
+        assert not re.search(r"\b(nan|inf|None)\b", drawing)
+
+
+def test_leadership_is_that_of_the_logs_and_silence_that_of_the_polls(data: rundata.RunData) -> None:
+    rows = dict(leadership.rows(data))
+    kinds = {
+        name: [(each.kind, each.term) for each in periods if each.end - each.start > 0.2]
+        for name, periods in rows.items()
+    }
+    assert kinds["etcd-node1"] == [("follower", 6), ("follower", 7)]
+    assert kinds["etcd-node2"] == [("leader", 6), ("silent", None), ("follower", 7)]
+    assert kinds["etcd-node3"] == [("follower", 6), ("leader", 7)]
+    (fault,) = data.faults
+    silent = next(each for each in rows["etcd-node2"] if each.kind == "silent")
+    assert fault.kind == "kill"
+    assert 0 <= silent.start - fault.begin < 0.5  # a poll is never further away
+    assert fault.begin < silent.end < fault.end + 0.5
+
+
+def test_without_logs_the_polls_say_who_led(folder: Path) -> None:
+    shutil.rmtree(folder / "logs")
+    data = rundata.load(folder)
+    rows = dict(leadership.rows(data))
+    assert [each.kind for each in rows["etcd-node2"] if each.end - each.start > 0.5] == ["leader", "silent", "follower"]
+    assert "elections are not drawn" in report.render(data)
+
+
+def test_lag_is_not_drawn_over_the_silence_of_a_member(data: rundata.RunData) -> None:
+    lines = {line.name: line for line in drawn.lag_lines(data)}
+    gaps = [x for x, y in lines["etcd-node2"].points if y is None]
+    assert len(gaps) > 10
+    assert not [y for x, y in lines["etcd-node2"].points if gaps[0] <= x <= gaps[-1] and y is not None]
+    assert not [y for _, y in lines["etcd-node1"].points if y is None]
+    path = re.search(r'class="line c?[abc]" d="([^"]*)"', drawn.lag(data).split("line a", 1)[1].replace("path ", "", 1))
+    assert path is not None
+    assert path.group(1).count("M") == 2  # before and after
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "said"),
+    [
+        ("series.csv", "Latency over time", "series.csv: latency and throughput over time are not drawn"),
+        ("members.csv", "Replication lag", "nobody watched the members"),
+        ("metrics.csv", "WAL fsync p99, ms", ""),
+        ("events.csv", "what was done and seen", ""),
+    ],
+)
+def test_what_is_missing_is_said_and_not_drawn(folder: Path, name: str, gone: str, said: str) -> None:
+    assert gone in report.render(rundata.load(folder))
+    (folder / name).unlink()
+    html = report.render(rundata.load(folder, results.build(folder)))
+    assert gone not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+    assert said in html
+
+
+@pytest.mark.parametrize("name", ["series.csv", "members.csv", "metrics.csv", "events.csv", "total.hlog"])
+def test_a_file_that_was_cut_short_is_read_as_far_as_it_goes(folder: Path, name: str) -> None:
+    whole = (folder / name).read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        (folder / name).write_bytes(whole[: int(len(whole) * share)])
+        report.write(folder)
+
+
+def test_names_from_outside_are_text(folder: Path) -> None:
+    for name in ("run.json", "events.csv", "members.csv"):
+        path = folder / name
+        path.write_text(path.read_text().replace("etcd-node2", "<script>x</script>").replace('"kv"', '"<b>"'))
+    results.write(folder)
+    html = report.write(folder).read_text()
+    assert "<script>x" not in html
+    assert "&lt;script&gt;x&lt;/script&gt;" in html
+
+
+def test_an_hour_at_five_members_stays_small(folder: Path) -> None:
+    rows = ["time,f,succeeded,failed,info,p50_ms,p99_ms,max_ms"]
+    for n in range(3600):
+        times = f"{1 + n % 7}.123456,{9 + n % 91}.123456,{99 + n % 901}.123456"
+        rows += [f"{1_795_581_000 + n},{f},{900 + n % 700},{n % 3},0,{times}" for f in ("get", "put", "txn", "total")]
+    (folder / "series.csv").write_text("\n".join(rows) + "\n")
+    polls = [(folder / "members.csv").read_text().splitlines()[0]]
+    for n in range(14400):
+        time = f"2026-11-25T04:{n // 240:02d}:{n // 4 % 60:02d}.{n % 4 * 250:03d}+00:00"
+        indexes = [(n * 99, n * 99 - (n * 7 + m) % 37) for m in range(5)]
+        polls += [f"{time},{n},m{m},1,follower,m0,7,{a},{b},{n},4096,1.5," for m, (a, b) in enumerate(indexes)]
+    (folder / "members.csv").write_text("\n".join(polls) + "\n")
+    assert report.write(folder).stat().st_size < 500_000
+
+
+def test_thinning_loses_no_peak_and_no_gap() -> None:
+    points = [(float(n), 1.0 + n % 2) for n in range(20_000)]
+    points[777] = (777.0, 99.0)
+    line = charts._thinned(Line("x", "a", (*points[:5000], (5000.0, None), *points[5001:])))
+    assert len(line.points) <= charts.MOST_POINTS + 2
+    assert (777.0, 99.0) in line.points
+    assert (5000.0, None) in line.points
+    assert {y for _, y in line.points} <= {1.0, 2.0, 99.0, None}
+
+
+@pytest.mark.parametrize(
+    ("axis", "ticks"),
+    [
+        (charts.linear(0, 14), (0, 2, 4, 6, 8, 10, 12, 14)),
+        (charts.up_to(873), (0, 500, 1000)),
+        (charts.up_to(0), (0, 0.5, 1)),
+        (charts.logarithmic([0.9, 230]), (0.1, 1, 10, 100, 1000)),
+        (charts.counting(0), (0, 1, 10)),
+        (charts.counting(740), (0, 1, 10, 100, 1000)),
+    ],
+)
+def test_axes_have_round_ticks_that_hold_all_values(axis: Axis, ticks: tuple[float, ...]) -> None:
+    assert [round(tick, 6) for tick in axis.ticks if tick <= axis.high] == pytest.approx(
+        [tick for tick in ticks if tick <= axis.high]
+    )
+
+
+def test_a_line_is_broken_where_there_is_no_value() -> None:
+    chart = Chart("x", "x", charts.linear(0, 4), charts.up_to(4), "y",
+                  (Line("l", "a", ((0, 1.0), (1, 2.0), (2, None), (3, 1.0), (4, None))),))  # fmt: skip
+    path = re.search(r'<path class="line a" d="([^"]*)"', charts.render(chart))
+    assert path is not None
+    assert path.group(1) == "M0.0 142.5L250.0 95.0M750.0 142.5L750.0 142.5"
+
+
+def test_histogram_logs_are_read_as_they_were_written(tmp_path: Path) -> None:
+    counts = {5: 1, 1023: 2, 4096: 3, hdr.bucket(1_234_567_890): 4}
+    path = tmp_path / "put.hlog"
+    path.write_text(hdr.log_head(1_795_581_000) + hdr.log_line(0, 1.0, 9, hdr.encode(counts))
+                    + hdr.log_line(7, 1.0, 9, hdr.encode({5: 9})))  # fmt: skip
+    (first, read), (second, _) = hlog.read(path)
+    assert (first, second) == (1_795_581_000, 1_795_581_007)
+    assert read == {hdr.middle(key): count for key, count in counts.items()}
+    with pytest.raises(ValueError, match="HdrHistogram"):
+        hlog.decode("SGVsbG8gd29ybGQ=")
+
+
+def test_the_spectrum_ends_where_the_samples_do() -> None:
+    points = hlog.spectrum({n * 1_000_000: 1 for n in range(1, 1001)}, most=4)
+    assert points == [
+        (1.0, 1.0),
+        (pytest.approx(10), 900.0),
+        (pytest.approx(100), 990.0),
+        (pytest.approx(1000), 999.0),
+        (1000.0, 1000.0),
+    ]
+    assert hlog.spectrum({}) == []
+    assert hlog.percentile_ms({1_000_000: 99, 7_000_000: 1}, 0.99) == 1.0
+    assert hlog.percentile_ms({}, 0.99) is None
+
+
+def test_two_runs_stand_side_by_side(data: rundata.RunData, folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    run = json.loads((other / "run.json").read_text())
+    run["users"], run["id"] = 400, "other"
+    (other / "run.json").write_text(json.dumps(run))
+    stats = (other / "locust_stats.csv").read_text()
+    p99 = data.result["results"]["put"]["latency"]["p99_ms"]
+    (other / "locust_stats.csv").write_text(stats.replace(f"{p99}", f"{2 * p99}"))
+    there = rundata.load(other, results.build(other))
+    rows = {row.field: row for row in compare.rows(data.result, there.result)}
+    assert rows["results.put.latency.p99_ms"].ratio == 2.0
+    assert rows["results.put.operations"].ratio == 1.0
+    assert compare.differences(data.result, there.result) == {"users": (4, 400)}
+    assert compare.document(data, there)["schema"] == "raftload.comparison/1"
+    html = compare.render(data, there)
+    assert html.count('class="line a"') == html.count('class="line b"') == 3
+
+
+# The command
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    import argparse
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> int:
+        parser = argparse.ArgumentParser()
+        report_cli.add_arguments(parser)
+        return report_cli.main(parser.parse_args(words))
+
+    return run
+
+
+def test_the_command_writes_pages(
+    run: Callable[..., int], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(str(folder), "--html") == 0
+    assert (folder / "report.html").is_file()
+    assert run(str(folder), "--json", "--html", "here.html") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out[out.index("{") :])["schema"] == "raftload.result/1"
+    assert "wrote here.html" in err
+    assert run(str(folder), str(folder), "--html") == 0
+    assert (tmp_path / "comparison.html").is_file()
+    assert run(str(folder), str(folder), "--json") == 0
+
+
+def test_the_command_draws_plots_and_says_what_is_lacking(
+    run: Callable[..., int], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "matplotlib", None)
+        assert run(str(folder), "--plots", "plots") == 4
+    assert "pip install 'raftload[plots]'" in capsys.readouterr().err
+    pytest.importorskip("matplotlib")
+    assert run(str(folder), "--plots", "plots", "--plot-format", "svg") == 0
+    made = {path.name for path in Path("plots").iterdir()}
+    assert made == {"latency.svg", "throughput.svg", "percentiles.svg", "lag.svg", "leadership.svg"}
+
+
+@pytest.mark.parametrize(
+    "words", [("a", "b", "c"), ("--csv", "x", "--html"), ("RUN", "--html", "."), ("RUN", "--html", "no/where.html"),
+              ("RUN", "RUN", "--plots", "x"), ("RUN", "nowhere")],
+)  # fmt: skip
+def test_the_command_refuses_in_one_line(
+    words: tuple[str, ...], run: Callable[..., int], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*(str(folder) if word == "RUN" else word for word in words)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("raftload: error: ")
+    assert err.count("\n") == 1
