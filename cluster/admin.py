@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from cluster.control import ControlClient
 from cluster.errors import EtcdError, NoAnswer
@@ -95,8 +95,3 @@ class AdminClient(ControlClient):
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
         """A call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
         self.rpc(f"/auth/{call}", dict(fields))
-
-    def login(self, user: str, password: str) -> None:
-        """Makes all later calls of this client as a user."""
-        answer: dict[str, Any] = self.rpc("/auth/authenticate", {"name": user, "password": password})
-        self._client.token = answer["token"]

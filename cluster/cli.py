@@ -16,6 +16,8 @@ from typing import Any
 from cluster import state
 from cluster.errors import ClusterError, UsageError
 from cluster.interrupt import Interrupted, interruptible, uninterrupted
+from cluster.security import Security, SecurityError, given
+from cluster.security import add_arguments as add_security_arguments
 
 EXAMPLES = """\
 examples:
@@ -43,8 +45,9 @@ FAULTS = {
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}
 
-# Set by whoever has a live view: takes the endpoints and the parsed options, returns the exit code.
-watch: Callable[[tuple[str, ...], argparse.Namespace], int] | None = None
+# Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
+# exit code.
+watch: Callable[[tuple[str, ...], argparse.Namespace, Security | None], int] | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_backend(status)
     status.add_argument("--endpoints", metavar="A,B", help="default: $ETCDCTL_ENDPOINTS, else ours")
     status.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_security_arguments(status.add_argument_group("TLS and user, for --endpoints"))
     if watch is not None:
         status.add_argument("--watch", action="store_true", help="live, until interrupted")
     down = command("down", "remove the cluster and everything that was made for it", _down)
@@ -201,6 +205,14 @@ def _status(args: argparse.Namespace) -> int:
     from cluster.up import describe, find
 
     named = args.endpoints or (None if args.backend else os.environ.get("ETCDCTL_ENDPOINTS"))
+    security = None
+    try:
+        if named is not None:
+            security = Security.from_arguments(args)
+        elif (option := given(args)) is not None:
+            raise UsageError(f"{option} is for a cluster that --endpoints names")
+    except SecurityError as exc:
+        raise UsageError(str(exc)) from exc
     what = describe(None)
     if named is None:
         cluster = find(args.backend)
@@ -212,10 +224,10 @@ def _status(args: argparse.Namespace) -> int:
                 view = _look(cluster)
                 what = describe(cluster)
     if named is not None or cluster is None:
-        members = _foreign(named or "127.0.0.1:2379")
-        view = look(members)
+        members = _foreign(named or "127.0.0.1:2379", security)
+        view = look(members, security=security)
     if watch is not None and args.watch:
-        return watch(tuple(member.endpoint for member in members), args)
+        return watch(tuple(member.client_url.removeprefix("http://") for member in members), args, security)
     if args.json:
         print_json({"schema": SCHEMA, **what, **view.to_json()})
     else:
@@ -234,7 +246,7 @@ def _status(args: argparse.Namespace) -> int:
     return int(view.exit_code)
 
 
-def _foreign(text: str) -> tuple[Any, ...]:
+def _foreign(text: str, security: Security | None) -> tuple[Any, ...]:
     """Members of which only the endpoints are known. Raises UsageError."""
     from cluster.control import split_endpoint
     from cluster.topology import Member
@@ -242,12 +254,10 @@ def _foreign(text: str) -> tuple[Any, ...]:
     members = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         try:
-            endpoint, scheme, _, _ = split_endpoint(part)
+            endpoint, scheme, _, _ = split_endpoint(security.url(part) if security is not None else part)
         except ValueError as exc:
             raise UsageError(str(exc)) from exc
-        if scheme != "http":
-            raise UsageError(f"{part}: status asks over plain http; `raftload viz --type cluster-status` speaks TLS")
-        members.append(Member(name=endpoint, client_url=f"http://{endpoint}", peer_url="", data_dir=""))
+        members.append(Member(name=endpoint, client_url=f"{scheme}://{endpoint}", peer_url="", data_dir=""))
     if not members:
         raise UsageError("no endpoint was named")
     return tuple(members)

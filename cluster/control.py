@@ -24,7 +24,7 @@ from typing import Any, Self
 from cluster.errors import EtcdError, NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.probe import MemberStatus, tls_fails
-from cluster.security import Security, tls_cause
+from cluster.security import TLS_FAILED, Security, tls_cause
 
 _RELATIONS = {"=": "EQUAL", "!=": "NOT_EQUAL", ">": "GREATER", "<": "LESS"}
 _OPERANDS = {
@@ -58,14 +58,23 @@ class ControlClient:
         security = security or Security()
         verify: str | bool = security.cacert or True
         self._call: Callable[..., Any] = functools.partial(_translated, self.endpoint, bool(security.cert))
-        self._client = self._call(
-            _client_class(), host=host, port=port, protocol=scheme,
-            cert=(security.cert, security.key) if security.cert else (),
-            verify=False if security.insecure_skip_tls_verify else verify,
-            timeout=timeout_s, username=security.user, password=security.password,
-        )  # fmt: skip
+        try:
+            self._client = self._call(
+                _client_class(), host=host, port=port, protocol=scheme,
+                cert=(security.cert, security.key) if security.cert else (),
+                verify=False if security.insecure_skip_tls_verify else verify,
+                timeout=timeout_s,
+            )  # fmt: skip
+        except NoAnswer as exc:
+            if scheme == "https" and exc.cause == "connection lost":
+                raise tls_fails(self.endpoint, TLS_FAILED) from exc
+            raise
         if security.user:
-            self._call(self._client.auth)
+            try:
+                self.login(security.user, security.password or "")
+            except BaseException:
+                self.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +104,11 @@ class ControlClient:
         extra = {} if timeout_s is None else {"timeout": timeout_s}
         answer = self._call(self._client.call_rpc, path, request or {}, encode=False, raw=True, **extra)
         return _json(answer, self.endpoint)
+
+    def login(self, user: str, password: str) -> None:
+        """Makes all later calls of this client as a user."""
+        answer = self.rpc("/auth/authenticate", {"name": user, "password": password})
+        self._client.token = answer["token"]
 
     def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
         """The member's own view, which needs no quorum. ``name`` is what to call it."""

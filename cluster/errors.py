@@ -48,7 +48,7 @@ class NoAnswer(ClusterError):  # noqa: N818
 
     Attributes:
         cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``,
-            ``connection lost``, ``tls``, ``not etcd``; for counting.
+            ``connection lost``, ``tls``, ``login``, ``not etcd``; for counting.
         sent: whether the request may have reached the member, so that a write may have taken effect.
     """
 

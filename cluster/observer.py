@@ -29,6 +29,7 @@ from typing import Any, Self, TextIO
 from cluster import metrics, probe
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus
+from cluster.security import Security
 from cluster.topology import Member
 
 MEMBERS, METRICS = "members.csv", "metrics.csv"
@@ -48,22 +49,24 @@ class Observer:
             ``cpu_s``; empty where the process did not live to tell.
     """
 
-    def __init__(self, folder: Path, members: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, folder: Path, members: Sequence[tuple[str, str]], security: Security | None = None) -> None:
         """Starts it and does not wait for it.
 
-        Takes the folder for its files, and name and ``host:port`` of each member; an empty name is found out. Raises
-        ClusterError where it cannot be started.
+        Takes the folder for its files; name and ``host:port`` or URL of each member, an empty name being found out; and
+        how to speak TLS to them and who logs in. Raises ClusterError where it cannot be started.
         """
         import cluster
 
         root = str(Path(cluster.__file__).resolve().parent.parent)
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
         self.summary: dict[str, Any] = {}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cluster.observer"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, text=True,
+                env={**kept, **(security or Security()).to_environment(), "PYTHONPATH": os.pathsep.join(paths)},
+                text=True,
             )  # fmt: skip
         except OSError as exc:
             raise ClusterError(f"cannot start the observer of the members: {exc.strerror or exc}") from exc
@@ -141,9 +144,18 @@ class _Files:
 class _Watch(threading.Thread):
     """One member's questions, one after the other, so that a silent member delays no other's."""
 
-    def __init__(self, name: str, endpoint: str, files: _Files, names: dict[int, str], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        endpoint: str,
+        security: Security,
+        files: _Files,
+        names: dict[int, str],
+        stop: threading.Event,
+    ) -> None:
         super().__init__(daemon=True)
-        self._member = Member(name, f"http://{endpoint}", "", "")
+        self._member = Member(name, endpoint if "://" in endpoint else f"http://{endpoint}", "", "")
+        self._security = security
         self._files = files
         self._names = names
         self._stop_asked = stop
@@ -187,7 +199,7 @@ class _Watch(threading.Thread):
         began, stamp = time.monotonic_ns(), _now()
         self.polls += 1
         try:
-            status = probe.member_status(self._member, ANSWER_S)
+            status = probe.member_status(self._member, ANSWER_S, self._security)
         except NoAnswer as exc:
             self.unanswered += 1
             blank = [""] * (len(MEMBER_COLUMNS) - 5)
@@ -205,7 +217,7 @@ class _Watch(threading.Thread):
     def _named(self, status: MemberStatus) -> str:
         """The member's name; of one whose name nobody told us, what the cluster lists it as."""
         if not self._member.name:
-            self._names.update(_listed(self._member.endpoint))
+            self._names.update(_listed(self._member.client_url, self._security))
             name = self._names.get(status.member_id, f"{status.member_id:x}")
             self._member = Member(name, self._member.client_url, "", "")
         self._names.setdefault(status.member_id, self._member.name)
@@ -214,7 +226,9 @@ class _Watch(threading.Thread):
     def _scrape(self, phase: str) -> None:
         began, stamp = time.monotonic_ns(), _now()
         try:
-            code, body = probe.http(self._member.endpoint, "GET", "/metrics", timeout_s=ANSWER_S)
+            code, body = probe.http(
+                self._member.client_url, "GET", "/metrics", timeout_s=ANSWER_S, security=self._security
+            )
             found = metrics.parse(body.decode("utf-8", "replace")) if code == 200 else None
         except (NoAnswer, ValueError):
             found = None
@@ -239,10 +253,10 @@ def _role(status: MemberStatus) -> str:
     return "follower" if status.leader_id else "no leader"
 
 
-def _listed(endpoint: str) -> dict[int, str]:
+def _listed(url: str, security: Security) -> dict[int, str]:
     """Members' names by their ids, as this member lists them; nothing where it does not."""
     try:
-        _, body = probe.http(endpoint, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S)
+        _, body = probe.http(url, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S, security)
         return {int(each["ID"]): str(each["name"]) for each in json.loads(body)["members"] if each.get("name")}
     except (NoAnswer, ValueError, KeyError, TypeError):
         return {}
@@ -255,7 +269,10 @@ class _Process:
         files = _Files(Path(order["folder"]))
         self._stop = threading.Event()
         names: dict[int, str] = {}
-        self._watches = [_Watch(name, endpoint, files, names, self._stop) for name, endpoint in order["members"]]
+        security = Security.from_environment()
+        self._watches = [
+            _Watch(name, endpoint, security, files, names, self._stop) for name, endpoint in order["members"]
+        ]
 
     def __enter__(self) -> Self:
         for watch in self._watches:

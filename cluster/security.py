@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import getpass
 import os
 import re
@@ -148,10 +149,14 @@ class Security:
         return ", ".join(words)
 
     def context(self, *alpn: str) -> ssl.SSLContext:
-        """A context for client connections, for TLS 1.2 and later. Raises SecurityError for files of no use.
+        """A context for client connections, for TLS 1.2 and later; the same one every time.
 
-        Certificates are checked as Go does, and so etcdctl: against the alternative names only.
+        Certificates are checked as Go does, and so etcdctl: against the alternative names only. Raises SecurityError
+        for files of no use.
         """
+        return _context(self, alpn)
+
+    def _context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -179,6 +184,11 @@ class Security:
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
+
+
+@functools.lru_cache(maxsize=8)
+def _context(security: Security, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    return security._context(alpn)
 
 
 def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

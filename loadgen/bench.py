@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.security import add_arguments as add_security_arguments
+from cluster.security import masked
 from loadgen import gate, report, report_cli, runfolder, scenarios, settings, table, units
 from loadgen.crew import Crew
 from loadgen.crew import add_arguments as add_worker_arguments
@@ -54,6 +56,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long to wait for endpoints that do not answer (default: 0s)",
     )
+    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
     group = parser.add_argument_group("load")
     group.add_argument(
         "--scenario",
@@ -136,7 +139,7 @@ def main(args: argparse.Namespace) -> int:
     from loadgen.engine import Plan
 
     log_to(folder / "logs" / "master.log")
-    plan = Plan(load, users, duration_s, args.keep, tuple(sys.argv), tuple(args.threshold), args.allow_rate_miss)
+    plan = Plan(load, users, duration_s, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
     result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     runfolder.write_json(folder / "result.json", result)
@@ -160,7 +163,7 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
     progress = Progress(plan, enabled=sys.stderr.isatty())
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, crew.local, folder / "logs", crew.expected, crew.bind)
+            session = Session(args.scenario, crew.local, folder / "logs", crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             session.fire_init()
             # The workers import Locust while the cluster elects its first leader.
@@ -268,7 +271,8 @@ def _print_plan(choice: Any, load: settings.Settings, what: str, folder: Path, a
         "load": what,
         "keys": f"{load.key_space:,} keys of {load.key_size} B, values of {load.value_size} B",
         "transport": f"{load.transport}, {load.read_consistency} reads, "
-        f"deadline {units.format_duration(load.timeout_s)}",
+        f"deadline {units.format_duration(load.timeout_s)}, {load.balance}",
+        "security": choice.security.describe() or "none",
         "scenario": args.scenario,
         "thresholds": "; ".join(args.threshold) or "none",
         "run folder": str(folder),

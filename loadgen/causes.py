@@ -25,6 +25,7 @@ AUTH_OFF = "auth not enabled"
 USER_WANTED = "user required"
 TOKEN_REFUSED = "auth token expired"
 NO_LOGIN = "login failed"
+LEADER_HIDDEN = "leader not visible"
 
 HINTS = {
     **TLS_HINTS,
@@ -44,6 +45,7 @@ HINTS = {
     USER_WANTED: "auth is enabled on this cluster; give --user NAME:PASSWORD",
     TOKEN_REFUSED: "etcd no longer takes the token of our login; a new one is asked for at once",
     NO_LOGIN: "etcd did not answer the login as it should",
+    LEADER_HIDDEN: "etcd tells this user not who leads; use another --balance, or a user with the role root",
 }
 
 

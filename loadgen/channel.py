@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from cluster.security import Security
 from loadgen.balance import Balance, Leadership
-from loadgen.causes import CLOSED_HERE, NO_ANSWER, ConnectError
+from loadgen.causes import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, ConnectError
 from loadgen.endpoint import Endpoint
 from loadgen.login import Login, name_refusal
 from loadgen.proto import etcd_pb2 as pb
@@ -259,8 +259,11 @@ class Channel:
         while not self.closed:
             before = leadership.chosen(self.endpoints)
             transport = next((each for each in self._live if each.endpoint == endpoint), None)
-            if transport is None or not _said(leadership, transport):
+            said = Code.UNAVAILABLE if transport is None else _say_who_leads(transport, leadership)
+            if said != Code.OK:
                 leadership.silent(endpoint)
+            if said == Code.PERMISSION_DENIED:
+                self._tell(ConnectError(endpoint, LEADER_HIDDEN))
             if leadership.chosen(self.endpoints) != before:
                 self._deal()
                 self._settle(None)
@@ -284,8 +287,10 @@ class Channel:
 
     def _settle(self, failure: ConnectError | None) -> None:
         """Tells those who wait for a connection: there is one, or no attempt is left that could give one."""
-        if failure is not None and (self._live or self._connecting):
-            return
+        if failure is None or not (self._live or self._connecting):
+            self._tell(failure)
+
+    def _tell(self, failure: ConnectError | None) -> None:
         settled, self._outcome = self._outcome, gevent.event.AsyncResult()
         settled.set(failure)
 
@@ -306,17 +311,16 @@ def login_of(security: Security) -> Login | None:
     return Login(security.user, security.password or "", security.dial_timeout_s)
 
 
-def _said(leadership: Leadership, transport: Transport) -> bool:
-    """Asks a member who leads; returns whether it answered."""
+def _say_who_leads(transport: Transport, leadership: Leadership) -> int:
+    """Asks a member who leads and notes what it says; returns the code it answered with."""
     try:
         stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns())
-        if stream.code != Code.OK:
-            return False
-        answer = pb.StatusResponse.FromString(stream.message or b"")
+        if stream.code == Code.OK:
+            answer = pb.StatusResponse.FromString(stream.message or b"")
+            leadership.said(transport.endpoint, answer.header.member_id, answer.raftTerm, answer.leader)
     except (LocalError, DecodeError):
-        return False
-    leadership.said(transport.endpoint, answer.header.member_id, answer.raftTerm, answer.leader)
-    return True
+        return Code.UNAVAILABLE
+    return stream.code
 
 
 def _may_be_sent_again(stream: Stream) -> bool:

@@ -127,10 +127,10 @@ def _grpc_factory(*, security: Security | None) -> ClientFactory:
     return grpc_factory(security=security)
 
 
-def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace) -> int:
+def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace, security: Security | None) -> int:
     from viz.status import watch
 
-    return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json))
+    return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json), security=security)
 
 
 def _exit_code(error: BaseException) -> int | None:
@@ -168,7 +168,7 @@ def _exit_code(error: BaseException) -> int | None:
 
 def _named(error: Exception) -> int:
     """The codes of errors whose modules import Locust or pandas, by their names."""
-    usage = {"HistoryError", "SettingsError", "ScenarioError", "ThresholdError", "ReportError"}
+    usage = {"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"}
     environment = {"EngineError", "KeySpaceError"}
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & usage:

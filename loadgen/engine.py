@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from cluster.security import Security
 from loadgen import generator, keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
@@ -52,7 +53,8 @@ class Session:
     """A Locust master and its workers.
 
     Takes the scenario, how many worker processes to start here and a folder for their logs, how many workers of
-    other machines to wait for, and the address and port at which those find the master (port 0: any).
+    other machines to wait for, the address and port at which those find the master (port 0: any), and how to reach
+    the cluster.
 
     Attributes:
         environment: Locust's, of the master.
@@ -60,7 +62,13 @@ class Session:
     """
 
     def __init__(
-        self, scenario: str, workers: int, logs: Path, expected: int = 0, bind: tuple[str, int] = ("127.0.0.1", 0)
+        self,
+        scenario: str,
+        workers: int,
+        logs: Path,
+        expected: int = 0,
+        bind: tuple[str, int] = ("127.0.0.1", 0),
+        security: Security | None = None,
     ) -> None:
         from locust import runners
 
@@ -70,6 +78,7 @@ class Session:
         runners.HEARTBEAT_DEAD_INTERNAL = -(10**9)
         precision.install()
         self.scenario = scenario
+        self.security = security or Security()
         self.environment = make_environment(scenario)
         self.environment.raftload_engine = self
         runner = self.runner = self._listen(*bind)
@@ -83,7 +92,7 @@ class Session:
         self.fleet = Fleet(runner, identity(scenario), expected, workers + 1)
         local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
         self.workers: list[WorkerProcess | RemoteWorker] = [
-            WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log")
+            WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log", self.security)
             for n in range(1, workers + 1)
         ]
         self.series, self.service = Series(), Series()
@@ -220,8 +229,10 @@ class Run:
         Raises KeySpaceError, FolderError.
         """
         session, plan = self._session, self._plan
-        self._witness = Witness(self.folder, self._target.watched())
-        self._client = EtcdClient(plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s))
+        self._witness = Witness(self.folder, self._target.watched(), self._target.security)
+        self._client = EtcdClient(
+            plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s), security=session.security
+        )
         self._space = keyspace.KeySpace(self._client, plan.settings)
         self.settings = self._space.prepare()
         options = session.environment.parsed_options
@@ -501,6 +512,7 @@ class Run:
                 "operations": settings.operations,
                 "duration_s": plan.duration_s,
                 "connections": settings.connections,
+                "balance": settings.balance,
                 "timeout_s": settings.timeout_s,
                 "warmup_s": settings.warmup_s,
                 "read_consistency": settings.read_consistency,

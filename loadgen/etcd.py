@@ -19,6 +19,7 @@ from loadgen.channel import STATUS, login_of, tls_options
 from loadgen.endpoint import Endpoint
 from loadgen.kv import RangeOptions
 from loadgen.lease import LeaseCalls
+from loadgen.login import name_refusal
 from loadgen.maintenance import MaintenanceCalls
 from loadgen.members import MemberCalls
 from loadgen.operation import Operation
@@ -122,7 +123,10 @@ class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls,
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """What one member said of itself; ids as etcd has them, ``leader`` 0 where it knows none."""
+    """What one member said of itself; ids as etcd has them, ``leader`` 0 where it knows none.
+
+    Empty and 0 where the user may not ask: newer releases of etcd show their status to the role root only.
+    """
 
     endpoint: Endpoint
     version: str
@@ -131,6 +135,7 @@ class MemberInfo:
     leader: int
     revision: int
     raft_term: int
+    db_size: int = 0
 
 
 def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = None) -> MemberInfo:
@@ -147,9 +152,9 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
     call_ns = perf_counter_ns()
     try:
         transport.connect(timeout_s)
-        stream = transport.call(STATUS, b"", timeout_ns, call_ns)
-        if stream.code == Code.OK and (login := login_of(security)) is not None:
+        if (login := login_of(security)) is not None:
             login.admit(transport)
+        stream = transport.call(STATUS, b"", timeout_ns, call_ns)
     except LocalError as exc:
         raise ConnectError(where, CLOSED) from exc
     except ConnectError as exc:
@@ -169,10 +174,23 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
             raise ConnectError(where, NOT_ETCD) from exc
         head = answer.header
         return MemberInfo(
-            where, answer.version, head.cluster_id, head.member_id, answer.leader, head.revision, answer.raftTerm
+            where,
+            answer.version,
+            head.cluster_id,
+            head.member_id,
+            answer.leader,
+            head.revision,
+            answer.raftTerm,
+            answer.dbSize,
         )
     if stream.code == Code.DEADLINE_EXCEEDED:
         raise ConnectError(where, NO_ANSWER)
+    if stream.answered:
+        name_refusal(stream)
+        if stream.cause is not None:
+            raise ConnectError(where, stream.cause, stream.detail)
+        if stream.code == Code.PERMISSION_DENIED:
+            return MemberInfo(where, "", 0, 0, 0, 0, 0)
     raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from cluster.control import ControlClient, split_endpoint
 from cluster.errors import EtcdError, NoAnswer
+from cluster.security import Security
 from loadgen.kv import RangeOptions, classify, get_op, mod_revision_is, put_op
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -27,10 +28,10 @@ _NAMES = {int(code): code.name for code in Code}
 class GatewayClient:
     """A client for any number of greenlets of one process that gevent has patched.
 
-    Takes the endpoints, used in turn; the time that connecting, and then a wait for an answer, may take in seconds;
-    and ``abandoned``, as ``EtcdClient`` does. Raises ValueError for a malformed endpoint. Methods raise nothing for
-    what etcd or the network do. Each greenlet that calls at the same moment has a connection of its own, which is
-    kept: etcd3-py's client is for one at a time, and never gives its memory back.
+    Takes the endpoints, used in turn; the time that connecting, and then a wait for an answer, may take in seconds; how
+    to speak TLS and who logs in; and ``abandoned``, as ``EtcdClient`` does. Raises ValueError for a malformed endpoint.
+    Methods raise nothing for what etcd or the network do. Each greenlet that calls at the same moment has a connection
+    of its own, which is kept: etcd3-py's client is for one at a time, and never gives its memory back.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class GatewayClient:
         endpoints: Sequence[str],
         *,
         timeout_s: float = 5.0,
+        security: Security | None = None,
         abandoned: Callable[[Operation], None] | None = None,
     ) -> None:
         if not endpoints:
@@ -47,6 +49,7 @@ class GatewayClient:
         urls = [f"{scheme}://{where}" for where, scheme, _, _ in map(split_endpoint, endpoints)]
         self._timeout_s = timeout_s
         self._abandoned = abandoned
+        self._security = security
         self._turn: Iterator[str] = cycle(urls)
         self._idle: dict[str, list[ControlClient]] = {each: [] for each in urls}
         self._closed = False
@@ -164,12 +167,14 @@ class GatewayClient:
 
     def _ask(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         idle = self._idle[endpoint]
-        client = idle.pop() if idle else ControlClient(endpoint, timeout_s=self._timeout_s)
+        client = idle.pop() if idle else ControlClient(endpoint, timeout_s=self._timeout_s, security=self._security)
         try:
             said = client.rpc(path, body)
-        except (EtcdError, NoAnswer):
-            # The session reconnects by itself.
-            self._give_back(endpoint, client)
+        except (EtcdError, NoAnswer) as exc:
+            if isinstance(exc, EtcdError) and exc.code == Code.UNAUTHENTICATED:
+                client.close()  # its token has expired; the next one logs in anew
+            else:
+                self._give_back(endpoint, client)  # the session reconnects by itself
             raise
         except BaseException:
             client.close()

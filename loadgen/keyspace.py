@@ -10,6 +10,8 @@ from typing import Any
 
 import gevent
 
+from cluster.security import Security
+from loadgen.causes import HINTS
 from loadgen.etcd import EtcdClient
 from loadgen.kv import bytes_prefix_end, put_op
 from loadgen.load import DONE, SHARE_DONE
@@ -100,7 +102,9 @@ def attach(environment: Any) -> None:
             endpoints = tuple(e.strip() for e in str(environment.host or "").split(",") if e.strip())
             apply_mix(environment)
             settings = Settings.from_options(vars(environment.parsed_options), endpoints)
-            space = KeySpace(EtcdClient(settings.endpoints, timeout_s=settings.timeout_s), settings)
+            security = Security.from_environment()
+            client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, security=security)
+            space = KeySpace(client, settings)
             waiting[:] = share_out(environment, space.prepare())
             spaces.append(space)
             # Locust's default is to kill users in mid-operation, of which nobody then knows the effect.
@@ -156,5 +160,6 @@ def share_out(environment: Any, settings: Settings) -> list[str]:
 
 def _done(operation: Operation, what: str) -> Operation:
     if operation.outcome is not Outcome.OK:
-        raise KeySpaceError(f"cannot {what}: {operation.error}")
+        hint = HINTS.get(operation.error or "")
+        raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
     return operation

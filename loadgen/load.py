@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from cluster.security import Security
 from loadgen import pacing, precision
 from loadgen.lag import LoopLag
 from loadgen.openloop import OpenLoop
@@ -310,14 +311,26 @@ class Load:
 
 
 def _open_client(settings: Settings) -> Any:
-    """Return a connected client for the settings' transport."""
+    """Return a connected client for the settings' transport.
+
+    How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
+    put it: the settings travel in messages that anybody on the way could read.
+    """
+    security = Security.from_environment()
     if settings.transport == "gateway":
         from loadgen.gateway import GatewayClient
 
-        return GatewayClient(settings.endpoints, timeout_s=settings.timeout_s)
+        endpoints = settings.endpoints[:1] if settings.balance == "first" else settings.endpoints
+        return GatewayClient(endpoints, timeout_s=settings.timeout_s, security=security)
     from loadgen.etcd import EtcdClient
 
-    client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, connections=settings.connections)
+    client = EtcdClient(
+        settings.endpoints,
+        timeout_s=settings.timeout_s,
+        connections=settings.connections,
+        security=security,
+        balance=settings.balance,
+    )
     # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot
     # reach the operations will not either, and they say so.
     client.get(settings.prefix, serializable=True)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import loadgen
+from cluster.security import Security
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,12 +22,15 @@ class WorkerProcess:
     It is a session of its own, so that Ctrl-C on the terminal reaches its master alone, which then lets it
     finish and report.
 
+    Takes its number, where the master listens, the scenario, the path of its log, and how to reach the cluster: that it
+    is told by its environment, which nobody else can see, unlike a command line.
+
     Attributes:
         name: what messages call it.
         client_id: its name in Locust's protocol, None until it has reported for work.
     """
 
-    def __init__(self, number: int, host: str, port: int, scenario: str, log: Path) -> None:
+    def __init__(self, number: int, host: str, port: int, scenario: str, log: Path, security: Security) -> None:
         self.number = number
         self.log = log
         self.client_id: str | None = None
@@ -37,8 +41,8 @@ class WorkerProcess:
         ]  # fmt: skip
         root = str(Path(loadgen.__file__).resolve().parent.parent)
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        # The master decides; what a shell exports for a Locust of its own must not reach our workers.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOCUST_")}
+        # The master decides; what a shell exports for a Locust or a cluster of its own must not reach our workers.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST_", "ETCDCTL_"))}
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 command,
@@ -46,7 +50,7 @@ class WorkerProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**kept, **security.to_environment(), "PYTHONPATH": os.pathsep.join(paths)},
             )
 
     @property

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from loadgen import pacing
+from loadgen.balance import BALANCES, Balance
 from loadgen.units import format_mix, parse_duration, parse_mix, parse_size
 
 PREFIX_BYTES = 5
@@ -68,6 +69,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("transport", "grpc", "gRPC, or the JSON gateway over etcd3-py", choices=("grpc", "gateway")),
     Parameter("connections", "1", "connections of each worker to each endpoint", "N"),
+    Parameter("balance", "round-robin", "which endpoints get the operations: all in turn, the leader's, the first",
+              choices=BALANCES),
     Parameter("timeout", "5s", "deadline of one operation", "DURATION"),
     Parameter("warmup", "0s", "load before the measurement starts, reported apart", "DURATION"),
     Parameter("rate", "", "open loop: operations per second over all workers, whatever the server does", "R"),
@@ -90,6 +93,7 @@ class Settings:
         key_size, value_size: bytes.
         key_space: number of distinct keys.
         connections: of each worker to each endpoint; the gateway's client has its own way.
+        balance: which endpoints get the operations; the leader is followed when leadership moves.
         timeout_s, warmup_s: seconds.
         rate, stages, step: of the open loop, one of them; None and empty in a closed loop.
         arrivals: how the open loop's due times are spaced.
@@ -107,6 +111,7 @@ class Settings:
     read_consistency: Consistency = "linearizable"
     transport: Transport = "grpc"
     connections: int = 1
+    balance: Balance = "round-robin"
     timeout_s: float = 5.0
     warmup_s: float = 0.0
     seed: int = 1
@@ -135,6 +140,8 @@ class Settings:
             if parameter.choices and text[parameter.name] not in parameter.choices:
                 listed = " or ".join(parameter.choices)
                 raise SettingsError(f"{parameter.flag} takes {listed}, not {text[parameter.name]!r}")
+        if text["balance"] == "leader" and text["transport"] == "gateway":
+            raise SettingsError("--balance leader is for --transport grpc")
         operations = text["operations"]
         rate = read("rate", text["rate"], pacing.parse_rate, 1e-3, 1e7) if text["rate"] else None
         for name, parse in (("stages", pacing.parse_stages), ("step", pacing.parse_step)):
@@ -155,6 +162,7 @@ class Settings:
             key_space=key_space,
             read_consistency=cast(Consistency, text["read_consistency"]),
             transport=cast(Transport, text["transport"]),
+            balance=cast(Balance, text["balance"]),
             connections=read("connections", text["connections"], int, 1, 1000),
             timeout_s=read("timeout", text["timeout"], parse_duration, 0.001, 3600),
             warmup_s=read("warmup", text["warmup"], parse_duration, 0),
@@ -187,6 +195,7 @@ class Settings:
             "read_consistency": self.read_consistency,
             "transport": self.transport,
             "connections": str(self.connections),
+            "balance": self.balance,
             "timeout": f"{self.timeout_s!r}s",
             "warmup": f"{self.warmup_s!r}s",
             "seed": str(self.seed),

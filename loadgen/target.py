@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import ClusterError
+from cluster.security import Security, SecurityError, given
 from loadgen.settings import SettingsError, read
 from loadgen.units import parse_duration
 
@@ -36,6 +37,7 @@ class Choice:
         links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
         requested_version: of etcd, which an image built in its absence may not have; None where none was.
         wait_s: for how many seconds to go on asking endpoints that do not answer yet.
+        security: how to reach endpoints that were named; our own clusters speak plain and know no users.
     """
 
     kind: Kind
@@ -45,10 +47,11 @@ class Choice:
     links: str | None = None
     requested_version: str | None = None
     wait_s: float = 0.0
+    security: Security = dataclasses.field(default_factory=Security)
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
-        """Read the options about the target, then ``$ETCDCTL_ENDPOINTS``. Raises SettingsError."""
+        """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like. Raises SettingsError."""
         from loadgen.endpoint import Endpoint
 
         nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
@@ -58,6 +61,8 @@ class Choice:
         text, reason = args.endpoints, "--endpoints"
         if text is None and args.cluster is None and os.environ.get("ETCDCTL_ENDPOINTS"):
             text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
+        if text is None and (option := given(args)) is not None:
+            raise SettingsError(f"{option} is for a cluster that --endpoints names")
         if text is None and args.cluster is not None:
             return cls(args.cluster, (), nodes, "--cluster")
         if text is None:
@@ -71,7 +76,11 @@ class Choice:
                 kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
                 links=running.links, requested_version=running.requested_version,
             )  # fmt: skip
-        endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        try:
+            security = Security.from_arguments(args)
+        except SecurityError as error:
+            raise SettingsError(str(error)) from error
+        endpoints = tuple(dict.fromkeys(security.url(part.strip()) for part in text.split(",") if part.strip()))
         if not endpoints:
             raise SettingsError(f"{reason} names no endpoint; write host:port, several with commas")
         for endpoint in endpoints:
@@ -79,7 +88,7 @@ class Choice:
                 Endpoint.parse(endpoint)
             except ValueError as error:
                 raise SettingsError(f"{reason}: {error}") from error
-        return cls("external", endpoints, nodes, reason, wait_s=wait_s)
+        return cls("external", endpoints, nodes, reason, wait_s=wait_s, security=security)
 
     def describe(self) -> str:
         """Return it in words."""
@@ -98,7 +107,7 @@ class Choice:
         ``peer_links`` of LocalCluster. Raises ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
-            target = _probed(self.kind, self.endpoints, say, self.wait_s)
+            target = _probed(self.kind, self.endpoints, say, self.wait_s, self.security)
             target.links, target.requested_version = self.links, self.requested_version
             yield target
             return
@@ -135,6 +144,7 @@ class Target:
         links: how its members reach each other: ``direct``, over Docker ``networks``, or through a ``relay`` of ours,
             which adds to the latency of every write; None where that is not known.
         requested_version: of etcd; None where none was asked for.
+        security: how to reach its members.
         observer: how often the members were asked during a run and what that cost, once it is over.
     """
 
@@ -145,6 +155,7 @@ class Target:
         self.cluster = cluster
         self.links: str | None = cluster.peer_links if cluster is not None else None
         self.requested_version: str | None = None
+        self.security = Security()
         self.observer: dict[str, Any] | None = None
         self._dead = endpoints
         self._version = version
@@ -162,12 +173,12 @@ class Target:
         return tuple(url for url, reason in self._dead.items() if reason is None)
 
     def watched(self) -> list[tuple[str, str]]:
-        """Return name (empty where it is not known) and ``host:port`` of each member that can be asked in plain."""
+        """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member."""
         from loadgen.endpoint import Endpoint
 
         named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
-        plain = {url: Endpoint.parse(url) for url in self._dead if not Endpoint.parse(url).tls}
-        return [(named.get(url, ""), each.authority) for url, each in plain.items()]
+        parsed = {url: Endpoint.parse(url) for url in self._dead}
+        return [(named.get(url, ""), str(each) if each.tls else each.authority) for url, each in parsed.items()]
 
     def before(self) -> None:
         """Note who leads before the load."""
@@ -180,24 +191,20 @@ class Target:
             self._leader_changes = term - self._first_term
 
     def _ask(self) -> int | None:
-        from cluster.errors import NoAnswer
-        from cluster.probe import member_status
-        from cluster.topology import Member
+        from loadgen.etcd import MemberInfo, probe_all
 
         self._members = []
         terms = []
-        for number, url in enumerate(self._dead, 1):
-            name = self.cluster.members[number - 1].name if self.cluster else ""
-            plain = url if "://" in url else f"http://{url}"
-            try:
-                status = member_status(Member(name, plain, "", ""), timeout_s=PROBE_TIMEOUT_S)
-            except NoAnswer:
+        answers = probe_all(tuple(self._dead), PROBE_TIMEOUT_S, self.security)
+        for number, (url, info) in enumerate(answers.items(), 1):
+            if not isinstance(info, MemberInfo) or not info.member_id:
                 continue
-            terms.append(status.term)
-            self._version = self._version or status.version
+            name = self.cluster.members[number - 1].name if self.cluster else ""
+            terms.append(info.raft_term)
+            self._version = self._version or info.version
             self._members.append(
-                {"name": name or f"{status.member_id:x}", "endpoint": url, "version": status.version,
-                 "leader": status.is_leader, "term": status.term, "db_size": status.db_size}
+                {"name": name or f"{info.member_id:x}", "endpoint": url, "version": info.version,
+                 "leader": info.leader == info.member_id, "term": info.raft_term, "db_size": info.db_size}
             )  # fmt: skip
         return max(terms, default=None)
 
@@ -223,19 +230,25 @@ def target_of(endpoints: tuple[str, ...], known: Target, say: Callable[[str], No
     bare = {url.removeprefix("http://").rstrip("/") for url in known.endpoints}
     if {url.removeprefix("http://").rstrip("/") for url in endpoints} <= bare:
         return known
-    return _probed("external", endpoints, say)
+    return _probed("external", endpoints, say, security=known.security)
 
 
-def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None], wait_s: float = 0.0) -> Target:
+def _probed(
+    kind: Kind,
+    endpoints: tuple[str, ...],
+    say: Callable[[str], None],
+    wait_s: float = 0.0,
+    security: Security | None = None,
+) -> Target:
     """Ask every endpoint whether it is etcd, again for ``wait_s``. Raises UnreachableError where none is."""
     from loadgen.etcd import probe_all
     from loadgen.transport import ConnectError
 
     deadline = time.monotonic() + wait_s
-    answers = probe_all(endpoints, PROBE_TIMEOUT_S)
+    answers = probe_all(endpoints, PROBE_TIMEOUT_S, security)
     while any(isinstance(answer, ConnectError) for answer in answers.values()) and time.monotonic() < deadline:
         time.sleep(0.2)
-        answers = probe_all(endpoints, PROBE_TIMEOUT_S)
+        answers = probe_all(endpoints, PROBE_TIMEOUT_S, security)
     dead: dict[str, str | None] = {}
     version = None
     for url, answer in answers.items():
@@ -249,4 +262,6 @@ def _probed(kind: Kind, endpoints: tuple[str, ...], say: Callable[[str], None], 
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
         say(f"warning: going on without {reasons}")
-    return Target(kind, dead, version)
+    target = Target(kind, dead, version)
+    target.security = security or Security()
+    return target

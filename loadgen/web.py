@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
+from cluster.security import masked
 from loadgen import bench, scenarios, settings
 from loadgen.crew import Crew
 
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
-    command = tuple(sys.argv)
+    command = masked(sys.argv, args)
     # Locust's UI reads the command line for the first values of its fields.
     sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
 
@@ -82,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             logs = stack.enter_context(bench.temporary_logs())
             bench.log_to(logs / "master.log")
-            session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind)
+            session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))
             _first_values(session, args, users, target)
@@ -119,7 +120,8 @@ def _beside(
 
     environment = session.environment
     lookout = Lookout(
-        environment, _breakable(target, stack), lambda: parse_endpoints(",".join(split(environment.host)))
+        environment, _breakable(target, stack), lambda: parse_endpoints(",".join(split(environment.host))),
+        target.security,
     )  # fmt: skip
     stack.callback(lookout.close)
     runs = Runs(session, lambda endpoints: target_of(endpoints, target, bench.say), lookout, args, command)

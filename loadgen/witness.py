@@ -16,6 +16,7 @@ from typing import Any
 from cluster import state
 from cluster.errors import ClusterError
 from cluster.observer import Observer
+from cluster.security import Security
 from cluster.timeline import COLUMNS, Timeline
 
 EVENTS = "events.csv"
@@ -29,15 +30,18 @@ class Witness:
         notes: what could not be had, a line each.
     """
 
-    def __init__(self, folder: Path, members: Sequence[tuple[str, str]]) -> None:
-        """Start watching members, given by name (empty where it is not known) and ``host:port``."""
+    def __init__(self, folder: Path, members: Sequence[tuple[str, str]], security: Security | None = None) -> None:
+        """Start watching members, given by name (empty where it is not known) and ``host:port`` or URL.
+
+        ``security`` is how to speak TLS to them and who logs in.
+        """
         self._folder = folder
         self._endpoints = {endpoint for _, endpoint in members}
         self._began_ns = time.monotonic_ns()
         self._observer: Observer | None = None
         self.notes: list[str] = []
         try:
-            self._observer = Observer(folder, members) if members else None
+            self._observer = Observer(folder, members, security) if members else None
         except ClusterError as error:
             self.notes.append(str(error))
 

@@ -11,6 +11,9 @@ import sys
 import time
 from typing import Any
 
+from cluster.security import Security
+from cluster.security import add_arguments as add_security_arguments
+
 # Locust would otherwise wait a minute before a worker believes that its master is gone.
 MASTER_SILENCE_S = 10
 REPORT_INTERVAL_S = 0.5
@@ -21,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--master-host", default="127.0.0.1", metavar="HOST", help="the master's address")
     parser.add_argument("--master-port", type=int, default=5557, metavar="PORT", help="its port")
     parser.add_argument("--scenario", default="kv", help="the same as the master's (default: kv)")
+    add_security_arguments(parser.add_argument_group("TLS and user", "How this machine reaches the cluster."))
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
 
@@ -31,6 +35,8 @@ def main(args: argparse.Namespace) -> int:
         from loadgen.processes import die_with
 
         die_with(args.parent)
+    # Where the client looks; the load's parameters come from the master, these do not travel.
+    os.environ.update(Security.from_arguments(args).to_environment())
     import gevent
     import locust  # monkey-patches this process  # noqa: F401
 

@@ -43,16 +43,23 @@ class Authority:
         self.cert = str(folder / "ca.pem")
         Path(self.cert).write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, *hosts: str, age: datetime.timedelta = DAY, left: datetime.timedelta = DAY) -> Pair:
+    def sign(
+        self,
+        name: str,
+        *hosts: str,
+        age: datetime.timedelta = DAY,
+        left: datetime.timedelta = DAY,
+        common_name: bool = True,
+    ) -> Pair:
         """A certificate for server and client use.
 
-        Takes its common name, the host names and addresses that it is for, since when it is valid and how long still.
+        Takes the name of its files and of its subject, the host names and addresses that it is for, since when it is
+        valid and how long still.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
-        builder = self._builder(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, now - age, now + left
-        ).add_extension(
+        what = NameOID.COMMON_NAME if common_name else NameOID.ORGANIZATION_NAME
+        builder = self._builder(x509.Name([x509.NameAttribute(what, name)]), key, now - age, now + left).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         if hosts:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.security import Security, given
+from cluster.security import add_arguments as add_security_arguments
 from cluster.topology import member_names
 from viz.diagrams import DIAGRAMS, diagram
-from viz.model import Model
+from viz.model import ClusterSnapshot, Model
 from viz.output import FORMATS, SUFFIXES, NoGraphviz, render, write
 from viz.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
 
@@ -97,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the cluster to ask for its state or its members' names; without it {STATUS} takes "
         f"$ETCDCTL_ENDPOINTS, else a cluster of `raftload cluster up`, else {DEFAULT_ENDPOINT}",
     )
+    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -239,9 +242,10 @@ def _polled(args: argparse.Namespace, since: float | None, until: float | None) 
         if not looks:
             raise NothingObserved(f"no poll in {args.polls}: write it by --type cluster-status --watch --json")
     else:
-        endpoints, seconds = _endpoints(args), _interval("--for", args.for_ or "10s", 0.1, 86400)
+        endpoints, security = _endpoints(args)
+        seconds = _interval("--for", args.for_ or "10s", 0.1, 86400)
         _note(f"polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
-        looks = polled.poll(endpoints, seconds)
+        looks = polled.poll(endpoints, seconds, security=security)
     looks = polled.between(looks, since, until)
     if args.type == "state-machine":
         return polled.state_graph(looks)
@@ -278,7 +282,9 @@ def _watch(args: argparse.Namespace) -> int:
     if args.format not in (None, "ascii", "json"):
         raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
     interval = _interval("--watch", args.watch, 0.1, 3600)
-    return watch(_endpoints(args), interval, sys.stdout, as_json=args.json or args.format == "json")
+    endpoints, security = _endpoints(args)
+    as_json = args.json or args.format == "json"
+    return watch(endpoints, interval, sys.stdout, as_json=as_json, security=security)
 
 
 def _interval(option: str, text: str, least: float, most: float) -> float:
@@ -315,12 +321,12 @@ def _model(args: argparse.Namespace) -> Model:
     if args.type == STATUS:
         if args.variant is not None:
             raise UsageError(f"{STATUS} has no variants; leave out --variant")
-        return ask(_endpoints(args))[0]
+        return _ask(args)
     variants = DIAGRAMS[args.type]
     variant = _choice(f"--variant of {args.type}", variants[0] if args.variant is None else args.variant, variants)
     if args.endpoints is None:
         return diagram(args.type, member_names(args.nodes or 3), variant)
-    members = ask(_endpoints(args))[0]
+    members = _ask(args)
     # Learners have no vote, so they are in no election; whoever is silent is a member all the same.
     voters = [member for member in members.members if member.role != "learner"]
     leader = next((number for number, member in enumerate(voters) if member.role == "leader"), 0)
@@ -330,19 +336,28 @@ def _model(args: argparse.Namespace) -> Model:
     return diagram(args.type, [member.name for member in voters], variant, leader, now)
 
 
-def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
+def _ask(args: argparse.Namespace) -> ClusterSnapshot:
+    endpoints, security = _endpoints(args)
+    return ask(endpoints, security=security)[0]
+
+
+def _endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
+    """The endpoints to ask, and how to reach those that were named: our own clusters speak plain and know no users."""
     text = args.endpoints
     try:
         if text is None:
             text = os.environ.get("ETCDCTL_ENDPOINTS")
         if text is not None and (text or args.endpoints is not None):
-            return parse_endpoints(text)
+            security = Security.from_arguments(args)
+            return parse_endpoints(",".join(security.url(part.strip()) for part in text.split(","))), security
+        if (option := given(args)) is not None:
+            raise UsageError(f"{option} is for a cluster that --endpoints names")
     except ValueError as exc:
         raise UsageError(exc) from exc
     from cluster.state import find_running
 
     running = find_running()
-    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT)
+    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), None
 
 
 if __name__ == "__main__":

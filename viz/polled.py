@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from cluster.raftlog import parse_time
+from cluster.security import Security
 from viz.model import (
     Chart,
     ClusterSnapshot,
@@ -62,12 +63,17 @@ def look(at: float, snapshot: ClusterSnapshot) -> Look:
     return Look(at, {member.name: (member.role, member.term) for member in snapshot.members})
 
 
-def poll(endpoints: Sequence[str], for_s: float, sleep: Callable[[float], None] = time.sleep) -> list[Look]:
+def poll(
+    endpoints: Sequence[str],
+    for_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+    security: Security | None = None,
+) -> list[Look]:
     """Polls a cluster ten times a second for so many seconds, or until Ctrl-C.
 
-    Raises NoCluster where nobody answers the first time.
+    ``security`` is how to speak TLS to it and who logs in. Raises NoCluster where nobody answers the first time.
     """
-    poller = Poller(endpoints, _TIMEOUT_S)
+    poller = Poller(endpoints, _TIMEOUT_S, security)
     looks: list[Look] = []
     began = time.monotonic()
     try:

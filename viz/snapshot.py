@@ -1,7 +1,7 @@
 """Asks a live cluster who is in it and how each member is: endpoints in, ClusterSnapshot out.
 
-Over plain HTTP by ``cluster.probe``; ``https://`` endpoints by ``cluster.control``, imported only then. All are
-asked at once, so that silent members cost one timeout together.
+Over HTTP by ``cluster.probe``, with TLS where an endpoint says so. All are asked at once, so that silent members cost
+one timeout together.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from cluster import probe
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus
+from cluster.security import Security
 from cluster.topology import Member
 from viz.model import ClusterSnapshot, MemberView, Role, clean, clean_name
 
@@ -68,19 +69,26 @@ def parse_endpoints(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(endpoints))
 
 
-def ask(endpoints: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[ClusterSnapshot, list[Answer]]:
+def ask(
+    endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
+) -> tuple[ClusterSnapshot, list[Answer]]:
     """Asks every endpoint, and every member of the cluster that no endpoint stands for at its own URL.
 
     Returns the picture, and the answers that it is of. Raises NoCluster where nobody answers.
     """
-    return Poller(endpoints, timeout_s).poll()
+    return Poller(endpoints, timeout_s, security).poll()
 
 
 class Poller:
     """Asks the same cluster again and again, and remembers who its members are while they are silent."""
 
-    def __init__(self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
-        """Takes endpoints as ``parse_endpoints`` returns them, and the seconds that each may take to answer."""
+    def __init__(
+        self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
+    ) -> None:
+        """Takes endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, and how to
+        speak TLS and who logs in.
+        """
+        self._security = security
         self._endpoints = tuple(endpoints)
         self._timeout_s = timeout_s
         self._listed: list[Listed] = []
@@ -91,10 +99,10 @@ class Poller:
 
         Raises NoCluster where nobody ever answered.
         """
-        answers = _at_once(lambda endpoint: _status(endpoint, self._timeout_s), self._endpoints)
+        answers = _at_once(lambda endpoint: _status(endpoint, self._timeout_s, self._security), self._endpoints)
         living = [answer for answer in answers if answer.status is not None]
         if living:
-            self._listed = _members(living, self._timeout_s) or self._listed
+            self._listed = _members(living, self._timeout_s, self._security) or self._listed
         elif not self._ids:
             reasons = "; ".join(answer.reason for answer in answers)
             raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
@@ -110,7 +118,7 @@ class Poller:
         known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
         known |= {member.id for member in self._listed if asked & {_bare(url) for url in member.client_urls}}
         others = [member for member in self._listed if member.id not in known]
-        more = _at_once(lambda member: _first(member, self._timeout_s), others)
+        more = _at_once(lambda member: _first(member, self._timeout_s, self._security), others)
         self._ids.update({answer.endpoint: member.id for answer, member in zip(more, others, strict=True)})
         return more
 
@@ -175,44 +183,37 @@ def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
     )
 
 
-def _status(endpoint: str, timeout_s: float) -> Answer:
+def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answer:
     began = time.perf_counter()
     try:
-        if endpoint.startswith("https://"):
-            with _control(endpoint, timeout_s) as client:
-                began = time.perf_counter()
-                status = client.status()
-        else:
-            status = probe.member_status(Member("", f"http://{endpoint}", "", ""), timeout_s)
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        status = probe.member_status(Member("", url, "", ""), timeout_s, security)
     except (ClusterError, ValueError, UnicodeError) as exc:
         return Answer(endpoint, None, 0.0, clean(str(exc)))
     return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
 
 
-def _first(member: Listed, timeout_s: float) -> Answer:
+def _first(member: Listed, timeout_s: float, security: Security | None) -> Answer:
     """A member that no endpoint stands for, asked where it says that it listens."""
     if not member.client_urls:
         return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
-    return _status(_bare(member.client_urls[0]), timeout_s)
+    return _status(_bare(member.client_urls[0]), timeout_s, security)
 
 
-def _members(living: Sequence[Answer], timeout_s: float) -> list[Listed]:
+def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[Listed]:
     """The cluster's list from the first that gives it; empty where none does."""
     for answer in living:
         try:
-            return _parse(_list(answer.endpoint, timeout_s))
+            return _parse(_list(answer.endpoint, timeout_s, security))
         except (ClusterError, ValueError, TypeError, AttributeError):
             continue
     return []
 
 
-def _list(endpoint: str, timeout_s: float) -> Any:
-    if endpoint.startswith("https://"):
-        with _control(endpoint, timeout_s) as client:
-            return client.rpc("/cluster/member/list", {"linearizable": False})
+def _list(endpoint: str, timeout_s: float, security: Security | None) -> Any:
     # Without a quorum too; 3.4 does not know the field and lists its own members anyway.
     for body in (b'{"linearizable":false}', b"{}"):
-        code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s)
+        code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s, security)
         if code == 200:
             return json.loads(answer)
     raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
@@ -228,13 +229,6 @@ def _parse(answer: Any) -> list[Listed]:
         )
         for each in answer["members"]
     ]
-
-
-def _control(endpoint: str, timeout_s: float) -> Any:
-    from cluster.control import ControlClient
-    from cluster.security import Security
-
-    return ControlClient(endpoint, timeout_s=timeout_s, security=Security.from_environment())
 
 
 def _bare(url: str) -> str:

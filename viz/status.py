@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from cluster import probe
 from cluster.errors import ClusterError
+from cluster.security import Security
 from viz.ascii import pad, wrap
 from viz.model import SCHEMA, ClusterSnapshot, MemberView, iso, width
 from viz.snapshot import Answer, Poller
@@ -121,14 +122,20 @@ def document(tick: Tick) -> dict[str, Any]:
 
 
 def watch(
-    endpoints: Sequence[str], interval_s: float, out: TextIO, *, as_json: bool = False, ticks: int | None = None
+    endpoints: Sequence[str],
+    interval_s: float,
+    out: TextIO,
+    *,
+    as_json: bool = False,
+    ticks: int | None = None,
+    security: Security | None = None,
 ) -> int:
     """Looks at a cluster every so many seconds until interrupted, or so many times; returns 0.
 
-    Takes endpoints as ``parse_endpoints`` returns them. It goes on while members die and come back; raises NoCluster
-    where nobody answers the first time.
+    Takes endpoints as ``parse_endpoints`` returns them, and how to speak TLS to them and who logs in. It goes on while
+    members die and come back; raises NoCluster where nobody answers the first time.
     """
-    poller, view = Poller(endpoints), View()
+    poller, view = Poller(endpoints, security=security), View()
     quotas: dict[str, int | None] = {}
     quota_at = float("-inf")
     on_terminal = out.isatty() and not as_json
@@ -138,7 +145,7 @@ def watch(
         while ticks is None or done < ticks:
             snapshot, answers = poller.poll()
             if time.monotonic() - quota_at >= QUOTA_EVERY_S:
-                quotas, quota_at = _quotas(snapshot, answers), time.monotonic()
+                quotas, quota_at = _quotas(snapshot, answers, security), time.monotonic()
             tick = view.look(snapshot, time.time(), quotas)
             if on_terminal:
                 size = shutil.get_terminal_size()
@@ -159,15 +166,15 @@ def watch(
     return 0
 
 
-def _quotas(snapshot: ClusterSnapshot, answers: Sequence[Answer]) -> dict[str, int | None]:
-    """Each member's quota from its metrics, by name; plain HTTP only."""
+def _quotas(snapshot: ClusterSnapshot, answers: Sequence[Answer], security: Security | None) -> dict[str, int | None]:
+    """Each member's quota from its metrics, by name."""
     alive = {answer.endpoint for answer in answers if answer.status is not None}
     found: dict[str, int | None] = {}
     for member in snapshot.members:
-        if member.endpoint not in alive or member.endpoint.startswith("https://"):
+        if member.endpoint not in alive:
             continue
         try:
-            code, body = probe.http(member.endpoint, "GET", "/metrics", timeout_s=1.0)
+            code, body = probe.http(member.endpoint, "GET", "/metrics", timeout_s=1.0, security=security)
             begin = body.index(_QUOTA) + len(_QUOTA)
             found[member.name] = int(float(body[begin : body.index(b"\n", begin)])) if code == 200 else None
         except (ClusterError, ValueError):

@@ -17,7 +17,7 @@ from cluster.conformance.model import Disturber, Result, Verdict
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
 from cluster.control import split_endpoint
-from cluster.security import Security
+from cluster.security import Security, given
 from cluster.security import add_arguments as add_security_arguments
 
 USAGE = 2
@@ -126,6 +126,10 @@ def main(
         security = Security.from_arguments(args)
         endpoints = _endpoints(args)
         nodes(args)
+        own = args.nodes is not None or args.backend is not None
+        foreign = bool(endpoints) and not own
+        if not foreign and (option := given(args)) is not None:
+            raise UsageError(f"{option} is for a cluster that --endpoints names")
         if args.endpoints is not None and (args.nodes or args.backend or args.down or args.cleanup):
             raise UsageError("--endpoints names a cluster that is not ours to start or remove")
     except ValueError as exc:
@@ -133,9 +137,8 @@ def main(
         return USAGE
     if args.cleanup:
         return _cleanup(args)
-    own = args.nodes is not None or args.backend is not None
-    provider = _external if endpoints and not own else (backends or BACKENDS)[args.backend or _found_backend()]
-    factory = client_factory or TRANSPORTS[args.transport](security=security)
+    provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
+    factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
     with provider(args, _say) as ground:
         report = run(
             factory, ground.endpoints, ground.handle,
@@ -253,7 +256,8 @@ BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standi
 def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
     """The endpoints that were named, checked for their form; none where none were. Raises ValueError."""
     text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
-    endpoints = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    security = Security.from_arguments(args)
+    endpoints = tuple(dict.fromkeys(security.url(part.strip()) for part in text.split(",") if part.strip()))
     if args.endpoints is not None and not endpoints:
         raise UsageError("--endpoints names no endpoint; write host:port, several with commas")
     for endpoint in endpoints:

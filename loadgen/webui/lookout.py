@@ -20,6 +20,7 @@ from gevent.event import Event
 from cluster.errors import ClusterError, UsageError
 from cluster.faults import Fault
 from cluster.nemesis import Breakable, Effect, Nemesis
+from cluster.security import Security
 from cluster.timeline import Timeline
 from loadgen import load
 from loadgen.webui.leadership import Leadership
@@ -47,8 +48,15 @@ class Lookout:
         folder: of the run that is going on, where faults are noted in ``events.csv``; None between runs.
     """
 
-    def __init__(self, environment: Any, cluster: Breakable | None, endpoints: Callable[[], tuple[str, ...]]) -> None:
-        """Takes Locust's environment, the cluster where it is ours to break, and whom to ask, by endpoint."""
+    def __init__(
+        self,
+        environment: Any,
+        cluster: Breakable | None,
+        endpoints: Callable[[], tuple[str, ...]],
+        security: Security | None = None,
+    ) -> None:
+        """Takes Locust's environment, the cluster where it is ours to break, whom to ask, by endpoint, and how."""
+        self._security = security
         self._environment = environment
         self._cluster = cluster
         self._endpoints = endpoints
@@ -157,7 +165,7 @@ class Lookout:
         endpoints = self._endpoints()
         if endpoints != self._asked:
             self._asked = endpoints
-            self._poller, self._view = Poller(endpoints, ANSWER_S), View()
+            self._poller, self._view = Poller(endpoints, ANSWER_S, self._security), View()
             self._leadership = Leadership(KEEP_S)
             self._tick = None
         if self.is_ours and self._cluster is not None:

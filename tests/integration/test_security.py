@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
+import os
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +33,7 @@ from loadgen.operation import Outcome
 from tests.certificates import Authority, Pair
 
 HOUR = datetime.timedelta(hours=1)
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -315,4 +320,162 @@ def test_a_member_that_was_started_again_has_forgotten_the_token(make_cluster: C
             errors.add(operation.error)
             gevent.sleep(0.01)
     assert causes.TOKEN_REFUSED not in errors
+    client.close()
+
+
+# The commands
+
+
+PASSWORD = ROOT["password"]
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    """One member that wants a client certificate and a user; its endpoint without a scheme, and the options for it."""
+    authority = Authority(tmp_path_factory.mktemp("strict"))
+    server, client = authority.sign("server", "127.0.0.1"), authority.sign("client", common_name=False)
+    mutual = Security(cacert=authority.cert, cert=client.cert, key=client.key)
+    with LocalCluster(1, tls=ServerTls(server.cert, server.key, authority.cert), security=mutual) as cluster:
+        enable_auth(cluster, mutual)
+        options = ["--cacert", authority.cert, "--cert", client.cert, "--key", client.key]
+        yield cluster.endpoints[0].removeprefix("https://"), options
+
+
+def raftload(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
+    return subprocess.run(
+        [sys.executable, "-m", "loadgen.cli", *words], cwd=cwd, env={**kept, "PYTHONPATH": str(REPOSITORY), **env},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_bench_with_a_certificate_and_a_user(strict: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, options = strict
+    words = ["bench", "--endpoints", endpoint, *options, "--user", f"root:{PASSWORD}", "--operations", "60"]
+    done = raftload(*words, "--output", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["results"]["total"]["operations"], result["results"]["total"]["failed"]) == (60, 0)
+    assert result["target"]["endpoints"] == [{"url": f"https://{endpoint}", "reachable": True}]
+    assert len(result["target"]["members"]) == 1
+    assert "root:***" in result["run"]["command"]
+    assert PASSWORD not in done.stdout + done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+
+
+def test_bench_over_the_gateway_by_etcdctls_names(strict: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, options = strict
+    env = {f"ETCDCTL_{name[2:].upper()}": path for name, path in zip(options[::2], options[1::2], strict=True)}
+    env |= {"ETCDCTL_ENDPOINTS": endpoint, "ETCDCTL_USER": "root", "ETCDCTL_PASSWORD": PASSWORD}
+    words = ["bench", "--operations", "30", "--workers", "1"]
+    done = raftload(*words, "--transport", "gateway", "--output", "run", cwd=tmp_path, **env)
+    assert done.returncode == 0, done.stderr
+    # An embedded cluster has nothing to do with what the environment says of another one.
+    done = raftload(*words, "--cluster", "embedded", "--nodes", "1", "--output", "own", cwd=tmp_path, **env)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nobody_sees_the_password_of_a_running_bench(strict: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, options = strict
+    words = ["bench", "--endpoints", endpoint, *options, "--user", "root", "--duration", "30s", "--output", "run"]
+    env = {**os.environ, "ETCDCTL_PASSWORD": PASSWORD, "PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "loadgen.cli", *words], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "run" / "run.json").exists() or len(descendants(run.pid)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (run.pid, *descendants(run.pid))]
+        assert all(PASSWORD.encode() not in line for line in lines)
+    finally:
+        run.terminate()
+        assert run.wait(60) == 143
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [each for child in map(int, children) for each in (child, *descendants(child))]
+
+
+@pytest.mark.parametrize(
+    "words", [("cluster", "status"), ("viz", "--type", "cluster-status"), ("cluster", "test", "--only", "kv")]
+)
+def test_the_other_commands(strict: tuple[str, list[str]], tmp_path: Path, words: tuple[str, ...]) -> None:
+    endpoint, options = strict
+    user = ["--user", f"root:{PASSWORD}"]
+    done = raftload(*words, "--endpoints", endpoint, *options, *user, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert PASSWORD not in done.stdout + done.stderr
+    refused = raftload(*words, "--endpoints", endpoint, *options, "--user", "root:wrong", cwd=tmp_path)
+    assert refused.returncode == 4
+    assert "authentication failed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    untrusted = raftload(*words, "--endpoints", f"https://{endpoint}", *user, cwd=tmp_path)
+    assert untrusted.returncode == 4
+    assert tls.WRONG_CA in untrusted.stderr
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    for words in (
+        ["bench", "--cluster", "embedded", "--user", "root:x"],
+        ["bench", "--endpoints", "h:1", "--cacert", "/none"],
+        ["bench", "--endpoints", "h:1", "--transport", "gateway", "--balance", "leader"],
+        ["cluster", "status", "--endpoints", "h:1", "--cert", "/dev/null"],
+        ["cluster", "test", "--endpoints", "h:1", "--user", "root"],
+        ["viz", "--type", "cluster-status", "--endpoints", "h:1", "--key", "/dev/null"],
+    ):
+        done = raftload(*words, cwd=tmp_path)
+        assert done.returncode == 2, (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
+
+
+# Balance
+
+
+def test_only_the_leader_is_called_and_followed(make_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = make_cluster(3)
+    client = EtcdClient(cluster.endpoints, balance="leader", timeout_s=15)
+
+    def asked() -> set[int]:
+        return {client.get(b"k", serializable=True).response.header.member_id for _ in range(30)}
+
+    def leader() -> int:
+        found = [each for each in (cluster.statuses()) if each is not None and each.is_leader]
+        return max(found, key=lambda each: each.term).member_id if found else 0
+
+    first = leader()
+    assert asked() == {first}
+    name = next(each.name for each in cluster.statuses() if each is not None and each.member_id == first)
+    gone = gevent.get_hub().threadpool.apply(cluster.kill, (name,))
+    assert gone is None
+    # Calls made while nobody leads wait for whoever does next.
+    assert client.put(b"k", b"v").outcome == Outcome.OK
+    deadline = time.monotonic() + 15
+    while asked() != {leader()}:
+        assert time.monotonic() < deadline
+    assert leader() != first
+    client.close()
+
+
+def test_the_first_alone_or_all_in_turn(etcd_cluster: LocalCluster) -> None:
+    for balance, count in (("first", 1), ("round-robin", 3)):
+        client = EtcdClient(etcd_cluster.endpoints, balance=balance)  # type: ignore[arg-type]
+        client.get(b"balance")
+        gevent.sleep(0.1)
+        members = {client.get(b"balance").response.header.member_id for _ in range(12)}
+        assert len(members) == count
+        client.close()
+
+
+def test_a_user_who_may_not_ask_who_leads(auth_cluster: LocalCluster, authority: Authority) -> None:
+    """Newer releases of etcd tell that the role root only: then calls fail at once, and say why."""
+    guest = Security(cacert=authority.cert, user="guest", password="guest")
+    client = EtcdClient(auth_cluster.endpoints, security=guest, balance="leader", timeout_s=20)
+    began = time.monotonic()
+    said = client.get(b"k").error
+    assert said in ("PERMISSION_DENIED", causes.LEADER_HIDDEN)
+    assert time.monotonic() - began < 10
     client.close()

@@ -1,0 +1,118 @@
+"""Options and environment names about TLS and users, as etcdctl means them; and passwords that stay ours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from cluster.security import Security, SecurityError, add_arguments, given, masked
+from loadgen.balance import Leadership
+from loadgen.endpoint import Endpoint
+from loadgen.login import expiry_s
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    file = tmp_path / "file.pem"
+    file.write_text("")
+    return str(file)
+
+
+def test_nothing_said() -> None:
+    assert Security.from_arguments(parsed(), {}) == Security()
+    assert Security.from_environment({"ETCDCTL_CACERT": "", "ETCDCTL_USER": ""}) == Security()
+    assert Security().url("h:1") == "h:1"
+    assert given(parsed()) is None
+
+
+def test_options_come_before_the_environment(pem: str) -> None:
+    env = {
+        "ETCDCTL_CACERT": "/none", "ETCDCTL_CERT": pem, "ETCDCTL_KEY": pem, "ETCDCTL_USER": "bob",
+        "ETCDCTL_PASSWORD": "p", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "true", "ETCDCTL_DIAL_TIMEOUT": "1m1.5s",
+    }  # fmt: skip
+    security = Security.from_arguments(parsed("--cacert", pem, "--user", "alice:a:b"), env)
+    assert security == Security(pem, pem, pem, True, "alice", "a:b", 61.5)
+    assert Security.from_arguments(parsed("--cacert", pem, "--user", "alice"), env).password == "p"
+    assert Security.from_environment(security.to_environment()) == security
+
+
+def test_paths_are_absolute_for_those_in_another_folder(pem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(pem).parent)
+    assert Security(cacert="file.pem").to_environment() == {"ETCDCTL_CACERT": pem}
+
+
+def test_tls_is_spoken_where_files_are_given_and_nothing_else_is_said() -> None:
+    assert Security(cacert="x").url("h:1") == "https://h:1"
+    assert Security(cacert="x").url("http://h:1") == "http://h:1"
+    assert Security(insecure_skip_tls_verify=True, user="u", password="p").url("h:1") == "h:1"
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "message"),
+    [
+        (["--cert", "/dev/null"], {}, "--cert and --key go together"),
+        (["--user", "root"], {}, "--user needs a password"),
+        (["--cacert", "/none"], {}, "--cacert /none: No such file"),
+        (["--key", "/"], {}, "--key /: Is a directory"),
+        ([], {"ETCDCTL_DIAL_TIMEOUT": "2"}, "ETCDCTL_DIAL_TIMEOUT is '2': write a duration"),
+        ([], {"ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "yes"}, "write true or false"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], env: dict[str, str], message: str) -> None:
+    with pytest.raises(SecurityError, match=message) as caught:
+        Security.from_arguments(parsed(*words), env)
+    assert "\n" not in str(caught.value)
+
+
+def test_passwords_are_not_shown() -> None:
+    security = Security(user="root", password="secret")
+    assert "secret" not in repr(security) + str(security) + security.describe()
+    for command in (["x", "--user", "root:secret"], ["x", "--user=root:secret"], ["x", "--us", "root:secret"]):
+        assert "secret" not in "".join(masked(command, parsed(*command[1:])))
+        assert "root:***" in "".join(masked(command, parsed(*command[1:])))
+    assert masked(["x", "--user", "root"], parsed("--user", "root")) == ("x", "--user", "root")
+    assert given(parsed("--user", "root:secret")) == "--user"
+
+
+@pytest.mark.parametrize(
+    ("token", "end"),
+    [
+        ("xpLnNVwNrsyhtdJR.7", None),
+        ("e30.eyJleHAiOjE3MDAwMDAwMDB9.sig", 1_700_000_000.0),
+        ("e30.eyJleHAiOiJ4In0.sig", None),
+        ("a.%%%.c", None),
+        ("a.e30.c", None),
+        ("a.MQ.c", None),
+        ("", None),
+    ],
+)
+def test_when_a_token_ends(token: str, end: float | None) -> None:
+    assert expiry_s(token) == end
+
+
+def test_who_leads() -> None:
+    a, b, c = (Endpoint("h", port) for port in (1, 2, 3))
+    who = Leadership()
+    assert who.chosen([a, b]) == set()
+    who.said(a, 10, 2, 0)
+    assert who.chosen([a, b]) == set()
+    who.said(b, 11, 2, 11)
+    assert who.chosen([a, b]) == {b}
+    who.said(a, 10, 3, 10)  # b is behind and still takes itself for the leader
+    assert who.chosen([a, b]) == {a}
+    who.silent(a)
+    assert who.chosen([a, b]) == {b}
+    who.said(b, 11, 4, 10)  # known, although silent now
+    assert who.chosen([a, b]) == {a}
+    who.said(b, 11, 5, 99)  # a member that none of the endpoints stands for
+    assert who.chosen([a, b, c]) == {a, b, c}
+    who.silent(b)
+    assert who.chosen([a, b, c]) == set()
