@@ -105,15 +105,16 @@ class Security:
             password = getpass.getpass(f"Password of {user}: ")
         skip = getattr(args, "insecure_skip_tls_verify", False)
         files = {option: given(option) for option in ("cacert", "cert", "key")}
-        for option, path in files.items():
-            _check_readable(option, path)
-        return cls(
+        security = cls(
             **files,
             insecure_skip_tls_verify=skip or _boolean("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", env),
             user=user or None,
             password=password or None if user else None,
             dial_timeout_s=_duration("ETCDCTL_DIAL_TIMEOUT", env) or DIAL_TIMEOUT_S,
         )
+        for option, path in files.items():
+            _check_readable(option, path)
+        return security
 
     def to_environment(self) -> dict[str, str]:
         """The environment that says the same, with absolute paths: how workers on this machine are told."""
