@@ -340,7 +340,7 @@ class Run:
     # -- watching the workers -------------------------------------------------------------------------------
 
     def _over(self) -> bool:
-        session = self._session
+        session, over = self._session, True
         for worker in session.workers:
             client_id = worker.client_id or ""
             if isinstance(worker, RemoteWorker) and worker.name in self.lost and self._is_back(worker):
@@ -358,8 +358,8 @@ class Run:
             if asked is not None and time.monotonic() > asked + self.settings.timeout_s + REPORT_GRACE_S:
                 self.lost[worker.name] = NO_ANSWER
                 continue
-            return False
-        return True
+            over = False
+        return over
 
     def _is_back(self, worker: RemoteWorker) -> bool:
         return self.lost[worker.name] != NO_ANSWER and worker.death() is None
