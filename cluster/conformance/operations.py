@@ -70,7 +70,16 @@ def learner(env: Env) -> str:
                 [member.is_learner for member in env.client().members() if member.id == member_id] == [False],
                 "a promoted learner is still listed as one",
             )
-            found = {kv.key: (kv.value, kv.mod_revision) for kv in _all(client, env.key("r/"))}
+
+            def read() -> dict[bytes, tuple[bytes, int]]:
+                try:
+                    return {kv.key: (kv.value, kv.mod_revision) for kv in _all(client, env.key("r/"))}
+                except EtcdError as exc:
+                    if exc.code != _UNAVAILABLE:  # until it has applied its own promotion it answers as a learner does
+                        raise
+                    return {}
+
+            found = env.until(read, env.bounds.heal_s) or {}
             expect(found == wanted, f"the new member has {len(found)} of the {len(wanted)} keys written before it came")
         finally:
             with contextlib.suppress(ClusterError):
