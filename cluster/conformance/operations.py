@@ -71,13 +71,13 @@ def learner(env: Env) -> str:
                 "a promoted learner is still listed as one",
             )
 
-            def read() -> dict[bytes, tuple[bytes, int]]:
+            def read() -> dict[bytes, tuple[bytes, int]] | None:
                 try:
                     return {kv.key: (kv.value, kv.mod_revision) for kv in _all(client, env.key("r/"))}
                 except EtcdError as exc:
                     if exc.code != _UNAVAILABLE:  # until it has applied its own promotion it answers as a learner does
                         raise
-                    return {}
+                    return None
 
             found = env.until(read, env.bounds.heal_s) or {}
             expect(found == wanted, f"the new member has {len(found)} of the {len(wanted)} keys written before it came")
