@@ -62,7 +62,8 @@ def _problem(value: Any, schema: dict[str, Any], definitions: dict[str, Any], wh
             return f"{at} has no {missing[0]!r}"
         properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
         for field, part in value.items():
-            inner = f"{where}.{field}" if where else field
+            shown = field if field.isprintable() else repr(field)  # one line, whatever a document's fields are called
+            inner = f"{where}.{shown}" if where else shown
             if found := _problem(part, properties.get(field, others), definitions, inner):
                 return found
     if isinstance(value, list) and "items" in schema:

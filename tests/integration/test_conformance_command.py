@@ -119,7 +119,7 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
         (["--nodes", "many"], "--nodes must be"),
         (["--endpoints", "127.0.0.1:1", "--down"], "not ours to start or remove"),
         (["--user", "root"], "--user needs a password"),
-        (["--cert", "a.pem"], "--cert and --key go together"),
+        (["--cert", __file__], "--cert and --key go together"),
     ],
 )
 def test_bad_input_is_one_line_and_exits_2(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
