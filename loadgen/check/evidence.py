@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from loadgen.history.format import ANSWERED, FINAL, INFO, OK, Kind, Method
 from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
 
+Numbers = NDArray[np.int64]
 EMPTY, WRITE, MAYBE = 0, 1, 2
 """Whether an acknowledged operation took a revision; MAYBE: a lease's revocation did if the lease had keys."""
 _WRITES = frozenset({Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.LEASE_REVOKE})
@@ -80,15 +82,12 @@ class Evidence:
         kinds = history.rows["kind"]
         self.rows: NDArray[np.int64] = np.flatnonzero(kinds == Kind.OPERATION)
         heads = history.rows[self.rows]
-        self.method, self.outcome = heads["method"], heads["outcome"]
-        self.call, self.back = heads["call_ns"], heads["return_ns"]
+        self.method, self.outcome = heads["method"].copy(), heads["outcome"].copy()
+        self.call, self.back = heads["call_ns"].copy(), heads["return_ns"].copy()
         self.final = (heads["flags"] & FINAL) != 0
         self.answered = (heads["flags"] & ANSWERED) != 0
-        self.process = heads["process"]
+        self.process = heads["process"].copy()
         count = len(self.rows)
-        self.revision, self.at = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        self.member = np.zeros(count, np.uint64)
-        self.writes, self.ordered = np.zeros(count, np.uint8), np.zeros(count, np.bool_)
         names = {name: number for number, name in enumerate(sorted({_clock(part.header) for part in history.parts}))}
         by_part = np.array([names[_clock(part.header)] for part in history.parts], np.int32)
         self.clock_of_part = by_part
@@ -99,9 +98,10 @@ class Evidence:
 
     def _decode(self) -> None:
         header_of, range_of = pb.ResponseHeader.FromString, pb.RangeRequest.FromString
-        revisions, members, ats = self.revision.tolist(), self.member.tolist(), self.at.tolist()
-        writes, ordered = self.writes.tolist(), self.ordered.tolist()
-        methods, outcomes = self.method.tolist(), self.outcome.tolist()
+        count = len(self.rows)
+        revisions, ats, members = (array(kind, bytes(8 * count)) for kind in "qqQ")
+        writes, ordered = bytearray(count), bytearray(count)
+        methods, outcomes = self.method.tobytes(), self.outcome.tobytes()
         put, get = int(Method.PUT), int(Method.RANGE)
         for number, (request, response) in enumerate(self.history.payloads(self.rows)):
             if outcomes[number] != OK:
@@ -134,8 +134,11 @@ class Evidence:
             elif method in _ORDERED:
                 ordered[number] = True
                 writes[number] = MAYBE if method == Method.LEASE_REVOKE else EMPTY
-        self.revision[:], self.member[:], self.at[:] = revisions, members, ats
-        self.writes[:], self.ordered[:] = writes, ordered
+        self.revision: Numbers = np.frombuffer(revisions, np.int64)
+        self.at: Numbers = np.frombuffer(ats, np.int64)
+        self.member: NDArray[np.uint64] = np.frombuffer(members, np.uint64)
+        self.writes: NDArray[np.uint8] = np.frombuffer(writes, np.uint8)
+        self.ordered: NDArray[np.bool_] = np.frombuffer(ordered, np.bool_)
 
     # ---- one operation
 

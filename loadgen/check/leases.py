@@ -30,6 +30,7 @@ class Leases:
         self._unsure: dict[int, int] = {}
         self._ended: dict[int, tuple[int, str]] = {}
         self.used = False
+        self._one_clock = len(set(evidence.clock_of_part.tolist())) == 1
         methods, outcomes = evidence.method, evidence.outcome
         renewing = np.isin(methods, (Method.LEASE_GRANT, Method.LEASE_KEEP_ALIVE)) & (outcomes == OK)
         for number in np.flatnonzero(renewing).tolist():
@@ -70,7 +71,7 @@ class Leases:
             self.revoke(lease, revision, self._unsure[lease])
             return
         self._ended.setdefault(lease, (revision, "it ran out"))
-        if len(set(evidence.clocks.tolist())) > 1:
+        if not self._one_clock:
             ledger.doubt("lease.early", "the history has times of several machines")
             return
         renewals = [each for each in self._renewals.get(lease, ()) if each[0] < at_ns]

@@ -126,6 +126,9 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
     done = compacts[evidence.outcome[compacts] == OK]
     tried = compacts[evidence.outcome[compacts] != 1]
     asked = {int(number): int(evidence.request(int(number)).revision) for number in compacts.tolist()}
+    tried = tried[np.argsort(evidence.call[tried], kind="stable")]
+    tried_calls = evidence.call[tried]
+    farthest = np.maximum.accumulate(np.array([asked[each] for each in tried.tolist()], np.int64))
     reads = np.flatnonzero(evidence.method == Method.RANGE)
     ledger.absent("kv.compaction", "nothing was compacted, and no past revision was asked for")
     tried_all = evidence.cluster.exclusive and not evidence.history.cut
@@ -155,8 +158,8 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
         revision = int(evidence.request(number).revision)
         if "has been compacted" in error and tried_all:
             ledger.judged["kv.compaction"] += 1
-            called = tried[evidence.call[tried] < evidence.back[number]].tolist()
-            if not any(asked[each] > revision for each in called):
+            place = int(np.searchsorted(tried_calls, evidence.back[number], side="left")) - 1
+            if place < 0 or farthest[place] <= revision:
                 ledger.broken(
                     "kv.compaction", revision,
                     lambda number=number: f"{evidence.words(number)}, and nobody had compacted"  # type: ignore[misc]

@@ -49,7 +49,7 @@ class Replay:
         self._revocations = _by(evidence.revision, np.flatnonzero(acknowledged & (evidence.writes == MAYBE)))
         self._write_revisions: list[int] = evidence.revision[self._writes].tolist()
         self.settler = Settler(evidence, ledger, self.store, self.leases, self.writer_of)
-        self._methods: list[int] = evidence.method.tolist()
+        self._methods = evidence.method.tobytes()
 
     @property
     def resolved(self) -> dict[int, int]:
@@ -70,16 +70,19 @@ class Replay:
         evidence, settler, ledger = self._evidence, self.settler, self._ledger
         revisions = self._revisions()
         reads = self._read_steps()
-        writes = list(zip(self._write_revisions, self._writes.tolist(), strict=True))
+        write_revisions, numbers = self._write_revisions, self._writes.tolist()
         payloads = evidence.history.payloads(evidence.rows[self._writes])
         revoked: dict[int, list[int]] = {}
         for number in self._revocations.tolist():
             revoked.setdefault(int(evidence.revision[number]), []).append(number)
         waiting = sorted(self._watches, key=lambda watch: -watch.begins())
         active: list[Watch] = []
-        count, place, last = len(writes), 0, evidence.cluster.revision
+        count, place, last = len(numbers), 0, evidence.cluster.revision
         judged_events = judged_writes = 0
         next(reads)
+        while place < count and write_revisions[place] <= last:
+            place += 1  # from before the history: there is nothing to hold it against
+            next(payloads)
         for revision in revisions:
             if revision <= last:
                 continue
@@ -89,8 +92,8 @@ class Replay:
                 reads.send(revision)
             last = revision
             acknowledged = []
-            while place < count and writes[place][0] == revision:
-                acknowledged.append((writes[place][1], *next(payloads)))
+            while place < count and write_revisions[place] == revision:
+                acknowledged.append((numbers[place], *next(payloads)))
                 place += 1
             while waiting and waiting[-1].begins() <= revision:
                 active.append(waiting.pop())

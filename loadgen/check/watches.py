@@ -18,10 +18,12 @@ from loadgen.check.evidence import Evidence
 from loadgen.check.rules import Ledger
 from loadgen.check.store import within
 from loadgen.history.format import Kind
+from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
 
 # Longer answers are decoded: comparing them once for each of their revisions would be quadratic.
 _GLANCE = 4096
+_CHUNK = 1 << 15
 ALL_WATCHES = -1
 """Watch id of an answer to a progress request: it is about every watch of the stream."""
 
@@ -282,19 +284,26 @@ class _Stream:
         self._keep(watch, row, at_ns, revision, low, high)
 
 
+def _columns(history: History, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
+    """Row, part, watcher, kind and time of records, not all of them as Python's numbers at once."""
+    for low in range(0, len(rows), _CHUNK):
+        chunk = rows[low : low + _CHUNK]
+        heads = history.rows[chunk]
+        columns = (chunk, history.part[chunk], heads["process"], heads["kind"], heads["return_ns"])
+        yield from zip(*(column.tolist() for column in columns), strict=True)
+
+
 def read_watches(evidence: Evidence, ledger: Ledger) -> list[Watch]:
     """Returns the watches that were created, and judges what each promises by itself."""
     history = evidence.history
     kinds = history.rows["kind"]
     rows = np.flatnonzero((kinds == Kind.WATCH_SENT) | (kinds == Kind.WATCH_RECEIVED))
     streams: dict[tuple[int, int], _Stream] = {}
-    heads = history.rows[rows]
     parse, parse_request = pb.WatchResponse.FromString, pb.WatchRequest.FromString
     sent = int(Kind.WATCH_SENT)
-    for row, part, watcher, kind, at_ns, (request, response) in zip(
-        rows.tolist(), history.part[rows].tolist(), heads["process"].tolist(), heads["kind"].tolist(),
-        heads["return_ns"].tolist(), history.payloads(rows), strict=True,
-    ):  # fmt: skip
+    payloads = history.payloads(rows)
+    for row, part, watcher, kind, at_ns in _columns(history, rows):
+        request, response = next(payloads)
         stream = streams.get((part, watcher))
         if stream is None:
             stream = streams[part, watcher] = _Stream(evidence, ledger, part, watcher)

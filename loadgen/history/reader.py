@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.history.format import BLOCK, BLOCK_MAGIC, FOLDER, MAGIC, SCHEMA, SUFFIX, Kind
+
+# Blocks of a quarter of a MiB in memory, and rows that are made into Python's numbers, at one time.
+_CACHED = 256
+_CHUNK = 1 << 15
 
 COLUMNS = np.dtype(
     [
@@ -58,6 +63,9 @@ class Marker:
 class History:
     """Everything that was recorded, in columns (numpy): one row a record, files one after the other.
 
+    Requests and responses stay in the files, which must not change, and are read by the block; those of compressed
+    files are kept in memory.
+
     Attributes:
         parts: the files.
         rows: the records, with the fields of ``COLUMNS``; ``process`` of a watch is the watcher.
@@ -72,7 +80,8 @@ class History:
         self.part: NDArray[np.int32] = np.empty(0, np.int32)
         self.markers: list[Marker] = []
         self.endpoints: list[dict[int, str]] = []
-        self._blocks: list[bytes] = []
+        self._blocks: list[tuple[Path, int, int] | bytes] = []
+        self._payload = lru_cache(_CACHED)(self._load)
         self._block: NDArray[np.int32] = np.empty(0, np.int32)
         self._offset: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -84,25 +93,38 @@ class History:
     def request(self, row: int) -> bytes:
         """Returns the request of a row, as it was sent."""
         start = int(self._offset[row])
-        return self._blocks[int(self._block[row])][start : start + int(self.rows["request_size"][row])]
+        return self._payload(int(self._block[row]))[start : start + int(self.rows["request_size"][row])]
 
     def response(self, row: int) -> bytes:
         """Returns the response of a row, as it was received; the error's text where it did not succeed."""
         start = int(self._offset[row]) + int(self.rows["request_size"][row])
-        return self._blocks[int(self._block[row])][start : start + int(self.rows["response_size"][row])]
+        return self._payload(int(self._block[row]))[start : start + int(self.rows["response_size"][row])]
 
     def payloads(self, rows: NDArray[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Gives request and response of many rows, for less than one call each."""
-        heads = self.rows[rows]
-        start = self._offset[rows]
-        middle = start + heads["request_size"]
-        end = middle + heads["response_size"]
-        blocks = self._blocks
-        for block, a, b, c in zip(
-            self._block[rows].tolist(), start.tolist(), middle.tolist(), end.tolist(), strict=True
-        ):
-            data = blocks[block]
-            yield data[a:b], data[b:c]
+        current, data = -1, b""
+        for low in range(0, len(rows), _CHUNK):
+            chunk = rows[low : low + _CHUNK]
+            start = self._offset[chunk]
+            middle = start + self.rows["request_size"][chunk]
+            end = middle + self.rows["response_size"][chunk]
+            columns = (self._block[chunk], start, middle, end)
+            for block, a, b, c in zip(*(column.tolist() for column in columns), strict=True):
+                if block != current:
+                    current, data = block, self._payload(block)
+                yield data[a:b], data[b:c]
+
+    def _load(self, block: int) -> bytes:
+        place = self._blocks[block]
+        if isinstance(place, bytes):
+            return place
+        path, start, size = place
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(size)
+        if len(data) < size:
+            raise HistoryError(f"{path} has become shorter while it was read")
+        return data
 
     def endpoint(self, row: int) -> str:
         """Returns the URL that a row's request went to; empty where that is not known."""
@@ -129,14 +151,14 @@ def read(folder: Path) -> History:
     offsets: list[NDArray[np.int64]] = []
     for index, path in enumerate(paths):
         part = _Part(path)
-        for table, payload in part.read():
+        for table, payload, start in part.read():
             sizes = table["request_size"].astype(np.int64) + table["response_size"]
             offset = np.cumsum(sizes) - sizes
             parts.append(np.full(len(table), index, np.int32))
             blocks.append(np.full(len(table), len(history._blocks), np.int32))
             tables.append(table)
             offsets.append(offset)
-            history._blocks.append(payload)
+            history._blocks.append((path, start, len(payload)) if start else payload)
             about = (table["kind"] == Kind.HEADER) | (table["kind"] > Kind.WATCH_ENDED)
             for row in np.flatnonzero(about).tolist():
                 part.note(table[row], payload[int(offset[row]) : int(offset[row] + sizes[row])])
@@ -162,9 +184,13 @@ class _Part:
         self.markers: list[Marker] = []
         self._records = 0
 
-    def read(self) -> Iterator[tuple[NDArray[Any], bytes]]:
-        """Gives the records and the payload of each whole block; sets ``cut`` where one is not."""
-        opener = gzip.open if self.path.suffix == ".gz" else open
+    def read(self) -> Iterator[tuple[NDArray[Any], bytes, int]]:
+        """Gives the records and the payload of each whole block, and where that lies (0: in compressed data).
+
+        Sets ``cut`` where a block is not whole.
+        """
+        compressed = self.path.suffix == ".gz"
+        opener = gzip.open if compressed else open
         try:
             with cast("IO[bytes]", opener(self.path, "rb")) as file:
                 if file.read(len(MAGIC)) != MAGIC:
@@ -190,7 +216,7 @@ class _Part:
                         raise HistoryError(f"{self.path} is no history: it has no header")
                     self._records += count
                     self.last_ns = max(self.last_ns, int(table["return_ns"].max(initial=0)))
-                    yield table, payload
+                    yield table, payload, 0 if compressed else file.tell() - size
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.cut = "its compressed data ends early"
 
