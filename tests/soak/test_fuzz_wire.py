@@ -283,6 +283,7 @@ class Conversation:
         return frames.settings(values)
 
     def window(self) -> bytes:
+        self.write()
         stream_id, increment = self.some_id(), self.tape.pick(WINDOWS)
         known = stream_id & 0x7FFFFFFF
         if known in self.peer.windows:

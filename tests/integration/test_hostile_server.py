@@ -1,0 +1,590 @@
+"""Servers that lie, flood, hang up and change their mind, over real sockets.
+
+Whatever they do, every open call ends with the right outcome, the next one finds a connection, nothing hangs and
+nothing grows. OK is said only of what was answered whole; FAIL only of what certainly was not executed, and of reads;
+INFO of every other write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import gevent.server
+import hpack
+import pytest
+
+from cluster.local import LocalCluster
+from loadgen.causes import LOST
+from loadgen.channel import Channel
+from loadgen.etcd import EtcdClient
+from loadgen.operation import Operation, Outcome
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire import Code, frames
+from loadgen.wire.grpc import PREFIX
+
+OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+END = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
+MESSAGE = pb.PutResponse(header=pb.ResponseHeader(revision=7)).SerializeToString()
+WATCH = b"/etcdserverpb.Watch/Watch"
+PROTOCOL = "protocol error"
+Script = Callable[[int], bytes]
+
+
+def block(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """A header block that needs no table, so that it can be said at any time."""
+    return hpack.Encoder().encode([(*field, True) for field in fields], huffman=False)
+
+
+def head(stream_id: int, fields: list[tuple[bytes, bytes]], *, end: bool = False) -> bytes:
+    return frames.headers(stream_id, block(fields), frames.DEFAULT_FRAME_SIZE, end_stream=end)
+
+
+def body(stream_id: int, message: bytes = MESSAGE, flags: int = 0) -> bytes:
+    return frames.frame(frames.DATA, flags, stream_id, PREFIX.pack(0, len(message)) + message)
+
+
+def whole(stream_id: int) -> bytes:
+    return head(stream_id, OPEN) + body(stream_id) + head(stream_id, END, end=True)
+
+
+class Server:
+    """Greets, and hands each request to a script; knows what it was asked.
+
+    Takes ``respond(connection number, stream id)``, which returns what to say, or None to hang up.
+    """
+
+    def __init__(self, respond: Callable[[int, int], bytes | None]) -> None:
+        self.respond = respond
+        self.connections: list[float] = []
+        self.requests: list[tuple[int, int, bytes]] = []
+        self.goaways = 0
+        self._listening = gevent.server.StreamServer(("127.0.0.1", 0), self._handle)
+        self._listening.start()
+        self.endpoint = f"127.0.0.1:{self._listening.server_port}"
+
+    def close(self) -> None:
+        self._listening.stop(0.1)
+
+    def _handle(self, client: Any, _: object) -> None:
+        self.connections.append(time.monotonic())
+        number = len(self.connections)
+        bodies: dict[int, bytes] = {}
+        with contextlib.suppress(OSError):
+            client.sendall(frames.settings({}) + frames.window_update(0, 1 << 30))
+            received = b""
+            while part := client.recv(65_536):
+                received += part
+                if received.startswith(frames.PREFACE):
+                    received = received[len(frames.PREFACE) :]
+                while len(received) >= 9:
+                    word, flags, stream_id = frames.FRAME_HEADER.unpack_from(received)
+                    if len(received) < 9 + (word >> 8):
+                        break
+                    payload, received = received[9 : 9 + (word >> 8)], received[9 + (word >> 8) :]
+                    self.goaways += word & 0xFF == frames.GOAWAY
+                    if word & 0xFF != frames.DATA:
+                        continue
+                    so_far = bodies[stream_id] = bodies.get(stream_id, b"") + payload
+                    # A message on a stream that stays open counts as a request too.
+                    if flags & frames.END_STREAM or len(so_far) == 5 + PREFIX.unpack_from(so_far)[1]:
+                        self.requests.append((number, stream_id, bodies.pop(stream_id)))
+                        said = self.respond(number, stream_id)
+                        if said is None:
+                            return
+                        client.sendall(said)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[int, int], bytes | None]], Server]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(respond: Callable[[int, int], bytes | None]) -> Server:
+            server = Server(respond)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+Serve = Callable[[Callable[[int, int], bytes | None]], Server]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    with gevent.Timeout(seconds):
+        while not condition():
+            gevent.sleep(0.002)
+
+
+def is_clean(channel: Channel) -> bool:
+    """No call is left in any table."""
+    return channel.in_flight == 0 and all(not each.open_count for each in (*channel._live, *channel._draining))
+
+
+# One stream at a time: what is said of a put on it, and what comes of that
+
+
+def padded(stream_id: int) -> bytes:
+    data = PREFIX.pack(0, len(MESSAGE)) + MESSAGE
+    return (
+        frames.frame(frames.HEADERS, frames.PADDED | frames.END_HEADERS, stream_id, b"\x05" + block(OPEN) + bytes(5))
+        + frames.frame(frames.DATA, frames.PADDED, stream_id, b"\xff" + data + bytes(255))
+        + head(stream_id, END, end=True)
+    )
+
+
+def dribbled(stream_id: int) -> bytes:
+    data = PREFIX.pack(0, len(MESSAGE)) + MESSAGE
+    pieces = [data[n : n + 1] for n in range(len(data))]
+    return (
+        head(stream_id, OPEN)
+        + b"".join(frames.frame(frames.DATA, 0, stream_id, each) for each in (b"", *pieces, b""))
+        + head(stream_id, END, end=True)
+    )
+
+
+def in_pieces(stream_id: int, count: int, fields: list[tuple[bytes, bytes]], first_flags: int = 0) -> bytes:
+    data = block(fields)
+    size = -(-len(data) // count)
+    parts = [data[n : n + size] for n in range(0, len(data), size)]
+    said = frames.frame(frames.HEADERS, first_flags, stream_id, parts[0])
+    for n, part in enumerate(parts[1:], 2):
+        said += frames.frame(frames.CONTINUATION, frames.END_HEADERS if n == len(parts) else 0, stream_id, part)
+    return said
+
+
+ON_ITS_STREAM: dict[str, tuple[Script, Outcome, str | None]] = {
+    "trailers only": (
+        lambda s: head(s, [*OPEN, (b"grpc-status", b"14")], end=True), Outcome.INFO, "UNAVAILABLE",
+    ),
+    "trailers only, refused": (
+        lambda s: head(s, [*OPEN, (b"grpc-status", b"7")], end=True), Outcome.FAIL, "PERMISSION_DENIED",
+    ),
+    "trailers only, OK and nothing": (lambda s: head(s, [*OPEN, *END], end=True), Outcome.INFO, "INTERNAL"),
+    "a status that gRPC does not know": (
+        lambda s: head(s, [*OPEN, (b"grpc-status", b"42")], end=True), Outcome.INFO, "UNKNOWN",
+    ),
+    "reset in mid-body": (
+        lambda s: head(s, OPEN) + frames.frame(frames.DATA, 0, s, PREFIX.pack(0, 100) + b"x") + frames.rst_stream(s, 8),
+        Outcome.INFO, "CANCELLED",
+    ),
+    "reset, internal error": (lambda s: frames.rst_stream(s, 2), Outcome.INFO, "INTERNAL"),
+    "reset, unknown error": (lambda s: frames.rst_stream(s, 0xFFFF), Outcome.INFO, "UNKNOWN"),
+    "message cut off by the trailers": (
+        lambda s: head(s, OPEN) + frames.frame(frames.DATA, 0, s, PREFIX.pack(0, 9) + b"x") + head(s, END, end=True),
+        Outcome.INFO, "INTERNAL",
+    ),
+    "message, and the beginning of another": (
+        lambda s: head(s, OPEN) + body(s) + frames.frame(frames.DATA, 0, s, b"\0\0") + head(s, END, end=True),
+        Outcome.INFO, "INTERNAL",
+    ),
+    "no trailers": (lambda s: head(s, OPEN) + body(s, flags=frames.END_STREAM), Outcome.INFO, "UNKNOWN"),
+    "HTTP 503 of a proxy": (
+        lambda s: head(s, [(b":status", b"503"), (b"content-type", b"text/html")]) + body(s, b"<html>"),
+        Outcome.INFO, "UNAVAILABLE",
+    ),
+    "HTTP 401 of a proxy": (lambda s: head(s, [(b":status", b"401")], end=True), Outcome.INFO, "UNAUTHENTICATED"),
+    "wrong content-type": (
+        lambda s: head(s, [(b":status", b"200"), (b"content-type", b"text/plain")]) + body(s), Outcome.INFO, "UNKNOWN",
+    ),
+    "no :status": (lambda s: head(s, [(b"content-type", b"application/grpc")]), Outcome.INFO, PROTOCOL),
+    "upper case": (lambda s: head(s, [*OPEN, (b"X-Y", b"z")]), Outcome.INFO, PROTOCOL),
+    "compressed": (
+        lambda s: head(s, OPEN) + frames.frame(frames.DATA, 0, s, PREFIX.pack(1, 1) + b"x"), Outcome.INFO, PROTOCOL,
+    ),
+    "a message of 4 GiB": (
+        lambda s: head(s, OPEN) + frames.frame(frames.DATA, 0, s, PREFIX.pack(0, 0xFFFFFFFF)), Outcome.INFO, PROTOCOL,
+    ),
+    "two messages": (lambda s: head(s, OPEN) + body(s) + body(s), Outcome.INFO, PROTOCOL),
+    "DATA first": (body, Outcome.INFO, PROTOCOL),
+    "WINDOW_UPDATE of nothing": (lambda s: frames.window_update(s, 0), Outcome.INFO, PROTOCOL),
+    "trailers without an end": (lambda s: head(s, OPEN) + body(s) + head(s, END), Outcome.INFO, PROTOCOL),
+    "padded frames": (padded, Outcome.OK, None),
+    "a byte a frame, and empty frames": (dribbled, Outcome.OK, None),
+    "CONTINUATION": (lambda s: in_pieces(s, 7, OPEN) + body(s) + head(s, END, end=True), Outcome.OK, None),
+    "100 Continue": (lambda s: head(s, [(b":status", b"100")]) * 3 + whole(s), Outcome.OK, None),
+    "50 KiB of headers": (
+        lambda s: head(s, [*OPEN, *((b"x%d" % n, bytes(1_000)) for n in range(45))])
+        + body(s) + head(s, END, end=True),
+        Outcome.OK, None,
+    ),
+    "its window to the largest": (lambda s: frames.window_update(s, 0x7FFF0000) + whole(s), Outcome.OK, None),
+    "all of it again, late": (
+        lambda s: whole(s) + whole(s) + frames.rst_stream(s, 8) + frames.window_update(s, 1), Outcome.OK, None,
+    ),
+    "frames nobody knows": (
+        lambda s: frames.frame(0xEE, 0xFF, s, b"?") + frames.frame(frames.PRIORITY, 0, s, bytes(5)) + whole(s),
+        Outcome.OK, None,
+    ),
+    "2,000 PINGs": (lambda s: frames.ping(b"12345678") * 2_000 + whole(s), Outcome.OK, None),
+    "SETTINGS up and down": (
+        lambda s: b"".join(frames.settings({4: n, 1: n % 3 * 4096, 3: n % 7}) for n in range(200))
+        + frames.settings({3: 100, 4: 65_535}) + whole(s),
+        Outcome.OK, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ON_ITS_STREAM)
+def test_what_concerns_one_stream_ends_that_alone(serve: Serve, name: str) -> None:
+    script, outcome, error = ON_ITS_STREAM[name]
+    # The first request is kept waiting, the second is the victim, then all is well.
+    server = serve(lambda _, stream_id: {1: b"", 3: script(3) + whole(1)}.get(stream_id, whole(stream_id)))
+    client = EtcdClient([server.endpoint], timeout_s=10)
+    with gevent.Timeout(10):
+        bystander = gevent.spawn(client.get, b"kept waiting")
+        until(lambda: len(server.requests) == 1)
+        victim = client.put(b"k", b"v")
+        assert (victim.outcome, victim.error) == (outcome, error)
+        assert bystander.get().outcome == Outcome.OK
+        assert [client.put(b"k", b"v").outcome for _ in range(3)] == [Outcome.OK] * 3
+    assert (client.channel.connects, client.channel.resent, server.goaways) == (1, 0, 0)
+    assert is_clean(client.channel)
+    client.close()
+
+
+# A whole connection
+
+
+def header_bomb(stream_id: int) -> bytes:
+    """A few bytes that mean 20 MB: one large entry of the table, again and again (RFC 7541, section 7.3)."""
+    large = hpack.Encoder().encode([(b"x", b"y" * 4_000)], huffman=False)
+    return frames.headers(stream_id, block(OPEN) + large + b"\xbe" * 5_000, frames.DEFAULT_FRAME_SIZE)
+
+
+TO_THE_CONNECTION: dict[str, Script] = {
+    "garbage": lambda _: b"\xff" * 100,
+    "HTTP/1.1": lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 5,
+    "a frame that is too large": lambda s: frames.frame(frames.DATA, 0, s, bytes(16_385)),
+    "a frame header that says 16 MB": lambda s: frames.FRAME_HEADER.pack(0xFFFFFF00, 0, s),
+    "PUSH_PROMISE": lambda s: frames.frame(frames.PUSH_PROMISE, 4, s, b"\0\0\0\x02" + block(OPEN)),
+    "RST_STREAM on stream 0": lambda _: frames.rst_stream(0, 0),
+    "RST_STREAM of 3 bytes": lambda s: frames.frame(frames.RST_STREAM, 0, s, b"123"),
+    "DATA on stream 0": lambda _: frames.frame(frames.DATA, 0, 0, b"x"),
+    "HEADERS on a stream of its own": lambda _: head(2, OPEN),
+    "HEADERS on a stream that is not there yet": lambda _: head(99_999, OPEN),
+    "padding longer than its frame": lambda s: frames.frame(frames.DATA, frames.PADDED, s, b"\xff"),
+    "HPACK that is none": lambda s: frames.frame(frames.HEADERS, frames.END_HEADERS, s, b"\xff" * 20),
+    "a header bomb": header_bomb,
+    "100 KiB of headers": lambda s: head(s, [*OPEN, *((b"x%d" % n, bytes(1_000)) for n in range(100))]),
+    "CONTINUATION without end": lambda s: (
+        frames.frame(frames.HEADERS, 0, s, block(OPEN)) + frames.frame(frames.CONTINUATION, 0, s) * 5_000
+    ),
+    "CONTINUATION of nothing": lambda s: frames.frame(frames.CONTINUATION, 4, s, block(OPEN)),
+    "a header block that is interrupted": lambda s: (
+        frames.frame(frames.HEADERS, 0, s, block(OPEN)) + frames.ping(bytes(8))
+    ),
+    "WINDOW_UPDATE of nothing": lambda _: frames.window_update(0, 0),
+    "a window that overflows": lambda _: frames.window_update(0, 0x7FFFFFFF) * 2,
+    "SETTINGS of 5 bytes": lambda _: frames.frame(frames.SETTINGS, 0, 0, b"12345"),
+    "SETTINGS on a stream": lambda s: frames.frame(frames.SETTINGS, 0, s),
+    "an initial window of 4 GiB": lambda _: frames.settings({4: 0xFFFFFFFF}),
+    "a frame size of 1": lambda _: frames.settings({5: 1}),
+    "a frame size of 4 GiB": lambda _: frames.settings({5: 0xFFFFFFFF}),
+    "push enabled": lambda _: frames.settings({2: 1}),
+    "5,000 SETTINGS at once": lambda _: frames.settings({}) * 7_000,
+    "PING of 7 bytes": lambda _: frames.frame(frames.PING, 0, 0, bytes(7)),
+    "GOAWAY of 4 bytes": lambda _: frames.frame(frames.GOAWAY, 0, 0, bytes(4)),
+}
+
+
+@pytest.mark.parametrize("name", TO_THE_CONNECTION)
+def test_what_concerns_the_connection_ends_all_on_it(serve: Serve, name: str) -> None:
+    script = TO_THE_CONNECTION[name]
+
+    def respond(number: int, stream_id: int) -> bytes:
+        if number > 1:
+            return whole(stream_id)
+        return script(3) if len(server.requests) == 3 else b""
+
+    server = serve(respond)
+    client = EtcdClient([server.endpoint], timeout_s=10)
+    with gevent.Timeout(10):
+        read = gevent.spawn(client.get, b"k")
+        until(lambda: len(server.requests) == 1)
+        stream = client.channel.open(WATCH, 5)
+        stream.send(b"a message")
+        until(lambda: len(server.requests) == 2)
+        write = client.put(b"k", b"v")
+        assert (write.outcome, write.error) == (Outcome.INFO, PROTOCOL)
+        assert (read.get().outcome, read.get().error) == (Outcome.FAIL, PROTOCOL)
+        assert stream.receive() is None
+        assert (stream.ended, stream.error) == (True, PROTOCOL)
+        assert client.put(b"k", b"v").outcome == Outcome.OK
+        until(lambda: server.goaways == 1)  # it was told why
+    assert (client.channel.connects, client.channel.resent) == (2, 0)
+    assert is_clean(client.channel)
+    client.close()
+
+
+def linger(client: Any) -> None:
+    """Has close() reset the connection."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+HANG_UPS: dict[str, Callable[[Any], None]] = {
+    "closed": lambda _: None,
+    "reset": linger,
+    "half-closed": lambda client: client.shutdown(socket.SHUT_WR),
+    "in mid-frame": lambda client: client.sendall(head(1, OPEN) + body(1)[:-3]),
+    "in mid-header": lambda client: client.sendall(b"\0\0\x05\0"),
+    "after a garbled GOAWAY": lambda client: client.sendall(frames.goaway(0x7FFFFFFF, 0, b"bye" * 1_000)),
+}
+
+
+@pytest.mark.parametrize("name", HANG_UPS)
+def test_hanging_up(name: str) -> None:
+    """Before it is greeted nothing was sent; after that a write is of unknown effect."""
+    connections = 0
+
+    def handle(client: Any, _: object) -> None:
+        nonlocal connections
+        connections += 1
+        number = connections
+        client.sendall(frames.settings({}))
+        received = b""
+        while part := client.recv(65_536):
+            received += part
+            if b"unique" in received:
+                if number == 1:
+                    HANG_UPS[name](client)
+                    if name == "half-closed":
+                        # It reads on, so only the end of what it says tells that it will not answer.
+                        gevent.sleep(1)
+                    client.close()
+                    return
+                client.sendall(whole(1))
+                received = b""
+
+    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
+    listening.start()
+    client = EtcdClient([f"127.0.0.1:{listening.server_port}"], timeout_s=10)
+    with gevent.Timeout(10):
+        write = client.put(b"unique", b"v")
+        assert (write.outcome, write.error) == (Outcome.INFO, LOST)
+        assert write.latency_ns < 900_000_000
+        assert client.put(b"unique", b"v").outcome == Outcome.OK
+    assert client.channel.resent == 0
+    client.close()
+    listening.stop(0.1)
+
+
+def test_a_flood_of_pings_to_one_who_is_not_read() -> None:
+    """Answers that nobody reads pile up to a bound, and then the connection ends: not the memory."""
+    flooded = gevent.event.Event()
+
+    def handle(client: Any, _: object) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        with contextlib.suppress(OSError):
+            client.sendall(frames.settings({}))
+            client.recv(100)
+            while True:
+                client.sendall(frames.ping(bytes(8)) * 3_000)
+        flooded.set()
+
+    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
+    listening.start()
+    client = EtcdClient([f"127.0.0.1:{listening.server_port}"], timeout_s=30)
+    with gevent.Timeout(40):
+        write = client.put(b"k", b"v")
+        assert (write.outcome, write.error) == (Outcome.INFO, PROTOCOL)
+        flooded.wait()
+    client.close()
+    listening.stop(0.1)
+
+
+def test_an_answer_larger_than_every_window(serve: Serve) -> None:
+    """64 MiB in one message, through windows of 16: they are given back as the answer is read."""
+    pieces = 4_096
+    size = pieces * 16_000
+    server = serve(lambda *_: b"")
+
+    def respond(_: int, stream_id: int) -> bytes:
+        first = frames.frame(frames.DATA, 0, stream_id, PREFIX.pack(0, size))
+        return (
+            head(stream_id, OPEN)
+            + first
+            + frames.frame(frames.DATA, 0, stream_id, bytes(16_000)) * pieces
+            + head(stream_id, END, end=True)
+        )
+
+    server.respond = respond
+    channel = Channel([server.endpoint])
+    with gevent.Timeout(30):
+        stream = channel.call(b"/x", b"", 30 * 10**9, time.perf_counter_ns())
+    assert (stream.code, len(stream.message or b"")) == (Code.OK, size)
+    channel.close()
+
+
+def test_reconnecting_backs_off_with_jitter() -> None:
+    """A server that hangs up at once is not hammered, and ten clients do not come back in step."""
+    times: list[float] = []
+
+    def handle(client: Any, _: object) -> None:
+        times.append(time.monotonic())
+        client.close()
+
+    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
+    listening.start()
+    channels = [Channel([f"127.0.0.1:{listening.server_port}"]) for _ in range(10)]
+    for channel in channels:
+        gevent.spawn(channel.call, b"/x", b"", 10**9, time.perf_counter_ns())
+    gevent.sleep(1.6)
+    for channel in channels:
+        channel.close()
+    listening.stop(0.1)
+    # 50 ms, doubled each time and halved at the most by chance: after 1.6 s no more than 8 each, and no less than 4.
+    assert 40 <= len(times) <= 80
+    third = sorted(times)[20:30]
+    assert third[-1] - third[0] > 0.01, "they came back at the same moment"
+
+
+# Under load: nothing lost, nothing sent twice
+
+
+def unique_puts(
+    client: EtcdClient, users: int, running: Callable[[], bool], done: list[Operation] | None = None
+) -> list[Operation]:
+    """Users that put keys that nobody else does, each once; returns the operations, which are in ``done`` as well."""
+    done = [] if done is None else done
+
+    def user(number: int) -> None:
+        step = 0
+        while running():
+            done.append(client.put(b"unique/%d/%d" % (number, step), b"v" * (step % 5 * 9_000)))
+            step += 1
+
+    gevent.joinall([gevent.spawn(user, number) for number in range(users)], raise_error=True)
+    return done
+
+
+@pytest.mark.parametrize("graceful", [False, True])
+def test_goaways_under_load(serve: Serve, graceful: bool) -> None:
+    """Every 50 requests the server says goodbye: it answers what is below its last stream id, and never sees the rest.
+
+    ``graceful`` is Go's way: first a GOAWAY that forbids nothing (RFC 9113, section 6.8), later the real one.
+    """
+    rng = random.Random(1)
+    processed: Counter[bytes] = Counter()
+    ignored = 0
+    last: dict[int, int] = {}
+    count: Counter[int] = Counter()
+
+    def respond(number: int, stream_id: int) -> bytes | None:
+        nonlocal ignored
+        if stream_id > last.get(number, 1 << 31):
+            ignored += 1
+            return b""
+        processed[pb.PutRequest.FromString(server.requests[-1][2][5:]).key] += 1
+        count[number] += 1
+        said = whole(stream_id)
+        if graceful and count[number] == 40:
+            said = frames.goaway(0x7FFFFFFF, 0) + said
+        if count[number] == 50:
+            last[number] = stream_id
+            said += frames.goaway(stream_id, 0, b"max_age")
+        return said if rng.random() < 0.9 else frames.ping(bytes(8)) + said
+
+    server = serve(respond)
+    client = EtcdClient([server.endpoint], timeout_s=10, connections=3)
+    with gevent.Timeout(30):
+        done = unique_puts(client, 30, lambda: len(last) < 12)
+    by = Counter((each.outcome, each.error) for each in done)
+    # It is sent again once; met by a second GOAWAY it is a failure, which certainly was not executed.
+    assert set(by) <= {(Outcome.OK, None), (Outcome.FAIL, "going away")}, by
+    assert by[Outcome.OK, None] > 0.8 * len(done)
+    assert set(processed.values()) == {1}, "a put was processed twice"
+    assert sorted(processed) == sorted(each.key for each in done if each.outcome is Outcome.OK)
+    assert client.channel.resent >= ignored - by[Outcome.FAIL, "going away"]
+    assert client.channel.connects >= 12
+    client.close()
+
+
+def test_refused_streams_under_load(serve: Serve) -> None:
+    rng = random.Random(2)
+    processed: Counter[bytes] = Counter()
+    refused = 0
+
+    def respond(_: int, stream_id: int) -> bytes:
+        nonlocal refused
+        if rng.random() < 0.1:
+            refused += 1
+            return frames.rst_stream(stream_id, 7)
+        processed[pb.PutRequest.FromString(server.requests[-1][2][5:]).key] += 1
+        return whole(stream_id)
+
+    server = serve(respond)
+    client = EtcdClient([server.endpoint], timeout_s=10)
+    with gevent.Timeout(30):
+        done = unique_puts(client, 20, lambda: len(processed) < 1_000)
+    by = Counter((each.outcome, each.error) for each in done)
+    assert set(by) <= {(Outcome.OK, None), (Outcome.FAIL, "stream refused")}  # refused, sent again once, and refused
+    assert sorted(processed) == sorted(each.key for each in done if each.outcome is Outcome.OK)
+    assert set(processed.values()) == {1}
+    assert client.channel.resent + by[Outcome.FAIL, "stream refused"] == refused
+    client.close()
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_a_member_restarted_under_load(make_cluster: Callable[..., LocalCluster], how: str) -> None:
+    """Real etcd: what was acknowledged is there, what failed is not, and no put was executed twice."""
+    cluster = make_cluster(3)
+    client = EtcdClient(cluster.endpoints, timeout_s=5, connections=2)
+    stop = gevent.event.Event()
+    done: list[Operation] = []
+    load = gevent.spawn(unique_puts, client, 30, lambda: not stop.is_set(), done)
+    pool = gevent.get_hub().threadpool
+    leader = cluster.leader()
+    assert leader is not None
+    try:
+        gevent.sleep(0.3)
+        pool.apply(getattr(cluster, how), (leader.name,))
+        gevent.sleep(0.3)
+        pool.apply(cluster.start, (leader.name,))
+        pool.apply(cluster.wait_healthy, (60,))
+        restarted = len(done)
+        until(lambda: len(done) > restarted + 100, 30)
+    finally:
+        stop.set()
+    load.get(timeout=30)
+    found = client.range(b"unique/", b"unique0", keys_only=True)
+    assert found.outcome == Outcome.OK
+    versions = {kv.key: kv.version for kv in found.response.kvs}
+    assert set(versions.values()) == {1}, "a put was executed twice"
+    by: dict[Outcome, set[bytes]] = {outcome: set() for outcome in Outcome}
+    for each in done:
+        by[each.outcome].add(each.key)
+    assert len(by[Outcome.OK]) > 50
+    assert by[Outcome.OK] <= set(versions)
+    assert not by[Outcome.FAIL] & set(versions)
+    assert set(versions) <= by[Outcome.OK] | by[Outcome.INFO]
+    client.close()
+
+
+def test_nothing_grows_over_many_lost_connections(serve: Serve) -> None:
+    """60 connections that die in every way leave no transport, no stream and no descriptor behind."""
+    ways = list(TO_THE_CONNECTION.values())
+    server = serve(lambda number, stream_id: ways[number % len(ways)](stream_id) if stream_id > 5 else whole(stream_id))
+    clients = [EtcdClient([server.endpoint], timeout_s=10) for _ in range(12)]
+
+    def use(client: EtcdClient) -> None:
+        while client.channel.connects < 5:
+            gevent.joinall([gevent.spawn(client.put, b"k", b"v") for _ in range(10)])
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with gevent.Timeout(60):
+        gevent.joinall([gevent.spawn(use, client) for client in clients], raise_error=True)
+    assert len(server.connections) >= 60
+    until(lambda: all(is_clean(client.channel) for client in clients))
+    assert all(len(client.channel._draining) <= 2 for client in clients)
+    for client in clients:
+        client.close()
+    until(lambda: len(os.listdir("/proc/self/fd")) < before + 5)  # noqa: PTH208
