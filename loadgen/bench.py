@@ -155,6 +155,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
+    from loadgen import keyspace
     from loadgen.engine import Run, Session
     from loadgen.interrupt import Interrupted, Signals
 
@@ -169,7 +170,8 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
             # The workers import Locust while the cluster elects its first leader.
             target = stack.enter_context(choice.open(folder / "logs", say))
             endpoints = target.usable()
-            plan.settings = _with_mix(session, dataclasses.replace(plan.settings, endpoints=endpoints))
+            given = dataclasses.replace(plan.settings, endpoints=endpoints)
+            plan.settings = keyspace.for_scenario(session.environment.user_classes, given)
             session.wait_ready(crew.wait_s, say)
             run = Run(session, target, plan, folder)
             try:
@@ -194,12 +196,6 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
 
 def _ignore(_: str) -> None:
     """The results are being written; a second signal still ends it at once."""
-
-
-def _with_mix(session: Any, load: settings.Settings) -> settings.Settings:
-    """A scenario that is about one operation type brings its mix."""
-    mixes = [user.mix for user in session.environment.user_classes if getattr(user, "mix", None)]
-    return dataclasses.replace(load, mix=dict(mixes[0])) if mixes else load
 
 
 class Progress:

@@ -56,6 +56,7 @@ class Caller:
         self._timeout_ns = int(timeout_s * 1e9)
         self._abandoned = abandoned
         self._security = security
+        self._balance: Balance = balance
         self._history = history
         self._call = self.channel.call
         self._streams: Channel | None = None
@@ -91,12 +92,12 @@ class Caller:
         return made
 
     def streams(self) -> Channel:
-        """Returns where streaming calls go: a connection to each endpoint, apart from those of the other calls.
+        """Returns where streaming calls go: a connection to each of the endpoints, apart from those of the other calls.
 
         What a watch delivers, or the end of a peer that it finds silent, does not meet them.
         """
         if self._streams is None:
-            self._streams = Channel(self.endpoints, security=self._security)
+            self._streams = Channel(self.endpoints, security=self._security, balance=self._balance)
             if self._closed:
                 self._streams.close()
         return self._streams

@@ -22,10 +22,12 @@ from cluster.security import Security
 from loadgen import generator, keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
+from loadgen.kv import WRITES_NOTHING
 from loadgen.processes import WorkerProcess
 from loadgen.series import Series
 from loadgen.settings import Settings
 from loadgen.target import Target
+from loadgen.units import DELIVERY
 from loadgen.witness import Witness
 from loadgen.worker import REPORT_INTERVAL_S, make_environment
 
@@ -403,15 +405,20 @@ class Run:
 
     def _books(self, revision_after: int | None) -> dict[str, Any]:
         ok = info = 0
+        unsure = False
         for snapshot in self._snapshots():
             for part in ("totals", "warmup"):
                 for f, totals in snapshot[part].items():
-                    if f != "get":
-                        ok += totals["committed"] if f == "txn" else totals["succeeded"]
-                        info += totals["info"]
+                    if f in WRITES_NOTHING:
+                        continue
+                    told = totals["committed"] + totals["not_committed"]
+                    ok += totals["succeeded"] if f == "put" else totals["committed"]
+                    info += totals["info"]
+                    # As of a lease that was revoked, of which nobody knows whether it had keys.
+                    unsure = unsure or (f != "put" and told != totals["succeeded"])
         delta = None if revision_after is None else revision_after - self._revision_before
         # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
-        known = delta is not None and not self.lost and self._target.ours
+        known = delta is not None and not self.lost and self._target.ours and not unsure
         return {
             "revision_before": self._revision_before,
             "revision_after": revision_after,
@@ -475,7 +482,7 @@ class Run:
         plan, settings, ended = self._plan, self.settings, bool(measured) or revision_after is not None
         wanted = settings.operations
         how = self._generator(measured)
-        done = measured.get("total", {}).get("operations", 0)
+        done = sum(row["operations"] for f, row in measured.items() if f not in ("total", DELIVERY))
         if (
             ended
             and wanted
@@ -572,7 +579,7 @@ def _measured_row(row: dict[str, int], f: str) -> dict[str, Any]:
         "info": row["info"],
         "duration_s": max(0, row["last_return_ns"] - row["first_call_ns"]) / 1e9,
     }
-    if f == "txn":
+    if f == "txn" or (f != "total" and row["committed"] + row["not_committed"] > 0):
         measured["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
     return measured
 

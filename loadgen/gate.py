@@ -19,7 +19,9 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
-TYPES = ("put", "get", "txn", "total")
+from loadgen.units import OPERATION_TYPES, SCENARIO_TYPES
+
+TYPES = (*OPERATION_TYPES, *SCENARIO_TYPES, "total")
 LATENCY_FIELDS = (
     "min_ms", "mean_ms", "median_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "p99_99_ms",
     "max_ms",
@@ -58,7 +60,7 @@ class Threshold:
     """A bound on one number of a result, such as ``put.p99_ms < 50``.
 
     Attributes:
-        type: ``put``, ``get``, ``txn``, ``total``, or a request name of a plain Locust run.
+        type: an operation type, ``total``, or a request name of a plain Locust run.
         field: one of FIELDS.
         operator: one of ``<``, ``<=``, ``>``, ``>=``, ``==``.
         bound: milliseconds, operations, operations per second, or a share between 0 and 1, as the field is.

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import secrets
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -16,8 +17,7 @@ from loadgen.etcd import EtcdClient
 from loadgen.kv import bytes_prefix_end, put_op
 from loadgen.load import DONE, SHARE_DONE
 from loadgen.operation import Operation, Outcome
-from loadgen.settings import PREFIX_BYTES, Settings
-from loadgen.units import format_mix
+from loadgen.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.workload import Keys, Values
 
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
@@ -25,6 +25,8 @@ _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
 # A process number that no user has: users count from 1 in each worker's range.
 _PRELOAD_PROCESS = 0
+# Types of operation that want keys to be there.
+READING = frozenset({"get", "range", "list"})
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class KeySpace:
         """
         self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
         # Writes need no values to be there; a get of a missing key would measure another code path.
-        if "get" in self.settings.mix:
+        if READING & self.settings.mix.keys():
             self._preload()
         return self.settings
 
@@ -100,8 +102,8 @@ def attach(environment: Any) -> None:
     def on_test_start(environment: Any, **_: Any) -> None:
         try:
             endpoints = tuple(e.strip() for e in str(environment.host or "").split(",") if e.strip())
-            apply_mix(environment)
-            settings = Settings.from_options(vars(environment.parsed_options), endpoints)
+            given = Settings.from_options(vars(environment.parsed_options), endpoints)
+            settings = for_scenario(environment.user_classes, given)
             security = Security.from_environment()
             client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, security=security)
             space = KeySpace(client, settings)
@@ -136,11 +138,20 @@ def attach(environment: Any) -> None:
     environment.events.test_stop.add_listener(on_test_stop)
 
 
-def apply_mix(environment: Any) -> None:
-    """Put the mix of a scenario that is about one operation type into the environment's options."""
-    mixes = [user.mix for user in environment.user_classes if getattr(user, "mix", None)]
-    if mixes:
-        environment.parsed_options.mix = format_mix(mixes[0])
+def for_scenario(user_classes: Sequence[Any], settings: Settings) -> Settings:
+    """Return the settings for a scenario: one that is about certain operations brings its own mix.
+
+    Raises SettingsError where it cannot run over the transport.
+    """
+    for user in user_classes:
+        transports = getattr(user, "transports", (settings.transport,))
+        if settings.transport not in transports:
+            raise SettingsError(f"this scenario needs --transport {' or '.join(transports)}")
+        least = getattr(user, "least_value_size", 0)
+        if settings.value_size < least:
+            raise SettingsError(f"this scenario needs unique values: --value-size of at least {least}")
+    mixes = [user.mix for user in user_classes if getattr(user, "mix", None)]
+    return dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
 
 
 def share_out(environment: Any, settings: Settings) -> list[str]:

@@ -16,6 +16,9 @@ READS = frozenset(
     }
 )  # fmt: skip
 
+WRITES_NOTHING = READS | {"list", "watch", "lease_grant", "lease_keepalive"}
+"""Operations, those that scenarios name among them, that leave the store's revision as it is."""
+
 DEFINITE = frozenset(
     {
         Code.INVALID_ARGUMENT,

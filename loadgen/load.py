@@ -198,6 +198,11 @@ class Load:
             self._lag.stop()
             self._lag = LoopLag(gevent.get_hub())
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the measurement has not begun yet."""
+        return self._cpu_started is None
+
     def owed(self, number: int) -> str | None:
         """Return the type that operation ``number`` of this worker must have, None for any."""
         return owed(self.settings, self._offset, number) if number >= 0 else None

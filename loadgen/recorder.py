@@ -17,6 +17,7 @@ from typing import Any
 from loadgen import hdr
 from loadgen.operation import Operation, Outcome
 from loadgen.precision import bucket_ns
+from loadgen.units import DELIVERY, OPERATION_TYPES
 
 REQUEST_TYPE = "etcd"
 STOPPED = "STOPPED"
@@ -31,7 +32,8 @@ class Totals:
     Attributes:
         succeeded, failed, info: operations by outcome; ``failed`` holds those of unknown effect too, and
             ``info`` says how many they are.
-        committed, not_committed: successful transactions by the branch they took.
+        committed, not_committed: successful transactions by the branch they took; deletes, by whether anything was
+            there.
         first_call_ns, last_return_ns: of successes and failures, on the monotonic clock.
     """
 
@@ -96,11 +98,14 @@ _NEVER = Interval(0, -_SECOND_NS)
 
 
 class _Track:
-    """One operation type: its totals, and the seconds that were not reported yet."""
+    """One operation type: its totals, the seconds that were not reported yet, whether its answers may say if it wrote
+    anything, and whether an open loop says when it is due (not when a watch delivers)."""
 
-    __slots__ = ("interval", "intervals", "totals")
+    __slots__ = ("interval", "intervals", "scheduled", "tells_effect", "totals")
 
-    def __init__(self) -> None:
+    def __init__(self, f: str) -> None:
+        self.tells_effect = f not in OPERATION_TYPES
+        self.scheduled = f != DELIVERY
         self.totals = Totals()
         self.intervals: dict[int, Interval] = {}
         self.interval = _NEVER
@@ -138,7 +143,7 @@ class Recorder:
         """Count one finished operation."""
         track = self._tracks.get(operation.f)
         if track is None:
-            track = self._tracks[operation.f] = _Track()
+            track = self._tracks[operation.f] = _Track(operation.f)
         totals, interval = track.totals, track.interval
         call, returned = operation.call_ns, operation.return_ns
         # min() and max() would cost more than all the rest of this.
@@ -148,7 +153,7 @@ class Recorder:
             totals.last_return_ns = returned
         if not interval.start_ns <= returned < interval.end_ns:
             interval = self._turn(track, returned)
-        if self._open_loop:
+        if self._open_loop and track.scheduled:
             self._record_lag(operation, interval)
         if operation.outcome is not _OK:
             self._record_failure(operation, totals, interval)
@@ -159,6 +164,8 @@ class Recorder:
                 totals.committed += 1
             else:
                 totals.not_committed += 1
+        elif track.tells_effect:
+            _count_effect(operation, totals)
         latency = returned - operation.due_ns
         # hdr.bucket, in line.
         shift = latency.bit_length() - 11
@@ -173,11 +180,11 @@ class Recorder:
 
     def count(self, operation: Operation) -> None:
         """Count an operation in the totals alone: for what is not part of the measurement."""
-        totals = self._tracks.setdefault(operation.f, _Track()).totals
+        totals = self._tracks.setdefault(operation.f, _Track(operation.f)).totals
         if operation.outcome is Outcome.OK:
             totals.succeeded += 1
-            if operation.f == "txn":
-                totals.committed += operation.response.succeeded
+            if operation.f != "put":
+                _count_effect(operation, totals)
         else:
             totals.failed += 1
             totals.info += operation.outcome is Outcome.INFO
@@ -241,6 +248,15 @@ class Recorder:
         taken = self._unreported, self._unreported_service
         self._unreported, self._unreported_service = {}, {}
         return taken
+
+
+def _count_effect(operation: Operation, totals: Totals) -> None:
+    """Count whether a transaction took its first branch, or a delete deleted anything; others do not say."""
+    response = operation.response
+    effect = getattr(response, "succeeded", getattr(response, "deleted", None))
+    if effect is not None:
+        totals.committed += bool(effect)
+        totals.not_committed += not effect
 
 
 def _add(entries: tuple[Any, Any], interval: Interval, last: float) -> None:

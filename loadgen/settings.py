@@ -12,11 +12,12 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, cast
 
 from loadgen import pacing
 from loadgen.balance import BALANCES, Balance
-from loadgen.units import format_mix, parse_duration, parse_mix, parse_size
+from loadgen.units import OPERATION_TYPES, format_mix, parse_duration, parse_mix, parse_size
 
 PREFIX_BYTES = 5
 MIN_KEY_BYTES = 12
@@ -153,10 +154,13 @@ class Settings:
         if operations and open_loop and open_loop != ["rate"]:
             raise SettingsError(f"--{open_loop[0]} says how many operations there are; leave out --operations")
         duration = str(options.get("open_loop_s") or "")
+        prefix = str(options.get("key_prefix") or "").encode("ascii")
+        # With the prefix comes the mix that the run's scenario brought, of whatever types it has.
+        types = None if prefix else OPERATION_TYPES
         return cls(
             endpoints=endpoints,
             operations=read("operations", operations, int, 1) if operations else None,
-            mix=cast(dict[str, float], read("mix", text["mix"], parse_mix)),
+            mix=cast(dict[str, float], read("mix", text["mix"], partial(parse_mix, types=types))),
             key_size=key_size,
             value_size=value_size,
             key_space=key_space,
@@ -167,7 +171,7 @@ class Settings:
             timeout_s=read("timeout", text["timeout"], parse_duration, 0.001, 3600),
             warmup_s=read("warmup", text["warmup"], parse_duration, 0),
             seed=read("seed", text["seed"], int),
-            prefix=str(options.get("key_prefix") or "").encode("ascii"),
+            prefix=prefix,
             rate=rate,
             stages=text["stages"],
             step=text["step"],

@@ -147,7 +147,7 @@ def _facts(result: dict[str, Any], paint: _Painter, folder: Path | None) -> list
         ("run", _length(result)),
         ("generator", _generator(result.get("generator"), paint)),
         ("failures", _failures(result["results"], paint)),
-        ("txn", _branches(result["results"].get("txn"))),
+        *((name, _branches(row)) for name, row in result["results"].items()),
         ("books", _books(result.get("books"), paint)),
         *_verdict(result, paint),
         ("folder", [str(folder)] if folder else []),

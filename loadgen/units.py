@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _SIZE_UNITS = {
@@ -16,6 +16,13 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?")
 _DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 OPERATION_TYPES = ("put", "get", "txn")
+"""What `--mix` chooses from."""
+SCENARIO_TYPES = (
+    "range", "list", "create", "update", "delete", "watch", "lease_grant", "lease_keepalive", "lease_revoke",
+)  # fmt: skip
+"""What only scenarios of their own do; see locustfiles/."""
+DELIVERY = "watch"
+"""The one type that nobody asks for: it comes with the writes of others, and beyond `--operations`."""
 
 
 def parse_size(text: str) -> int:
@@ -46,10 +53,11 @@ def parse_duration(text: str) -> float:
     return math.fsum(float(number) * _DURATION_UNITS[unit or "s"] for number, unit in parts)
 
 
-def parse_mix(text: str) -> dict[str, float]:
+def parse_mix(text: str, types: Collection[str] | None = OPERATION_TYPES) -> dict[str, float]:
     """Return the weight of each operation type in a text such as ``put=1,get=8,txn=1``.
 
-    A type that is not named has weight 0 and is left out; ``put`` alone means ``put=1``.
+    A type that is not named has weight 0 and is left out; ``put`` alone means ``put=1``. ``types`` are those that
+    there are, None for any.
     Raises ValueError for an unknown type, a type named twice, a weight that is not a number of at least 0,
     and where no weight is above 0.
     """
@@ -57,7 +65,7 @@ def parse_mix(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, _, weight_text = part.partition("=")
         name = name.strip().lower()
-        if name not in OPERATION_TYPES:
+        if types is not None and name not in types:
             raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are put, get and txn")
         if name in mix:
             raise ValueError(f"{name!r} stands twice in mix {text!r}")
@@ -70,7 +78,7 @@ def parse_mix(text: str) -> dict[str, float]:
         mix[name] = weight
     if not any(mix.values()):
         raise ValueError(f"mix {text!r} runs nothing: one weight at least must be above 0")
-    return {name: mix[name] for name in OPERATION_TYPES if mix.get(name)}
+    return {name: mix[name] for name in dict.fromkeys([*OPERATION_TYPES, *mix]) if mix.get(name)}
 
 
 def format_mix(mix: Mapping[str, float]) -> str:

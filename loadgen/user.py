@@ -23,11 +23,14 @@ class EtcdUser(User):  # type: ignore[misc]
     """A user that drives etcd with the run's mix of puts, gets and transactions.
 
     A scenario is a subclass; it may fix the mix, and set Locust's ``wait_time`` for users that pause between
-    operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop).
+    operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop). A mix may name
+    other operations: each is a method of that name, which takes a key and a value drawn for it and returns the
+    Operation, whose ``f`` is the name. A scenario that one transport cannot run says in ``transports`` which can.
     """
 
     abstract = True
     mix: ClassVar[Mapping[str, float] | None] = None
+    transports: ClassVar[tuple[str, ...]] = ("grpc", "gateway")
 
     def on_start(self) -> None:
         """Join the worker's run."""
@@ -37,7 +40,7 @@ class EtcdUser(User):  # type: ignore[misc]
         self.serializable = settings.read_consistency == "serializable"
         self.client = self.load.client
         self.workload = Workload(settings, self.process, self.load.keys)
-        self._do: dict[str, Callable[..., Operation]] = {"put": self.put, "get": self.get, "txn": self.txn}
+        self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
         # Locust's loop around a task costs a turn of the event loop; users without a pause need it once.
         self._paced = type(self).wait_time is not EtcdUser.wait_time
         self._owing = len(settings.mix)

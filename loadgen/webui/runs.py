@@ -62,18 +62,17 @@ class Runs:
         import gevent
         from locust.exception import StopTest
 
+        from loadgen import keyspace
         from loadgen.engine import Plan, Run
 
         if self._watcher is not None:
             self._watcher.join(timeout=10)
         options = environment.parsed_options
-        bench_mix = [user.mix for user in environment.user_classes if getattr(user, "mix", None)]
         try:
             endpoints = split(environment.host)
             options.key_prefix = ""
             load = settings.Settings.from_options(vars(options), endpoints)
-            if bench_mix:
-                load = bench._with_mix(self._session, load)
+            load = keyspace.for_scenario(environment.user_classes, load)
             folder = runfolder.planned(scenarios.check(self._args.scenario), None, self._args.output)
             folder = runfolder.create(folder, exact=False)
             plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)

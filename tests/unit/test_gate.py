@@ -71,7 +71,7 @@ def test_any_text_is_a_threshold_or_one_line(text: str) -> None:
         ("put.succes_rate > 0.9", "did you mean 'success_rate'?"),
         ("put < 5", "'' in 'put < 5' is not a field"),
         ("puts.p99_ms < 5", "'puts' in 'puts.p99_ms < 5' is not an operation type; did you mean 'put'?"),
-        ("delete.p99_ms < 5", "There are put, get, txn, total"),
+        ("compact.p99_ms < 5", "There are put, get, txn, range, list"),
         (".p99_ms < 5", "is not an operation type"),
         ("put.p99_ms < 50ms", "'50ms' in 'put.p99_ms < 50ms' is not a plain number; latencies are in ms"),
         ("put.success_rate > 99%", "success_rate is between 0 and 1"),
