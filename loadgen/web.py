@@ -44,12 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("web server")
     group.add_argument(
         "--web-host", default="127.0.0.1", metavar="HOST",
-        help="address to listen on (default: 127.0.0.1; the UI has no login, so open it to others with care)",
+        help="address to listen on (default: 127.0.0.1; whoever reaches it can start loads, so open it with care)",
     )  # fmt: skip
     group.add_argument("--web-port", default="8089", metavar="PORT", help="port to listen on (default: 8089)")
     group.add_argument(
         "--web-name", action="append", default=[], metavar="NAME",
         help="a further name by which browsers may call this server, such as that of a proxy; repeatable",
+    )  # fmt: skip
+    group.add_argument(
+        "--web-login", action="store_true",
+        help="ask for a login as Locust's option of this name does; the scenario's locustfile says who may enter",
     )  # fmt: skip
     group.add_argument("--output", type=Path, metavar="DIR", help="folder for the run folders (default: runs)")
     group.add_argument("--keep", action="store_true", help="leave the runs' keys in the cluster")
@@ -159,7 +163,7 @@ def _serve(
     environment = session.environment
     stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
     stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
-    web_ui = environment.create_web_ui(host=args.web_host, port=port, delayed_start=True)
+    web_ui = environment.create_web_ui(host=args.web_host, port=port, web_login=args.web_login, delayed_start=True)
     gevent.spawn(stats.stats_history, session.runner)
     pages.install(web_ui, lookout, runs, Guard(args.web_host, args.web_name))
     _check_form(web_ui.app, session, lookout, runs)

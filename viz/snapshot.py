@@ -80,7 +80,11 @@ def ask(
 
 
 class Poller:
-    """Asks the same cluster again and again, and remembers who its members are while they are silent."""
+    """Asks the same cluster again and again, and remembers who its members are while they are silent.
+
+    Attributes:
+        timeout_s: the seconds that each may take to answer; may be changed between polls.
+    """
 
     def __init__(
         self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
@@ -90,7 +94,7 @@ class Poller:
         """
         self._security = security
         self._endpoints = tuple(endpoints)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._listed: list[Listed] = []
         self._ids: dict[str, int] = {}  # of the member that last answered at an endpoint
 
@@ -99,10 +103,10 @@ class Poller:
 
         Raises NoCluster where nobody ever answered.
         """
-        answers = _at_once(lambda endpoint: _status(endpoint, self._timeout_s, self._security), self._endpoints)
+        answers = _at_once(lambda endpoint: _status(endpoint, self.timeout_s, self._security), self._endpoints)
         living = [answer for answer in answers if answer.status is not None]
         if living:
-            self._listed = _members(living, self._timeout_s, self._security) or self._listed
+            self._listed = _members(living, self.timeout_s, self._security) or self._listed
         elif not self._ids:
             reasons = "; ".join(answer.reason for answer in answers)
             raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
@@ -118,7 +122,7 @@ class Poller:
         known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
         known |= {member.id for member in self._listed if asked & {_bare(url) for url in member.client_urls}}
         others = [member for member in self._listed if member.id not in known]
-        more = _at_once(lambda member: _first(member, self._timeout_s, self._security), others)
+        more = _at_once(lambda member: _first(member, self.timeout_s, self._security), others)
         self._ids.update({answer.endpoint: member.id for answer, member in zip(more, others, strict=True)})
         return more
 

@@ -23,6 +23,7 @@ from cluster.nemesis import Breakable, Effect, Nemesis
 from cluster.security import Security
 from cluster.timeline import Timeline
 from loadgen import load
+from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
 from loadgen.worker import REPORT_INTERVAL_S
@@ -32,6 +33,9 @@ from viz.status import Tick, View
 
 WATCHED_S, UNWATCHED_S = 0.25, 1.0
 ANSWER_S = 0.5
+# A member is called silent only after this, unless its process is known to be gone or paused: on a busy machine it may
+# be us who are slow.
+PATIENCE_S = 2.0
 EFFECT_S = 20.0
 EVENTS_KEPT = 200
 KEEP_S = 180
@@ -172,7 +176,7 @@ class Lookout:
             with contextlib.suppress(ClusterError):
                 self._states, self._isolated = self._cluster.states(), self._cluster.isolated()
         try:
-            snapshot, _ = self._poller.poll()
+            snapshot = self._ask()
         except NoCluster as error:
             self._silence = str(error)
             return
@@ -183,6 +187,39 @@ class Lookout:
         self._leadership.look(now, {each.name: self._role(each) for each in snapshot.members})
         for change in self._tick.changes:
             self.note(change, "leader" if "leader NONE" in change or " leads term " in change else "member")
+        leader = snapshot.leader
+        if self.is_ours and leader is not None and any(" leads term " in change for change in self._tick.changes):
+            gevent.spawn(self._tell_election, snapshot.members[leader].term)
+
+    def _ask(self) -> ClusterSnapshot:
+        """Asks the members, and again with more patience where one that answered before does not in time."""
+        snapshot, _ = self._poller.poll()
+        before = {member.name: member.role for member in self._tick.snapshot.members} if self._tick else {}
+        if any(
+            self._role(member)[0] == "no answer"
+            and before.get(member.name) not in (None, "no answer")
+            and not any("refused" in reason for reason in member.alarms)
+            for member in snapshot.members
+        ):
+            self._poller.timeout_s = PATIENCE_S
+            try:
+                snapshot, _ = self._poller.poll()
+            finally:
+                self._poller.timeout_s = ANSWER_S
+        return snapshot
+
+    def _tell_election(self, term: int) -> None:
+        """Adds what the logs say of an election, once all members have heard of its end."""
+        gevent.sleep(0.5)
+        try:
+            logs = elections.tails(self._cluster)
+            # To parse them takes long enough that it would hold up Locust's heartbeats here.
+            text = gevent.get_hub().threadpool.apply(elections.describe, (logs, term))
+        except (ClusterError, OSError) as error:
+            logger.warning("cannot read the members' logs: %s", error)
+            return
+        if text:
+            self.note(text, "leader")
 
     def _role(self, member: Any) -> tuple[str, int | None]:
         state = self._states.get(member.name) if self.is_ours else None

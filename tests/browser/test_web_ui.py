@@ -95,6 +95,7 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     assert new in heads[-1] and new != leader
     until(lambda: any(re.search(r"\d s$", text) for text in page.evaluate("window.said.max")), "the spike")
     expect(page.locator(".states [data-state=leader] .now")).to_have_text(new)
+    expect(page.locator("#events")).to_contain_text(f"s after {leader} was lost, by the members' logs")
     expect(page.locator("#timeline .span.down")).not_to_have_count(0)
     expect(page.locator("#latency .gap")).not_to_have_count(0)
     expect(row(page, leader)).to_have_attribute("data-role", "down")

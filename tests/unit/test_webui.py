@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
 from loadgen import hdr
+from loadgen.webui import elections
 from loadgen.webui.guard import Guard
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
-from viz import svg
+from viz import observed, svg
 from viz.diagrams import state_machine
+
+LOGS = Path(__file__).parents[1] / "data" / "raft-logs" / "etcd-3.5.1-kill"
 
 # -- Guard
 
@@ -120,6 +124,20 @@ def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_
     assert seconds.points(110.0, running=False)[-1][0] == 103, "after the run nothing follows"
     seconds.clear()
     assert seconds.points(110.0) == []
+
+
+# -- Elections
+
+
+def test_an_election_by_the_members_logs() -> None:
+    logs = {path.stem: path.read_text() for path in sorted(LOGS.glob("*.log"))}
+    found = observed.read((name, name, text.splitlines()) for name, text in logs.items())
+    last = next(each for each in reversed(found.elections) if each.won is not None)
+    text = elections.describe(logs, last.term)
+    assert text.startswith(f"{found.name(last.winner)} won term {last.term} ")
+    assert f" {last.won - last.began:.3f} s after " in text
+    assert elections.describe(logs, 999) == ""
+    assert elections.describe({}, 1) == ""
 
 
 # -- SVG

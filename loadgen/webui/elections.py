@@ -1,0 +1,39 @@
+"""How an election went, by the members' own logs: polls see a change of leader a quarter of a second late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from viz import observed
+
+_LINES = 4000
+_BYTES = 1 << 20
+
+
+def tails(cluster: Any) -> dict[str, str]:
+    """Return the ends of the logs of all members of a cluster of ours, by name. Raises ClusterError, OSError."""
+    return {member.name: _tail(cluster, member.name) for member in cluster.members}
+
+
+def describe(logs: Mapping[str, str], term: int) -> str:
+    """Return in one line how long the election of a term took; empty where the logs do not tell. Pure."""
+    found = observed.read((name, name, text.splitlines()) for name, text in logs.items())
+    for election in reversed(found.elections):
+        if election.term == term and election.won is not None:
+            took = max(0.0, election.won - election.began)
+            since = f"{found.name(election.failed)} was lost" if election.failed else "the first campaign"
+            return f"{found.name(election.winner)} won term {term} {took:.3f} s after {since}, by the members' logs"
+    return ""
+
+
+def _tail(cluster: Any, name: str) -> str:
+    from cluster.local import LocalCluster
+
+    if not isinstance(cluster, LocalCluster):
+        return str(cluster.log(name, _LINES))
+    path: Path = cluster.log(name)
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _BYTES))
+        return file.read().decode(errors="replace")
