@@ -151,6 +151,11 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
             room = max(20, width - first - 24)
             line += f"  {textwrap.shorten(row['reason'], room, placeholder=' …')}"
         lines.append(line)
+    broken = [row for row in rows if row["verdict"] == Verdict.FAIL]
+    if broken:
+        first_row = min(broken, key=lambda row: row["violations"][0]["revision"])
+        lines += ["", paint(f"The first violation, at revision {first_row['violations'][0]['revision']}:", "fail")]
+        lines += textwrap.wrap(first_row["violations"][0]["text"], width, initial_indent="  ", subsequent_indent="  ")
     for row in rows:
         if row["verdict"] == Verdict.FAIL:
             found = row["violations"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadgen.check.store import Change, Changes, entry_of
+from loadgen.check.store import Change, Changes, Entry, entry_of
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
 
@@ -14,15 +14,29 @@ def differences(watch: Watch, events: Any, changes: Changes, revision: int, comp
 
     ``compacted`` is the newest revision that anybody compacted to: previous key-values before it may be missing.
     """
+    wanted = [change for change in changes if watch.wants(change[0], change[2] is None)]
+    if [event.kv.key for event in events] != [change[0] for change in wanted] or revision < watch.start:
+        return _other_events(watch, events, wanted, revision)
+    before: dict[bytes, Entry | None] = {}
     found: list[tuple[str, str]] = []
-    wanted = {change[0]: change for change in changes if watch.wants(change[0], change[2] is None)}
+    for event, change in zip(events, wanted, strict=True):
+        # A transaction may change a key twice; the previous one is still that of the revision before.
+        old = before.setdefault(change[0], change[1])
+        found.extend(_difference(watch, event, (change[0], old, change[2]), revision, compacted))
+    return found
+
+
+def _other_events(watch: Watch, events: Any, changes: Changes, revision: int) -> list[tuple[str, str]]:
+    """Says how the keys of the events are not those of the changes that a watch had asked for."""
+    found: list[tuple[str, str]] = []
+    wanted = {change[0]: change for change in changes}
     got: dict[bytes, Any] = {}
     for event in events:
         key = event.kv.key
         if not watch.wants(key, event.type == 1) or revision < watch.start:
             why = "before its start" if revision < watch.start else "that it had not asked for"
             found.append(("watch.filter", f"got an event {why}: {_event_words(event)} of revision {revision}"))
-        elif key in got:
+        elif key in got and len(wanted) == len(changes):
             found.append(("watch.unique", f"got the event of {show(key)} of revision {revision} twice in one answer"))
         else:
             got[key] = event
@@ -34,11 +48,8 @@ def differences(watch: Watch, events: Any, changes: Changes, revision: int, comp
     elif missing:
         text = f"got {len(got)} of the {len(wanted)} events of revision {revision}, not that of {show(missing[0])}"
         found.append(("watch.atomic" if got else "watch.reliable", text))
-    both = [key for key in got if key in wanted]
-    if not found and both != list(wanted):
+    if not found:
         found.append(("watch.ordered", f"got the events of revision {revision} in another order than they were made"))
-    for key in both:
-        found.extend(_difference(watch, got[key], wanted[key], revision, compacted))
     return found
 
 

@@ -209,7 +209,7 @@ class Replay:
             method = methods[number]
             if method == _RANGE:
                 request, response = _range(request_data), _range_answer(response_data)
-                if final and request.range_end and not request.revision:
+                if final and request.range_end:
                     self._final(number, at, request, response)
                     continue
                 wrong = wrong_range(store, request, response)
@@ -285,7 +285,8 @@ class Replay:
                 f" {entry_words(should)}{by}"
             )
             rule = "durability.acknowledged" if lost and writer is not None else "kv.reads"
-            ledger.differs(rule, should[2] if should else at, lambda words=words: words)  # type: ignore[misc]
+            newest = max(each[2] for each in (has, should) if each)
+            ledger.differs(rule, newest, lambda words=words: words)  # type: ignore[misc]
 
     # ---- revisions of which nothing is known
 

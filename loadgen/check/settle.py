@@ -84,6 +84,7 @@ class Settler:
         self._ledger.judged["kv.explained"] += 1
         changes = self._done(revision, acknowledged, revocations, groups, silent)
         for watch, events, at_ns in groups:
+            self._refused_in(revision, watch, events, at_ns, changes)
             for rule, text in compare.differences(watch, events, changes, revision, self._compacted):
                 self._ledger.differs(rule, revision, self._said(watch, at_ns, text, revision))
         for watch in silent:
@@ -102,6 +103,23 @@ class Settler:
         """Says what is missing where nothing was judged."""
         self._ledger.absent("watch.resumable", "no watch began in the past")
         self._ledger.absent("watch.previous-value", "no watch asked for previous key-values")
+
+    def _refused_in(self, revision: int, watch: Watch, events: Any, at_ns: int, changes: Changes) -> None:
+        """Says so where what one member alone shows is what a refused operation would have written."""
+        if not self._refused:
+            return
+        done = {(key, new[0]) for key, _, new in changes if new is not None}
+        for event in events:
+            pair = (event.kv.key, event.kv.value)
+            if event.type == 0 and pair not in done and pair in self._refused:
+                number = self._refused[pair][0]
+                text = f"{watch.label} saw {compare.events_words(events)} of revision {revision}"
+                self._ledger.broken(
+                    "kv.failed",
+                    revision,
+                    lambda: f"{self._evidence.words(number)} has an effect: {text}",  # noqa: B023
+                )
+                return
 
     def _said(self, watch: Watch, at_ns: int, text: str, revision: int) -> Callable[[], str]:
         def words() -> str:

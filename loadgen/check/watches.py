@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from loadgen.check.evidence import Evidence
 from loadgen.check.rules import Ledger
 from loadgen.check.store import within
+from loadgen.check.words import show
 from loadgen.history.format import Kind
 from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
@@ -247,7 +248,7 @@ class _Stream:
         self._ledger.broken(
             "watch.bookmarkable", revision,
             lambda: f"{watch.label} was told that all events up to revision {progress} had come, and then got the event"
-            f" of {event.kv.key!r} of revision {revision} ({self._evidence.time(at_ns)})",
+            f" of {show(event.kv.key)} of revision {revision} ({self._evidence.time(at_ns)})",
         )  # fmt: skip
 
     def _again(self, watch: Watch, row: int, at_ns: int, revision: int, low: int, high: int, events: Any) -> None:
@@ -274,7 +275,7 @@ class _Stream:
             first = self._evidence.time(watch.times[before[0]])
             self._ledger.broken(
                 "watch.unique", revision,
-                lambda: f"{watch.label} got the event of {key!r} of revision {revision} twice ({first} and {when})",
+                lambda: f"{watch.label} got the event of {show(key)} of revision {revision} twice ({first} and {when})",
             )  # fmt: skip
             return
         self._ledger.broken(

@@ -135,9 +135,9 @@ class HistoryWriter:
     # ---- the file
 
     def flush(self) -> None:
-        """Hands everything recorded so far to the operating system."""
+        """Hands everything recorded so far to the operating system. Does nothing any more once it is closed."""
         self._due = time.perf_counter_ns() + _FLUSH_NS
-        if not self._heads:
+        if not self._heads or self._file.closed:
             return
         heads, payloads = b"".join(self._heads), b"".join(self._payloads)
         count = len(self._heads)
@@ -162,7 +162,10 @@ class HistoryWriter:
         self._flusher = gevent.spawn(go_on)
 
     def close(self) -> None:
-        """Writes the end, without which the reader takes the file for cut. May be called again."""
+        """Writes the end, without which the reader takes the file for cut. May be called again.
+
+        What is recorded later is left out.
+        """
         if self._file.closed:
             return
         if self._flusher is not None:

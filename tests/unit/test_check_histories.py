@@ -1,0 +1,48 @@
+"""Histories of real runs, kept with their verdicts: what was judged once is judged the same ever after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loadgen.check import command
+from loadgen.check.judge import check
+from loadgen.check.rules import Verdict
+from loadgen.history.reader import read
+
+FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "data" / "histories").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_verdicts(folder: Path) -> None:
+    expected = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    results = check(read(folder)).results
+    for verdict in Verdict:
+        assert [each.rule for each in results if each.verdict == verdict] == expected[verdict.value]
+    broken = [each.findings[0] for each in results if each.findings]
+    if broken:
+        first = min(broken, key=lambda finding: finding.revision)
+        assert {"guarantee": first.rule, "revision": first.revision} == expected["first"]
+
+
+def test_a_healthy_run_is_all_evidence_and_no_fault() -> None:
+    healthy = next(folder for folder in FOLDERS if folder.name.startswith("healthy"))
+    document = command.judged(healthy, command.select(["kv", "durability", "convergence", "txn", "watch"]))
+    assert document["verdict"] == "pass"
+    assert all(row["judged"] for row in document["guarantees"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("etcd-18667-3.5.1", ("required revision has been compacted) has an effect: the watch on", " saw the put of ")),
+        ("etcd-15220-3.5.1", (" was told that all events up to revision ", "and then got the event of ")),
+    ],
+)
+def test_the_counterexample_is_one_that_a_reader_can_follow(name: str, words: tuple[str, ...]) -> None:
+    document = command.judged(next(folder for folder in FOLDERS if folder.name == name))
+    text = " ".join(command.render(document, color=False, width=100).split())
+    first = text[text.index("The first violation") :][:600]
+    assert all(each in first for each in words), first
