@@ -100,6 +100,10 @@ def main(args: argparse.Namespace) -> int:
     crew = Crew.from_arguments(args)
     crew.check_target(choice.endpoints)
     duration_s = None
+    if args.scenario in scenarios.BY_TIME and not (args.stages or args.step):
+        if args.operations:
+            raise settings.SettingsError(f"scenario {args.scenario} goes by time: give --duration, not --operations")
+        args.duration = args.duration or scenarios.BY_TIME[args.scenario]
     if args.duration is not None:
         if args.operations:
             raise settings.SettingsError("--operations and --duration exclude each other; give one")
@@ -118,7 +122,7 @@ def main(args: argparse.Namespace) -> int:
             raise settings.SettingsError("--stages and --step say how long the run is; leave out --duration")
         assert schedule is not None
         duration_s = schedule.length_s
-    load = dataclasses.replace(load, duration_s=duration_s if schedule else None)
+    load = dataclasses.replace(load, duration_s=duration_s)
     name = scenarios.check(args.scenario)
     folder = runfolder.planned(name, args.output)
     if args.dry_run:

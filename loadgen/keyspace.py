@@ -165,7 +165,8 @@ def share_out(environment: Any, settings: Settings) -> list[str]:
         setattr(options, name, text)
     clients = sorted(getattr(environment.runner, "clients", ()))
     users = getattr(options, "num_users", None) or len(clients)
-    options.worker_ranks = ",".join(clients[: max(1, int(users))])
+    # Locust sends its own options' values to nobody, and these to every worker.
+    options.worker_ranks, options.load_users = ",".join(clients[: max(1, int(users))]), int(users)
     return clients[: max(1, int(users))]
 
 

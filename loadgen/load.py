@@ -59,6 +59,8 @@ class Load:
         client: the present run's client of etcd.
         keys: the present run's keys.
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
+        users: how many there are over all workers.
+        warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
         open_loop: hands out the present run's operations; None in a closed loop.
         sinks: called with every finished operation and whether it is measured (those of the warm-up are not), in
             the user that did it; for histories and raw samples. They must not wait. Empty, they cost nothing.
@@ -101,7 +103,8 @@ class Load:
         quota, self._offset = share(self.settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
         self._taken = 0
-        self._rank = rank
+        self._rank, self._workers = rank, workers
+        self.users = int(options.get("load_users") or options.get("num_users") or 1)
         self._next_user = 0
         self._active = 0
         self.keys = Keys(self.settings)
@@ -109,7 +112,7 @@ class Load:
         schedule = self.settings.schedule()
         self.recorder = Recorder(environment, open_loop=schedule is not None)
         self.warmup = Recorder(environment)
-        self._warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
+        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
         self._cpu_started: float | None = None
         self._cpu_s = 0.0
         self.client = _open_client(self.settings)
@@ -167,6 +170,10 @@ class Load:
         self._next_user += 1
         return self._rank * MAX_USERS_PER_WORKER + self._next_user
 
+    def place(self, process: int) -> int:
+        """Return a user's place among those of all workers, from 0. Takes the number that `user_started` gave it."""
+        return (process % MAX_USERS_PER_WORKER - 1) * self._workers + self._rank
+
     def user_stopped(self) -> None:
         """Count a user out; the last one out after the share was used up ends the worker's run."""
         self._active -= 1
@@ -182,7 +189,7 @@ class Load:
         During the warm-up operations are not numbered: the answer is -1.
         """
         if self._cpu_started is None:
-            if time.perf_counter_ns() < self._warm_until_ns:
+            if time.perf_counter_ns() < self.warm_until_ns:
                 return -1
             self._begin_measuring()
         taken = self._taken

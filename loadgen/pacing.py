@@ -50,21 +50,22 @@ class Schedule:
     """Stages one after the other.
 
     Attributes:
+        stages: those of some length.
         length_s: seconds in all; infinite for a rate without an end.
         operations: how many are due within it, before the end; infinite likewise.
         warmup_rate: the first rate above 0.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self._stages = [stage for stage in stages if stage.length_s > 0]
-        self._starts_s = [0.0, *itertools.accumulate(stage.length_s for stage in self._stages)]
-        self._before = [0.0, *itertools.accumulate(stage.operations for stage in self._stages)]
+        self.stages = [stage for stage in stages if stage.length_s > 0]
+        self._starts_s = [0.0, *itertools.accumulate(stage.length_s for stage in self.stages)]
+        self._before = [0.0, *itertools.accumulate(stage.operations for stage in self.stages)]
         self.length_s = self._starts_s[-1]
         self.integral = self._before[-1]
         self.operations: float = (
             self.integral if math.isinf(self.integral) else math.ceil(self.integral * (1 - _ROUNDING) - _ROUNDING)
         )
-        self.warmup_rate = next((rate for s in self._stages for rate in (s.start_rate, s.end_rate) if rate > 0), 0.0)
+        self.warmup_rate = next((rate for s in self.stages for rate in (s.start_rate, s.end_rate) if rate > 0), 0.0)
 
     def due_s(self, position: float) -> float | None:
         """Return when the integral of the rate reaches ``position``, in seconds; None where it does not.
@@ -74,7 +75,7 @@ class Schedule:
         if position >= self.integral:
             return None
         at = bisect_right(self._before, position) - 1
-        return self._starts_s[at] + self._stages[at].time_of(position - self._before[at])
+        return self._starts_s[at] + self.stages[at].time_of(position - self._before[at])
 
 
 def constant(rate: float, length_s: float = math.inf) -> Schedule:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import record
-from loadgen import gate, schema
+from loadgen import gate, knee, schema
 from loadgen.locustcsv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 
 __all__ = [
@@ -77,6 +77,7 @@ def build(run_dir: Path) -> dict[str, Any]:
         "target": {**_pick({}, TARGET_FIELDS), **(run.get("target") or {}), **record.summary(run_dir)},
         "results": results,
         "generator": {**_pick({}, GENERATOR_FIELDS), **(run.get("generator") or {})},
+        "knee": _knee(run_dir, run, problems),
         "books": run.get("books"),
         "interrupted": run.get("interrupted"),
         "lost_workers": run.get("lost_workers") or [],
@@ -84,6 +85,14 @@ def build(run_dir: Path) -> dict[str, Any]:
         "notes": [str(note) for note in run.get("notes") or []],
     }
     return gate.apply(result, thresholds)
+
+
+def _knee(run_dir: Path, run: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    try:
+        return knee.find(run_dir, run)
+    except (OSError, ValueError) as exc:
+        problems.append(f"the knee was not looked for: {exc}")
+        return None
 
 
 def from_csv(prefix: Path | str) -> dict[str, Any]:
@@ -111,6 +120,7 @@ def from_csv(prefix: Path | str) -> dict[str, Any]:
         "target": None,
         "results": _results(rows, failures, None),
         "generator": None,
+        "knee": None,
         "books": None,
         "interrupted": None,
         "lost_workers": [],

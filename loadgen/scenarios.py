@@ -9,6 +9,9 @@ from typing import Any
 
 import locustfiles
 
+# Scenarios that go by time and not by a number of operations, and for how long where nobody says.
+BY_TIME = {"steps": "60s"}
+
 
 class ScenarioError(ValueError):
     """There is no such scenario, or its file cannot be used: one line that says so."""

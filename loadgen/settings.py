@@ -99,7 +99,7 @@ class Settings:
         rate, stages, step: of the open loop, one of them; None and empty in a closed loop.
         arrivals: how the open loop's due times are spaced.
         max_in_flight: most operations that may be open at once in an open loop, over all workers.
-        duration_s: after how many seconds an open loop's rate ends, None for never.
+        duration_s: after how many seconds the load ends, None for never.
         prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
     """
 

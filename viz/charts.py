@@ -64,12 +64,14 @@ class Line:
         look: CSS class that gives it its colour.
         points: x and y in the order of x; None is a gap, over which nothing is drawn.
         step: whether a value holds until the next point.
+        dots: whether its points are to be seen.
     """
 
     name: str
     look: str
     points: tuple[Point, ...]
     step: bool = False
+    dots: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def _level(axis: Axis, value: float, height: float) -> str:
 
 def _bands(bands: Sequence[Band], x: Axis, height: float) -> str:
     return "".join(
-        f'<rect x="{_x(x, band.start):.1f}" y="0" width="{max(0.0, _x(x, band.end) - _x(x, band.start)):.1f}" '
+        f'<rect x="{_x(x, band.start):.1f}" y="0" width="{max(2.0, _x(x, band.end) - _x(x, band.start)):.1f}" '
         f'height="{height:g}" class="band"><title>{escape(band.text)}</title></rect>'
         for band in bands
     )
@@ -244,7 +246,9 @@ def _path(line: Line, x: Axis, y: Axis, height: float) -> str:
             parts += [f"H{a:.1f}V{b:.1f}" for a, b in rest]
         else:
             parts += [f"L{a:.1f} {b:.1f}" for a, b in rest]
-    return f'<path class="line {line.look}" d="{"".join(parts)}"/>'
+    dots = "".join(f"M{_x(x, a):.1f} {_y(y, b, height):.1f}h.01" for a, b in line.points if b is not None)
+    dotted = f'<path class="dots {line.look}" d="{dots}"/>' if line.dots else ""
+    return f'<path class="line {line.look}" d="{"".join(parts)}"/>{dotted}'
 
 
 def _thinned(line: Line, most: int = MOST_POINTS) -> Line:

@@ -16,6 +16,7 @@ LOOKS = ("a", "b", "c", "d", "e", "f")
 # What etcd's operators take as the marks, https://etcd.io/docs/latest/op-guide/hardware/ and its FAQ.
 FSYNC_MARK_MS, COMMIT_MARK_MS = 10.0, 25.0
 _TERM_LOOKS = 6
+UNITS = {"users": "users", "rate": "operations/s asked for"}
 
 
 def time_axis(data: RunData) -> Axis:
@@ -229,6 +230,27 @@ def spectrum(name: str, lines: Sequence[Line]) -> str:
     y = charts.logarithmic([y for line in lines for _, y in line.points if y is not None], "ms")
     title = "Latency by percentile: the share of operations that took at most so long"
     return charts.render(Chart(name, title, x, y, "latency, ms", tuple(lines), height=240))
+
+
+def knee(data: RunData) -> str:
+    """Latency over throughput, a point for each step of the load, with the knee marked, as HTML."""
+    found = data.result.get("knee") or {}
+    steps = sorted(found.get("steps") or (), key=lambda each: each["throughput_ops_s"])
+    if len(steps) < 2:
+        return ""
+    lines = tuple(
+        Line(name, look, tuple((each["throughput_ops_s"], each[key]) for each in steps), dots=True)
+        for name, look, key in (("p99", "b", "p99_ms"), ("p50", "a", "p50_ms"))
+    )
+    best = found.get("knee")
+    marked = () if not best else (Band(best["throughput_ops_s"], best["throughput_ops_s"],
+                                       f"knee: {charts.number(best['load'])} {UNITS[found['axis']]}"),)  # fmt: skip
+    x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")
+    y = charts.logarithmic([y for line in lines for _, y in line.points if y], "ms")
+    return charts.render(
+        Chart("knee", "Latency over throughput, a point for each step", x, y, "latency, ms, over succeeded/s", lines,
+              marked, height=260)
+    )  # fmt: skip
 
 
 def missing(data: RunData) -> str:

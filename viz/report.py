@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from viz import drawn, ladder, observed, sections
+from viz import drawn, ladder, observed, sections, trials
 from viz.output import write as write_file
 from viz.rundata import RunData, RunError, load
 
@@ -38,10 +38,14 @@ def render(data: RunData) -> str:
         sections.verdict(data.result),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
         _section("Leadership", drawn.leaders(data)),
-        _section("Faults", sections.faults(data)),
+        _section("Faults", trials.faults(data)),
+        _section("What etcd promises", trials.guarantees(data.result), "held against the recorded history"),
         _section("Latency over time", drawn.latency(data), "each second of all operations that succeeded in it"),
         _section("Throughput and failures", drawn.throughput(data) + drawn.failures(data)),
         _section("Latency by percentile", drawn.percentiles(data), "over the whole run"),
+        _section(
+            "Knee", sections.knee(data.result) + drawn.knee(data), "where latency begins to grow faster than throughput"
+        ),
         _section("Replication lag", drawn.lag(data), "applied index behind the highest commit index seen"),
         _section("What the cluster said of itself", _cluster(data)),
         _section("Elections", _elections(data), "from the members' logs; each member has its own clock"),

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.record import PHASES
-from viz import hlog
 from viz.charts import number
-from viz.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS
+from viz.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.model import human_bytes
-from viz.rundata import Fault, RunData
+from viz.rundata import RunData
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
-_UNKNOWN = '<span class="dim">-</span>'
-# How much of the time around a fault it is held against, at most.
-_AROUND_S = 10.0
+UNKNOWN = '<span class="dim">-</span>'
 
 
 def figure(document: Mapping[str, Any], *path: str) -> str:
@@ -28,7 +25,7 @@ def figure(document: Mapping[str, Any], *path: str) -> str:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     if value is None or isinstance(value, Mapping | list):
-        return _UNKNOWN
+        return UNKNOWN
     text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return f'<data value="{escape(str(value))}" data-field="{escape(".".join(path))}">{escape(text)}</data>'
 
@@ -123,7 +120,7 @@ def verdict(result: Mapping[str, Any]) -> str:
                      f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
     rows = [
         (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
-         else _UNKNOWN, f'<b class="{escape(each["verdict"])}">{escape(each["verdict"].upper())}</b>',
+         else UNKNOWN, f'<b class="{escape(each["verdict"])}">{escape(each["verdict"].upper())}</b>',
          escape(str(each.get("reason") or "")))
         for each in result.get("thresholds") or ()
     ]  # fmt: skip
@@ -154,36 +151,26 @@ def results(result: Mapping[str, Any]) -> str:
     return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + failures
 
 
-def faults(data: RunData) -> str:
-    """What was done to the cluster, and what the load saw before, during and after it."""
-    rows = []
-    for index, fault in enumerate(data.faults):
-        before = data.faults[index - 1].end if index else data.begin
-        after = data.faults[index + 1].begin if index + 1 < len(data.faults) else data.end
-        windows = (
-            (max(before, fault.begin - _AROUND_S, data.begin), fault.begin),
-            (fault.begin, max(fault.end, fault.begin + 1)),
-            (fault.end, min(after, fault.end + _AROUND_S)),
-        )
-        rows.append((str(index + 1), f"{fault.begin - data.begin:.1f} s", escape(fault.text), _lasted(fault, data),
-                     *(_seen(data, *window) for window in windows)))  # fmt: skip
-    if not rows:
+def knee(result: Mapping[str, Any]) -> str:
+    """The steps of the load, and where the knee is."""
+    found = result.get("knee")
+    if not found:
         return ""
-    head_row = ("", "at", "what was done and seen", "lasted", "before", "during", "after")
-    around = f"before and after: up to {_AROUND_S:.0f} s; p99 of what succeeded / failures"
-    return table(head_row, rows, (2,)) + f'<p class="dim">{around}</p>'
-
-
-def _lasted(fault: Fault, data: RunData) -> str:
-    return f"{fault.end - fault.begin:.1f} s" if fault.end < data.end else "to the end"
-
-
-def _seen(data: RunData, start: float, end: float) -> str:
-    """The p99 and the failures of the seconds that began within a time."""
-    counts = hlog.together(each for each in data.latencies.get("total", ()) if start <= each[0] < end)
-    p99 = hlog.percentile_ms(counts, 0.99)
-    failed = sum(each.failed for each in data.series.get("total", ()) if start <= each.at < end)
-    return f"{_UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {number(failed)}"
+    best = found.get("knee")
+    said = f"<p>No knee: {escape(str(found.get('reason')))}.</p>"
+    if best:
+        said = (f"<p><b>The knee is at {number(best['load'])} {UNITS[found['axis']]}</b>: "
+                f"{number(best['throughput_ops_s'])} operations/s, p50 {number(best['p50_ms'])} ms, p99 "
+                f"{number(best['p99_ms'])} ms. Beyond it more load buys latency, not throughput.</p>")  # fmt: skip
+    if found.get("caution"):
+        said += f'<p class="unknown">{escape(found["caution"]).capitalize()}.</p>'
+    keys = ("load", "throughput_ops_s", "mean_ms", "p50_ms", "p99_ms", "power")
+    rows = [
+        tuple(f"<b>{number(row[key])}</b>" if row == best else number(row[key]) for key in keys)
+        for row in found.get("steps") or ()
+    ]
+    head_row = (UNITS[found["axis"]], "succeeded/s", "mean, ms", "p50, ms", "p99, ms", "power")
+    return said + table(head_row, rows) + f'<p class="dim">Method: {escape(str(found["method"]))}.</p>'
 
 
 def members(result: Mapping[str, Any]) -> str:
@@ -195,7 +182,7 @@ def members(result: Mapping[str, Any]) -> str:
         rows.append((
             escape(each["name"]), *_phases(each, "wal_fsync_p99_ms", FSYNC_MARK_MS),
             *_phases(each, "backend_commit_p99_ms", COMMIT_MARK_MS), human_bytes(each.get("db_size_last")),
-            *(_UNKNOWN if each.get(key) is None else number(each[key])
+            *(UNKNOWN if each.get(key) is None else number(each[key])
               for key in ("proposals_failed", "proposals_pending_max", "slow_applies")), silent,
         ))  # fmt: skip
     if not rows:
@@ -216,7 +203,7 @@ def members(result: Mapping[str, Any]) -> str:
 def _phases(row: Mapping[str, Any], key: str, mark: float) -> list[str]:
     values = [(row.get(key) or {}).get(phase) for phase in PHASES]
     return [
-        _UNKNOWN if value is None else f'<span class="over">{number(value)}</span>' if value > mark else number(value)
+        UNKNOWN if value is None else f'<span class="over">{number(value)}</span>' if value > mark else number(value)
         for value in values
     ]
 

@@ -1,0 +1,100 @@
+"""The knee: which seconds belong to a step, and which step is the knee."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen import hdr, knee
+
+
+def run(**changed: Any) -> dict[str, Any]:
+    return {"scenario": "steps", "loop": "closed", "users": 8, "duration_s": 16.0, "step": None, **changed}
+
+
+def server(load: float, capacity: float = 4.0) -> tuple[int, int]:
+    """Operations a second, and nanoseconds of each, of a server that does so many at a time, 10 ms each."""
+    rate = min(load, capacity) * 100
+    return round(rate), round(load / rate * 1e9)
+
+
+def write_log(folder: Path, seconds: list[tuple[int, int]]) -> None:
+    """A log of a second each with so many operations of so long."""
+    lines = [hdr.log_head(1_795_581_000)]
+    for number, (count, latency_ns) in enumerate(seconds):
+        lines.append(hdr.log_line(number, 1.0, latency_ns, hdr.encode({hdr.bucket(latency_ns): count})))
+    (folder / "total.hlog").write_text("".join(lines))
+
+
+def test_the_knee_of_a_server_with_four_places_is_at_four(tmp_path: Path) -> None:
+    write_log(tmp_path, [server(users) for users in (1, 2, 4, 8) for _ in range(4)])
+    found = knee.find(tmp_path, run())
+    assert found is not None
+    assert [step["load"] for step in found["steps"]] == [1, 2, 4, 8]
+    assert [step["throughput_ops_s"] for step in found["steps"]] == [100, 200, 400, 400]
+    assert found["knee"] == found["steps"][2]
+    assert found["knee"]["mean_ms"] == pytest.approx(10, rel=0.001)
+    assert (found["reason"], found["caution"], found["axis"]) == (None, None, "users")
+
+
+@pytest.mark.parametrize(("capacity", "reason"), [(100.0, "go on to a higher load"), (0.5, "begin at a lower load")])
+def test_a_knee_outside_the_steps_is_not_made_up(tmp_path: Path, capacity: float, reason: str) -> None:
+    write_log(tmp_path, [server(users, capacity) for users in (1, 2, 4, 8) for _ in range(4)])
+    found = knee.find(tmp_path, run())
+    assert found is not None
+    assert found["knee"] is None
+    assert reason in found["reason"]
+
+
+def test_the_first_second_of_a_step_is_not_in_it(tmp_path: Path) -> None:
+    seconds = []
+    for users in (1, 2, 4, 8):
+        seconds += [(9999, 10**9), *[server(users)] * 3]
+    write_log(tmp_path, seconds)
+    found = knee.find(tmp_path, run())
+    assert found is not None
+    assert [(step["seconds"], step["throughput_ops_s"]) for step in found["steps"]] == [
+        (3, 100), (3, 200), (3, 400), (3, 400),
+    ]  # fmt: skip
+
+
+def test_steps_that_are_no_whole_seconds_take_what_lies_whole_in_them(tmp_path: Path) -> None:
+    write_log(tmp_path, [(100, 10**7)] * 18)
+    found = knee.find(tmp_path, run(duration_s=18.0))  # 4.5 s each
+    assert found is not None
+    assert [step["seconds"] for step in found["steps"]] == [3, 3, 3, 3]
+
+
+def test_steps_of_a_rate(tmp_path: Path) -> None:
+    write_log(tmp_path, [server(rate / 100) for rate in (200, 300, 400, 500) for _ in range(4)])
+    found = knee.find(tmp_path, run(scenario="kv", loop="open", step="200:500:100/4s", generator={"saturated": True}))
+    assert found is not None
+    assert found["axis"] == "rate"
+    assert found["knee"]["load"] == 400
+    assert "saturated" in found["caution"]
+
+
+def test_a_run_that_was_cut_short_has_the_steps_that_it_went_through(tmp_path: Path) -> None:
+    write_log(tmp_path, [server(users) for users in (1, 2, 4, 8) for _ in range(4)][:9])
+    found = knee.find(tmp_path, run())
+    assert found is not None
+    assert [step["load"] for step in found["steps"]] == [1, 2]
+    assert "3 are needed" in found["reason"]
+    (tmp_path / "total.hlog").unlink()
+    found = knee.find(tmp_path, run())
+    assert found is not None
+    assert found["steps"] == []
+
+
+@pytest.mark.parametrize("changed", [{"scenario": "kv"}, {"loop": "open"}, {"duration_s": None}])
+def test_a_run_without_steps_has_none(tmp_path: Path, changed: dict[str, Any]) -> None:
+    assert knee.find(tmp_path, run(**changed)) is None
+
+
+@pytest.mark.parametrize(
+    ("users", "steps"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 4, 8)), (9, (1, 2, 4, 8, 9))]
+)
+def test_users_double_up_to_all(users: int, steps: tuple[int, ...]) -> None:
+    assert knee.users_by_step(users) == steps
