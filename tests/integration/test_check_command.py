@@ -1,0 +1,79 @@
+"""`raftload check` on stored runs: exit codes, what stdout holds, and the document against its schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from loadgen import schema
+from loadgen.history.writer import HistoryWriter
+
+HISTORIES = Path(__file__).parents[1] / "data" / "histories"
+HEALTHY, BROKEN = HISTORIES / "healthy-3.5.30", HISTORIES / "etcd-15220-3.5.1"
+
+
+def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadgen.cli", "check", *map(str, args)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ((HEALTHY, "--guarantee", "kv", "--guarantee", "durability"), 0),
+        ((HEALTHY, "--guarantee", "lease.attached"), 0),
+        ((HEALTHY,), 3),  # the members' logs are not kept with it
+        ((BROKEN,), 1),
+        ((BROKEN, "--guarantee", "kv"), 0),
+        ((BROKEN, "--guarantee", "watch.bookmarkable"), 1),
+    ],
+)
+def test_exit_codes_and_the_document(args: tuple[str | Path, ...], code: int) -> None:
+    done = run(*args, "--json")
+    assert (done.returncode, done.stderr) == (code, "")
+    document = json.loads(done.stdout)
+    jsonschema.Draft202012Validator(schema.load("check")).validate(document)
+    assert schema.problem(document, "check") is None
+    assert document["verdict"] == {0: "pass", 1: "fail", 3: "unknown"}[code]
+
+
+def test_the_table_shows_what_broke_and_how() -> None:
+    done = run(BROKEN)
+    assert done.returncode == 1
+    assert "watch.bookmarkable" in done.stdout
+    assert "The first violation, at revision " in done.stdout
+    assert done.stdout.rstrip().endswith("verdict    fail")
+    assert "\033" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_a_cut_history_is_named_and_no_pass(tmp_path: Path) -> None:
+    writer = HistoryWriter(tmp_path / "w.hist")
+    writer.flush()
+    done = run(tmp_path)
+    assert done.returncode == 3
+    assert "w.hist: it has no end" in done.stdout
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("nowhere",), "no such run folder"),
+        ((HEALTHY, "--guarantee", "linearizable"), "no guarantee 'linearizable'; there are kv, durability"),
+        ((Path(__file__).parent,), "no history in"),
+    ],
+)
+def test_wrong_inputs_are_one_line_and_exit_2(args: tuple[str | Path, ...], words: str) -> None:
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.startswith("raftload: error: ")
+    assert done.stderr.count("\n") == 1
