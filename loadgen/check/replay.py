@@ -146,7 +146,8 @@ class Replay:
         reads.send(2**62)
         for rule in ("kv.revisions", "kv.once", "kv.failed"):
             ledger.judged[rule] += count
-        ledger.judged["kv.explained"] += judged_writes
+        for rule in ("kv.explained", "durability.acknowledged"):
+            ledger.judged[rule] += judged_writes
         for rule in ("filter", "reliable", "flags", "members"):
             ledger.judged[f"watch.{rule}"] += judged_events
         if any(watch.previous for watch in self._watches):

@@ -59,6 +59,7 @@ class Settler:
         )  # fmt: skip
         self._pending = len(evidence.unsure())
         self._found: set[int] | None = None
+        self._gone: set[int] = set()
 
     def possible(self) -> str:
         """Says what could be at a revision that nothing tells of; empty where nothing could."""
@@ -249,9 +250,12 @@ class Settler:
                 return
         elif puts and (writer := self._wrote(puts[0])) is not None:
             again = self.resolved.get(writer) or int(evidence.revision[writer])
-            ledger.broken(
-                "kv.once", revision, lambda: f"{evidence.words(writer)} took effect at revision {again}; again, {seen}"
-            )
+            if writer in self._gone or again > revision:
+                words = f"{evidence.words(writer)} was acknowledged at revision {again}, and is at {revision} instead"
+                ledger.broken("durability.acknowledged", revision, lambda: f"{words}: {seen}")
+            else:
+                words = f"{evidence.words(writer)} took effect at revision {again}"
+                ledger.broken("kv.once", revision, lambda: f"{words}; again, {seen}")
             return
         if evidence.history.cut:
             ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
@@ -338,6 +342,7 @@ class Settler:
 
     def _lost(self, number: int, revision: int, seen: str) -> None:
         words = self._evidence.words
+        self._gone.add(number)
         self._ledger.broken(
             "durability.acknowledged", revision, lambda: f"{words(number)} was acknowledged, and is gone: {seen}"
         )

@@ -160,6 +160,11 @@ class _Stream:
         if request.HasField("create_request"):
             self._creating.append(request.create_request)
 
+    def ended(self) -> None:
+        """Takes in that the stream is over: whoever resumes it creates its watches anew."""
+        self._creating.clear()
+        self._open.clear()
+
     def received(self, row: int, at_ns: int, response: Any) -> None:
         header, watch_id = response.header, response.watch_id
         if response.created:
@@ -298,20 +303,22 @@ def read_watches(evidence: Evidence, ledger: Ledger) -> list[Watch]:
     """Returns the watches that were created, and judges what each promises by itself."""
     history = evidence.history
     kinds = history.rows["kind"]
-    rows = np.flatnonzero((kinds == Kind.WATCH_SENT) | (kinds == Kind.WATCH_RECEIVED))
+    rows = np.flatnonzero((kinds >= Kind.WATCH_SENT) & (kinds <= Kind.WATCH_ENDED))
     streams: dict[tuple[int, int], _Stream] = {}
     parse, parse_request = pb.WatchResponse.FromString, pb.WatchRequest.FromString
-    sent = int(Kind.WATCH_SENT)
+    sent, received = int(Kind.WATCH_SENT), int(Kind.WATCH_RECEIVED)
     payloads = history.payloads(rows)
     for row, part, watcher, kind, at_ns in _columns(history, rows):
         request, response = next(payloads)
         stream = streams.get((part, watcher))
         if stream is None:
             stream = streams[part, watcher] = _Stream(evidence, ledger, part, watcher)
-        if kind == sent:
+        if kind == received:
+            stream.received(row, at_ns, parse(response))
+        elif kind == sent:
             stream.sent(parse_request(request))
         else:
-            stream.received(row, at_ns, parse(response))
+            stream.ended()
     watches = [watch for stream in streams.values() for watch in stream.watches]
     for watch in watches:
         watch.rewind(evidence)
