@@ -245,13 +245,26 @@ class Script:
 
 
 class Simulation:
-    """Processes that call at random times, operations that take effect between call and return, members that lag."""
+    """Processes that call at random times, operations that take effect between call and return, members that lag.
 
-    def __init__(self, seed: int, *, processes: int = 4, unsure: float = 0.05) -> None:
+    ``unsure`` is the share of answers that get lost, ``weights`` those of puts, gets, ranges, deletes, transactions and
+    reads of the past.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        processes: int = 4,
+        unsure: float = 0.05,
+        keys: int = 6,
+        weights: tuple[int, ...] = (6, 4, 2, 1, 4, 1),
+    ) -> None:
         self.random = random.Random(seed)
+        self._weights = weights
         self._unsure = unsure
         self._processes = processes
-        self._keys = [PREFIX + b"k%d" % n for n in range(6)]
+        self._keys = [PREFIX + b"k%d" % n for n in range(keys)]
         self._value = 0
 
     def run(self, count: int) -> Script:
@@ -303,7 +316,7 @@ class Simulation:
     def _request(self, model: Model, _: int) -> Any:
         draw = self.random
         key = draw.choice(self._keys)
-        kind = draw.choices(("put", "get", "range", "delete", "txn", "past"), (6, 4, 2, 1, 4, 1))[0]
+        kind = draw.choices(("put", "get", "range", "delete", "txn", "past"), self._weights)[0]
         if kind == "put":
             return pb.PutRequest(key=key, value=self.value(), prev_kv=draw.random() < 0.5)
         if kind == "get":

@@ -48,13 +48,13 @@ class Replay:
         self._reads = _by(evidence.at, np.flatnonzero(acknowledged & looks))
         self._revocations = _by(evidence.revision, np.flatnonzero(acknowledged & (evidence.writes == MAYBE)))
         self._write_revisions: list[int] = evidence.revision[self._writes].tolist()
-        self.settler = Settler(evidence, ledger, self.store, self.leases, self.writer_of)
+        self.settler = Settler(evidence, watches, ledger, self.store, self.leases, self.writer_of)
         self._methods = evidence.method.tobytes()
 
     @property
     def resolved(self) -> dict[int, int]:
         """The revisions of writes of unknown outcome that were seen to have happened."""
-        return self.settler.resolved
+        return self.settler.unsure.resolved
 
     def writer_of(self, revision: int) -> int | None:
         """Returns the acknowledged write of a revision."""

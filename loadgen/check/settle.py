@@ -7,7 +7,7 @@ candidate that would have done exactly that to the store. Nothing is guessed. Wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from loadgen.check.evidence import Evidence
 from loadgen.check.leases import Leases
 from loadgen.check.rules import Ledger
 from loadgen.check.store import Changes, Entry, Store, entry_of
+from loadgen.check.unsure import Index, Unsure, puts_of
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import FAIL, OK, Method
@@ -31,13 +32,14 @@ class Settler:
     """Keeps what is still open: writes of unknown outcome, and those that were refused.
 
     Attributes:
-        resolved: the revisions of writes of unknown outcome that happened.
+        unsure: the writes of unknown outcome, and which of them happened.
         seen: the keys that reads found at revisions that no watch and no answer tells of.
     """
 
     def __init__(
         self,
         evidence: Evidence,
+        watches: list[Watch],
         ledger: Ledger,
         store: Store,
         leases: Leases,
@@ -45,19 +47,17 @@ class Settler:
     ) -> None:
         self._evidence, self._ledger, self._store, self._leases = evidence, ledger, store, leases
         self._writer_of = writer_of
-        self.resolved: dict[int, int] = {}
+        self.unsure = Unsure(evidence, watches)
         self.seen: dict[int, dict[bytes, Entry]] = {}
         self._rest: dict[tuple[bytes, bytes], int] = {}
         self._written: dict[tuple[bytes, bytes], int] | None = None
-        self._open = self._index(evidence.unsure())
         failed = np.isin(evidence.method, _WRITING) & (evidence.outcome == FAIL)
-        self._refused = self._index(np.flatnonzero(failed).tolist())
+        self._refused = Index(evidence, np.flatnonzero(failed).tolist())
         self._compacted = max(
             (evidence.request(number).revision for number in np.flatnonzero(evidence.method == Method.COMPACT).tolist()
              if evidence.outcome[number] != FAIL),
             default=0,
         )  # fmt: skip
-        self._pending = len(evidence.unsure())
         self._found: set[int] | None = None
         self._gone: set[int] = set()
 
@@ -65,8 +65,8 @@ class Settler:
         """Says what could be at a revision that nothing tells of; empty where nothing could."""
         if self._evidence.history.cut:
             return f"{self._evidence.history.cut[0].path.name} is cut"
-        if self._pending > len(self.resolved):
-            return f"{self._pending - len(self.resolved)} writes have an unknown outcome"
+        if left := self.unsure.count - len(self.unsure.resolved):
+            return f"{left} writes have an unknown outcome"
         return "a lease may have ended" if self._store.leases else ""
 
     def settle(
@@ -84,10 +84,15 @@ class Settler:
         """
         self._ledger.judged["kv.explained"] += 1
         changes = self._done(revision, acknowledged, revocations, groups, silent)
+        other = 0
         for watch, events, at_ns in groups:
             self._refused_in(revision, watch, events, at_ns, changes)
-            for rule, text in compare.differences(watch, events, changes, revision, self._compacted):
+            found = compare.differences(watch, events, changes, revision, self._compacted)
+            for rule, text in found:
                 self._ledger.differs(rule, revision, self._said(watch, at_ns, text, revision))
+            other += any(rule == "watch.flags" for rule, _ in found)
+        if groups and other == len(groups):
+            self._adopt(groups)  # no member has it as we do: going on from theirs, what follows is judged for itself
         for watch in silent:
             missed = [change for change in changes if watch.wants(change[0], change[2] is None)]
             if missed:
@@ -107,13 +112,13 @@ class Settler:
 
     def _refused_in(self, revision: int, watch: Watch, events: Any, at_ns: int, changes: Changes) -> None:
         """Says so where what one member alone shows is what a refused operation would have written."""
-        if not self._refused:
+        if self._refused.empty:
             return
         done = {(key, new[0]) for key, _, new in changes if new is not None}
         for event in events:
             pair = (event.kv.key, event.kv.value)
-            if event.type == 0 and pair not in done and pair in self._refused:
-                number = self._refused[pair][0]
+            if event.type == 0 and pair not in done and pair in self._refused.puts:
+                number = self._refused.puts[pair][0]
                 text = f"{watch.label} saw {compare.events_words(events)} of revision {revision}"
                 self._ledger.broken(
                     "kv.failed",
@@ -212,10 +217,13 @@ class Settler:
         group = self._plurality(groups)
         watch, events, at_ns = group
         puts = [(event.kv.key, event.kv.value) for event in events if event.type == 0]
-        found = self._candidate(self._open, puts, group, revision, skip=self.resolved)
-        if found is not None:
-            number, changes = found
-            self.resolved[number] = revision
+        deleted = [event.kv.key for event in events]
+        lease = 0 if puts else self._leases.lease_of(deleted, self._store.entries)
+        options = self._fitting(self.unsure.candidates(events), group, revision)
+        if lease and options:
+            return self._adopt([group])  # either may have done it, so neither is held to it
+        number = self.unsure.assign(revision, options)
+        if number is not None:
             first = min(each[2] for each in groups)
             if first < self._evidence.call[number]:
                 self._ledger.broken(
@@ -223,9 +231,7 @@ class Settler:
                     lambda: f"{watch.label} saw the effect at {self._evidence.time(first)} of"
                     f" {self._evidence.words(number)}",
                 )  # fmt: skip
-            return changes
-        deleted = [event.kv.key for event in events]
-        lease = 0 if puts else self._leases.lease_of(deleted, self._store.entries)
+            return self._try(self._raw(number), revision)[0]
         if lease:
             attached = set(self._store.leases[lease])
             at_ns = min(each[2] for each in groups)
@@ -240,16 +246,14 @@ class Settler:
         evidence, ledger = self._evidence, self._ledger
         watch, events, at_ns = group
         seen = f"{watch.label} saw {compare.events_words(events)} of revision {revision} ({evidence.time(at_ns)})"
-        refused = self._candidate(self._refused, puts, group, revision, skip={})
-        if refused is not None:
-            self._store.undo(refused[1])
+        if refused := self._fitting(self._refused.candidates(events), group, revision):
             ledger.broken("kv.failed", revision, lambda: f"{evidence.words(refused[0])} has an effect: {seen}")
             return
         if not any(event.kv.key.startswith(evidence.cluster.prefix) for event in events):
             if not evidence.cluster.exclusive:
                 return
         elif puts and (writer := self._wrote(puts[0])) is not None:
-            again = self.resolved.get(writer) or int(evidence.revision[writer])
+            again = self.unsure.resolved.get(writer) or int(evidence.revision[writer])
             if writer in self._gone or again > revision:
                 words = f"{evidence.words(writer)} was acknowledged at revision {again}, and is at {revision} instead"
                 ledger.broken("durability.acknowledged", revision, lambda: f"{words}: {seen}")
@@ -267,22 +271,22 @@ class Settler:
         evidence, store = self._evidence, self._store
         entries = self.seen[revision]
         key, entry = next(iter(entries.items()))
-        for number in self._open.get((key, entry[0]), ()):
-            if number in self.resolved:
-                continue
+        options = []
+        for number in self.unsure.puts.get((key, entry[0]), ()):
             changes, _ = self._try(self._raw(number), revision)
             if all(store.entries.get(each) == has for each, has in entries.items()):
-                self.resolved[number] = revision
-                return changes
+                options.append(number)
             store.undo(changes)
+        if (writer := self.unsure.assign(revision, options)) is not None:
+            return self._try(self._raw(writer), revision)[0]
         changes = []
         for each, has in entries.items():
             old = store.entries.get(each)
             store.set(each, old, has)
             changes.append((each, old, has))
         words = f"a read found {entry_words(entry)} for {show(key)}"
-        if self._refused.get((key, entry[0])):
-            number = self._refused[key, entry[0]][0]
+        if refused := self._refused.puts.get((key, entry[0])):
+            number = refused[0]
             self._ledger.broken("kv.failed", revision, lambda: f"{evidence.words(number)} has an effect: {words}")
         elif evidence.history.cut:
             self._ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
@@ -302,22 +306,17 @@ class Settler:
     def _raw(self, number: int) -> tuple[int, bytes, None]:
         return number, self._evidence.history.request(int(self._evidence.rows[number])), None
 
-    def _candidate(
-        self,
-        among: dict[tuple[bytes, bytes], list[int]],
-        puts: list[tuple[bytes, bytes]],
-        group: Group,
-        revision: int,
-        skip: dict[int, int],
-    ) -> tuple[int, Changes] | None:
-        """Finds the operation that would have done what a watch saw, and does it."""
-        for number in among.get(puts[0] if puts else (b"", b""), ()):
-            if number not in skip:
-                changes, _ = self._try(self._raw(number), revision)
-                if changes and self._agrees(group, changes, revision):
-                    return number, changes
-                self._store.undo(changes)
-        return None
+    def _fitting(self, candidates: Sequence[int], group: Group, revision: int) -> list[int]:
+        """Returns the operations that would have done what a watch saw; versions may differ where none fits so."""
+        exact, alike = [], []
+        for number in candidates:
+            changes, _ = self._try(self._raw(number), revision)
+            if changes and self._agrees(group, changes, revision):
+                exact.append(number)
+            elif changes and compare.only_metadata(group[0], group[1], changes):
+                alike.append(number)
+            self._store.undo(changes)
+        return exact or alike
 
     def _agrees(self, group: Group, changes: Changes, revision: int) -> bool:
         return not compare.differences(group[0], group[1], changes, revision, self._compacted)
@@ -352,30 +351,17 @@ class Settler:
             words = f"{self._evidence.words(number)}: {text}"
             self._ledger.differs(rule, revision, lambda words=words: words)  # type: ignore[misc]
 
-    def _index(self, numbers: list[int]) -> dict[tuple[bytes, bytes], list[int]]:
-        """Operations by what they would put; those that may put nothing under (empty, empty)."""
-        index: dict[tuple[bytes, bytes], list[int]] = {}
-        for number in numbers:
-            if self._evidence.method[number] == Method.LEASE_REVOKE:
-                continue
-            pairs, deletes = _puts(self._evidence.request(number))
-            for pair in dict.fromkeys(pairs):
-                index.setdefault(pair, []).append(number)
-            if deletes:
-                index.setdefault((b"", b""), []).append(number)
-        return index
-
     def _wrote(self, pair: tuple[bytes, bytes]) -> int | None:
         """Returns an operation that put this value and is known to have happened."""
         if self._written is None:
             evidence = self._evidence
             self._written = {}
             done = np.isin(evidence.method, (Method.PUT, Method.TXN)) & (evidence.outcome == OK) & (evidence.writes > 0)
-            for number in (*np.flatnonzero(done).tolist(), *self.resolved):
-                for each in _puts(evidence.request(number))[0]:
+            for number in (*np.flatnonzero(done).tolist(), *self.unsure.resolved):
+                for each in puts_of(evidence.request(number))[0]:
                     self._written[each] = number
-        for number in self._open.get(pair, ()):
-            if number in self.resolved:
+        for number in self.unsure.puts.get(pair, ()):
+            if number in self.unsure.resolved:
                 return number
         return self._written.get(pair)
 
@@ -392,25 +378,3 @@ class Settler:
         for _, response in evidence.history.payloads(evidence.rows[numbers]):
             found.update(kv.mod_revision for kv in pb.RangeResponse.FromString(response).kvs)
         return found
-
-
-def _puts(request: Any) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """Returns the keys and values that a request may put, and whether it may do without any."""
-    if isinstance(request, pb.PutRequest):
-        return [(request.key, request.value)], False
-    if isinstance(request, pb.DeleteRangeRequest):
-        return [], True
-    pairs: list[tuple[bytes, bytes]] = []
-    deletes = False
-    for branch in (request.success, request.failure):
-        for operation in branch:
-            kind = operation.WhichOneof("request")
-            if kind == "request_put":
-                pairs.append((operation.request_put.key, operation.request_put.value))
-            elif kind == "request_delete_range":
-                deletes = True
-            elif kind == "request_txn":
-                inner, more = _puts(operation.request_txn)
-                pairs.extend(inner)
-                deletes = deletes or more
-    return pairs, deletes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def test_what_keeps_its_promises_passes(seed: int, unsure: float, processes: int
         results = check(read(script.write(Path(folder))), JUDGED).results
     assert {result.rule: result.findings for result in results if result.findings} == {}
     assert {result.rule: result.reason for result in results if result.verdict == Verdict.UNKNOWN} == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, processes=st.integers(2, 12))
+def test_any_of_many_unsure_deletions_may_have_done_it(seed: int, processes: int) -> None:
+    """Deletions have no value that tells one from another; only when they were invoked does."""
+    script = Simulation(seed, processes=processes, unsure=0.5, keys=3, weights=(6, 1, 0, 6, 0, 0)).run(120)
+    random.Random(seed).shuffle(script.ops)
+    with tempfile.TemporaryDirectory() as folder:
+        results = check(read(script.write(Path(folder)))).results
+    assert {result.rule: result.findings for result in results if result.findings} == {}
 
 
 @settings(max_examples=20, deadline=None)
