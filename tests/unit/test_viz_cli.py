@@ -197,10 +197,12 @@ def test_nothing_heavy_is_imported_and_it_is_quick() -> None:
 def test_the_pages_commands_give_what_stands_below_them(
     monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    page = (ROOT / "docs" / "diagrams.md").read_text()
+    page, readme = (ROOT / "docs" / "diagrams.md").read_text(), (ROOT / "README.md").read_text()
     monkeypatch.chdir(ROOT)
-    shown = re.findall(r"```console\n\$ raftload viz (.*)\n```\n\n```\w+\n((?:(?!```).*\n)*)```\n", page)
-    assert len(shown) == 7
+    shown = re.findall(r"```console\n\$ raftload viz (.*)\n```\n\n```\w+\n((?:(?!```).*\n)*)```\n", page + readme)
+    assert len(shown) == 7 + 3
+    for picture in re.findall(r"docs/gallery/[\w-]+\.svg", readme):
+        assert (ROOT / picture).read_text().rstrip().endswith("</svg>")
     for command, answer in shown:
         words = [
             word for each in command.split() for word in (sorted(map(str, ROOT.glob(each))) if "*" in each else [each])
