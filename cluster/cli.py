@@ -234,7 +234,7 @@ def _status(args: argparse.Namespace) -> int:
         print(view.table())
     for each in view.members:
         if each.reason:
-            say(f"{each.member.name}: {each.reason}")
+            say(each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}")
     leader = view.leader
     if view.exit_code == 4:
         hint = "" if named or what["backend"] else ": `raftload cluster up` starts a cluster"

@@ -11,6 +11,8 @@ from cluster.errors import ClusterError
 
 CALL_TIMEOUT_S = 60
 
+_WITHOUT = "cluster: --backend local, bench: --cluster embedded"
+
 
 def connect() -> Any:
     """A client of the Engine that the environment names. Close it.
@@ -37,12 +39,12 @@ def why_no_engine(exc: BaseException) -> str:
     where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
     causes = list(_chain(exc))
     if any(isinstance(cause, PermissionError) for cause in causes):
-        return f"no permission on {where}: join the group docker, or use --backend local"
+        return f"no permission on {where}: join the group docker, or go without ({_WITHOUT})"
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return f"no Docker Engine at {where}: install or start Docker, or use --backend local"
+        return f"no Docker Engine at {where}: install or start Docker, or go without ({_WITHOUT})"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return f"the Docker Engine at {where} is not running: start it, or use --backend local"
-    return f"no Docker Engine answers at {where} ({' '.join(str(exc).split())[:160]}): or use --backend local"
+        return f"the Docker Engine at {where} is not running: start it, or go without ({_WITHOUT})"
+    return f"no Docker Engine answers at {where} ({' '.join(str(exc).split())[:160]}): or go without ({_WITHOUT})"
 
 
 def _chain(exc: BaseException, depth: int = 0) -> Iterator[BaseException]:

@@ -62,6 +62,9 @@ class Wish:
         wish = cls(**given)
         if wish.nodes is not None and not 1 <= wish.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {wish.nodes}")
+        last = (wish.base_port or DEFAULT_PORT) + (wish.nodes or DEFAULT_NODES) - 1
+        if (wish.base_port is not None and wish.base_port < 1) or last > 65535:
+            raise UsageError(f"there is no port {last if last > 65535 else wish.base_port}: choose another --base-port")
         if wish.version is not None:
             parse_version(wish.version)
         if wish.backend == "local" and wish.image is not None and "image" in named:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypedDict, Unpack
 
+from cluster.kv import prefix_end
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire.grpc import Code
@@ -109,18 +110,8 @@ class KV(Protocol):
     def close(self) -> None: ...
 
 
-def bytes_prefix_end(prefix: bytes) -> bytes:
-    r"""Takes a prefix, returns the ``range_end`` that makes a range of all keys with it.
-
-    >>> bytes_prefix_end(b"ab")
-    b'ac'
-    >>> bytes_prefix_end(b"a\xff")
-    b'b'
-    >>> bytes_prefix_end(b"\xff")  # no end: up to the last key
-    b'\x00'
-    """
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else b"\x00"
+bytes_prefix_end = prefix_end
+"""The ``range_end`` of all keys with a prefix."""
 
 
 def mod_revision_is(key: bytes, revision: int) -> pb.Compare:
