@@ -37,6 +37,7 @@ def test_each_locustfile_runs_alone(etcd_single: LocalCluster, tmp_path: Path, s
     rows = locust(scenario, "-t", "2s", "--key-size", "20", cluster=etcd_single, cwd=tmp_path)
     expected = {
         "kv": {"put", "get", "txn"},
+        "steps": {"put", "get", "txn"},
         "watch": {"put", "watch"},
         "lease": {"lease_grant", "lease_keepalive", "lease_revoke"},
         "kubernetes": {"create", "update", "delete", "get", "list", "lease_grant", "watch"},
