@@ -38,9 +38,10 @@ def ours(endpoint: str, operations: int, connections: int) -> dict[str, float]:
     """Our client, nothing around it: 100 greenlets that call one after the other."""
     import gevent
 
+    from cluster.security import Security
     from loadgen.etcd import EtcdClient
 
-    client = EtcdClient([endpoint], connections=connections)
+    client = EtcdClient([endpoint], connections=connections, security=Security.from_environment())
     left = 0
 
     def user() -> None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
+import shutil
 import socket
 import struct
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -23,6 +27,7 @@ import hpack
 import pytest
 
 from cluster.local import LocalCluster
+from cluster.security import Security
 from loadgen.causes import LOST
 from loadgen.channel import Channel
 from loadgen.etcd import EtcdClient
@@ -30,6 +35,7 @@ from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
+from tests.certificates import Authority
 
 OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 END = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
@@ -588,3 +594,58 @@ def test_nothing_grows_over_many_lost_connections(serve: Serve) -> None:
     for client in clients:
         client.close()
     until(lambda: len(os.listdir("/proc/self/fd")) < before + 5)  # noqa: PTH208
+
+
+# TLS in the middle of things
+
+
+def test_keys_are_updated_in_mid_connection(tmp_path: Path) -> None:
+    """TLS 1.3's KeyUpdate (RFC 8446, section 4.6.3), asked of us between two requests by OpenSSL's own server."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to serve with")
+    authority = Authority(tmp_path)
+    pair = authority.sign("server", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pair.cert, "-key", pair.key, "-tls1_3",
+         "-alpn", "h2", "-naccept", "1", "-msg"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+    )  # fmt: skip
+    assert server.stdin is not None
+    assert server.stdout is not None
+    os.set_blocking(server.stdout.fileno(), False)
+    seen = bytearray()
+
+    def wait_for(what: bytes) -> None:
+        def came() -> bool:
+            seen.extend(server.stdout.read() or b"")  # type: ignore[union-attr]
+            return what in seen
+
+        until(came)
+
+    def say(what: bytes) -> None:
+        server.stdin.write(what)  # type: ignore[union-attr]
+
+    try:
+        wait_for(b"ACCEPT")
+        say(frames.settings({}))
+        client = EtcdClient([f"https://127.0.0.1:{port}"], security=Security(cacert=authority.cert), timeout_s=10)
+        for number, stream_id in enumerate((1, 3, 5)):
+            asked = gevent.spawn(client.put, b"key-%d" % number, b"v")
+            wait_for(b"key-%d" % number)
+            # s_server takes a line that begins with K as an order to renew both sides' keys.
+            say(b"K\n")
+            gevent.sleep(0.05)  # it reads orders and text from the same pipe
+            say(whole(stream_id))
+            assert asked.get(timeout=10).outcome == Outcome.OK
+        assert client.channel.connects == 1
+        # Ours follow, each with what we write next (as its -msg tells).
+        assert len(re.findall(rb"<<< TLS 1.3, Handshake \[length 0005\], KeyUpdate", seen)) == 2
+        client.close()
+    finally:
+        server.kill()
+        server.wait()
+        server.stdin.close()
+        server.stdout.close()

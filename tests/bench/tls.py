@@ -1,0 +1,80 @@
+"""What TLS costs the client: CPU of its process per GET, plain against TLS 1.3, to the same etcd binary.
+
+    python -m tests.bench.tls [--operations N] [--rounds N] [--connections N]
+
+Two members of their own, one plain and one with TLS, both pinned to one half of the processors, the client to the
+other; plain and TLS take turns, and the ratio is taken within the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cluster.local import LocalCluster
+from cluster.security import Security
+from cluster.topology import ServerTls
+from tests.bench.client import KEY, ROOT
+from tests.certificates import Authority
+
+
+def measure(endpoint: str, operations: int, connections: int, trust: Security, cpus: set[int]) -> dict[str, float]:
+    """One measurement in a process of its own, on these processors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.client", "--client", "raftload", "--endpoint", endpoint,
+         "--operations", str(operations), "--connections", str(connections)],
+        check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **trust.to_environment()},
+        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+    )  # fmt: skip
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--operations", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=10)
+    args = parser.parse_args()
+    processors = sorted(os.sched_getaffinity(0))
+    half = len(processors) // 2
+    servers, clients = set(processors[:half]) or set(processors), set(processors[half:])
+    os.sched_setaffinity(0, servers)  # inherited by etcd
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        pair = authority.sign("server", "127.0.0.1")
+        trust = Security(cacert=authority.cert)
+        with (
+            LocalCluster(1, storage="memory") as plain,
+            LocalCluster(1, storage="memory", tls=ServerTls(pair.cert, pair.key), security=trust) as secure,
+        ):
+            from loadgen.etcd import EtcdClient
+
+            where = {"plain": plain.endpoints[0], "TLS": secure.endpoints[0]}
+            for endpoint in where.values():
+                client = EtcdClient([endpoint], security=trust)
+                client.put(KEY, b"v" * 64)
+                client.close()
+            results: dict[str, list[dict[str, float]]] = {name: [] for name in where}
+            for number in range(args.rounds):
+                for name in list(where)[:: 1 if number % 2 else -1]:
+                    results[name].append(measure(where[name], args.operations, args.connections, trust, clients))
+    print(f"GET, {args.connections} connections, {args.rounds} rounds in turns, medians")
+    print(f"{'':<6} {'us CPU/op':>10} {'least':>8} {'most':>8} {'ops/s':>9}")
+    for name, rounds in results.items():
+        us = [each["us"] for each in rounds]
+        rate = statistics.median(each["ops_s"] for each in rounds)
+        print(f"{name:<6} {statistics.median(us):>10.2f} {min(us):>8.2f} {max(us):>8.2f} {rate:>9.0f}")
+    pairs = zip(results["TLS"], results["plain"], strict=True)
+    print(f"TLS / plain, median of the rounds: {statistics.median(tls['us'] / bare['us'] for tls, bare in pairs):.2f}")
+
+
+if __name__ == "__main__":
+    main()
