@@ -6,10 +6,6 @@ to a bound. What is due while that many operations are open is dropped, and coun
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
@@ -18,6 +14,8 @@ from typing import Any
 import gevent
 from gevent.pool import Group
 from greenlet import getcurrent
+
+from loadgen import timer
 
 # After so many in one turn of the event loop what they wrote is sent, and answers are read, before the next.
 _BATCH = 32
@@ -61,9 +59,7 @@ class OpenLoop:
         self._loop = hub.loop
         self._timetable = timetable
         self._next = next(timetable, None)
-        self._timer: _Timerfd | _LoopTimer = (
-            _Timerfd(hub.loop, self._on_time) if sys.platform == "linux" else _LoopTimer(hub.loop, self._on_time)
-        )
+        self._timer = timer.make(hub.loop, self._on_time)
         # Even where nothing is due: the end comes from the event loop, when whoever made this has it.
         self._timer.set(perf_counter_ns() if self._next is None else self._next[1])
 
@@ -157,61 +153,3 @@ class OpenLoop:
             if item.__class__ is not tuple and me in self._idle:
                 self._idle.remove(me)
         return item if item.__class__ is tuple else None
-
-
-class _Timerfd:
-    """Linux's timer as a file descriptor: tens of microseconds late, where the event loop's own timers take a
-    millisecond. Its clock is the one of `perf_counter_ns`. See timerfd_create(2).
-    """
-
-    _CLOCK_MONOTONIC = 1
-    _ABSOLUTE = 1
-
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.timerfd_create(self._CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        # Interval and first expiry, each in seconds and nanoseconds.
-        self._time = (ctypes.c_long * 4)()
-        self._settime = self._libc.timerfd_settime
-        self._settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-        self._callback = callback
-        self._watcher = loop.io(self._fd, 1, priority=loop.MAXPRI)
-        self._watcher.start(self._on_readable)
-
-    def set(self, at_ns: int) -> None:
-        self._time[2], self._time[3] = divmod(max(1, at_ns), 1_000_000_000)
-        self._settime(self._fd, self._ABSOLUTE, ctypes.addressof(self._time), None)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            self._watcher.stop()
-            self._watcher.close()
-            os.close(self._fd)
-            self._fd = -1
-
-    def _on_readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 8)
-            self._callback()
-
-
-class _LoopTimer:
-    """The event loop's timer, where there is no timerfd."""
-
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
-        self._loop = loop
-        self._callback = callback
-        self._timer: Any = None
-
-    def set(self, at_ns: int) -> None:
-        self.close()
-        self._timer = self._loop.timer(max(0.0, (at_ns - perf_counter_ns()) / 1e9))
-        self._timer.start(self._callback, update=True)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None

@@ -1,6 +1,10 @@
 """How long an arrival waits: the formula against a simulation, and the watch on a real loop."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
 
 import gevent
@@ -52,3 +56,18 @@ def test_a_busy_callback_is_seen_and_an_idle_loop_is_not() -> None:
     busy.stop()
     assert busy.percentile_ms(0.99) > 15
     assert idle.percentile_ms(0.99) < busy.percentile_ms(0.99) / 3
+
+
+def test_a_loop_that_is_not_given_a_processor_is_seen() -> None:
+    script = (
+        "import gevent; from loadgen.lag import LoopLag; lag = LoopLag(gevent.get_hub());"
+        "print('watching', flush=True); gevent.sleep(1); lag.stop(); print(lag.percentile_ms(0.99))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(child.pid, signal.SIGCONT)
+    # Of 1 s, 0.3 s: arrivals at its beginning wait for nearly all of it.
+    assert float(child.communicate(timeout=60)[0]) > 200

@@ -1,0 +1,76 @@
+"""Timers of an event loop that go off at a moment on the monotonic clock; one shot each, set as often as needed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+PRECISE = sys.platform == "linux"
+
+
+def make(loop: Any, callback: Callable[[], None]) -> Timerfd | LoopTimer:
+    """Return a timer that calls back in a gevent loop: the best that this system has, see PRECISE."""
+    return Timerfd(loop, callback) if PRECISE else LoopTimer(loop, callback)
+
+
+class Timerfd:
+    """Linux's timer as a file descriptor: tens of microseconds late, where the event loop's own timers take a
+    millisecond. Its clock is the one of `perf_counter_ns`. See timerfd_create(2).
+    """
+
+    _CLOCK_MONOTONIC = 1
+    _ABSOLUTE = 1
+
+    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.timerfd_create(self._CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        # Interval and first expiry, each in seconds and nanoseconds.
+        self._time = (ctypes.c_long * 4)()
+        self._settime = self._libc.timerfd_settime
+        self._settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        self._callback = callback
+        self._watcher = loop.io(self._fd, 1, priority=loop.MAXPRI)
+        self._watcher.start(self._on_readable)
+
+    def set(self, at_ns: int) -> None:
+        self._time[2], self._time[3] = divmod(max(1, at_ns), 1_000_000_000)
+        self._settime(self._fd, self._ABSOLUTE, ctypes.addressof(self._time), None)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._watcher.stop()
+            self._watcher.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _on_readable(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, 8)
+            self._callback()
+
+
+class LoopTimer:
+    """The event loop's timer, where there is no timerfd."""
+
+    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._timer: Any = None
+
+    def set(self, at_ns: int) -> None:
+        self.close()
+        self._timer = self._loop.timer(max(0.0, (at_ns - perf_counter_ns()) / 1e9))
+        self._timer.start(self._callback, update=True)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
