@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from loadgen.check.store import Change, Changes, Entry, entry_of
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
+
+Group = tuple[Watch, Any, int]
+"""A watch, its events of one revision, and when they came."""
 
 
 def differences(watch: Watch, events: Any, changes: Changes, revision: int, compacted: int) -> list[tuple[str, str]]:
@@ -72,6 +76,13 @@ def _difference(watch: Watch, event: Any, change: Change, revision: int, compact
             text = f"got {entry_words(previous)} as what {show(key)} had before revision {revision}"
             found.append(("watch.previous-value", f"{text}, where it had {entry_words(old)}"))
     return found
+
+
+def plurality(groups: list[Group]) -> Group:
+    """Returns what most watches saw of a revision; of the widest, where they are of different ranges."""
+    widest = [group for group in groups if group[0].whole] or groups
+    said = [b"".join(event.kv.SerializeToString() for event in events) for _, events, _ in widest]
+    return widest[said.index(Counter(said).most_common(1)[0][0])]
 
 
 def only_metadata(watch: Watch, events: Any, changes: Changes) -> bool:

@@ -45,7 +45,7 @@ def _revisions(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]
         if a != b:
             names = [evidence.member_name(int(evidence.member[each])) for each in (other, number)]
             text = f"at applied index {index} {names[0]} has revision {a}, and {names[1]} revision {b}"
-            ledger.broken(rule, min(a, b), lambda text=text: text)  # type: ignore[misc]
+            ledger.broken(rule, min(a, b), text)
 
 
 def _hashes(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]) -> None:
@@ -61,7 +61,7 @@ def _hashes(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]) -
         if hash_ != answer.hash:
             names = [evidence.member_name(int(evidence.member[each])) for each in (other, number)]
             text = f"the hash at revision {key[0]} is {hash_:08x} on {names[0]}, and {answer.hash:08x} on {names[1]}"
-            ledger.broken(rule, key[0], lambda text=text: text)  # type: ignore[misc]
+            ledger.broken(rule, key[0], text)
     if len(numbers) > 1 and not compared:
         ledger.doubt(rule, "the members were hashed at different revisions, or are compacted to different ones")
 
@@ -83,6 +83,6 @@ def _keys(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]) -> 
                 got, wanted = ([(kv.key, entry_of(kv)) for kv in kvs] for kvs in (b, a))
                 difference = first_difference(got, wanted).replace("the store", names[0])
                 text = f"at revision {revision} {names[1]} {difference}"
-                ledger.broken(rule, revision, lambda text=text: text)  # type: ignore[misc]
+                ledger.broken(rule, revision, text)
     if len(numbers) > 1 and not compared:
         ledger.doubt(rule, "the members' keys were read at different revisions")

@@ -145,7 +145,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
         number, witness = int(past[place]), int(by_back[before[place]])
         ledger.broken(
             "kv.compaction", int(evidence.at[number]),
-            lambda number=number, witness=witness: f"{evidence.words(number)} was answered,"  # type: ignore[misc]
+            f"{evidence.words(number)} was answered,"
             f" though {evidence.words(witness)} was over before it was invoked",
         )  # fmt: skip
     newest_known = np.flatnonzero((evidence.outcome == OK) & (evidence.revision > 0))
@@ -162,7 +162,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
             if place < 0 or farthest[place] <= revision:
                 ledger.broken(
                     "kv.compaction", revision,
-                    lambda number=number: f"{evidence.words(number)}, and nobody had compacted"  # type: ignore[misc]
+                    f"{evidence.words(number)}, and nobody had compacted"
                     " as far as that",
                 )  # fmt: skip
         elif "future revision" in error and not evidence.request(number).serializable:
@@ -171,7 +171,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
             if place >= 0 and reached[place] >= revision:
                 ledger.broken(
                     "kv.compaction", revision,
-                    lambda number=number, place=place: f"{evidence.words(number)}, though revision"  # type: ignore[misc]
+                    f"{evidence.words(number)}, though revision"
                     f" {int(reached[place])} had been answered before it was invoked",
                 )  # fmt: skip
 

@@ -28,7 +28,7 @@ def elections(logs: Sequence[Log], ledger: Ledger) -> None:
             ledger.judged["raft.term"] += 1
             if event.term < term:
                 text = f"{log.name} was at term {term} and then became {event.detail} at term {event.term}"
-                ledger.broken("raft.term", event.term, lambda text=text: text)  # type: ignore[misc]
+                ledger.broken("raft.term", event.term, text)
             term = event.term
             if event.detail != "leader":
                 continue
@@ -36,4 +36,4 @@ def elections(logs: Sequence[Log], ledger: Ledger) -> None:
             other = leaders.setdefault(event.term, event)
             if other.member != event.member:
                 text = f"{names[other.member]} and {log.name} both became leader at term {event.term}"
-                ledger.broken("raft.leader", event.term, lambda text=text: text)  # type: ignore[misc]
+                ledger.broken("raft.leader", event.term, text)

@@ -20,6 +20,7 @@ from loadgen.check.rules import Ledger
 from loadgen.check.settle import Settler
 from loadgen.check.store import Changes, Store, entry_of
 from loadgen.check.watches import Watch
+from loadgen.check.witnesses import read_entries
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import OK, Method
 from loadgen.proto import etcd_pb2 as pb
@@ -165,29 +166,16 @@ class Replay:
         newest = max(int(known[-1]) if len(known) else 0, int(evidence.revision.max(initial=0)))
         inside = known[known > base]
         if evidence.cluster.known and len(inside) < newest - base:
-            seen = self._seen(set(inside.tolist()), base)
+            seen = read_entries(evidence, set(inside.tolist()), base)
             self.settler.seen = seen
             known = np.unique(np.concatenate((known, np.array(sorted(seen), np.int64))))
         revisions: list[int] = known.tolist()
         return revisions
 
-    def _seen(self, known: set[int], base: int) -> dict[int, dict[bytes, Any]]:
-        """The keys that reads found to be of revisions that nothing else tells of."""
-        evidence = self._evidence
-        seen: dict[int, dict[bytes, Any]] = {}
-        rows = evidence.rows[self._reads]
-        methods = evidence.method[self._reads].tolist()
-        for method, (_, response) in zip(methods, evidence.history.payloads(rows), strict=True):
-            if method == _RANGE:
-                for kv in _range_answer(response).kvs:
-                    if kv.mod_revision > base and kv.mod_revision not in known and kv.value:
-                        seen.setdefault(kv.mod_revision, {})[kv.key] = entry_of(kv)
-        return seen
-
     def _report(self, number: int, revision: int, problems: Problems) -> None:
         evidence = self._evidence
         for rule, text in problems:
-            self._ledger.differs(rule, revision, lambda text=text: f"{evidence.words(number)}: {text}")  # type: ignore[misc]
+            self._ledger.differs(rule, revision, f"{evidence.words(number)}: {text}")
 
     # ---- reads
 
@@ -287,7 +275,7 @@ class Replay:
             )
             rule = "durability.acknowledged" if lost and writer is not None else "kv.reads"
             newest = max(each[2] for each in (has, should) if each)
-            ledger.differs(rule, newest, lambda words=words: words)  # type: ignore[misc]
+            ledger.differs(rule, newest, words)
 
     # ---- revisions of which nothing is known
 

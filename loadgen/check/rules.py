@@ -105,14 +105,14 @@ class Ledger:
         self._absent: dict[str, str] = {}
         self.fog = 0
 
-    def broken(self, rule: str, revision: int, text: Callable[[], str]) -> None:
-        """Notes that a guarantee is broken at a revision; ``text`` is asked for only where it will be shown."""
+    def broken(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
+        """Notes that a guarantee is broken at a revision; a function for the text is called where it will be shown."""
         self._broken[rule] += 1
         found = self._findings[rule]
         if len(found) < _KEPT:
-            found.append(Finding(rule, revision, text()))
+            found.append(Finding(rule, revision, text if isinstance(text, str) else text()))
 
-    def differs(self, rule: str, revision: int, text: Callable[[], str]) -> None:
+    def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
         """Notes that something is not as the replay has it: broken, unless the replay itself has lost its way."""
         if self.fog:
             self.doubt(rule, f"what happened at revision {self.fog} is not known")
@@ -121,8 +121,9 @@ class Ledger:
 
     def doubt(self, rule: str, reason: str) -> None:
         """Notes why a guarantee cannot be called kept, whatever else holds."""
-        if reason not in self._doubts[rule]:
-            self._doubts[rule].append(reason)
+        doubts = self._doubts[rule]
+        if len(doubts) < _KEPT and reason not in doubts:
+            doubts.append(reason)
 
     def absent(self, rule: str, reason: str) -> None:
         """Says why it is no fault that nothing was held against a guarantee: nothing in the history used it."""

@@ -6,7 +6,6 @@ candidate that would have done exactly that to the store. Nothing is guessed. Wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,17 +13,17 @@ import numpy as np
 
 from loadgen.check import compare
 from loadgen.check.answers import Problems, do
+from loadgen.check.compare import Group
 from loadgen.check.evidence import Evidence
 from loadgen.check.leases import Leases
 from loadgen.check.rules import Ledger
 from loadgen.check.store import Changes, Entry, Store, entry_of
-from loadgen.check.unsure import Index, Unsure, puts_of
+from loadgen.check.unsure import Index, Unsure
 from loadgen.check.watches import Watch
+from loadgen.check.witnesses import read_revisions, writers
 from loadgen.check.words import entry_words, show
-from loadgen.history.format import FAIL, OK, Method
-from loadgen.proto import etcd_pb2 as pb
+from loadgen.history.format import FAIL, Method
 
-Group = tuple[Watch, Any, int]
 _WRITING = (Method.PUT, Method.TXN, Method.DELETE_RANGE)
 
 
@@ -120,11 +119,7 @@ class Settler:
             if event.type == 0 and pair not in done and pair in self._refused.puts:
                 number = self._refused.puts[pair][0]
                 text = f"{watch.label} saw {compare.events_words(events)} of revision {revision}"
-                self._ledger.broken(
-                    "kv.failed",
-                    revision,
-                    lambda: f"{self._evidence.words(number)} has an effect: {text}",  # noqa: B023
-                )
+                self._ledger.broken("kv.failed", revision, f"{self._evidence.words(number)} has an effect: {text}")
                 return
 
     def _said(self, watch: Watch, at_ns: int, text: str, revision: int) -> Callable[[], str]:
@@ -159,7 +154,7 @@ class Settler:
                 if groups and not any(self._agrees(group, changes, revision) for group in groups):
                     seen = compare.events_words(groups[0][1])
                     text = f"{self._evidence.words(number)} ended a lease with {len(changes)} keys, of which"
-                    self._ledger.differs("lease.together", revision, lambda: f"{text} the watches saw {seen}")  # noqa: B023
+                    self._ledger.differs("lease.together", revision, f"{text} the watches saw {seen}")
                 return changes
         if groups:
             return self._unacknowledged(revision, groups)
@@ -180,7 +175,7 @@ class Settler:
             if other != number:
                 self._ledger.broken(
                     "kv.revisions", revision,
-                    lambda other=other: f"two acknowledged writes have revision {revision}:"  # type: ignore[misc]
+                    f"two acknowledged writes have revision {revision}:"
                     f" {self._evidence.words(number)} and {self._evidence.words(other)}",
                 )  # fmt: skip
                 if agreeing:
@@ -214,7 +209,7 @@ class Settler:
 
     def _unacknowledged(self, revision: int, groups: list[Group]) -> Changes:
         """What the watches saw, and no answer tells of."""
-        group = self._plurality(groups)
+        group = compare.plurality(groups)
         watch, events, at_ns = group
         puts = [(event.kv.key, event.kv.value) for event in events if event.type == 0]
         deleted = [event.kv.key for event in events]
@@ -324,20 +319,13 @@ class Settler:
     def _adopt(self, groups: list[Group]) -> Changes:
         """Does what a watch saw."""
         changes: Changes = []
-        for event in self._plurality(groups)[1]:
+        for event in compare.plurality(groups)[1]:
             old = self._store.entries.get(event.kv.key)
             new = entry_of(event.kv) if event.type == 0 else None
             if old is not None or new is not None:
                 self._store.set(event.kv.key, old, new)
                 changes.append((event.kv.key, old, new))
         return changes
-
-    def _plurality(self, groups: list[Group]) -> Group:
-        """What most watches saw; of the widest, where they are of different ranges."""
-        widest = [group for group in groups if group[0].whole] or groups
-        said = [b"".join(event.kv.SerializeToString() for event in events) for _, events, _ in widest]
-        most = Counter(said).most_common(1)[0][0]
-        return widest[said.index(most)]
 
     def _lost(self, number: int, revision: int, seen: str) -> None:
         words = self._evidence.words
@@ -348,18 +336,12 @@ class Settler:
 
     def _report(self, number: int, revision: int, problems: Problems) -> None:
         for rule, text in problems:
-            words = f"{self._evidence.words(number)}: {text}"
-            self._ledger.differs(rule, revision, lambda words=words: words)  # type: ignore[misc]
+            self._ledger.differs(rule, revision, f"{self._evidence.words(number)}: {text}")
 
     def _wrote(self, pair: tuple[bytes, bytes]) -> int | None:
         """Returns an operation that put this value and is known to have happened."""
         if self._written is None:
-            evidence = self._evidence
-            self._written = {}
-            done = np.isin(evidence.method, (Method.PUT, Method.TXN)) & (evidence.outcome == OK) & (evidence.writes > 0)
-            for number in (*np.flatnonzero(done).tolist(), *self.unsure.resolved):
-                for each in puts_of(evidence.request(number))[0]:
-                    self._written[each] = number
+            self._written = writers(self._evidence, self.unsure.resolved)
         for number in self.unsure.puts.get(pair, ()):
             if number in self.unsure.resolved:
                 return number
@@ -368,13 +350,5 @@ class Settler:
     def _was_read(self, revision: int) -> bool:
         """Whether a read found a key of this revision: then the write was there for somebody."""
         if self._found is None:
-            self._found = self._all_read()
+            self._found = read_revisions(self._evidence)
         return revision in self._found
-
-    def _all_read(self) -> set[int]:
-        evidence = self._evidence
-        found: set[int] = set()
-        numbers = np.flatnonzero((evidence.method == Method.RANGE) & (evidence.outcome == OK))
-        for _, response in evidence.history.payloads(evidence.rows[numbers]):
-            found.update(kv.mod_revision for kv in pb.RangeResponse.FromString(response).kvs)
-        return found
