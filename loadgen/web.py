@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -95,7 +94,8 @@ def main(args: argparse.Namespace) -> int:
             lookout, runs = _beside(session, target, args, command, stack)
             web_ui = _serve(session, args, port, lookout, runs, stack)
             session.fire_init(web_ui)
-            bench.say(f"open http://{args.web_host}:{web_ui.server.server_port} (Ctrl-C ends it)")
+            host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
+            bench.say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
             Event().wait()
     except Interrupted as signal:
         return signal.exit_code
@@ -233,7 +233,7 @@ def _free_or_fail(host: str, port: int, error: type[Exception]) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as failed:
+            raise error(f"cannot listen on {host}: {failed.strerror}; name an address of this machine") from failed
         except OSError as failed:
-            raise error(
-                f"cannot listen on {host}:{port}: {os.strerror(failed.errno or 0)}; name another --web-port"
-            ) from failed
+            raise error(f"cannot listen on {host}:{port}: {failed.strerror}; name another --web-port") from failed

@@ -119,7 +119,12 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     with (web.folder / "runs" / result["run"]["id"] / "events.csv").open() as file:
         assert [event["fault"] for event in csv.DictReader(file) if event["phase"] == "effect"] == ["kill", "heal"]
     page.get_by_role("link", name="Runs").click()
-    expect(page.get_by_role("row", name=result["run"]["id"])).to_be_visible()
+    run = page.get_by_role("row", name=result["run"]["id"])
+    with page.expect_download() as waiting:
+        run.get_by_role("link", name="Download report.html").click()
+    assert waiting.value.path().read_bytes().startswith(b"<!doctype html>")
+    run.get_by_role("link", name="report.html", exact=True).click()
+    expect(page.get_by_text(result["run"]["id"]).first).to_be_visible()
 
 
 def test_members_are_paused_cut_off_and_made_leader(web: Web, page: Page) -> None:
