@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: bench test check soak proto clean help
+.PHONY: bench test check soak reference proto clean help
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ check: $(VENV)/installed-dev ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: $(VENV)/installed-dev ## write docs/cli.md from the commands' help
+	$(BIN)/python docs/reference.py
 
 proto: $(VENV)/installed-dev ## generate the messages from loadgen/proto/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. loadgen/proto/*.proto

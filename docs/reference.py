@@ -1,0 +1,92 @@
+"""Writes docs/cli.md from the commands' own help: ``python docs/reference.py``. A test fails where the two differ.
+
+The parsers are read, not their printed help, whose layout differs between versions of Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from loadgen.cli import build_parser
+
+PAGE = Path(__file__).with_name("cli.md")
+HEAD = """\
+# Commands
+
+Written from `--help` by `make reference`; each command's own `--help` says the same. Answers go to stdout, everything
+else to stderr.
+
+| exit code | means |
+| --- | --- |
+| 0 | pass |
+| 1 | a threshold, check or test failed, or every operation did |
+| 2 | wrong usage |
+| 3 | inconclusive: no samples, a worker lost, the rate not reached, the generator saturated |
+| 4 | environment: cluster unreachable, no Docker, no etcd, disk full |
+| 70 | a bug of ours |
+| 130, 143 | SIGINT, SIGTERM; what ran is written all the same |
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n".join([HEAD, *_sections(build_parser(), 0)]).rstrip() + "\n"
+
+
+def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
+    if level:
+        yield f"{'#' * (level + 1)} {parser.prog}\n"
+        if parser.description:
+            yield f"{_cell(parser.description)}\n"
+        yield from _options(parser)
+        if parser.epilog:
+            yield f"```text\n{parser.epilog.strip()}\n```\n"
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in dict.fromkeys(action.choices.values()):
+                yield from _sections(child, level + 1)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS and _is_shown(action)]
+        if not actions:
+            continue
+        if group.title not in ("positional arguments", "options"):
+            yield f"**{group.title}**{': ' + _cell(group.description) if group.description else ''}\n"
+        yield "| option | means |\n| --- | --- |"
+        yield "\n".join(
+            f"| {_name(action)} | {_cell((action.help or '') % _values(parser, action))} |" for action in actions
+        )
+        yield ""
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    return not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)
+
+
+def _values(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str, object]:
+    return {**vars(action), "prog": parser.prog}
+
+
+def _name(action: argparse.Action) -> str:
+    if action.choices is not None:
+        value = "\\|".join(map(str, action.choices))
+    elif isinstance(action.metavar, tuple):
+        value = " ".join(action.metavar)
+    else:
+        value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+    if not action.option_strings:
+        return f"`{value.lower() if action.metavar is None and action.choices is None else value}`"
+    flags = "`, `".join(action.option_strings)
+    return f"`{flags}{' ' + value if value else ''}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
