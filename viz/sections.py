@@ -68,7 +68,7 @@ def head(data: RunData) -> str:
         (figure(result, "results", "total", "succeeded"), "operations succeeded"),
         (figure(result, "results", "total", "failed"), _failed(result)),
         (figure(result, "results", "total", "throughput_ops_s"), "operations per second"),
-        (f"{figure(result, 'results', 'total', 'latency', 'p50_ms')}<small> / "
+        (f"{figure(result, 'results', 'total', 'latency', 'p50_ms')} <small>/ "
          f"{figure(result, 'results', 'total', 'latency', 'p99_ms')}</small>", "p50 / p99 latency, ms"),
     ]  # fmt: skip
     if data.series:
