@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -15,7 +14,7 @@ from typing import Any
 
 from cluster import state
 from cluster.errors import ClusterError, UsageError
-from cluster.interrupt import Interrupted, interruptible, uninterrupted
+from cluster.interrupt import Interrupted, interruptible
 from cluster.security import Security, SecurityError, given
 from cluster.security import add_arguments as add_security_arguments
 
@@ -103,7 +102,7 @@ def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
         parser.add_argument("--share", type=_share, required=True, metavar="P", help="such as 10%% or 0.1")
     _add_backend(parser)
     parser.add_argument("--wait", type=duration, default=30.0, metavar="T", help="for the effect (default: 30s)")
-    parser.add_argument("--timeline", metavar="FILE", help="append events to it (default: events.csv beside the state)")
+    parser.add_argument("--timeline", metavar="FILE", help="append events to it too (not only events.csv by the state)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -161,20 +160,27 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from cluster.status import SCHEMA
-    from cluster.up import Wish, describe, up
+    from cluster.up import Wish, saying_what_stays
 
     wish = Wish.from_env(
         backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
         binary=args.binary, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
     )  # fmt: skip
+    with saying_what_stays(args.backend, say):
+        return _report_up(wish, as_json=args.json)
+
+
+def _report_up(wish: Any, *, as_json: bool) -> int:
+    from cluster.status import SCHEMA
+    from cluster.up import describe, up
+
     began = time.monotonic()
     cluster, done = up(wish, say)
     took = time.monotonic() - began
     with cluster:
         view = _look(cluster)
-        if args.json:
+        if as_json:
             head = {"schema": SCHEMA, "done": done, "duration_s": round(took, 3)}
             print_json({**head, **describe(cluster), **view.to_json()})
         else:
@@ -183,7 +189,7 @@ def _up(args: argparse.Namespace) -> int:
     say(f"{done} in {took:.1f} s: etcd {what['version']}" + _asked(what) + f", {what['source']}")
     if not view.quorum:
         say("there is no quorum: `raftload cluster heal`, or `raftload cluster down` and up again")
-    if not args.json:
+    if not as_json:
         endpoints = ",".join(view.to_json()["endpoints"])
         say(f"reach it by ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
     return 0 if view.quorum else 1
@@ -264,14 +270,10 @@ def _foreign(text: str, security: Security | None) -> tuple[Any, ...]:
 
 
 def _down(args: argparse.Namespace) -> int:
-    from cluster.up import down, find
+    from cluster.up import down, saying_what_stays
 
-    try:
+    with saying_what_stays(args.backend, say):
         removed = down(args.backend, say)
-    except Interrupted:
-        with uninterrupted(), find(args.backend) or contextlib.nullcontext() as left:
-            say("it is still there: `raftload cluster down` removes it" if left else "nothing of it is left")
-        raise
     if args.json:
         print_json({"schema": "raftload.removed/1", "removed": removed})
     elif removed:
@@ -300,7 +302,9 @@ def _fault(args: argparse.Namespace) -> int:
     from cluster.timeline import Timeline
 
     with need(args.backend) as cluster:
-        timeline = Timeline(Path(args.timeline) if args.timeline else state.state_dir() / "events.csv")
+        # A run that is going on takes its events from the one beside the state.
+        kept = state.state_dir() / "events.csv"
+        timeline = Timeline(Path(args.timeline), kept) if args.timeline else Timeline(kept)
         rng = random.Random(getattr(args, "seed", None))
         nemesis = Nemesis(cluster, timeline, rng=rng, wait_s=args.wait)
         if args.cluster_command == "heal":

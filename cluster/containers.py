@@ -14,6 +14,7 @@ import json
 import shutil
 import signal
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ PEER_PORT = 2380
 CLIENT_PORT = 2379
 DATA_ROOT = "/var/lib/etcd"
 _STOP_GRACE_S = 10
+_REMOVAL_S = 30
 
 Data = Literal["container", "volume", "shm"]
 State = Literal["running", "paused", "down"]
@@ -151,6 +153,11 @@ def remove(client: Any, token: str | None = None) -> list[str]:
                     removed.append(name)
                 except docker.errors.NotFound:
                     continue  # somebody else was faster
+                except docker.errors.APIError as exc:
+                    if exc.status_code != HTTPStatus.CONFLICT or not name.startswith("container"):
+                        raise
+                    with contextlib.suppress(docker.errors.NotFound):  # somebody else is removing it just now
+                        thing.wait(condition="removed", timeout=_REMOVAL_S)
         except ClusterError as exc:
             failed.append(str(exc))
     for folder in sorted(folders - {""}):

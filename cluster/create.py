@@ -53,7 +53,8 @@ def create(
     token = secrets.token_hex(8)
     shm = ""
     try:
-        peers = _networks(client, token, nodes)
+        clients = _clients_network(client, token)
+        peers = _peers_network(client, token, nodes)
         if data == "shm":
             shm = tempfile.mkdtemp(prefix=SHM_PREFIX, dir="/dev/shm")
         spec = DockerSpec(
@@ -62,7 +63,7 @@ def create(
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         cluster = DockerCluster(client, spec)
-        _each(spec.members, lambda member: _make(client, spec, member))
+        _each(spec.members, lambda member: _make(client, spec, member, clients))
         _each(spec.members, lambda member: cluster.start(member.name))
         say(f"{nodes} container{'s' if nodes > 1 else ''} started, waiting for health")
         wait_healthy(cluster, wait_s)
@@ -143,8 +144,22 @@ def _refuse_ports(base: int, nodes: int) -> None:
             raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it, or choose another --base-port")
 
 
-def _networks(client: Any, token: str, nodes: int) -> tuple[str, ...]:
-    """Makes both networks. Returns the members' addresses on the peers' one.
+def _clients_network(client: Any, token: str) -> str:
+    """Makes it and returns its id. Raises ClusterError where another one is being made.
+
+    The Engine takes a second network of the same name. Of two users, who have no lock in common, the first goes on.
+    """
+    with talking("make a network"):
+        made = client.networks.create(CLIENTS, driver="bridge", labels={LABEL: token})
+        same = [each for each in client.networks.list(names=[CLIENTS]) if each.name == CLIENTS]
+    first = min(same, key=lambda each: (each.attrs["Created"], each.id), default=made)
+    if first.id != made.id:
+        raise ClusterError("another user is making a cluster on this Engine: wait for it, then try again")
+    return str(made.id)
+
+
+def _peers_network(client: Any, token: str, nodes: int) -> tuple[str, ...]:
+    """Makes it and returns the members' addresses on it.
 
     Fixed addresses need a subnet that was asked for by name. The Engine is let choose a free one first, because it
     alone knows which are taken.
@@ -154,7 +169,6 @@ def _networks(client: Any, token: str, nodes: int) -> tuple[str, ...]:
 
     labels = {LABEL: token}
     with talking("make a network"):
-        client.networks.create(CLIENTS, driver="bridge", labels=labels)
         for attempt in range(_NETWORK_ATTEMPTS):
             chosen = client.networks.create(PEERS, driver="bridge", internal=True, labels=labels)
             chosen.reload()
@@ -181,8 +195,8 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
     return tuple(str(network.network_address + 11 + index) for index in range(nodes))
 
 
-def _make(client: Any, spec: DockerSpec, member: Member) -> None:
-    """A container, not yet started, on both networks."""
+def _make(client: Any, spec: DockerSpec, member: Member, clients: str) -> None:
+    """A container, not yet started, on both networks, the clients' by its id."""
     etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
     options: dict[str, Any] = {}
@@ -204,7 +218,7 @@ def _make(client: Any, spec: DockerSpec, member: Member) -> None:
     with talking(f"make {member.name}"):
         container = client.containers.create(
             spec.image, etcd.argv(member.name)[1:], entrypoint=["etcd"], name=member.name, hostname=member.name,
-            labels=labels, network=CLIENTS, ports={f"{CLIENT_PORT}/tcp": ("127.0.0.1", port)},
+            labels=labels, network=clients, ports={f"{CLIENT_PORT}/tcp": ("127.0.0.1", port)},
             environment=environment, **options,
         )  # fmt: skip
         client.networks.get(PEERS).connect(container, ipv4_address=address)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
+from cluster.interrupt import finishing, uninterrupted
 from cluster.local import LocalCluster
 from cluster.state import Running, forget, load, save, statuses
 from cluster.topology import Member
@@ -67,6 +68,7 @@ def start(
         raise ClusterError(f"cannot start the cluster's process: {exc.strerror or exc}") from exc
     assert owner.stdin is not None
     assert owner.stdout is not None
+    kept = False
     with owner.stdin, owner.stdout:
         try:
             message = json.dumps({"cluster": order, "requested_version": requested_version})
@@ -78,22 +80,23 @@ def start(
             found = DetachedCluster.find()
             if found is None:
                 raise ClusterError("the cluster started and is gone again")
-            owner.stdin.write(b"keep\n")
-            owner.stdin.flush()
-            owner.stdout.readline()
+            with finishing():  # it stays or it goes, and nothing comes between
+                owner.stdin.write(b"keep\n")
+                owner.stdin.flush()
+                owner.stdout.readline()
+                kept = True
+                owner.returncode = 0  # nobody's child any more when we end
         except BaseException:
-            with contextlib.suppress(OSError):
-                owner.stdin.close()  # the owner reads the end of it and removes everything
-            _wait(owner)
+            if not kept:
+                with contextlib.suppress(OSError):
+                    owner.stdin.close()  # the owner reads the end of it and removes everything
+                _wait(owner)
             raise
-    owner.returncode = 0  # it stays, and is nobody's child any more when we end
     return found
 
 
 def _wait(owner: subprocess.Popen[bytes]) -> None:
     """Until a started owner has removed everything."""
-    from cluster.interrupt import uninterrupted
-
     with uninterrupted():
         try:
             owner.wait(20)

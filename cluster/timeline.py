@@ -21,24 +21,27 @@ Phase = Literal["begin", "done", "effect", "failed"]
 
 
 class Timeline:
-    """A file that events are appended to."""
+    """A file that events are appended to, or several that get the same ones."""
 
-    def __init__(self, path: Path) -> None:
-        """Takes its path; the folder and the header are made with the first event."""
+    def __init__(self, path: Path, *copies: Path) -> None:
+        """Takes its path and those of copies; folders and headers are made with the first event."""
         self.path = path
+        self._files = tuple({file.resolve(): file for file in (path, *copies)}.values())
 
     def add(self, phase: Phase, fault: str, members: Sequence[str], detail: str = "") -> None:
-        """Appends an event of now. Raises ClusterError where the file cannot be written."""
+        """Appends an event of now. Raises ClusterError where a file cannot be written."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                if file.tell() == 0:
-                    writer.writerow(COLUMNS)
-                writer.writerow((now, time.monotonic_ns(), phase, fault, " ".join(members), detail))
-        except OSError as exc:
-            raise ClusterError(f"cannot write the timeline {self.path}: {exc.strerror or exc}") from exc
+        row = (now, time.monotonic_ns(), phase, fault, " ".join(members), detail)
+        for path in self._files:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file)
+                    if file.tell() == 0:
+                        writer.writerow(COLUMNS)
+                    writer.writerow(row)
+            except OSError as exc:
+                raise ClusterError(f"cannot write the timeline {path}: {exc.strerror or exc}") from exc
 
     def read(self) -> list[dict[str, str]]:
         """All events, as the columns have them; none where there is no file."""

@@ -17,7 +17,7 @@ from cluster.detached import start as start_detached
 from cluster.docker_engine import connect
 from cluster.errors import ClusterError, UsageError
 from cluster.images import Say, find_image, parse_version
-from cluster.interrupt import finishing
+from cluster.interrupt import Interrupted, finishing, uninterrupted
 from cluster.state import Running
 
 Cluster = DockerCluster | DetachedCluster
@@ -84,6 +84,17 @@ def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "repl
         say(f"warning: {wish.nodes} members survive no more failures than {wish.nodes - 1}")
     with state.changing(say):
         return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
+
+
+@contextlib.contextmanager
+def saying_what_stays(backend: str | None, say: Say) -> Iterator[None]:
+    """Says, where a signal ends the block, whether a cluster is there now, and how to remove it."""
+    try:
+        yield
+    except Interrupted:
+        with uninterrupted(), find(backend) or contextlib.nullcontext() as left:
+            say("the cluster stays: `raftload cluster down` removes it" if left else "no cluster of ours is left")
+        raise
 
 
 def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:

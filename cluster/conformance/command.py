@@ -195,10 +195,12 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
 
     @contextlib.contextmanager
     def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
-        from cluster.up import Wish, describe, up
+        from cluster.up import Wish, describe, saying_what_stays, up
 
         count = nodes(args) if args.nodes is not None else None
-        cluster, done = up(Wish.from_env(backend=backend, nodes=count, base_port=args.base_port), say)
+        wish = Wish.from_env(backend=backend, nodes=count, base_port=args.base_port)
+        with saying_what_stays(backend, say):
+            cluster, done = up(wish, say)
         ended = False
         try:
             with cluster:
@@ -211,7 +213,7 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
             if args.down:
                 _remove(backend)
             elif not ended:
-                say("the cluster stays; `raftload cluster down` removes it")
+                say("the cluster stays: `raftload cluster down` removes it")
 
     return provide
 

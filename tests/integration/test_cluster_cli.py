@@ -63,6 +63,9 @@ class Commands:
         jsonschema.validate(document, schema.load(name))
         return document
 
+    def remembered(self) -> bool:
+        return any((self.folder / "raftload").glob("cluster-*"))
+
     def up(self, *args: str) -> Any:
         return self.json("up", "--backend", "local", "--base-port", str(self.port), *args)
 
@@ -228,7 +231,7 @@ def test_bad_input(raftload: Commands, args: list[str], code: int, reason: str) 
     done = raftload.run(*args, code=code)
     assert reason in done.stderr
     assert len([line for line in done.stderr.splitlines() if "error:" in line]) <= 1
-    assert list((raftload.folder / "raftload").glob("cluster-*")) == []
+    assert not raftload.remembered()
 
 
 def test_a_taken_port(raftload: Commands) -> None:
@@ -261,14 +264,31 @@ def test_interrupted_up_leaves_nothing(raftload: Commands, leftovers_after: Left
         with raftload.start("up", "--backend", "local", "--base-port", str(raftload.port)) as process:
             time.sleep(rng.uniform(0.25, 1.8))
             process.send_signal(number)
-            process.communicate(timeout=60)
-        if process.returncode == 0:  # it was done before
+            _, err = process.communicate(timeout=60)
+        # The cluster was there already, which is said, or nothing is.
+        if process.returncode == 0 or "the cluster stays: `raftload cluster down` removes it" in err:
+            assert raftload.json("status")["quorum"]
             raftload.run("down")
         else:
             # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
-            assert process.returncode in (128 + number, -number)
-            assert leftovers_after(5.0) == set()
-            assert state.load("local") is None
+            assert process.returncode in (128 + number, -number), err
+            assert "no cluster of ours is left" in err or process.returncode < 0
+        assert leftovers_after(5.0) == set()
+        assert not raftload.remembered()
+
+
+def test_interrupted_test_says_what_stays(raftload: Commands, leftovers_after: Leftovers) -> None:
+    rng = random.Random(7)
+    for _ in range(3):
+        with raftload.start("test", "--backend", "local", "--base-port", str(raftload.port)) as process:
+            time.sleep(rng.uniform(0.5, 6.0))
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        stays = "the cluster stays: `raftload cluster down` removes it" in err
+        assert raftload.remembered() is stays, err
+        raftload.run("down")
+        assert leftovers_after(5.0) == set()
 
 
 def test_interrupted_down_finishes(raftload: Commands, leftovers_after: Leftovers) -> None:

@@ -56,7 +56,8 @@ def test_what_is_done_to_the_cluster_is_in_the_run(terminal: Terminal) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(1)  # some load before the fault
-    killed = json.loads(terminal.run("cluster", "kill", "leader", "--json"))
+    copy = terminal.folder / "mine.csv"
+    killed = json.loads(terminal.run("cluster", "kill", "leader", "--json", "--timeline", str(copy)))
     terminal.run("cluster", "heal")
     out, err = bench.communicate(timeout=90)
     result = json.loads(out)
@@ -65,6 +66,7 @@ def test_what_is_done_to_the_cluster_is_in_the_run(terminal: Terminal) -> None:
     phases = [(row["phase"], row["fault"]) for row in Timeline(folder / "events.csv").read()]
     assert phases[0] == ("begin", "kill")
     assert ("effect", "kill") in phases
+    assert Timeline(copy).read() == Timeline(folder / "events.csv").read()[: len(Timeline(copy).read())] != []
     assert phases[-1] == ("effect", "heal")
     target: dict[str, Any] = result["target"]
     assert target["leader_changes"] >= 1
