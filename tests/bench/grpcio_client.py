@@ -1,6 +1,7 @@
 """grpcio's side of a measurement: `python -m tests.bench.grpcio_client ENDPOINT F OPERATIONS CONNECTIONS STREAMS`.
 
-Prints the CPU seconds (user and system) between the first and the last operation, and operations per second.
+Prints the CPU seconds (user and system) between the first and the last operation, operations per second, and the
+median and p99 of the latency in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ TYPES = {
 }
 
 
+def report(cpu_s: float, seconds: float, latencies: list[float]) -> None:
+    """Print what a client's operations came to, with latencies in seconds, as one line of JSON."""
+    latencies.sort()
+    p50, p99 = (latencies[int(share * (len(latencies) - 1))] * 1e3 for share in (0.5, 0.99))
+    print(json.dumps({"cpu_s": cpu_s, "ops_s": len(latencies) / seconds, "p50_ms": p50, "p99_ms": p99}))
+
+
 async def main(endpoint: str, f: str, operations: int, connections: int, streams: int) -> None:
     path, message = MESSAGES[f]
     request_type, response_type = TYPES[f]
@@ -34,20 +42,22 @@ async def main(endpoint: str, f: str, operations: int, connections: int, streams
         for channel in channels
     ]
     left = operations
+    latencies: list[float] = []
 
     async def user(number: int) -> None:
         nonlocal left
         call = calls[number % connections]
         while left > 0:
             left -= 1
+            called = time.perf_counter()
             await call(request_type.FromString(message), timeout=5)
+            latencies.append(time.perf_counter() - called)
 
     for call in calls:
         await call(request_type.FromString(message))
     cpu, began = time.process_time(), time.perf_counter()
     await asyncio.gather(*(user(number) for number in range(connections * streams)))
-    seconds = time.perf_counter() - began
-    print(json.dumps({"cpu_s": time.process_time() - cpu, "ops_s": operations / seconds}))
+    report(time.process_time() - cpu, time.perf_counter() - began, latencies)
     for channel in channels:
         await channel.close()
 
