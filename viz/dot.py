@@ -15,6 +15,7 @@ from viz.model import START, Chart, ClusterSnapshot, Message, Model, Note, Seque
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
 _CHAR = 6.4  # points for a column of text at 11 points, on the safe side
 _LINE = 14.0
+_SHORT = 16  # how far from its target a lost message ends
 _WRAP = 34
 _COLOURS = {"leader": "#2e7d32", "candidate": "#f9a825", "follower": "#90a4ae", "down": "#212121"}
 
@@ -140,7 +141,8 @@ def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
     for item in model.messages:
         first, last = sorted((place[item.source], place[item.target]))
         last = min(last + (first == last), len(gaps))
-        lacking = max(map(width, wrap(item.text, _WRAP))) * _CHAR + 24 - sum(gaps[first:last])
+        ends = 24 + (2 * _SHORT if item.kind == "lost" else 0)
+        lacking = max(map(width, wrap(item.text, _WRAP))) * _CHAR + ends - sum(gaps[first:last])
         for number in range(first, last):
             gaps[number] += max(0.0, lacking) / (last - first)
     xs = [0.0]
@@ -151,7 +153,7 @@ def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
 
 def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: float) -> tuple[str, float, str]:
     """The label as DOT, the height of its arrow, and the label's position above or beside that."""
-    source, target = xs[place[item.source]], xs[place[item.target]]
+    source, target = _reach(item, xs, place)
     label = wrap(item.text, _WRAP)
     height = _LINE * len(label)
     if source == target:
@@ -161,14 +163,20 @@ def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: fl
     return _wrapped(item.text), y, _at((source + target) / 2, y + height / 2 + 1)
 
 
-def _arrow(item: Message, number: int, xs: list[float], place: Mapping[str, int], y: float) -> list[str]:
+def _reach(item: Message, xs: list[float], place: Mapping[str, int]) -> tuple[float, float]:
+    """Where its arrow begins and ends: one that is lost does not come to its target."""
     source, target = xs[place[item.source]], xs[place[item.target]]
+    if item.kind == "lost" and source != target:
+        target += _SHORT if target < source else -_SHORT
+    return source, target
+
+
+def _arrow(item: Message, number: int, xs: list[float], place: Mapping[str, int], y: float) -> list[str]:
+    source, target = _reach(item, xs, place)
     style = {"call": "", "reply": ", style=dashed", "lost": ', color="#c62828", arrowhead=tee'}[item.kind]
     point = "shape=point, width=0.01"
     ends = f"a{number}", f"b{number}"
     if source != target:
-        if item.kind == "lost":
-            target += 14 if target < source else -14
         return [
             f"{ends[0]} [{point}, {_at(source, y)}]",
             f"{ends[1]} [{point}, {_at(target, y)}]",

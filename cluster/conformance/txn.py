@@ -69,7 +69,9 @@ def compare(env: Env) -> str:
         )
         for relation, truths in relations:
             for operand, truth in zip((less, equal, more), truths, strict=True):
-                answer = env.client(tried).txn([Compare(on, target, relation, operand)])
+                # Without a linearizable operation etcd judges by what the member has applied (v3_server.go,
+                # isTxnSerializable): a member that lags would be right and look wrong.
+                answer = env.client(tried).txn([Compare(on, target, relation, operand)], [Op.get(on)], [Op.get(on)])
                 tried += 1
                 what = "a key" if on == key else "an absent key"
                 expect(

@@ -518,3 +518,28 @@ def test_a_damaged_renderer_is_found_out(form: str, damage: str, request: pytest
     compare(right)
     with pytest.raises((AssertionError, LookupError, ValueError, StopIteration)):
         compare(wrong)
+
+
+SEQUENCES = [name for name, model in MODELS.items() if isinstance(model, Sequence) and model.messages]
+
+
+def box(thing: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of what Graphviz placed, in points."""
+    x, y = map(float, thing["pos"].split(","))
+    wide, high = float(thing["width"]) * 36, float(thing["height"]) * 36
+    return x - wide, x + wide, y - high, y + high
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_no_label_runs_into_another_or_into_an_end(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
+    model = MODELS[name]
+    assert isinstance(model, Sequence)
+    placed = {thing["name"]: box(thing) for thing in run_dot(dot.render(model))["objects"]}
+    labels = {key: at for key, at in placed.items() if key[0] in "tn" or (key[0] == "l" and key[-1] != "e")}
+    for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
+        apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+        assert apart, (one, other, a, b)
+    for number, item in enumerate(model.messages, 1):
+        if item.kind == "lost" and item.source != item.target:
+            text, end = placed[f"t{number}"], placed[f"b{number}"]
+            assert text[1] + 4 <= end[0] or end[1] + 4 <= text[0], (number, text, end)
