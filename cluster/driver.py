@@ -29,6 +29,8 @@ from cluster.timeline import Timeline
 from cluster.topology import Member
 
 _END_S = 60.0
+# The members are under load.
+_ASK_S = 3.0
 Backend = Literal["embedded", "local", "docker"]
 
 
@@ -201,9 +203,11 @@ class _Desk:
             return self._open(**values)
         if order == "inject":
             rng = random.Random(values["seed"])
-            return Nemesis(self._cluster, self._timeline, rng=rng).inject(Fault(**values["fault"])).to_json()
+            return (
+                Nemesis(self._cluster, self._timeline, rng=rng, ask_s=_ASK_S).inject(Fault(**values["fault"])).to_json()
+            )
         if order == "heal":
-            return Nemesis(self._cluster, self._timeline).heal().to_json()
+            return Nemesis(self._cluster, self._timeline, ask_s=_ASK_S).heal().to_json()
         if order == "healthy":
             self._wait_healthy(values["timeout_s"])
         elif order == "logs":

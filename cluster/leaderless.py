@@ -33,7 +33,8 @@ def leaderless(logs: Sequence[Log], start: float, end: float, *, taken: bool) ->
 
     Takes the members' logs, the moments in seconds since 1970, and whether the leader was taken away at the first one:
     killed, frozen or cut off, of which its own log cannot tell. Otherwise such a time begins where the first member
-    notes that it lost its leader. It ends where a member becomes one.
+    notes that it lost its leader, where an election follows: a follower that is cut off loses its leader alone. It ends
+    where a member becomes one.
     """
     events = sorted(
         (event.at, event.kind == "became", event.term)
@@ -52,6 +53,6 @@ def leaderless(logs: Sequence[Log], start: float, end: float, *, taken: bool) ->
         # Who lost the leader of an old term tells of what is over; a member cut off tells it late.
         elif since is None and term >= newest:
             since = at
-    if since is not None:
+    if since is not None and taken and not newest:
         found.append(Interval(since, end, None))
     return tuple(found)

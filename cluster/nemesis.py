@@ -19,7 +19,6 @@ from cluster.timeline import Timeline
 from cluster.topology import Member
 
 _POLL_S = 0.02
-_ASK_S = 0.5
 
 
 class Breakable(Protocol):
@@ -72,7 +71,9 @@ class Effect:
 
 
 class Nemesis:
-    """Takes a cluster, where events go (None: nowhere), where chance comes from, and how long an effect may take."""
+    """Takes a cluster, where events go (None: nowhere), where chance comes from, how long an effect may take, and a
+    member to answer: both in seconds; a member under full load needs longer.
+    """
 
     def __init__(
         self,
@@ -81,11 +82,13 @@ class Nemesis:
         *,
         rng: random.Random | None = None,
         wait_s: float = 30.0,
+        ask_s: float = 0.5,
     ) -> None:
         self._cluster = cluster
         self._timeline = timeline
         self._rng = rng or random.Random()
         self._wait_s = wait_s
+        self._ask_s = ask_s
         self._names = {member.name: member for member in cluster.members}
 
     def inject(self, fault: Fault) -> Effect:
@@ -129,7 +132,7 @@ class Nemesis:
 
     def _statuses(self, subjects: Sequence[Subject]) -> dict[str, MemberStatus]:
         asked = tuple(self._names[subject.name] for subject in subjects if subject.state == "running")
-        answers = ask(asked, _ASK_S)
+        answers = ask(asked, self._ask_s)
         return {name: answer for name, answer in answers.items() if isinstance(answer, MemberStatus)}
 
     def _do(
@@ -236,7 +239,7 @@ class Nemesis:
         if len(answers) < len(part):
             return "?"
         leader = probe.agreed_leader(answers)
-        healthy = leader is not None and all(probe.is_healthy(self._names[each.name], _ASK_S) for each in part)
+        healthy = leader is not None and all(probe.is_healthy(self._names[each.name], self._ask_s) for each in part)
         return leader.name if leader is not None and healthy else "?"
 
 

@@ -65,6 +65,11 @@ def needs_relay(names: Sequence[str]) -> bool:
     return any(name != COMPACT and _parts(name)[0] in _NEED_RELAY for name in names)
 
 
+def kind_of(name: str) -> Kind | None:
+    """The kind of fault that a name stands for; None for ``compact``. Raises UsageError for an unknown one."""
+    return None if name == COMPACT else _parts(name)[0]
+
+
 def plan_rounds(
     names: Sequence[str], members: Sequence[str], *, every_s: float, count: int, seed: int
 ) -> tuple[Round, ...]:

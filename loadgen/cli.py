@@ -24,6 +24,7 @@ USAGE, ENVIRONMENT, BUG = 2, 4, 70
 # Name, module with add_arguments and main, one line of help.
 COMMANDS = (
     ("bench", "loadgen.bench", "run a distributed load and report it"),
+    ("chaos", "loadgen.chaos", "load and faults, and a check whether etcd kept its promises"),
     ("web", "loadgen.web", "the same users under Locust's web UI"),
     ("worker", "loadgen.worker", "work for a master"),
     ("report", "loadgen.report_cli", "show a run again, as a table, JSON or HTML; compare two"),

@@ -211,7 +211,12 @@ class Plan:
 
 
 class Run:
-    """One test on a session, from its keys to its result."""
+    """One test on a session, from its keys to its result.
+
+    Attributes:
+        revision_before: of the store, before the load.
+        blocks: what else is to stand in run.json, by name.
+    """
 
     def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
         self._session = session
@@ -224,6 +229,7 @@ class Run:
         self._problems: list[str] = []
         self._notes: list[str] = []
         self._started_at = runfolder.utc_now()
+        self.blocks: dict[str, Any] = {}
 
     def begin(self) -> None:
         """Choose and write the keys, open the files, and note what the cluster is before the load.
@@ -248,7 +254,7 @@ class Run:
         session.snapshots.clear()
         session.series, session.service, session.prefix = Series(), Series(), self.settings.prefix.decode("ascii")
         self._target.before()
-        self._revision_before = self._space.revision()
+        self.revision_before = self._space.revision()
         self._csv = runfolder.LocustCsv(session.environment, self.folder)
         self._write_run_json({}, None)
         self._witness.load_begins()
@@ -416,11 +422,11 @@ class Run:
                     info += totals["info"]
                     # As of a lease that was revoked, of which nobody knows whether it had keys.
                     unsure = unsure or (f != "put" and told != totals["succeeded"])
-        delta = None if revision_after is None else revision_after - self._revision_before
+        delta = None if revision_after is None else revision_after - self.revision_before
         # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
         known = delta is not None and not self.lost and self._target.ours and not unsure
         return {
-            "revision_before": self._revision_before,
+            "revision_before": self.revision_before,
             "revision_after": revision_after,
             "revision_delta": delta,
             "writes_ok": ok,
@@ -536,6 +542,7 @@ class Run:
                 "problems": self._problems,
                 "notes": self._notes + self._about_workers() + self._witness.notes,
                 "thresholds": list(plan.thresholds),
+                **self.blocks,
             },
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Unpack
+from typing import Any, Unpack
 
 import gevent
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ from loadgen.causes import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError
 from loadgen.channel import STATUS, login_of, tls_options
 from loadgen.endpoint import Endpoint
 from loadgen.kv import RangeOptions
-from loadgen.lease import LeaseCalls
+from loadgen.lease import GRANT, REVOKE, LeaseCalls
 from loadgen.login import name_refusal
 from loadgen.maintenance import MaintenanceCalls
 from loadgen.members import MemberCalls
@@ -117,8 +117,21 @@ class KVCalls(Caller):
         return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact")
 
 
+_BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
+    "put": (PUT, _put_answer), "get": (RANGE, _range_answer), "range": (RANGE, _range_answer),
+    "delete": (DELETE_RANGE, _delete_answer), "txn": (TXN, _txn_answer),
+    "lease_grant": (GRANT, pb.LeaseGrantResponse.FromString),
+    "lease_revoke": (REVOKE, pb.LeaseRevokeResponse.FromString),
+}  # fmt: skip
+
+
 class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls, AuthCalls):
     """A client of all of etcd's services; what it takes is said in ``Caller``. Open it after a fork."""
+
+    def send(self, f: str, message: Any, *, key: bytes = b"", process: int = 0, due_ns: int = 0) -> Operation:
+        """Sends a request that the caller made: ``f`` names the call, ``key`` what it is about."""
+        path, decode = _BY_NAME[f]
+        return self._run(path, message.SerializeToString(), decode, f, key, None, process, due_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,24 @@ def _inconclusive(result: dict[str, Any]) -> list[str]:
     reasons += [str(problem) for problem in result.get("problems") or []]
     if not (result["results"].get("total") or {}).get("operations"):
         reasons.append("no operation was run")
+    return reasons + _unsure(result)
+
+
+def _broken(result: dict[str, Any]) -> list[str]:
+    """Return the guarantees that the check of a run's history found broken, with etcd's own words."""
+    rows = (result.get("check") or {}).get("guarantees") or []
+    return [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
+
+
+def _unsure(result: dict[str, Any]) -> list[str]:
+    """Return what a run with faults, or its check, left open."""
+    chaos, check = result.get("chaos") or {}, result.get("check") or {}
+    reasons = [f"round {row['number']}, {row['fault']}: {row['reason']}"
+               for row in chaos.get("faults") or [] if row["verdict"] == "unknown"]  # fmt: skip
+    reasons += [f"{row['name']} is unknown: {row['reason']}"
+                for row in check.get("guarantees") or [] if row["verdict"] == "unknown"]  # fmt: skip
+    if chaos.get("stopped_by") and check.get("verdict") != "fail":
+        reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found nothing")
     return reasons
 
 
@@ -227,6 +245,7 @@ def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, 
     unknown = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.UNKNOWN]
     if not judgements and total.get("operations") and not total.get("succeeded"):
         failed.append("every operation failed")
+    failed += _broken(result)
     inconclusive = unknown + _inconclusive(result)
     verdict = Verdict.FAIL if failed else Verdict.UNKNOWN if inconclusive else Verdict.PASS
     return {

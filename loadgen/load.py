@@ -58,6 +58,7 @@ class Load:
         settings: of the present run.
         client: the present run's client of etcd.
         keys: the present run's keys.
+        rank, workers: this worker's place in the run, from 0, and how many there are.
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
         users: how many there are over all workers.
         warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
@@ -69,6 +70,8 @@ class Load:
     settings: Settings
     client: Any
     keys: Keys
+    rank: int
+    workers: int
     revisions: dict[bytes, int]
 
     def __init__(self, environment: Any) -> None:
@@ -103,7 +106,7 @@ class Load:
         quota, self._offset = share(self.settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
         self._taken = 0
-        self._rank, self._workers = rank, workers
+        self.rank, self.workers = rank, workers
         self.users = int(options.get("load_users") or options.get("num_users") or 1)
         self._next_user = 0
         self._active = 0
@@ -168,11 +171,11 @@ class Load:
         """Count a user in; return its process number, unique in the run."""
         self._active += 1
         self._next_user += 1
-        return self._rank * MAX_USERS_PER_WORKER + self._next_user
+        return self.rank * MAX_USERS_PER_WORKER + self._next_user
 
     def place(self, process: int) -> int:
         """Return a user's place among those of all workers, from 0. Takes the number that `user_started` gave it."""
-        return (process % MAX_USERS_PER_WORKER - 1) * self._workers + self._rank
+        return (process % MAX_USERS_PER_WORKER - 1) * self.workers + self.rank
 
     def user_stopped(self) -> None:
         """Count a user out; the last one out after the share was used up ends the worker's run."""
@@ -263,7 +266,7 @@ class Load:
         self.client.close()
         if _is_distributed(runner):
             runner._send_stats()
-            runner.send_message(DONE, {"reason": reason, "rank": self._rank})
+            runner.send_message(DONE, {"reason": reason, "rank": self.rank})
             # Locust waits this long after a stop before the worker is ready again; it is drained already.
             self._environment.stop_timeout = 0
         else:

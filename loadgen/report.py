@@ -39,6 +39,8 @@ GENERATOR_FIELDS = (
     "rate_reached", "resent", "saturated",
     "saturated_by", "workers_started", "workers_lost",
 )  # fmt: skip
+# Of runs that had faults or were checked; other runs do not have these at all.
+BLOCKS = ("chaos", "check")
 _SUFFIX = "_stats.csv"
 
 
@@ -84,6 +86,7 @@ def build(run_dir: Path) -> dict[str, Any]:
         "problems": problems,
         "notes": [str(note) for note in run.get("notes") or []],
     }
+    result.update({name: run[name] for name in BLOCKS if name in run})
     return gate.apply(result, thresholds)
 
 

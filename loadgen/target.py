@@ -107,7 +107,7 @@ class Choice:
         ``peer_links`` of LocalCluster. Raises ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
-            target = _probed(self.kind, self.endpoints, say, self.wait_s, self.security)
+            target = probed(self.kind, self.endpoints, say, self.wait_s, self.security)
             target.links, target.requested_version = self.links, self.requested_version
             yield target
             return
@@ -118,7 +118,7 @@ class Choice:
             if there is not None:
                 there.close()
             with open_docker_cluster(self.nodes, say=say) as made:
-                target = _probed(self.kind, tuple(member.client_url for member in made.members), say)
+                target = probed(self.kind, tuple(member.client_url for member in made.members), say)
                 target.ours = there is None
                 target.links, target.requested_version = "networks", made.spec.requested_version
                 yield target
@@ -162,6 +162,11 @@ class Target:
         self._members: list[dict[str, Any]] = []
         self._first_term: int | None = None
         self._leader_changes: int | None = None
+
+    @property
+    def version(self) -> str | None:
+        """The version of etcd; None where nobody has said it yet."""
+        return self._version
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -230,10 +235,10 @@ def target_of(endpoints: tuple[str, ...], known: Target, say: Callable[[str], No
     bare = {url.removeprefix("http://").rstrip("/") for url in known.endpoints}
     if {url.removeprefix("http://").rstrip("/") for url in endpoints} <= bare:
         return known
-    return _probed("external", endpoints, say, security=known.security)
+    return probed("external", endpoints, say, security=known.security)
 
 
-def _probed(
+def probed(
     kind: Kind,
     endpoints: tuple[str, ...],
     say: Callable[[str], None],

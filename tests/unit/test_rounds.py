@@ -96,6 +96,8 @@ def test_a_leader_that_hands_over_is_missed_from_the_first_who_noticed() -> None
 
 def test_without_a_loss_there_is_none_and_without_an_election_it_goes_on() -> None:
     assert leaderless([_log("a"), _log("b")], 10.0, 20.0, taken=False) == ()
+    cut_off = [_log("a"), _log("b", (11.0, "lost", 2))]
+    assert leaderless(cut_off, 10.0, 20.0, taken=False) == ()
     (only,) = leaderless([_log("a"), _log("b", (11.0, "lost", 2))], 10.0, 20.0, taken=True)
     assert (only.start, only.end, only.term) == (10.0, 20.0, None)
 

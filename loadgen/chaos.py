@@ -1,0 +1,289 @@
+"""`raftload chaos`: load, faults beside it, and a check whether etcd kept its promises."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster import rounds
+from cluster.bugs import known_bugs
+from loadgen import bench, gate, report, runfolder, settings, table
+from loadgen.check.rules import select
+from loadgen.tracks import TRACKS
+from loadgen.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from cluster.driver import Driver, Held
+    from loadgen.campaign import Design
+    from loadgen.settings import Settings
+    from loadgen.target import Target
+
+EXAMPLES = """\
+examples:
+  raftload chaos                                     ten faults, one every 3 s, on a cluster of its own
+  raftload chaos --faults kill-leader,isolate-random --every 5s --rounds 30 --concurrency 60
+  raftload chaos --cluster docker                    the same on containers
+  raftload chaos --track 13766                       find a known bug of etcd 3.5.0 to 3.5.2
+  raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    no faults: load and check, under a prefix
+
+faults: kill, crash (kill and start), stop, restart, pause, partition (or isolate), delay, drop and defrag, each with
+  -leader, -follower, -random, -majority, -minority or -all; compact, defrag, transfer-leader
+
+exit codes:
+  0 every promise was kept   1 one was broken   2 usage   3 inconclusive (too little load, a worker lost)
+  4 environment (no cluster)   70 a bug of ours   130 SIGINT, 143 SIGTERM (what ran is checked)
+"""
+_DEFAULTS = {
+    "nodes": "3", "concurrency": "30", "faults": ",".join(rounds.DEFAULT), "every": "3s", "rounds": "10",
+    "compact_every": "2s", "duration": "", "timeout": "5s", "keys": "", "value_size": "32", "storage": "disk",
+}  # fmt: skip
+_FOREIGN_S = "10s"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload chaos`."""
+
+    def add(group: Any, flag: str, metavar: str, text: str) -> None:
+        default = _DEFAULTS.get(flag.lstrip("-").replace("-", "_"))
+        group.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})" if default else text)
+
+    group = parser.add_argument_group("target")
+    group.add_argument("--cluster", choices=("embedded", "docker", "local"),
+                       help="a cluster for this run (embedded, the default), one in Docker, or the local one that "
+                       "`raftload cluster up` started")  # fmt: skip
+    group.add_argument("--endpoints", metavar="HOST:PORT,…", help="somebody's cluster: no faults, no compactions")
+    add(group, "--nodes", "N", "members of a cluster for this run")
+    group.add_argument("--storage", choices=("disk", "memory"), help="where an embedded cluster writes (default: disk)")
+    group = parser.add_argument_group("faults")
+    group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none (default: nine kinds)")
+    add(group, "--every", "DURATION", "from one fault to the next")
+    add(group, "--rounds", "N", "how many faults")
+    add(group, "--compact-every", "DURATION", "compact the store so often; 0 for never")
+    group = parser.add_argument_group("load")
+    group.add_argument("--operations", metavar="N", help="stop after so many")
+    group.add_argument("--duration", metavar="DURATION", help="stop after so long (default: when the faults are over)")
+    add(group, "--concurrency", "N", "users over all workers")
+    group.add_argument("--workers", default="2", metavar="N", help="worker processes (default: 2)")
+    group.add_argument("--keys", metavar="N", help="how many keys (default: 100)")
+    add(group, "--value-size", "SIZE", "bytes of a value, at least 16")
+    add(group, "--timeout", "DURATION", "deadline of one operation")
+    group.add_argument("--seed", default="1", metavar="N", help="of faults and traffic (default: 1)")
+    group.add_argument("--corrupting", action="store_true",
+                       help="also write in transactions that read compacted revisions, which parts the members of any "
+                       "etcd before 3.7 for ever (etcd#18667); on clusters for this run alone")  # fmt: skip
+    group.add_argument("--track", choices=sorted(TRACKS), help="the load and faults that find this bug of etcd")
+    group = parser.add_argument_group("result")
+    group.add_argument("--guarantee", action="append", default=[], metavar="NAME",
+                       help="check this or this family alone; repeatable (see `raftload check --help`)")  # fmt: skip
+    group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-chaos)")
+    group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a command line asks for.
+
+    Attributes:
+        backend: ``embedded``, ``docker`` or ``local``; None for somebody's ``endpoints``.
+        names: of the faults, none for no faults.
+        duration_s: until the load ends; None: when the faults are over, or the operations done.
+    """
+
+    backend: str | None
+    endpoints: tuple[str, ...]
+    nodes: int | None
+    storage: str
+    names: tuple[str, ...]
+    every_s: float
+    rounds: int
+    compact_every_s: float
+    users: int
+    workers: int
+    duration_s: float | None
+    load: Settings
+    shape: dict[str, Any]
+    watching: dict[str, Any]
+    guarantees: tuple[str, ...]
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Wish:
+        """Read the options. Raises SettingsError and UsageError."""
+        from loadgen.endpoint import Endpoint
+
+        foreign = args.endpoints is not None
+        if foreign and args.cluster is not None:
+            raise settings.SettingsError("--endpoints and --cluster exclude each other; give one")
+        for flag in ("faults", "rounds", "nodes"):
+            if foreign and getattr(args, flag):
+                raise settings.SettingsError(f"--{flag} is for clusters of ours, --endpoints are loaded and checked")
+        if args.corrupting and (foreign or args.cluster not in (None, "embedded")):
+            raise settings.SettingsError("--corrupting breaks a cluster for ever: it is for one made for this run")
+        track = TRACKS[args.track] if args.track else None
+        options = {**_DEFAULTS, **(track.options if track else {})}
+        if foreign:
+            options |= {"faults": "", "rounds": "0", "compact_every": "0"}
+            options["duration"] = options["duration"] or _FOREIGN_S
+        options |= {name: value for name, value in vars(args).items() if name in options and value is not None}
+        endpoints: tuple[str, ...] = ()
+        if foreign:
+            endpoints = tuple(dict.fromkeys(part.strip() for part in args.endpoints.split(",") if part.strip()))
+            if not endpoints:
+                raise settings.SettingsError("--endpoints names no endpoint; write host:port, several with commas")
+            for endpoint in endpoints:
+                try:
+                    Endpoint.parse(endpoint)
+                except ValueError as error:
+                    raise settings.SettingsError(f"--endpoints: {error}") from error
+        names = rounds.parse(options["faults"]) if options["faults"].strip() else ()
+        duration = settings.read("duration", options["duration"], parse_duration, 0.1) if options["duration"] else None
+        if not names and duration is None and not args.operations:
+            raise settings.SettingsError("without faults the run needs a --duration or --operations")
+        value_size = settings.read("value-size", options["value_size"], parse_size, 16, 1 << 20)
+        shape = {**(track.shape if track else {}), "value_size": value_size, "corrupting": args.corrupting}
+        if options["keys"]:
+            shape["keys"] = settings.read("keys", options["keys"], int, 8, 99_999)
+        try:
+            select(args.guarantee)
+        except ValueError as error:
+            raise settings.SettingsError(f"--guarantee: {error}") from error
+        nodes = settings.read("nodes", options["nodes"], int, 1, 99)
+        backend = None if foreign else args.cluster or "embedded"
+        return cls(
+            backend=backend, endpoints=endpoints,
+            nodes=nodes if backend == "embedded" or args.nodes else None, storage=options["storage"], names=names,
+            every_s=settings.read("every", options["every"], parse_duration, 0.1, 3600),
+            rounds=settings.read("rounds", options["rounds"], int, 0, 100_000) if names else 0,
+            compact_every_s=settings.read("compact-every", options["compact_every"], parse_duration, 0, 3600),
+            users=settings.read("concurrency", options["concurrency"], int, 1, 100_000),
+            workers=settings.read("workers", args.workers, int, 1, 1000), duration_s=duration,
+            load=settings.Settings.from_options(
+                {"operations": args.operations or "", "timeout": options["timeout"], "seed": args.seed,
+                 "value_size": str(value_size), "mix": "put,txn"}, endpoints),
+            shape=shape, watching=dict(track.watching if track else {}), guarantees=tuple(args.guarantee),
+        )  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a campaign. Returns the exit code; raises what `loadgen.cli` turns into a message and a code."""
+    wish = Wish.from_arguments(args)
+    folder = runfolder.create(runfolder.planned("chaos", args.output), exact=args.output is not None)
+
+    from gevent import monkey
+
+    monkey.patch_all()
+    from loadgen.verdicts import render
+
+    bench.log_to(folder / "logs" / "master.log")
+    result = _run(wish, folder)
+    runfolder.write_json(folder / "result.json", result)
+    if args.json:
+        report.print_json(result)
+    else:
+        print(render(result, color=table.wants_color(sys.stdout), width=table.terminal_width()))
+        bench.say(f"run folder {folder}")
+    return gate.exit_code(result)
+
+
+def _run(wish: Wish, folder: Path) -> dict[str, Any]:
+    """Carry out a wish from the start of its workers to the end of its cluster; return the result document."""
+    from cluster.driver import Driver
+    from loadgen.campaign import Campaign
+    from loadgen.engine import Plan, Session
+    from loadgen.interrupt import Interrupted, Signals
+    from loadgen.verdicts import judge
+
+    signals = Signals()
+    try:
+        with contextlib.ExitStack() as stack:
+            session = Session("consistency", wish.workers, folder / "logs")
+            stack.callback(session.close)
+            session.fire_init()
+            driver = stack.enter_context(Driver(bench.say)) if wish.backend else None
+            held = _open(driver, wish, folder) if driver else None
+            target = _target(wish, held)
+            _say_bugs(target.version)
+            design = _design(wish, held)
+            plan = Plan(
+                dataclasses.replace(wish.load, endpoints=target.usable()), wish.users, wish.duration_s,
+                keep=held is not None and held.ours, command=tuple(sys.argv),
+            )  # fmt: skip
+            session.wait_ready()
+            campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)
+            progress = bench.Progress(plan, enabled=sys.stderr.isatty())
+            signals.gently = campaign.run.ask_stop
+            try:
+                campaign.carry_out(progress.tick)
+                progress.clear()
+                if driver is not None:
+                    driver.save_logs(folder / "logs")
+                return judge(campaign, wish.names, wish.guarantees, target.version)
+            except BaseException:
+                progress.clear()
+                campaign.run.abandon()
+                raise
+    except Interrupted:
+        bench.say("interrupted before there was a result")
+        raise
+    finally:
+        signals.close()
+
+
+def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
+    timeline = str((folder / "events.csv").absolute())
+    if wish.backend == "embedded":
+        links = "relay" if wish.names and rounds.needs_relay(wish.names) else "direct"
+        held = driver.open(
+            "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
+            log_dir=str((folder / "logs").absolute()),
+        )  # fmt: skip
+        bench.say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
+        return held
+    if wish.backend == "docker":
+        return driver.open("docker", timeline=timeline, nodes=wish.nodes)
+    return driver.open("local", timeline=timeline)
+
+
+def _target(wish: Wish, held: Held | None) -> Target:
+    from loadgen.target import Target, probed
+
+    if held is None:
+        target = probed("external", wish.endpoints, bench.say)
+    else:
+        kind: Any = wish.backend
+        target = Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
+    target.ours = False  # the check keeps better books
+    return target
+
+
+def _say_bugs(version: str | None) -> None:
+    bugs = known_bugs(version or "")
+    for bug in bugs:
+        bench.say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
+    if not bugs:
+        bench.say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
+
+
+def _design(wish: Wish, held: Held | None) -> Design:
+    from loadgen.campaign import Design
+    from loadgen.observers import Watching
+
+    members = [member.name for member in held.members] if held else []
+    names = wish.names
+    if held is not None:
+        methods = {"partition": "isolate", "delay": "delay", "drop": "drop"}
+        left = [n for n in names if (kind := rounds.kind_of(n)) is None or methods.get(kind, "") not in held.cannot]
+        for name in sorted(set(names) - set(left)):
+            bench.say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
+        names = tuple(left)
+    planned = (
+        rounds.plan_rounds(names, members, every_s=wish.every_s, count=wish.rounds, seed=wish.load.seed)
+        if names and wish.rounds else ()
+    )  # fmt: skip
+    return Design(
+        rounds=planned, every_s=wish.every_s, compact_every_s=wish.compact_every_s, shape=wish.shape,
+        watching=Watching(**wish.watching), hashes=len(members) > 1,
+    )  # fmt: skip

@@ -1,0 +1,18 @@
+"""Everything that etcd's promises are about: reads of all kinds, transactions, leases and watches, at every member.
+
+It is what `raftload chaos` runs, which records and checks it. Under plain Locust it is load alone:
+
+    locust -f locustfiles/consistency.py --host 127.0.0.1:2379 --headless -u 10 -r 10 -t 10s
+"""
+
+import locust
+
+from loadgen.consistency import ConsistencyUser, on_init
+
+locust.events.init.add_listener(on_init)
+
+
+class EverythingUser(ConsistencyUser):
+    """Reads of all kinds, transactions, leases and watches, at every member."""
+
+    abstract = False
