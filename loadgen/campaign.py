@@ -34,6 +34,7 @@ HEALTHY_S = 60.0
 # Between a healthy cluster and the next fault: without a while of load there is nothing to compare with.
 CALM_S = 0.5
 WATCHERS_S = 15.0
+HELPERS_S = 3.0
 # Faults after which the processes of those they were done to are other ones.
 _RESTARTS = frozenset({"kill", "crash", "stop", "restart"})
 Say = Callable[[str], None]
@@ -127,7 +128,7 @@ class Campaign:
             finally:
                 self._fighting = False
                 self._stopping.set()
-                gevent.joinall(helpers, timeout=CALM_S)
+                gevent.joinall(helpers, timeout=HELPERS_S)
                 gevent.killall(helpers)
             self.ended_ns = time.monotonic_ns()
             keeper = gevent.spawn(self._keep_workers)
@@ -148,6 +149,11 @@ class Campaign:
         if not self.stopped_by and self._fighting:
             self.stopped_by = reason
             gevent.spawn(self.run.ask_stop)
+
+    def interrupt(self, signal_name: str) -> None:
+        """Ends load and faults: the fault that is on is healed at once."""
+        self._stopping.set()
+        self.run.ask_stop(signal_name)
 
     def _compact_regularly(self) -> None:
         every = self.design.compact_every_s

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import rounds
 from cluster.bugs import known_bugs
+from cluster.topology import member_names
 from loadgen import bench, gate, report, runfolder, settings, table
 from loadgen.check.rules import select
 from loadgen.tracks import TRACKS
@@ -170,6 +171,8 @@ class Wish:
 def main(args: argparse.Namespace) -> int:
     """Run a campaign. Returns the exit code; raises what `loadgen.cli` turns into a message and a code."""
     wish = Wish.from_arguments(args)
+    if wish.names and wish.nodes is not None:  # else it is known when the cluster is found
+        rounds.plan_rounds(wish.names, member_names(wish.nodes), every_s=1, count=0, seed=0)
     folder = runfolder.create(runfolder.planned("chaos", args.output), exact=args.output is not None)
 
     from gevent import monkey
@@ -199,12 +202,13 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
+            target = None if wish.backend else _target(wish, None)
             session = Session("consistency", wish.workers, folder / "logs")
             stack.callback(session.close)
             session.fire_init()
             driver = stack.enter_context(Driver(bench.say)) if wish.backend else None
             held = _open(driver, wish, folder) if driver else None
-            target = _target(wish, held)
+            target = target or _target(wish, held)
             _say_bugs(target.version)
             design = _design(wish, held)
             plan = Plan(
@@ -214,7 +218,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
             session.wait_ready()
             campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)
             progress = bench.Progress(plan, enabled=sys.stderr.isatty())
-            signals.gently = campaign.run.ask_stop
+            signals.gently = campaign.interrupt
             try:
                 campaign.carry_out(progress.tick)
                 progress.clear()

@@ -146,7 +146,7 @@ def _exit_code(error: BaseException) -> int | None:
         return None
     code = BUG
     if isinstance(error, ClusterError):
-        code = ENVIRONMENT
+        code = error.exit_code
     elif isinstance(error, FolderError):
         code = error.exit_code
     elif isinstance(error, OSError):
