@@ -161,6 +161,8 @@ class Campaign:
             self._warden.compact()
 
     def _strike(self) -> None:
+        while not self.run.stats.total.num_requests and not self._stopping.wait(0.05):
+            pass  # the workers are still starting their users
         began = time.monotonic()
         for each in self.design.rounds:
             due = max(began + self.design.every_s, time.monotonic() + CALM_S)

@@ -145,9 +145,7 @@ def _exit_code(error: BaseException) -> int | None:
     if not isinstance(error, Exception):
         return None
     code = BUG
-    if isinstance(error, ClusterError):
-        code = error.exit_code
-    elif isinstance(error, FolderError):
+    if isinstance(error, (ClusterError, FolderError)):
         code = error.exit_code
     elif isinstance(error, OSError):
         code = ENVIRONMENT
