@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import rounds
 from cluster.bugs import known_bugs
 from cluster.topology import member_names
-from loadgen import bench, gate, report, runfolder, settings, table
+from loadgen import bench, gate, report, report_cli, runfolder, settings, table
 from loadgen.check.rules import select
 from loadgen.tracks import TRACKS
 from loadgen.units import parse_duration, parse_size
@@ -183,6 +183,8 @@ def main(args: argparse.Namespace) -> int:
     bench.log_to(folder / "logs" / "master.log")
     result = _run(wish, folder)
     runfolder.write_json(folder / "result.json", result)
+    if reason := report_cli.write_page(folder, result):
+        bench.say(f"warning: {reason}")
     if args.json:
         report.print_json(result)
     else:

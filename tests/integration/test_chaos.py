@@ -120,6 +120,7 @@ def test_a_healthy_cluster_passes(fixed_etcd: str, tmp_path: Path, leftovers_aft
     with (folder / "events.csv").open(newline="") as file:
         begun = [row for row in csv.DictReader(file) if row["phase"] == "begin" and row["fault"] != "heal"]
     assert len(begun) == 4  # a compaction is a request
+    assert "kill-leader" in (folder / "report.html").read_text()
     assert [int(row["monotonic_ns"]) for row in begun] == sorted(int(row["monotonic_ns"]) for row in begun)
     assert not leftovers_after(5)
 
