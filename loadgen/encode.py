@@ -6,13 +6,20 @@ Source: the Protocol Buffers encoding document (varint, length-delimited).
 
 from __future__ import annotations
 
-# Lengths are short as a rule: a tag with a one-byte length, ready made.
-_SHORT = [bytes((each,)) for each in range(128)]
+from functools import lru_cache
+
+# Lengths are short as a rule, and revisions below two million: their last byte and those before it, ready made.
+_LAST = [bytes((each,)) for each in range(128)]
+_MORE = [bytes((each | 128,)) for each in range(128)]
 
 
 def _varint(value: int) -> bytes:
     if 0 <= value < 128:
-        return _SHORT[value]
+        return _LAST[value]
+    if 0 < value < 1 << 14:
+        return _MORE[value & 127] + _LAST[value >> 7]
+    if 0 < value < 1 << 21:
+        return _MORE[value & 127] + _MORE[value >> 7 & 127] + _LAST[value >> 14]
     if value < 0:
         value += 1 << 64  # int64 as two's complement, ten bytes
     out = bytearray()
@@ -25,7 +32,7 @@ def _varint(value: int) -> bytes:
 
 def _field(tag: bytes, data: bytes) -> bytes:
     size = len(data)
-    return tag + (_SHORT[size] if size < 128 else _varint(size)) + data if size else b""
+    return tag + (_LAST[size] if size < 128 else _varint(size)) + data if size else b""
 
 
 def get(key: bytes, serializable: bool = False, revision: int = 0) -> bytes:
@@ -48,15 +55,24 @@ def put(key: bytes, value: bytes, lease: int = 0) -> bytes:
 
 def cas(key: bytes, value: bytes, mod_revision: int) -> bytes:
     """Returns a ``TxnRequest``: if the key's mod revision is this, put the value, else get the key."""
+    guard, write, read = _around(key, len(value))
+    revision = _varint(mod_revision)
+    return b"".join((b"\x0a", _varint(len(guard) + len(revision)), guard, revision, write, value, read))
+
+
+@lru_cache(maxsize=1 << 14)
+def _around(key: bytes, size: int) -> tuple[bytes, bytes, bytes]:
+    """Returns what each ``cas`` of a key and a value of that size has in common: the comparison up to the revision,
+    the put up to the value, and the get.
+    """
     # Compare: result EQUAL (0, left out), target MOD, key, mod_revision (in a oneof: written even when 0).
     name = _field(b"\x0a", key)
-    compare = b"\x10\x02" + _field(b"\x1a", key) + b"\x30" + _varint(mod_revision)
-    write = name + _field(b"\x12", value)
-    success = b"\x12" + _varint(len(write)) + write
+    guard = b"\x10\x02" + _field(b"\x1a", key) + b"\x30"
+    write = name + (b"\x12" + _varint(size) if size else b"")
+    success = b"\x12" + _varint(len(write) + size) + write
     failure = b"\x0a" + _varint(len(name)) + name
-    return b"".join(
-        (
-            b"\x0a", _varint(len(compare)), compare, b"\x12", _varint(len(success)), success,
-            b"\x1a", _varint(len(failure)), failure,
-        )
-    )  # fmt: skip
+    return (
+        guard,
+        b"\x12" + _varint(len(success) + size) + success,
+        b"\x1a" + _varint(len(failure)) + failure,
+    )

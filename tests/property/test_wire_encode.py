@@ -9,7 +9,12 @@ from loadgen import encode
 from loadgen.kv import get_op, mod_revision_is, put_op
 from loadgen.proto import etcd_pb2 as pb
 
-int64 = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 300))
+int64 = st.one_of(
+    st.integers(-(1 << 63), (1 << 63) - 1),
+    st.integers(0, 300),
+    # Where a varint grows by a byte.
+    st.builds(lambda bits, step: (1 << bits) + step, st.sampled_from((7, 14, 21, 28, 56)), st.integers(-2, 2)),
+)
 keys = st.one_of(st.binary(max_size=300), st.integers(120, 135).map(lambda n: b"k" * n))
 values = st.one_of(keys, st.integers(16_370, 16_390).map(lambda n: b"v" * n))
 
