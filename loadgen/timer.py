@@ -27,21 +27,24 @@ class Timerfd:
     _ABSOLUTE = 1
 
     def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.timerfd_create(self._CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd < 0:
+        fd = ctypes.CDLL(None, use_errno=True).timerfd_create(self._CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._fd = fd
         # Interval and first expiry, each in seconds and nanoseconds.
         self._time = (ctypes.c_long * 4)()
-        self._settime = self._libc.timerfd_settime
-        self._settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        # Once an operation in an open loop: so without keeping errno, and with arguments that are C's already.
+        self._settime = ctypes.CDLL(None).timerfd_settime
+        self._arguments = ctypes.c_int(fd), ctypes.c_int(self._ABSOLUTE), ctypes.byref(self._time), None
+        self._is_set = False
         self._callback = callback
-        self._watcher = loop.io(self._fd, 1, priority=loop.MAXPRI)
+        self._watcher = loop.io(fd, 1, priority=loop.MAXPRI)
         self._watcher.start(self._on_readable)
 
     def set(self, at_ns: int) -> None:
         self._time[2], self._time[3] = divmod(max(1, at_ns), 1_000_000_000)
-        self._settime(self._fd, self._ABSOLUTE, ctypes.addressof(self._time), None)
+        self._settime(*self._arguments)
+        self._is_set = True
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -51,9 +54,12 @@ class Timerfd:
             self._fd = -1
 
     def _on_readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 8)
-            self._callback()
+        self._is_set = False
+        self._callback()
+        # A timer that was set again has forgotten that it went off; one that was not would be readable for ever.
+        if not self._is_set and self._fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 8)
 
 
 class LoopTimer:
