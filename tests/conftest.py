@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,9 @@ from cluster.local import LocalCluster
 ClusterFactory = Callable[..., LocalCluster]
 _SESSION = "RAFTLOAD_TEST_SESSION"
 os.environ.setdefault(_SESSION, secrets.token_hex(8))  # inherited by every process that the tests start
+# A shell without a terminal starts what it puts in the background with SIGINT ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("raftload", deadline=None)
 hypothesis.settings.load_profile("raftload")

@@ -13,8 +13,6 @@ from tests.underload import document, free_base_port, kill_leader_under_load
 
 pytestmark = pytest.mark.etcd
 # The etcd that all tests run, and others to try.
-
-
 ETCDS = [find_etcd().path, *filter(None, os.environ.get("RAFTLOAD_TEST_ETCDS", "").split(":"))]
 
 
