@@ -122,7 +122,7 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     run = page.get_by_role("row", name=result["run"]["id"])
     with page.expect_download() as waiting:
         run.get_by_role("link", name="Download report.html").click()
-    assert waiting.value.path().read_bytes().startswith(b"<!doctype html>")
+    assert waiting.value.path().read_bytes().startswith(b"<!DOCTYPE html>")
     run.get_by_role("link", name="report.html", exact=True).click()
     expect(page.get_by_text(result["run"]["id"]).first).to_be_visible()
 
