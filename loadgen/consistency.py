@@ -28,6 +28,7 @@ from loadgen.load import Load, attach
 from loadgen.observers import Observers, Watching
 from loadgen.operation import Operation, Outcome
 from loadgen.traffic import Known, Shape, Traffic
+from loadgen.units import REFUSAL
 from loadgen.user import EtcdUser  # brings the parameters of the load to Locust's command line
 
 OPTION = "consistency"
@@ -163,10 +164,13 @@ class ConsistencyUser(User):  # type: ignore[misc]
                 load.record_open(Operation(self.process, request.f, request.key, None, called, called), number)
                 raise
             known.learn(request, operation, fence)
+            failed = operation.outcome is not Outcome.OK
+            if failed and operation.error == request.refusal:
+                operation.f, operation.outcome, failed = REFUSAL, Outcome.OK, False
             record(operation, number)
-            if operation.outcome is not Outcome.OK:
+            if failed:
                 gevent.sleep(_AFTER_FAILURE_S)
-            elif request.linear and operation.revision < floor + (request.f == "put"):
+            elif request.linear and operation.f != REFUSAL and operation.revision < floor + (request.f == "put"):
                 self.station.suspect(operation, floor)
             if self._paced:
                 return

@@ -17,7 +17,7 @@ READS = frozenset(
     }
 )  # fmt: skip
 
-WRITES_NOTHING = READS | {"list", "watch", "lease_grant", "lease_keepalive"}
+WRITES_NOTHING = READS | {"list", "watch", "lease_grant", "lease_keepalive", "refusal"}
 """Operations, those that scenarios name among them, that leave the store's revision as it is."""
 
 DEFINITE = frozenset(

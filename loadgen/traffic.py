@@ -27,6 +27,7 @@ MIXED: Mapping[str, float] = {
 }  # fmt: skip
 """Weights of the kinds in a run that is about everything: each is a method of ``Traffic``."""
 
+COMPACTED, LEASE_GONE = "OUT_OF_RANGE", "NOT_FOUND"
 # Ours: only keys that the compare may range over; above --max-txn-ops etcd refuses the rest.
 _WIDE_KEYS = 1000
 _RESULTS = (pb.Compare.EQUAL, pb.Compare.GREATER, pb.Compare.LESS, pb.Compare.NOT_EQUAL)
@@ -71,19 +72,22 @@ class Shape:
 class Request:
     """What to ask: ``f`` names the call, ``message`` is the request; ``key`` is what it is about, for people.
 
-    ``linear`` is whether the answer must not be older than any that was there before.
+    ``linear`` is whether the answer must not be older than any that was there before. ``refusal`` is the error that is
+    as right an answer as any: of a revision that may be compacted, of a lease that may have ended.
     """
 
     f: str
     message: Any
     key: bytes = b""
     linear: bool = True
+    refusal: str | None = None
 
 
 class Known:
     """What the users of one worker have seen of the store: a place to draw from, true or not any more.
 
     Attributes:
+        first: the revision in the first answer, 0 before it.
         revision: the newest in any answer.
         acknowledged: the newest in an answer that is not allowed to be stale.
         fence: the newest compacted revision that was read.
@@ -92,6 +96,7 @@ class Known:
     """
 
     def __init__(self) -> None:
+        self.first = 0
         self.revision = 0
         self.acknowledged = 0
         self.fence = 0
@@ -103,6 +108,7 @@ class Known:
         if operation.outcome is not Outcome.OK:
             return
         answer = operation.response
+        self.first = self.first or operation.revision
         self.revision = max(self.revision, operation.revision)
         if request.linear:
             self.acknowledged = max(self.acknowledged, operation.revision)
@@ -157,12 +163,13 @@ class Traffic:
     def past(self) -> Request:
         """A get or a range at an older revision, of which some are compacted."""
         key = self._key()
-        low = max(1, self._known.fence - 50)
+        # Before there is a fence: what was there before the run may be compacted, and is not what it wrote.
+        low = max(1, self._known.fence - 50 if self._known.fence else self._known.first)
         revision = self._rng.randint(low, max(low, self._known.revision))
         message = pb.RangeRequest(key=key, revision=revision)
         if self._chance(0.2):
             message.range_end, message.limit = self._end, 20
-        return Request("range", message, key)
+        return Request("range", message, key, refusal=COMPACTED)
 
     def delete(self) -> Request:
         """A delete of one key."""
@@ -247,7 +254,7 @@ class Traffic:
         read = pb.RangeRequest(key=key, revision=self._rng.randint(1, self._known.fence - 1))
         return Request("txn", pb.TxnRequest(
             success=[pb.RequestOp(request_range=read), put_op(key, self._value())],
-        ), key)  # fmt: skip
+        ), key, refusal=COMPACTED)  # fmt: skip
 
     # ---- leases, and how far compactions may have come
 
@@ -261,14 +268,14 @@ class Traffic:
             return self.lease()
         key = self._key()
         lease = self._rng.choice(self._known.leases)
-        return Request("put", pb.PutRequest(key=key, value=self._value(), lease=lease), key)
+        return Request("put", pb.PutRequest(key=key, value=self._value(), lease=lease), key, refusal=LEASE_GONE)
 
     def renew(self) -> Request:
         """Keeps a lease alive once."""
         if not self._known.leases:
             return self.lease()
         lease = self._rng.choice(self._known.leases)
-        return Request("lease_keepalive", pb.LeaseKeepAliveRequest(ID=lease), linear=False)
+        return Request("lease_keepalive", pb.LeaseKeepAliveRequest(ID=lease), linear=False, refusal=LEASE_GONE)
 
     def revoke(self) -> Request:
         """The end of a lease."""
@@ -276,7 +283,7 @@ class Traffic:
         if not leases:
             return self.lease()
         lease = leases.pop(self._rng.randrange(len(leases)))
-        return Request("lease_revoke", pb.LeaseRevokeRequest(ID=lease), linear=False)
+        return Request("lease_revoke", pb.LeaseRevokeRequest(ID=lease), linear=False, refusal=LEASE_GONE)
 
     def fence(self) -> Request:
         """A read of the fence."""

@@ -19,8 +19,11 @@ OPERATION_TYPES = ("put", "get", "txn")
 """What `--mix` chooses from."""
 SCENARIO_TYPES = (
     "range", "list", "create", "update", "delete", "watch", "lease_grant", "lease_keepalive", "lease_revoke",
+    "refusal",
 )  # fmt: skip
 """What only scenarios of their own do; see locustfiles/."""
+REFUSAL = "refusal"
+"""An answer that etcd owed: that a revision is compacted, or a lease gone, where the traffic asked for just that."""
 DELIVERY = "watch"
 """The one type that nobody asks for: it comes with the writes of others, and beyond `--operations`."""
 
