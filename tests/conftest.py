@@ -19,12 +19,14 @@ import hypothesis
 import pytest
 
 from cluster.binary import find_etcd
+from cluster.bugs import known_bugs
 from cluster.errors import ClusterError
 from cluster.keeper import FOLDER_PREFIX, LOCK
 from cluster.local import LocalCluster
 
 ClusterFactory = Callable[..., LocalCluster]
 _SESSION = "RAFTLOAD_TEST_SESSION"
+_FIXED = "RAFTLOAD_ETCD_FIXED"
 os.environ.setdefault(_SESSION, secrets.token_hex(8))  # inherited by every process that the tests start
 # A shell without a terminal starts what it puts in the background with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -90,6 +92,21 @@ def etcd_binary() -> str:
         return find_etcd().path
     except ClusterError as exc:
         pytest.fail(str(exc), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def fixed_etcd() -> str:
+    """An etcd without the bugs that a chaos run can meet, but for #18667."""
+    path = os.environ.get(_FIXED, "")
+    if not path:
+        pytest.skip(f"no etcd without known bugs: ${_FIXED} names none")
+    try:
+        version = find_etcd(path).version
+    except ClusterError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    bugs = [bug.issue for bug in known_bugs(version) if bug.issue != 18667]
+    assert not bugs, f"${_FIXED} is etcd {version}, which has {bugs}"
+    return path
 
 
 @pytest.fixture(scope="session")

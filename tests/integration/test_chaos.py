@@ -17,7 +17,6 @@ import pytest
 
 from cluster.binary import find_etcd
 from cluster.bugs import known_bugs
-from cluster.errors import ClusterError
 from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
@@ -25,7 +24,6 @@ from loadgen.etcd import EtcdClient
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 Leftovers = Callable[[float], set[str]]
-FIXED = "RAFTLOAD_ETCD_FIXED"
 
 
 def _chaos(*options: str, etcd: str = "") -> subprocess.CompletedProcess[str]:
@@ -44,21 +42,6 @@ def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def _broken(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in result["check"]["guarantees"] if row["verdict"] == "fail"}
-
-
-@pytest.fixture(scope="session")
-def fixed_etcd() -> str:
-    """An etcd without the bugs that a chaos run can meet, but for #18667."""
-    path = os.environ.get(FIXED, "")
-    if not path:
-        pytest.skip(f"no etcd without known bugs: ${FIXED} names none")
-    try:
-        version = find_etcd(path).version
-    except ClusterError as exc:
-        pytest.fail(str(exc), pytrace=False)
-    bugs = [bug.issue for bug in known_bugs(version) if bug.issue != 18667]
-    assert not bugs, f"${FIXED} is etcd {version}, which has {bugs}"
-    return path
 
 
 def _needs_bug(binary: str, issue: int) -> None:
