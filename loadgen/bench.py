@@ -160,8 +160,9 @@ def main(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
     from loadgen import keyspace
-    from loadgen.engine import Run, Session
+    from loadgen.engine import Run
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.session import Session
 
     signals = Signals()
     run: Run | None = None

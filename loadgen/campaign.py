@@ -22,10 +22,11 @@ from cluster.driver import Driver, Held
 from cluster.errors import ClusterError
 from cluster.rounds import Round
 from loadgen.consistency import CLOSE, CLOSED, OPTION, SUSPECT, Orders
-from loadgen.engine import Plan, Run, Session
+from loadgen.engine import Plan, Run
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.observers import Watching
+from loadgen.session import Session
 from loadgen.target import Target
 from loadgen.traffic import Shape
 from loadgen.warden import Warden

@@ -197,8 +197,9 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     """Carry out a wish from the start of its workers to the end of its cluster; return the result document."""
     from cluster.driver import Driver
     from loadgen.campaign import Campaign
-    from loadgen.engine import Plan, Session
+    from loadgen.engine import Plan
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.session import Session
     from loadgen.verdicts import judge
 
     signals = Signals()

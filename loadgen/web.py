@@ -16,7 +16,7 @@ from loadgen.crew import Crew
 
 if TYPE_CHECKING:
     from cluster.nemesis import Breakable
-    from loadgen.engine import Session
+    from loadgen.session import Session
     from loadgen.target import Target
     from loadgen.webui.lookout import Lookout
     from loadgen.webui.runs import Runs
@@ -78,8 +78,8 @@ def main(args: argparse.Namespace) -> int:
     monkey.patch_all()
     from gevent.event import Event
 
-    from loadgen.engine import Session
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.session import Session
 
     signals = Signals()
     try:
@@ -155,7 +155,7 @@ def _serve(
     import gevent
     from locust import stats
 
-    from loadgen.engine import EngineError
+    from loadgen.session import EngineError
     from loadgen.webui import pages
     from loadgen.webui.guard import Guard
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loadgen import bench, report_cli, runfolder, scenarios, settings
 
 if TYPE_CHECKING:
-    from loadgen.engine import Run, Session
+    from loadgen.engine import Run
+    from loadgen.session import Session
     from loadgen.target import Target
     from loadgen.webui.lookout import Lookout
 

@@ -225,7 +225,7 @@ def test_with_locusts_login_the_pages_are_behind_it() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()
 import sys
-from loadgen.engine import make_environment
+from loadgen.worker import make_environment
 from loadgen.webui import pages
 from loadgen.webui.guard import Guard
 environment = make_environment("kv")

@@ -1,0 +1,180 @@
+"""Locust's master in this process, its workers in theirs, and what they say to each other.
+
+A `Session` is ready for any number of runs one after the other, as the web UI has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from cluster.security import Security
+from loadgen import load, precision
+from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
+from loadgen.processes import WorkerProcess
+from loadgen.series import Series
+from loadgen.worker import REPORT_INTERVAL_S, make_environment
+
+# Workers of this machine import Locust before they report, a second of a core each, and share the cores.
+WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
+
+
+class EngineError(Exception):
+    """The run cannot be started: one line that says why and what to do. The exit code is 4."""
+
+
+class Session:
+    """A Locust master and its workers.
+
+    Takes the scenario, how many worker processes to start here and a folder for their logs, how many workers of
+    other machines to wait for, the address and port at which those find the master (port 0: any), and how to reach
+    the cluster.
+
+    Attributes:
+        environment: Locust's, of the master.
+        workers: the worker processes, in the order of their numbers; those of other machines follow.
+        prefix: of the keys of the run that is on; what workers report of another is passed over.
+        done: why each worker stopped, by its client id; ``done_at``: when, in seconds of the monotonic clock.
+        snapshots: what each worker last counted, by its client id.
+        series: latencies from when an operation was due, over all workers; ``service``: from when it was sent.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        workers: int,
+        logs: Path,
+        expected: int = 0,
+        bind: tuple[str, int] = ("127.0.0.1", 0),
+        security: Security | None = None,
+    ) -> None:
+        from locust import runners
+
+        _raise_open_files_limit()
+        runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+        # Locust would drop a worker a minute after its last sign of life and start the test's users anew.
+        runners.HEARTBEAT_DEAD_INTERNAL = -(10**9)
+        precision.install()
+        self.expect("")
+        self.scenario = scenario
+        self.security = security or Security()
+        self.environment = make_environment(scenario)
+        self.environment.raftload_engine = self
+        runner = self.runner = self._listen(*bind)
+        runner.register_message(HELLO, self._on_hello)
+        runner.register_message(load.DONE, self._on_done)
+        self.environment.events.worker_report.add_listener(self._on_report)
+        self.fleet = Fleet(runner, identity(scenario), expected, workers + 1)
+        local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
+        self.workers: list[WorkerProcess | RemoteWorker] = [
+            WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log", self.security)
+            for n in range(1, workers + 1)
+        ]
+
+    def _listen(self, host: str, port: int) -> Any:
+        from locust.exception import RPCError
+
+        try:
+            return self.environment.create_master_runner(host if host != "0.0.0.0" else "*", port)
+        except RPCError as error:
+            raise EngineError(f"cannot listen for workers on {host}:{port}: {error}; name another --bind") from error
+
+    def expect(self, prefix: str) -> None:
+        """Forget what workers reported of the run before. Takes the prefix of the next one's keys."""
+        self.prefix = prefix
+        self.done: dict[str, str] = {}
+        self.done_at: dict[str, float] = {}
+        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.series, self.service = Series(), Series()
+
+    def wait_ready(self, wait_s: float = 60.0, say: Callable[[str], None] | None = None) -> None:
+        """Wait until every worker has reported for work. Raises EngineError where one does not.
+
+        Takes the seconds to wait for other machines, and a function that is told who has reported from them.
+        """
+        began = time.monotonic()
+        here_s = WORKERS_READY_S + WORKER_READY_S * len(self.workers)
+        told = ""
+        while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
+            for worker in self.workers:
+                if death := worker.death():
+                    raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
+            if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
+                say(told)
+            waited_s = time.monotonic() - began
+            if waited_s > here_s and not all(worker.client_id for worker in self.workers):
+                raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {self.workers[0].log}")
+            if waited_s > wait_s and not self.fleet.complete:
+                raise EngineError(
+                    f"after {waited_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
+                    f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
+                )
+            gevent.sleep(0.01)
+        if say is not None and self.fleet.expected and told != self.fleet.describe():
+            say(self.fleet.describe())
+        self.workers += self.fleet.workers
+        self.fleet.close({worker.client_id or "" for worker in self.workers})
+
+    def fire_init(self, web_ui: Any = None) -> None:
+        """Tell the scenario's listeners that the environment is there, as plain Locust does."""
+        self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
+
+    def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
+        """Return the worker behind a client id of Locust's protocol."""
+        return next((w for w in self.workers if w.client_id == client_id), None)
+
+    def stop_workers(self) -> None:
+        """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
+        from locust.runners import STATE_STOPPING
+
+        runner = self.runner
+        runner.environment.events.test_stopping.fire(environment=self.environment)
+        runner.update_state(STATE_STOPPING)
+        # While there is a dispatcher, Locust gives the users of a worker that stops to those that still run.
+        runner._users_dispatcher = None
+        runner.send_message("stop")
+
+    def close(self) -> None:
+        """End the workers and the master's greenlets; nothing stays."""
+        for worker in self.workers:
+            worker.end()
+        self.fleet.dismiss()
+        self.runner.greenlet.kill(block=True)
+        # Milliseconds for "quit" to leave, where it goes to another machine.
+        self.runner.server.close(linger=1000 if self.fleet.workers else 0)
+
+    def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+        if msg.data["number"] == 0:
+            self.fleet.hello(msg.node_id, msg.data)
+        for worker in self.workers:
+            if worker.number == msg.data["number"]:
+                worker.client_id = msg.node_id
+
+    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
+        self.done[msg.node_id] = msg.data["reason"]
+        self.done_at[msg.node_id] = time.monotonic()
+
+    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        # A run of the web UI may begin while the last words of the one before are on their way.
+        if load.REPORT not in data or data[load.REPORT]["prefix"] != self.prefix:
+            return
+        snapshot = self.snapshots[client_id] = data[load.REPORT]
+        worker = self.worker_of(client_id)
+        offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
+        correct(snapshot["totals"], offset_ns)
+        shift_s = -round(offset_ns / 1e9)
+        self.series.add(data[load.SERIES], shift_s)
+        self.service.add(data[load.SERVICE], shift_s)
+
+
+def _raise_open_files_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
