@@ -51,15 +51,31 @@ def guarantees(result: Mapping[str, Any]) -> str:
     if not check:
         return ""
     rows = []
-    broken = []
     for row in check.get("guarantees") or ():
         verdict = escape(str(row["verdict"]))
         rows.append((escape(str(row["name"])), escape(str(row.get("promise") or "")), number(row.get("judged") or 0),
                      f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}'))  # fmt: skip
-        broken += [f"<li>{escape(str(row['name']))}: {escape(str(each.get('text')))}</li>"
-                   for each in row.get("violations") or ()]  # fmt: skip
-    found = f"<h3>Violations</h3><ul>{''.join(broken)}</ul>" if broken else ""
+    found = _violations(check)
     return table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3)) + found
+
+
+def _violations(check: Mapping[str, Any]) -> str:
+    """What broke each guarantee, the earliest first, and the fault nearest to that."""
+    broken = [row for row in check.get("guarantees") or () if row.get("violations")]
+    broken.sort(key=lambda row: row["violations"][0]["revision"])
+    parts = []
+    for row in broken:
+        first, *more = (escape(str(each["text"])) for each in row["violations"])
+        rest = f"<details><summary>more</summary><ul>{''.join(f'<li>{text}</li>' for text in more)}</ul></details>"
+        fault = check.get("nearest_fault") if row is broken[0] else None
+        parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
+                     + (f"<br>The nearest fault: {escape(str(fault))}" if fault else "")
+                     + (rest if more else "") + "</li>")  # fmt: skip
+    return f"<h3>Violations, the first of them first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{number(count)} times"
 
 
 def _faults_of_events(data: RunData) -> str:

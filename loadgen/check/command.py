@@ -91,6 +91,7 @@ def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
         "operations": report.operations,
         "watches": report.watches,
         "lease_overdue_s": report.lease_overdue_s,
+        "nearest_fault": report.nearest_fault,
         "files": [{"name": part.path.name, "cut": part.cut or None} for part in history.parts],
         "guarantees": [_row(result) for result in report.results],
         "verdict": overall(report.results).value,
@@ -146,23 +147,25 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
         judged_ = f"{row['judged']:,}" if row["judged"] else "-"
         line = f"{row['name']:<{first}}  {paint(row['verdict'].ljust(7), row['verdict'])}  {judged_:>11}"
         if row["broken"]:
-            line += f"  broken {row['broken']:,} times"
+            line += f"  broken {row['broken']:,} times" if row["broken"] > 1 else "  broken once"
         elif row["reason"]:
             room = max(20, width - first - 24)
             line += f"  {textwrap.shorten(row['reason'], room, placeholder=' …')}"
         lines.append(line)
     broken = [row for row in rows if row["verdict"] == Verdict.FAIL]
-    if broken:
-        first_row = min(broken, key=lambda row: row["violations"][0]["revision"])
-        lines += ["", paint(f"The first violation, at revision {first_row['violations'][0]['revision']}:", "fail")]
-        lines += textwrap.wrap(first_row["violations"][0]["text"], width, initial_indent="  ", subsequent_indent="  ")
-    for row in rows:
-        if row["verdict"] == Verdict.FAIL:
-            found = row["violations"][0]
-            lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "fail")]
-            lines += textwrap.wrap(found["text"], width, initial_indent="  ", subsequent_indent="  ")
-            if row["broken"] > 1:
-                lines.append(f"  … and {row['broken'] - 1:,} more, from revision {found['revision']} on")
+    broken.sort(key=lambda row: row["violations"][0]["revision"])
+    for number, row in enumerate(broken):
+        found = row["violations"][0]
+        if number == 0:
+            lines += ["", paint(f"The first violation, at revision {found['revision']}:", "fail")]
+        elif number == 1:
+            lines += ["", "Also broken, each with its first violation:"]
+        lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "fail")]
+        lines += textwrap.wrap(found["text"], width, initial_indent="  ", subsequent_indent="  ")
+        if number == 0 and document.get("nearest_fault"):
+            lines.append(f"  The nearest fault: {document['nearest_fault']}")
+        if row["broken"] > 1:
+            lines.append(f"  … and {row['broken'] - 1:,} more, from revision {found['revision']} on")
     unknown = [row for row in rows if row["verdict"] == Verdict.UNKNOWN]
     if unknown:
         lines.append("")

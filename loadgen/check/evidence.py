@@ -49,6 +49,7 @@ class Cluster:
         revision: the store's before the first operation.
         exclusive: nobody else writes, so every revision after that one must be explained.
         names, versions: of the members, by id.
+        places: the members' names by endpoint.
     """
 
     known: bool
@@ -57,6 +58,7 @@ class Cluster:
     exclusive: bool
     names: dict[int, str]
     versions: dict[int, str]
+    places: dict[str, str]
 
 
 class Evidence:
@@ -166,6 +168,16 @@ class Evidence:
         """Returns a time as seconds after the first call."""
         return f"{(ns - self.epoch) / 1e9:.6f} s"
 
+    def nearest_fault(self, revision: int) -> str | None:
+        """Returns the fault nearest to when a revision was first seen, in words; None where nobody can say."""
+        seen = self.back[(self.outcome == OK) & (self.revision >= revision)]
+        faults = self.history.faults()
+        if not len(seen) or not faults or len(set(self.clock_of_part.tolist())) > 1:
+            return None
+        at_ns = int(seen.min())
+        name, members, began_ns, healed_ns = min(faults, key=lambda fault: max(fault[2] - at_ns, at_ns - fault[3], 0))
+        return f"{name}, {', '.join(members)} ({self.time(began_ns)} to {self.time(healed_ns)})"
+
     def member_name(self, member: int) -> str:
         """Returns a member's name, or its id in hexadecimal."""
         return self.cluster.names.get(member) or f"{member:x}"
@@ -179,6 +191,7 @@ class Evidence:
             what += _arguments(self.request(number))
         member = int(self.member[number])
         endpoint = self.history.endpoint(row)
+        endpoint = self.cluster.places.get(endpoint) or endpoint
         whom = f" at {self.member_name(member)}" if member else (f" at {endpoint}" if endpoint else "")
         span = f"{self.time(int(self.call[number]))} to {self.time(int(self.back[number]))}"
         end = {OK: f"revision {int(self.revision[number])}", INFO: f"unknown outcome: {self.error(number)}"}.get(
@@ -196,7 +209,9 @@ def _arguments(request: Any) -> str:
             for each in branch
             if each.HasField("request_put")
         ]
-        return f" with {len(request.compare)} compares" + (f" that may put {', '.join(puts[:3])}" if puts else "")
+        count = len(request.compare)
+        compares = f" with {count} compare{'s' * (count != 1)}" if count else ""
+        return compares + (f" that may put {', '.join(puts[:3])}" if puts else "")
     text = ""
     if name in ("RangeRequest", "DeleteRangeRequest", "PutRequest"):
         text = f" {show(request.key)}"
@@ -230,5 +245,6 @@ def _cluster(history: History) -> Cluster:
                 exclusive=bool(about.get("exclusive", False)),
                 names={number: str(each.get("name", "")) for number, each in members.items()},
                 versions={number: str(each.get("version", "")) for number, each in members.items()},
+                places={str(each.get("endpoint", "")): str(each.get("name", "")) for each in members.values()},
             )
-    return Cluster(False, b"", 0, False, {}, {})
+    return Cluster(False, b"", 0, False, {}, {}, {})

@@ -24,12 +24,14 @@ class Report:
         operations, watches: how many the history has.
         lease_overdue_s: how long a lease lived on after its time at most; None where none ran out. etcd promises no
             bound here.
+        nearest_fault: the one nearest to the first violation, in words; None where there is none of either.
     """
 
     results: list[Result]
     operations: int
     watches: int
     lease_overdue_s: float | None
+    nearest_fault: str | None = None
 
 
 def check(
@@ -71,4 +73,6 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
             if rule.startswith("watch."):
                 ledger.doubt(rule, "nobody watched")
     results = [ledger.result(rule) for rule in rules]
-    return Report(results, len(evidence.rows), len(watches), replay.leases.latest_s)
+    first = min((result.findings[0].revision for result in results if result.findings), default=None)
+    fault = None if first is None else evidence.nearest_fault(first)
+    return Report(results, len(evidence.rows), len(watches), replay.leases.latest_s, fault)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from loadgen.check.store import Entry
 
 _LONGEST = 48
+# What fills a value up to its size says nothing.
+_FILLER = re.compile(r"(.)\1{7,}$")
 
 
 def show(data: bytes) -> str:
-    """Returns bytes as text where they are text, in hexadecimal otherwise; the middle of long ones left out."""
+    """Returns bytes as text where they are text, in hexadecimal otherwise, without filler and long middles."""
     text = data.decode("ascii") if data.isascii() and data.decode("ascii").isprintable() else "0x" + data.hex()
+    text = _FILLER.sub("…", text)
     return text if len(text) <= _LONGEST else f"{text[:30]}…{text[-12:]}"
 
 

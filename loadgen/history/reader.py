@@ -90,6 +90,16 @@ class History:
         """The files whose end is missing."""
         return [part for part in self.parts if part.cut]
 
+    def faults(self) -> list[tuple[str, list[str], int, int]]:
+        """Returns the faults that were begun and healed, in order: name, members, when begun and when healed."""
+        found, began_ns = [], 0
+        for marker in self.markers:
+            if marker.name == "fault" and marker.details["phase"] == "begin":
+                began_ns = marker.at_ns
+            elif marker.name == "fault" and marker.details["phase"] == "heal":
+                found.append((marker.details["fault"], marker.details["members"], began_ns, marker.at_ns))
+        return found
+
     def request(self, row: int) -> bytes:
         """Returns the request of a row, as it was sent."""
         start = int(self._offset[row])

@@ -37,8 +37,22 @@ def test_a_healthy_run_is_all_evidence_and_no_fault() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("etcd-13766-3.5.1", (" the watch on etcd-node2 ", "where what was done there is the put of jgr2/k00800=")),
-        ("etcd-18667-3.5.1", ("required revision has been compacted) has an effect: the watch on", " saw the put of ")),
+        (
+            "etcd-13766-3.5.1",
+            (
+                " the watch on etcd-node2 ",
+                "where what was done there is the put of jgr2/k00800=",
+                "The nearest fault: crash-random, etcd-node2 (",
+            ),
+        ),
+        (
+            "etcd-18667-3.5.1",
+            (
+                " by process 65538 at etcd-node1 (",
+                "required revision has been compacted) has an effect: the watch on",
+                " saw the put of ",
+            ),
+        ),
         ("etcd-15220-3.5.1", (" was told that all events up to revision ", "and then got the event of ")),
     ],
 )
