@@ -6,6 +6,7 @@ Nothing heavy is imported before a subcommand runs: `raftload --help` answers at
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from cluster.client import ClientFactory
@@ -48,9 +49,20 @@ Each command has its own --help.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line and exit 2."""
+    """Errors are one line, name the command whose help has the answer, and exit 2."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        # A subcommand would hand what it does not know to its parent, whose error then names the parent's help.
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error("unrecognized arguments: " + " ".join(unknown) + self._meant(unknown[0]))
+        return found, unknown
+
+    def _meant(self, word: str) -> str:
+        near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"raftload: error: {message} (see '{self.prog} --help')\n")
 
 

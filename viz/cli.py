@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cluster.errors import ClusterError
 from cluster.security import Security, given
@@ -129,9 +130,16 @@ def main(args: argparse.Namespace) -> int:
     return PASS
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: error: {message} (see '{self.prog} --help')\n")
+
+
 def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
     """The console script ``visualize-raft-state``: this command without ``raftload`` before it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="visualize-raft-state",
         description="Draw Raft as it is written, and a live etcd cluster.",
         epilog=EXAMPLES.replace("raftload viz", "visualize-raft-state"),

@@ -306,7 +306,8 @@ def free_port() -> int:
         (["--endpoints", ","], 2, "names no endpoint"),
         (["--endpoints", "127.0.0.1:1", "--cluster", "embedded"], 2, "exclude each other"),
         (["--scenario", "nope"], 2, "there is no scenario 'nope'"),
-        (["--frobnicate"], 2, "unrecognized arguments: --frobnicate"),
+        (["--frobnicate"], 2, "unrecognized arguments: --frobnicate (see 'raftload bench --help')"),
+        (["--opertions", "5"], 2, "did you mean --operations?"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:

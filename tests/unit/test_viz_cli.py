@@ -169,6 +169,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {"x.txt", "link.txt", "closed"}
 
 
+@pytest.mark.parametrize("arguments", [[], ["--type"], ["--frobnicate", "--type", "state-machine"]])
+def test_wrong_options_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        visualize_raft_state(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("visualize-raft-state: error: ") and "--help" in said.err
+
+
 def test_names_are_one_clean_line() -> None:
     assert clean("a\n\tb \x1b[31m\u202ec") == r"a\n\tb \x1b[31m\u202ec"
     assert clean_name("") == clean_name("  ") == "(no name)"
