@@ -55,8 +55,7 @@ def guarantees(result: Mapping[str, Any]) -> str:
         verdict = escape(str(row["verdict"]))
         rows.append((escape(str(row["name"])), escape(str(row.get("promise") or "")), number(row.get("judged") or 0),
                      f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}'))  # fmt: skip
-    found = _violations(check)
-    return table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3)) + found
+    return _violations(check) + table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3))
 
 
 def _violations(check: Mapping[str, Any]) -> str:
@@ -71,7 +70,7 @@ def _violations(check: Mapping[str, Any]) -> str:
         parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
                      + (f"<br>The nearest fault: {escape(str(fault))}" if fault else "")
                      + (rest if more else "") + "</li>")  # fmt: skip
-    return f"<h3>Violations, the first of them first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+    return f"<h3>What broke them, the first violation first</h3><ul>{''.join(parts)}</ul>" if parts else ""
 
 
 def _times(count: int) -> str:
