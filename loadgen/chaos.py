@@ -216,7 +216,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
             design = _design(wish, held)
             plan = Plan(
                 dataclasses.replace(wish.load, endpoints=target.usable()), wish.users, wish.duration_s,
-                keep=held is not None and held.ours, command=tuple(sys.argv),
+                keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
             )  # fmt: skip
             session.wait_ready()
             campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)

@@ -35,6 +35,7 @@ class Warden:
         self._rng = random.Random(f"warden/{shape.seed}")
         self._client = EtcdClient(endpoints, timeout_s=_TIMEOUT_S, history=history)
         self._each = {url: EtcdClient([url], timeout_s=_TIMEOUT_S, history=history) for url in endpoints}
+        self._names: Mapping[str, str] = {}
         self._compacting = Semaphore()
 
     def close(self) -> None:
@@ -49,7 +50,7 @@ class Warden:
 
         Takes the store's revision before it, the members' names by endpoint, and whether nobody else writes.
         """
-        shape = self._shape
+        shape, self._names = self._shape, names
         members = [
             {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
              "version": status.response.version}
@@ -96,7 +97,7 @@ class Warden:
                 gevent.sleep(_POLL_S)  # a compaction came between
                 continue
             if len(set(hashes.values())) > 1:
-                each = ", ".join(f"{url} {value}" for url, (_, value) in hashes.items())
+                each = ", ".join(f"{self._names.get(url, url)} {value:08x}" for url, (_, value) in hashes.items())
                 return f"the members' hashes at revision {revision} differ: {each}"
             return ""
         return ""

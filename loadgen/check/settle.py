@@ -179,7 +179,8 @@ class Settler:
                     f" {self._evidence.words(number)} and {self._evidence.words(other)}",
                 )  # fmt: skip
                 if agreeing:
-                    self._lost(other, revision, "the watches saw the other one")
+                    seen = f"the watches saw another write of revision {revision}: {self._evidence.words(number)}"
+                    self._lost(other, revision, seen)
         changes, problems = self._try(acknowledged[best], revision)
         wanting = [watch for watch in silent if any(watch.wants(key, new is None) for key, _, new in changes)]
         if agreeing or not (groups or wanting) or self._was_read(revision):
