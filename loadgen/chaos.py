@@ -108,6 +108,7 @@ class Wish:
     load: Settings
     shape: dict[str, Any]
     watching: dict[str, Any]
+    cluster: dict[str, Any]
     guarantees: tuple[str, ...]
 
     @classmethod
@@ -164,7 +165,8 @@ class Wish:
             load=settings.Settings.from_options(
                 {"operations": args.operations or "", "timeout": options["timeout"], "seed": args.seed,
                  "value_size": str(value_size), "mix": "put,txn"}, endpoints),
-            shape=shape, watching=dict(track.watching if track else {}), guarantees=tuple(args.guarantee),
+            shape=shape, watching=dict(track.watching if track else {}),
+            cluster=dict(track.cluster if track else {}), guarantees=tuple(args.guarantee),
         )  # fmt: skip
 
 
@@ -245,7 +247,7 @@ def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
         links = "relay" if wish.names and rounds.needs_relay(wish.names) else "direct"
         held = driver.open(
             "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
-            log_dir=str((folder / "logs").absolute()),
+            log_dir=str((folder / "logs").absolute()), **wish.cluster,
         )  # fmt: skip
         bench.say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
         return held

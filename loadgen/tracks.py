@@ -14,13 +14,15 @@ from typing import Any
 class Track:
     """A campaign: options of ``raftload chaos`` by name, as texts, that hold where the command line says nothing else.
 
-    ``shape`` and ``watching`` are as ``traffic.Shape`` and ``observers.Watching`` take them.
+    ``shape`` and ``watching`` are as ``traffic.Shape`` and ``observers.Watching`` take them, ``cluster`` as
+    ``LocalCluster`` does, for an embedded one.
     """
 
     finds: str
     options: Mapping[str, str]
     shape: Mapping[str, Any]
     watching: Mapping[str, Any]
+    cluster: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _WRITES = {"put": 60, "get": 6, "delete": 4, "txn": 20, "fence": 0.2}
@@ -28,7 +30,7 @@ _WRITES = {"put": 60, "get": 6, "delete": 4, "txn": 20, "fence": 0.2}
 TRACKS: dict[str, Track] = {
     "13766": Track(
         "a member misses a write after it was killed under load",
-        {"nodes": "3", "concurrency": "100", "faults": "crash-random", "every": "1s", "rounds": "200",
+        {"nodes": "3", "concurrency": "100", "faults": "crash-random", "every": "1s", "rounds": "60",
          "compact_every": "0"},
         # While a compare walks thousands of keys, a transaction is applied and its index is not yet.
         {"keys": 3000, "wide_keys": 3000, "weights": {"put": 92, "wide": 6, "get": 2}},
@@ -38,10 +40,12 @@ TRACKS: dict[str, Track] = {
         "a single member acknowledges a write that is gone after a kill",
         # A member acknowledges before its log is handed to the kernel: large values make that take longer, and in
         # memory nothing else does.
-        {"nodes": "1", "concurrency": "100", "faults": "crash-all", "every": "1s", "rounds": "150",
+        {"nodes": "1", "concurrency": "100", "faults": "crash-all", "every": "1s", "rounds": "40",
          "compact_every": "0", "storage": "memory", "value_size": "8KiB"},
         {"keys": 100, "weights": {"put": 100, "get": 2}},
         {"rovers": 0},
+        # Most of a round would be waiting for an election and for the log to be replayed.
+        {"heartbeat_interval_ms": 20, "election_timeout_ms": 200, "snapshot_count": 5000},
     ),
     "15220": Track(
         "a progress notification runs ahead of events",
