@@ -251,10 +251,7 @@ class Campaign:
             gevent.sleep(1)
 
     def _on_suspect(self, environment: Any, msg: Any, **_: Any) -> None:
-        self.stop(
-            f"{msg.data['f']} of process {msg.data['process']} was answered at revision {msg.data['revision']}, "
-            f"after revision {msg.data['floor']} had been seen"
-        )
+        self.stop(msg.data["seen"])
 
     def _on_closed(self, environment: Any, msg: Any, **_: Any) -> None:
         self._closed[msg.node_id] = msg.data["problem"]

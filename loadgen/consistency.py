@@ -84,21 +84,18 @@ class Station:
             for endpoint in settings.endpoints
         ]
         self.observers = Observers(
-            settings.endpoints, self.shape, orders.watching, self.known, self.history,
+            settings.endpoints, self.shape, orders.watching, self.known, self.history, self.suspect,
             rank=load.rank, workers=load.workers, seed=settings.seed,
         )  # fmt: skip
-        self.observers.start()
         self._runner = environment.runner
         self._suspected = False
+        self.observers.start()
 
-    def suspect(self, operation: Operation, floor: int) -> None:
-        """Tells the master, once, of an answer older than one that was there before it was asked for."""
-        if self._suspected:
-            return
-        self._suspected = True
-        self._runner.send_message(SUSPECT, {
-            "f": operation.f, "process": operation.process, "revision": operation.revision, "floor": floor,
-        })  # fmt: skip
+    def suspect(self, seen: str) -> None:
+        """Tells the master, once, of an answer or event that cannot be where etcd keeps its promises."""
+        if not self._suspected and self.history is not None:
+            self._suspected = True
+            self._runner.send_message(SUSPECT, {"seen": seen})
 
     def close(self, revision: int, timeout_s: float) -> None:
         """Ends the watchers once they have seen a revision, or after so many seconds, and closes the history."""
@@ -171,7 +168,10 @@ class ConsistencyUser(User):  # type: ignore[misc]
             if failed:
                 gevent.sleep(_AFTER_FAILURE_S)
             elif request.linear and operation.f != REFUSAL and operation.revision < floor + (request.f == "put"):
-                self.station.suspect(operation, floor)
+                self.station.suspect(
+                    f"{operation.f} of process {operation.process} was answered at revision {operation.revision}, after"
+                    f" revision {floor} had been seen"
+                )
             if self._paced:
                 return
 

@@ -50,14 +50,15 @@ class Observers:
     """The watchers of one worker. The members' steady ones are shared out over the workers, by turns.
 
     Takes the members' endpoints, the traffic's shape, which watchers to have, what the worker knows, where to record
-    (None: nowhere), and the worker's place in the run.
+    (None: nowhere), whom to tell of an event that contradicts what was acknowledged, and the worker's place in the run.
     """
 
     def __init__(
         self, endpoints: Sequence[str], shape: Shape, watching: Watching, known: Known, history: HistoryWriter | None,
-        *, rank: int, workers: int, seed: int,
+        suspect: Callable[[str], None], *, rank: int, workers: int, seed: int,
     ) -> None:  # fmt: skip
         self._shape, self._known, self._history, self._watching = shape, known, history, watching
+        self._suspect = suspect
         self._rng = random.Random(f"watchers/{seed}/{rank}")
         self._mine = [(number, url) for number, url in enumerate(endpoints) if number % workers == rank]
         self._channels: list[Channel] = []
@@ -109,6 +110,10 @@ class Observers:
             while (answer := stream.receive()) is not None:
                 if answer.events:
                     steady.seen = answer.events[-1].kv.mod_revision
+                    for event in answer.events:
+                        if self._known.contradicts(event):
+                            key, revision = event.kv.key.decode("latin-1"), event.kv.mod_revision
+                            self._suspect(f"a watch got {key} as revision {revision}, which another put was promised")
                 elif answer.canceled:
                     steady.seen = max(steady.seen, answer.compact_revision - 1)
                     return

@@ -32,6 +32,7 @@ COMPACTED, LEASE_GONE = "OUT_OF_RANGE", "NOT_FOUND"
 _WIDE_KEYS = 1000
 _RESULTS = (pb.Compare.EQUAL, pb.Compare.GREATER, pb.Compare.LESS, pb.Compare.NOT_EQUAL)
 _KNOWN_LEASES = 16
+_KNOWN_PUTS = 20_000
 # Seconds: some run out during the run, some are revoked before.
 _LEASE_TTL = (1, 2, 5, 30)
 
@@ -93,6 +94,7 @@ class Known:
         fence: the newest compacted revision that was read.
         pairs: by key, the last ``KeyValue`` read or written.
         leases: ids of leases granted and not yet revoked.
+        puts: by revision, the value of each of the newest acknowledged puts.
     """
 
     def __init__(self) -> None:
@@ -102,6 +104,13 @@ class Known:
         self.fence = 0
         self.pairs: dict[bytes, Any] = {}
         self.leases: list[int] = []
+        self.puts: dict[int, bytes] = {}
+        self._older: dict[int, bytes] = {}
+
+    def contradicts(self, event: Any) -> bool:
+        """Whether a watch's event is of a revision that an acknowledged put of another value has."""
+        revision, value = event.kv.mod_revision, event.kv.value
+        return bool(self.puts.get(revision, value) != value or self._older.get(revision, value) != value)
 
     def learn(self, request: Request, operation: Operation, fence: bytes) -> None:
         """Takes what was asked, how it ended, and the key of the fence."""
@@ -112,7 +121,11 @@ class Known:
         self.revision = max(self.revision, operation.revision)
         if request.linear:
             self.acknowledged = max(self.acknowledged, operation.revision)
-        if request.f in ("get", "range") and not request.message.revision:
+        if request.f == "put":
+            if len(self.puts) == _KNOWN_PUTS:
+                self._older, self.puts = self.puts, {}
+            self.puts[operation.revision] = request.message.value
+        elif request.f in ("get", "range") and not request.message.revision:
             for pair in answer.kvs:
                 self.pairs[pair.key] = pair
                 if pair.key == fence:
