@@ -18,6 +18,7 @@ from cluster.security import masked
 from loadgen import gate, report, report_cli, runfolder, scenarios, settings, table, units
 from loadgen.crew import Crew
 from loadgen.crew import add_arguments as add_worker_arguments
+from loadgen.threshold import Threshold
 
 if TYPE_CHECKING:
     from loadgen.engine import Plan, Run
@@ -94,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
     """Run a benchmark. Returns the exit code; raises what `loadgen.cli` turns into a message and a code."""
     from loadgen.target import Choice
 
-    thresholds = [gate.Threshold.parse(expression) for expression in args.threshold]
+    thresholds = [Threshold.parse(expression) for expression in args.threshold]
     choice = Choice.from_arguments(args)
     users = _count("concurrency", args.concurrency)
     crew = Crew.from_arguments(args)

@@ -29,7 +29,7 @@ COMMANDS = (
     ("web", "loadgen.web", "the same users under Locust's web UI"),
     ("worker", "loadgen.worker", "work for a master"),
     ("report", "loadgen.report_cli", "show a run again, as a table, JSON or HTML; compare two"),
-    ("gate", "loadgen.gate", "judge a finished run by thresholds"),
+    ("gate", "loadgen.gate_cli", "judge a finished run by thresholds"),
     ("check", "loadgen.check.command", "hold a recorded history against etcd's guarantees"),
     ("cluster", "cluster.cli", "start, test, break, show and remove a cluster"),
     ("viz", "viz.cli", "draw Raft: the paper's diagrams and a live cluster"),

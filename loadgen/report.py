@@ -18,6 +18,7 @@ from typing import Any
 from cluster import record
 from loadgen import gate, knee, schema
 from loadgen.locustcsv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
+from loadgen.threshold import Threshold, ThresholdError
 
 __all__ = [
     "ReportError", "build", "find_run", "from_csv", "load", "print_json", "write",
@@ -65,8 +66,8 @@ def build(run_dir: Path) -> dict[str, Any]:
         problems.append("the run did not end in an orderly way, so what was counted is not all")
     results = _results(rows, failures, measured)
     try:
-        thresholds = [gate.Threshold.parse(text, results) for text in run.get("thresholds") or []]
-    except gate.ThresholdError as exc:
+        thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
+    except ThresholdError as exc:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
     total = measured.get("total") or {}
     result = {

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import gate, junit, report, schema
-from loadgen.gate import Threshold, ThresholdError, Verdict
+from loadgen import gate, gate_cli, junit, report, schema
+from loadgen.gate import Verdict
+from loadgen.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -32,9 +33,9 @@ def verdict(expression: str, result: dict[str, Any]) -> str:
 
 thresholds = st.builds(
     Threshold,
-    type=st.sampled_from(gate.TYPES),
-    field=st.sampled_from(gate.FIELDS),
-    operator=st.sampled_from(sorted(gate.OPERATORS)),
+    type=st.sampled_from(TYPES),
+    field=st.sampled_from(FIELDS),
+    operator=st.sampled_from(sorted(OPERATORS)),
     bound=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9).map(float),
 )
 
@@ -276,8 +277,8 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
 
 def run_gate(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    gate.add_arguments(parser)
-    return gate.main(parser.parse_args(words))
+    gate_cli.add_arguments(parser)
+    return gate_cli.main(parser.parse_args(words))
 
 
 @pytest.fixture

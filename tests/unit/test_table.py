@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from loadgen import gate, report, table
+from loadgen.threshold import Threshold
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,7 +34,7 @@ def troubled() -> dict[str, Any]:
     result["results"]["txn"]["latency"] |= {"max_ms": 12345.678, "p99_9_ms": 812.5}
     result["problems"] = ["could not remove the run's keys: the cluster did not answer within 10 s\nat all"]
     expressions = ("put.p99_ms < 50", "total.success_rate >= 0.999", "get.service.p99_ms < 3")
-    return gate.apply(result, [gate.Threshold.parse(text) for text in expressions])
+    return gate.apply(result, [Threshold.parse(text) for text in expressions])
 
 
 CASES = {
