@@ -12,7 +12,7 @@ from typing import Literal
 
 from cluster.raftlog import Event
 from cluster.record import Poll
-from viz.observed import History
+from viz.elections import History
 from viz.rundata import RunData
 
 Kind = Literal["leader", "follower", "learner", "none", "silent"]

@@ -130,13 +130,16 @@ class Note:
     lane: str | None = None
 
 
+Item = Message | Note
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sequence:
     """Messages and notes in the order in which they happen, top to bottom."""
 
     title: str
     lanes: tuple[Lane, ...]
-    items: tuple[Message | Note, ...]
+    items: tuple[Item, ...]
 
     def __post_init__(self) -> None:
         used = [end for item in self.messages for end in (item.source, item.target)]
@@ -148,6 +151,15 @@ class Sequence:
     def messages(self) -> tuple[Message, ...]:
         """The items that are messages."""
         return tuple(item for item in self.items if isinstance(item, Message))
+
+
+def shortened(items: list[Item], most: int) -> list[Item]:
+    """The items of a sequence; where they are more than ``most``, a note stands for those in the middle."""
+    if len(items) <= most:
+        return items
+    head = most * 2 // 3
+    left = len(items) - most + 1
+    return [*items[:head], Note(f"{left} events are left out here"), *items[head + left :]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from cluster.security import Security
 from viz.model import (
     Chart,
     ClusterSnapshot,
+    Item,
     Lane,
     Note,
     Role,
@@ -30,6 +31,7 @@ from viz.model import (
     Transition,
     clean_name,
     iso,
+    shortened,
 )
 from viz.model import Sequence as SequenceModel
 from viz.snapshot import Poller
@@ -178,7 +180,7 @@ def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
         )
         if last_only:
             shown = list(looks[old:])
-    items = [Note(f"{_how(looks)}: candidates and votes are not seen")]
+    items: list[Item] = [Note(f"{_how(looks)}: candidates and votes are not seen")]
     begin = shown[0].at if shown else 0.0
     if shown:
         items.append(Note(f"{iso(begin)} is +0.000 s"))
@@ -188,9 +190,7 @@ def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
         for name, now in after.members.items():
             if here.members.get(name) != now:
                 items.append(Note(f"{_says(*now)} {at}", name))
-    if len(items) > MOST_NOTES:
-        left = len(items) - MOST_NOTES + 1
-        items[MOST_NOTES * 2 // 3 : MOST_NOTES * 2 // 3 + left] = [Note(f"{left} events are left out here")]
+    items = shortened(items, MOST_NOTES)
     lanes = tuple(Lane(name, name) for name in _names(looks))
     return SequenceModel(title, lanes or (Lane("none", "(no member)"),), tuple(items))
 

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from viz import drawn, ladder, observed, sections, trials
+from viz import drawn, elections, ladder, observed, sections, trials
 from viz.output import write as write_file
 from viz.rundata import RunData, RunError, load
 
@@ -101,7 +101,7 @@ def _cluster(data: RunData) -> str:
 
 
 def _elections(data: RunData) -> str:
-    found = observed.between(data.history.elections, data.begin - 1, data.end + 1)
+    found = elections.between(data.history.elections, data.begin - 1, data.end + 1)
     parts = []
     for number, election in enumerate(found[:MOST_ELECTIONS], 1):
         model = observed.sequence(data.history, [election], most=60)

@@ -14,7 +14,7 @@ from cluster import record
 from cluster.errors import ClusterError
 from cluster.record import Poll, Scrape
 from cluster.timeline import Timeline
-from viz import hlog, observed
+from viz import elections, hlog
 
 TYPES = ("put", "get", "txn", "total")
 _UNDO = {"start", "restart", "resume", "heal"}
@@ -74,7 +74,7 @@ class RunData:
     polls: Sequence[Poll]
     scrapes: Mapping[str, Sequence[Scrape]]
     faults: Sequence[Fault]
-    history: observed.History
+    history: elections.History
     missing: tuple[str, ...]
     begin: float
     end: float
@@ -97,7 +97,7 @@ def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
     if not polls:
         missing.append("members.csv: nobody watched the members, so their silences and replication lag are not known")
     begin, end = _span(result, series, polls)
-    history = observed.read_files(_member_logs(folder, polls))
+    history = elections.read_files(_member_logs(folder, polls))
     if polls and not history.logs:
         missing.append("logs of the members: the elections are not drawn, and leadership is as the polls saw it")
     return RunData(

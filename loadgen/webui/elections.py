@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from viz import observed
+from viz.elections import read
 
 _LINES = 4000
 _BYTES = 1 << 20
@@ -19,7 +19,7 @@ def tails(cluster: Any) -> dict[str, str]:
 
 def describe(logs: Mapping[str, str], term: int) -> str:
     """Return in one line how long the election of a term took; empty where the logs do not tell. Pure."""
-    found = observed.read((name, name, text.splitlines()) for name, text in logs.items())
+    found = read((name, name, text.splitlines()) for name, text in logs.items())
     for election in reversed(found.elections):
         if election.term == term and election.won is not None:
             took = max(0.0, election.won - election.began)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from cluster.local import LocalCluster
-from viz import observed
 from viz.cli import visualize_raft_state
+from viz.elections import read_files
 from viz.snapshot import ask
 from viz.status import watch
 
@@ -95,7 +95,7 @@ def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
         time.sleep(0.05)
     cluster.start(old.name)
     cluster.wait_healthy()
-    found = observed.read_files([cluster.log(member.name) for member in cluster.members])
+    found = read_files([cluster.log(member.name) for member in cluster.members])
     last = found.elections[-1]
     status = [each for each in cluster.statuses() if each is not None]
     leader = cluster.leader()

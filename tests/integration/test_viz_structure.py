@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 import pytest
 
 from viz import ascii as text_picture
-from viz import dot, mermaid, observed
+from viz import dot, elections, mermaid, observed
 from viz.diagrams import DIAGRAMS, diagram
 from viz.model import (
     START,
@@ -127,7 +127,7 @@ def models() -> dict[str, Model]:
     for folder in sorted(
         path for path in (Path(__file__).parents[1] / "data" / "raft-logs").iterdir() if path.is_dir()
     ):
-        seen = observed.read_files(sorted(folder.glob("*.log")))
+        seen = elections.read_files(sorted(folder.glob("*.log")))
         found[f"observed election {folder.name}"] = observed.sequence(seen, seen.elections[-1:])
         found[f"observed all {folder.name}"] = observed.sequence(seen, seen.elections, most=60)
         found[f"observed states {folder.name}"] = observed.state_graph(seen)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.raftlog import Event, Log, merge, read_log
 from viz import ascii as text_picture
-from viz import dot, mermaid, observed
+from viz import dot, elections, mermaid, observed
 from viz.model import clean, clean_name
 
 IDS = ("a1", "b2", "c3")
@@ -50,7 +50,7 @@ def test_merging_keeps_every_event_and_each_members_order(found: list[Log]) -> N
 
 @given(logs())
 def test_every_history_can_be_drawn(found: list[Log]) -> None:
-    history = observed.history(found)
+    history = elections.history(found)
     drawn = [event for election in history.elections for event in election.events]
     assert not Counter(map(id, drawn)) - Counter(map(id, history.events))
     for model in (

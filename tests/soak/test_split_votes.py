@@ -10,8 +10,8 @@ import pytest
 
 from cluster.local import LocalCluster
 from viz import observed
+from viz.elections import Election, History, read_files
 from viz.model import Message, Note
-from viz.observed import Election, History
 
 pytestmark = [pytest.mark.soak, pytest.mark.etcd]
 
@@ -29,7 +29,7 @@ def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalClu
         _until_led(cluster, old.name)
         cluster.start(old.name)
         cluster.wait_healthy(60)
-        found = observed.read_files([cluster.log(member.name) for member in cluster.members])
+        found = read_files([cluster.log(member.name) for member in cluster.members])
         last = found.elections[-1]
         statuses = [status for status in cluster.statuses() if status is not None]
         assert {(status.term, format(status.leader_id, "x")) for status in statuses} == {(last.term, last.winner)}, last

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from viz.cli import TYPES, visualize_raft_state
+from viz.cli import visualize_raft_state
 from viz.diagrams import DIAGRAMS
 from viz.model import START, clean, clean_name
+from viz.options import TYPES
 from viz.output import FORMATS, SUFFIXES, write
 
 ROOT = Path(__file__).parents[2]

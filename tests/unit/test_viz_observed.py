@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cluster.raftlog import Event, Log, merge, parse_time, read_log
-from viz import observed
+from viz import elections, observed
+from viz.elections import History
 from viz.model import Message, Note
-from viz.observed import History
 
 DATA = Path(__file__).parents[1] / "data" / "raft-logs"
 LABELS: dict[str, dict[str, Any]] = json.loads((DATA / "labels.json").read_text())
@@ -21,7 +21,7 @@ TAKEN = 0.050  # seconds, from the kill to the peers' notice of it
 
 
 def read(name: str) -> History:
-    return observed.read_files(sorted((DATA / name).glob("*.log")))
+    return elections.read_files(sorted((DATA / name).glob("*.log")))
 
 
 def votes(found: History, kind: str, message: str) -> list[list[Any]]:
@@ -125,15 +125,15 @@ def test_garbage_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     bad = [b"\xff\xfe\x00 not text", b"{", b'{"msg": 1}', b"[]", b"null", b'{"ts":"yesterday","msg":"x"}', b"{" * 5000]
     path = tmp_path / "mixed.log"
     path.write_bytes(b"\n".join(bad) + b"\n" + good + b"\n" + good[: len(good) // 2][-40:])
-    found = observed.read_files([path])
-    clean = observed.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
+    found = elections.read_files([path])
+    clean = elections.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
     assert found.events == clean.events
     assert found.logs[0].garbage == len(bad) + 1
     assert f"{len(bad) + 1} of" in found.notes[0]
 
 
 def test_one_members_log_alone_still_shows_the_answers_it_received() -> None:
-    found = observed.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
+    found = elections.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
     model = observed.sequence(found, found.elections[-1:])
     assert [each.text for each in model.messages if each.kind == "reply"] == [
         "grants MsgPreVote (term 2)",
@@ -155,16 +155,16 @@ def test_long_sequences_are_cut_and_say_so() -> None:
 def test_a_range_of_time_chooses_elections() -> None:
     found = read("etcd-3.4.23-split-vote")
     last, before = found.elections[-1], found.elections[-2]
-    assert observed.between(found.elections, None, None) == [last]
-    assert observed.between(found.elections, 0, None) == list(found.elections)
-    assert observed.between(found.elections, None, before.began) == list(found.elections[:-1])
-    assert observed.between(found.elections, last.events[-1].at + 1, None) == []
+    assert elections.between(found.elections, None, None) == [last]
+    assert elections.between(found.elections, 0, None) == list(found.elections)
+    assert elections.between(found.elections, None, before.began) == list(found.elections[:-1])
+    assert elections.between(found.elections, last.events[-1].at + 1, None) == []
     assert isinstance(observed.sequence(found, []).items[0], Note)
 
 
 def test_hostile_names_in_logs_are_drawn_as_clean_names() -> None:
     event = Event("a", 1.0, "became", 1, detail="candidate")
-    found = observed.history([Log("a", 'end"; #\n', (event,), 1.0, 2.0, 1, 0)])
+    found = elections.history([Log("a", 'end"; #\n', (event,), 1.0, 2.0, 1, 0)])
     assert observed.sequence(found, found.elections).lanes[0].label == 'end"; #\\n'
     assert [each.text for each in observed.timeline(found).rows[0].spans] == ["Candidate, term 1"]
     assert any(isinstance(each, Message) for each in observed.sequence(found, found.elections).items)
@@ -185,8 +185,8 @@ def test_who_has_not_heard_of_the_win_belongs_to_the_same_election() -> None:
         Event("b", 1.02, "became", 2, detail="candidate"),
         Event("b", 1.03, "became", 2, detail="follower"),
     )
-    found = observed.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", late, 1.0, 2.0, 3, 0)])
+    found = elections.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", late, 1.0, 2.0, 3, 0)])
     assert [(each.winner, each.term, len(each.events)) for each in found.elections] == [("a", 2, 5)]
     again = Event("b", 1.2, "became", 2, detail="precandidate")  # it had followed, and times out
-    found = observed.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", (*late, again), 1.0, 2.0, 4, 0)])
+    found = elections.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", (*late, again), 1.0, 2.0, 4, 0)])
     assert [each.winner for each in found.elections] == ["a", ""]

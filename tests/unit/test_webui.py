@@ -12,8 +12,9 @@ from loadgen.webui import elections
 from loadgen.webui.guard import Guard
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
-from viz import observed, svg
+from viz import svg
 from viz.diagrams import state_machine
+from viz.elections import read
 
 LOGS = Path(__file__).parents[1] / "data" / "raft-logs" / "etcd-3.5.1-kill"
 
@@ -131,7 +132,7 @@ def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_
 
 def test_an_election_by_the_members_logs() -> None:
     logs = {path.stem: path.read_text() for path in sorted(LOGS.glob("*.log"))}
-    found = observed.read((name, name, text.splitlines()) for name, text in logs.items())
+    found = read((name, name, text.splitlines()) for name, text in logs.items())
     last = next(each for each in reversed(found.elections) if each.won is not None)
     text = elections.describe(logs, last.term)
     assert text.startswith(f"{found.name(last.winner)} won term {last.term} ")
