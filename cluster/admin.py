@@ -8,7 +8,8 @@ import json
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from cluster.control import ControlClient
-from cluster.errors import EtcdError, NoAnswer
+from cluster.errors import NoAnswer
+from cluster.etcd3py import stream_error
 
 NO_SPACE = "NOSPACE"
 
@@ -85,8 +86,7 @@ class AdminClient(ControlClient):
             while (line := self._call(next, lines, None)) is not None:
                 message = json.loads(line) if line else {}
                 if "error" in message:
-                    error = message["error"]
-                    raise EtcdError(int(error.get("grpc_code") or 2), str(error.get("message", "")))
+                    raise stream_error(message["error"])
                 written += file.write(base64.b64decode(message.get("result", {}).get("blob", "")))
         if not written:
             raise NoAnswer(f"{self.endpoint}: an empty snapshot", cause="not etcd")

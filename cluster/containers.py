@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from cluster.docker_engine import CALL_TIMEOUT_S, talking
 from cluster.errors import ClusterError, UsageError
-from cluster.topology import Member
+from cluster.topology import Member, member_names
 
 LABEL = "io.raftload.cluster"
 SPEC = "io.raftload.spec"
@@ -79,8 +79,6 @@ class DockerSpec:
     @property
     def members(self) -> tuple[Member, ...]:
         """The members, as clients on this machine reach them."""
-        from cluster.topology import member_names
-
         return tuple(
             Member(
                 name=name,

@@ -1,19 +1,15 @@
-"""The local cluster that survives its command: a process that owns it and takes orders over a socket.
+"""The local cluster that survives its command: a process that owns it (``owner.py``) takes orders over a socket.
 
 It is a ``LocalCluster`` in a process of its own, in a session of its own. Whoever started it says "keep" once it is
 healthy; a starter that ends before takes everything with it. The socket lies in the members' own folder, which the
-keeper removes with them, so that a socket that answers is a cluster that is there. An order is one JSON object a
-line, as is the answer.
+keeper removes with them, so that a socket that answers is a cluster that is there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
@@ -22,13 +18,10 @@ from typing import Any
 
 from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
 from cluster.interrupt import finishing, uninterrupted
-from cluster.local import LocalCluster
-from cluster.state import Running, forget, load, save, statuses
+from cluster.owner import ANSWER_S
+from cluster.pythonpath import python_path
+from cluster.state import Running, forget, load
 from cluster.topology import Member
-
-SOCKET = "control.sock"
-_ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
-_ANSWER_S = 60.0
 
 
 class Gone(ClusterError):  # noqa: N818
@@ -50,29 +43,29 @@ def start(
     Takes what LocalCluster takes; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is ``relay``
     or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
     """
-    import cluster
-
-    paths = [str(Path(cluster.__file__).resolve().parent.parent)]
-    paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     order = {
         "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
         "storage": "memory" if data == "shm" else "disk",
     }  # fmt: skip
     try:
         owner = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from cluster.detached import own; own()"],
+            [sys.executable, "-P", "-c", "from cluster.owner import own; own()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
     except OSError as exc:
         raise ClusterError(f"cannot start the cluster's process: {exc.strerror or exc}") from exc
+    return _keep(owner, {"cluster": order, "requested_version": requested_version})
+
+
+def _keep(owner: subprocess.Popen[bytes], message: dict[str, Any]) -> DetachedCluster:
+    """Tells a process what to own, and to keep it once it is healthy; nothing is left where that fails."""
     assert owner.stdin is not None
     assert owner.stdout is not None
     kept = False
     with owner.stdin, owner.stdout:
         try:
-            message = json.dumps({"cluster": order, "requested_version": requested_version})
-            owner.stdin.write(message.encode() + b"\n")
+            owner.stdin.write(json.dumps(message).encode() + b"\n")
             owner.stdin.flush()
             answer = json.loads(owner.stdout.readline() or b'{"error": "the process of the cluster ended"}')
             if "error" in answer:
@@ -216,7 +209,7 @@ class DetachedCluster:
     def _order(self, order: str, *values: Any) -> dict[str, Any]:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(_ANSWER_S)
+                sock.settimeout(ANSWER_S)
                 try:
                     sock.connect(self.running.control)
                 except (FileNotFoundError, ConnectionRefusedError) as exc:
@@ -234,122 +227,3 @@ class DetachedCluster:
 def _error(answer: dict[str, Any]) -> Exception:
     kinds = {kind.__name__: kind for kind in (ClusterError, EtcdNotFound, EtcdBroken, UsageError, KeyError)}
     return kinds.get(answer.get("kind", ""), ClusterError)(answer["error"])
-
-
-# The process that owns it
-
-
-def own() -> None:
-    """Starts the cluster that the first line of stdin describes, and serves it until it is told to end."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    order = json.loads(sys.stdin.readline())
-    cluster = LocalCluster(**order["cluster"])
-    try:
-        with _starter_watched():
-            cluster.start()
-        assert cluster.logs is not None
-        control = str(cluster.logs.parent / SOCKET)
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(control)
-            server.listen(16)
-            save(_describe(cluster, control, order["requested_version"]))
-            _tell({"ok": True})
-            _serve(server, cluster)
-    except (ClusterError, ValueError) as exc:
-        with contextlib.suppress(OSError):
-            _tell({"error": str(exc), "kind": type(exc).__name__})
-    finally:
-        cluster.stop()
-
-
-@contextlib.contextmanager
-def _starter_watched() -> Any:
-    """Ends this process where its starter ends while the members start."""
-    import threading
-
-    started = threading.Event()
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(0, select.POLLHUP)
-        while not started.is_set():
-            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(100)):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        started.set()
-        thread.join()
-
-
-def _tell(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-def _describe(cluster: LocalCluster, control: str, requested_version: str | None) -> Running:
-    binary = cluster.binary
-    ids = {status.name: status.member_id for status in statuses(cluster.members)}
-    return Running(
-        backend="local", members=cluster.members, member_ids=ids, version=binary.version,
-        requested_version=requested_version, image="", source=f"{binary.path} (from {binary.source})",
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
-        links=cluster.peer_links,
-    )  # fmt: skip
-
-
-def _serve(server: socket.socket, cluster: LocalCluster) -> None:
-    """Answers orders until "down", or until the starter ends without having said "keep"."""
-    kept = False
-    while True:
-        ready, _, _ = select.select([server] if kept else [server, sys.stdin], [], [])
-        if sys.stdin in ready:
-            kept = sys.stdin.readline() == "keep\n"
-            if not kept:
-                forget("local")
-                return
-            _tell({"ok": True})
-            continue
-        connection, _ = server.accept()
-        with connection, contextlib.suppress(OSError, ValueError):
-            connection.settimeout(_ANSWER_S)
-            with connection.makefile("rwb") as lines:
-                order, *values = json.loads(lines.readline())
-                if order == "down":
-                    forget("local")
-                    cluster.stop()
-                lines.write(json.dumps(_answer(cluster, order, values)).encode() + b"\n")
-                lines.flush()
-            if order == "down":
-                return
-
-
-def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, Any]:
-    try:
-        if order in _ORDERS:
-            getattr(cluster, order)(*values)
-        elif order == "look":
-            return _look(cluster)
-        elif order == "log":
-            return {"path": str(cluster.log(*values))}
-        elif order == "hello":
-            return {}
-        elif order != "down":
-            raise ClusterError(f"unknown order {order}")
-    except (ClusterError, KeyError) as exc:
-        return {"error": str(exc.args[0]), "kind": type(exc).__name__}
-    return {}
-
-
-def _look(cluster: LocalCluster) -> dict[str, Any]:
-    return {
-        "states": cluster.states(),
-        "isolated": sorted(cluster.isolated()),
-        "disturbed": sorted(cluster.disturbed()),
-    }

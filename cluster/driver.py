@@ -25,6 +25,7 @@ from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed,
 from cluster.faults import Fault
 from cluster.interrupt import uninterrupted
 from cluster.nemesis import Nemesis
+from cluster.pythonpath import python_path
 from cluster.timeline import Timeline
 from cluster.topology import Member
 
@@ -65,17 +66,13 @@ class Driver:
 
     def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         """Starts the process. Takes where to report progress to. Raises ClusterError."""
-        import cluster
-
-        paths = [str(Path(cluster.__file__).resolve().parent.parent)]
-        paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         self._say = say
         self._number = 0
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", "from cluster.driver import serve; serve()"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": python_path()},
             )  # fmt: skip
         except OSError as exc:
             raise ClusterError(f"cannot start the process that holds the cluster: {exc.strerror or exc}") from exc

@@ -17,15 +17,14 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from cluster import logs, probe
+from cluster import layout, logs, probe
 from cluster.binary import EtcdBinary, find_etcd
 from cluster.errors import ClusterError, MemberFailed, NoAnswer
-from cluster.ports import free_ports, is_free
 from cluster.security import Security
 from cluster.supervisor import Supervisor
 from cluster.topology import ClusterSpec, Member, ServerTls, local_members, member_env, member_names
@@ -175,11 +174,11 @@ class LocalCluster:
             return
         if self._supervisor is not None:
             raise ClusterError("the cluster is running already")
-        binary = self.binary
+        _ = self.binary  # raises before anything is made
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             self._supervisor = Supervisor(temporary=self._data_dir is None, storage=self._storage)
             try:
-                self._spec = self._prepare(binary)
+                self._spec = self._prepare()
                 if self.peer_links == "relay":
                     self._relay = _relay(self._spec)
                 for member in self._spec.members:
@@ -300,11 +299,6 @@ class LocalCluster:
             return {}
         return dict.fromkeys(("isolate", "delay", "drop"), "the members' links are direct: make them a relay")
 
-    @property
-    def paused(self) -> frozenset[str]:
-        """Names of the paused members."""
-        return frozenset(self._paused)
-
     # What it says
 
     def leader(self, timeout_s: float = 1.0) -> Member | None:
@@ -346,50 +340,16 @@ class LocalCluster:
 
     # How
 
-    def _prepare(self, binary: EtcdBinary) -> ClusterSpec:
-        supervisor = self._running()
-        root = self._data_dir or supervisor.folder
+    def _prepare(self) -> ClusterSpec:
+        root = self._data_dir or self._running().folder
         assert root is not None
         self.logs = self._log_dir or root / "logs"
         for folder, what in ((root, "data"), (self.logs, "log")):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                probe_file = folder / f".raftload-{secrets.token_hex(4)}"
-                probe_file.touch()
-                probe_file.unlink()
-            except OSError as exc:
-                raise ClusterError(f"cannot write to the {what} folder {folder}: {exc.strerror or exc}") from exc
-        names = member_names(self.nodes)
-        for name in names:
-            if self._data_dir is not None and (root / name / "member").exists():
-                raise ClusterError(f"{root / name} holds a member's data already; give an empty folder")
-        if self._base_port is None:
-            ports = free_ports(2 * self.nodes)
-        else:
-            fixed = self._fixed_ports(self._base_port)
-            ports = [*fixed, *free_ports(self.nodes, taken=fixed)]
-        scheme = "https" if self._template.tls else "http"
-        members = local_members(ports[: self.nodes], ports[self.nodes :], str(root), scheme)
-        if self.peer_links == "relay":
-            hidden = free_ports(self.nodes, taken=ports)
-            members = tuple(
-                dataclasses.replace(member, peer_listen_url=f"http://127.0.0.1:{port}")
-                for member, port in zip(members, hidden, strict=True)
-            )
-        return dataclasses.replace(
-            self._template,
-            members=members,
-            token=f"raftload-{secrets.token_hex(6)}",
-        )
-
-    def _fixed_ports(self, base: int) -> Sequence[int]:
-        ports = range(base, base + self.nodes)
-        for port in ports:
-            if not 0 < port < 65536:
-                raise ClusterError(f"there is no port {port}: choose a lower base port")
-            if not is_free(port):
-                raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another base port")
-        return ports
+            layout.make_writable(folder, what)
+        layout.refuse_data(root, self.nodes)
+        relayed = self.peer_links == "relay"
+        members = layout.lay_out(self.nodes, root, self._base_port, relayed=relayed, tls=bool(self._template.tls))
+        return dataclasses.replace(self._template, members=members, token=f"raftload-{secrets.token_hex(6)}")
 
     def _spawn(self, member: Member) -> None:
         log = self.log(member.name)

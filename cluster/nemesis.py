@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cluster import probe
@@ -111,14 +110,6 @@ class Nemesis:
         subjects = self._subjects()
         actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
         return self._do("heal", subjects, actions, self._leader(subjects))
-
-    @contextlib.contextmanager
-    def during(self, fault: Fault) -> Iterator[Effect]:
-        """A fault for the length of a block, healed after it whatever happens."""
-        try:
-            yield self.inject(fault)
-        finally:
-            self.heal()
 
     # How
 

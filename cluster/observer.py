@@ -29,6 +29,7 @@ from typing import Any, Self, TextIO
 from cluster import metrics, probe
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus
+from cluster.pythonpath import python_path
 from cluster.security import Security
 from cluster.topology import Member
 
@@ -55,32 +56,28 @@ class Observer:
         Takes the folder for its files; name and ``host:port`` or URL of each member, an empty name being found out; and
         how to speak TLS to them and who logs in. Raises ClusterError where it cannot be started.
         """
-        import cluster
-
-        root = str(Path(cluster.__file__).resolve().parent.parent)
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
         self.summary: dict[str, Any] = {}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cluster.observer"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-                env={**kept, **(security or Security()).to_environment(), "PYTHONPATH": os.pathsep.join(paths)},
+                env={**kept, **(security or Security()).to_environment(), "PYTHONPATH": python_path()},
                 text=True,
             )  # fmt: skip
         except OSError as exc:
             raise ClusterError(f"cannot start the observer of the members: {exc.strerror or exc}") from exc
-        self._tell({"folder": str(folder), "members": list(members)})
+        self._send({"folder": str(folder), "members": list(members)})
 
     def scrape(self, phase: str) -> None:
         """Scrapes every member now and returns when that is on disk; ``phase`` goes into the column of this name."""
-        self._say({"scrape": phase})
+        self._carry_out({"scrape": phase})
 
     def stop(self) -> None:
         """Ends it after a last look; harmless when repeated."""
         if self._process.stdin is None or self._process.stdin.closed:
             return
-        self._say({"stop": True})
+        self._carry_out({"stop": True})
         self.kill()
 
     def kill(self) -> None:
@@ -95,17 +92,17 @@ class Observer:
             self._process.kill()
             self._process.wait()
 
-    def _tell(self, order: Mapping[str, Any]) -> None:
+    def _send(self, order: Mapping[str, Any]) -> None:
         """Sends an order. An observer that is gone is no reason to stop a run."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
-    def _say(self, order: Mapping[str, Any]) -> None:
+    def _carry_out(self, order: Mapping[str, Any]) -> None:
         """Sends an order and waits until it is done."""
         assert self._process.stdout is not None
-        self._tell(order)
+        self._send(order)
         self.summary = {}
         with contextlib.suppress(OSError, ValueError):
             self.summary = json.loads(self._process.stdout.readline() or "{}")
@@ -209,7 +206,7 @@ class _Watch(threading.Thread):
         name = self._named(status)
         leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""
         self._files.poll(
-            (stamp, began, name, 1, _role(status), leader, status.term, status.commit_index, status.applied_index,
+            (stamp, began, name, 1, status.role, leader, status.term, status.commit_index, status.applied_index,
              status.revision, status.db_size, f"{took_ms:.3f}", "; ".join(status.errors))
         )  # fmt: skip
         return True
@@ -243,14 +240,6 @@ class _Watch(threading.Thread):
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _role(status: MemberStatus) -> str:
-    if status.is_leader:
-        return "leader"
-    if status.is_learner:
-        return "learner"
-    return "follower" if status.leader_id else "no leader"
 
 
 def _listed(url: str, security: Security) -> dict[int, str]:

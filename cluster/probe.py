@@ -13,7 +13,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cluster.errors import NoAnswer
 from cluster.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
@@ -56,6 +56,15 @@ class MemberStatus:
     def is_leader(self) -> bool:
         """Whether it takes itself for the leader."""
         return self.leader_id != 0 and self.leader_id == self.member_id
+
+    @property
+    def role(self) -> Literal["leader", "learner", "follower", "no leader"]:
+        """What it takes itself for; ``no leader`` for a voter that knows of none."""
+        if self.is_leader:
+            return "leader"
+        if self.is_learner:
+            return "learner"
+        return "follower" if self.leader_id else "no leader"
 
     @classmethod
     def from_gateway(cls, answer: Mapping[str, Any], *, name: str, endpoint: str) -> MemberStatus:

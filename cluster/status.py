@@ -80,7 +80,7 @@ class ClusterView:
                 rows.append((view.member.name, view.member.endpoint, state, "no answer", "", "", "", ""))
                 continue
             rows.append(
-                (view.member.name, view.member.endpoint, state, _role(status), str(status.term),
+                (view.member.name, view.member.endpoint, state, status.role, str(status.term),
                  str(status.applied_index), str(status.revision), status.version)
             )  # fmt: skip
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -124,14 +124,6 @@ def look(
     return ClusterView(tuple(views), quorum)
 
 
-def _role(status: MemberStatus) -> str:
-    if status.is_leader:
-        return "leader"
-    if status.is_learner:
-        return "learner"
-    return "follower" if status.leader_id else "no leader"
-
-
 def _member_json(view: MemberView) -> dict[str, Any]:
     status = view.status
     return {
@@ -140,7 +132,7 @@ def _member_json(view: MemberView) -> dict[str, Any]:
         "state": view.state,
         "isolated": view.isolated,
         "answers": status is not None,
-        "role": _role(status) if status else None,
+        "role": status.role if status else None,
         "member_id": str(status.member_id) if status else None,
         "term": status.term if status else None,
         "applied_index": status.applied_index if status else None,

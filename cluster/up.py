@@ -213,11 +213,8 @@ def find(backend: str | None = None) -> Cluster | None:
         return local
     if backend == "local":
         return None
-    try:
-        client = connect()
-    except ClusterError:
-        if backend == "docker" or state.load("docker"):
-            raise
+    client = _engine(backend)
+    if client is None:
         return None
     try:
         found = containers.find(client)
@@ -227,6 +224,16 @@ def find(backend: str | None = None) -> Cluster | None:
     if found is None:
         client.close()
     return found
+
+
+def _engine(backend: str | None) -> Any:
+    """The Engine's client; None where none answers and nobody counts on it: neither by name nor by our memory."""
+    try:
+        return connect()
+    except ClusterError:
+        if backend == "docker" or state.load("docker"):
+            raise
+        return None
 
 
 def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
@@ -241,11 +248,8 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
             local.down()
             removed += [f"process {member.name}" for member in local.members]
         if backend != "local":
-            try:
-                client = connect()
-            except ClusterError:
-                if backend == "docker" or state.load("docker"):
-                    raise
+            client = _engine(backend)
+            if client is None:
                 return removed
             try:
                 removed += containers.remove(client)

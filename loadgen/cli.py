@@ -87,7 +87,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             module = importlib.import_module(module_name)
             if name == "cluster":
                 # `cluster` imports nothing of ours, so the live view and the gRPC client are brought to it.
-                vars(module)["watch"] = _watch_status
+                vars(importlib.import_module("cluster.commands"))["watch"] = _watch_status
                 importlib.import_module("cluster.conformance.command").TRANSPORTS["grpc"] = _grpc_factory
             module.add_arguments(command)
             command.set_defaults(main=module.main)

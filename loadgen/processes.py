@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import loadgen
+from cluster.pythonpath import python_path
 from cluster.security import Security
 
 _PR_SET_PDEATHSIG = 1
@@ -39,8 +39,6 @@ class WorkerProcess:
             "--master-host", host, "--master-port", str(port),
             "--scenario", scenario, "--parent", str(os.getpid()), "--number", str(number),
         ]  # fmt: skip
-        root = str(Path(loadgen.__file__).resolve().parent.parent)
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         # The master decides; what a shell exports for a Locust or a cluster of its own must not reach our workers.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST_", "ETCDCTL_"))}
         with log.open("wb") as out:
@@ -50,7 +48,7 @@ class WorkerProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**kept, **security.to_environment(), "PYTHONPATH": os.pathsep.join(paths)},
+                env={**kept, **security.to_environment(), "PYTHONPATH": python_path()},
             )
 
     @property

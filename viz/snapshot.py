@@ -18,7 +18,7 @@ from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus
 from cluster.security import Security
 from cluster.topology import Member
-from viz.model import ClusterSnapshot, MemberView, Role, clean, clean_name
+from viz.model import ClusterSnapshot, MemberView, clean, clean_name
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 TIMEOUT_S = 1.0
@@ -165,17 +165,10 @@ def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
     status = answer.status
     if status is None:
         return MemberView(name, answer.endpoint, "no answer", alarms=(clean(answer.reason),))
-    role: Role = "follower"
-    if status.is_leader:
-        role = "leader"
-    elif status.is_learner:
-        role = "learner"
-    elif status.leader_id == 0:
-        role = "no leader"
     return MemberView(
         name=name,
         endpoint=answer.endpoint,
-        role=role,
+        role=status.role,
         term=status.term,
         commit_index=status.commit_index,
         applied_index=status.applied_index,

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
-from cluster.client import ClientFactory, gateway_factory
+from cluster.client import ClientFactory
 from cluster.conformance.model import Disturber, Result, Verdict
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
 from cluster.control import split_endpoint
+from cluster.gateway import gateway_factory
 from cluster.security import Security, given
 from cluster.security import add_arguments as add_security_arguments
 

@@ -249,7 +249,7 @@ def test_the_owner_killed_is_a_cluster_gone(raftload: Commands, monkeypatch: pyt
         with contextlib.suppress(OSError):
             environ = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
-            if b"cluster.detached" in command and os.fsencode(raftload.folder) in environ:
+            if b"cluster.owner" in command and os.fsencode(raftload.folder) in environ:
                 os.kill(int(entry.name), signal.SIGKILL)
     deadline = time.monotonic() + 10
     while state.find_running(0.3) is not None and time.monotonic() < deadline:

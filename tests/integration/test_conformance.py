@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.client import gateway_factory
 from cluster.conformance import Report, Verdict, run
 from cluster.errors import NoAnswer
+from cluster.gateway import gateway_factory
 from cluster.local import LocalCluster
 
 pytestmark = pytest.mark.etcd

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import local
+from cluster import layout
 from cluster.binary import find_etcd
 from cluster.control import ControlClient
 from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed
@@ -112,7 +112,7 @@ def test_a_killed_member_comes_back_with_its_data(make_cluster: Factory) -> None
 def test_a_paused_member_is_silent_until_resumed(make_cluster: Factory, leftovers_after: Leftovers) -> None:
     cluster = make_cluster(3)
     cluster.pause("etcd-node2")
-    assert cluster.paused == {"etcd-node2"}
+    assert cluster.states()["etcd-node2"] == "paused"
     assert cluster.is_running("etcd-node2")
     assert cluster.statuses()[1] is None
     cluster.resume("etcd-node2")
@@ -293,7 +293,7 @@ def test_a_port_that_is_lost_in_between_is_replaced(
             rounds.append(count)
             return [*free_ports(count - 1), port] if len(rounds) < 3 else free_ports(count)
 
-        monkeypatch.setattr(local, "free_ports", two_bad_choices)
+        monkeypatch.setattr(layout, "free_ports", two_bad_choices)
         cluster = make_cluster(3, log_dir=tmp_path)
     assert len(rounds) == 3
     assert "address already in use" not in cluster.log("etcd-node3").read_text()

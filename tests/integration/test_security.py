@@ -21,8 +21,8 @@ import gevent.ssl
 import pytest
 
 from cluster import security as tls
-from cluster.client import GatewayClient
 from cluster.errors import EtcdError, NoAnswer
+from cluster.gateway import GatewayClient
 from cluster.local import LocalCluster
 from cluster.security import Security, SecurityError
 from cluster.topology import ServerTls
