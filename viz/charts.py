@@ -296,6 +296,11 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".")
 
 
+def heights(lines: Sequence[Line]) -> list[float]:
+    """The values of all lines, to find an axis for them."""
+    return [y for line in lines for _, y in line.points if y is not None]
+
+
 # Axes
 
 

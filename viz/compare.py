@@ -13,7 +13,7 @@ from viz.charts import Axis, Chart, Line, number
 from viz.model import clean
 from viz.output import write as write_file
 from viz.report import page
-from viz.rundata import RunData
+from viz.rundata import RunData, found_at
 
 SCHEMA = "raftload.comparison/1"
 NAME = "comparison.html"
@@ -30,6 +30,11 @@ class Row:
     field: str
     a: float | None
     b: float | None
+
+    @property
+    def name(self) -> str:
+        """The field as people read it, ``put.p99_ms``."""
+        return self.field.removeprefix("results.").replace(".latency.", ".")
 
     @property
     def ratio(self) -> float | None:
@@ -55,9 +60,7 @@ def _paths(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, ..
 
 
 def _at(document: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    value: Any = document
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
+    value = found_at(document, path)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -87,9 +90,7 @@ def document(a: RunData, b: RunData) -> dict[str, Any]:
 def text(a: RunData, b: RunData) -> str:
     """The comparison as a table for a terminal, without a final newline."""
     cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A")]
-    for row in rows(a.result, b.result):
-        field = row.field.removeprefix("results.").replace(".latency.", ".")
-        cells.append((field, _cell(row, row.a), _cell(row, row.b), "-" if row.ratio is None else f"{row.ratio:.3f}"))
+    cells += map(_cells, rows(a.result, b.result))
     widths = [max(len(each[column]) for each in cells) for column in range(4)]
     lines: list[str] = []
     group = ""
@@ -106,6 +107,10 @@ def text(a: RunData, b: RunData) -> str:
         if (data.result.get("generator") or {}).get("saturated"):
             lines.append(f"{name}: SATURATED, its latencies are partly the generator's own")
     return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    return row.name, _cell(row, row.a), _cell(row, row.b), "-" if row.ratio is None else f"{row.ratio:.3f}"
 
 
 def _cell(row: Row, value: float | None) -> str:
@@ -140,11 +145,7 @@ def _name(data: RunData) -> str:
 
 
 def _figures(a: RunData, b: RunData) -> str:
-    made = [
-        (escape(row.field.removeprefix("results.").replace(".latency.", ".")), _cell(row, row.a), _cell(row, row.b),
-         "-" if row.ratio is None else f"{row.ratio:.3f}")
-        for row in rows(a.result, b.result)
-    ]  # fmt: skip
+    made = [tuple(map(escape, _cells(row))) for row in rows(a.result, b.result)]
     return "<h2>Figures</h2>" + sections.table(("", "A", "B", "B / A"), made)
 
 
@@ -162,7 +163,7 @@ def _overlay(name: str, title: str, label: str, unit: str, a: RunData, b: RunDat
         Line(run, look, drawn.p99(data) if log else drawn.succeeded(data), step=not log)
         for run, look, data in (("A", "a", a), ("B", "b", b))
     ]
-    values = [y for line in lines for _, y in line.points if y is not None]
+    values = charts.heights(lines)
     if not values:
         return ""
     x: Axis = charts.linear(0.0, max(a.end - a.begin, b.end - b.begin), "s")

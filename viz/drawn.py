@@ -138,7 +138,7 @@ def _over_seconds(
     data: RunData, name: str, title: str, label: str, lines: Sequence[Line], unit: str, *, log: bool = False,
     height: int = 190,
 ) -> str:  # fmt: skip
-    values = [y for line in lines for _, y in line.points if y is not None]
+    values = charts.heights(lines)
     if not values:
         return ""
     y = charts.logarithmic(values, unit) if log else charts.up_to(max(values), unit, 4 if height > 100 else 2)
@@ -167,7 +167,7 @@ def lag_lines(data: RunData) -> tuple[Line, ...]:
 def lag(data: RunData) -> str:
     """The same as HTML."""
     lines = lag_lines(data)
-    values = [y for line in lines for _, y in line.points if y is not None]
+    values = charts.heights(lines)
     if not values:
         return ""
     y = charts.counting(max(values), "entries")
@@ -190,7 +190,7 @@ def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
             # It says something of all the time since the last scrape, so it stands at its end.
             mine.append((later.at - data.begin, value))
     lines = _by_member(data, points)
-    values = [y for line in lines for _, y in line.points if y is not None]
+    values = charts.heights(lines)
     if not values:
         return ""
     y = charts.logarithmic([*values, mark_ms], "ms")
@@ -227,7 +227,7 @@ def spectrum(name: str, lines: Sequence[Line]) -> str:
     ticks = [10.0**n for n in range(7) if 10.0**n <= max(10.0, highest * 1.0001)]
     labels = tuple(f"{100 * (1 - 1 / tick):.10g}%" for tick in ticks)
     x = Axis(1.0, max(10.0, min(highest, 1e6)), tuple(ticks), "log", "= 1/(1-p)", labels)
-    y = charts.logarithmic([y for line in lines for _, y in line.points if y is not None], "ms")
+    y = charts.logarithmic(charts.heights(lines), "ms")
     title = "Latency by percentile: the share of operations that took at most so long"
     return charts.render(Chart(name, title, x, y, "latency, ms", tuple(lines), height=240))
 
@@ -246,7 +246,7 @@ def knee(data: RunData) -> str:
     marked = () if not best else (Band(best["throughput_ops_s"], best["throughput_ops_s"],
                                        f"knee: {charts.number(best['load'])} {UNITS[found['axis']]}"),)  # fmt: skip
     x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")
-    y = charts.logarithmic([y for line in lines for _, y in line.points if y], "ms")
+    y = charts.logarithmic(charts.heights(lines), "ms")
     return charts.render(
         Chart("knee", "Latency over throughput, a point for each step", x, y, "latency, ms, over succeeded/s", lines,
               marked, height=260)

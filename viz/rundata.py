@@ -115,6 +115,14 @@ def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
     )
 
 
+def found_at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """What stands in a document at a path of keys; None where one of them is not there."""
+    value: Any = document
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def _result(folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
     try:

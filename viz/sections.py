@@ -12,7 +12,7 @@ from cluster.record import PHASES
 from viz.charts import number
 from viz.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.model import human_bytes
-from viz.rundata import RunData
+from viz.rundata import RunData, found_at
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
@@ -21,9 +21,7 @@ UNKNOWN = '<span class="dim">-</span>'
 
 def figure(document: Mapping[str, Any], *path: str) -> str:
     """A number of a document at a path of keys, as HTML that names it; a dash where it is not known."""
-    value: Any = document
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
+    value = found_at(document, path)
     if value is None or isinstance(value, Mapping | list):
         return UNKNOWN
     text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
