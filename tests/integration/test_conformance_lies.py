@@ -10,15 +10,16 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from cluster.admin import Admin, Alarm
-from cluster.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent, gateway_factory
+from cluster.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent
 from cluster.conformance import Bounds, Report, Verdict, run
 from cluster.control import MemberInfo
 from cluster.errors import ClusterError, EtcdError
+from cluster.gateway import gateway_factory
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.local import LocalCluster
 from cluster.probe import MemberStatus
@@ -47,25 +48,14 @@ class Honest:
     def members(self) -> tuple[MemberInfo, ...]:
         return self.inner.members()
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
-        return self.inner.put(key, value, lease=lease, prev_kv=prev_kv)
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
+        return self.inner.put(key, value, **options)
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        return self.inner.get(
-            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-        )
+    def get(self, key: bytes, **options: Any) -> Answer:
+        return self.inner.get(key, **options)
 
-    def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
-        return self.inner.delete(key, range_end=range_end, prev_kv=prev_kv)
+    def delete(self, key: bytes, **options: Any) -> Answer:
+        return self.inner.delete(key, **options)
 
     def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
         return self.inner.txn(compare, success, failure)
@@ -85,8 +75,8 @@ class Honest:
     def lease_revoke(self, lease_id: int) -> None:
         self.inner.lease_revoke(lease_id)
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        return self.inner.watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        return self.inner.watch(key, **options)
 
     def hash_kv(self, revision: int) -> StoreHash:
         return self.inner.hash_kv(revision)
@@ -135,38 +125,27 @@ class LyingWatch:
 class DropsAWrite(Honest):
     """Acknowledges every fourth put and does not do it."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         if b"/kv." in key and self.every(4):
             return self.pretend()
-        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        return super().put(key, value, **options)
 
 
 class DropsAWriteOfTheFailover(Honest):
     """Acknowledges every fortieth put and does not do it."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         if b"/failover." in key and self.every(40):
             return self.pretend()
-        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        return super().put(key, value, **options)
 
 
 class ServesAStaleRead(Honest):
     """Answers each linearizable read from just before the last write."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        answer = super().get(
-            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-        )
-        if self.touches(key) and not serializable and not range_end and answer.kvs:
+    def get(self, key: bytes, **options: Any) -> Answer:
+        answer = super().get(key, **options)
+        if self.touches(key) and not options.get("serializable") and not options.get("range_end") and answer.kvs:
             return super().get(key, revision=answer.kvs[0].mod_revision - 1)
         return answer
 
@@ -184,17 +163,8 @@ class ServesAStaleReadElsewhere(ServesAStaleRead):
 class StillHasWhatWasDeleted(Honest):
     """Reads a deleted key as it was."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        answer = super().get(key, range_end=range_end, serializable=serializable)
+    def get(self, key: bytes, **options: Any) -> Answer:
+        answer = super().get(key, **options)
         if b"/kv.delete/" in key and not answer.kvs:
             return Answer(answer.revision, kvs=(KeyValue(key, b"first", 1, 1, 1),), count=1)
         return answer
@@ -203,20 +173,9 @@ class StillHasWhatWasDeleted(Honest):
 class GoesBackInTime(Honest):
     """From the fourth write on serializable reads return the state at the beginning."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        answer = super().get(
-            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-        )
-        if serializable and b"/kv.serializable/" in key and answer.kvs and answer.kvs[0].version > 3:
+    def get(self, key: bytes, **options: Any) -> Answer:
+        answer = super().get(key, **options)
+        if options.get("serializable") and b"/kv.serializable/" in key and answer.kvs and answer.kvs[0].version > 3:
             return dataclasses.replace(answer, kvs=(dataclasses.replace(answer.kvs[0], mod_revision=1),))
         return answer
 
@@ -224,20 +183,9 @@ class GoesBackInTime(Honest):
 class NeverCatchesUp(Honest):
     """The second member's serializable reads find nothing."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        answer = super().get(
-            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-        )
-        if serializable and self.place == 1 and b"/kv.serializable/" in key:
+    def get(self, key: bytes, **options: Any) -> Answer:
+        answer = super().get(key, **options)
+        if options.get("serializable") and self.place == 1 and b"/kv.serializable/" in key:
             return Answer(answer.revision)
         return answer
 
@@ -248,19 +196,8 @@ class NeverCatchesUp(Honest):
 class Diverges(Honest):
     """The second member holds another value under one key."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        answer = super().get(
-            key, range_end=range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-        )
+    def get(self, key: bytes, **options: Any) -> Answer:
+        answer = super().get(key, **options)
         if b"/replication." in key and self.place == 1 and answer.kvs:
             wrong = dataclasses.replace(answer.kvs[0], value=b"something else")
             return dataclasses.replace(answer, kvs=(wrong, *answer.kvs[1:]))
@@ -311,32 +248,32 @@ class IgnoresRevoke(Honest):
 class TakesADeadLease(Honest):
     """Writes a key under a lease that is gone as if there were none."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         try:
-            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+            return super().put(key, value, **options)
         except EtcdError:
-            return super().put(key, value, prev_kv=prev_kv)
+            return super().put(key, value, **{**options, "lease": 0})
 
 
 class ForgetsAKeyOfALease(Honest):
     """Attaches two keys of three."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
-        kept = 0 if b"/lease.one-revision/keys/2" in key else lease
-        return super().put(key, value, lease=kept, prev_kv=prev_kv)
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
+        kept = {"lease": 0} if b"/lease.one-revision/keys/2" in key else {}
+        return super().put(key, value, **{**options, **kept})
 
 
 class DeletesALeaseKeyByKey(Honest):
     """Deletes the keys of a lease at revisions of their own."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
+    def watch(self, key: bytes, **options: Any) -> Watch:
         def lie(number: int, event: WatchEvent) -> list[WatchEvent]:
             if b"/lease." not in key or event.type == "put":
                 return [event]
             kv = dataclasses.replace(event.kv, mod_revision=event.kv.mod_revision + number)
             return [dataclasses.replace(event, kv=kv)]
 
-        return LyingWatch(super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv), lie)
+        return LyingWatch(super().watch(key, **options), lie)
 
 
 # Transactions
@@ -400,8 +337,8 @@ class Watches(Honest):
     def lie(self, number: int, event: WatchEvent) -> list[WatchEvent]:
         raise NotImplementedError
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        watch = super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        watch = super().watch(key, **options)
         return LyingWatch(watch, self.lie) if b"/watch." in key else watch
 
 
@@ -435,43 +372,44 @@ class AltersAnEvent(Watches):
 class IgnoresTheStartRevision(Honest):
     """Watches from now."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        return super().watch(key, range_end=range_end, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        return super().watch(key, **{**options, "start_revision": 0})
 
 
 class StartsTooEarly(Honest):
     """Watches from some revisions before the one asked for."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        earlier = max(start_revision - 4, 1) if start_revision else 0
-        return super().watch(key, range_end=range_end, start_revision=earlier, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        asked = options.get("start_revision", 0)
+        return super().watch(key, **{**options, "start_revision": max(asked - 4, 1) if asked else 0})
 
 
 class WatchesBesideThePrefix(Honest):
     """Delivers a neighbour's changes too."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        wider = range_end + b"\0" if b"/watch.prefix/" in key and range_end else range_end
-        return super().watch(key, range_end=wider, start_revision=start_revision, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        if b"/watch.prefix/" in key and options.get("range_end"):
+            options["range_end"] += b"\0"
+        return super().watch(key, **options)
 
 
 class HasNoPreviousValue(Honest):
     """Takes no notice of ``prev_kv``."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        return super().watch(key, range_end=range_end, start_revision=start_revision)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        return super().watch(key, **{**options, "prev_kv": False})
 
 
 class SkipsWhatWasCompacted(Honest):
     """Goes on after a compaction as if nothing had been before."""
 
-    def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        watch = super().watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
+    def watch(self, key: bytes, **options: Any) -> Watch:
+        watch = super().watch(key, **options)
         with contextlib.suppress(WatchCanceled):
-            event = watch.next(0.1) if start_revision else None
+            event = watch.next(0.1) if options.get("start_revision") else None
             return LyingWatch(watch, _first(event))
         watch.close()
-        return super().watch(key, range_end=range_end, prev_kv=prev_kv)
+        return super().watch(key, **{**options, "start_revision": 0})
 
 
 def _first(event: WatchEvent | None) -> Callable[[int, WatchEvent], list[WatchEvent]]:
@@ -485,9 +423,9 @@ def _first(event: WatchEvent | None) -> Callable[[int, WatchEvent], list[WatchEv
 class WritesWithoutAMajority(Honest):
     """Acknowledges a write that failed."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         try:
-            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+            return super().put(key, value, **options)
         except ClusterError:
             return Answer(revision=1)
 
@@ -495,17 +433,8 @@ class WritesWithoutAMajority(Honest):
 class ReadsWithoutAMajority(Honest):
     """Serves a linearizable read from the member's own store."""
 
-    def get(
-        self,
-        key: bytes,
-        *,
-        range_end: bytes = b"",
-        serializable: bool = False,
-        revision: int = 0,
-        limit: int = 0,
-        count_only: bool = False,
-    ) -> Answer:
-        return super().get(key, range_end=range_end, serializable=True)
+    def get(self, key: bytes, **options: Any) -> Answer:
+        return super().get(key, **{**options, "serializable": True})
 
 
 # Operators
@@ -554,18 +483,18 @@ class PromotesAnyone(Operator):
 class SnapshotsTooEarly(Operator):
     """Acknowledges a write that is in no snapshot."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         if b"/snapshot." in key and self.every(20):
             return self.pretend()
-        return super().put(key, value, lease=lease, prev_kv=prev_kv)
+        return super().put(key, value, **options)
 
 
 class IgnoresRefusals(Operator):
     """Says that a write was done which was refused."""
 
-    def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
+    def put(self, key: bytes, value: bytes, **options: Any) -> Answer:
         try:
-            return super().put(key, value, lease=lease, prev_kv=prev_kv)
+            return super().put(key, value, **options)
         except EtcdError:
             return Answer(revision=1)
 

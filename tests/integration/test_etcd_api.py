@@ -26,13 +26,6 @@ ClusterFactory = Callable[..., LocalCluster]
 
 
 @pytest.fixture
-def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
-    made = EtcdClient(etcd_cluster.endpoints)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def alone(make_cluster: ClusterFactory) -> Iterator[EtcdClient]:
     """A client of a single member that the test may do anything to."""
     made = EtcdClient(make_cluster(1).endpoints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -18,13 +18,6 @@ from loadgen.operation import Outcome
 pytestmark = pytest.mark.etcd
 
 ClusterFactory = Callable[..., LocalCluster]
-
-
-@pytest.fixture
-def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
-    made = EtcdClient(etcd_cluster.endpoints)
-    yield made
-    made.close()
 
 
 def test_put_get_delete(client: EtcdClient) -> None:

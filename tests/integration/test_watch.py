@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -19,13 +19,6 @@ from loadgen.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
 pytestmark = pytest.mark.etcd
 ClusterFactory = Callable[..., LocalCluster]
 MEBI = 1 << 20
-
-
-@pytest.fixture
-def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
-    made = EtcdClient(etcd_cluster.endpoints)
-    yield made
-    made.close()
 
 
 def put(client: EtcdClient, key: bytes, value: bytes = b"v") -> int:

@@ -1,0 +1,22 @@
+"""What more than one file of integration tests needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from cluster.local import LocalCluster
+    from loadgen.etcd import EtcdClient
+
+
+@pytest.fixture
+def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
+    """A client of the three members that all tests share."""
+    from loadgen.etcd import EtcdClient
+
+    made = EtcdClient(etcd_cluster.endpoints)
+    yield made
+    made.close()
