@@ -561,7 +561,9 @@ def test_a_member_restarted_under_load(make_cluster: Callable[..., LocalCluster]
     finally:
         stop.set()
     load.get(timeout=30)
-    found = client.range(b"unique/", b"unique0", keys_only=True)
+    # Of a member that was not killed: etcd 3.5.0 to 3.5.2 may lose on the way back what the others have (etcd#13766).
+    other = next(member for member in cluster.members if member.name != leader.name)
+    found = client.at(other.client_url).range(b"unique/", b"unique0", keys_only=True)
     assert found.outcome == Outcome.OK
     versions = {kv.key: kv.version for kv in found.response.kvs}
     assert set(versions.values()) == {1}, "a put was executed twice"
