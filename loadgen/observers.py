@@ -34,13 +34,13 @@ class Watching:
     """Which watchers a run has.
 
     Attributes:
-        steady: a watcher of everything at each member.
+        everywhere: whether every worker has a steady watcher at each member, and not one of them.
         rovers: at each member.
         pollers: at each member; each also watches everything.
         poll_s: seconds between a poller's requests for progress.
     """
 
-    steady: bool = True
+    everywhere: bool = False
     rovers: int = 1
     pollers: int = 0
     poll_s: float = 0.1
@@ -60,7 +60,7 @@ class Observers:
         self._shape, self._known, self._history, self._watching = shape, known, history, watching
         self._suspect = suspect
         self._rng = random.Random(f"watchers/{seed}/{rank}")
-        self._mine = [(number, url) for number, url in enumerate(endpoints) if number % workers == rank]
+        self._endpoints, self._mine = endpoints, [*endpoints][rank::workers]
         self._channels: list[Channel] = []
         self._greenlets: list[gevent.Greenlet] = []
         self._numbers = 0
@@ -69,9 +69,9 @@ class Observers:
 
     def start(self) -> None:
         """Starts them all."""
-        for _, url in self._mine:
-            if self._watching.steady:
-                self._add(url, self._steadily)
+        for url in self._endpoints if self._watching.everywhere else self._mine:
+            self._add(url, self._steadily)
+        for url in self._mine:
             for _ in range(self._watching.rovers):
                 self._add(url, self._rove)
             for _ in range(self._watching.pollers):

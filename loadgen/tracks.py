@@ -43,7 +43,7 @@ TRACKS: dict[str, Track] = {
         {"nodes": "1", "concurrency": "100", "faults": "crash-all", "every": "1s", "rounds": "40",
          "compact_every": "0", "storage": "memory", "value_size": "8KiB"},
         {"keys": 100, "weights": {"put": 100, "get": 2}},
-        {"rovers": 0},
+        {"rovers": 0, "everywhere": True},
         # Most of a round would be waiting for an election and for the log to be replayed.
         {"heartbeat_interval_ms": 20, "election_timeout_ms": 200, "snapshot_count": 5000},
     ),
