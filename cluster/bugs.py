@@ -42,6 +42,8 @@ BUGS = (
     Bug(14370, "a single member can acknowledge a write that is gone after a kill", (("3.0.0", "3.5.5"),)),
     Bug(15220, "a watch's progress notification can run ahead of events that are still to come",
         (("3.4.0", "3.4.25"), ("3.5.0", "3.5.8"))),
+    Bug(18089, "a watch from the revision that was just compacted misses the deletions of that revision",
+        (("3.4.0", "3.4.34"), ("3.5.0", "3.5.16"))),
     Bug(18667, "a transaction that reads a compacted revision and then writes is applied by some members only",
         (("3.3.0", "3.7.0"),)),
 )  # fmt: skip

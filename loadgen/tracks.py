@@ -53,6 +53,12 @@ TRACKS: dict[str, Track] = {
         {"keys": 100, "weights": {"put": 100, "get": 2}},
         {"rovers": 0, "pollers": 2, "poll_s": 0.0005},
     ),
+    "18089": Track(
+        "a watch from the revision that was just compacted misses its deletions",
+        {"nodes": "3", "concurrency": "20", "duration": "20s", "faults": "", "rounds": "0", "compact_every": "300ms"},
+        {"keys": 50, "weights": {"put": 50, "delete": 40, "fence": 5}},
+        {"rovers": 3},
+    ),
     "18667": Track(
         "a transaction is applied by some members only (with --corrupting)",
         {"nodes": "3", "concurrency": "10", "duration": "6s", "faults": "compact", "every": "1s", "rounds": "4"},
