@@ -38,6 +38,8 @@ WATCHERS_S = 15.0
 HELPERS_S = 3.0
 # Faults after which the processes of those they were done to are other ones.
 _RESTARTS = frozenset({"kill", "crash", "stop", "restart"})
+# Faults that take a leader away at once. One that is told to end leads on until it does, and hands over.
+_TAKE_AWAY = frozenset({"kill", "crash", "pause", "partition"})
 Say = Callable[[str], None]
 
 
@@ -197,7 +199,7 @@ class Campaign:
                 struck.effect_ns = time.monotonic_ns()
                 self._warden.mark_fault("effect", each.name, effect["members"])
                 struck.members, struck.leader, struck.term = tuple(effect["members"]), effect["leader"], effect["term"]
-                struck.taken = effect["before"] in struck.members and each.fault.kind not in ("delay", "drop", "defrag")
+                struck.taken = effect["before"] in struck.members and each.fault.kind in _TAKE_AWAY
                 self._stopping.wait(max(0.0, each.hold_s - (struck.effect_ns - struck.began_ns) / 1e9))
         except ClusterError as error:
             struck.problem = str(error)

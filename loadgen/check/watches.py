@@ -202,7 +202,8 @@ class _Stream:
         revision = response.header.revision
         evidence = self._evidence
         member = response.header.member_id
-        label = f"the watch on {evidence.member_name(member)} ({self._name}, id {response.watch_id})"
+        since = f", from revision {request.start_revision}" if request.start_revision else ""
+        label = f"the watch on {evidence.member_name(member)} ({self._name}, id {response.watch_id}{since})"
         watch = Watch(request, label, evidence.cluster.prefix, self._clock)
         watch.member = member
         if not watch.start:
