@@ -16,6 +16,7 @@ from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
 
 Numbers = NDArray[np.int64]
+_MOST_WRITES = 4
 EMPTY, WRITE, MAYBE = 0, 1, 2
 """Whether an acknowledged operation took a revision; MAYBE: a lease's revocation did if the lease had keys."""
 _WRITES = frozenset({Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.LEASE_REVOKE})
@@ -203,15 +204,12 @@ class Evidence:
 def _arguments(request: Any) -> str:
     name = type(request).__name__
     if name == "TxnRequest":
-        puts = [
-            f"{show(each.request_put.key)}={show(each.request_put.value)}"
-            for branch in (request.success, request.failure)
-            for each in branch
-            if each.HasField("request_put")
-        ]
         count = len(request.compare)
         compares = f" with {count} compare{'s' * (count != 1)}" if count else ""
-        return compares + (f" that may put {', '.join(puts[:3])}" if puts else "")
+        writes = [_write(each) for branch in (request.success, request.failure) for each in branch]
+        writes = [words for words in writes if words]
+        more = ", …" if len(writes) > _MOST_WRITES else ""
+        return compares + (f" that may {', '.join(writes[:_MOST_WRITES])}{more}" if writes else "")
     text = ""
     if name in ("RangeRequest", "DeleteRangeRequest", "PutRequest"):
         text = f" {show(request.key)}"
@@ -227,6 +225,15 @@ def _arguments(request: Any) -> str:
     if name.startswith("Lease"):
         text = f" of lease {request.ID:x}"
     return text
+
+
+def _write(op: Any) -> str:
+    """What an operation of a transaction writes, in words; empty where it writes nothing."""
+    if op.HasField("request_put"):
+        return f"put {show(op.request_put.key)}={show(op.request_put.value)}"
+    if op.HasField("request_delete_range"):
+        return f"delete{_arguments(op.request_delete_range)}"
+    return ""
 
 
 def _clock(header: dict[str, Any]) -> str:
