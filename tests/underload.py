@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from cluster.ports import free_ports, is_free
 from cluster.probe import member_status
 from cluster.timeline import Timeline
 from cluster.topology import Member
+from tests import command
 
-ROOT = Path(__file__).resolve().parents[1]
 NEAR_S = 0.05
 
 
@@ -31,12 +29,7 @@ def free_base_port(count: int) -> int:
 
 def raftload(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
     """Starts `raftload …` with a state folder of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", *words],
-        env={**kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder), **env},
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    return command.start(*words, cwd=folder, XDG_STATE_HOME=str(folder), **env)
 
 
 def document(folder: Path, *words: str) -> Any:

@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 
-from cluster import schema
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command import ClusterCommands
 
 
-class Docker:
-    """`raftload cluster …` against the Engine, with a state folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        from cluster.binary import find_etcd
-
-        self.folder = folder
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
-        self.env = {
-            **kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder), "ETCD_BINARY": find_etcd().path,
-        }  # fmt: skip
-
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *args], env={**self.env, **env},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *args: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*args, **env) as process:
-            out, err = process.communicate(timeout=120)
-        assert code is None or process.returncode == code, f"{args} exited with {process.returncode}: {err}{out}"
-        assert "Traceback" not in err
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
-
-    def json(self, *args: str, code: int = 0, **env: str) -> Any:
-        """The document that a command prints, as its schema says."""
-        document = json.loads(self.run(*args, "--json", code=code, **env).stdout)
-        name = document["schema"].removeprefix("raftload.").partition("/")[0]
-        jsonschema.validate(document, schema.load(name))
-        return document
+class Docker(ClusterCommands):
+    """`raftload cluster …` against the Engine."""
 
     def docker(self, *args: str) -> str:
         done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=60, check=False)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import command
 
 
 def raftload(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadgen.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(cwd / "state")},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    return command.run(*arguments, cwd=cwd, timeout_s=180, XDG_STATE_HOME=str(cwd / "state"))
 
 
 def balanced(done: subprocess.CompletedProcess[str], count: int) -> dict[str, Any]:

@@ -18,32 +18,12 @@ import jsonschema
 import pytest
 
 from cluster.local import LocalCluster
+from cluster.ports import free_ports
 from cluster.probe import member_status
 from loadgen import schema
+from tests.command import run, start
 
 pytestmark = pytest.mark.etcd
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "loadgen.cli"]
-
-
-def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
-    """Start the command in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
-
-
-def run(*arguments: str, cwd: Path, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, cwd=cwd, **env)
-    out, err = process.communicate(timeout=timeout)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def endpoints(cluster: LocalCluster) -> str:
@@ -283,11 +263,6 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -320,16 +295,14 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
 
 
 def test_dead_endpoints(etcd_single: LocalCluster, tmp_path: Path, silent_port: int) -> None:
-    refused = run("bench", "--endpoints", f"127.0.0.1:{free_port()}", cwd=tmp_path)
+    refused = run("bench", "--endpoints", f"127.0.0.1:{free_ports(1)[0]}", cwd=tmp_path)
     assert refused.returncode == 4
     assert "connection refused" in refused.stderr and "Traceback" not in refused.stderr
-    silent = run("bench", "--endpoints", f"127.0.0.1:{silent_port}", cwd=tmp_path, timeout=20)
+    silent = run("bench", "--endpoints", f"127.0.0.1:{silent_port}", cwd=tmp_path, timeout_s=20)
     assert silent.returncode == 4
     assert "no answer" in silent.stderr
-    mixed = run(
-        "bench", "--endpoints", f"{endpoints(etcd_single)},127.0.0.1:{free_port()}", "--operations", "100", "--json",
-        cwd=tmp_path,
-    )  # fmt: skip
+    both = f"{endpoints(etcd_single)},127.0.0.1:{free_ports(1)[0]}"
+    mixed = run("bench", "--endpoints", both, "--operations", "100", "--json", cwd=tmp_path)
     assert mixed.returncode in (0, 3), mixed.stderr
     assert "warning" in mixed.stderr and "connection refused" in mixed.stderr
     assert [e["reachable"] for e in result_of(mixed)["target"]["endpoints"]] == [True, False]

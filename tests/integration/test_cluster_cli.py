@@ -9,59 +9,30 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from cluster import schema, state
-from cluster.binary import find_etcd
+from cluster import state
 from cluster.errors import ClusterError
 from cluster.ports import is_free
 from cluster.timeline import Timeline
+from tests.command import ClusterCommands
 from tests.underload import free_base_port
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.etcd
 Leftovers = Callable[[float], set[str]]
 
 
-class Commands:
-    """`raftload cluster …` with a state folder and ports of its own."""
+class Commands(ClusterCommands):
+    """`raftload cluster …` with a state folder and ports of its own, and no Engine."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
         self.port = free_base_port(7)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
-        self.env = {
-            **kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder), "ETCD_BINARY": find_etcd().path,
-            "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
-        }  # fmt: skip
-
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "cluster.cli", *args]
-        return subprocess.Popen(
-            command, env={**self.env, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *args: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*args, **env) as process:
-            out, err = process.communicate(timeout=90)
-        assert code is None or process.returncode == code, f"{args} exited with {process.returncode}: {err}{out}"
-        assert "Traceback" not in err
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
-
-    def json(self, *args: str, code: int = 0) -> Any:
-        """The document that a command prints, as its schema says."""
-        document = json.loads(self.run(*args, "--json", code=code).stdout)
-        name = document["schema"].removeprefix("raftload.").partition("/")[0]
-        jsonschema.validate(document, schema.load(name))
-        return document
 
     def remembered(self) -> bool:
         return any((self.folder / "raftload").glob("cluster-*"))

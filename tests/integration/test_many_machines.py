@@ -19,11 +19,11 @@ import jsonschema
 import pytest
 
 from cluster.local import LocalCluster
+from cluster.ports import free_ports
 from loadgen import schema
+from tests import command
 
 pytestmark = pytest.mark.etcd
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "loadgen.cli"]
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -33,11 +33,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, host: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*host, *COMMAND, *arguments],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
-        )  # fmt: skip
+        process = command.start(*arguments, cwd=tmp_path, before=host, **env)
         started.append(process)
         return process
 
@@ -47,12 +43,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def result_of(process: subprocess.Popen[str], timeout: float = 120) -> tuple[dict[str, Any], str]:
@@ -79,7 +69,7 @@ def bench(cluster: LocalCluster, port: int, *more: str) -> tuple[str, ...]:
 
 
 def test_workers_report_from_elsewhere_and_share_the_operations(etcd_cluster: LocalCluster, start: Start) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     # The workers may come first: they wait for their master.
     workers = [start("worker", "--master-port", str(port)) for _ in range(2)]
     master = start(*bench(etcd_cluster, port, "--expect-workers", "2", "--workers", "1", "--operations", "3001"))
@@ -98,7 +88,7 @@ def test_workers_report_from_elsewhere_and_share_the_operations(etcd_cluster: Lo
 
 
 def test_those_that_do_not_fit_are_turned_away_and_named(etcd_cluster: LocalCluster, start: Start) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     master = start(
         *bench(etcd_cluster, port, "--expect-workers", "1", "--duration", "6s", "--mix", "get", "--warmup", "0.1s")
     )
@@ -121,7 +111,7 @@ def test_those_that_do_not_fit_are_turned_away_and_named(etcd_cluster: LocalClus
 
 
 def test_too_few_is_an_error_that_says_what_to_start(etcd_cluster: LocalCluster, start: Start) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     worker = start("worker", "--master-port", str(port))
     master = start(*bench(etcd_cluster, port, "--expect-workers", "2", "--worker-wait", "4s"))
     out, err = master.communicate(timeout=60)
@@ -132,7 +122,7 @@ def test_too_few_is_an_error_that_says_what_to_start(etcd_cluster: LocalCluster,
 
 
 def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_cluster: LocalCluster, start: Start) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     doomed, sleepy, sound = (start("worker", "--master-port", str(port)) for _ in range(3))
     master = start(
         *bench(etcd_cluster, port, "--expect-workers", "3", "--duration", "16s", "--mix", "get", "--concurrency", "6")
@@ -288,7 +278,7 @@ def test_a_clock_that_is_off_is_measured_and_corrected(etcd_cluster: LocalCluste
         if os.environ.get("CI"):
             pytest.fail("libfaketime is missing, which .ci/run installs", pytrace=False)
         pytest.skip("no libfaketime (Debian: faketime), which sets a process's wall clock")
-    port = free_port()
+    port = free_ports(1)[0]
     ahead = {"LD_PRELOAD": str(library), "FAKETIME": "+7s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     start("worker", "--master-port", str(port), **ahead)
     master = start(

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ import pytest
 
 from cluster.local import LocalCluster
 from loadgen import hdr, schema
+from tests import command
 from tests.conftest import ClusterFactory
 
 pytestmark = pytest.mark.etcd
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--json", "--output", str(cwd / "run"), *arguments],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
-    )  # fmt: skip
+    return command.start("bench", "--json", "--output", str(cwd / "run"), *arguments, cwd=cwd)
 
 
 def finish(process: subprocess.Popen[str], *codes: int) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,18 @@ from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
 from loadgen.units import SCENARIO_TYPES
+from tests import command
 
 pytestmark = pytest.mark.etcd
-ROOT = Path(__file__).resolve().parents[2]
 WORKERS, USERS, OPERATIONS = 2, 4, 1200
 
 
 def bench(
     scenario: str, cluster: LocalCluster, cwd: Path, *arguments: str, workers: int = WORKERS
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", scenario, "--json", "--workers", str(workers),
-         "--concurrency", str(USERS), "--endpoints", ",".join(cluster.endpoints), *arguments],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
+    return command.run(
+        "bench", "--scenario", scenario, "--json", "--workers", str(workers), "--concurrency", str(USERS),
+        "--endpoints", ",".join(cluster.endpoints), *arguments, cwd=cwd,
     )  # fmt: skip
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +28,9 @@ from loadgen.causes import ConnectError
 from loadgen.etcd import EtcdClient, probe
 from loadgen.operation import Outcome
 from tests.certificates import Authority, Pair
+from tests.command import run, start
 
 HOUR = datetime.timedelta(hours=1)
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -341,18 +338,10 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list
         yield cluster.endpoints[0].removeprefix("https://"), options
 
 
-def raftload(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
-    return subprocess.run(
-        [sys.executable, "-m", "loadgen.cli", *words], cwd=cwd, env={**kept, "PYTHONPATH": str(REPOSITORY), **env},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
 def test_bench_with_a_certificate_and_a_user(strict: tuple[str, list[str]], tmp_path: Path) -> None:
     endpoint, options = strict
     words = ["bench", "--endpoints", endpoint, *options, "--user", f"root:{PASSWORD}", "--operations", "60"]
-    done = raftload(*words, "--output", "run", "--json", cwd=tmp_path)
+    done = run(*words, "--output", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["results"]["total"]["operations"], result["results"]["total"]["failed"]) == (60, 0)
@@ -368,31 +357,28 @@ def test_bench_over_the_gateway_by_etcdctls_names(strict: tuple[str, list[str]],
     env = {f"ETCDCTL_{name[2:].upper()}": path for name, path in zip(options[::2], options[1::2], strict=True)}
     env |= {"ETCDCTL_ENDPOINTS": endpoint, "ETCDCTL_USER": "root", "ETCDCTL_PASSWORD": PASSWORD}
     words = ["bench", "--operations", "30", "--workers", "1"]
-    done = raftload(*words, "--transport", "gateway", "--output", "run", cwd=tmp_path, **env)
+    done = run(*words, "--transport", "gateway", "--output", "run", cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
     # An embedded cluster has nothing to do with what the environment says of another one.
-    done = raftload(*words, "--cluster", "embedded", "--nodes", "1", "--output", "own", cwd=tmp_path, **env)
+    done = run(*words, "--cluster", "embedded", "--nodes", "1", "--output", "own", cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
 
 
 def test_nobody_sees_the_password_of_a_running_bench(strict: tuple[str, list[str]], tmp_path: Path) -> None:
     endpoint, options = strict
     words = ["bench", "--endpoints", endpoint, *options, "--user", "root", "--duration", "30s", "--output", "run"]
-    env = {**os.environ, "ETCDCTL_PASSWORD": PASSWORD, "PYTHONPATH": str(REPOSITORY)}
-    run = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", *words], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = start(*words, cwd=tmp_path, ETCDCTL_PASSWORD=PASSWORD)
     try:
         deadline = time.monotonic() + 30
-        while not (tmp_path / "run" / "run.json").exists() or len(descendants(run.pid)) < 2:
+        while not (tmp_path / "run" / "run.json").exists() or len(descendants(process.pid)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (run.pid, *descendants(run.pid))]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, *descendants(process.pid))]
         assert all(PASSWORD.encode() not in line for line in lines)
     finally:
-        run.terminate()
-        assert run.wait(60) == 143
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 143
 
 
 def descendants(pid: int) -> list[int]:
@@ -406,14 +392,14 @@ def descendants(pid: int) -> list[int]:
 def test_the_other_commands(strict: tuple[str, list[str]], tmp_path: Path, words: tuple[str, ...]) -> None:
     endpoint, options = strict
     user = ["--user", f"root:{PASSWORD}"]
-    done = raftload(*words, "--endpoints", endpoint, *options, *user, cwd=tmp_path)
+    done = run(*words, "--endpoints", endpoint, *options, *user, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert PASSWORD not in done.stdout + done.stderr
-    refused = raftload(*words, "--endpoints", endpoint, *options, "--user", "root:wrong", cwd=tmp_path)
+    refused = run(*words, "--endpoints", endpoint, *options, "--user", "root:wrong", cwd=tmp_path)
     assert refused.returncode == 4
     assert "authentication failed" in refused.stderr
     assert "Traceback" not in refused.stderr
-    untrusted = raftload(*words, "--endpoints", f"https://{endpoint}", *user, cwd=tmp_path)
+    untrusted = run(*words, "--endpoints", f"https://{endpoint}", *user, cwd=tmp_path)
     assert untrusted.returncode == 4
     assert tls.WRONG_CA in untrusted.stderr
 
@@ -427,7 +413,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
         ["cluster", "test", "--endpoints", "h:1", "--user", "root"],
         ["viz", "--type", "cluster-status", "--endpoints", "h:1", "--key", "/dev/null"],
     ):
-        done = raftload(*words, cwd=tmp_path)
+        done = run(*words, cwd=tmp_path)
         assert done.returncode == 2, (words, done.stderr)
         assert len(done.stderr.splitlines()) == 1
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cluster.local import LocalCluster
+from tests import command
 
 pytestmark = pytest.mark.etcd
 
 
 def bench(folder: Path, cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadgen.cli", "bench", "--endpoints", ",".join(cluster.endpoints), "--json"]
-    return subprocess.run(
-        [*command, "--output", str(folder), *words], capture_output=True, text=True, timeout=90, check=False
-    )
+    endpoints = ",".join(cluster.endpoints)
+    return command.run("bench", "--endpoints", endpoints, "--json", "--output", str(folder), *words, cwd=folder.parent)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

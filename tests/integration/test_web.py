@@ -21,6 +21,7 @@ import pytest
 
 from cluster.local import LocalCluster
 from loadgen import schema
+from tests import command
 
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,12 +62,8 @@ class Web:
 
 @contextlib.contextmanager
 def serving(cluster: LocalCluster, folder: Path) -> Iterator[Web]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", "web", "--web-port", "0", "--workers", "2", "--endpoints",
-         ",".join(cluster.endpoints)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0,
-    )  # fmt: skip
+    endpoints = ",".join(cluster.endpoints)
+    process = command.start("web", "--web-port", "0", "--workers", "2", "--endpoints", endpoints, cwd=folder)
     assert process.stderr is not None
     line = process.stderr.readline()
     assert "open http://127.0.0.1:" in line, line

@@ -1,0 +1,68 @@
+"""`raftload` as the tests run it: a process, its stdout and stderr, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from cluster import schema
+from cluster.binary import find_etcd
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(
+    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", **env: str
+) -> subprocess.Popen[str]:
+    """Starts a command in a process group of its own, as a shell does.
+
+    Takes what stands before it, such as what leads to another host, and more of its environment. What this process's
+    environment says of clusters stays out of it.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", module, *words], cwd=cwd, env={**kept, "PYTHONPATH": str(ROOT), **env},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+    )  # fmt: skip
+
+
+def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    """The same to its end, which is the process's too where it takes too long."""
+    with start(*words, cwd=cwd, **env) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class ClusterCommands:
+    """`raftload cluster …` with a state folder of its own."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.env = {"XDG_STATE_HOME": str(folder), "ETCD_BINARY": find_etcd().path, **env}
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        return start(*words, cwd=ROOT, module="cluster.cli", **{**self.env, **env})
+
+    def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, **env) as process:
+            out, err = process.communicate(timeout=120)
+        assert code is None or process.returncode == code, f"{words} exited with {process.returncode}: {err}{out}"
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def json(self, *words: str, code: int = 0, **env: str) -> Any:
+        """The document that a command prints, as its schema says."""
+        document = json.loads(self.run(*words, "--json", code=code, **env).stdout)
+        name = document["schema"].removeprefix("raftload.").partition("/")[0]
+        jsonschema.validate(document, schema.load(name))
+        return document
