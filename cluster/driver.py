@@ -17,10 +17,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster import probe
 from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, UsageError
 from cluster.faults import Fault
 from cluster.interrupt import uninterrupted
@@ -233,10 +235,6 @@ class _Desk:
         if hasattr(self._cluster, "wait_healthy"):
             self._cluster.wait_healthy(timeout_s)
             return
-        import time
-
-        from cluster import probe
-
         deadline = time.monotonic() + timeout_s
         while reason := probe.why_unhealthy(self._cluster.members):
             if time.monotonic() >= deadline:

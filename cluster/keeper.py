@@ -40,10 +40,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Keeper:
-    """Takes the socket to the owner, the owner's process id and the folder for temporary data (None.
-
-    Make none).
-    """
+    """Takes the socket to the owner, the owner's process id, and where to make the temporary folder; None: nowhere."""
 
     def __init__(self, sock: socket.socket, owner: int, temp_root: str | None) -> None:
         self._sock = sock
@@ -180,10 +177,7 @@ def _remove(folder: Path) -> None:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A function for a forked child.
-
-    Have the kernel kill it when its parent ends. None where there is no such thing.
-    """
+    """What a forked child calls so that the kernel kills it when its parent ends; None where there is no such thing."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -201,11 +195,9 @@ def main() -> None:
     """``keeper.py OWNER_PID [TEMP_ROOT]``, the socket to the owner as stdin."""
     sock = socket.socket(fileno=0)
     sock.settimeout(TICK_S)
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # a handler, because "ignored" would be handed on to the members
-        signal.signal(number, lambda *_: None)
+    # Handlers, because "ignored" would be handed on to the members.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds through serve(), which ends the members
     try:
         keeper = Keeper(sock, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

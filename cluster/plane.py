@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 from cluster.control import ControlClient, MemberInfo, split_endpoint
 from cluster.errors import ClusterError, NoAnswer
-from cluster.probe import MemberStatus, agreed_leader
+from cluster.probe import MemberStatus, agreed_leader, version_key
 from cluster.security import Security
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class ControlPlane:
         versions = [status.version for status in self.statuses()]
         if not versions:
             raise NoAnswer(f"none of {', '.join(self.endpoints)} answers")
-        return min(versions, key=_version_key)
+        return min(versions, key=version_key)
 
     def wait_healthy(self, timeout_s: float = 30.0) -> list[MemberStatus]:
         """Waits until all endpoints agree on a leader and serve linearizable reads; returns their statuses.
@@ -145,7 +145,3 @@ class ControlPlane:
             except NoAnswer as exc:
                 failure = exc
         raise failure
-
-
-def _version_key(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())

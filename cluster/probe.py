@@ -263,3 +263,8 @@ def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: S
         if not is_healthy(member, timeout_s, security):
             return f"{member.name} serves no linearizable read"
     return ""
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Takes ``3.5.10`` or ``3.6.0-rc.1``, returns what versions are in order by."""
+    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())

@@ -44,6 +44,9 @@ class Weather:
         return self.delay_s > 0 or self.drop > 0
 
 
+_CALM = Weather()
+
+
 def hold_back(weather: tuple[Weather, Weather], rng: random.Random) -> float:
     """Seconds by which one piece is late on a link between two members. Takes the weather at both ends."""
     late = 0.0
@@ -200,6 +203,3 @@ class PeerRelay:
     def _ends(self, ends: tuple[int, str]) -> tuple[Weather, Weather]:
         """The weather at the caller, who may become known only after the connection was made, and at the called."""
         return self._weather.get(self._ids.get(ends[0], ""), _CALM), self._weather[ends[1]]
-
-
-_CALM = Weather()

@@ -12,14 +12,13 @@ import random
 from collections.abc import Sequence
 
 from cluster.errors import UsageError
-from cluster.faults import Fault, Kind
+from cluster.faults import TARGETS, Fault, Kind
 
 COMPACT = "compact"
 _KINDS: dict[str, Kind] = {
     "kill": "kill", "crash": "crash", "stop": "stop", "restart": "restart", "pause": "pause",
     "partition": "partition", "isolate": "partition", "delay": "delay", "drop": "drop", "defrag": "defrag",
 }  # fmt: skip
-_TARGETS = ("leader", "follower", "random", "majority", "minority", "all")
 _ALONE: dict[str, tuple[Kind, str]] = {"transfer-leader": ("transfer-leader", "follower"), "defrag": ("defrag", "all")}
 # Over in themselves: there is nothing to hold.
 _MOMENTARY = frozenset({"crash", "restart", "transfer-leader", "defrag"})
@@ -106,7 +105,7 @@ def _parts(name: str) -> tuple[Kind, str]:
     if name in _ALONE:
         return _ALONE[name]
     kind, _, target = name.partition("-")
-    if name != COMPACT and (kind not in _KINDS or target not in _TARGETS):
+    if name != COMPACT and (kind not in _KINDS or target not in TARGETS):
         raise UsageError(f"there is no fault {name!r}: {_known()}")
     return _KINDS.get(kind, "defrag"), target
 
@@ -121,6 +120,6 @@ def _refuse_alone(name: str, members: int) -> None:
 
 def _known() -> str:
     return (
-        f"write one of {', '.join(_KINDS)} with one of {', '.join(_TARGETS)}, such as kill-leader; "
+        f"write one of {', '.join(_KINDS)} with one of {', '.join(TARGETS)}, such as kill-leader; "
         f"or {COMPACT}, {', '.join(_ALONE)}"
     )

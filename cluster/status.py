@@ -98,9 +98,9 @@ def look(
 ) -> ClusterView:
     """Asks all members at once.
 
-    Takes them, what their processes do where that is known, who is cut off, and how to speak TLS to those that do. A
-    quorum is there when a member
-    whose leader answers too serves a linearizable read.
+    Takes them, what their processes do where that is known, who is cut off, the seconds that each may take to answer,
+    and how to speak TLS to those that do. There is a quorum when a member that knows a leader serves a linearizable
+    read.
     """
     states = states or {}
     running = tuple(member for member in members if states.get(member.name, "running") == "running")

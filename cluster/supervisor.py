@@ -1,7 +1,4 @@
-"""The owner's side of the keeper.
-
-Start, signal and end member processes. See ``keeper.py`` for why it is apart.
-"""
+"""The owner's side of the keeper: starts, signals and ends member processes. See ``keeper.py`` for why it is apart."""
 
 from __future__ import annotations
 
@@ -90,17 +87,11 @@ class Supervisor:
         return pid
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal.
-
-        After SIGKILL the process is gone on return. Raises ClusterError where it does not run.
-        """
+        """Sends a signal; after SIGKILL the process is gone on return. Raises ClusterError where it does not run."""
         self._ask({"op": "signal", "name": name, "signal": int(number)}, f"cannot signal {name}")
 
     def poll(self) -> dict[str, int | None]:
-        """Exit code of every process started so far (negative.
-
-        The signal that ended it); None while it runs.
-        """
+        """Exit code of every process started so far, minus the signal where one ended it; None while it runs."""
         answer = self._ask({"op": "poll"}, "cannot ask the keeper")
         return {name: code for name, (_, code) in answer.items()}
 

@@ -16,6 +16,7 @@ from cluster.client import ClientFactory
 from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
 from cluster.errors import ClusterError, NoAnswer
+from cluster.probe import version_key
 
 SCHEMA = "raftload.conformance/1"
 TESTS: tuple[Test, ...] = (
@@ -224,11 +225,7 @@ def _survey(client_factory: ClientFactory, endpoints: Sequence[str]) -> tuple[tu
             targets.setdefault(status.member_id, Target(name, endpoint, status.member_id))
     if not targets:
         raise NoAnswer("no cluster to test: " + ("; ".join(unreachable.values()) or "no endpoint of a voting member"))
-    return tuple(targets.values()), unreachable, min(versions, key=_version_key)
-
-
-def _version_key(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+    return tuple(targets.values()), unreachable, min(versions, key=version_key)
 
 
 def _why_not(test: Test, members: int, handle: Disturber | None, destructive: bool) -> str:
