@@ -100,41 +100,11 @@ def main(args: argparse.Namespace) -> int:
     users = _count("concurrency", args.concurrency)
     crew = Crew.from_arguments(args)
     crew.check_target(choice.endpoints)
-    duration_s = None
-    if args.scenario in scenarios.BY_TIME and not (args.stages or args.step):
-        if args.operations:
-            raise settings.SettingsError(f"scenario {args.scenario} goes by time: give --duration, not --operations")
-        args.duration = args.duration or scenarios.BY_TIME[args.scenario]
-    if args.duration is not None:
-        if args.operations:
-            raise settings.SettingsError("--operations and --duration exclude each other; give one")
-        try:
-            duration_s = units.parse_duration(args.duration)
-        except ValueError as error:
-            raise settings.SettingsError(f"--duration: {error}") from error
-        if duration_s <= 0:
-            raise settings.SettingsError(f"--duration must be above 0, not {args.duration}")
-    elif not (args.operations or args.stages or args.step):
-        args.operations = str(DEFAULT_OPERATIONS)
-    load = settings.Settings.from_options(vars(args), choice.endpoints)
-    schedule = load.schedule()
-    if args.stages or args.step:
-        if args.duration is not None:
-            raise settings.SettingsError("--stages and --step say how long the run is; leave out --duration")
-        assert schedule is not None
-        duration_s = schedule.length_s
-    load = dataclasses.replace(load, duration_s=duration_s)
+    load = _settings(args, choice.endpoints)
     name = scenarios.check(args.scenario)
     folder = runfolder.planned(name, args.output)
     if args.dry_run:
-        much = f"{load.operations:,} operations" if load.operations else units.format_duration(duration_s or 0)
-        by = f"{users} users in {crew.describe()}"
-        if (schedule := load.schedule()) is not None:
-            due = load.operations or schedule.operations
-            length_s = due / load.rate if load.rate else schedule.length_s
-            much = f"{due:,} operations due within {units.format_duration(length_s)}"
-            by += f", more as needed, {load.max_in_flight:,} operations open at most"
-        _print_plan(choice, load, f"{much} of {units.format_mix(load.mix)} by {by}", folder, args)
+        _print_plan(choice, load, f"{users} users in {crew.describe()}", folder, args)
         return 0
     folder = runfolder.create(folder, exact=args.output is not None)
 
@@ -144,7 +114,9 @@ def main(args: argparse.Namespace) -> int:
     from loadgen.engine import Plan
 
     log_to(folder / "logs" / "master.log")
-    plan = Plan(load, users, duration_s, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
+    plan = Plan(
+        load, users, load.duration_s, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss
+    )
     result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     runfolder.write_json(folder / "result.json", result)
@@ -156,6 +128,40 @@ def main(args: argparse.Namespace) -> int:
         print(table.render(result, color=table.wants_color(sys.stdout), width=table.terminal_width(), folder=folder))
         say(f"run folder {folder}")
     return gate.exit_code(result)
+
+
+def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.Settings:
+    """What to run and for how long: by operations, by time, or as a schedule says. Raises SettingsError."""
+    scheduled = args.stages or args.step
+    if args.scenario in scenarios.BY_TIME and not scheduled:
+        if args.operations:
+            raise settings.SettingsError(f"scenario {args.scenario} goes by time: give --duration, not --operations")
+        args.duration = args.duration or scenarios.BY_TIME[args.scenario]
+    duration_s = None
+    if args.duration is not None:
+        duration_s = _duration(args)
+    elif not (args.operations or scheduled):
+        args.operations = str(DEFAULT_OPERATIONS)
+    load = settings.Settings.from_options(vars(args), endpoints)
+    if scheduled:
+        if args.duration is not None:
+            raise settings.SettingsError("--stages and --step say how long the run is; leave out --duration")
+        schedule = load.schedule()
+        assert schedule is not None
+        duration_s = schedule.length_s
+    return dataclasses.replace(load, duration_s=duration_s)
+
+
+def _duration(args: argparse.Namespace) -> float:
+    if args.operations:
+        raise settings.SettingsError("--operations and --duration exclude each other; give one")
+    try:
+        duration_s = units.parse_duration(args.duration)
+    except ValueError as error:
+        raise settings.SettingsError(f"--duration: {error}") from error
+    if duration_s <= 0:
+        raise settings.SettingsError(f"--duration must be above 0, not {args.duration}")
+    return duration_s
 
 
 def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
@@ -267,10 +273,16 @@ def _count(name: str, text: str) -> int:
     return number
 
 
-def _print_plan(choice: Any, load: settings.Settings, what: str, folder: Path, args: Any) -> None:
+def _print_plan(choice: Any, load: settings.Settings, by: str, folder: Path, args: Any) -> None:
+    much = f"{load.operations:,} operations" if load.operations else units.format_duration(load.duration_s or 0)
+    if (schedule := load.schedule()) is not None:
+        due = load.operations or schedule.operations
+        length_s = due / load.rate if load.rate else schedule.length_s
+        much = f"{due:,} operations due within {units.format_duration(length_s)}"
+        by += f", more as needed, {load.max_in_flight:,} operations open at most"
     lines = {
         "target": choice.describe(),
-        "load": what,
+        "load": f"{much} of {units.format_mix(load.mix)} by {by}",
         "keys": f"{load.key_space:,} keys of {load.key_size} B, values of {load.value_size} B",
         "transport": f"{load.transport}, {load.read_consistency} reads, "
         f"deadline {units.format_duration(load.timeout_s)}, {load.balance}",

@@ -13,7 +13,7 @@ import pytest
 from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
-from loadgen.units import SCENARIO_TYPES
+from loadgen.units import DELIVERY, REFUSAL, SCENARIO_TYPES
 from tests import command
 
 pytestmark = pytest.mark.etcd
@@ -150,4 +150,4 @@ def test_all_types_are_known() -> None:
     import locustfiles
 
     text = "".join(path.read_text() for path in Path(locustfiles.__path__[0]).glob("*.py"))
-    assert all(f"def {name}(" in text or name == "watch" for name in SCENARIO_TYPES)
+    assert all(f"def {name}(" in text or name in (DELIVERY, REFUSAL) for name in SCENARIO_TYPES)
