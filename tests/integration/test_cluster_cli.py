@@ -243,7 +243,8 @@ def test_interrupted_up_leaves_nothing(raftload: Commands, leftovers_after: Left
         else:
             # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
             assert process.returncode in (128 + number, -number), err
-            assert "no cluster of ours is left" in err or process.returncode < 0
+            begun = err.splitlines() != [f"raftload: interrupted by {number.name}"]  # it was still importing itself
+            assert "no cluster of ours is left" in err or process.returncode < 0 or not begun
         assert leftovers_after(5.0) == set()
         assert not raftload.remembered()
 
