@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 import gevent.socket
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from loadgen.causes import CLOSED, CLOSED_HERE, LOST, NO_ANSWER, NOT_HTTP2, SILENT, TLS_SPOKEN, ConnectError, cause_of
 from loadgen.endpoint import Endpoint
@@ -57,7 +57,8 @@ class Transport:
         hub = gevent.get_hub()
         self._loop = hub.loop
         self._run_callback = hub.loop.run_callback
-        self._switch = hub.switch
+        # Greenlet's own: gevent's asks each time for a `switch_out`, which none of ours has.
+        self._switch = greenlet.switch.__get__(hub)
         scheme = b"http" if tls is None else b"https"
         self._connection = connection = Connection(endpoint.authority.encode(), scheme)
         self.set_metadata = connection.set_metadata

@@ -1,12 +1,13 @@
 """The incoming half of a connection: frames in, events out.
 
 Nearly every answer is three frames: a head that says "200, gRPC", one whole message, trailers that say "status 0".
-``receive_data`` takes those in its own loop; every other frame goes through a table of handlers below it.
+``receive_data`` takes those in its own loop, head and message in one step; every other frame goes through a table of handlers below it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 
 from loadgen.wire import frames
 from loadgen.wire.errors import ErrorCode, RemoteError
@@ -26,8 +27,11 @@ _ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
 _MAX_FRAGMENTS = 128
 _MAX_REPLIES = 4_096
 
+# What one DATA frame has room for.
+_LONGEST_MESSAGE = frames.DEFAULT_FRAME_SIZE - PREFIX.size
+
 _unpack_header = frames.FRAME_HEADER.unpack_from
-_unpack_prefix = PREFIX.unpack_from
+_unpack_message = Struct(">IBIBI").unpack_from  # a frame's header, then a message's
 
 
 class Receiver:
@@ -112,22 +116,23 @@ class Receiver:
                                     continue
                             elif head.opens and stream.head is None:
                                 stream.head = head
+                                # As a rule the message follows at once, alone in its DATA, with no padding.
+                                if end - pos < 14 or stream.streaming:
+                                    continue
+                                word, flags, of, compressed, size = _unpack_message(data, pos)
+                                stop = pos + 14 + size
+                                if (
+                                    of == stream_id
+                                    and word == size + 5 << 8  # and of the kind 0, DATA
+                                    and flags == 0
+                                    and compressed == 0
+                                    and stop <= end
+                                    and size <= _LONGEST_MESSAGE
+                                ):
+                                    stream.message = data[pos + 14 : stop]
+                                    self._unacknowledged += size + 5
+                                    pos = stop
                                 continue
-                    elif (
-                        # DATA without padding or END_STREAM that holds exactly one message, the first.
-                        kind == 0
-                        and not flags & 9
-                        and stop - start > 4
-                        and _unpack_prefix(data, start) == (0, stop - start - 5)
-                        and stream.head is not None
-                        and stream.message is None
-                        and stream.reader is None
-                        and not stream.streaming
-                        and stop - start <= frames.DEFAULT_FRAME_SIZE
-                    ):
-                        stream.message = data[start + 5 : stop]
-                        self._unacknowledged += stop - start
-                        continue
                 self._on_frame(word & 0xFF, flags, stream_id & 0x7FFFFFFF, data[start:stop], events)
         except RemoteError as exc:
             self._fail(exc, events)
@@ -171,6 +176,16 @@ class Receiver:
             return
         reader = stream.reader
         if reader is None:
+            if (
+                not stream.streaming
+                and stream.message is None
+                and not flags & frames.END_STREAM
+                and len(payload) >= PREFIX.size
+                and PREFIX.unpack_from(payload) == (0, len(payload) - PREFIX.size)
+            ):
+                # The one message, whole, where other streams' frames stood between it and its head.
+                stream.message = payload[PREFIX.size :]
+                return
             reader = stream.reader = MessageReader()
         try:
             messages = reader.feed(payload)
