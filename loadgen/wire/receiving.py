@@ -27,6 +27,7 @@ _ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
 _MAX_FRAGMENTS = 128
 _MAX_REPLIES = 4_096
 
+_LAST_HEADERS = frames.END_HEADERS | frames.END_STREAM
 # What one DATA frame has room for.
 _LONGEST_MESSAGE = frames.DEFAULT_FRAME_SIZE - PREFIX.size
 
@@ -86,6 +87,7 @@ class Receiver:
         streams = self._streams
         blocked = self._sender.blocked
         memo = self._decoder.memo
+        taken = 0
         try:
             while end - pos >= 9:
                 word, flags, stream_id = _unpack_header(data, pos)
@@ -96,48 +98,54 @@ class Receiver:
                         raise RemoteError("frame too large", ErrorCode.FRAME_SIZE_ERROR)
                     break
                 pos = stop
-                if not self._special and (stream := streams.get(stream_id)) is not None:
-                    kind = word & 0xFF
-                    if kind == 1:
-                        # HEADERS in one piece, without padding or priority.
-                        if flags & 0x2C == 4 and (head := memo.get(data[start:stop])) is not None:
-                            if flags & 1:
-                                # Not with a reader: a second message may have begun in it.
-                                if (
-                                    head.succeeds
-                                    and stream.message is not None
-                                    and stream.reader is None
-                                    and not blocked
-                                ):
-                                    del streams[stream_id]
-                                    stream.code = 0
-                                    stream.answered = True
-                                    events.append(stream)
-                                    continue
-                            elif head.opens and stream.head is None:
-                                stream.head = head
-                                # As a rule the message follows at once, alone in its DATA, with no padding.
-                                if end - pos < 14 or stream.streaming:
-                                    continue
-                                word, flags, of, compressed, size = _unpack_message(data, pos)
-                                stop = pos + 14 + size
-                                if (
-                                    of == stream_id
-                                    and word == size + 5 << 8  # and of the kind 0, DATA
-                                    and flags == 0
-                                    and compressed == 0
-                                    and stop <= end
-                                    and size <= _LONGEST_MESSAGE
-                                ):
-                                    stream.message = data[pos + 14 : stop]
-                                    self._unacknowledged += size + 5
-                                    pos = stop
-                                continue
+                # Both blocks: HEADERS in one piece, without padding or priority, whose block is known.
+                if (
+                    flags == frames.END_HEADERS
+                    and word & 0xFF == frames.HEADERS
+                    and not self._special
+                    and (stream := streams.get(stream_id)) is not None
+                    and stream.head is None
+                    and (head := memo.get(data[start:stop])) is not None
+                    and head.opens
+                ):
+                    stream.head = head
+                    if end - pos >= 14 and not stream.streaming:
+                        # As a rule the message follows at once, alone in its DATA.
+                        word, flags, of, compressed, size = _unpack_message(data, pos)
+                        stop = pos + 14 + size
+                        if (
+                            of == stream_id
+                            and word == size + 5 << 8  # and of the kind 0, which is DATA
+                            and flags == compressed == 0
+                            and stop <= end
+                            and size <= _LONGEST_MESSAGE
+                        ):
+                            stream.message = data[pos + 14 : stop]
+                            taken += size + 5
+                            pos = stop
+                    continue
+                if (
+                    flags == _LAST_HEADERS
+                    and word & 0xFF == frames.HEADERS
+                    and not self._special
+                    and (stream := streams.get(stream_id)) is not None
+                    and stream.message is not None
+                    and stream.reader is None  # in which a second message may have begun
+                    and (head := memo.get(data[start:stop])) is not None
+                    and head.succeeds
+                    and not blocked
+                ):
+                    del streams[stream_id]
+                    stream.code = 0
+                    stream.answered = True
+                    events.append(stream)
+                    continue
                 self._on_frame(word & 0xFF, flags, stream_id & 0x7FFFFFFF, data[start:stop], events)
         except RemoteError as exc:
             self._fail(exc, events)
             return events
         self._tail = data[pos:]
+        self._unacknowledged += taken
         if self._unacknowledged >= _ACKNOWLEDGE_CONNECTION:
             self._sender.put(frames.window_update(0, self._unacknowledged))
             self._unacknowledged = 0
