@@ -1,11 +1,13 @@
 """HTTP/2 frames as bytes (RFC 9113, sections 4 and 6): constants, and one function per frame we send.
 
-Frames that arrive are walked in place by ``Connection``; only their fixed header is unpacked here.
+Frames that arrive are walked in place by ``receiving``; what several kinds have in common is unpacked here.
 """
 
 from __future__ import annotations
 
 from struct import Struct
+
+from loadgen.wire.errors import ErrorCode, RemoteError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -84,3 +86,18 @@ def headers(stream_id: int, block: bytes, max_frame_size: int, *, end_stream: bo
         part, rest = rest[:max_frame_size], rest[max_frame_size:]
         out += frame(CONTINUATION, 0 if rest else END_HEADERS, stream_id, part)
     return out
+
+
+def unpadded(payload: bytes) -> bytes:
+    """Returns what a padded payload holds (section 6.1). Raises RemoteError."""
+    if not payload or payload[0] >= len(payload):
+        raise RemoteError("padding longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def uint32(payload: bytes) -> int:
+    """Returns the one number of 32 bits that a payload is. Raises RemoteError."""
+    if len(payload) != UINT32.size:
+        raise RemoteError("frame of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+    value: int = UINT32.unpack(payload)[0]
+    return value

@@ -1,7 +1,8 @@
 """The incoming half of a connection: frames in, events out.
 
 Nearly every answer is three frames: a head that says "200, gRPC", one whole message, trailers that say "status 0".
-``receive_data`` takes those in its own loop, head and message in one step; every other frame goes through a table of handlers below it.
+``receive_data`` takes those in its own loop, head and message in one step; every other frame goes through a table of
+handlers, those of a stream below it and those of the connection in ``control``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Callable
 from struct import Struct
 
 from loadgen.wire import frames
+from loadgen.wire.control import Control
 from loadgen.wire.errors import ErrorCode, RemoteError
-from loadgen.wire.events import ConnectionEnded, Event, GoAway, Message, PingAcknowledged, SettingsReceived
+from loadgen.wire.events import ConnectionEnded, Event, Message
 from loadgen.wire.grpc import PREFIX, Code, Head, MessageReader, code_of_http, code_of_reset
 from loadgen.wire.headers import MAX_HEADER_LIST, HeaderDecoder
 from loadgen.wire.sending import Sender
@@ -23,9 +25,8 @@ STREAM_WINDOW = 16 << 20
 # slow taker must not stop the rest.
 _ACKNOWLEDGE_CONNECTION = 1 << 20
 _ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
-# Limits to what a hostile peer can make us keep: pieces of one header block, replies to PING and SETTINGS unwritten.
+# What a hostile peer can make us keep of one header block: so many pieces.
 _MAX_FRAGMENTS = 128
-_MAX_REPLIES = 4_096
 
 _LAST_HEADERS = frames.END_HEADERS | frames.END_STREAM
 # What one DATA frame has room for.
@@ -58,15 +59,16 @@ class Receiver:
         self._fragments: tuple[int, int] | None = None
         self.ready = False
         self.ended: ConnectionEnded | None = None
+        control = Control(sender)
         self._handlers: dict[int, Callable[[int, int, bytes, list[Event]], None]] = {
             frames.DATA: self._on_data,
             frames.HEADERS: self._on_headers,
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_rst_stream,
-            frames.SETTINGS: self._on_settings,
+            frames.SETTINGS: control.on_settings,
             frames.PUSH_PROMISE: self._on_push_promise,
-            frames.PING: self._on_ping,
-            frames.GOAWAY: self._on_goaway,
+            frames.PING: control.on_ping,
+            frames.GOAWAY: control.on_goaway,
             frames.WINDOW_UPDATE: self._on_window_update,
             frames.CONTINUATION: self._on_continuation,
         }
@@ -176,7 +178,7 @@ class Receiver:
         self._unacknowledged += len(payload)
         size = len(payload)
         if flags & frames.PADDED:
-            payload = _unpadded(payload)
+            payload = frames.unpadded(payload)
         if stream is None:
             return
         if stream.head is None:
@@ -233,7 +235,7 @@ class Receiver:
     def _on_headers(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         self._stream(stream_id)
         if flags & frames.PADDED:
-            payload = _unpadded(payload)
+            payload = frames.unpadded(payload)
         if flags & frames.HAS_PRIORITY:
             if len(payload) < 5:
                 raise RemoteError("HEADERS too short for its priority", ErrorCode.FRAME_SIZE_ERROR)
@@ -287,7 +289,7 @@ class Receiver:
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         stream = self._stream(stream_id)
-        error = _uint32(payload)
+        error = frames.uint32(payload)
         if stream is not None:
             stream.unprocessed = error == ErrorCode.REFUSED_STREAM
             cause = "stream refused" if stream.unprocessed else None
@@ -303,51 +305,9 @@ class Receiver:
     def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes, _events: list[Event]) -> None:
         raise RemoteError("PUSH_PROMISE although we disabled push")
 
-    # ---- frames of the connection
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        if stream_id:
-            raise RemoteError("SETTINGS on a stream")
-        if len(payload) % 6 or (flags & frames.ACK and payload):
-            raise RemoteError("SETTINGS of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & frames.ACK:
-            return
-        for name, value in frames.SETTING.iter_unpack(payload):
-            self._sender.apply_setting(name, value)
-        self._reply(frames.settings_ack())
-        self._sender.pump()
-        self._sender.open_waiting()
-        events.append(SettingsReceived())
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        if stream_id:
-            raise RemoteError("PING on a stream")
-        if len(payload) != 8:
-            raise RemoteError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & frames.ACK:
-            events.append(PingAcknowledged(payload))
-        else:
-            self._reply(frames.ping(payload, ack=True))
-
-    def _on_goaway(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        if stream_id:
-            raise RemoteError("GOAWAY on a stream")
-        if len(payload) < 8:
-            raise RemoteError("GOAWAY of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        last, error = frames.GOAWAY_HEAD.unpack_from(payload)
-        last &= 0x7FFFFFFF
-        self._sender.refuse_new()
-        events.append(GoAway(last, error, payload[8:]))
-        for stream in [
-            each for each in (*self._streams.values(), *self._sender.waiting) if each.id == 0 or each.id > last
-        ]:
-            stream.unprocessed = True
-            self._sender.end(stream, Code.UNAVAILABLE, "going away")
-            events.append(stream)
-
     def _on_window_update(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         stream = self._stream(stream_id) if stream_id else None
-        increment = _uint32(payload) & 0x7FFFFFFF
+        increment = frames.uint32(payload) & 0x7FFFFFFF
         if stream_id == 0:
             if increment == 0:
                 raise RemoteError("WINDOW_UPDATE of nothing")
@@ -410,22 +370,3 @@ class Receiver:
         self._sender.put(frames.goaway(0, exc.code, str(exc).encode()))
         self.ended = ConnectionEnded(exc.code, str(exc))
         events.append(self.ended)
-
-    def _reply(self, data: bytes) -> None:
-        self._sender.replies += 1
-        if self._sender.replies > _MAX_REPLIES:
-            raise RemoteError("too many PING or SETTINGS", ErrorCode.ENHANCE_YOUR_CALM)
-        self._sender.put(data)
-
-
-def _unpadded(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise RemoteError("padding longer than its frame")
-    return payload[1 : len(payload) - payload[0]]
-
-
-def _uint32(payload: bytes) -> int:
-    if len(payload) != 4:
-        raise RemoteError("frame of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-    value: int = frames.UINT32.unpack(payload)[0]
-    return value
