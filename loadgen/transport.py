@@ -10,15 +10,15 @@ from __future__ import annotations
 import _socket
 import errno
 from collections.abc import Callable
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.event
-import gevent.socket
 from greenlet import getcurrent, greenlet
 
-from loadgen.causes import CLOSED, CLOSED_HERE, LOST, NO_ANSWER, NOT_HTTP2, SILENT, TLS_SPOKEN, ConnectError, cause_of
+from loadgen.causes import CLOSED, CLOSED_HERE, LOST, NO_ANSWER, NOT_HTTP2, SILENT, ConnectError, cause_of
+from loadgen.dialing import dial, foreign
 from loadgen.endpoint import Endpoint
 from loadgen.streaming import StreamingCall
 from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
@@ -91,7 +91,8 @@ class Transport:
     def connect(self, timeout_s: float) -> None:
         """Connects and waits for the peer's SETTINGS. Takes seconds. Raises ConnectError."""
         until = perf_counter_ns() + int(timeout_s * 1e9)
-        self._socket = raw = self._open(timeout_s)
+        raw, self._tls = dial(self.endpoint, timeout_s, self._tls_options)
+        self._socket = raw
         self._recv, self._send = (raw.recv, raw.send) if self._tls is None else (self._tls.recv, self._tls.send)
         self._reader = self._loop.io(raw.fileno(), 1)
         self._writer = self._loop.io(raw.fileno(), 2)
@@ -113,31 +114,6 @@ class Transport:
         if not self.accepting:
             self._end(LOST)
             raise ConnectError(self.endpoint, CLOSED)
-
-    def _open(self, timeout_s: float) -> _socket.socket:
-        """Connects, and shakes hands where it is to be TLS; reads and writes of what it returns never wait."""
-        until = monotonic() + timeout_s
-        opened = None
-        try:
-            # Tries every address that the name resolves to.
-            opened = gevent.socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=timeout_s)
-            opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            if self._tls_options is not None:
-                self._tls = self._tls_options.begin(self.endpoint.host)
-                self._tls.handshake(opened, until)
-        except BaseException as exc:
-            if opened is not None:
-                opened.close()
-            if isinstance(exc, OSError):
-                raise ConnectError(self.endpoint, cause_of(exc), str(exc)) from exc
-            raise
-        # The plain socket under gevent's.
-        family, kind, proto = opened.family, opened.type, opened.proto
-        raw = _socket.socket(family, kind, proto, fileno=opened.detach())
-        raw.setblocking(False)
-        if self._tls is not None:
-            self._tls.attach(raw)
-        return raw
 
     def close(self) -> None:
         """Ends the connection and every call on it. May be called again."""
@@ -293,14 +269,11 @@ class Transport:
     def _plausible(self, data: bytes) -> bool:
         """Tells apart, from the first bytes, those who cannot be etcd without TLS."""
         self._first = (self._first + data)[:8]
-        if b"HTTP/1.".startswith(self._first[:7]):
-            self._fail(NOT_HTTP2, "it answers in HTTP/1")
-        elif self._first[:2] in (b"\x15\x03", b"\x16\x03"):
-            self._fail(TLS_SPOKEN)
-        else:
-            return True
-        self._end(LOST)
-        return False
+        reason = foreign(self._first)
+        if reason is not None:
+            self._fail(*reason)
+            self._end(LOST)
+        return reason is None
 
     # ---- writing
 
