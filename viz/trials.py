@@ -60,8 +60,8 @@ def guarantees(result: Mapping[str, Any]) -> str:
 
 def _violations(check: Mapping[str, Any]) -> str:
     """What broke each guarantee, the earliest first, and the fault nearest to that."""
-    broken = [row for row in check.get("guarantees") or () if row.get("violations")]
-    broken.sort(key=lambda row: (row["violations"][0]["revision"], row["name"] != "durability.acknowledged"))
+    named = {row["name"]: row for row in check.get("guarantees") or ()}
+    broken = [named[name] for name in check.get("broken") or ()]
     parts = []
     for row in broken:
         first, *more = (escape(str(each["text"])) for each in row["violations"])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "raftload.check/1"
 EXIT = {Verdict.PASS: 0, Verdict.SKIP: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
+# That a refused write is there, or an acknowledged one is gone, says more than what follows from it.
+_TELLING = ("kv.failed", "durability.acknowledged")
 _STYLES = {Verdict.PASS: "32", Verdict.FAIL: "31", Verdict.UNKNOWN: "33", Verdict.SKIP: "2"}
 
 
@@ -94,6 +96,7 @@ def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
         "nearest_fault": report.nearest_fault,
         "files": [{"name": part.path.name, "cut": part.cut or None} for part in history.parts],
         "guarantees": [_row(result) for result in report.results],
+        "broken": _broken(report.results),
         "verdict": overall(report.results).value,
     }
 
@@ -121,6 +124,14 @@ def _row(result: Result) -> dict[str, Any]:
         "reason": result.reason or None,
         "violations": [{"revision": finding.revision, "text": finding.text} for finding in result.findings],
     }
+
+
+def _broken(results: Sequence[Result]) -> list[str]:
+    """The broken guarantees by their first violation; of several at one revision, those that say most first."""
+    order = (*_TELLING, *RULES)
+    broken = [result for result in results if result.findings]
+    broken.sort(key=lambda result: (result.findings[0].revision, order.index(result.rule)))
+    return [result.rule for result in broken]
 
 
 def _command(folder: Path) -> list[str] | None:
@@ -152,10 +163,8 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
             room = max(20, width - first - 24)
             line += f"  {textwrap.shorten(row['reason'], room, placeholder=' …')}"
         lines.append(line)
-    broken = [row for row in rows if row["verdict"] == Verdict.FAIL]
-    # Of several at one revision, that a write is gone says most.
-    broken.sort(key=lambda row: (row["violations"][0]["revision"], row["name"] != "durability.acknowledged"))
-    for number, row in enumerate(broken):
+    named = {row["name"]: row for row in rows}
+    for number, row in enumerate(map(named.__getitem__, document["broken"])):
         found = row["violations"][0]
         if number == 0:
             lines += ["", paint(f"The first violation, at revision {found['revision']}:", "fail")]
