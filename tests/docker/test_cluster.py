@@ -176,8 +176,10 @@ def test_interrupted_up_leaves_nothing(engine: Docker, number: signal.Signals) -
             engine.run("down")
         else:
             # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
+            # Or before anything was begun: that it was interrupted is then all there is to say.
             assert process.returncode in (128 + number, -number), err
-            assert "no cluster of ours is left" in err or process.returncode < 0
+            begun = err.removeprefix(f"raftload: interrupted by {number.name}\n")
+            assert "no cluster of ours is left" in err or not begun or process.returncode < 0
         assert engine.everything() == before
 
 
