@@ -88,6 +88,8 @@ class Watch:
         self.reason = ""
         self.compact_revision = 0
         self.fragments: list[tuple[pb.WatchResponse, bytes]] = []
+        # On the present stream: the store's revision at its creation, and requests for progress sent before it.
+        self.created_here = self.asked_before = 0
         self.inbox: Mailbox[WatchAnswer] = Mailbox()
         self._give_up = give_up
         self._created = gevent.event.Event()
@@ -125,6 +127,7 @@ class Watch:
 
     def confirm(self, revision: int) -> None:
         """Takes the store's revision at which the server created it, here or anew."""
+        self.created_here = revision
         if not self.next_revision:
             self.next_revision = revision + 1
         if not self.created_revision:

@@ -38,6 +38,8 @@ class Watch:
         clock: which clock its times are of.
         key, end: its range. whole: the range holds every key of the run. start: its first revision.
         puts, deletes: which events it asked for. previous: whether it asked for previous key-values.
+        created: the revision of the member when it was created. asked_before: how many requests for progress had been
+            sent on its stream before it was asked for.
         resumed: the newest revision that was past when it began; below it, events come from the store's history.
         covered: nothing up to this revision may be missing.
         revisions, rows, low, high, times: its groups of events, one a revision and answer: the revision, the answer's
@@ -58,6 +60,7 @@ class Watch:
         self.label = label
         self.clock = clock
         self.member = 0
+        self.created = self.asked_before = 0
         self.resumed = 0
         self.covered = 0
         self.progress = 0
@@ -152,13 +155,17 @@ class _Stream:
         self._evidence, self._ledger = evidence, ledger
         self._clock = int(evidence.clock_of_part[part])
         self._name = f"stream {watcher}" + (f" of {evidence.history.parts[part].path.name}" if part else "")
-        self._creating: deque[Any] = deque()
+        # Each with how often the stream had been asked for its progress before.
+        self._creating: deque[tuple[Any, int]] = deque()
         self._open: dict[int, Watch] = {}
+        self._asked = self._told = 0
         self.watches: list[Watch] = []
 
     def sent(self, request: Any) -> None:
         if request.HasField("create_request"):
-            self._creating.append(request.create_request)
+            self._creating.append((request.create_request, self._asked))
+        elif request.HasField("progress_request"):
+            self._asked += 1
 
     def ended(self) -> None:
         """Takes in that the stream is over: whoever resumes it creates its watches anew."""
@@ -174,8 +181,13 @@ class _Stream:
             return
         events = response.events
         if watch_id == ALL_WATCHES and not events:
+            self._told += 1
             for watch in self._open.values():
-                self._progress(watch, header.revision)
+                # etcd's send loop may put the answer to a request from before a watch was asked for behind the news
+                # that it was created; such an answer is of no later revision. Where a watch lags there is no answer, so
+                # that they cannot be told from each other by counting them off.
+                if header.revision > watch.created or self._told > watch.asked_before:
+                    self._progress(watch, header.revision)
             return
         found = self._open.get(watch_id)
         if found is None:
@@ -198,7 +210,7 @@ class _Stream:
     def _created(self, response: Any) -> None:
         if not self._creating:
             return
-        request = self._creating.popleft()
+        request, asked = self._creating.popleft()
         revision = response.header.revision
         evidence = self._evidence
         member = response.header.member_id
@@ -206,6 +218,7 @@ class _Stream:
         label = f"the watch on {evidence.member_name(member)} ({self._name}, id {response.watch_id}{since})"
         watch = Watch(request, label, evidence.cluster.prefix, self._clock)
         watch.member = member
+        watch.created, watch.asked_before = revision, asked
         if not watch.start:
             watch.start = revision + 1
         else:

@@ -21,6 +21,9 @@ from loadgen import transport as transport_module
 from loadgen.causes import CLOSED_HERE, LOST, REFUSED, SILENT, ConnectError
 from loadgen.channel import Channel
 from loadgen.endpoint import Endpoint
+from loadgen.etcd import EtcdClient
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto import kv_pb2
 from loadgen.transport import Transport
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.receiving import STREAM_WINDOW
@@ -321,3 +324,46 @@ def test_through_a_channel() -> None:
         nobody.open(PATH, 5)
     assert refused.value.cause == REFUSED
     nobody.close()
+
+
+class Busy:
+    """Watches as a busy etcd has them: what was asked before a watch is answered behind the news of its creation."""
+
+    def __init__(self) -> None:
+        self.created = self.asked = 0
+
+    def __call__(self, server: Server, stream_id: int, message: bytes) -> None:
+        def say(**words: object) -> None:
+            header = pb.ResponseHeader(revision=10)
+            server.send(stream_id, pb.WatchResponse(header=header, **words).SerializeToString())
+
+        request = pb.WatchRequest.FromString(message)
+        if request.HasField("progress_request"):
+            self.asked += 1
+            if self.asked > 1:
+                say(watch_id=-1)
+            return
+        say(watch_id=self.created, created=True)
+        if self.asked:
+            say(watch_id=-1)
+            for revision in (9, 10):
+                event = kv_pb2.Event(kv=kv_pb2.KeyValue(key=b"k", mod_revision=revision))
+                say(watch_id=self.created, events=[event])
+        self.created += 1
+
+
+def test_progress_from_before_a_watch_is_not_its_own() -> None:
+    listener = gevent.server.StreamServer(("127.0.0.1", 0), Server(Busy()))
+    listener.start()
+    client = EtcdClient([f"127.0.0.1:{listener.server_port}"])
+    watcher = client.watcher()
+    assert watcher.watch(b"elsewhere").wait_created(5)
+    assert watcher.request_progress()
+    watch = watcher.watch(b"k", start_revision=9)
+    for revision in (9, 10):
+        assert (answer := watch.next(5)) is not None
+        assert [event.kv.mod_revision for event in answer.response.events] == [revision]
+    assert watcher.request_progress()
+    assert (answer := watch.next(5)) is not None and not answer.response.events
+    client.close()
+    listener.stop()

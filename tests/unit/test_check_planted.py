@@ -547,3 +547,17 @@ def test_the_counterexample_names_operations_times_members_and_revisions(tmp_pat
     assert "get p/k0 by process" in text
     assert " at a (" in text
     assert "has revision 6, which is older than revision 7 of put p/k0=second-0 by process" in text
+
+
+def test_an_answer_from_before_a_watch_says_nothing_of_it(tmp_path: Path) -> None:
+    """etcd may send the answer to an older request for progress after the news that a watch was created."""
+    found = []
+    for asked in (True, False):
+        script = Healthy()
+        entries = script.streams[3].entries
+        (at, create), (_, created), *events = entries
+        told = pb.WatchResponse(watch_id=-1, header=created.header)
+        ask = pb.WatchRequest(progress_request=pb.WatchProgressRequest())
+        entries[:] = [*([(at, ask)] if asked else []), (at, create), (at, created), (at, told), *events]
+        found.append(set(judged(script, tmp_path / str(asked))))
+    assert found == [set(), {"watch.bookmarkable"}]
