@@ -25,6 +25,7 @@ from loadgen.proto import etcd_pb2 as pb
 # Longer answers are decoded: comparing them once for each of their revisions would be quadratic.
 _GLANCE = 4096
 _CHUNK = 1 << 15
+_NEVER = 1 << 63
 ALL_WATCHES = -1
 """Watch id of an answer to a progress request: it is about every watch of the stream."""
 
@@ -41,6 +42,7 @@ class Watch:
         created: the revision of the member when it was created. asked_before: how many requests for progress had been
             sent on its stream before it was asked for.
         resumed: the newest revision that was past when it began; below it, events come from the store's history.
+        leaving: the newest revision that had come when its end was asked for.
         covered: nothing up to this revision may be missing.
         revisions, rows, low, high, times: its groups of events, one a revision and answer: the revision, the answer's
             row in the history, which of its events, and when it came; in order of revisions.
@@ -62,6 +64,7 @@ class Watch:
         self.member = 0
         self.created = self.asked_before = 0
         self.resumed = 0
+        self.leaving = _NEVER
         self.covered = 0
         self.progress = 0
         self.newest = 0
@@ -166,6 +169,9 @@ class _Stream:
             self._creating.append((request.create_request, self._asked))
         elif request.HasField("progress_request"):
             self._asked += 1
+        elif request.HasField("cancel_request") and request.cancel_request.watch_id in self._open:
+            left = self._open[request.cancel_request.watch_id]
+            left.leaving = min(left.leaving, left.newest)
 
     def ended(self) -> None:
         """Takes in that the stream is over: whoever resumes it creates its watches anew."""

@@ -561,3 +561,19 @@ def test_an_answer_from_before_a_watch_says_nothing_of_it(tmp_path: Path) -> Non
         entries[:] = [*([(at, ask)] if asked else []), (at, create), (at, created), (at, told), *events]
         found.append(set(judged(script, tmp_path / str(asked))))
     assert found == [set(), {"watch.bookmarkable"}]
+
+
+def test_previous_values_may_end_before_a_cancelled_watch_does(tmp_path: Path) -> None:
+    """etcd forgets what a watch had asked for when it is told to cancel it, and then sends what it had in hand."""
+    found = []
+    for cancelled in (True, False):
+        script = Healthy()
+        revision = script.named["last 1"].response.header.revision
+        script.streams[1].holding(revision).events[0].ClearField("prev_kv")
+        if cancelled:
+            answer = script.streams[1].holding(revision)
+            place, at = next((n, at) for n, (at, each) in enumerate(script.streams[1].entries) if each is answer)
+            request = pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=0))
+            script.streams[1].entries.insert(place, (at - 1, request))
+        found.append(set(judged(script, tmp_path / str(cancelled))))
+    assert found == [set(), {"watch.previous-value"}]
