@@ -432,17 +432,20 @@ def test_only_the_leader_is_called_and_followed(make_cluster: Callable[..., Loca
         found = [each for each in (cluster.statuses()) if each is not None and each.is_leader]
         return max(found, key=lambda each: each.term).member_id if found else 0
 
-    first = leader()
-    assert asked() == {first}
+    def followed() -> int:
+        """The leader, once it gets every call: on a busy machine leadership moves by itself."""
+        deadline = time.monotonic() + 30
+        while asked() != {leader()}:
+            assert time.monotonic() < deadline
+        return leader()
+
+    first = followed()
     name = next(each.name for each in cluster.statuses() if each is not None and each.member_id == first)
     gone = gevent.get_hub().threadpool.apply(cluster.kill, (name,))
     assert gone is None
     # Calls made while nobody leads wait for whoever does next.
     assert client.put(b"k", b"v").outcome == Outcome.OK
-    deadline = time.monotonic() + 15
-    while asked() != {leader()}:
-        assert time.monotonic() < deadline
-    assert leader() != first
+    assert followed() != first
     client.close()
 
 
