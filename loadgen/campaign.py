@@ -67,7 +67,8 @@ class Design:
 @dataclasses.dataclass
 class Struck:
     """A round as it went. Times are nanoseconds of the monotonic clock, ``at`` is ISO 8601 in UTC; 0 and "" for what
-    did not come to pass. ``taken`` is whether the leader was among the members it was done to.
+    did not come to pass. ``taken`` is whether the leader was taken away at once, ``silent`` whether the
+    logs do not say when it went: of a majority that is told to end, the last may lead until it is gone.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Struck:
     at: str
     members: tuple[str, ...] = ()
     taken: bool = False
+    silent: bool = False
     leader: str | None = None
     term: int | None = None
     began_ns: int = 0
@@ -200,6 +202,8 @@ class Campaign:
                 self._warden.mark_fault("effect", each.name, effect["members"])
                 struck.members, struck.leader, struck.term = tuple(effect["members"]), effect["leader"], effect["term"]
                 struck.taken = effect["before"] in struck.members and each.fault.kind in _TAKE_AWAY
+                told = each.fault.kind in ("stop", "restart")
+                struck.silent = told and 2 * len(struck.members) > len(self._held.members if self._held else ())
                 self._stopping.wait(max(0.0, each.hold_s - (struck.effect_ns - struck.began_ns) / 1e9))
         except ClusterError as error:
             struck.problem = str(error)

@@ -96,7 +96,7 @@ def _row(each: Struck, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: i
     began, healed = each.began_ns, each.healed_ns or next_ns
     healthy = each.healthy_ns or next_ns
     at = datetime.fromisoformat(each.at).timestamp()
-    lost = leaderless(logs, at, at + (healthy - began) / 1e9, taken=each.taken) if logs else None
+    lost = leaderless(logs, at, at + (healthy - began) / 1e9, taken=each.taken) if logs and not each.silent else None
     writes = load.writes_per_s(max(calm_ns, began - 1_000_000_000), began)
     reasons = [each.problem] if each.problem else []
     if writes < MIN_WRITES_S:

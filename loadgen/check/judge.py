@@ -63,7 +63,7 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
     order.members(evidence, ledger)
     order.compactions(evidence, ledger)
     members.convergence(evidence, ledger)
-    raft.elections(logs, ledger)
+    raft.elections(logs, ledger, foreign=evidence.cluster.known and not evidence.cluster.exclusive)
     if not evidence.cluster.known:
         for rule in RULES:
             if rule.partition(".")[0] in ("kv", "txn", "durability", "watch") and rule != "kv.real-time":

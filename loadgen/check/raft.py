@@ -8,15 +8,19 @@ from cluster.raftlog import Event, Log
 from loadgen.check.rules import Ledger
 
 
-def elections(logs: Sequence[Log], ledger: Ledger) -> None:
-    """Judges the role changes of each member, in the order of its log.
+def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> None:
+    """Judges the role changes of each member, in the order of its log. Takes whether the cluster is somebody's, whose
+    logs are not to be had.
 
     Election safety, "at most one leader can be elected in a given term" (Ongaro and Ousterhout, figure 3); terms
     increase monotonically (section 5.1), over restarts too, since they are on stable storage before an answer.
     """
     if not logs:
         for rule in ("raft.term", "raft.leader"):
-            ledger.doubt(rule, "there are no logs of the members")
+            if foreign:
+                ledger.absent(rule, "the members' logs are somebody's")
+            else:
+                ledger.doubt(rule, "there are no logs of the members")
         return
     leaders: dict[int, Event] = {}
     names = {log.member: log.name for log in logs}

@@ -509,6 +509,17 @@ def test_the_history_is_healthy_without_anything_planted(tmp_path: Path) -> None
     assert {each.rule: (each.verdict, each.reason) for each in results if each.verdict != Verdict.PASS} == {}
 
 
+def test_what_a_watch_still_gets_after_its_cancellation_is_owed_to_nobody(tmp_path: Path) -> None:
+    script = Healthy()
+    stream = script.streams[1]
+    at, last = next(entry for entry in reversed(stream.entries) if entry[1].events)
+    # As etcd does: the watch is forgotten, and with it that it asked for previous key-values.
+    last.events[0].ClearField("prev_kv")
+    cancel = (at - MS // 2, pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=0)))
+    stream.entries.insert(stream.entries.index((at, last)), cancel)
+    assert judged(script, tmp_path) == {}
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_what_is_planted_is_found_and_nothing_else(name: str, tmp_path: Path) -> None:
     planted, rules = PLANTED[name]
