@@ -30,7 +30,7 @@ _WRITES = {"put": 60, "get": 6, "delete": 4, "txn": 20, "fence": 0.2}
 TRACKS: dict[str, Track] = {
     "13766": Track(
         "a member misses a write after it was killed under load",
-        {"nodes": "3", "concurrency": "100", "faults": "crash-random", "every": "1s", "rounds": "40",
+        {"nodes": "3", "concurrency": "100", "faults": "crash-random", "every": "1s", "rounds": "15",
          "compact_every": "0"},
         # While a compare walks thousands of keys, a transaction is applied and its index is not yet.
         {"keys": 3000, "wide_keys": 3000, "weights": {"put": 92, "wide": 6, "get": 2}},
@@ -40,7 +40,7 @@ TRACKS: dict[str, Track] = {
         "a single member acknowledges a write that is gone after a kill",
         # A member acknowledges before its log is handed to the kernel: large values make that take longer, and in
         # memory nothing else does.
-        {"nodes": "1", "concurrency": "100", "faults": "crash-all", "every": "1s", "rounds": "60",
+        {"nodes": "1", "concurrency": "100", "faults": "crash-all", "every": "1s", "rounds": "40",
          "compact_every": "0", "storage": "memory", "value_size": "8KiB"},
         {"keys": 100, "weights": {"put": 100, "get": 2}},
         {"rovers": 0, "everywhere": True},
