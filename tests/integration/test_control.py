@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from cluster.control import ControlClient
-from cluster.errors import ClusterError, EtcdError, NoAnswer
+from cluster.errors import EtcdError, NoAnswer
 from cluster.kv import Compare, Op, prefix_end
 from cluster.local import LocalCluster
-from cluster.plane import ControlPlane
 
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,41 +28,18 @@ def client(etcd_single: LocalCluster) -> Iterator[ControlClient]:
         yield client
 
 
-# The cluster
+# Members
 
 
 def test_every_member_has_a_status_and_one_leads(etcd_cluster: LocalCluster) -> None:
-    with ControlPlane(etcd_cluster.endpoints) as plane:
-        statuses = plane.wait_healthy(10)
-        assert [status.name for status in statuses] == ["etcd-node1", "etcd-node2", "etcd-node3"]
-        assert [status.is_leader for status in statuses].count(True) == 1
-        assert {status.term for status in statuses} == {statuses[0].term}
-        assert all(status.db_size > 0 and status.commit_index >= status.applied_index > 0 for status in statuses)
-        leader, local_leader = plane.leader(), etcd_cluster.leader()
-        assert leader is not None
-        assert local_leader is not None
-        assert leader.name == local_leader.name
-        assert plane.version() == etcd_cluster.binary.version
-        assert sorted(member.name for member in plane.members()) == ["etcd-node1", "etcd-node2", "etcd-node3"]
-        assert plane.revision() >= 1
-
-
-def test_one_endpoint_of_three_is_enough_to_judge_by(etcd_cluster: LocalCluster) -> None:
-    with ControlPlane(etcd_cluster.endpoints[:1]) as plane:
-        assert len(plane.wait_healthy(10)) == 1
-
-
-def test_a_dead_endpoint_among_live_ones_is_an_answer_too(etcd_cluster: LocalCluster) -> None:
-    with ControlPlane([closed_port(), *etcd_cluster.endpoints]) as plane:
-        dead, *alive = plane.ask()
-        assert isinstance(dead, NoAnswer)
-        assert dead.cause == "connection refused"
-        assert not dead.sent
-        assert not any(isinstance(answer, ClusterError) for answer in alive)
-        assert len(plane.statuses()) == 3
-        assert plane.revision() >= 1
-        with pytest.raises(ClusterError, match=r"not healthy after 0.2 s: .*connection refused"):
-            plane.wait_healthy(0.2)
+    statuses = []
+    for endpoint in etcd_cluster.endpoints:
+        with ControlClient(endpoint) as client:
+            statuses.append(client.status())
+            assert sorted(member.name for member in client.members()) == ["etcd-node1", "etcd-node2", "etcd-node3"]
+    assert [status.is_leader for status in statuses].count(True) == 1
+    assert {status.term for status in statuses} == {statuses[0].term}
+    assert all(status.db_size > 0 and status.commit_index >= status.applied_index > 0 for status in statuses)
 
 
 # Keys
@@ -202,12 +178,12 @@ def test_an_endpoint_without_tls_asked_for_tls(etcd_single: LocalCluster) -> Non
 def test_it_works_where_gevent_has_patched(etcd_cluster: LocalCluster) -> None:
     script = (
         "from gevent import monkey; monkey.patch_all()\n"
-        "import sys; from cluster.plane import ControlPlane\n"
-        "with ControlPlane(sys.argv[1:]) as plane: print(len(plane.wait_healthy(10)), plane.revision() > 0)"
+        "import sys; from cluster.control import ControlClient\n"
+        "print([ControlClient(endpoint).status().revision > 0 for endpoint in sys.argv[1:]])"
     )
     command = [sys.executable, "-W", "error", "-c", script, *etcd_cluster.endpoints]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "3 True\n", done.stderr
+    assert done.stdout == "[True, True, True]\n", done.stderr
 
 
 def test_starting_a_cluster_imports_nothing_that_gevent_must_patch_first() -> None:

@@ -51,7 +51,7 @@ def test_each_locustfile_runs_alone(etcd_single: LocalCluster, tmp_path: Path, s
     for row in rows.values():
         assert row["num_requests"] > (100 if len(expected) == 1 else 0)
         assert row["num_failures"] == 0
-        assert 0 < row["min_response_time"] < 5
+        assert 0 < row["min_response_time"] < 1000
         assert any(float(key) != int(float(key)) for key in row["response_times"]), "not rounded to milliseconds"
 
 
