@@ -34,6 +34,9 @@ from loadgen.warden import Warden
 HEALTHY_S = 60.0
 # Between a healthy cluster and the next fault: without a while of load there is nothing to compare with.
 CALM_S = 0.5
+# Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
+MIN_WRITES_S = 20.0
+LOAD_S = 10.0
 WATCHERS_S = 15.0
 HELPERS_S = 3.0
 # Faults after which the processes of those they were done to are other ones.
@@ -171,7 +174,7 @@ class Campaign:
         began = time.monotonic()
         for each in self.design.rounds:
             due = max(began + self.design.every_s, time.monotonic() + CALM_S)
-            if self._stopping.wait(due - time.monotonic()):
+            if self._stopping.wait(due - time.monotonic()) or not self._await_load():
                 return
             began = time.monotonic()
             struck = self._round(each)
@@ -186,6 +189,17 @@ class Campaign:
                 return
         if not self._stopping.wait(max(CALM_S, began + self.design.every_s - time.monotonic())):
             self.run.ask_stop()
+
+    def _await_load(self) -> bool:
+        """Waits until operations succeed, as clients that were refused for long take a while to come back; says whether
+        the run goes on. Where nothing succeeds for long the fault comes anyway, and its round is inconclusive.
+        """
+        total = self.run.stats.total
+        before, deadline = total.num_requests - total.num_failures, time.monotonic() + LOAD_S
+        while total.num_requests - total.num_failures < before + MIN_WRITES_S and time.monotonic() < deadline:
+            if self._stopping.wait(0.05):
+                return False
+        return True
 
     def _round(self, each: Round) -> Struck:
         assert self._driver is not None

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from cluster.leaderless import leaderless
 from cluster.raftlog import Log, read_log
-from loadgen.campaign import Struck
+from loadgen.campaign import MIN_WRITES_S, Struck
 from loadgen.history.format import FAIL, INFO, OK, Kind, Method
 from loadgen.history.reader import History
 
-# Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
-MIN_WRITES_S = 20.0
 _WRITES = (Method.PUT, Method.DELETE_RANGE, Method.TXN)
 
 
