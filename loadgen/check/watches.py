@@ -191,8 +191,10 @@ class _Stream:
             for watch in self._open.values():
                 # etcd's send loop may put the answer to a request from before a watch was asked for behind the news
                 # that it was created; such an answer is of no later revision. Where a watch lags there is no answer, so
-                # that they cannot be told from each other by counting them off.
-                if header.revision > watch.created or self._told > watch.asked_before:
+                # that they cannot be told from each other by counting them off. Nor is it about a watch that is being
+                # cancelled: the news of its end may come behind it too.
+                asked_since = header.revision > watch.created or self._told > watch.asked_before
+                if asked_since and watch.leaving == _NEVER:
                     self._progress(watch, header.revision)
             return
         found = self._open.get(watch_id)

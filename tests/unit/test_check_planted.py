@@ -588,3 +588,20 @@ def test_previous_values_may_end_before_a_cancelled_watch_does(tmp_path: Path) -
             script.streams[1].entries.insert(place, (at - 1, request))
         found.append(set(judged(script, tmp_path / str(cancelled))))
     assert found == [set(), {"watch.previous-value"}]
+
+
+def test_progress_is_not_about_a_watch_that_is_being_cancelled(tmp_path: Path) -> None:
+    """The news that it was cancelled may come after the answer to a request for progress that was sent after that."""
+    found = []
+    for cancelled in (True, False):
+        script = Healthy()
+        entries = script.streams[1].entries
+        last = pb.ResponseHeader(revision=script.model.revision)
+        (at, _), *_ = entries[10:]
+        del entries[10:]
+        if cancelled:
+            entries.append((at, pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=0))))
+        entries.append((at, pb.WatchResponse(header=last, watch_id=-1)))
+        entries.append((at, pb.WatchResponse(header=last, canceled=True)))
+        found.append(set(judged(script, tmp_path / str(cancelled))))
+    assert found == [set(), {"watch.reliable"}]
