@@ -16,6 +16,7 @@ from loadgen.caller import MALFORMED, Caller
 from loadgen.causes import CLOSED_HERE, ConnectError
 from loadgen.channel import Channel
 from loadgen.kv import DEFINITE
+from loadgen.progress import ProgressRequests
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.streaming import CANCELLED, StreamingCall
 from loadgen.watch import COMPACTED, Watch, WatchAnswer, WatchOptions
@@ -53,8 +54,7 @@ class Watcher:
         self._call: StreamingCall | None = None
         self._creating: deque[Watch] = deque()
         self._open: dict[int, Watch] = {}
-        # How often this stream was asked for its progress, and told; see ``_on_answer``.
-        self._asked = self._told = 0
+        self._progress = ProgressRequests()
         self._reader: gevent.Greenlet | None = None
         self.closed = False
 
@@ -74,7 +74,7 @@ class Watcher:
 
     def request_progress(self) -> bool:
         """Asks how far the stream is; every watch gets the answer, without events, with id -1. False: no stream."""
-        self._asked += 1
+        self._progress.asked += 1
         return self._call is not None and self._send(
             self._call, pb.WatchRequest(progress_request=pb.WatchProgressRequest())
         )
@@ -131,7 +131,7 @@ class Watcher:
         """Reads one stream until it ends."""
         self.streams += 1
         self._number = next(_numbers)
-        self._asked = self._told = 0
+        self._progress = ProgressRequests()
         self._call = call
         try:
             for watch in list(self.watches):
@@ -168,7 +168,7 @@ class Watcher:
     def _create(self, call: StreamingCall, watch: Watch) -> None:
         request = pb.WatchRequest(create_request=watch.request)
         request.create_request.start_revision = watch.next_revision
-        watch.asked_before = self._asked
+        watch.asked_before = self._progress.asked
         self._creating.append(watch)
         self._send(call, request)
 
@@ -195,12 +195,9 @@ class Watcher:
             return
         if response.watch_id == _EVERY_WATCH and not response.canceled:
             call.consumed(message)
-            self._told += 1
+            self._progress.told += 1
             for watch in self._open.values():
-                # etcd's send loop may put the answer to a request from before a watch was asked for behind the news
-                # that it was created: it is not about what the watch has yet to see, and of no later revision. As etcd
-                # does not answer while a watch lags, answers cannot be told from each other by counting them off.
-                if response.header.revision > watch.created_here or self._told > watch.asked_before:
+                if self._progress.is_about(watch.created_here, watch.asked_before, response.header.revision):
                     watch.accept(WatchAnswer(response, read_ns, call, ()))
             return
         found = self._open.get(response.watch_id)

@@ -20,6 +20,7 @@ from loadgen.check.store import within
 from loadgen.check.words import show
 from loadgen.history.format import Kind
 from loadgen.history.reader import History
+from loadgen.progress import ProgressRequests
 from loadgen.proto import etcd_pb2 as pb
 
 # Longer answers are decoded: comparing them once for each of their revisions would be quadratic.
@@ -55,7 +56,6 @@ class Watch:
         self.deletes = pb.WatchCreateRequest.NODELETE not in request.filters
         self.previous = request.prev_kv
         self.start = request.start_revision
-        self.asked = request.start_revision
         last = prefix + b"\xff" * 64
         self.whole = self.puts and self.deletes and within(prefix or b"\0", self.key, self.end)
         self.whole = self.whole and within(last, self.key, self.end)
@@ -161,14 +161,14 @@ class _Stream:
         # Each with how often the stream had been asked for its progress before.
         self._creating: deque[tuple[Any, int]] = deque()
         self._open: dict[int, Watch] = {}
-        self._asked = self._told = 0
+        self._requests = ProgressRequests()
         self.watches: list[Watch] = []
 
     def sent(self, request: Any) -> None:
         if request.HasField("create_request"):
-            self._creating.append((request.create_request, self._asked))
+            self._creating.append((request.create_request, self._requests.asked))
         elif request.HasField("progress_request"):
-            self._asked += 1
+            self._requests.asked += 1
         elif request.HasField("cancel_request") and request.cancel_request.watch_id in self._open:
             left = self._open[request.cancel_request.watch_id]
             left.leaving = min(left.leaving, left.newest)
@@ -187,14 +187,11 @@ class _Stream:
             return
         events = response.events
         if watch_id == ALL_WATCHES and not events:
-            self._told += 1
+            self._requests.told += 1
             for watch in self._open.values():
-                # etcd's send loop may put the answer to a request from before a watch was asked for behind the news
-                # that it was created; such an answer is of no later revision. Where a watch lags there is no answer, so
-                # that they cannot be told from each other by counting them off. Nor is it about a watch that is being
-                # cancelled: the news of its end may come behind it too.
-                asked_since = header.revision > watch.created or self._told > watch.asked_before
-                if asked_since and watch.leaving == _NEVER:
+                # A watch that is being cancelled may have dropped events, and the news of its end come behind this.
+                about = self._requests.is_about(watch.created, watch.asked_before, header.revision)
+                if about and watch.leaving == _NEVER:
                     self._progress(watch, header.revision)
             return
         found = self._open.get(watch_id)
