@@ -6,7 +6,6 @@ Nothing heavy is imported before a subcommand runs: `raftload --help` answers at
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
 import signal
@@ -14,13 +13,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from cluster.parser import USAGE, Parser
 
 if TYPE_CHECKING:
     from cluster.client import ClientFactory
     from cluster.security import Security
 
-USAGE, ENVIRONMENT, BUG = 2, 4, 70
+ENVIRONMENT, BUG = 4, 70
 
 # Name, module with add_arguments and main, one line of help.
 COMMANDS = (
@@ -48,34 +49,16 @@ Each command has its own --help.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line, name the command whose help has the answer, and exit 2."""
-
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        # A subcommand would hand what it does not know to its parent, whose error then names the parent's help.
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error("unrecognized arguments: " + " ".join(unknown) + self._meant(unknown[0]))
-        return found, unknown
-
-    def _meant(self, word: str) -> str:
-        near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
-        return f"; did you mean {near[0]}?" if near else ""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"raftload: error: {message} (see '{self.prog} --help')\n")
-
-
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; takes the one command to import the options of, None for all of them."""
-    parser = _Parser(
+    parser = Parser(
         prog="raftload",
         description="Distributed load generator and consensus test kit for etcd clusters.",
         epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"raftload {_version()}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, module_name, help_line in COMMANDS:
         command = commands.add_parser(
             name,

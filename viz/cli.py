@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from cluster.errors import ClusterError
+from cluster.parser import USAGE, Parser
 from cluster.security import add_arguments as add_security_arguments
 from viz.diagrams import DIAGRAMS
 from viz.options import OBSERVED, STATUS, TYPES, NothingObserved, UsageError, choose, endpoints, interval, model
 from viz.output import FORMATS, SUFFIXES, NoGraphviz, render, write
 from viz.snapshot import DEFAULT_ENDPOINT
 
-PASS, USAGE, ENVIRONMENT = 0, 2, 4
+PASS, ENVIRONMENT = 0, 4
 EXAMPLES = (
     """\
 variants (the first is the default):
@@ -114,16 +114,9 @@ def main(args: argparse.Namespace) -> int:
     return PASS
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: error: {message} (see '{self.prog} --help')\n")
-
-
 def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
     """The console script ``visualize-raft-state``: this command without ``raftload`` before it."""
-    parser = _Parser(
+    parser = Parser(
         prog="visualize-raft-state",
         description="Draw Raft as it is written, and a live etcd cluster.",
         epilog=EXAMPLES.replace("raftload viz", "visualize-raft-state"),
