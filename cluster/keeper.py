@@ -121,6 +121,9 @@ class Keeper:
         member.send_signal(number)
         if number == signal.SIGKILL:
             member.wait()
+        elif number == signal.SIGSTOP and hasattr(os, "waitid"):
+            # Its threads stop one after the other; until the last has, it still answers. (macOS: from Python 3.13.)
+            os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return {"pid": member.pid}
 
     def _end(self, grace_s: float) -> None:

@@ -242,7 +242,7 @@ class LocalCluster:
             time.sleep(_POLL_S)
 
     def pause(self, name: str) -> None:
-        """SIGSTOP: it stays connected and says nothing, like a machine that hangs."""
+        """SIGSTOP: it stays connected and, on return, says nothing any more, like a machine that hangs."""
         self._signal(name, signal.SIGSTOP)
         self._paused.add(name)
 

@@ -87,7 +87,10 @@ class Supervisor:
         return pid
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal; after SIGKILL the process is gone on return. Raises ClusterError where it does not run."""
+        """Sends a signal; on return the process is gone after SIGKILL, and all of it stands still after SIGSTOP.
+
+        Raises ClusterError where it does not run.
+        """
         self._ask({"op": "signal", "name": name, "signal": int(number)}, f"cannot signal {name}")
 
     def poll(self) -> dict[str, int | None]:

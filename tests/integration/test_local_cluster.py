@@ -122,6 +122,21 @@ def test_a_paused_member_is_silent_until_resumed(make_cluster: Factory, leftover
     assert not leftovers_after(0), "a paused member is ended too"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_nothing_of_a_member_runs_when_pause_returns(make_cluster: Factory) -> None:
+    cluster = make_cluster(1)
+    (url,) = cluster.endpoints
+    flag = f"--listen-client-urls={url}".encode()
+    commands = {each.parent: each.read_bytes() for each in Path("/proc").glob("[0-9]*/cmdline")}
+    (process,) = (each for each, command in commands.items() if flag in command.split(b"\0"))
+    for _ in range(30):
+        cluster.pause("etcd-node1")
+        threads = [each.read_text().rpartition(")")[2].split()[0] for each in process.glob("task/*/stat")]
+        assert set(threads) == {"T"}
+        cluster.resume("etcd-node1")
+        time.sleep(0.01)
+
+
 def test_a_terminated_member_is_gone_on_return(make_cluster: Factory) -> None:
     cluster = make_cluster(3)
     cluster.terminate("etcd-node3")
