@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import gevent
 from loadgen import account, generator, keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import RemoteWorker
+from loadgen.processes import WorkerProcess
 from loadgen.session import Session
 from loadgen.settings import Settings
 from loadgen.target import Target
@@ -197,14 +199,18 @@ class Run:
                 # It may have reported and left between the two looks.
                 gevent.sleep(0.2)
                 if client_id not in session.done:
-                    self.lost[worker.name] = death
+                    self._lose(worker, death)
                 continue
             asked = self._stop_asked_at
             if asked is not None and time.monotonic() > asked + self.settings.timeout_s + REPORT_GRACE_S:
-                self.lost[worker.name] = NO_ANSWER
+                self._lose(worker, NO_ANSWER)
                 continue
             over = False
         return over
+
+    def _lose(self, worker: WorkerProcess | RemoteWorker, reason: str) -> None:
+        self.lost[worker.name] = reason
+        self._session.bury(worker.client_id or "")
 
     def _is_back(self, worker: RemoteWorker) -> bool:
         return self.lost[worker.name] != NO_ANSWER and worker.death() is None
@@ -254,6 +260,7 @@ class Run:
         how = self._generator(measured.get("total", {}).get("operations", 0))
         if ended:
             self._check_count(measured, how["dropped"])
+            self._check_end()
         # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
         alone = not self.lost and self._target.ours
         document = {
@@ -286,6 +293,16 @@ class Run:
         done = sum(row["operations"] for f, row in measured.items() if f not in ("total", DELIVERY))
         if wanted and done + dropped != wanted and not cut_short:
             self._problems.append(f"{done} of {wanted} operations were executed")
+
+    def _check_end(self) -> None:
+        """Note it as a problem where a worker stopped without its share done and without being asked to."""
+        if self._starter is None:
+            return  # The web UI says when.
+        session, asked_at = self._session, self._stop_asked_at or math.inf
+        for worker in session.workers:
+            client_id = worker.client_id or ""
+            if session.done.get(client_id) == load.CUT_SHORT and session.done_at[client_id] < asked_at:
+                self._problems.append(f"{worker.name} stopped before the end of the run")
 
     def _parameters(self) -> dict[str, Any]:
         plan, settings = self._plan, self.settings

@@ -29,7 +29,7 @@ from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.workload import Keys, owed, share
 
 DONE = "raftload_done"
-SHARE_DONE = "share done"
+SHARE_DONE, CUT_SHORT = "share done", "stopped"
 REPORT = "raftload"
 SERIES = "raftload_series"
 SERVICE = "raftload_service"
@@ -245,7 +245,7 @@ class Load:
         if self._running:
             if self.open_loop is not None:
                 self.open_loop.join(self.settings.timeout_s + 0.5)
-            self._finish("stopped")
+            self._finish(CUT_SHORT)
 
     def _on_open_loop_end(self) -> None:
         """End the worker's run once the open loop's last operation has; a stopped one ends with Locust's stop."""

@@ -23,6 +23,8 @@ from loadgen.worker import REPORT_INTERVAL_S, make_environment
 
 # Workers of this machine import Locust before they report, a second of a core each, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
+# In heartbeats, of which Locust counts one a second.
+NEVER = 10**9
 
 
 class EngineError(Exception):
@@ -58,8 +60,11 @@ class Session:
 
         _raise_open_files_limit()
         runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
-        # Locust would drop a worker a minute after its last sign of life and start the test's users anew.
-        runners.HEARTBEAT_DEAD_INTERNAL = -(10**9)
+        # Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last;
+        # a minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so
+        # who is dead Locust hears from us: `bury`.
+        runners.HEARTBEAT_LIVENESS = NEVER
+        runners.HEARTBEAT_DEAD_INTERNAL = -NEVER
         precision.install()
         self.expect("")
         self.scenario = scenario
@@ -128,6 +133,25 @@ class Session:
     def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
         """Return the worker behind a client id of Locust's protocol."""
         return next((w for w in self.workers if w.client_id == client_id), None)
+
+    def bury(self, client_id: str) -> None:
+        """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
+        client = self.runner.clients.get(client_id)
+        if client is not None:
+            client.heartbeat = -1
+
+    def drop_dead(self) -> list[str]:
+        """Go on without the workers that have ended; return a sentence about each.
+
+        Raises EngineError where none is left.
+        """
+        dead = [(worker, death) for worker in self.workers if (death := worker.death())]
+        for worker, _ in dead:
+            self.workers.remove(worker)
+            self.runner.clients.pop(worker.client_id or "", None)
+        if not self.workers:
+            raise EngineError("no worker is left; start it again")
+        return [f"{worker.name} was lost before this run ({death})" for worker, death in dead]
 
     def stop_workers(self) -> None:
         """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""

@@ -16,6 +16,7 @@ from cluster.security import add_arguments as add_security_arguments
 
 # Locust would otherwise wait a minute before a worker believes that its master is gone.
 MASTER_SILENCE_S = 10
+NEVER_S = 10**9
 REPORT_INTERVAL_S = 0.5
 
 
@@ -46,7 +47,9 @@ def main(args: argparse.Namespace) -> int:
 
     from loadgen import fleet, load
 
-    runners.MASTER_HEARTBEAT_TIMEOUT = MASTER_SILENCE_S
+    # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
+    told = args.parent is not None and sys.platform == "linux"
+    runners.MASTER_HEARTBEAT_TIMEOUT = NEVER_S if told else MASTER_SILENCE_S
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     runners.CPU_MONITOR_INTERVAL = 1.0
     # A worker that somebody started by hand speaks to a person; ours write a log.

@@ -82,6 +82,14 @@ def _no_browser() -> str:
     return "no Chromium on PATH"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_elses_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps a cluster that its developer has up (`raftload cluster up`) out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 # Clusters
 
 

@@ -78,6 +78,8 @@ class Runs:
             folder = runfolder.create(folder, exact=False)
             plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
             target = self.target(endpoints)
+            for sentence in self._session.drop_dead():
+                self._say(f"warning: {sentence}")
             self._run = Run(self._session, target, plan, folder)
             self._run.begin()
         except Exception as error:

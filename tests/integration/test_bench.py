@@ -167,6 +167,38 @@ def test_a_killed_worker_is_named_and_the_run_ends_by_itself(etcd_cluster: Local
     assert result["books"]["balanced"] is None
 
 
+def test_a_worker_that_waits_for_a_processor_is_not_lost(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """Locust waits 4 s for a heartbeat and then stops the test, where it was the last worker."""
+    process = start(
+        "bench", "--rate", "200", "--duration", "4s", "--workers", "1", "--mix", "get", "--allow-rate-miss",
+        "--endpoints", endpoints(etcd_single), "--output", "run", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: running(tmp_path / "run"))
+    (worker,) = workers(process.pid)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(worker, signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    generator = json.loads(out)["generator"]
+    assert (generator["scheduled"], generator["dropped"], generator["workers_lost"]) == (800, 0, 0)
+    assert generator["start_lag_p99_ms"] > 2000 and generator["saturated"] is True
+
+
+def test_a_worker_that_stops_on_its_own_makes_the_run_unknown(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    process = start(
+        "bench", "--duration", "4s", "--workers", "2", "--endpoints", endpoints(etcd_single), "--output", "run",
+        "--json", cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: running(tmp_path / "run"))
+    victim = workers(process.pid)[0]
+    os.kill(victim, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    result = json.loads(out)
+    assert any(f"(pid {victim}) stopped before the end" in each for each in result["verdict_reasons"]), result
+
+
 def test_all_workers_killed_still_ends(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
     process = start(
         "bench", "--duration", "60s", "--workers", "2", "--endpoints", endpoints(etcd_cluster), "--output", "run",

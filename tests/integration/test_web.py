@@ -218,6 +218,26 @@ def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
     assert last[1] > 0 and 0 < last[3] <= last[4] <= last[5]
 
 
+def test_a_run_after_a_worker_was_killed_goes_on_with_the_others(web: Web) -> None:
+    children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    for number, killed in enumerate(workers, 1):
+        web.post("/swarm", user_count="4", spawn_rate="4")
+        web.wait(lambda: web.total()["num_requests"] > 100)
+        os.kill(killed, signal.SIGKILL)
+        if number == 1:
+            time.sleep(1)
+            web.post("/stop")
+        # The last one's death ends the run.
+        web.wait(lambda number=number: len(web.results()) == number)
+        lost = json.loads(web.results()[-1].read_text())["lost_workers"]
+        assert [f"(pid {killed})" in each["name"] for each in lost] == [True], lost
+        web.wait(lambda: web.get("/stats/requests")["state"] in ("stopped", "ready"))
+    web.post("/swarm", user_count="4", spawn_rate="4")
+    errors = web.wait(lambda: web.get("/exceptions")["exceptions"])
+    assert "no worker is left" in errors[0]["msg"], errors
+
+
 def test_with_locusts_login_the_pages_are_behind_it() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()
