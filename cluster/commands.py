@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import state
+from cluster.endpoint import Endpoint, read_endpoints
 from cluster.errors import ClusterError, UsageError
 from cluster.security import Security, SecurityError, given
 
@@ -136,19 +137,13 @@ def _say_how_it_is(view: Any, *, may_start_one: bool) -> None:
 
 def _foreign(text: str, security: Security | None) -> tuple[Any, ...]:
     """Members of which only the endpoints are known. Raises UsageError."""
-    from cluster.control import split_endpoint
     from cluster.topology import Member
 
-    members = []
-    for part in filter(None, (each.strip() for each in text.split(","))):
-        try:
-            endpoint, scheme, _, _ = split_endpoint(security.url(part) if security is not None else part)
-        except ValueError as exc:
-            raise UsageError(str(exc)) from exc
-        members.append(Member(name=endpoint, client_url=f"{scheme}://{endpoint}", peer_url="", data_dir=""))
-    if not members:
-        raise UsageError("no endpoint was named")
-    return tuple(members)
+    try:
+        named = [Endpoint.parse(each) for each in read_endpoints(text, security or Security())]
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    return tuple(Member(name=each.authority, client_url=str(each), peer_url="", data_dir="") for each in named)
 
 
 def down(args: argparse.Namespace) -> int:

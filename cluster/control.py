@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
-import urllib.parse
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from cluster import etcd3py
+from cluster.endpoint import Endpoint
 from cluster.errors import NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.probe import MemberStatus, tls_fails
@@ -44,13 +44,14 @@ class ControlClient:
         Raises NoAnswer where nobody answers, or not as etcd; EtcdError where the user is refused; ValueError
         for a malformed endpoint.
         """
-        self.endpoint, scheme, host, port = split_endpoint(endpoint)
+        at = Endpoint.parse(endpoint)
+        self.endpoint, scheme = at.authority, at.scheme
         security = security or Security()
         verify: str | bool = security.cacert or True
         self._call: Callable[..., Any] = functools.partial(etcd3py.translated, self.endpoint, bool(security.cert))
         try:
             self._client = self._call(
-                etcd3py.client_class(), host=host, port=port, protocol=scheme,
+                etcd3py.client_class(), host=self.endpoint.rpartition(":")[0], port=at.port, protocol=scheme,
                 cert=(security.cert, security.key) if security.cert else (),
                 verify=False if security.insecure_skip_tls_verify else verify,
                 timeout=timeout_s,
@@ -166,25 +167,6 @@ class ControlClient:
     def compact(self, revision: int) -> None:
         """Forgets history before ``revision``."""
         self._call(self._client.compact, revision, physical=True)
-
-
-def split_endpoint(endpoint: str) -> tuple[str, str, str, int]:
-    """Takes ``host:port``, ``http://host:port`` or ``https://host:port``, the host perhaps ``[::1]``.
-
-    Returns ``host:port``, scheme, host and port. Raises ValueError, naming the endpoint, for anything else.
-    """
-    scheme, separator, rest = endpoint.partition("://")
-    if not separator:
-        scheme, rest = "http", endpoint
-    try:
-        parts = urllib.parse.urlsplit(f"//{rest.rstrip('/')}")
-        host, port = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ValueError(f"malformed endpoint {endpoint!r}: {exc}") from exc
-    if scheme not in ("http", "https") or not host or not port or parts.path or parts.query or "@" in rest:
-        raise ValueError(f"malformed endpoint {endpoint!r}: expected host:port, such as 127.0.0.1:2379")
-    host = f"[{host}]" if ":" in host else host
-    return f"{host}:{port}", scheme, host, port
 
 
 def _bytes(value: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
-from loadgen.endpoint import Endpoint
+from cluster.endpoint import Endpoint
 
 Balance = Literal["round-robin", "leader", "first"]
 BALANCES = cast(tuple[Balance, ...], get_args(Balance))

@@ -16,7 +16,8 @@ from google.protobuf import json_format
 
 from cluster.admin import NO_SPACE, Alarm
 from cluster.client import ClientFactory, Lease, LeaseState, StoreHash, Unsupported, WatchCanceled, WatchEvent
-from cluster.control import MemberInfo, split_endpoint
+from cluster.control import MemberInfo
+from cluster.endpoint import Endpoint
 from cluster.errors import EtcdError, NoAnswer
 from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.probe import MemberStatus
@@ -43,7 +44,7 @@ class BlockingClient:
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, security: Security | None = None) -> None:
         """Connects and asks for the version. Raises NoAnswer, EtcdError, and ValueError for a malformed endpoint."""
-        self.endpoint = split_endpoint(endpoint)[0]
+        self.endpoint = Endpoint.parse(endpoint).authority
         self._url = endpoint
         self._timeout_s = timeout_s
         self._security = security

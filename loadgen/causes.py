@@ -6,8 +6,8 @@ import _socket
 
 import gevent.socket
 
+from cluster.endpoint import Endpoint
 from cluster.security import TLS_HINTS
-from loadgen.endpoint import Endpoint
 
 REFUSED = "connection refused"
 UNRESOLVED = "host not found"

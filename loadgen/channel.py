@@ -13,10 +13,10 @@ import gevent
 import gevent.event
 from google.protobuf.message import DecodeError
 
+from cluster.endpoint import Endpoint
 from cluster.security import Security
 from loadgen.balance import Balance, Leadership
 from loadgen.causes import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, ConnectError
-from loadgen.endpoint import Endpoint
 from loadgen.login import Login, name_refusal
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.streaming import StreamingCall

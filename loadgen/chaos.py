@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import rounds
 from cluster.bugs import known_bugs
+from cluster.endpoint import read_endpoints
+from cluster.security import Security
 from cluster.topology import member_names
 from loadgen import bench, gate, report, report_cli, runfolder, settings, table
 from loadgen.check.rules import select
@@ -114,8 +116,6 @@ class Wish:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Wish:
         """Read the options. Raises SettingsError and UsageError."""
-        from loadgen.endpoint import Endpoint
-
         foreign = args.endpoints is not None
         if foreign and args.cluster is not None:
             raise settings.SettingsError("--endpoints and --cluster exclude each other; give one")
@@ -132,14 +132,10 @@ class Wish:
         options |= {name: value for name, value in vars(args).items() if name in options and value is not None}
         endpoints: tuple[str, ...] = ()
         if foreign:
-            endpoints = tuple(dict.fromkeys(part.strip() for part in args.endpoints.split(",") if part.strip()))
-            if not endpoints:
-                raise settings.SettingsError("--endpoints names no endpoint; write host:port, several with commas")
-            for endpoint in endpoints:
-                try:
-                    Endpoint.parse(endpoint)
-                except ValueError as error:
-                    raise settings.SettingsError(f"--endpoints: {error}") from error
+            try:
+                endpoints = read_endpoints(args.endpoints, Security())
+            except ValueError as error:
+                raise settings.SettingsError(f"--endpoints: {error}") from error
         names = rounds.parse(options["faults"]) if options["faults"].strip() else ()
         duration = settings.read("duration", options["duration"], parse_duration, 0.1) if options["duration"] else None
         if not names and duration is None and not args.operations:

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from loadgen.endpoint import Endpoint
+from cluster.endpoint import Endpoint
 from loadgen.settings import SettingsError, read
 from loadgen.units import parse_duration
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import gevent.socket
 
+from cluster.endpoint import Endpoint
 from loadgen.causes import NOT_HTTP2, TLS_SPOKEN, ConnectError, cause_of
-from loadgen.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from loadgen.tls import Tls, TlsOptions

@@ -10,13 +10,13 @@ from typing import Any, Unpack
 import gevent
 from google.protobuf.message import DecodeError
 
+from cluster.endpoint import Endpoint
 from cluster.security import PLAIN_SPOKEN, TLS_FAILED, Security
 from loadgen import encode
 from loadgen.auth import AuthCalls
 from loadgen.caller import Caller
 from loadgen.causes import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
 from loadgen.channel import STATUS, login_of, tls_options
-from loadgen.endpoint import Endpoint
 from loadgen.kv import RangeOptions
 from loadgen.lease import GRANT, REVOKE, LeaseCalls
 from loadgen.login import name_refusal

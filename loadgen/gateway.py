@@ -14,7 +14,8 @@ from typing import Any, Unpack
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from cluster.control import ControlClient, split_endpoint
+from cluster.control import ControlClient
+from cluster.endpoint import Endpoint
 from cluster.errors import EtcdError, NoAnswer
 from cluster.security import Security
 from loadgen.kv import RangeOptions, classify, get_op, mod_revision_is, put_op
@@ -46,7 +47,7 @@ class GatewayClient:
             raise ValueError("no endpoint given")
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
-        urls = [f"{scheme}://{where}" for where, scheme, _, _ in map(split_endpoint, endpoints)]
+        urls = [str(Endpoint.parse(each)) for each in endpoints]
         self._timeout_s = timeout_s
         self._abandoned = abandoned
         self._security = security

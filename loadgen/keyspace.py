@@ -11,6 +11,7 @@ from typing import Any
 
 import gevent
 
+from cluster.endpoint import split_endpoints
 from cluster.security import Security
 from loadgen.causes import HINTS
 from loadgen.etcd import EtcdClient
@@ -101,7 +102,7 @@ def attach(environment: Any) -> None:
 
     def on_test_start(environment: Any, **_: Any) -> None:
         try:
-            endpoints = tuple(e.strip() for e in str(environment.host or "").split(",") if e.strip())
+            endpoints = split_endpoints(environment.host)
             given = Settings.from_options(vars(environment.parsed_options), endpoints)
             settings = for_scenario(environment.user_classes, given)
             security = Security.from_environment()

@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
+from cluster.endpoint import split_endpoints
 from cluster.security import Security
 from loadgen import pacing, precision
 from loadgen.lag import LoopLag
@@ -98,7 +99,7 @@ class Load:
             return
         self._begun = False
         options = vars(environment.parsed_options)
-        endpoints = tuple(e.strip() for e in str(environment.host or "").split(",") if e.strip())
+        endpoints = split_endpoints(environment.host)
         self.settings = Settings.from_options(options, endpoints)
         if len(self.settings.prefix) != PREFIX_BYTES:
             raise ValueError("the run has no key prefix; was the master started by raftload or its locustfiles?")

@@ -14,7 +14,7 @@ from types import TracebackType
 import gevent
 import gevent.event
 
-from loadgen.endpoint import Endpoint
+from cluster.endpoint import Endpoint
 from loadgen.mailbox import Mailbox
 from loadgen.wire import Code, Connection, Stream
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.endpoint import Endpoint, read_endpoints
 from cluster.errors import ClusterError
 from cluster.security import Security, SecurityError, given
 from loadgen.settings import SettingsError, read
@@ -52,8 +53,6 @@ class Choice:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
         """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like. Raises SettingsError."""
-        from loadgen.endpoint import Endpoint
-
         nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
         if args.endpoints is not None and args.cluster is not None:
@@ -80,14 +79,10 @@ class Choice:
             security = Security.from_arguments(args)
         except SecurityError as error:
             raise SettingsError(str(error)) from error
-        endpoints = tuple(dict.fromkeys(security.url(part.strip()) for part in text.split(",") if part.strip()))
-        if not endpoints:
-            raise SettingsError(f"{reason} names no endpoint; write host:port, several with commas")
-        for endpoint in endpoints:
-            try:
-                Endpoint.parse(endpoint)
-            except ValueError as error:
-                raise SettingsError(f"{reason}: {error}") from error
+        try:
+            endpoints = read_endpoints(text, security)
+        except ValueError as error:
+            raise SettingsError(f"{reason}: {error}") from error
         return cls("external", endpoints, nodes, reason, wait_s=wait_s, security=security)
 
     def describe(self) -> str:
@@ -179,8 +174,6 @@ class Target:
 
     def watched(self) -> list[tuple[str, str]]:
         """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member."""
-        from loadgen.endpoint import Endpoint
-
         named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
         parsed = {url: Endpoint.parse(url) for url in self._dead}
         return [(named.get(url, ""), str(each) if each.tls else each.authority) for url, each in parsed.items()]

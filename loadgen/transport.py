@@ -17,9 +17,9 @@ import gevent
 import gevent.event
 from greenlet import getcurrent, greenlet
 
+from cluster.endpoint import Endpoint
 from loadgen.causes import CLOSED, CLOSED_HERE, LOST, NO_ANSWER, NOT_HTTP2, SILENT, ConnectError, cause_of
 from loadgen.dialing import dial, foreign
-from loadgen.endpoint import Endpoint
 from loadgen.streaming import StreamingCall
 from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.endpoint import read_endpoints, split_endpoints
 from cluster.errors import ClusterError
-from cluster.security import masked
+from cluster.security import Security, masked
 from loadgen import bench, scenarios, settings
 from loadgen.crew import Crew
 
@@ -119,12 +120,12 @@ def _beside(
     """What stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
     from loadgen.target import target_of
     from loadgen.webui.lookout import Lookout
-    from loadgen.webui.runs import Runs, split
+    from loadgen.webui.runs import Runs
     from viz.snapshot import parse_endpoints
 
     environment = session.environment
     lookout = Lookout(
-        environment, _breakable(target, stack), lambda: parse_endpoints(",".join(split(environment.host))),
+        environment, _breakable(target, stack), lambda: parse_endpoints(str(environment.host or "")),
         target.security,
     )  # fmt: skip
     stack.callback(lookout.close)
@@ -180,8 +181,6 @@ def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> Non
     from flask import jsonify, request
     from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
-    from loadgen.webui.runs import split
-
     environment = session.environment
 
     @app.before_request  # type: ignore[untyped-decorator]
@@ -192,7 +191,8 @@ def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> Non
         begins = environment.runner.state not in (STATE_RUNNING, STATE_SPAWNING)
         try:
             _read_form(request.form.to_dict(), environment, runs if begins else None)
-            if begins and lookout.is_at(split(request.form.get("host", environment.host))) and lookout.why_no_load:
+            endpoints = split_endpoints(request.form.get("host", environment.host))
+            if begins and lookout.is_at(endpoints) and lookout.why_no_load:
                 raise ValueError(lookout.why_no_load)
         except (ValueError, ClusterError) as error:
             return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
@@ -209,14 +209,7 @@ def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> Non
 
     Takes the runs, which know the targets, where a run is to begin.
     """
-    from loadgen.endpoint import Endpoint
-    from loadgen.webui.runs import split
-
-    endpoints = split(form.get("host", environment.host))
-    if not endpoints:
-        raise ValueError("no endpoint is named: write host:port, several with commas, into the field Host")
-    for endpoint in endpoints:
-        Endpoint.parse(endpoint)
+    endpoints = read_endpoints(str(form.get("host", environment.host) or ""), Security())
     settings.Settings.from_options({**vars(environment.parsed_options), **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), int, 1, 100_000)
     settings.read("ramp-up", form.get("spawn_rate", "1"), float, 0.001, 100_000)

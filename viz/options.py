@@ -177,7 +177,7 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
             text = os.environ.get("ETCDCTL_ENDPOINTS")
         if text is not None and (text or args.endpoints is not None):
             security = Security.from_arguments(args)
-            return parse_endpoints(",".join(security.url(part.strip()) for part in text.split(","))), security
+            return parse_endpoints(text, security), security
         if (option := given(args)) is not None:
             raise UsageError(f"{option} is for a cluster that --endpoints names")
     except ValueError as exc:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cluster import probe
+from cluster.endpoint import Endpoint, read_endpoints
 from cluster.errors import ClusterError, NoAnswer
 from cluster.probe import MemberStatus
 from cluster.security import Security
@@ -50,23 +51,13 @@ class Answer:
     reason: str = ""
 
 
-def parse_endpoints(text: str) -> tuple[str, ...]:
-    """Takes ``a:2379,http://b:2379``, returns them one by one; ``https://`` stays, ``http://`` goes.
+def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, ...]:
+    """Takes ``a:2379,http://b:2379`` and how to reach them, returns them one by one.
 
-    Raises ValueError in one line for what is no endpoint.
+    ``https://`` stays, ``http://`` goes. Raises ValueError in one line for what is no endpoint.
     """
-    endpoints = []
-    for part in filter(None, (each.strip() for each in text.split(","))):
-        scheme, separator, rest = part.rpartition("://")
-        rest = rest.rstrip("/")
-        host, colon, port = rest.rpartition(":")
-        well_formed = bool(host and colon) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
-        if (separator and scheme not in ("http", "https")) or not well_formed or any(map(str.isspace, rest)):
-            raise ValueError(f"malformed endpoint {part!r}: expected host:port, such as {DEFAULT_ENDPOINT}")
-        endpoints.append(f"https://{rest}" if scheme == "https" else rest)
-    if not endpoints:
-        raise ValueError(f"no endpoint in {text!r}: expected host:port, such as {DEFAULT_ENDPOINT}")
-    return tuple(dict.fromkeys(endpoints))
+    named = map(Endpoint.parse, read_endpoints(text, security or Security()))
+    return tuple(dict.fromkeys(str(each) if each.tls else each.authority for each in named))
 
 
 def ask(

@@ -16,7 +16,7 @@ from cluster.client import ClientFactory
 from cluster.conformance.model import Disturber, Result, Verdict
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
-from cluster.control import split_endpoint
+from cluster.endpoint import read_endpoints
 from cluster.gateway import gateway_factory
 from cluster.security import Security, given
 from cluster.security import add_arguments as add_security_arguments
@@ -260,12 +260,7 @@ def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
     """The endpoints that were named, checked for their form; none where none were. Raises ValueError."""
     text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
     security = Security.from_arguments(args)
-    endpoints = tuple(dict.fromkeys(security.url(part.strip()) for part in text.split(",") if part.strip()))
-    if args.endpoints is not None and not endpoints:
-        raise UsageError("--endpoints names no endpoint; write host:port, several with commas")
-    for endpoint in endpoints:
-        split_endpoint(endpoint)
-    return endpoints
+    return read_endpoints(text, security) if text or args.endpoints is not None else ()
 
 
 def _progress(result: Result) -> None:

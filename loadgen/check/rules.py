@@ -129,10 +129,6 @@ class Ledger:
         """Says why it is no fault that nothing was held against a guarantee: nothing in the history used it."""
         self._absent[rule] = reason
 
-    def is_broken(self, rule: str) -> bool:
-        """Whether anything broke it."""
-        return self._broken[rule] > 0
-
     def result(self, rule: str) -> Result:
         """Returns the verdict on one guarantee."""
         judged, broken = self.judged[rule], self._broken[rule]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.endpoint import split_endpoints
 from loadgen import bench, report_cli, runfolder, scenarios, settings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Runs:
             self._watcher.join(timeout=10)
         options = environment.parsed_options
         try:
-            endpoints = split(environment.host)
+            endpoints = split_endpoints(environment.host)
             options.key_prefix = ""
             load = settings.Settings.from_options(vars(options), endpoints)
             load = keyspace.for_scenario(environment.user_classes, load)
@@ -133,8 +134,3 @@ class Runs:
         if self._run is not None and self._watcher is not None and not self._watcher.dead:
             self._run.ask_stop("SIGINT")
             self._watcher.join(timeout=30)
-
-
-def split(host: Any) -> tuple[str, ...]:
-    """Return the endpoints in Locust's host field."""
-    return tuple(part.strip() for part in str(host or "").split(",") if part.strip())

@@ -310,7 +310,7 @@ def silent_port() -> Iterator[int]:
         (["--threshold", "put.p99 < 50"], 2, "p99_ms"),
         (["--threshold", "put.p99_ms ~ 50"], 2, "put.p99_ms ~ 50"),
         (["--endpoints", "host:port"], 2, "malformed endpoint"),
-        (["--endpoints", ","], 2, "names no endpoint"),
+        (["--endpoints", ","], 2, "no endpoint is named"),
         (["--endpoints", "127.0.0.1:1", "--cluster", "embedded"], 2, "exclude each other"),
         (["--scenario", "nope"], 2, "there is no scenario 'nope'"),
         (["--frobnicate"], 2, "unrecognized arguments: --frobnicate (see 'raftload bench --help')"),

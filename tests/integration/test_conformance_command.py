@@ -114,7 +114,7 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
     [
         (["--only", "kw"], "no test or group of tests 'kw'"),
         (["--endpoints", "nonsense"], "malformed endpoint 'nonsense'"),
-        (["--endpoints", ","], "names no endpoint"),
+        (["--endpoints", ","], "no endpoint is named"),
         (["--nodes", "0"], "--nodes must be a whole number from 1 to 99, not '0'"),
         (["--nodes", "many"], "--nodes must be"),
         (["--endpoints", "127.0.0.1:1", "--down"], "not ours to start or remove"),

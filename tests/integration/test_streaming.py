@@ -17,10 +17,10 @@ import h2.events
 import h2.exceptions
 import pytest
 
+from cluster.endpoint import Endpoint
 from loadgen import transport as transport_module
 from loadgen.causes import CLOSED_HERE, LOST, REFUSED, SILENT, ConnectError
 from loadgen.channel import Channel
-from loadgen.endpoint import Endpoint
 from loadgen.etcd import EtcdClient
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2

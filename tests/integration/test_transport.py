@@ -16,10 +16,10 @@ import gevent.ssl
 import hpack
 import pytest
 
+from cluster.endpoint import Endpoint
 from loadgen import causes
 from loadgen.causes import ConnectError
 from loadgen.channel import Channel
-from loadgen.endpoint import Endpoint
 from loadgen.etcd import EtcdClient, probe
 from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -160,19 +160,6 @@ def test_probe_knows_tls(serve: Serve, tmp_path: Path) -> None:
             encrypted.recv(1)
 
     assert cause_of(serve(silent)) == causes.TLS_SPOKEN
-
-
-@pytest.mark.parametrize(
-    ("text", "endpoint"),
-    [
-        ("127.0.0.1:2379", Endpoint("127.0.0.1", 2379)),
-        ("http://etcd-1:2379/", Endpoint("etcd-1", 2379)),
-        (" [::1]:2379 ", Endpoint("::1", 2379)),
-        ("https://h:1", Endpoint("h", 1, tls=True)),
-    ],
-)
-def test_endpoints(text: str, endpoint: Endpoint) -> None:
-    assert Endpoint.parse(text) == endpoint
 
 
 @pytest.mark.parametrize(

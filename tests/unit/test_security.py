@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.endpoint import Endpoint
 from cluster.security import Security, SecurityError, add_arguments, given, masked
 from loadgen.balance import Leadership
-from loadgen.endpoint import Endpoint
 from loadgen.login import expiry_s
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 
 from cluster.binary import version_note
-from cluster.control import split_endpoint
 from cluster.kv import prefix_end
 from cluster.probe import MemberStatus, agreed_leader
 from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
@@ -93,26 +92,6 @@ def test_versions_with_the_inconsistency_bug_carry_a_note(version: str) -> None:
 @pytest.mark.parametrize("version", ["3.4.23", "3.5.3", "3.5.30", "3.6.0"])
 def test_other_versions_carry_none(version: str) -> None:
     assert version_note(version) is None
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("127.0.0.1:2379", ("127.0.0.1:2379", "http", "127.0.0.1", 2379)),
-        ("http://a.b:1/", ("a.b:1", "http", "a.b", 1)),
-        ("https://[::1]:2379", ("[::1]:2379", "https", "[::1]", 2379)),
-    ],
-)
-def test_endpoints(given: str, expected: tuple[str, str, str, int]) -> None:
-    assert split_endpoint(given) == expected
-
-
-@pytest.mark.parametrize(
-    "given", ["", ":2379", "host", "host:", "host:0", "host:99999", "host:x", "ftp://h:1", "http://h:1/path", "u@h:1"]
-)
-def test_malformed_endpoints_are_named(given: str) -> None:
-    with pytest.raises(ValueError, match="malformed endpoint"):
-        split_endpoint(given)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ USAGE = {
     "a folder": (["--type", "state-machine", "--format", "svg", "--output", "/"], "it is a folder"),
     "bad endpoint": (["--type", "cluster-status", "--endpoints", "nonsense"], "expected host:port"),
     "bad port": (["--type", "cluster-status", "--endpoints", "127.0.0.1:99999"], "expected host:port"),
-    "no endpoint": (["--type", "cluster-status", "--endpoints", ","], "expected host:port"),
+    "no endpoint": (["--type", "cluster-status", "--endpoints", ","], "no endpoint is named"),
     "nodes of a cluster": (["--type", "cluster-status", "--nodes", "3"], "leave it out"),
     "timeline of nothing": (["--type", "timeline"], "give --observed, or --logs"),
     "observed replication": (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-DEFAULT_PORT = 2379
+if TYPE_CHECKING:
+    from cluster.security import Security
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,36 @@ class Endpoint:
         return cls(host, port, parts.scheme == "https")
 
     @property
+    def scheme(self) -> str:
+        """``http``, or ``https`` where it speaks TLS."""
+        return "https" if self.tls else "http"
+
+    @property
     def authority(self) -> str:
         """``host:port``, an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.authority}"
+        return f"{self.scheme}://{self.authority}"
+
+
+def split_endpoints(text: str | None) -> tuple[str, ...]:
+    """Takes endpoints with commas between them, returns them as they are written, each once; none for no text.
+
+    >>> split_endpoints("a:2379, b:2379,a:2379,")
+    ('a:2379', 'b:2379')
+    """
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def read_endpoints(text: str, security: Security) -> tuple[str, ...]:
+    """The same, each with its scheme where how to reach the cluster says it (see ``Security.url``).
+
+    Raises ValueError with one clear line where one is malformed or there is none.
+    """
+    endpoints = tuple(map(security.url, split_endpoints(text)))
+    if not endpoints:
+        raise ValueError("no endpoint is named: write host:port, several with commas")
+    for each in endpoints:
+        Endpoint.parse(each)
+    return endpoints
