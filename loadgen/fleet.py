@@ -39,6 +39,7 @@ class RemoteWorker:
         name: what messages call it.
         clock_offset_ns: its wall clock less ours; 0 until it is measured.
         clock_error_ns: by how much that may be wrong, either way: half the shortest round trip.
+        gone: it has said that it leaves, and will not come back.
     """
 
     log = None
@@ -50,7 +51,7 @@ class RemoteWorker:
         self.name = f"worker {number} (pid {pid} on {host})"
         self.clock_offset_ns = 0
         self.clock_error_ns: int | None = None
-        self.left = False
+        self.gone = False
         self._heard_at = time.monotonic()
 
     def heard(self) -> None:
@@ -59,7 +60,7 @@ class RemoteWorker:
 
     def death(self) -> str | None:
         """Return why it counts as lost, None while it does not. One that was only silent may come back."""
-        if self.left:
+        if self.gone:
             return "it left"
         silent_s = time.monotonic() - self._heard_at
         return f"not heard of for {silent_s:.0f} s" if silent_s > SILENCE_S else None
@@ -143,7 +144,7 @@ class Fleet:
         worker = next((w for w in self.workers if w.client_id == client_id), None)
         if worker is not None:
             worker.heard()
-            worker.left |= msg.type == "quit"
+            worker.gone |= msg.type == "quit"
         elif msg.type == "client_ready" and self._closed and client_id not in self._known:
             # Locust would give it users of a run in which it has no share. Let it say who it is, no more.
             self._runner.send_message("ack", client_id=client_id, data={"index": -1})

@@ -70,6 +70,11 @@ class WorkerProcess:
             return f"killed by {signal.Signals(-code).name}"
         return f"exited with status {code}"
 
+    @property
+    def gone(self) -> bool:
+        """Whether it will not come back."""
+        return self.death() is not None
+
     def last_words(self) -> str:
         """Return the last line of its log that says something."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -145,7 +145,7 @@ class Session:
 
         Raises EngineError where none is left.
         """
-        dead = [(worker, death) for worker in self.workers if (death := worker.death())]
+        dead = [(worker, death) for worker in self.workers if worker.gone and (death := worker.death())]
         for worker, _ in dead:
             self.workers.remove(worker)
             self.runner.clients.pop(worker.client_id or "", None)
