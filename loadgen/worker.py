@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -18,6 +19,8 @@ from cluster.security import add_arguments as add_security_arguments
 MASTER_SILENCE_S = 10
 NEVER_S = 10**9
 REPORT_INTERVAL_S = 0.5
+# A master that is there answers within milliseconds.
+SAY_AFTER_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +41,6 @@ def main(args: argparse.Namespace) -> int:
         die_with(args.parent)
     # Where the client looks; the load's parameters come from the master, these do not travel.
     os.environ.update(Security.from_arguments(args).to_environment())
-    import gevent
     import locust  # monkey-patches this process  # noqa: F401
 
     where = f"{args.master_host}:{args.master_port}"
@@ -46,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     from locust import runners
 
     from loadgen import fleet, load
+    from loadgen.interrupt import EXIT_CODES, Signals
 
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
     told = args.parent is not None and sys.platform == "linux"
@@ -55,10 +58,11 @@ def main(args: argparse.Namespace) -> int:
     # A worker that somebody started by hand speaks to a person; ours write a log.
     level = logging.WARNING if args.parent is None else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signals = Signals()
     # Before the runner reports for work: the master may send the run the moment it does.
     load.attach(environment)
     try:
-        runner = environment.create_worker_runner(args.master_host, args.master_port)
+        runner = _report_for_work(environment, args)
     except ConnectionError:
         print(
             f"raftload: error: no master answers at {where}; start one with 'raftload bench --expect-workers N'",
@@ -66,7 +70,35 @@ def main(args: argparse.Namespace) -> int:
         )
         return 4
     environment.events.init.fire(environment=environment, runner=runner, web_ui=None)
-    stop_on_sigterm(runner)
+    ended_by: list[str] = []
+
+    def end(name: str) -> None:
+        """Finish the open operations and report, then end."""
+        ended_by.append(name)
+        runner.stop()
+        runner.quit()
+
+    signals.gently = end
+    refusals = _listen(environment, runner)
+    me = {"number": args.number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(args.scenario)}
+    runner.send_message(fleet.HELLO, me)
+    if args.parent is None:
+        print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
+    runner.greenlet.join()
+    if ended_by:
+        return EXIT_CODES[ended_by[0]]
+    if refusals:
+        print(f"raftload: error: the master at {where} turned this worker away: {refusals[0]}", file=sys.stderr)
+        return 4
+    return 0
+
+
+def _listen(environment: Any, runner: Any) -> list[str]:
+    """Answer what our masters say beside Locust's messages; return where the reason stands, should one refuse us."""
+    import gevent
+
+    from loadgen import fleet
+
     refusals: list[str] = []
 
     def on_refused(environment: Any, msg: Any, **_: Any) -> None:
@@ -76,22 +108,37 @@ def main(args: argparse.Namespace) -> int:
     def on_clock(environment: Any, msg: Any, **_: Any) -> None:
         runner.send_message(fleet.CLOCK, {**msg.data, "there": time.time_ns()})
 
-    runner.register_message(fleet.REFUSED, on_refused)
-
     def on_offset(environment: Any, msg: Any, **_: Any) -> None:
         environment.raftload_clock_offset_ns = msg.data["ns"]
 
+    runner.register_message(fleet.REFUSED, on_refused)
     runner.register_message(fleet.CLOCK, on_clock)
     runner.register_message(fleet.OFFSET, on_offset)
-    me = {"number": args.number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(args.scenario)}
-    runner.send_message(fleet.HELLO, me)
-    if args.parent is None:
-        print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
-    runner.greenlet.join()
-    if refusals:
-        print(f"raftload: error: the master at {where} turned this worker away: {refusals[0]}", file=sys.stderr)
-        return 4
-    return 0
+    return refusals
+
+
+def _report_for_work(environment: Any, args: argparse.Namespace) -> Any:
+    """Return the runner once a master has answered. Raises ConnectionError where none does for five minutes."""
+    import gevent
+
+    def say_so() -> None:
+        try:
+            socket.getaddrinfo(args.master_host, args.master_port)
+            why = ""
+        except OSError as error:
+            why = f" ({error.strerror})"
+        where = f"{args.master_host}:{args.master_port}{why}"
+        print(
+            f"raftload: waiting for a master at {where} for five minutes (Ctrl-C ends it)", file=sys.stderr, flush=True
+        )
+
+    waiting = gevent.spawn_later(SAY_AFTER_S, say_so)
+    try:
+        # Locust prints what a name does not resolve to.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return environment.create_worker_runner(args.master_host, args.master_port)
+    finally:
+        waiting.kill()
 
 
 def make_environment(scenario: str, **attributes: Any) -> Any:
@@ -113,14 +160,3 @@ def make_environment(scenario: str, **attributes: Any) -> Any:
         catch_exceptions=True,
         **attributes,
     )
-
-
-def stop_on_sigterm(runner: Any) -> None:
-    """On SIGTERM finish the open operations and report, then end."""
-    import gevent
-
-    def end() -> None:
-        runner.stop()
-        runner.quit()
-
-    gevent.signal_handler(signal.SIGTERM, lambda: gevent.spawn(end))

@@ -121,6 +121,28 @@ def test_too_few_is_an_error_that_says_what_to_start(etcd_cluster: LocalCluster,
     worker.wait(timeout=30)
 
 
+def test_a_worker_without_a_master_says_what_it_waits_for(start: Start) -> None:
+    port = free_ports(1)[0]
+    worker = start("worker", "--master-port", str(port))
+    wait_for_line(worker, f"waiting for a master at 127.0.0.1:{port} for five minutes")
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(timeout=10) == 130
+
+
+def test_a_worker_that_is_ended_by_ctrl_c_makes_the_run_unknown(etcd_cluster: LocalCluster, start: Start) -> None:
+    port = free_ports(1)[0]
+    early, sound = (start("worker", "--master-port", str(port)) for _ in range(2))
+    master = start(*bench(etcd_cluster, port, "--expect-workers", "2", "--duration", "5s", "--concurrency", "4"))
+    wait_for_line(master, "2 of 2 workers")
+    time.sleep(2)
+    early.send_signal(signal.SIGINT)
+    result, err = result_of(master)
+    assert master.returncode == 3, err
+    assert early.wait(timeout=20) == 130
+    assert sound.wait(timeout=20) == 0
+    assert any(f"pid {early.pid} " in reason for reason in result["verdict_reasons"]), result["verdict_reasons"]
+
+
 def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_cluster: LocalCluster, start: Start) -> None:
     port = free_ports(1)[0]
     doomed, sleepy, sound = (start("worker", "--master-port", str(port)) for _ in range(3))
