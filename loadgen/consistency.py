@@ -17,19 +17,19 @@ from typing import Any, ClassVar
 
 import gevent
 from gevent import GreenletExit
-from locust import User, task
+from locust import task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadgen.etcd import EtcdClient
 from loadgen.history.format import SUFFIX
 from loadgen.history.writer import HistoryWriter
-from loadgen.load import Load, attach
+from loadgen.load import Load
 from loadgen.observers import Observers, Watching
 from loadgen.operation import Operation, Outcome
 from loadgen.traffic import Known, Shape, Traffic
 from loadgen.units import REFUSAL
-from loadgen.user import EtcdUser  # brings the parameters of the load to Locust's command line
+from loadgen.user import RunUser  # brings the parameters of the load to Locust's command line
 
 OPTION = "consistency"
 CLOSE, CLOSED, SUSPECT = "raftload_close", "raftload_closed", "raftload_suspect"
@@ -119,7 +119,7 @@ def station(load: Load, environment: Any) -> Station:
     return _stations[prefix]
 
 
-class ConsistencyUser(User):  # type: ignore[misc]
+class ConsistencyUser(RunUser):
     """Asks everything that etcd's promises are about, at one member, as fast as it answers."""
 
     abstract = True
@@ -127,22 +127,18 @@ class ConsistencyUser(User):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Join the worker's run and its station."""
-        self.load = attach(self.environment)
-        self.process = self.load.user_started()
+        super().on_start()
         self.station = station(self.load, self.environment)
         self.client = self.station.clients[self.process % len(self.station.clients)]
         self.traffic = Traffic(self.station.shape, self.process, self.station.known)
-        self._paced = type(self).wait_time is not EtcdUser.wait_time
-
-    def on_stop(self) -> None:
-        """Leave the worker's run."""
-        self.load.user_stopped()
 
     @task  # type: ignore[untyped-decorator]
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
         load, known, fence = self.load, self.station.known, self.station.shape.fence
         draw, send, record = self.traffic.next, self.client.send, load.record
+        if self.leaving:
+            raise StopUser
         while True:
             if self._state == LOCUST_STATE_STOPPING:
                 raise StopUser
@@ -172,7 +168,7 @@ class ConsistencyUser(User):  # type: ignore[misc]
                     f"{operation.f} of process {operation.process} was answered at revision {operation.revision}, after"
                     f" revision {floor} had been seen"
                 )
-            if self._paced:
+            if self.paced:
                 return
 
 

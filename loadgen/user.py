@@ -19,7 +19,40 @@ from loadgen.settings import add_arguments
 from loadgen.workload import Workload
 
 
-class EtcdUser(User):  # type: ignore[misc]
+class RunUser(User):  # type: ignore[misc]
+    """A user that takes part in a worker's run.
+
+    Attributes:
+        load: what the users of the worker share.
+        process: its number, unique in the run.
+        paced: it has a ``wait_time``. Locust's loop around a task costs a turn of the event loop; users without a pause
+            go through it once.
+        leaving: it has been told to stop, and begins no operation.
+    """
+
+    abstract = True
+    leaving = False
+
+    def on_start(self) -> None:
+        """Join the worker's run."""
+        self.load: Load = attach(self.environment)
+        self.process = self.load.user_started()
+        self.paced = type(self).wait_time is not User.wait_time
+
+    def on_stop(self) -> None:
+        """Leave the worker's run."""
+        self.load.user_stopped()
+
+    def stop(self, force: bool = False) -> bool:
+        """Stop, as Locust has it: one that pauses is killed, in the next turn of the event loop.
+
+        A pause that ends in this turn must not lead to an operation, which would be killed before its answer.
+        """
+        self.leaving = True
+        return bool(super().stop(force))
+
+
+class EtcdUser(RunUser):
     """A user that drives etcd with the run's mix of puts, gets and transactions.
 
     A scenario is a subclass; it may fix the mix, and set Locust's ``wait_time`` for users that pause between
@@ -34,25 +67,20 @@ class EtcdUser(User):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Join the worker's run."""
-        self.load: Load = attach(self.environment)
-        self.process = self.load.user_started()
+        super().on_start()
         settings = self.load.settings
         self.serializable = settings.read_consistency == "serializable"
         self.client = self.load.client
         self.workload = Workload(settings, self.process, self.load.keys)
         self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
-        # Locust's loop around a task costs a turn of the event loop; users without a pause need it once.
-        self._paced = type(self).wait_time is not EtcdUser.wait_time
         self._owing = len(settings.mix)
-
-    def on_stop(self) -> None:
-        """Leave the worker's run."""
-        self.load.user_stopped()
 
     @task  # type: ignore[untyped-decorator]
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
         load, do = self.load, self._do
+        if self.leaving:
+            raise StopUser
         if load.open_loop is not None:
             load.open_loop.serve(self.operate_once)
             raise StopUser
@@ -71,7 +99,7 @@ class EtcdUser(User):  # type: ignore[misc]
                 load.record_open(Operation(self.process, f, key, value, called, called), number)
                 raise
             record(operation, number)
-            if self._paced:
+            if self.paced:
                 return
 
     def operate_once(self, number: int, due_ns: int) -> None:
