@@ -1,4 +1,6 @@
-"""What an operation costs, ours and others', in one table: `python -m tests.bench [--part NAME] [--rounds 3]`.
+"""What an operation costs, ours and others', in one table.
+
+    python -m tests.bench [--part peers|users|size] [--rounds 3] [--types get,put,txn]
 
 CPU (user and system) of the client per operation, throughput and latency, for GET, PUT and the compare-and-swap that
 a run does. The parts: ``peers``, 100 users against h2load, grpcio, geventhttpclient and etcd3-py; ``users``, from 1 to
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from cluster.local import LocalCluster
@@ -61,9 +63,9 @@ def in_turns(clients: Clients, rounds: int) -> dict[str, list[Cost]]:
     return costs
 
 
-def against_peers(endpoint: str, folder: str, rounds: int) -> None:
+def against_peers(endpoint: str, folder: str, rounds: int, types: Sequence[str]) -> None:
     for connections, streams in ((10, 10), (1, 100)):
-        for f in TYPES:
+        for f in types:
             shape = connections, streams
             clients: Clients = {
                 "raftload": partial(peers.raftload, endpoint, f, 40_000, *shape, folder=folder),
@@ -78,9 +80,9 @@ def against_peers(endpoint: str, folder: str, rounds: int) -> None:
             line(f"100 users, {connections} x {streams}", f, costs)
 
 
-def as_users_grow(endpoint: str, folder: str, rounds: int) -> None:
+def as_users_grow(endpoint: str, folder: str, rounds: int, types: Sequence[str]) -> None:
     for users, (connections, streams, operations) in SHAPES.items():
-        for f in TYPES:
+        for f in types:
             shape = connections, streams
             clients: Clients = {
                 "raftload": partial(peers.raftload, endpoint, f, operations, *shape, folder=folder),
@@ -93,13 +95,13 @@ def as_users_grow(endpoint: str, folder: str, rounds: int) -> None:
             )
 
 
-def as_size_grows(endpoint: str, folder: str, rounds: int) -> None:
+def as_size_grows(endpoint: str, folder: str, rounds: int, types: Sequence[str]) -> None:
     ours = partial(peers.raftload, endpoint, folder=folder)
     for workers in (1, 2, 4):
         run = partial(ours, "get", 40_000, 10, 10, "--workers", str(workers))
         line(f"100 users, {workers} worker{'s' * (workers > 1)}", "get", in_turns({"raftload": run}, rounds))
     for size, users, operations in (("64", 100, 40_000), ("4KiB", 100, 20_000), ("64KiB", 20, 2_000), ("1MiB", 8, 160)):
-        for f in ("get", "put"):
+        for f in types[:2]:
             run = partial(ours, f, operations, 1, users, "--value-size", size, "--key-space", "50", "--timeout", "30s")
             line(f"{users} users, {size}", f, in_turns({"raftload": run}, 1))
 
@@ -112,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--types", default=TYPES, type=lambda text: text.split(","), help="default: get,put,txn")
     args = parser.parse_args()
     processors = sorted(os.sched_getaffinity(0))
     half = len(processors) // 2
@@ -131,7 +134,7 @@ def main() -> None:
         heads = f"{'per op':>9} {'ops/s':>9} {'p50 ms':>9} {'p99 ms':>9} {'CPU':>8} {'p50':>8}"
         print(f"{'':<22} {'':<4} {'client':<16} {heads}", flush=True)
         for part in args.part or PARTS:
-            PARTS[part](endpoint, folder, args.rounds)
+            PARTS[part](endpoint, folder, args.rounds, args.types)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
