@@ -33,7 +33,7 @@ def differences(watch: Watch, events: Any, changes: Changes, revision: int, comp
 def _other_events(watch: Watch, events: Any, changes: Changes, revision: int) -> list[tuple[str, str]]:
     """Says how the keys of the events are not those of the changes that a watch had asked for."""
     found: list[tuple[str, str]] = []
-    wanted = {change[0]: change for change in changes}
+    wanted = {change[0]: change for change in changes} if revision >= watch.start else {}
     got: dict[bytes, Any] = {}
     for event in events:
         key = event.kv.key

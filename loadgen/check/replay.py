@@ -110,6 +110,8 @@ class Replay:
             known: Any = None
             for watch in active:
                 if watch.head == revision:
+                    if revision < watch.start:
+                        plain = False
                     at_ns = watch.time()
                     seen = (watch.glance(), watch.previous) if watch.whole else None
                     if known is not None and seen == known:

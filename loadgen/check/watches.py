@@ -39,6 +39,7 @@ class Watch:
         member: id of the member that it ran on.
         clock: which clock its times are of.
         key, end: its range. whole: the range holds every key of the run. start: its first revision.
+        earliest: where it was to begin now, the revision before which that certainly was not; else 0.
         puts, deletes: which events it asked for. previous: whether it asked for previous key-values.
         created: the revision of the member when it was created. asked_before: how many requests for progress had been
             sent on its stream before it was asked for.
@@ -56,6 +57,7 @@ class Watch:
         self.deletes = pb.WatchCreateRequest.NODELETE not in request.filters
         self.previous = request.prev_kv
         self.start = request.start_revision
+        self.earliest = 0
         last = prefix + b"\xff" * 64
         self.whole = self.puts and self.deletes and within(prefix or b"\0", self.key, self.end)
         self.whole = self.whole and within(last, self.key, self.end)
@@ -158,15 +160,16 @@ class _Stream:
         self._evidence, self._ledger = evidence, ledger
         self._clock = int(evidence.clock_of_part[part])
         self._name = f"stream {watcher}" + (f" of {evidence.history.parts[part].path.name}" if part else "")
-        # Each with how often the stream had been asked for its progress before.
-        self._creating: deque[tuple[Any, int]] = deque()
+        # Each with how often the stream had been asked for its progress before, and the newest revision it had shown.
+        self._creating: deque[tuple[Any, int, int]] = deque()
+        self._shown = 0
         self._open: dict[int, Watch] = {}
         self._requests = ProgressRequests()
         self.watches: list[Watch] = []
 
     def sent(self, request: Any) -> None:
         if request.HasField("create_request"):
-            self._creating.append((request.create_request, self._requests.asked))
+            self._creating.append((request.create_request, self._requests.asked, self._shown))
         elif request.HasField("progress_request"):
             self._requests.asked += 1
         elif request.HasField("cancel_request") and request.cancel_request.watch_id in self._open:
@@ -177,9 +180,11 @@ class _Stream:
         """Takes in that the stream is over: whoever resumes it creates its watches anew."""
         self._creating.clear()
         self._open.clear()
+        self._shown = 0
 
     def received(self, row: int, at_ns: int, response: Any) -> None:
         header, watch_id = response.header, response.watch_id
+        self._shown = max(self._shown, header.revision)
         if response.created:
             self._created(response)
             if response.canceled:
@@ -215,7 +220,7 @@ class _Stream:
     def _created(self, response: Any) -> None:
         if not self._creating:
             return
-        request, asked = self._creating.popleft()
+        request, asked, shown = self._creating.popleft()
         revision = response.header.revision
         evidence = self._evidence
         member = response.header.member_id
@@ -225,7 +230,7 @@ class _Stream:
         watch.member = member
         watch.created, watch.asked_before = revision, asked
         if not watch.start:
-            watch.start = revision + 1
+            watch.start, watch.earliest = revision + 1, shown + 1
         else:
             watch.resumed = revision
         self._open[response.watch_id] = watch
@@ -241,6 +246,9 @@ class _Stream:
         ledger = self._ledger
         count = len(events)
         low, revision = 0, events[0].kv.mod_revision
+        if not watch.newest and watch.earliest:
+            # "Now" is when etcd took the watch in; the revision that it says may be a newer one (3.5.30, not 3.5.1).
+            watch.start = min(watch.start, max(watch.earliest, revision))
         for high in range(1, count + 1):
             following = events[high].kv.mod_revision if high < count else -1
             if following == revision:

@@ -388,6 +388,12 @@ def event_of_another_key(h: Healthy) -> None:
     answer.events.add(kv=kv_pb2.KeyValue(key=b"q", value=b"x", mod_revision=5, create_revision=5, version=1))
 
 
+@plant("watch.filter")
+def event_before_the_start(h: Healthy) -> None:
+    entries = h.streams[3].entries  # from revision 9
+    entries.insert(2, (entries[1][0], h.streams[0].holding(8)))
+
+
 @plant("watch.ordered")
 def events_out_of_order(h: Healthy) -> None:
     (first, a), (second, b) = h.streams[1].events()[3:5]
@@ -572,6 +578,32 @@ def test_an_answer_from_before_a_watch_says_nothing_of_it(tmp_path: Path) -> Non
         entries[:] = [*([(at, ask)] if asked else []), (at, create), (at, created), (at, told), *events]
         found.append(set(judged(script, tmp_path / str(asked))))
     assert found == [set(), {"watch.bookmarkable"}]
+
+
+def begun_now(script: Script, shown: int, said: int, first: int) -> Stream:
+    """Takes in a watch of everything from now on, whose stream had shown a revision before. Its creation says another
+    revision, and it got the events from a third on.
+    """
+    stream = script.stream(0, first)
+    (at, ask), (_, created), *events = stream.entries
+    before = pb.WatchResponse(watch_id=7, created=True, header=pb.ResponseHeader(revision=shown))
+    ask.create_request.start_revision = 0
+    created.header.revision = said
+    stream.entries = [(at, before), (at, ask), (at, created), *events]
+    script.streams.append(stream)
+    return stream
+
+
+def test_a_watch_from_now_may_begin_before_the_revision_that_its_creation_says(tmp_path: Path) -> None:
+    """etcd 3.5.30 takes the watch in first and reads the revision for its answer then."""
+    script = Healthy()
+    stream = begun_now(script, shown=5, said=9, first=7)
+    assert judged(script, tmp_path / "healthy") == {}
+    script.drop(8, [stream])
+    assert set(judged(script, tmp_path / "gap")) == {"watch.reliable"}
+    script = Healthy()
+    begun_now(script, shown=7, said=9, first=7)
+    assert set(judged(script, tmp_path / "before")) == {"watch.filter"}
 
 
 def test_previous_values_may_end_before_a_cancelled_watch_does(tmp_path: Path) -> None:
