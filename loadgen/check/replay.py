@@ -51,6 +51,7 @@ class Replay:
         self._write_revisions: list[int] = evidence.revision[self._writes].tolist()
         self.settler = Settler(evidence, watches, ledger, self.store, self.leases, self.writer_of)
         self._methods = evidence.method.tobytes()
+        self._final_revision = 0
 
     @property
     def resolved(self) -> dict[int, int]:
@@ -257,6 +258,7 @@ class Replay:
     def _final(self, number: int, at: int, request: Any, response: Any) -> None:
         """Holds what a member has in the end against every write up to then."""
         ledger, evidence = self._ledger, self._evidence
+        self._final_revision = max(self._final_revision, at)
         wanted, _, _ = self.store.range(request)
         got = {kv.key: entry_of(kv) for kv in response.kvs}
         ledger.judged["durability.acknowledged"] += len(wanted)
@@ -302,7 +304,8 @@ class Replay:
                 return
         elif reason:
             ledger.fog = high
-            if evidence.cluster.exclusive:
+            # What a lease or a write that was given up does after the final reads is no part of the history.
+            if evidence.cluster.exclusive and not 0 < self._final_revision < low:
                 ledger.doubt("kv.explained", f"{span}: no watch tells of it; {reason}")
             return
         elif not evidence.cluster.exclusive:

@@ -515,6 +515,22 @@ def test_the_history_is_healthy_without_anything_planted(tmp_path: Path) -> None
     assert {each.rule: (each.verdict, each.reason) for each in results if each.verdict != Verdict.PASS} == {}
 
 
+def test_what_comes_after_the_final_reads_is_no_part_of_the_history(tmp_path: Path) -> None:
+    """A lease may end then, and a write that was given up may take effect."""
+    unknown = []
+    for moved in (False, True):
+        script = Healthy()
+        newer = pb.ResponseHeader(revision=script.model.revision + 1)
+        at = script.at + 200 * MS
+        script.ops.append(Op(99, at, at + MS, pb.StatusRequest(), pb.StatusResponse(header=newer)))
+        for op in script.ops if moved else ():
+            if op.final:
+                op.response.header.revision = newer.revision
+        results = check(read(script.write(tmp_path / str(moved))), logs=LOGS).results
+        unknown.append({each.rule: each.verdict for each in results if each.verdict != Verdict.PASS})
+    assert unknown == [{}, {"kv.explained": Verdict.UNKNOWN}]
+
+
 def test_what_a_watch_still_gets_after_its_cancellation_is_owed_to_nobody(tmp_path: Path) -> None:
     script = Healthy()
     stream = script.streams[1]
