@@ -160,16 +160,17 @@ class _Stream:
         self._evidence, self._ledger = evidence, ledger
         self._clock = int(evidence.clock_of_part[part])
         self._name = f"stream {watcher}" + (f" of {evidence.history.parts[part].path.name}" if part else "")
-        # Each with how often the stream had been asked for its progress before, and the newest revision it had shown.
+        # Each with how often the stream had been asked for its progress before, and a revision that it had shown.
         self._creating: deque[tuple[Any, int, int]] = deque()
-        self._shown = 0
+        self._header: Any = None
         self._open: dict[int, Watch] = {}
         self._requests = ProgressRequests()
         self.watches: list[Watch] = []
 
     def sent(self, request: Any) -> None:
         if request.HasField("create_request"):
-            self._creating.append((request.create_request, self._requests.asked, self._shown))
+            shown = self._header.revision if self._header is not None else 0
+            self._creating.append((request.create_request, self._requests.asked, shown))
         elif request.HasField("progress_request"):
             self._requests.asked += 1
         elif request.HasField("cancel_request") and request.cancel_request.watch_id in self._open:
@@ -180,11 +181,11 @@ class _Stream:
         """Takes in that the stream is over: whoever resumes it creates its watches anew."""
         self._creating.clear()
         self._open.clear()
-        self._shown = 0
+        self._header = None
 
     def received(self, row: int, at_ns: int, response: Any) -> None:
         header, watch_id = response.header, response.watch_id
-        self._shown = max(self._shown, header.revision)
+        self._header = header
         if response.created:
             self._created(response)
             if response.canceled:
