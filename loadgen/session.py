@@ -19,12 +19,10 @@ from loadgen import load, precision
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.processes import WorkerProcess
 from loadgen.series import Series
-from loadgen.worker import REPORT_INTERVAL_S, make_environment
+from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 
 # Workers of this machine import Locust before they report, a second of a core each, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
-# In heartbeats, of which Locust counts one a second.
-NEVER = 10**9
 
 
 class EngineError(Exception):
@@ -63,8 +61,9 @@ class Session:
         # Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last;
         # a minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so
         # who is dead Locust hears from us: `bury`.
-        runners.HEARTBEAT_LIVENESS = NEVER
-        runners.HEARTBEAT_DEAD_INTERNAL = -NEVER
+        # Both are heartbeats, of which Locust counts one a second.
+        runners.HEARTBEAT_LIVENESS = NEVER_S
+        runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
         precision.install()
         self.expect("")
         self.scenario = scenario

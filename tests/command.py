@@ -43,6 +43,12 @@ def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subproces
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def workers(pid: int) -> list[int]:
+    """Pids of the worker processes that a command has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in children if b"\0worker\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
 class ClusterCommands:
     """`raftload cluster …` with a state folder of its own."""
 

@@ -21,7 +21,7 @@ from cluster.local import LocalCluster
 from cluster.ports import free_ports
 from cluster.probe import member_status
 from loadgen import schema
-from tests.command import run, start
+from tests.command import run, start, workers
 
 pytestmark = pytest.mark.etcd
 
@@ -46,16 +46,6 @@ def result_of(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return document
 
 
-def children(pid: int) -> list[int]:
-    """Pids of a process's children."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def workers(pid: int) -> list[int]:
-    return [child for child in children(pid) if b"\0worker\0" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -70,6 +60,14 @@ def running(folder: Path) -> bool:
         return int(locust_rows(folder)["Aggregated"]["Request Count"]) > 0
     except (OSError, KeyError, ValueError):
         return False
+
+
+def under_way(folder: Path, cluster: LocalCluster | None, *flags: str) -> subprocess.Popen[str]:
+    """A run that has counted operations, in the folder ``run``; without a cluster on one of its own."""
+    at = () if cluster is None else ("--endpoints", endpoints(cluster))
+    process = start("bench", *flags, *at, "--output", "run", cwd=folder)
+    wait_for(lambda: running(folder / "run"))
+    return process
 
 
 def test_the_main_job_on_a_cluster_of_its_own(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
@@ -131,11 +129,10 @@ def test_a_signal_to_the_process_group_keeps_every_result(
     etcd_cluster: LocalCluster, tmp_path: Path, name: str
 ) -> None:
     before = revision(etcd_cluster)
-    process = start(
-        "bench", "--duration", "60s", "--workers", "2", "--concurrency", "20", "--mix", "put=1,txn=1", "--keep",
-        "--json", "--endpoints", endpoints(etcd_cluster), "--output", "run", cwd=tmp_path,
+    process = under_way(
+        tmp_path, etcd_cluster, "--duration", "60s", "--workers", "2", "--concurrency", "20", "--mix", "put=1,txn=1",
+        "--keep", "--json",
     )  # fmt: skip
-    wait_for(lambda: running(tmp_path / "run"))
     os.killpg(process.pid, signal.Signals[name])
     out, err = process.communicate(timeout=30)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], err
@@ -151,11 +148,7 @@ def test_a_signal_to_the_process_group_keeps_every_result(
 
 
 def test_a_killed_worker_is_named_and_the_run_ends_by_itself(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
-    process = start(
-        "bench", "--duration", "4s", "--workers", "3", "--endpoints", endpoints(etcd_cluster), "--output", "run",
-        cwd=tmp_path,
-    )  # fmt: skip
-    wait_for(lambda: running(tmp_path / "run"))
+    process = under_way(tmp_path, etcd_cluster, "--duration", "4s", "--workers", "3")
     victim = workers(process.pid)[1]
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=60)
@@ -169,11 +162,10 @@ def test_a_killed_worker_is_named_and_the_run_ends_by_itself(etcd_cluster: Local
 
 def test_a_worker_that_waits_for_a_processor_is_not_lost(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """Locust waits 4 s for a heartbeat and then stops the test, where it was the last worker."""
-    process = start(
-        "bench", "--rate", "200", "--duration", "4s", "--workers", "1", "--mix", "get", "--allow-rate-miss",
-        "--endpoints", endpoints(etcd_single), "--output", "run", "--json", cwd=tmp_path,
+    process = under_way(
+        tmp_path, etcd_single, "--rate", "200", "--duration", "4s", "--workers", "1", "--mix", "get",
+        "--allow-rate-miss", "--json",
     )  # fmt: skip
-    wait_for(lambda: running(tmp_path / "run"))
     (worker,) = workers(process.pid)
     os.kill(worker, signal.SIGSTOP)
     time.sleep(6)
@@ -186,11 +178,7 @@ def test_a_worker_that_waits_for_a_processor_is_not_lost(etcd_single: LocalClust
 
 
 def test_a_worker_that_stops_on_its_own_makes_the_run_unknown(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    process = start(
-        "bench", "--duration", "4s", "--workers", "2", "--endpoints", endpoints(etcd_single), "--output", "run",
-        "--json", cwd=tmp_path,
-    )  # fmt: skip
-    wait_for(lambda: running(tmp_path / "run"))
+    process = under_way(tmp_path, etcd_single, "--duration", "4s", "--workers", "2", "--json")
     victim = workers(process.pid)[0]
     os.kill(victim, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
@@ -200,11 +188,7 @@ def test_a_worker_that_stops_on_its_own_makes_the_run_unknown(etcd_single: Local
 
 
 def test_all_workers_killed_still_ends(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
-    process = start(
-        "bench", "--duration", "60s", "--workers", "2", "--endpoints", endpoints(etcd_cluster), "--output", "run",
-        cwd=tmp_path,
-    )  # fmt: skip
-    wait_for(lambda: running(tmp_path / "run"))
+    process = under_way(tmp_path, etcd_cluster, "--duration", "60s", "--workers", "2")
     for worker in workers(process.pid):
         os.kill(worker, signal.SIGKILL)
     _, err = process.communicate(timeout=30)
@@ -212,8 +196,7 @@ def test_all_workers_killed_still_ends(etcd_cluster: LocalCluster, tmp_path: Pat
 
 
 def test_kill_9_of_the_command_leaves_no_process(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
-    process = start("bench", "--duration", "60s", "--workers", "2", "--output", "run", cwd=tmp_path)
-    wait_for(lambda: running(tmp_path / "run"))
+    process = under_way(tmp_path, None, "--duration", "60s", "--workers", "2")
     mine = workers(process.pid)
     assert len(mine) == 2
     process.kill()

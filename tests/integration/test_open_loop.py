@@ -174,9 +174,7 @@ def test_a_signal_ends_it_and_nothing_is_lost(
 def test_a_lost_worker_is_named_and_the_others_go_on(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
     process = start(tmp_path, *on(etcd_cluster), "--rate", "200", "--duration", "6s")
     wait_for_load(tmp_path)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(command.workers(process.pid)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     result = json.loads(out)

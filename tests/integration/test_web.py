@@ -219,9 +219,7 @@ def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
 
 
 def test_a_run_after_a_worker_was_killed_goes_on_with_the_others(web: Web) -> None:
-    children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    for number, killed in enumerate(workers, 1):
+    for number, killed in enumerate(command.workers(web.process.pid), 1):
         web.post("/swarm", user_count="4", spawn_rate="4")
         web.wait(lambda: web.total()["num_requests"] > 100)
         os.kill(killed, signal.SIGKILL)
