@@ -25,7 +25,7 @@ from loadgen import pacing, precision
 from loadgen.lag import LoopLag
 from loadgen.openloop import OpenLoop
 from loadgen.operation import Operation, Outcome
-from loadgen.recorder import STOPPED, Recorder
+from loadgen.recorder import STOPPED, Recorder, tell_locust
 from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.workload import Keys, owed, share
 
@@ -87,8 +87,8 @@ class Load:
         events.test_start.add_listener(self._on_test_start)
         events.test_stopping.add_listener(self._on_test_stopping)
         events.test_stop.add_listener(self._on_test_stop)
-        # First in line: Locust's own listener takes the statistics that this one completes.
-        events.report_to_master._handlers.insert(0, self._on_report_to_master)
+        events.report_to_master.add_listener(self._on_report_to_master)
+        events.worker_report.add_listener(self._on_worker_report)
 
     # -- the run --------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class Load:
         if schedule is not None and self._quota != 0:
             self.open_loop = self._make_open_loop(schedule, rank, workers, int(options.get(START_OPTION) or 0))
         if not _is_distributed(environment.runner):
-            gevent.spawn(self._flush_every_second)
+            gevent.spawn(self._tell_every_second)
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
@@ -271,7 +271,7 @@ class Load:
             # Locust waits this long after a stop before the worker is ready again; it is drained already.
             self._environment.stop_timeout = 0
         else:
-            self.recorder.flush()
+            self._tell_locust()
             if reason == SHARE_DONE:
                 gevent.spawn(runner.quit if self._environment.web_ui is None else runner.stop)
         self._ended.set()
@@ -279,14 +279,26 @@ class Load:
     def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
         if not self._begun:
             return
-        self.recorder.flush()
         data[REPORT] = self.snapshot()
         data[SERIES], data[SERVICE] = self.recorder.take_series()
 
-    def _flush_every_second(self) -> None:
+    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+        """Count what a worker reports in the statistics of Locust's master."""
+        report = data.get(REPORT)
+        if report is not None and not report["locust_counts"]:
+            tell_locust(self._environment.stats, data[SERIES], report["totals"])
+
+    def _tell_every_second(self) -> None:
         while self._running:
             gevent.sleep(1)
-            self.recorder.flush()
+            self._tell_locust()
+
+    def _tell_locust(self) -> None:
+        """Count what was done since the last call in Locust's statistics, where there is no master to do it."""
+        recorder = self.recorder
+        latencies, _ = recorder.take_series()
+        if not recorder.fires_each:
+            tell_locust(self._environment.stats, latencies, recorder.totals())
 
     def snapshot(self) -> dict[str, Any]:
         """Return what this worker did since the run's start, as plain numbers for the master.
@@ -297,13 +309,13 @@ class Load:
         cpu_s = self._cpu_s
         if self._running and self._cpu_started is not None:
             cpu_s = _cpu_seconds() - self._cpu_started
-        offset = self.recorder.clock_offset_ns
         # The gateway's client has no channel: a user has one request under way at the most, and none is resent.
         channel = getattr(self.client, "channel", None)
         return {
             "prefix": self.settings.prefix.decode("ascii"),
-            "totals": {f: totals.as_dict(offset) for f, totals in self.recorder.totals.items()},
-            "warmup": {f: totals.as_dict(offset) for f, totals in self.warmup.totals.items()},
+            "locust_counts": self.recorder.fires_each,
+            "totals": self.recorder.totals(),
+            "warmup": self.warmup.totals(),
             "cpu_s": cpu_s,
             "wall_s": self._lag.watched_s,
             "in_flight_max": getattr(channel, "in_flight_max", self._next_user),

@@ -2,8 +2,9 @@
 
 Locust's request event costs about 5 us an operation: two statistics entries, a clock reading each, keyword
 arguments through a hook. Here an operation costs a tenth of that, and the same numbers reach the same
-`StatsEntry` objects when a worker reports. Where somebody else listens to the request event it is fired for
-each operation as ever, and Locust does the counting.
+`StatsEntry` objects when the master hears of them: in a worker that would be a turn of the loop of 2 ms, twice a
+second, in which no answer is read. Where somebody else listens to the request event it is fired for each operation
+as ever, and Locust does the counting.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from loadgen import hdr
@@ -23,6 +25,8 @@ REQUEST_TYPE = "etcd"
 STOPPED = "STOPPED"
 _OK = Outcome.OK
 _SECOND_NS = 1_000_000_000
+
+Intervals = dict[str, list[list[Any]]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -120,6 +124,7 @@ class Recorder:
         start_lags: in an open loop, how many operations were sent how long after they were due: counts by
             `bucket_ns`, failures and successes.
         last_call_ns: when the last one was sent, on the monotonic clock.
+        fires_each: whether the request event is fired for each operation, so that Locust counts successes too.
     """
 
     def __init__(self, environment: Any, *, open_loop: bool = False) -> None:
@@ -128,16 +133,13 @@ class Recorder:
         self.start_lags: defaultdict[int, int] = defaultdict(int)
         self.last_call_ns = 0
         # Locust's runner is the first listener; any other wants to see each request.
-        self._fire_each = len(environment.events.request._handlers) > 1
+        self.fires_each = len(environment.events.request._handlers) > 1
         self._tracks: dict[str, _Track] = {}
-        self._unreported: dict[str, list[list[Any]]] = {}
-        self._unreported_service: dict[str, list[list[Any]]] = {}
         self.clock_offset_ns = time.time_ns() - time.perf_counter_ns()
 
-    @property
-    def totals(self) -> dict[str, Totals]:
-        """What each operation type came to since the run's start."""
-        return {f: track.totals for f, track in self._tracks.items()}
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Return what each operation type came to since the run's start, as `Totals.as_dict` does."""
+        return {f: track.totals.as_dict(self.clock_offset_ns) for f, track in self._tracks.items()}
 
     def record(self, operation: Operation) -> None:
         """Count one finished operation."""
@@ -175,7 +177,7 @@ class Recorder:
             interval.min_ns = latency
         if latency > interval.max_ns:  # noqa: PLR1730
             interval.max_ns = latency
-        if self._fire_each:
+        if self.fires_each:
             self._fire(operation, latency / 1e6)
 
     def count(self, operation: Operation) -> None:
@@ -230,24 +232,20 @@ class Recorder:
             response=None,
         )
 
-    def flush(self) -> None:
-        """Move what was counted since the last call into Locust's statistics, and keep it for `take_series`."""
-        stats = self._environment.stats
-        for f, track in self._tracks.items():
-            intervals, track.intervals, track.interval = track.intervals, {}, _NEVER
-            for interval in intervals.values():
-                self._unreported.setdefault(f, []).append(interval.as_list())
-                if interval.service is not None:
-                    self._unreported_service.setdefault(f, []).append(interval.service.as_list())
-                if interval.counts and not self._fire_each:
-                    last = (track.totals.last_return_ns + self.clock_offset_ns) / 1e9
-                    _add((stats.total, stats.entries[f, REQUEST_TYPE]), interval, last)
+    def take_series(self) -> tuple[Intervals, Intervals]:
+        """Return the intervals, by type, since the last call: of latencies and of service times.
 
-    def take_series(self) -> tuple[dict[str, list[list[Any]]], dict[str, list[list[Any]]]]:
-        """Return the intervals, by type, that were flushed since the last call: of latencies and of service times."""
-        taken = self._unreported, self._unreported_service
-        self._unreported, self._unreported_service = {}, {}
-        return taken
+        Each as `Interval.as_list` makes them.
+        """
+        latencies: Intervals = {}
+        service: Intervals = {}
+        for f, track in self._tracks.items():
+            intervals, track.intervals, track.interval = track.intervals.values(), {}, _NEVER
+            if intervals:
+                latencies[f] = [each.as_list() for each in intervals]
+            if served := [each.service.as_list() for each in intervals if each.service is not None]:
+                service[f] = served
+        return latencies, service
 
 
 def _count_effect(operation: Operation, totals: Totals) -> None:
@@ -259,22 +257,31 @@ def _count_effect(operation: Operation, totals: Totals) -> None:
         totals.not_committed += not effect
 
 
-def _add(entries: tuple[Any, Any], interval: Interval, last: float) -> None:
-    """Add successes to StatsEntries: what `StatsEntry.log` does, for many at once."""
-    times: dict[float, int] = {}
-    for key, count in interval.counts.items():
-        coarse = bucket_ns(hdr.middle(key)) / 1e6
-        times[coarse] = times.get(coarse, 0) + count
-    count, low, high = sum(times.values()), interval.min_ns / 1e6, interval.max_ns / 1e6
-    for entry in entries:
-        before = entry.last_request_timestamp
-        if entry.use_response_times_cache and before and int(last) > int(before):
-            entry._cache_response_times(int(last) - 1)
-        entry.num_requests += count
-        entry.total_response_time += interval.total_ns / 1e6
-        entry.min_response_time = low if entry.min_response_time is None else min(low, entry.min_response_time)
-        entry.max_response_time = max(high, entry.max_response_time)
-        entry.last_request_timestamp = max(last, before or 0.0)
-        for time_ms, number in times.items():
-            entry.response_times[time_ms] += number
-        entry.num_reqs_per_sec[interval.second] += count
+def tell_locust(stats: Any, latencies: Intervals, totals: Mapping[str, Mapping[str, int]]) -> None:
+    """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
+
+    Takes a `RequestStats`, what `Recorder.take_series` returned, and the types' totals as `Totals.as_dict` makes them.
+    """
+    for f, intervals in latencies.items():
+        last = totals[f]["last_return_ns"] / 1e9
+        for second, _, _, min_ns, max_ns, total_ns, counts in intervals:
+            if not counts:
+                continue
+            times: dict[float, int] = {}
+            for key, count in counts.items():
+                coarse = bucket_ns(hdr.middle(key)) / 1e6
+                times[coarse] = times.get(coarse, 0) + count
+            number = sum(times.values())
+            for entry in (stats.total, stats.entries[f, REQUEST_TYPE]):
+                before = entry.last_request_timestamp
+                if entry.use_response_times_cache and before and int(last) > int(before):
+                    entry._cache_response_times(int(last) - 1)
+                entry.last_request_timestamp = max(last, before or 0.0)
+                entry.num_requests += number
+                entry.num_reqs_per_sec[second] += number
+                entry.total_response_time += total_ns / 1e6
+                low, lowest = min_ns / 1e6, entry.min_response_time
+                entry.min_response_time = low if lowest is None else min(low, lowest)
+                entry.max_response_time = max(max_ns / 1e6, entry.max_response_time)
+                for time_ms, count in times.items():
+                    entry.response_times[time_ms] += count
