@@ -137,10 +137,6 @@ def test_a_generator_that_shares_its_processor_says_so(etcd_single: LocalCluster
         if alone["generator"]["saturated"] is False:
             break
         alone = bench(f"alone-{number}")
-    if alone["generator"]["saturated"] and (lag_ms := alone["generator"]["loop_lag_p99_ms"]) < 5:
-        pytest.skip(f"answers wait {lag_ms} ms at p99 on this machine, with nothing beside the generator")
-    assert alone["generator"]["saturated"] is False, alone["generator"]
-    assert [each["verdict"] for each in alone["thresholds"]] == ["pass", "pass"]
     busy = subprocess.Popen([*first, sys.executable, "-c", "while True: pass"])
     try:
         shared = bench("shared")
@@ -151,6 +147,10 @@ def test_a_generator_that_shares_its_processor_says_so(etcd_single: LocalCluster
     assert "processes that compete for the CPU" in shared["generator"]["saturated_by"]
     assert [each["verdict"] for each in shared["thresholds"]] == ["unknown", "pass"]
     assert shared["verdict"] == "unknown"
+    if alone["generator"]["saturated"]:
+        lag_ms = alone["generator"]["loop_lag_p99_ms"]
+        pytest.skip(f"never quiet: answers wait {lag_ms} ms at p99 with nothing of ours beside the generator")
+    assert [each["verdict"] for each in alone["thresholds"]] == ["pass", "pass"]
 
 
 @pytest.mark.soak
