@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cluster import commands, state
 from cluster.errors import ClusterError
-from cluster.interrupt import Interrupted, interruptible
+from cluster.interrupt import Interrupted, done, interruptible
 from cluster.security import add_arguments as add_security_arguments
 
 EXAMPLES = """\
@@ -154,4 +154,4 @@ def standalone(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(standalone())
+    raise SystemExit(done(standalone()))

@@ -50,6 +50,17 @@ def uninterrupted() -> Iterator[None]:
         yield
 
 
+def done(code: int) -> int:
+    """Takes the exit code of a command that is done, returns it; from now on no signal changes it.
+
+    An interpreter that has loaded much takes a third of a second to end, and whoever ends it meanwhile would read of
+    an interruption where everything is done. Ignored and not handled, since Python gives handlers back while it ends.
+    """
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+    return code
+
+
 @contextlib.contextmanager
 def _handled(handler: signal._HANDLER) -> Iterator[None]:
     before = {}

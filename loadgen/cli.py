@@ -107,14 +107,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
+def run(*words: str) -> int:
+    """Run the `raftload` command, with these words before those it was given. Returns the exit code."""
+    from cluster.interrupt import done
+
+    return done(main([*words, *sys.argv[1:]]))
+
+
 def benchmark_consensus() -> int:
     """Run the `benchmark-consensus` command: `raftload bench` under the name of the script it grew out of."""
-    return main(["bench", *sys.argv[1:]])
+    return run("bench")
 
 
 def test_etcd_cluster() -> int:
     """Run the `test-etcd-cluster` command: `raftload cluster test` under the name of the script it grew out of."""
-    return main(["cluster", "test", *sys.argv[1:]])
+    return run("cluster", "test")
 
 
 def _grpc_factory(*, security: Security | None) -> ClientFactory:
@@ -185,4 +192,4 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

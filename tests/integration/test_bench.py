@@ -147,6 +147,20 @@ def test_a_signal_to_the_process_group_keeps_every_result(
     assert int(rows["Aggregated"]["Request Count"]) == result["results"]["total"]["operations"]
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_after_the_last_word_changes_nothing(etcd_single: LocalCluster, tmp_path: Path, name: str) -> None:
+    process = start(
+        "bench", "--endpoints", etcd_single.endpoints[0], "--operations", "100", "--output", str(tmp_path / "run"),
+        "--threshold", "total.success_rate < 0.5", cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any("run folder" in line for line in process.stderr)
+    time.sleep(0.05)  # the interpreter is at its end now
+    os.killpg(process.pid, signal.Signals[name])
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err  # as the threshold has it
+
+
 def test_a_killed_worker_is_named_and_the_run_ends_by_itself(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
     process = under_way(tmp_path, etcd_cluster, "--duration", "4s", "--workers", "3")
     victim = workers(process.pid)[1]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cluster.local import LocalCluster
+from tests.command import workers
 
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,12 +168,11 @@ def test_many_users_and_large_values_fit_into_one_worker(
     )  # fmt: skip
     peak_kib = 0
     while bench.poll() is None:
-        for pid in Path(f"/proc/{bench.pid}/task/{bench.pid}/children").read_text().split():
-            with suppress(OSError, StopIteration):
-                if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                    line = next(each for each in lines if each.startswith("VmHWM:"))
-                    peak_kib = max(peak_kib, int(line.split()[1]))
+        with suppress(OSError, StopIteration):
+            for worker in workers(bench.pid):
+                lines = Path(f"/proc/{worker}/status").read_text().splitlines()
+                line = next(each for each in lines if each.startswith("VmHWM:"))
+                peak_kib = max(peak_kib, int(line.split()[1]))
         time.sleep(0.05)
     out, err = bench.communicate()
     assert bench.returncode in (0, 3), err
