@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime
 import json
 import ssl
@@ -347,6 +348,12 @@ def test_bench_with_a_certificate_and_a_user(strict: tuple[str, list[str]], tmp_
     assert (result["results"]["total"]["operations"], result["results"]["total"]["failed"]) == (60, 0)
     assert result["target"]["endpoints"] == [{"url": f"https://{endpoint}", "reachable": True}]
     assert len(result["target"]["members"]) == 1
+    folder = tmp_path / "run"
+    members, metrics = (
+        list(csv.DictReader((folder / name).read_text().splitlines())) for name in ("members.csv", "metrics.csv")
+    )
+    assert members[-1]["role"] == "leader" and int(members[-1]["revision"]) > 1
+    assert [row["phase"] for row in metrics if row["phase"]] == ["before", "end", "after"]
     assert "root:***" in result["run"]["command"]
     assert PASSWORD not in done.stdout + done.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
