@@ -96,14 +96,11 @@ class Runs:
     def _finish(self, run: Run, target: Target) -> None:
         """Wait for the run's workers, bring Locust to rest, and write the run folder."""
         import gevent
-        from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
         from loadgen import table
 
         run.wait()
-        runner = self._session.runner
-        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
-            gevent.spawn(runner.stop)
+        gevent.spawn(self._bring_to_rest)
         self._lookout.folder = None
         try:
             if target.cluster is not None:
@@ -124,6 +121,23 @@ class Runs:
             table.render(result, color=table.wants_color(sys.stderr), width=table.terminal_width(), folder=run.folder),
             file=sys.stderr,
         )
+
+    def _bring_to_rest(self) -> None:
+        """Have Locust's test stop, and the UI say so.
+
+        Where one worker is missing and the others were ready for the next test before Locust knew of it, Locust would
+        be stopping for ever.
+        """
+        import gevent
+        from locust.runners import STATE_RUNNING, STATE_SPAWNING, STATE_STOPPED, STATE_STOPPING
+
+        runner = self._session.runner
+        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
+            runner.stop()
+        while runner.state == STATE_STOPPING:
+            if not runner.user_count:
+                runner.update_state(STATE_STOPPED)
+            gevent.sleep(0.1)
 
     def _say(self, text: str) -> None:
         bench.say(text)
