@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,7 @@ def http(
     return code, answer
 
 
+_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
 # Of users at members; etcd takes half the core of a member for a tenth of a second to check a password.
 _tokens: dict[tuple[str, Security], str] = {}
 
@@ -155,8 +157,12 @@ def _exchange(
         raise _no_answer(endpoint, exc, security) from exc
     if answer.startswith(b"HTTP/1.0 400") and b"to an HTTPS server" in answer:
         raise NoAnswer(f"{endpoint} speaks TLS: use https://", cause="tls", sent=False)
-    head_bytes, _, content = bytes(answer).partition(b"\r\n\r\n")
+    head_bytes, end, content = bytes(answer).partition(b"\r\n\r\n")
     words = head_bytes.split(b"\r\n", 1)[0].split()
+    length = _LENGTH.search(head_bytes)
+    cut = len(content) < int(length[1]) if length is not None else not end and answer.startswith(b"HTTP/")
+    if not answer or cut:
+        raise NoAnswer(f"{endpoint}: it hung up in the middle of its answer", cause="connection lost")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
     return int(words[1]), content

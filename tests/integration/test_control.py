@@ -17,6 +17,8 @@ from cluster.control import ControlClient
 from cluster.errors import EtcdError, NoAnswer
 from cluster.kv import Compare, Op, prefix_end
 from cluster.local import LocalCluster
+from cluster.probe import member_status
+from cluster.topology import Member
 
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +160,22 @@ def page(status: str, body: bytes) -> bytes:
 def test_what_answers_but_is_not_etcd(answer: bytes, cause: str, text: str) -> None:
     with listener(answer) as endpoint, pytest.raises(NoAnswer, match=text) as caught:
         ControlClient(endpoint, timeout_s=2)
+    assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"", "connection lost"),
+        (b"HTTP/1.0 200 OK\r\nConte", "connection lost"),
+        (page("200 OK", b'{"header": {}}')[:-1], "connection lost"),
+        (page("200 OK", b"[1]"), "not etcd"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not etcd"),
+    ],
+)
+def test_who_hangs_up_in_mid_answer_is_lost_and_not_somebody_else(answer: bytes, cause: str) -> None:
+    with listener(answer) as endpoint, pytest.raises(NoAnswer) as caught:
+        member_status(Member("m", f"http://{endpoint}", "", ""))
     assert caught.value.cause == cause
 
 
