@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from cluster.client import Client
-from cluster.conformance.model import Env, Inconclusive, NotApplicable, Test, expect, ms
+from cluster.conformance.model import Env, Load, NotApplicable, Test, expect, ms
 from cluster.kv import KeyValue
 
 _ROUNDS = 3
@@ -112,45 +111,40 @@ def recency(env: Env) -> str:
     """Linearizable reads beside a writer: none returns less than what was acknowledged before it began, and the
     revision in the answers never goes back at one client.
     """
-    key, acknowledged, done = env.key("recency"), [0], threading.Event()
+    key, load = env.key("recency"), Load(len(env), env.bounds.load_s)
     writer, readers = env.fresh(0), [env.fresh(index) for index in range(len(env))]
     writer.put(key, b"0")
 
-    def write() -> int:
-        number = 0
-        deadline = time.monotonic() + env.bounds.load_s
-        try:
-            while time.monotonic() < deadline:
-                writer.put(key, b"%d" % (number + 1))
-                number += 1
-                acknowledged[0] = number
-        finally:
-            done.set()
-        return number
+    def write() -> None:
+        with load:
+            while load.goes_on:
+                writer.put(key, b"%d" % (load.counts[0] + 1))
+                load.counts[0] += 1
 
-    def read(index: int) -> int:
-        count, revision = 0, 0
-        while not done.is_set():
-            at_least = acknowledged[0]
-            answer = readers[index].get(key)
-            found = int(answer.kvs[0].value) if answer.kvs else -1
-            expect(
-                found >= at_least,
-                f"stale read: a linearizable read at {env.name(index)} returned write {found}, "
-                f"after write {at_least} had been acknowledged",
-            )
-            expect(
-                answer.revision >= revision,
-                f"linearizable reads at {env.name(index)} went back from revision {revision} to {answer.revision}",
-            )
-            count, revision = count + 1, answer.revision
-        return count
+    def read(index: int) -> None:
+        revision = 0
+        with load:
+            while not load.over:
+                at_least = load.counts[0]
+                answer = readers[index].get(key)
+                found = int(answer.kvs[0].value) if answer.kvs else -1
+                expect(
+                    found >= at_least,
+                    f"stale read: a linearizable read at {env.name(index)} returned write {found}, "
+                    f"after write {at_least} had been acknowledged",
+                )
+                expect(
+                    answer.revision >= revision,
+                    f"linearizable reads at {env.name(index)} went back from revision {revision} to {answer.revision}",
+                )
+                revision = answer.revision
+                load.counts[1 + index] += 1
 
-    counts = env.together([write, *(lambda index=index: read(index) for index in range(len(env)))])
-    env.figures.update(writes=counts[0], reads=sum(counts[1:]))
-    if counts[0] < 5 or min(counts[1:]) < 5:
-        raise Inconclusive(f"too little load to tell: {counts[0]} writes, {sum(counts[1:])} reads")
-    return f"{sum(counts[1:])} reads beside {counts[0]} writes, none stale"
+    env.together([write, *(lambda index=index: read(index) for index in range(len(env)))])
+    writes, reads = load.counts[0], sum(load.counts[1:])
+    env.figures.update(writes=writes, reads=reads)
+    load.judge("writes")
+    return f"{reads} reads beside {writes} writes, none stale"
 
 
 TESTS = (

@@ -9,7 +9,7 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from cluster.client import Client, ClientFactory
 from cluster.errors import ClusterError, EtcdError, NoAnswer, grpc_code_name
@@ -241,6 +241,44 @@ class Env:
                 continue
         for client in clients:
             client.close()
+
+
+class Load:
+    """A writer and readers beside each other, in threads: for so many seconds, and longer where a slow machine has not
+    let each of them do enough to tell.
+
+    Each works in a ``with`` of it; where one ends, by an error too, all do.
+
+    Attributes:
+        counts: what each has done, the writer first.
+        over: the readers are to end.
+    """
+
+    ENOUGH, PATIENCE = 5, 10
+
+    def __init__(self, readers: int, load_s: float) -> None:
+        self.counts = [0] * (1 + readers)
+        self.over = False
+        self._load_s = load_s
+        self._began = time.monotonic()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the writer is to write once more."""
+        took_s = time.monotonic() - self._began
+        enough = min(self.counts) >= self.ENOUGH
+        return not self.over and took_s < self._load_s * (1 if enough else self.PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+
+    def judge(self, writes: str) -> None:
+        """Raises Inconclusive where one has not done enough; takes what the writes are called."""
+        if min(self.counts) < self.ENOUGH:
+            raise Inconclusive(f"too little load to tell: {self.counts[0]} {writes}, {sum(self.counts[1:])} reads")
 
 
 def expect(condition: bool, otherwise: str) -> None:

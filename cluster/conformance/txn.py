@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 from cluster.client import Client, collect, watching
-from cluster.conformance.model import Env, Inconclusive, Test, expect, refused
+from cluster.conformance.model import Env, Inconclusive, Load, Test, expect, refused
 from cluster.errors import NoAnswer
 from cluster.kv import Answer, Compare, Op, Relation, Target
 
@@ -86,40 +83,37 @@ def all_or_nothing(env: Env) -> str:
     """KV.Txn is atomic and takes one revision: no read, at any member, sees only some of a transaction's writes, all
     its keys carry its revision, and a watch delivers them at that revision.
     """
-    keys, done = [env.key(f"atom/{number}") for number in range(_KEYS)], threading.Event()
+    keys, load = [env.key(f"atom/{number}") for number in range(_KEYS)], Load(len(env), env.bounds.load_s)
     writer = env.fresh(0)
     readers = [env.fresh(place) for place in range(len(env))]
     start, end = env.key("atom/"), env.key("atom0")
 
     def write() -> list[int]:
         revisions: list[int] = []
-        deadline = time.monotonic() + env.bounds.load_s
-        try:
-            while time.monotonic() < deadline:
+        with load:
+            while load.goes_on:
                 value = b"%d" % len(revisions)
                 answer = writer.txn([], [Op.put(key, value) for key in keys])
                 expect(answer.succeeded is True, "a transaction without conditions did not succeed")
                 revisions.append(answer.revision)
-        finally:
-            done.set()
+                load.counts[0] += 1
         return revisions
 
-    def read(place: int) -> int:
-        count = 0
-        while not done.is_set():
-            serializable = count % 2 == 1
-            kvs = readers[place].get(start, range_end=end, serializable=serializable).kvs
-            states = {(kv.value, kv.mod_revision) for kv in kvs}
-            expect(
-                len(kvs) in (0, _KEYS) and len(states) <= 1,
-                f"split transaction: one read at {env.name(place)} saw the {_KEYS} keys that are always written "
-                f"together as {', '.join(f'{kv.value.decode()} of revision {kv.mod_revision}' for kv in kvs)}",
-            )
-            count += 1
-        return count
+    def read(place: int) -> None:
+        with load:
+            while not load.over:
+                serializable = load.counts[1 + place] % 2 == 1
+                kvs = readers[place].get(start, range_end=end, serializable=serializable).kvs
+                states = {(kv.value, kv.mod_revision) for kv in kvs}
+                expect(
+                    len(kvs) in (0, _KEYS) and len(states) <= 1,
+                    f"split transaction: one read at {env.name(place)} saw the {_KEYS} keys that are always written "
+                    f"together as {', '.join(f'{kv.value.decode()} of revision {kv.mod_revision}' for kv in kvs)}",
+                )
+                load.counts[1 + place] += 1
 
     with watching(env.client(), start, range_end=end) as watch:
-        revisions, *counts = env.together([write, *(lambda place=place: read(place) for place in range(len(env)))])
+        revisions, *_ = env.together([write, *(lambda place=place: read(place) for place in range(len(env)))])
         events = collect(watch, len(revisions) * _KEYS, env.bounds.event_s)
     found = sorted({(event.revision, event.kv.key) for event in events})
     wanted = [(revision, key) for revision in revisions for key in keys]
@@ -128,10 +122,10 @@ def all_or_nothing(env: Env) -> str:
         f"split transaction: {len(revisions)} transactions over {_KEYS} keys were watched as {len(events)} changes at "
         f"{len({revision for revision, _ in found})} revisions",
     )
-    env.figures.update(transactions=len(revisions), reads=sum(counts))
-    if len(revisions) < 5 or min(counts) < 5:
-        raise Inconclusive(f"too little load to tell: {len(revisions)} transactions, {sum(counts)} reads")
-    return f"{sum(counts)} reads beside {len(revisions)} transactions, none split"
+    reads = sum(load.counts[1:])
+    env.figures.update(transactions=len(revisions), reads=reads)
+    load.judge("transactions")
+    return f"{reads} reads beside {len(revisions)} transactions, none split"
 
 
 def counters(env: Env) -> str:
