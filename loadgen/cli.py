@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING
 
+from cluster.interrupt import done
 from cluster.parser import USAGE, Parser
 
 if TYPE_CHECKING:
@@ -109,8 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(*words: str) -> int:
     """Run the `raftload` command, with these words before those it was given. Returns the exit code."""
-    from cluster.interrupt import done
-
     return done(main([*words, *sys.argv[1:]]))
 
 
