@@ -236,7 +236,7 @@ class Progress:
             left = (wanted - done) / rate if rate else None
             head = f"{done:,}/{wanted:,} operations"
         else:
-            left = max(0.0, (self._plan.duration_s or 0.0) - elapsed) if self._plan.duration_s else None
+            left = max(0.0, self._plan.duration_s - run.load_s) if self._plan.duration_s else None
             head = f"{done:,} operations"
         tail = f"{left:.0f} s left" if left is not None else f"{elapsed:.0f} s"
         if run.interrupted:

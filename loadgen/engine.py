@@ -24,6 +24,8 @@ from loadgen.witness import Witness
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
+# A worker that is not connected to the cluster within this time is not waited for any longer.
+LATEST_BEGIN_S = 10.0
 NO_ANSWER = "did not answer to stop"
 # Time for workers to get ready for a schedule that all of them begin at one moment.
 OPEN_LOOP_LEAD_NS = 500_000_000
@@ -112,7 +114,7 @@ class Run:
         """
         while not self._over():
             gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
-            if self._plan.duration_s is not None and self.elapsed_s > self._plan.duration_s + self._before_and_after_s:
+            if self._plan.duration_s is not None and self.load_s > self._plan.duration_s + self._before_and_after_s:
                 self.ask_stop()
             if tick is not None:
                 tick(self)
@@ -143,6 +145,17 @@ class Run:
     def elapsed_s(self) -> float:
         """Seconds since the users were started."""
         return time.monotonic() - self._clock_started
+
+    @property
+    def load_s(self) -> float:
+        """Seconds since the last worker started its users, the warm-up among them; 0 until then.
+
+        A duration counts from there: on a machine that is short of CPU a worker takes seconds to connect.
+        """
+        present = [worker.client_id or "" for worker in self._session.workers if worker.name not in self.lost]
+        begun = [self._session.begun.get(client_id) for client_id in present]
+        latest = self._clock_started + LATEST_BEGIN_S
+        return max(0.0, time.monotonic() - max((latest if at is None else at for at in begun), default=latest))
 
     @property
     def stats(self) -> Any:

@@ -1,9 +1,9 @@
 """The worker's side of a run: what all users of one worker share, and how the worker says that it is done.
 
 A `Load` hangs on a Locust environment and lives as long. At every start of a test it reads the run's settings
-as Locust's master sent them, opens the client, and hands out operations to the users until the worker's share
-is used up or the test is stopped. Then it sends the last statistics and one `DONE` message, in this order, on
-the one connection to the master; so a master that has seen DONE has seen every operation.
+as Locust's master sent them, opens the client, tells the master `BEGUN`, and hands out operations to the users until
+the worker's share is used up or the test is stopped. Then it sends the last statistics and one `DONE` message, in this
+order, on the one connection to the master; so a master that has seen DONE has seen every operation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from loadgen.recorder import STOPPED, Recorder, tell_locust
 from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.workload import Keys, owed, share
 
+BEGUN = "raftload_begun"
 DONE = "raftload_done"
 SHARE_DONE, CUT_SHORT = "share done", "stopped"
 REPORT = "raftload"
@@ -116,20 +117,23 @@ class Load:
         schedule = self.settings.schedule()
         self.recorder = Recorder(environment, open_loop=schedule is not None)
         self.warmup = Recorder(environment)
-        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
         self._cpu_started: float | None = None
         self._cpu_s = 0.0
         self.client = _open_client(self.settings)
         # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
         gc.collect()
         gc.freeze()
+        # From here on: on a machine that is short of CPU the lines above take seconds.
+        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
         self._lag = LoopLag(gevent.get_hub())
         self._ended.clear()
         self._running = self._begun = True
         self.open_loop = None
         if schedule is not None and self._quota != 0:
             self.open_loop = self._make_open_loop(schedule, rank, workers, int(options.get(START_OPTION) or 0))
-        if not _is_distributed(environment.runner):
+        if _is_distributed(environment.runner):
+            environment.runner.send_message(BEGUN, {"prefix": self.settings.prefix.decode("ascii")})
+        else:
             gevent.spawn(self._tell_every_second)
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.

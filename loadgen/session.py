@@ -40,6 +40,8 @@ class Session:
         environment: Locust's, of the master.
         workers: the worker processes, in the order of their numbers; those of other machines follow.
         prefix: of the keys of the run that is on; what workers report of another is passed over.
+        begun: when each worker was connected and started its users, by its client id, in seconds of the monotonic
+            clock.
         done: why each worker stopped, by its client id; ``done_at``: when, in seconds of the monotonic clock.
         snapshots: what each worker last counted, by its client id.
         series: latencies from when an operation was due, over all workers; ``service``: from when it was sent.
@@ -72,6 +74,7 @@ class Session:
         self.environment.raftload_engine = self
         runner = self.runner = self._listen(*bind)
         runner.register_message(HELLO, self._on_hello)
+        runner.register_message(load.BEGUN, self._on_begun)
         runner.register_message(load.DONE, self._on_done)
         self.environment.events.worker_report.add_listener(self._on_report)
         self.fleet = Fleet(runner, identity(scenario), expected, workers + 1)
@@ -92,6 +95,7 @@ class Session:
     def expect(self, prefix: str) -> None:
         """Forget what workers reported of the run before. Takes the prefix of the next one's keys."""
         self.prefix = prefix
+        self.begun: dict[str, float] = {}
         self.done: dict[str, str] = {}
         self.done_at: dict[str, float] = {}
         self.snapshots: dict[str, dict[str, Any]] = {}
@@ -178,6 +182,10 @@ class Session:
         for worker in self.workers:
             if worker.number == msg.data["number"]:
                 worker.client_id = msg.node_id
+
+    def _on_begun(self, environment: Any, msg: Any, **_: Any) -> None:
+        if msg.data["prefix"] == self.prefix:
+            self.begun[msg.node_id] = time.monotonic()
 
     def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
         self.done[msg.node_id] = msg.data["reason"]

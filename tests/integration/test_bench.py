@@ -422,6 +422,33 @@ def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluste
     assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
 
 
+SLOW_START = """
+import time
+from locust import events
+from locust.runners import MasterRunner
+from locustfiles.kv import *
+
+@events.test_start.add_listener
+def be_slow(environment, **_):
+    if not isinstance(environment.runner, MasterRunner):
+        time.sleep(3)
+"""
+
+
+def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """On a machine that is short of CPU that takes longer than a short run, which then measured nothing at all."""
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    done = run(
+        "bench", "--scenario", "slow.py", "--duration", "1s", "--warmup", "1s", "--workers", "2", "--json",
+        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stderr
+    result = result_of(done)
+    assert result["run"]["duration_s"] > 0.9, result["run"]
+    assert sum(result["run"]["warmup"].values()) > 0
+    assert all(worker["operations"] > 0 for worker in result["generator"]["workers"])
+
+
 def test_a_broken_scenario_is_one_line(etcd_single: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_like_this")
     done = run("bench", "--scenario", "broken.py", "--endpoints", endpoints(etcd_single), cwd=tmp_path)
