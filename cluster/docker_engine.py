@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.interrupt import importing
 
 CALL_TIMEOUT_S = 60
 
@@ -19,8 +20,9 @@ def connect() -> Any:
 
     Raises ClusterError, in one line with what to do, where there is none.
     """
-    import docker
-    import requests
+    with importing():
+        import docker
+        import requests
 
     try:
         client = docker.from_env(timeout=CALL_TIMEOUT_S, max_pool_size=16)

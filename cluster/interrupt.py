@@ -50,6 +50,20 @@ def uninterrupted() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Holds signals back until the block is over, whoever handles them.
+
+    An import that was cut in the middle leaves modules without some of their parts, and what cleans up after the
+    signal may need them. For a process without other threads, which would get the signals.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def done(code: int) -> int:
     """Takes the exit code of a command that is done, returns it; from now on no signal changes it.
 

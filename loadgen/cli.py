@@ -11,9 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.interrupt import done
 from cluster.parser import USAGE, Parser
@@ -50,6 +48,23 @@ Each command has its own --help.
 """
 
 
+class _Version(argparse.Action):
+    """``--version``, which looks it up only when it is asked: that import takes longer than all others here."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("raftload")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print(f"raftload {found}")
+        parser.exit()
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; takes the one command to import the options of, None for all of them."""
     parser = Parser(
@@ -58,7 +73,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"raftload {_version()}")
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, module_name, help_line in COMMANDS:
         command = commands.add_parser(
@@ -181,13 +196,6 @@ def _innermost(error: Exception) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"  # noqa: PTH119
-
-
-def _version() -> str:
-    try:
-        return package_version("raftload")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":
