@@ -128,16 +128,6 @@ def run(*words: str) -> int:
     return done(main([*words, *sys.argv[1:]]))
 
 
-def benchmark_consensus() -> int:
-    """Run the `benchmark-consensus` command: `raftload bench` under the name of the script it grew out of."""
-    return run("bench")
-
-
-def test_etcd_cluster() -> int:
-    """Run the `test-etcd-cluster` command: `raftload cluster test` under the name of the script it grew out of."""
-    return run("cluster", "test")
-
-
 def _grpc_factory(*, security: Security | None) -> ClientFactory:
     from loadgen.blocking import grpc_factory
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,28 @@ def test_cluster_imports_nothing_of_ours() -> None:
                 words = line.split()
                 if words[:1] in (["import"], ["from"]):
                     assert words[1].split(".")[0] not in forbidden, f"{path}: {line}"
+
+
+INTERRUPTED_START = """
+import importlib.abc, os, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "argparse":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["raftload", "benchmark-consensus", "test-etcd-cluster", "visualize-raft-state"]
+)  # fmt: skip
+def test_interrupted_while_it_starts_it_just_ends(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_START)
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), "--help"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
