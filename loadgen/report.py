@@ -226,6 +226,8 @@ def _no_constant(name: str) -> float:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ReportError(f"{path}: No such file: this is no run folder, or the run ended before its load began")
     run = _read_json(path)
     if wrong := schema.problem(run, "run"):
         raise ReportError(f"{path}: {wrong}")
