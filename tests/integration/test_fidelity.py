@@ -56,8 +56,9 @@ def fractions(latencies: list[int]) -> dict[str, float]:
     return {f: latencies[math.ceil(share * len(latencies) - 1e-6) - 1] / 1e6 for f, share in rank.items()}
 
 
-def compare(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seconds: float) -> str:
-    """Run both against one server at the same time; return what is too far apart, empty where nothing is."""
+def compare(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seconds: float) -> tuple[str, str]:
+    """Run both against one server at the same time; return what is too far apart, empty where nothing is, and whom the
+    run itself blames for delays of its own, empty where it says that there were none."""
     with delayed(cluster, delay_us) as address:
         bench = subprocess.Popen(
             [*ahead_of_others(), sys.executable, "-m", "loadgen.cli", "bench", "--endpoints", address, "--mix", "get",
@@ -74,7 +75,8 @@ def compare(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seco
         )  # fmt: skip
         out, err = bench.communicate(timeout=120)
     assert bench.returncode == 0, err
-    reported = json.loads(out)["results"]["get"]["latency"]
+    result = json.loads(out)
+    reported = result["results"]["get"]["latency"]
     exact = fractions(json.loads(truth.stdout))
     off = []
     print(f"\n{delay_us:>9,} us", *(f"{f} {reported[f]:.3f}/{exact[f]:.3f}" for f in exact))
@@ -83,17 +85,24 @@ def compare(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seco
             continue
         if abs(reported[f] - exact[f]) > max(share * exact[f], 0.1):
             off.append(f"{f}: reported {reported[f]:.3f}, true {exact[f]:.3f}")
-    return "; ".join(off)
+    return "; ".join(off), result["generator"]["saturated_by"] or ""
 
 
 def attempts(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seconds: float) -> list[str]:
-    """Compare up to four times: two processes on a machine that others use too do not meet the same disturbance."""
-    found = []
-    for number in range(4):
-        found.append(compare(cluster, folder / f"{delay_us}-{number}", delay_us, users, seconds))
-        if not found[-1]:
+    """Compare up to four times: two processes on a machine that others use too do not meet the same disturbance.
+
+    A run that says by itself that others had its processor finds out nothing; after eight of these the test is skipped.
+    """
+    found: list[str] = []
+    for number in range(8):
+        off, blamed = compare(cluster, folder / f"{delay_us}-{number}", delay_us, users, seconds)
+        if not off:
             return []
-    return found
+        if "processes that compete for the CPU" not in blamed:
+            found.append(off)
+        if len(found) == 4:
+            return found
+    pytest.skip(f"never quiet: {blamed}; {off}")
 
 
 def test_the_truth_is_reported(etcd_single: LocalCluster, tmp_path: Path) -> None:
