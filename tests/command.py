@@ -49,6 +49,25 @@ def workers(pid: int) -> list[int]:
     return [int(each) for each in children if b"\0worker\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
+_INTERRUPTING = """
+import importlib.abc, os, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def interrupting(folder: Path, module: str) -> str:
+    """A PYTHONPATH with which Python sends itself SIGINT when it begins to import a module; takes a folder for that."""
+    (folder / "sitecustomize.py").write_text(_INTERRUPTING.format(module=module))
+    return f"{folder}:{ROOT}"
+
+
 class ClusterCommands:
     """`raftload cluster …` with a state folder of its own."""
 

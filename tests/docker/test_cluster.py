@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.control import ControlClient
-from tests.command import ROOT
+from tests.command import interrupting
 from tests.docker.conftest import Docker
 
 pytestmark = pytest.mark.docker
@@ -190,23 +190,9 @@ def test_interrupted_up_leaves_nothing(engine: Docker, number: signal.Signals) -
         assert engine.everything() == before
 
 
-INTERRUPTED_IMPORT = """
-import importlib.abc, os, signal, sys
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "urllib3.connectionpool":
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Finder())
-"""
-
-
 def test_interrupted_while_it_imports_what_cleans_up(engine: Docker, tmp_path: Path) -> None:
     """An import that is cut in the middle cannot be begun anew."""
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_IMPORT)
-    done = engine.run("up", code=130, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = engine.run("up", code=130, PYTHONPATH=interrupting(tmp_path, "urllib3.connectionpool"))
     assert done.stderr == "raftload: no cluster of ours is left\nraftload: interrupted by SIGINT\n"
 
 

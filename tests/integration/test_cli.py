@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import COMMANDS
+from tests.command import interrupting
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in COMMANDS]
@@ -80,26 +81,11 @@ def test_cluster_imports_nothing_of_ours() -> None:
                     assert words[1].split(".")[0] not in forbidden, f"{path}: {line}"
 
 
-INTERRUPTED_START = """
-import importlib.abc, os, signal, sys
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "argparse":
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Finder())
-"""
-
-
-@pytest.mark.parametrize(
-    "name", ["raftload", "benchmark-consensus", "test-etcd-cluster", "visualize-raft-state"]
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["raftload", "benchmark-consensus", "test-etcd-cluster", "visualize-raft-state"])
 def test_interrupted_while_it_starts_it_just_ends(name: str, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_START)
     done = subprocess.run(
-        [Path(sys.executable).with_name(name), "--help"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [Path(sys.executable).with_name(name), "--help"],
+        env={**os.environ, "PYTHONPATH": interrupting(tmp_path, "argparse")},
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
