@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.interrupt import done
 from cluster.parser import USAGE, Parser
+from loadgen.entry import EndingAtOnce
 
 if TYPE_CHECKING:
     from cluster.client import ClientFactory
@@ -96,16 +96,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit code."""
-    # Nothing has begun that would need an end: until then Ctrl-C just ends the process.
-    taken = signal.signal(signal.SIGINT, signal.SIG_DFL)
     argv = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in argv if not word.startswith("-")), "")
-    parser = build_parser(named)
-    args = parser.parse_args(argv)
+    with EndingAtOnce():
+        parser = build_parser(named)
+        args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    signal.signal(signal.SIGINT, taken)
     try:
         code = args.main(args)
         sys.stdout.flush()
