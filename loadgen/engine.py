@@ -152,10 +152,10 @@ class Run:
 
         A duration counts from there: on a machine that is short of CPU a worker takes seconds to connect.
         """
-        present = [worker.client_id or "" for worker in self._session.workers if worker.name not in self.lost]
-        begun = [self._session.begun.get(client_id) for client_id in present]
-        latest = self._clock_started + LATEST_BEGIN_S
-        return max(0.0, time.monotonic() - max((latest if at is None else at for at in begun), default=latest))
+        latest, session = self._clock_started + LATEST_BEGIN_S, self._session
+        present = [worker.client_id or "" for worker in session.workers if worker.name not in self.lost]
+        began = max((session.begun.get(client_id, latest) for client_id in present), default=latest)
+        return max(0.0, time.monotonic() - began)
 
     @property
     def stats(self) -> Any:
