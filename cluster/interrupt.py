@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = 0.01
 
 
 class Interrupted(BaseException):
     """A signal asked this process to end. Like KeyboardInterrupt no ``except Exception`` catches it.
 
     Attributes:
+        number: the signal's.
         exit_code: 130 for SIGINT, 143 for SIGTERM, as shells have it.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -29,7 +36,7 @@ def interruptible() -> Iterator[None]:
     def got(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    with _handled(got):
+    with _handled(got), _not_dropped():
         yield
 
 
@@ -86,3 +93,34 @@ def _handled(handler: signal._HANDLER) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _not_dropped() -> Iterator[None]:
+    """Sends a signal again whose Interrupted was dropped, as Python does with what is raised while it frees an object.
+
+    The finalizers of a library, such as those that close its connections, run wherever an object is freed last.
+    """
+    again: list[tuple[int, threading.Timer]] = []
+    before = sys.unraisablehook
+
+    def dropped(what: Any) -> None:
+        if not isinstance(what.exc_value, Interrupted):
+            before(what)
+            return
+        number = what.exc_value.number
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))  # at once it would be raised here
+        timer.daemon = True
+        again.append((number, timer))
+        timer.start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        waiting = [number for number, timer in again if not timer.finished.is_set()]
+        for _, timer in again:
+            timer.cancel()
+    if waiting:
+        raise Interrupted(waiting[0])

@@ -1,0 +1,66 @@
+"""SIGINT and SIGTERM in a command: none is lost, wherever it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from cluster.interrupt import Interrupted, finishing, interruptible, uninterrupted
+
+
+class Freed:
+    """What a signal meets while Python frees it."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self._number)
+        time.sleep(0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match=number.name), interruptible():
+        Freed(number)
+        time.sleep(10)
+    assert time.monotonic() - began < 5
+
+
+def test_a_signal_in_a_finalizer_at_the_very_end_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    with pytest.raises(Interrupted), interruptible():
+        Freed(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
+    time.sleep(0.1)  # and does not come a second time
+
+
+def test_what_else_a_finalizer_raises_is_reported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: seen.append(what.exc_value))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("ours")
+
+    with interruptible():
+        Broken()
+    assert [str(each) for each in seen] == ["ours"]
+
+
+def test_what_must_end_ends_first() -> None:
+    done = []
+    with pytest.raises(Interrupted), interruptible(), finishing():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("all")
+    assert done == ["all"]
+
+
+def test_what_cleans_up_is_left_alone() -> None:
+    with interruptible(), uninterrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
