@@ -21,6 +21,7 @@ from loadgen.blocking import grpc_factory
 pytestmark = pytest.mark.etcd
 
 
+@pytest.mark.flaky(reruns=2, only_rerun="etcd#13766")  # a bug that the etcd of the wheel really has
 @pytest.mark.slow
 def test_every_test_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
@@ -29,7 +30,7 @@ def test_every_test_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path, m
     document = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(schema.load("conformance")).validate(document)
     wrong = [(each["name"], each["reason"]) for each in document["tests"] if each["verdict"] != "PASS"]
-    assert not wrong
+    assert not wrong, wrong
     assert (code, document["target"]["transport"]) == (0, "grpc")
     assert document["summary"] == {"pass": 28, "fail": 0, "unknown": 0, "skip": 0}
 
