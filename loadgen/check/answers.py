@@ -29,8 +29,9 @@ def do(
 ) -> None:
     """Does a write to the store, and says what is wrong with its answer, if one is given."""
     if method == Method.PUT:
-        wrong = do_put(store, _put(request), _put_answer(response) if response is not None else None, revision, changes)
-        if wrong:
+        put = _put(request)
+        replaced = _put_answer(response) if put.prev_kv and response is not None else None
+        if wrong := do_put(store, put, replaced, revision, changes):
             problems.append(("kv.writes", wrong))
     elif method == Method.TXN:
         answer = pb.TxnResponse.FromString(response) if response is not None else None

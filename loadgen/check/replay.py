@@ -80,11 +80,12 @@ class Replay:
         waiting = sorted(self._watches, key=lambda watch: -watch.begins())
         active: list[Watch] = []
         count, place, last = len(numbers), 0, evidence.cluster.revision
-        judged_events = judged_writes = 0
+        plain_writes = resumed = 0
         next(reads)
         while place < count and write_revisions[place] <= last:
             place += 1  # from before the history: there is nothing to hold it against
             next(payloads)
+        before = place
         for revision in revisions:
             if revision <= last:
                 continue
@@ -105,26 +106,23 @@ class Replay:
             if plain:
                 number, request, response = acknowledged[0]
                 do(self.store, self._methods[number], request, response, revision, changes, problems)
-            groups: list[tuple[Watch, Any, int]] = []
+            delivered: list[tuple[Watch, int]] = []
             silent: list[Watch] = []
             over = False
-            known: Any = None
+            shown: tuple[int, bool] | None = None
             for watch in active:
                 if watch.head == revision:
+                    if plain and not (watch.whole and shown == (watch.shows, watch.previous)):
+                        plain = watch.shows >= 0 and _same(watch, changes)
+                        if watch.whole:
+                            shown = watch.shows, watch.previous
                     if revision < watch.start:
                         plain = False
-                    at_ns = watch.time()
-                    seen = (watch.glance(), watch.previous) if watch.whole else None
-                    if known is not None and seen == known:
-                        watch.skip()  # the same bytes as the last one's
-                    else:
-                        events = watch.take()
-                        if plain:
-                            plain = _same(watch, events, changes)
-                            known = seen if plain and seen is not None and seen[0] is not None else None
-                    groups.append((watch, events, at_ns))
-                    judged_events += len(events)
+                    resumed += revision <= watch.resumed
+                    delivered.append((watch, watch.place))
+                    watch.pass_over()
                 elif watch.start <= revision <= watch.covered:
+                    resumed += revision <= watch.resumed
                     silent.append(watch)
                     if plain and (watch.whole or any(watch.wants(key, new is None) for key, _, new in changes)):
                         plain = False
@@ -133,12 +131,13 @@ class Replay:
             if over:
                 active = [watch for watch in active if watch.covered >= revision or watch.head]
             if plain:
-                judged_writes += 1
+                plain_writes += 1
                 if problems:
                     self._report(acknowledged[0][0], revision, problems)
             else:
                 if len(acknowledged) == 1:
                     self.store.undo(changes)
+                groups = [(watch, watch.events(first), watch.times[first]) for watch, first in delivered]
                 changes = settler.settle(revision, acknowledged, revoked.get(revision, []), groups, silent)
             for _, _, new in changes:
                 if new is not None and new[4]:
@@ -150,8 +149,10 @@ class Replay:
         reads.send(2**62)
         for rule in ("kv.revisions", "kv.once", "kv.failed"):
             ledger.judged[rule] += count
-        for rule in ("kv.explained", "durability.acknowledged"):
-            ledger.judged[rule] += judged_writes
+        ledger.judged["kv.explained"] += plain_writes
+        ledger.judged["durability.acknowledged"] += count - before
+        ledger.judged["watch.resumable"] += resumed
+        judged_events = sum(watch.count(evidence.cluster.revision) for watch in self._watches)
         for rule in ("filter", "reliable", "flags", "members"):
             ledger.judged[f"watch.{rule}"] += judged_events
         if any(watch.previous for watch in self._watches):
@@ -313,11 +314,13 @@ class Replay:
         ledger.broken("kv.explained", low, lambda: f"{span}: the store has it, but no operation made it")
 
 
-def _same(watch: Watch, events: Any, changes: Changes) -> bool:
-    """Whether a watch of everything got exactly these changes; False means no more than that it is not plain."""
-    if len(events) != len(changes) or not watch.whole:
+def _same(watch: Watch, changes: Changes) -> bool:
+    """Whether a watch shows exactly those changes that it asked for; False means no more than that it is not plain."""
+    events, previous = watch.events(watch.place), watch.previous
+    if not watch.whole:
+        changes = [change for change in changes if watch.wants(change[0], change[2] is None)]
+    if len(events) != len(changes):
         return False
-    previous = watch.previous
     for event, (key, old, new) in zip(events, changes, strict=True):
         kv = event.kv
         if kv.key != key:

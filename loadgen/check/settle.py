@@ -99,9 +99,6 @@ class Settler:
                 what = "no event" if len(missed) == 1 else f"none of {len(missed)} events"
                 text = f"got {what} of revision {revision} ({show(missed[0][0])}), but later ones or notice of them"
                 self._ledger.broken(rule, revision, self._said(watch, 0, text, revision))
-        for watch in (*(group[0] for group in groups), *silent):
-            if revision <= watch.resumed:
-                self._ledger.judged["watch.resumable"] += 1
         return changes
 
     def finish(self) -> None:

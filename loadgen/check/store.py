@@ -49,7 +49,10 @@ class Store:
         """Writes a key at a revision, and appends the change."""
         old = self.entries.get(key)
         new = (value, old[1], revision, old[3] + 1, lease) if old else (value, revision, revision, 1, lease)
-        self.set(key, old, new)
+        if old is not None and old[4] == lease:
+            self.entries[key] = new
+        else:
+            self.set(key, old, new)
         changes.append((key, old, new))
 
     def delete(self, key: bytes, changes: Changes) -> None:
@@ -139,6 +142,9 @@ class Store:
     def _holds(self, compare: Any) -> bool:
         target, wanted = _TARGET[compare.target], _wanted(compare)
         result = compare.result
+        entry = self.entries.get(compare.key)
+        if entry is not None and not compare.range_end:
+            return _compared(entry[target], wanted, result)
         found = [self.entries[key] for key in self.keys(compare.key, compare.range_end)]
         if not found:
             # A missing key has no value, not even an empty one; its numbers are 0.

@@ -23,12 +23,76 @@ from loadgen.history.reader import History
 from loadgen.progress import ProgressRequests
 from loadgen.proto import etcd_pb2 as pb
 
-# Longer answers are decoded: comparing them once for each of their revisions would be quadratic.
-_GLANCE = 4096
 _CHUNK = 1 << 15
+# How much of the answers that came last is compared with the next ones.
+_LATELY = 1 << 22
 _NEVER = 1 << 63
 ALL_WATCHES = -1
 """Watch id of an answer to a progress request: it is about every watch of the stream."""
+
+
+Span = tuple[int, int]
+"""Events of one revision in one answer: the revision, and their number in ``Spans``."""
+
+
+class Spans:
+    """What watches were delivered, revision by revision, in order of answers.
+
+    Members deliver the same, and an answer is decoded once where it differs from a recent one in the header alone.
+
+    Attributes:
+        rows, low, high: by number, a row in the history, and which of its events.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.rows, self.low, self.high = array("q"), array("i"), array("i")
+        self._history = history
+        self._lately: dict[bytes, tuple[int, list[Span]]] = {}
+        self._size = 0
+        self._row = -1
+        self._walk: Iterator[tuple[int, bytes]] = iter(())
+
+    def lately(self, body: bytes) -> tuple[int, list[Span]] | None:
+        """Returns watch id and spans of an answer that came lately; takes it from the end of its header on."""
+        return self._lately.get(body)
+
+    def add(self, row: int, events: Any) -> list[Span]:
+        """Returns the spans of an answer with events."""
+        spans = []
+        low, count, revision = 0, len(events), events[0].kv.mod_revision
+        for high in range(1, count + 1):
+            following = events[high].kv.mod_revision if high < count else -1
+            if following != revision:
+                spans.append((revision, len(self.rows)))
+                self.rows.append(row)
+                self.low.append(low)
+                self.high.append(high)
+                low, revision = high, following
+        return spans
+
+    def remember(self, body: bytes, watch_id: int, spans: list[Span]) -> None:
+        """Keeps an answer for ``lately``."""
+        self._size += len(body)
+        if self._size > _LATELY:
+            self._lately.clear()
+            self._size = len(body)
+        self._lately[body] = watch_id, spans
+
+    def rewind(self) -> None:
+        """Goes to the first answer; ``answer`` costs least where answers are asked for in order."""
+        rows = np.unique(np.array(self.rows, np.int64))
+        answers = (response for _, response in self._history.payloads(rows))
+        self._walk, self._row = zip(rows.tolist(), answers, strict=True), -1
+
+    def answer(self, number: int) -> Any:
+        """Returns all events of the answer that a span is in."""
+        row = self.rows[number]
+        if row > self._row:
+            for at, data in self._walk:
+                if at == row:
+                    self._row = at
+                    return pb.WatchResponse.FromString(data).events
+        return pb.WatchResponse.FromString(self._history.response(row)).events
 
 
 class Watch:
@@ -46,12 +110,13 @@ class Watch:
         resumed: the newest revision that was past when it began; below it, events come from the store's history.
         leaving: the newest revision that had come when its end was asked for.
         covered: nothing up to this revision may be missing.
-        revisions, rows, low, high, times: its groups of events, one a revision and answer: the revision, the answer's
-            row in the history, which of its events, and when it came; in order of revisions.
-        head: the revision of the next group; 0 where there is none left.
+        revisions, spans, times: its groups of events, one a revision and answer, in order of revisions: the revision,
+            the number in ``Spans``, and when it came.
+        place: of the next group. head: its revision, 0 where there is none left. shows: its number; -1 where there are
+            several of that revision.
     """
 
-    def __init__(self, request: Any, label: str, prefix: bytes, clock: int) -> None:
+    def __init__(self, request: Any, label: str, prefix: bytes, clock: int, delivered: Spans) -> None:
         self.key, self.end = request.key, request.range_end
         self.puts = pb.WatchCreateRequest.NOPUT not in request.filters
         self.deletes = pb.WatchCreateRequest.NODELETE not in request.filters
@@ -71,15 +136,12 @@ class Watch:
         self.progress = 0
         self.newest = 0
         self.fragment = False
-        self.revisions, self.rows = array("q"), array("q")
-        self.low, self.high, self.times = array("i"), array("i"), array("q")
-        self.head = 0
-        self._next = 0
-        self._responses: Iterator[tuple[bytes, bytes]] = iter(())
+        self.revisions, self.spans, self.times = array("q"), array("q"), array("q")
+        self.place = self.head = 0
+        self.shows = -1
+        self._delivered = delivered
         self._row = -1
-        self._data = b""
         self._events: Any = None
-        self._split = False
 
     def wants(self, key: bytes, deletes: bool) -> bool:
         """Whether an event of a key is one that it asked for."""
@@ -87,89 +149,77 @@ class Watch:
 
     # ---- its groups, in order of revisions
 
-    def rewind(self, evidence: Evidence) -> None:
-        """Puts the groups in order, for ``head`` and ``take``."""
-        revisions = np.frombuffer(self.revisions, np.int64) if self.revisions else np.empty(0, np.int64)
+    def rewind(self) -> None:
+        """Puts the groups in order, and goes to the first."""
+        revisions = np.array(self.revisions, np.int64)
         if np.any(revisions[1:] < revisions[:-1]):
             order = np.argsort(revisions, kind="stable").tolist()
-            for name in ("revisions", "rows", "low", "high", "times"):
+            for name in ("revisions", "spans", "times"):
                 column = getattr(self, name)
                 setattr(self, name, array(column.typecode, [column[each] for each in order]))
-        rows: NDArray[Any] = np.array(self.rows, np.int64)
-        if len(rows):
-            rows = rows[np.concatenate(([True], rows[1:] != rows[:-1]))]
-        self._responses = evidence.history.payloads(rows)
-        revisions = np.frombuffer(self.revisions, np.int64) if self.revisions else revisions
-        self._split = bool(np.any(revisions[1:] == revisions[:-1]))
-        self._next, self._row = 0, -1
-        self.head = self.revisions[0] if self.revisions else 0
+        self._go(0)
 
     def begins(self) -> int:
         """The first revision at which it is to be looked at."""
         return min(int(self.start), self.head) if self.head else int(self.start)
 
-    def time(self) -> int:
-        """When the next group came."""
-        return self.times[self._next]
+    def pass_over(self) -> None:
+        """Goes to the next revision."""
+        place, count = self.place + 1, len(self.revisions)
+        while place < count and self.revisions[place] == self.head:
+            place += 1
+        self._go(place)
 
-    def take(self) -> Any:
-        """The events of the next revision."""
-        number = self._next
-        revision = self.revisions[number]
-        events = self._slice(number)
-        self._next = number = number + 1
-        while number < len(self.revisions) and self.revisions[number] == revision:
-            events = [*events, *self._slice(number)]
-            self._next = number = number + 1
-        self.head = self.revisions[number] if number < len(self.revisions) else 0
+    def _go(self, place: int) -> None:
+        revisions = self.revisions
+        self.place = place
+        if place >= len(revisions):
+            self.head, self.shows = 0, -1
+            return
+        self.head = head = revisions[place]
+        self.shows = -1 if place + 1 < len(revisions) and revisions[place + 1] == head else self.spans[place]
+
+    def events(self, place: int) -> Any:
+        """The events of the revision whose first group is at a place."""
+        events = self._group(place)
+        for more in range(place + 1, len(self.revisions)):
+            if self.revisions[more] != self.revisions[place]:
+                break
+            events = [*events, *self._group(more)]
         return events
 
-    def glance(self) -> tuple[bytes, int, int] | None:
-        """What the next revision's events are, as they came: those of watches that glance the same are the same.
+    def count(self, after: int) -> int:
+        """How many events came of revisions after one."""
+        counts = np.array(self._delivered.high, np.int64) - np.array(self._delivered.low, np.int64)
+        later = np.array(self.revisions, np.int64) > after
+        return int(counts[np.array(self.spans, np.int64)[later]].sum())
 
-        None where they are not to be had without decoding them.
-        """
-        number = self._next
-        row = self.rows[number]
-        if row != self._row:
-            self._row, self._data, self._events = row, next(self._responses)[1], None
-        data = self._data
-        if len(data) > _GLANCE or self._split:
-            return None
-        # What differs between members is in the header, which stands first and is shorter than 128 bytes.
-        return data[2 + data[1] :], self.low[number], self.high[number]
-
-    def skip(self) -> None:
-        """Passes over the next revision; ``glance`` must have told of it."""
-        self._next = number = self._next + 1
-        self.head = self.revisions[number] if number < len(self.revisions) else 0
-
-    def _slice(self, number: int) -> Any:
-        if self.rows[number] != self._row:
-            self._row, self._data, self._events = self.rows[number], next(self._responses)[1], None
-        if self._events is None:
-            self._events = list(pb.WatchResponse.FromString(self._data).events)
-        low, high = self.low[number], self.high[number]
+    def _group(self, place: int) -> Any:
+        number, delivered = self.spans[place], self._delivered
+        if delivered.rows[number] != self._row:
+            self._row, self._events = delivered.rows[number], delivered.answer(number)
+        low, high = delivered.low[number], delivered.high[number]
         return self._events if high - low == len(self._events) else self._events[low:high]
 
 
 class _Stream:
-    """One watch stream while it is walked through."""
+    """One watch stream while it is walked through. ``delivered`` counts the events of watches that it has."""
 
-    def __init__(self, evidence: Evidence, ledger: Ledger, part: int, watcher: int) -> None:
-        self._evidence, self._ledger = evidence, ledger
+    def __init__(self, evidence: Evidence, ledger: Ledger, spans: Spans, part: int, watcher: int) -> None:
+        self._evidence, self._ledger, self._spans = evidence, ledger, spans
         self._clock = int(evidence.clock_of_part[part])
         self._name = f"stream {watcher}" + (f" of {evidence.history.parts[part].path.name}" if part else "")
         # Each with how often the stream had been asked for its progress before, and a revision that it had shown.
         self._creating: deque[tuple[Any, int, int]] = deque()
-        self._header: Any = None
+        self._latest = b""
         self._open: dict[int, Watch] = {}
         self._requests = ProgressRequests()
         self.watches: list[Watch] = []
+        self.delivered = 0
 
     def sent(self, request: Any) -> None:
         if request.HasField("create_request"):
-            shown = self._header.revision if self._header is not None else 0
+            shown = pb.WatchResponse.FromString(self._latest).header.revision
             self._creating.append((request.create_request, self._requests.asked, shown))
         elif request.HasField("progress_request"):
             self._requests.asked += 1
@@ -181,11 +231,19 @@ class _Stream:
         """Takes in that the stream is over: whoever resumes it creates its watches anew."""
         self._creating.clear()
         self._open.clear()
-        self._header = None
+        self._latest = b""
 
-    def received(self, row: int, at_ns: int, response: Any) -> None:
+    def received(self, row: int, at_ns: int, data: bytes) -> None:
+        """Takes in an answer, as it came."""
+        self._latest = data
+        # The header stands first in every answer of etcd (field 1), and is shorter than 128 bytes.
+        body = data[2 + data[1] :] if data[:1] == b"\n" else data
+        if (known := self._spans.lately(body)) and (found := self._open.get(known[0])):
+            self._events(found, row, at_ns, known[1])
+            found.fragment = False
+            return
+        response = pb.WatchResponse.FromString(data)
         header, watch_id = response.header, response.watch_id
-        self._header = header
         if response.created:
             self._created(response)
             if response.canceled:
@@ -215,8 +273,11 @@ class _Stream:
         if not events:
             self._progress(found, header.revision)
             return
-        self._events(found, row, at_ns, events)
+        spans = self._spans.add(row, events)
+        self._events(found, row, at_ns, spans)
         found.fragment = response.fragment
+        if not response.fragment:
+            self._spans.remember(body, watch_id, spans)
 
     def _created(self, response: Any) -> None:
         if not self._creating:
@@ -227,7 +288,7 @@ class _Stream:
         member = response.header.member_id
         since = f", from revision {request.start_revision}" if request.start_revision else ""
         label = f"the watch on {evidence.member_name(member)} ({self._name}, id {response.watch_id}{since})"
-        watch = Watch(request, label, evidence.cluster.prefix, self._clock)
+        watch = Watch(request, label, evidence.cluster.prefix, self._clock, self._spans)
         watch.member = member
         watch.created, watch.asked_before = revision, asked
         if not watch.start:
@@ -243,48 +304,42 @@ class _Stream:
         # Before its start a watch owes nothing.
         watch.covered = max(watch.covered, revision)
 
-    def _events(self, watch: Watch, row: int, at_ns: int, events: Any) -> None:
-        ledger = self._ledger
-        count = len(events)
-        low, revision = 0, events[0].kv.mod_revision
+    def _events(self, watch: Watch, row: int, at_ns: int, spans: list[Span]) -> None:
+        first = spans[0][0]
         if not watch.newest and watch.earliest:
             # "Now" is when etcd took the watch in; the revision that it says may be a newer one (3.5.30, not 3.5.1).
-            watch.start = min(watch.start, max(watch.earliest, revision))
-        for high in range(1, count + 1):
-            following = events[high].kv.mod_revision if high < count else -1
-            if following == revision:
-                continue
+            watch.start = min(watch.start, max(watch.earliest, first))
+        for revision, number in spans:
             if revision > watch.newest:
                 watch.newest = revision
-                self._keep(watch, row, at_ns, revision, low, high)
-            elif watch.fragment and low == 0 and revision == watch.newest:
-                self._keep(watch, row, at_ns, revision, low, high)
+                self._keep(watch, at_ns, revision, number)
+            elif watch.fragment and revision == watch.newest and revision == first:
+                self._keep(watch, at_ns, revision, number)
             else:
-                self._again(watch, row, at_ns, revision, low, high, events)
+                self._again(watch, at_ns, revision, number)
             if revision <= watch.progress:
-                self._ahead(watch, at_ns, revision, events[low])
-            low, revision = high, following
-        ledger.judged["watch.ordered"] += count
-        ledger.judged["watch.unique"] += count
-        ledger.judged["watch.atomic"] += count
+                self._ahead(watch, at_ns, revision, number)
+        self.delivered += self._spans.high[spans[-1][1]]
         watch.covered = max(watch.covered, watch.newest)
 
-    def _keep(self, watch: Watch, row: int, at_ns: int, revision: int, low: int, high: int) -> None:
+    def _keep(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
         watch.revisions.append(revision)
-        watch.rows.append(row)
-        watch.low.append(low)
-        watch.high.append(high)
+        watch.spans.append(number)
         watch.times.append(at_ns)
 
-    def _ahead(self, watch: Watch, at_ns: int, revision: int, event: Any) -> None:
+    def _of(self, number: int) -> Any:
+        """The events of a span."""
+        return self._spans.answer(number)[self._spans.low[number] : self._spans.high[number]]
+
+    def _ahead(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
         progress = watch.progress
         self._ledger.broken(
             "watch.bookmarkable", revision,
             lambda: f"{watch.label} was told that all events up to revision {progress} had come, and then got the event"
-            f" of {show(event.kv.key)} of revision {revision} ({self._evidence.time(at_ns)})",
+            f" of {show(self._of(number)[0].kv.key)} of revision {revision} ({self._evidence.time(at_ns)})",
         )  # fmt: skip
 
-    def _again(self, watch: Watch, row: int, at_ns: int, revision: int, low: int, high: int, events: Any) -> None:
+    def _again(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
         """A revision that is not newer than the newest: one delivered before, or one out of order."""
         when = self._evidence.time(at_ns)
         before = [index for index, each in enumerate(watch.revisions) if each == revision]
@@ -296,15 +351,12 @@ class _Stream:
                     lambda: f"{watch.label} got the event of revision {revision} after that of revision {newest}"
                     f" ({when})",
                 )  # fmt: skip
-            self._keep(watch, row, at_ns, revision, low, high)
+            self._keep(watch, at_ns, revision, number)
             return
-        known = []
-        for index in before:
-            answer = pb.WatchResponse.FromString(self._evidence.history.response(watch.rows[index]))
-            known.extend(answer.events[watch.low[index] : watch.high[index]])
-        keys = {event.kv.key for event in known}
-        if any(event.kv.key in keys for event in events[low:high]):
-            key = next(event.kv.key for event in events[low:high] if event.kv.key in keys)
+        keys = {event.kv.key for index in before for event in self._of(watch.spans[index])}
+        events = self._of(number)
+        if any(event.kv.key in keys for event in events):
+            key = next(event.kv.key for event in events if event.kv.key in keys)
             first = self._evidence.time(watch.times[before[0]])
             self._ledger.broken(
                 "watch.unique", revision,
@@ -315,7 +367,7 @@ class _Stream:
             "watch.atomic", revision,
             lambda: f"{watch.label} got the events of revision {revision} in two answers (the second {when})",
         )  # fmt: skip
-        self._keep(watch, row, at_ns, revision, low, high)
+        self._keep(watch, at_ns, revision, number)
 
 
 def _columns(history: History, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
@@ -333,23 +385,26 @@ def read_watches(evidence: Evidence, ledger: Ledger) -> list[Watch]:
     kinds = history.rows["kind"]
     rows = np.flatnonzero((kinds >= Kind.WATCH_SENT) & (kinds <= Kind.WATCH_ENDED))
     streams: dict[tuple[int, int], _Stream] = {}
-    parse, parse_request = pb.WatchResponse.FromString, pb.WatchRequest.FromString
+    spans = Spans(history)
     sent, received = int(Kind.WATCH_SENT), int(Kind.WATCH_RECEIVED)
     payloads = history.payloads(rows)
     for row, part, watcher, kind, at_ns in _columns(history, rows):
         request, response = next(payloads)
         stream = streams.get((part, watcher))
         if stream is None:
-            stream = streams[part, watcher] = _Stream(evidence, ledger, part, watcher)
+            stream = streams[part, watcher] = _Stream(evidence, ledger, spans, part, watcher)
         if kind == received:
-            stream.received(row, at_ns, parse(response))
+            stream.received(row, at_ns, response)
         elif kind == sent:
-            stream.sent(parse_request(request))
+            stream.sent(pb.WatchRequest.FromString(request))
         else:
             stream.ended()
     watches = [watch for stream in streams.values() for watch in stream.watches]
+    spans.rewind()
     for watch in watches:
-        watch.rewind(evidence)
+        watch.rewind()
+    for rule in ("watch.ordered", "watch.unique", "watch.atomic"):
+        ledger.judged[rule] += sum(stream.delivered for stream in streams.values())
     if watches:
         ledger.absent("watch.bookmarkable", "no watch was told its progress")
     return watches

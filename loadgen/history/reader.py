@@ -82,8 +82,15 @@ class History:
         self.endpoints: list[dict[int, str]] = []
         self._blocks: list[tuple[Path, int, int] | bytes] = []
         self._payload = lru_cache(_CACHED)(self._load)
-        self._block: NDArray[np.int32] = np.empty(0, np.int32)
-        self._offset: NDArray[np.int64] = np.empty(0, np.int64)
+        self._place(np.empty(0, np.int32), np.empty(0, np.int64))
+
+    def _place(self, blocks: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+        """Takes in where the payload of each row is: its block, and where in that."""
+        self._block, self._start = blocks, offsets
+        self._middle = self._start + self.rows["request_size"]
+        self._end = self._middle + self.rows["response_size"]
+        # For one row at a time: numpy's own numbers take three times as long.
+        self._spot = self._block.data, self._start.data, self._middle.data, self._end.data
 
     @property
     def cut(self) -> list[Part]:
@@ -102,23 +109,20 @@ class History:
 
     def request(self, row: int) -> bytes:
         """Returns the request of a row, as it was sent."""
-        start = int(self._offset[row])
-        return self._payload(int(self._block[row]))[start : start + int(self.rows["request_size"][row])]
+        block, start, middle, _ = self._spot
+        return self._payload(block[row])[start[row] : middle[row]]
 
     def response(self, row: int) -> bytes:
         """Returns the response of a row, as it was received; the error's text where it did not succeed."""
-        start = int(self._offset[row]) + int(self.rows["request_size"][row])
-        return self._payload(int(self._block[row]))[start : start + int(self.rows["response_size"][row])]
+        block, _, middle, end = self._spot
+        return self._payload(block[row])[middle[row] : end[row]]
 
     def payloads(self, rows: NDArray[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Gives request and response of many rows, for less than one call each."""
         current, data = -1, b""
         for low in range(0, len(rows), _CHUNK):
             chunk = rows[low : low + _CHUNK]
-            start = self._offset[chunk]
-            middle = start + self.rows["request_size"][chunk]
-            end = middle + self.rows["response_size"][chunk]
-            columns = (self._block[chunk], start, middle, end)
+            columns = (self._block[chunk], self._start[chunk], self._middle[chunk], self._end[chunk])
             for block, a, b, c in zip(*(column.tolist() for column in columns), strict=True):
                 if block != current:
                     current, data = block, self._payload(block)
@@ -177,7 +181,7 @@ def read(folder: Path) -> History:
         history.markers.extend(part.markers)
     if tables:
         history.rows, history.part = np.concatenate(tables), np.concatenate(parts)
-        history._block, history._offset = np.concatenate(blocks), np.concatenate(offsets)
+        history._place(np.concatenate(blocks), np.concatenate(offsets))
     history.markers.sort(key=lambda marker: marker.at_ns)
     return history
 

@@ -428,6 +428,24 @@ def half_of_a_revision(h: Healthy) -> None:
     h.streams[1].holding(h.named["txn"].response.header.revision).events.pop()
 
 
+@plant("watch.members")
+def another_value_in_a_fragment(h: Healthy) -> None:
+    """All watches get a revision in two fragments, without previous values; one of them not as the others do."""
+    revision = h.named["txn"].response.header.revision
+    for number, stream in enumerate(h.streams[:3]):
+        stream.entries[0][1].create_request.prev_kv = False
+        for _, answer in stream.events():
+            for event in answer.events:
+                event.ClearField("prev_kv")
+        place = next(place for place, each in stream.events() if each.events[0].kv.mod_revision == revision)
+        at, answer = stream.entries[place]
+        answer.fragment = True
+        second = answer.events.pop()
+        if number == 1:
+            second.kv.value = b"another"
+        stream.entries.insert(place + 1, (at, pb.WatchResponse(header=answer.header, events=[second])))
+
+
 @plant("watch.reliable")
 def gap(h: Healthy) -> None:
     h.drop(5, h.streams[1:2])
