@@ -52,6 +52,9 @@ class Replay:
         self.settler = Settler(evidence, watches, ledger, self.store, self.leases, self.writer_of)
         self._methods = evidence.method.tobytes()
         self._final_revision = 0
+        # The next one to begin is the last.
+        self._waiting = sorted(watches, key=lambda watch: -watch.begins())
+        self._active: list[Watch] = []
 
     @property
     def resolved(self) -> dict[int, int]:
@@ -77,10 +80,8 @@ class Replay:
         revoked: dict[int, list[int]] = {}
         for number in self._revocations.tolist():
             revoked.setdefault(int(evidence.revision[number]), []).append(number)
-        waiting = sorted(self._watches, key=lambda watch: -watch.begins())
-        active: list[Watch] = []
         count, place, last = len(numbers), 0, evidence.cluster.revision
-        plain_writes = resumed = 0
+        plain_writes = 0
         next(reads)
         while place < count and write_revisions[place] <= last:
             place += 1  # from before the history: there is nothing to hold it against
@@ -91,45 +92,20 @@ class Replay:
                 continue
             reads.send(last + 1)
             if revision > last + 1:
-                self._gap(last + 1, revision - 1, active, waiting)
+                self._gap(last + 1, revision - 1)
                 reads.send(revision)
             last = revision
             acknowledged = []
             while place < count and write_revisions[place] == revision:
                 acknowledged.append((numbers[place], *next(payloads)))
                 place += 1
-            while waiting and waiting[-1].begins() <= revision:
-                active.append(waiting.pop())
             changes: Changes = []
             problems: Problems = []
             plain = len(acknowledged) == 1
             if plain:
                 number, request, response = acknowledged[0]
                 do(self.store, self._methods[number], request, response, revision, changes, problems)
-            delivered: list[tuple[Watch, int]] = []
-            silent: list[Watch] = []
-            over = False
-            shown: tuple[int, bool] | None = None
-            for watch in active:
-                if watch.head == revision:
-                    if plain and not (watch.whole and shown == (watch.shows, watch.previous)):
-                        plain = watch.shows >= 0 and _same(watch, changes)
-                        if watch.whole:
-                            shown = watch.shows, watch.previous
-                    if revision < watch.start:
-                        plain = False
-                    resumed += revision <= watch.resumed
-                    delivered.append((watch, watch.place))
-                    watch.pass_over()
-                elif watch.start <= revision <= watch.covered:
-                    resumed += revision <= watch.resumed
-                    silent.append(watch)
-                    if plain and (watch.whole or any(watch.wants(key, new is None) for key, _, new in changes)):
-                        plain = False
-                elif watch.covered < revision:
-                    over = True
-            if over:
-                active = [watch for watch in active if watch.covered >= revision or watch.head]
+            plain, delivered, silent = self._look(revision, changes, plain=plain)
             if plain:
                 plain_writes += 1
                 if problems:
@@ -145,13 +121,12 @@ class Replay:
         reads.send(last + 1)
         newest = int(evidence.revision.max(initial=0))
         if newest > last:
-            self._gap(last + 1, newest, active, waiting)
+            self._gap(last + 1, newest)
         reads.send(2**62)
         for rule in ("kv.revisions", "kv.once", "kv.failed"):
             ledger.judged[rule] += count
         ledger.judged["kv.explained"] += plain_writes
         ledger.judged["durability.acknowledged"] += count - before
-        ledger.judged["watch.resumable"] += resumed
         judged_events = sum(watch.count(evidence.cluster.revision) for watch in self._watches)
         for rule in ("filter", "reliable", "flags", "members"):
             ledger.judged[f"watch.{rule}"] += judged_events
@@ -159,6 +134,45 @@ class Replay:
             ledger.judged["watch.previous-value"] += judged_events
         settler.finish()
         self.leases.finish()
+
+    def _look(
+        self, revision: int, changes: Changes, *, plain: bool
+    ) -> tuple[bool, list[tuple[Watch, int]], list[Watch]]:
+        """Asks all watches of a revision, and goes on to the next one.
+
+        Returns whether ``changes`` are ``plain`` and each watch shows those of them that it asked for; the watches to
+        which something was delivered, with its place; and those to which nothing was, though they cover it.
+        """
+        active, waiting = self._active, self._waiting
+        while waiting and waiting[-1].begins() <= revision:
+            active.append(waiting.pop())
+        delivered: list[tuple[Watch, int]] = []
+        silent: list[Watch] = []
+        over = False
+        shown: tuple[int, bool] | None = None
+        resumed = 0
+        for watch in active:
+            if watch.head == revision:
+                if plain and not (watch.whole and shown == (watch.shows, watch.previous)):
+                    plain = watch.shows >= 0 and _same(watch, changes)
+                    if watch.whole:
+                        shown = watch.shows, watch.previous
+                if revision < watch.start:
+                    plain = False
+                resumed += revision <= watch.resumed
+                delivered.append((watch, watch.place))
+                watch.pass_over()
+            elif watch.start <= revision <= watch.covered:
+                resumed += revision <= watch.resumed
+                silent.append(watch)
+                if plain and (watch.whole or any(watch.wants(key, new is None) for key, _, new in changes)):
+                    plain = False
+            elif watch.covered < revision:
+                over = True
+        if over:
+            self._active = [watch for watch in active if watch.covered >= revision or watch.head]
+        self._ledger.judged["watch.resumable"] += resumed
+        return plain, delivered, silent
 
     def _revisions(self) -> list[int]:
         """The revisions of which something is known, those that only reads tell of among them."""
@@ -284,13 +298,13 @@ class Replay:
 
     # ---- revisions of which nothing is known
 
-    def _gap(self, low: int, high: int, active: list[Watch], waiting: list[Watch]) -> None:
+    def _gap(self, low: int, high: int) -> None:
         evidence, ledger = self._evidence, self._ledger
         if not evidence.cluster.known:
             return
         covered = any(
             watch.whole and watch.start <= low and high <= watch.covered
-            for watch in (*active, *(each for each in waiting if each.begins() <= low))
+            for watch in (*self._active, *(each for each in self._waiting if each.begins() <= low))
         )
         span = f"revision {low}" if low == high else f"revisions {low} to {high}"
         reason = self.settler.possible()
