@@ -11,6 +11,7 @@ from cluster.conformance import Report, Verdict, run
 from cluster.errors import NoAnswer
 from cluster.gateway import gateway_factory
 from cluster.local import LocalCluster
+from tests.known import may_meet
 
 pytestmark = pytest.mark.etcd
 
@@ -76,7 +77,7 @@ def test_a_cluster_of_ones_own_is_compacted(make_cluster: Callable[..., LocalClu
     assert report.verdict == Verdict.PASS, say(report)
 
 
-@pytest.mark.flaky(reruns=2, only_rerun="etcd#13766")  # a bug that the etcd of the wheel really has
+@may_meet(13766)
 @pytest.mark.slow
 def test_members_that_die_on_a_cluster_of_ones_own(
     make_cluster: Callable[..., LocalCluster],

@@ -17,11 +17,12 @@ from cluster.errors import EtcdError, NoAnswer
 from cluster.local import LocalCluster
 from loadgen import cli
 from loadgen.blocking import grpc_factory
+from tests.known import may_meet
 
 pytestmark = pytest.mark.etcd
 
 
-@pytest.mark.flaky(reruns=2, only_rerun="etcd#13766")  # a bug that the etcd of the wheel really has
+@may_meet(13766)
 @pytest.mark.slow
 def test_every_test_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)

@@ -14,6 +14,7 @@ from loadgen.causes import LOST, REFUSED, ConnectError
 from loadgen.etcd import EtcdClient, probe, probe_all
 from loadgen.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op, value_is, version_is
 from loadgen.operation import Outcome
+from tests.known import may_meet, named
 
 pytestmark = pytest.mark.etcd
 
@@ -174,6 +175,7 @@ def test_a_member_that_is_paused_costs_the_deadline(make_cluster: ClusterFactory
     client.close()
 
 
+@may_meet(14370)
 def test_killed_and_started_again(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(1)
     name = cluster.members[0].name
@@ -212,7 +214,8 @@ def test_killed_and_started_again(make_cluster: ClusterFactory) -> None:
     acknowledged = sum(each.outcome == Outcome.OK for each in seen)
     unsure = sum(each.outcome == Outcome.INFO for each in seen)
     written = sum(client.get(b"k%d" % n).response.kvs[0].version for n in range(20))
-    assert acknowledged <= written <= acknowledged + unsure
+    assert acknowledged <= written, f"{acknowledged - written} writes are lost: {named(14370, cluster.binary.version)}"
+    assert written <= acknowledged + unsure
     client.close()
 
 

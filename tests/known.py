@@ -1,0 +1,17 @@
+"""Bugs of etcd that a test may really meet, since it kills members under load: then pytest begins it again."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.bugs import known_bugs
+
+
+def may_meet(issue: int) -> pytest.MarkDecorator:
+    """Lets a test be begun again, at most twice, where its failure names the bug."""
+    return pytest.mark.flaky(reruns=2, only_rerun=f"etcd#{issue}")
+
+
+def named(issue: int, version: str) -> str:
+    """The bug by name, for the words of an assertion that it would break; nothing where a version does not have it."""
+    return f"etcd#{issue}" if issue in {bug.issue for bug in known_bugs(version)} else f"etcd {version}"
