@@ -188,8 +188,8 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
             run = Run(session, target, plan, folder)
             try:
                 run.begin()
-                signals.gently = run.ask_stop
                 run.start()
+                signals.gently = run.ask_stop
                 run.wait(progress.tick)
                 progress.clear()
                 signals.gently = _ignore

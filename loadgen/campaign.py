@@ -111,8 +111,12 @@ class Campaign:
         session.runner.register_message(SUSPECT, self._on_suspect)
         session.runner.register_message(CLOSED, self._on_closed)
 
-    def carry_out(self, tick: Callable[[Run], None]) -> None:
-        """Runs load and faults to their end, heals, and reads what each member holds. Raises ClusterError."""
+    def carry_out(self, tick: Callable[[Run], None], begun: Callable[[], None]) -> None:
+        """Runs load and faults to their end, heals, and reads what each member holds.
+
+        Takes what to call ten times a second while there is load, and what to call when it begins, from when on
+        ``interrupt`` may be. Raises ClusterError.
+        """
         run, folder = self.run, self.folder / FOLDER
         folder.mkdir()
         run.begin()
@@ -128,6 +132,7 @@ class Campaign:
             self._warden.fill(run.revision_before, names, exclusive=exclusive)
             run.start()
             self._fighting = True
+            begun()
             helpers = [gevent.spawn(self._compact_regularly)]
             if self._driver is not None and self.design.rounds:
                 helpers.append(gevent.spawn(self._strike))

@@ -219,9 +219,12 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
             session.wait_ready()
             campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)
             progress = bench.Progress(plan, enabled=sys.stderr.isatty())
-            signals.gently = campaign.interrupt
+
+            def begun() -> None:
+                signals.gently = campaign.interrupt
+
             try:
-                campaign.carry_out(progress.tick)
+                campaign.carry_out(progress.tick, begun)
                 progress.clear()
                 if driver is not None:
                     driver.save_logs(folder / "logs")

@@ -68,6 +68,8 @@ class Run:
         self.folder = folder
         self.interrupted: str | None = None
         self.lost: dict[str, str] = {}
+        self._starter: gevent.Greenlet | None = None
+        self._undo = contextlib.ExitStack()
         self._stop_asked_at: float | None = None
         self._problems: list[str] = []
         self._notes: list[str] = []
@@ -81,10 +83,13 @@ class Run:
         """
         session, plan = self._session, self._plan
         self._witness = Witness(self.folder, self._target.watched(), self._target.security)
+        self._undo.callback(self._witness.abandon)
         self._client = EtcdClient(
             plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s), security=session.security
         )
+        self._undo.callback(self._client.close)
         self._space = keyspace.KeySpace(self._client, plan.settings)
+        self._undo.callback(self._space.remove)
         self.settings = self._space.prepare()
         options = session.environment.parsed_options
         options.num_users = plan.users
@@ -96,6 +101,7 @@ class Run:
         self._target.before()
         self.revision_before = self._space.revision()
         self._csv = runfolder.LocustCsv(session.environment, self.folder)
+        self._undo.callback(self._csv.close)
         self._write_run_json({}, None)
         self._witness.load_begins()
 
@@ -127,7 +133,7 @@ class Run:
         return settings.warmup_s + grace_s
 
     def ask_stop(self, signal_name: str | None = None) -> None:
-        """Have the workers stop issuing operations and wait for those that are open."""
+        """Have the workers stop issuing operations and wait for those that are open. The users were started before."""
         if signal_name is not None and self.interrupted is None:
             self.interrupted = signal_name
         if self._stop_asked_at is None:
@@ -189,13 +195,9 @@ class Run:
         return report.write(self.folder)
 
     def abandon(self) -> None:
-        """Remove the keys and close the files of a run that was begun and will not be finished."""
-        self._witness.abandon()
+        """Remove the keys and close the files of a run that was begun, however far, and will not be finished."""
         with contextlib.suppress(Exception):
-            self._csv.close()
-        with contextlib.suppress(Exception):
-            self._space.remove()
-            self._client.close()
+            self._undo.close()
 
     # -- watching the workers -------------------------------------------------------------------------------
 

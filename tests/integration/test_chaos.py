@@ -157,6 +157,24 @@ def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path,
     assert not leftovers_after(5)
 
 
+def test_interrupted_before_there_is_load_it_ends_at_once(tmp_path: Path, leftovers_after: Leftovers) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen.cli", "chaos", "--rounds", "2", "--output", str(folder)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        deadline = time.monotonic() + 60
+        while not (folder / "history").exists() and time.monotonic() < deadline:
+            time.sleep(0.002)  # it is made before the keys are
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    assert "interrupted before there was a result" in errors
+    assert not leftovers_after(5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
