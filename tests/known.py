@@ -13,5 +13,5 @@ def may_meet(issue: int) -> pytest.MarkDecorator:
 
 
 def named(issue: int, version: str) -> str:
-    """The bug by name, for the words of an assertion that it would break; nothing where a version does not have it."""
+    """What to say where an assertion breaks as by a bug: its name, or the version where that does not have it."""
     return f"etcd#{issue}" if issue in {bug.issue for bug in known_bugs(version)} else f"etcd {version}"

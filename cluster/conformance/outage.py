@@ -44,7 +44,7 @@ def failover(env: Env) -> str:
     survivor, and at the dead member after its start.
     """
     leader = _leader(env)
-    old_id = env.targets[leader].member_id
+    old_id, version = env.targets[leader].member_id, env.client(leader).status().version
     survivors = [place for place in range(len(env)) if place != leader]
     clients = env.clients()
     writers = [env.fresh(survivors[number % len(survivors)]) for number in range(_WRITERS)]
@@ -87,7 +87,7 @@ def failover(env: Env) -> str:
         wanted = {key: revision for _, key, revision in acknowledged}
         for place in survivors:
             _expect_all(env, place, wanted)
-    _expect_all(env, leader, wanted, killed=True)
+    _expect_all(env, leader, wanted, killed=version)
     times = sorted(at for at, _, _ in acknowledged)
     before = max((at for at in times if at <= killed), default=killed)
     after = min(at for at in times if at > max(before, killed + 0.2))
@@ -279,10 +279,12 @@ def _try_put(
     return True
 
 
-def _expect_all(env: Env, place: int, wanted: dict[bytes, int], *, killed: bool = False) -> None:
-    """Raises Broken where a member has not every key at its revision; of one that was ``killed`` also what is known."""
-    client = env.client(place)
-    found = {kv.key: kv.mod_revision for kv in client.get(env.key("f/"), range_end=env.key("f0")).kvs}
+def _expect_all(env: Env, place: int, wanted: dict[bytes, int], *, killed: str = "") -> None:
+    """Raises Broken where a member has not every key at its revision.
+
+    Takes the version of one that was ``killed``, to say whether it is known for that.
+    """
+    found = {kv.key: kv.mod_revision for kv in env.client(place).get(env.key("f/"), range_end=env.key("f0")).kvs}
     lost = sorted((revision, key) for key, revision in wanted.items() if found.get(key) != revision)
     if not lost:
         return
@@ -292,11 +294,9 @@ def _expect_all(env: Env, place: int, wanted: dict[bytes, int], *, killed: bool 
         f"lost write: {len(lost)} of {len(wanted)} acknowledged writes are not at {env.name(place)} as they were "
         f"acknowledged, after the failover; the first, of revision {revision}, {first}"
     )
-    if killed:
-        version = client.status().version
-        reason += "".join(
-            f"; etcd {version} is known for it (etcd#{bug.issue}: {bug.summary})"
-            for bug in known_bugs(version)
-            if bug.issue == _MISSES_A_WRITE
-        )
+    reason += "".join(
+        f"; etcd {killed} is known for it (etcd#{bug.issue}: {bug.summary})"
+        for bug in known_bugs(killed)
+        if bug.issue == _MISSES_A_WRITE
+    )
     raise Broken(reason)
