@@ -54,6 +54,11 @@ def known_bugs(version: str) -> tuple[Bug, ...]:
     return tuple(bug for bug in BUGS if _number(version) and bug.is_in(version))
 
 
+def known_bug(issue: int, version: str) -> Bug | None:
+    """A known bug by its issue, where a version has it."""
+    return next((bug for bug in known_bugs(version) if bug.issue == issue), None)
+
+
 def _number(version: str) -> tuple[int, ...]:
     match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     return tuple(map(int, match.groups())) if match else ()

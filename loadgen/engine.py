@@ -145,7 +145,6 @@ class Run:
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
         self._clock_started = time.monotonic()
-        self._starter = None
 
     @property
     def elapsed_s(self) -> float:

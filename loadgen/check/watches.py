@@ -173,7 +173,7 @@ class _Stream:
         # The header stands first in every answer of etcd (field 1), and is shorter than 128 bytes.
         body = data[2 + data[1] :] if data[:1] == b"\n" else data
         if (known := self._spans.lately(body)) and (found := self._open.get(known[0])):
-            self._events(found, row, at_ns, known[1])
+            self._events(found, at_ns, known[1])
             found.fragment = False
             return
         response = pb.WatchResponse.FromString(data)
@@ -208,7 +208,7 @@ class _Stream:
             self._progress(found, header.revision)
             return
         spans = self._spans.add(row, events)
-        self._events(found, row, at_ns, spans)
+        self._events(found, at_ns, spans)
         found.fragment = response.fragment
         if not response.fragment:
             self._spans.remember(body, watch_id, spans)
@@ -238,7 +238,7 @@ class _Stream:
         # Before its start a watch owes nothing.
         watch.covered = max(watch.covered, revision)
 
-    def _events(self, watch: Watch, row: int, at_ns: int, spans: list[Span]) -> None:
+    def _events(self, watch: Watch, at_ns: int, spans: list[Span]) -> None:
         first = spans[0][0]
         if not watch.newest and watch.earliest:
             # "Now" is when etcd took the watch in; the revision that it says may be a newer one (3.5.30, not 3.5.1).

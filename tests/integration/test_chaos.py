@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from cluster.binary import find_etcd
-from cluster.bugs import known_bugs
+from cluster.bugs import known_bug
 from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
+from tests import command
 
 pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ def _broken(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _needs_bug(binary: str, issue: int) -> None:
     version = find_etcd(binary).version
-    if issue not in {bug.issue for bug in known_bugs(version)}:
+    if known_bug(issue, version) is None:
         pytest.skip(f"etcd {version} does not have etcd#{issue}")
 
 
@@ -140,12 +141,8 @@ def test_foreign_endpoints_are_loaded_and_checked_and_left_as_they_were(
 
 def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path, leftovers_after: Leftovers) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", "chaos", "--faults", "pause-leader", "--every", "1s", "--rounds", "100",
-         "--concurrency", "6", "--output", str(folder)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
+    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6")
+    with command.start("chaos", *words, "--output", str(folder), cwd=tmp_path) as process:
         events = folder / "events.csv"
         deadline = time.monotonic() + 60
         while not (events.exists() and "pause" in events.read_text()) and time.monotonic() < deadline:
@@ -159,11 +156,7 @@ def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path,
 
 def test_interrupted_before_there_is_load_it_ends_at_once(tmp_path: Path, leftovers_after: Leftovers) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", "chaos", "--rounds", "2", "--output", str(folder)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
+    with command.start("chaos", "--rounds", "2", "--output", str(folder), cwd=tmp_path) as process:
         deadline = time.monotonic() + 60
         while not (folder / "history").exists() and time.monotonic() < deadline:
             time.sleep(0.002)  # it is made before the keys are
