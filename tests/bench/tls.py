@@ -21,7 +21,7 @@ from cluster.local import LocalCluster
 from cluster.security import Security
 from cluster.topology import ServerTls
 from tests.bench.client import KEY, ROOT
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 
 def measure(endpoint: str, operations: int, connections: int, trust: Security, cpus: set[int]) -> dict[str, float]:

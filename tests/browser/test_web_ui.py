@@ -20,7 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from loadgen import schema
 
-pytestmark = [pytest.mark.browser, pytest.mark.etcd]
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 # What stood on the page while nobody looked: Playwright asks too rarely for what lasts a second.
 REMEMBER = """() => {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import ClusterCommands
+from tests.support.command import ClusterCommands
 
 
 class Docker(ClusterCommands):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import command
+from tests.support import command
 
 
 def raftload(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,6 @@ def test_a_cluster_made_for_the_run_is_removed_and_one_that_is_there_stays(tmp_p
         assert raftload("cluster", "down", cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.etcd
 def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path) -> None:
     up = ("cluster", "up", "--backend", "local", "--nodes", "1", "--base-port", "22379", "--links", "direct")
     done = raftload(*up, cwd=tmp_path)

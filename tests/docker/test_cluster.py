@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cluster.control import ControlClient
-from tests.command import interrupting
 from tests.docker.conftest import Docker
+from tests.support.command import interrupting
 
 pytestmark = pytest.mark.docker
 
@@ -225,7 +225,6 @@ def test_interrupted_down_finishes(engine: Docker) -> None:
         assert engine.everything() == before
 
 
-@pytest.mark.slow
 def test_rounds_of_faults_end_healthy(engine: Docker) -> None:
     import os
 

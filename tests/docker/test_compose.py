@@ -23,7 +23,7 @@ import pytest
 from loadgen import schema
 from tests.docker.conftest import Docker
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow]
+pytestmark = pytest.mark.docker
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "raftload-compose-test"
 BASE = "raftload-test-python:local"

@@ -14,7 +14,7 @@ from cluster.errors import ClusterError
 from cluster.images import ImageNotFound, RegistryUnreachable, find_image
 from cluster.up import open_docker_cluster
 from tests.docker.conftest import Docker
-from tests.docker.registry import Registry
+from tests.support.registry import Registry
 
 pytestmark = pytest.mark.docker
 

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.binary import find_etcd
 from tests.docker.conftest import Docker
-from tests.underload import free_base_port, kill_leader_under_load
+from tests.support.ports import take_ports
+from tests.support.under_load import kill_leader_under_load
 
 pytestmark = pytest.mark.docker
 ETCDS = [find_etcd().path, *filter(None, os.environ.get("RAFTLOAD_TEST_ETCDS", "").split(":"))]
@@ -16,4 +17,4 @@ ETCDS = [find_etcd().path, *filter(None, os.environ.get("RAFTLOAD_TEST_ETCDS", "
 
 @pytest.mark.parametrize("etcd", ETCDS)
 def test_the_leader_killed_under_load_is_drawn_as_it_was(engine: Docker, etcd: str) -> None:
-    kill_leader_under_load(engine.folder, "docker", etcd, free_base_port(3))
+    kill_leader_under_load(engine.folder, "docker", etcd, take_ports(3))

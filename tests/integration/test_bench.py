@@ -21,9 +21,7 @@ from cluster.local import LocalCluster
 from cluster.ports import free_ports
 from cluster.probe import member_status
 from loadgen import schema
-from tests.command import run, start, workers
-
-pytestmark = pytest.mark.etcd
+from tests.support.command import run, start, workers
 
 
 def endpoints(cluster: LocalCluster) -> str:

@@ -20,9 +20,8 @@ from cluster.bugs import known_bug
 from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
-from tests import command
+from tests.support import command
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 Leftovers = Callable[[float], set[str]]
 

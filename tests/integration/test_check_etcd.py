@@ -19,9 +19,7 @@ from loadgen.history.writer import HistoryWriter
 from loadgen.kv import bytes_prefix_end
 from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
-from tests.model import PATHS
-
-pytestmark = pytest.mark.etcd
+from tests.support.model import PATHS
 
 
 class Requests:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import COMMANDS
-from tests.command import interrupting
+from tests.support.command import interrupting
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in COMMANDS]

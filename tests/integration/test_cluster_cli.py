@@ -20,10 +20,9 @@ from cluster import state
 from cluster.errors import ClusterError
 from cluster.ports import is_free
 from cluster.timeline import Timeline
-from tests.command import ClusterCommands
-from tests.underload import free_base_port
+from tests.support.command import ClusterCommands
+from tests.support.ports import take_ports
 
-pytestmark = pytest.mark.etcd
 Leftovers = Callable[[float], set[str]]
 
 
@@ -32,7 +31,7 @@ class Commands(ClusterCommands):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
-        self.port = free_base_port(7)
+        self.port = take_ports(7)
 
     def remembered(self) -> bool:
         return any((self.folder / "raftload").glob("cluster-*"))
@@ -275,7 +274,6 @@ def test_interrupted_down_finishes(raftload: Commands, leftovers_after: Leftover
         assert leftovers_after(5.0) == set()
 
 
-@pytest.mark.slow
 def test_rounds_of_faults_end_healthy(raftload: Commands) -> None:
     raftload.up()
     rng = random.Random(3)

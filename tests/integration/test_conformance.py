@@ -11,9 +11,7 @@ from cluster.conformance import Report, Verdict, run
 from cluster.errors import NoAnswer
 from cluster.gateway import gateway_factory
 from cluster.local import LocalCluster
-from tests.known import may_meet
-
-pytestmark = pytest.mark.etcd
+from tests.support.known import may_meet
 
 
 def say(report: Report) -> str:
@@ -78,7 +76,6 @@ def test_a_cluster_of_ones_own_is_compacted(make_cluster: Callable[..., LocalClu
 
 
 @may_meet(13766)
-@pytest.mark.slow
 def test_members_that_die_on_a_cluster_of_ones_own(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
@@ -93,7 +90,6 @@ def test_members_that_die_on_a_cluster_of_ones_own(
     cluster.wait_healthy(10)
 
 
-@pytest.mark.slow
 def test_two_members_have_a_majority_to_lose_and_no_leader_to_spare(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
@@ -102,7 +98,6 @@ def test_two_members_have_a_majority_to_lose_and_no_leader_to_spare(
     assert [result.verdict for result in report.results] == [Verdict.SKIP, Verdict.PASS], say(report)
 
 
-@pytest.mark.slow
 def test_what_operators_do(make_cluster: Callable[..., LocalCluster]) -> None:
     cluster = make_cluster(3)
     report = run(gateway_factory(), cluster.endpoints, cluster, only=["members", "auth", "snapshot", "alarm"])

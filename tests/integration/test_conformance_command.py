@@ -16,8 +16,6 @@ from cluster.errors import NoAnswer
 from cluster.local import LocalCluster
 from cluster.ports import free_ports
 
-pytestmark = pytest.mark.etcd
-
 
 def command(*words: str) -> int:
     parser = argparse.ArgumentParser()

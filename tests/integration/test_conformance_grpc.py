@@ -17,13 +17,10 @@ from cluster.errors import EtcdError, NoAnswer
 from cluster.local import LocalCluster
 from loadgen import cli
 from loadgen.blocking import grpc_factory
-from tests.known import may_meet
-
-pytestmark = pytest.mark.etcd
+from tests.support.known import may_meet
 
 
 @may_meet(13766)
-@pytest.mark.slow
 def test_every_test_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

@@ -25,7 +25,6 @@ from cluster.kv import Answer, Compare, KeyValue, Op
 from cluster.local import LocalCluster
 from cluster.probe import MemberStatus
 
-pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 BOUNDS = Bounds(lag_s=1.0, lease_grace_s=3.0, event_s=1.0, load_s=0.5)
 
 

@@ -20,7 +20,6 @@ from cluster.local import LocalCluster
 from cluster.probe import member_status
 from cluster.topology import Member
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -211,13 +211,10 @@ if __name__ == "__main__":
     sys.exit()
 
 
-import pytest  # noqa: E402
-
 from cluster.local import LocalCluster  # noqa: E402
 from loadgen.etcd import EtcdClient  # noqa: E402
 from loadgen.gateway import GatewayClient  # noqa: E402
 
-pytestmark = pytest.mark.etcd
 ClusterFactory = Callable[..., LocalCluster]
 
 
@@ -226,7 +223,6 @@ def differences(ours: list[list[str]], theirs: list[list[str]]) -> list[object]:
     return [(n, a, b) for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b][:3]
 
 
-@pytest.mark.slow
 def test_equal_to_grpcio(make_cluster: ClusterFactory) -> None:
     endpoint = make_cluster(1, storage="memory").endpoints[0]
     client = EtcdClient([endpoint])

@@ -224,13 +224,10 @@ if __name__ == "__main__":
 
 
 import gevent  # noqa: E402
-import pytest  # noqa: E402
 
 from cluster.local import LocalCluster  # noqa: E402
 from loadgen.etcd import EtcdClient  # noqa: E402
 from loadgen.wire import Code  # noqa: E402
-
-pytestmark = pytest.mark.etcd
 
 
 def test_equal_to_grpcio(make_cluster: Callable[..., LocalCluster]) -> None:

@@ -15,7 +15,6 @@ import pytest
 from cluster.local import LocalCluster
 from loadgen import hdr
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 
 # Writes the latency of each measured operation, in nanoseconds, to a file of its own for each worker.

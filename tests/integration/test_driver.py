@@ -19,7 +19,6 @@ from cluster.raftlog import parse_time, read_log
 from cluster.rounds import plan_rounds
 from cluster.timeline import Timeline
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 Leftovers = Callable[[float], set[str]]
 

@@ -21,7 +21,6 @@ from loadgen.maintenance import NOSPACE
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 
-pytestmark = pytest.mark.etcd
 ClusterFactory = Callable[..., LocalCluster]
 
 

@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable
 
 import gevent
-import pytest
 
 from cluster.local import LocalCluster
 from loadgen.causes import LOST, REFUSED, ConnectError
 from loadgen.etcd import EtcdClient, probe, probe_all
 from loadgen.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op, value_is, version_is
 from loadgen.operation import Outcome
-from tests.known import may_meet, named
-
-pytestmark = pytest.mark.etcd
+from tests.support.known import may_meet, named
 
 ClusterFactory = Callable[..., LocalCluster]
 

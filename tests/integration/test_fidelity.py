@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 from cluster.local import LocalCluster
-from tests.command import workers
+from tests.support.command import workers
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-HELPER = [sys.executable, "-m", "tests.integration.delayed"]
+HELPER = [sys.executable, "-m", "tests.support.delayed"]
 
 
 def ahead_of_others() -> list[str]:

@@ -14,7 +14,6 @@ from loadgen.gateway import GatewayClient
 from loadgen.kv import KV, bytes_prefix_end, put_op, version_is
 from loadgen.operation import Outcome
 
-pytestmark = pytest.mark.etcd
 ClusterFactory = Callable[..., LocalCluster]
 
 

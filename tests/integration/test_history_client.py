@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gevent
-import pytest
 
 from cluster.local import LocalCluster
 from loadgen.etcd import EtcdClient
@@ -14,8 +13,6 @@ from loadgen.history.format import ANSWERED, FAIL, FINAL, INFO, OK, Kind, Method
 from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
-
-pytestmark = pytest.mark.etcd
 
 
 def test_what_is_sent_and_answered_is_recorded(etcd_cluster: LocalCluster, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 END = [(b"grpc-status", b"0"), (b"grpc-message", b"")]

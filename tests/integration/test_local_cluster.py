@@ -22,7 +22,6 @@ from cluster.keeper import FOLDER_PREFIX, LOCK, sweep
 from cluster.local import LocalCluster
 from cluster.ports import free_ports
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 Leftovers = Callable[[float], set[str]]
 Factory = Callable[..., LocalCluster]

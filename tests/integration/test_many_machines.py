@@ -21,9 +21,8 @@ import pytest
 from cluster.local import LocalCluster
 from cluster.ports import free_ports
 from loadgen import schema
-from tests import command
+from tests.support import command
 
-pytestmark = pytest.mark.etcd
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -252,7 +251,6 @@ def hosts() -> Iterator[Hosts]:
         yield made
 
 
-@pytest.mark.slow
 def test_three_hosts_of_which_one_is_cut_off(hosts: Hosts, start: Start, etcd_binary: str, tmp_path: Path) -> None:
     client = "http://10.213.77.1:2379"
     etcd = subprocess.Popen(

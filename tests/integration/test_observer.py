@@ -10,13 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from cluster import record
 from cluster.observer import Observer
 from tests.conftest import ClusterFactory
-
-pytestmark = pytest.mark.etcd
 
 
 def wait_for(condition: Callable[[], bool], within_s: float = 20.0) -> None:

@@ -15,10 +15,8 @@ import pytest
 
 from cluster.local import LocalCluster
 from loadgen import hdr, schema
-from tests import command
 from tests.conftest import ClusterFactory
-
-pytestmark = pytest.mark.etcd
+from tests.support import command
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -15,7 +15,6 @@ from cluster.local import LocalCluster
 from loadgen.etcd import EtcdClient
 from loadgen.scenarios import names
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 
 

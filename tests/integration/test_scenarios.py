@@ -14,9 +14,8 @@ from cluster.local import LocalCluster
 from loadgen import schema
 from loadgen.etcd import EtcdClient
 from loadgen.units import DELIVERY, REFUSAL, SCENARIO_TYPES
-from tests import command
+from tests.support import command
 
-pytestmark = pytest.mark.etcd
 WORKERS, USERS, OPERATIONS = 2, 4, 1200
 
 

@@ -28,8 +28,8 @@ from loadgen import causes
 from loadgen.causes import ConnectError
 from loadgen.etcd import EtcdClient, probe
 from loadgen.operation import Outcome
-from tests.certificates import Authority, Pair
-from tests.command import run, start
+from tests.support.certificates import Authority, Pair
+from tests.support.command import run, start
 
 HOUR = datetime.timedelta(hours=1)
 

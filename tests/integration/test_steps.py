@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local import LocalCluster
-from tests import command
-
-pytestmark = pytest.mark.etcd
+from tests.support import command
 
 
 def bench(folder: Path, cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,6 @@ from viz.snapshot import ask
 from viz.status import watch
 
 ClusterFactory = Callable[..., LocalCluster]
-pytestmark = pytest.mark.etcd
 
 
 def draw(capsysbinary: pytest.CaptureFixture[bytes], *args: str) -> tuple[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import gevent
-import pytest
 
 from cluster.local import LocalCluster
 from loadgen.causes import CLOSED_HERE, LOST
@@ -15,9 +14,8 @@ from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
-from tests.known import may_meet, named
+from tests.support.known import may_meet, named
 
-pytestmark = pytest.mark.etcd
 ClusterFactory = Callable[..., LocalCluster]
 MEBI = 1 << 20
 

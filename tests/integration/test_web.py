@@ -21,9 +21,8 @@ import pytest
 
 from cluster.local import LocalCluster
 from loadgen import schema
-from tests import command
+from tests.support import command
 
-pytestmark = pytest.mark.etcd
 ROOT = Path(__file__).resolve().parents[2]
 
 

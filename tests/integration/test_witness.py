@@ -15,10 +15,8 @@ import pytest
 
 from cluster import record
 from cluster.timeline import Timeline
-from tests.underload import free_base_port
+from tests.support.ports import take_ports
 from viz import leadership, rundata
-
-pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
 
 class Terminal:
@@ -43,7 +41,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path, etcd_binary: str) -> Iterator[Terminal]:
     made = Terminal(tmp_path, etcd_binary)
-    made.run("cluster", "up", "--backend", "local", "--base-port", str(free_base_port(3)))
+    made.run("cluster", "up", "--backend", "local", "--base-port", str(take_ports(3)))
     yield made
     made.run("cluster", "down")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadgen.check.judge import check
 from loadgen.check.rules import RULES, Verdict
 from loadgen.history.reader import read
-from tests.model import Simulation
+from tests.support.model import Simulation
 
 SEEDS = st.integers(0, 2**32)
 ABSENT = {"lease.early", "lease.together", "lease.attached", "raft.term", "raft.leader", "watch.resumable"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.soak, pytest.mark.etcd]
+pytestmark = pytest.mark.soak
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_S = 60.0
 # Options, and the seconds that a round of them takes with its healing.

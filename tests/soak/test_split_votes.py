@@ -13,7 +13,7 @@ from viz import observed
 from viz.elections import Election, History, read_files
 from viz.model import Message, Note
 
-pytestmark = [pytest.mark.soak, pytest.mark.etcd]
+pytestmark = pytest.mark.soak
 
 
 def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalCluster], soak_s: float) -> None:

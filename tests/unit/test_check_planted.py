@@ -15,7 +15,7 @@ from loadgen.history.reader import read
 from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
-from tests.model import MS, NAMES, PREFIX, Model, Op, Script, Stream, final
+from tests.support.model import MS, NAMES, PREFIX, Model, Op, Script, Stream, final
 
 ALL = {"key": PREFIX, "range_end": b"p0"}
 LOGS = [

@@ -9,22 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.ports import free_ports, is_free
 from cluster.probe import member_status
 from cluster.timeline import Timeline
 from cluster.topology import Member
-from tests import command
+from tests.support import command
 
 NEAR_S = 0.05
-
-
-def free_base_port(count: int) -> int:
-    """The first of so many free ports in a row."""
-    for _ in range(100):
-        base = free_ports(1)[0]
-        if all(is_free(base + offset) for offset in range(count)):
-            return base
-    raise AssertionError("no free range of ports")
 
 
 def raftload(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:

@@ -1,7 +1,7 @@
 """A server that answers a GET after a known delay, and a client as small as can be that measures it.
 
-    python -m tests.integration.delayed serve ETCD_HOST:PORT DELAY_US
-    python -m tests.integration.delayed measure HOST:PORT SECONDS THREADS
+    python -m tests.support.delayed serve ETCD_HOST:PORT DELAY_US
+    python -m tests.support.delayed measure HOST:PORT SECONDS THREADS
 
 `serve` prints its port. A GET of one key is answered, without asking anybody, after the delay, and 3 in 100 after
 twice the delay; all else goes to the etcd behind it. `measure` prints the latencies, in nanoseconds, that blocking

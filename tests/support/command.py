@@ -14,7 +14,7 @@ import jsonschema
 from cluster import schema
 from cluster.binary import find_etcd
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(

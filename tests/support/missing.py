@@ -1,0 +1,43 @@
+"""Parts of the machine that tests need and that may be missing, with the reason for a skip."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@functools.cache
+def no_docker() -> str:
+    """Returns why there is no Docker Engine to test with, nothing where there is one."""
+    if shutil.which("docker") is None and not Path("/var/run/docker.sock").exists():
+        return "no Docker: neither `docker` on PATH nor /var/run/docker.sock"
+    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"no Docker Engine answers: {exc}"
+    return "" if done.returncode == 0 else "no Docker Engine answers: " + done.stderr.decode().strip()[-200:]
+
+
+@functools.cache
+def no_browser() -> str:
+    """Returns why there is no browser to test with, nothing where there is one."""
+    return "" if any(map(shutil.which, BROWSERS)) else "no Chromium on PATH"
+
+
+PROBES: dict[str, Callable[[], str]] = {"docker": no_docker, "browser": no_browser}
+
+
+def require(name: str, reason: str) -> None:
+    """Skips the test for a reason; fails it where ``RAFTLOAD_REQUIRE_<NAME>=1`` says that nothing may be missing."""
+    if os.environ.get(f"RAFTLOAD_REQUIRE_{name.upper()}") == "1":
+        pytest.fail(f"RAFTLOAD_REQUIRE_{name.upper()}=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
