@@ -2,17 +2,22 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Test workers: one more than there are processors, since tests wait too.
+JOBS   ?= auto
 
-.PHONY: bench test check soak reference proto clean help
+.PHONY: bench test test-fast check soak reference proto clean help
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 bench: $(VENV)/installed ## the main job: a three-member cluster, a distributed run, the table
 	$(BIN)/raftload bench --operations 10000 --concurrency 20 --workers 2
 
 test: $(VENV)/installed-dev ## all tests; without Docker or a browser theirs are skipped
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --durations=10
+
+test-fast: $(VENV)/installed-dev ## what to run before each commit: unit and property tests, a short run of each command
+	$(BIN)/python -m pytest -n $(JOBS) --durations=10 tests/smoke tests/unit tests/property
 
 soak: $(VENV)/installed-dev ## what takes longer: fuzzing and chaos, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
 	$(BIN)/python -m pytest -m soak

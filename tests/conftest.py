@@ -22,6 +22,7 @@ from cluster.errors import ClusterError
 from cluster.local import LocalCluster
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
 from tests.support.missing import PROBES, require
+from tests.support.ports import WORKERS
 
 ClusterFactory = Callable[..., LocalCluster]
 _FIXED = "RAFTLOAD_ETCD_FIXED"
@@ -63,6 +64,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     elif _LOCK in os.environ:
         Path(os.environ.pop(_LOCK)).unlink(missing_ok=True)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Returns how many workers ``-n auto`` starts: one more than there are processors, since tests wait too."""
+    return min(len(os.sched_getaffinity(0)) + 1, WORKERS) if hasattr(os, "sched_getaffinity") else 2
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -12,7 +12,7 @@ import os
 
 from cluster.ports import is_free
 
-_LOWEST, _PER_WORKER, _WORKERS, _AT_MOST = 10_000, 600, 8, 6
+_LOWEST, _PER_WORKER, WORKERS, _AT_MOST = 10_000, 600, 8, 6
 _given = itertools.count()
 
 
@@ -20,7 +20,7 @@ def take_ports(count: int) -> int:
     """Returns the first of so many free ports in a row."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     assert count <= _AT_MOST
-    assert number < _WORKERS, f"at most {_WORKERS} test workers: each has its own ports"
+    assert number < WORKERS, f"at most {WORKERS} test workers: each has its own ports"
     first = _LOWEST + number * _PER_WORKER
     for turn in itertools.islice(_given, _PER_WORKER):
         offset = turn * _AT_MOST % _PER_WORKER

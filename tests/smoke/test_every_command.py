@@ -1,0 +1,115 @@
+"""One short run of each command, as a user types it; the etcd is the embedded default, so that one is tried as well."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.cli import COMMANDS
+from tests.support import command
+from tests.support.command import ClusterCommands
+from tests.support.ports import take_ports
+from tests.support.waiting import until
+
+# Where a command is tried below.
+TRIED = {
+    "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
+    "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
+    "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, wheel_etcd: str) -> tuple[Path, dict[str, Any]]:
+    """The folder and the document of a run on an embedded cluster of the wheel's etcd."""
+    folder = tmp_path_factory.mktemp("bench")
+    words = ("bench", "--operations", "300", "--workers", "1", "--json", "--output", "run")
+    done = command.run(*words, cwd=folder, RAFTLOAD_ETCD=wheel_etcd)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", json.loads(done.stdout)
+
+
+def test_no_command_is_left_out() -> None:
+    assert set(TRIED) == {name for name, *_ in COMMANDS}
+
+
+def test_bench(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = ran
+    assert result["target"]["kind"] == "embedded"
+    assert len(result["target"]["members"]) == 3
+    assert result["results"]["total"]["operations"] == result["results"]["total"]["succeeded"] == 300
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert (folder / "report.html").stat().st_size > 0
+
+
+def test_report_and_gate(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = ran
+    again = command.run("report", str(folder), "--json", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["results"] == result["results"]
+    for threshold, code in (("total.success_rate == 1", 0), ("put.p99_ms < 0.001", 1)):
+        done = command.run("gate", str(folder), "--threshold", threshold, cwd=folder)
+        # A generator that was the bottleneck cannot fail a latency: that is inconclusive.
+        assert done.returncode in ({code, 3} if code else {code}), done.stderr
+
+
+def test_cluster_and_viz(tmp_path: Path) -> None:
+    cluster = ClusterCommands(tmp_path)
+    base = take_ports(1)
+    up = cluster.json("up", "--backend", "local", "--nodes", "1", "--base-port", str(base))
+    try:
+        assert up["endpoints"] == [f"127.0.0.1:{base}"]
+        assert cluster.json("status")["quorum"] is True
+        drawn = command.run("viz", "--type", "cluster-status", "--format", "ascii", cwd=tmp_path, **cluster.env)
+        assert (drawn.returncode, up["leader"] in drawn.stdout) == (0, True), drawn.stderr
+    finally:
+        cluster.run("down")
+
+
+def test_chaos_and_check(tmp_path: Path) -> None:
+    faults = ("--faults", "pause-leader", "--rounds", "1", "--every", "1s")
+    load = ("--nodes", "1", "--concurrency", "2", "--workers", "1")
+    words = ("chaos", *faults, *load, "--json", "--output", "run")
+    done = command.run(*words, cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr
+    first = json.loads(done.stdout)
+    assert first["check"]["verdict"] != "fail"
+    again = command.run("check", "run", "--json", cwd=tmp_path)
+    assert again.returncode in (0, 3), again.stderr
+    assert json.loads(again.stdout)["guarantees"] == first["check"]["guarantees"]
+
+
+def test_web_and_worker(tmp_path: Path) -> None:
+    port = take_ports(2)
+    workers = ("--bind", f"127.0.0.1:{port + 1}", "--workers", "0", "--expect-workers", "1")
+    web = command.start("web", "--web-port", str(port), *workers, "--nodes", "1", cwd=tmp_path)
+    with _interrupting(web), _interrupting(command.start("worker", "--master-port", str(port + 1), cwd=tmp_path)):
+        until(lambda: _answers(port, web), "the web page")
+    assert web.returncode == 130
+
+
+@contextlib.contextmanager
+def _interrupting(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Ends a command as Ctrl-C does, and waits for its end."""
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+
+
+def _answers(port: int, process: subprocess.Popen[str]) -> bool:
+    assert process.poll() is None, process.communicate()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
