@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.binary import EtcdBinary, find_etcd, version_note
-from cluster.errors import ClusterError, UsageError
+from cluster.errors import ClusterError
+from cluster.versions import CURRENT, parse_version
 
-DEFAULT_VERSION = "v3.6.14"
 REGISTRIES = ("gcr.io/etcd-development/etcd", "quay.io/coreos/etcd")
 BUILT = "raftload-etcd"
 LABEL_BUILT = "io.raftload.image"
 SILENCE_S = 15.0
-_TAG = re.compile(r"v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?)")
 _NOT_THERE = re.compile(r"manifest unknown|not found|does not exist|denied", re.IGNORECASE)
 Say = Callable[[str], None]
 
@@ -58,14 +57,6 @@ class RegistryUnreachable(ClusterError):  # noqa: N818
     """No answer of a registry, or none in time."""
 
 
-def parse_version(text: str) -> str:
-    """Takes ``v3.5.10`` or ``3.5.10``, returns ``3.5.10``. Raises UsageError."""
-    match = _TAG.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{text!r} is no etcd version: write it like v3.6.14")
-    return match.group(1)
-
-
 def find_image(
     docker: Any,
     *,
@@ -90,13 +81,14 @@ def find_image(
         return Image(image, "given", wanted, image)
     if binary:
         return _build(docker, find_etcd(binary), wanted, say)
-    wanted = wanted or parse_version(DEFAULT_VERSION)
+    wanted = wanted or CURRENT
     official = [f"{registry}:v{wanted}" for registry in REGISTRIES]
     for reference in official:
         if _has(docker, reference):
             return Image(reference, "official", wanted, reference)
     if not pull and (built := _built_before(docker, wanted)):
-        return built
+        release = _release(wanted)  # it may have come since, where the image was built from another version
+        return _build(docker, release, wanted, say) if release else built
     answers: list[ClusterError] = []
     for reference in official:
         try:
@@ -108,11 +100,22 @@ def find_image(
     if any(isinstance(answer, ImageNotFound) for answer in answers):
         raise ImageNotFound(f"no registry has an image of etcd {wanted}: give another ETCD_VERSION, or --image")
     try:
-        found = find_etcd()
+        found = _release(wanted) or find_etcd()
     except ClusterError as exc:
         raise ClusterError(f"no registry answers for an image of etcd {wanted}, and {exc}; or give --image") from exc
     say(f"no registry answers: building an image from {found.path} (etcd {found.version}, asked for {wanted})")
+    if found.version != wanted:
+        say(f"`raftload etcd get {wanted}` before would build it from the official release")
     return _build(docker, found, wanted, say)
+
+
+def _release(wanted: str) -> EtcdBinary | None:
+    """The release of a version in the user's cache; None where there is none that runs in a container."""
+    try:
+        found = find_etcd(wanted)
+    except ClusterError:
+        return None
+    return found if _is_elf(Path(found.path)) else None
 
 
 def _has(docker: Any, reference: str) -> bool:

@@ -12,12 +12,12 @@ from cluster.cli import duration
 from cluster.containers import DockerSpec, unlike
 from cluster.docker_engine import why_no_engine
 from cluster.errors import ClusterError, UsageError
-from cluster.images import parse_version
 from cluster.probe import MemberStatus
 from cluster.state import Running
 from cluster.status import ClusterView, MemberView
 from cluster.topology import local_members
 from cluster.up import Wish
+from cluster.versions import parse_version
 
 SPEC = DockerSpec(
     token="t", nodes=3, base_port=2379, data="container", image="i:1", source="given", detail="i:1",
