@@ -32,6 +32,7 @@ COMMANDS = (
     ("gate", "loadgen.gate_cli", "judge a finished run by thresholds"),
     ("check", "loadgen.check.command", "hold a recorded history against etcd's guarantees"),
     ("cluster", "cluster.cli", "start, test, break, show and remove a cluster"),
+    ("etcd", "cluster.releases_cli", "get official releases of etcd; list and remove them"),
     ("viz", "viz.cli", "draw Raft: the paper's diagrams and a live cluster"),
 )
 EXAMPLES = {

@@ -1,4 +1,4 @@
-"""The JSON Schemas (draft 2020-12) of what the `cluster` commands print."""
+"""The JSON Schemas (draft 2020-12) of what the `cluster` and `etcd` commands print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def load(name: str) -> dict[str, Any]:
     """Return the schema ``name``.
 
     ``cluster`` is of `cluster up` and `cluster status`, ``fault`` of the faults and `cluster heal`, ``removed`` of
-    `cluster down`, ``conformance`` of `cluster test`.
+    `cluster down`, ``conformance`` of `cluster test`, ``releases`` of `etcd list`.
 
     Raises FileNotFoundError for a name that there is not.
     """

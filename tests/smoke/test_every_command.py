@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from cluster.versions import release_name
 from loadgen.cli import COMMANDS
 from tests.support import command
 from tests.support.command import ClusterCommands
 from tests.support.ports import take_ports
+from tests.support.release_page import ReleasePage, small_archive
 from tests.support.waiting import until
 
 # Where a command is tried below.
@@ -24,6 +26,7 @@ TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
     "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
+    "etcd": "test_etcd",
 }  # fmt: skip
 
 
@@ -85,6 +88,17 @@ def test_chaos_and_check(tmp_path: Path) -> None:
     again = command.run("check", "run", "--json", cwd=tmp_path)
     assert again.returncode in (0, 3), again.stderr
     assert json.loads(again.stdout)["guarantees"] == first["check"]["guarantees"]
+
+
+def test_etcd(tmp_path: Path) -> None:
+    with ReleasePage() as page:
+        page.add("9.9.9", f"{release_name('9.9.9')}.tar.gz", small_archive(release_name("9.9.9"), "9.9.9"))
+        got = command.run(
+            "etcd", "get", "9.9.9", "--base-url", page.url, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path), no_proxy="*"
+        )
+    assert got.returncode == 0, got.stderr
+    listed = command.run("etcd", "list", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert listed.stdout.splitlines()[1].split()[-1] == got.stdout.strip()
 
 
 def test_web_and_worker(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Official releases of etcd in the user's cache: fetched, verified, listed and removed."""
