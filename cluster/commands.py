@@ -38,7 +38,7 @@ def up(args: argparse.Namespace) -> int:
 
     wish = Wish.from_env(
         backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
-        binary=args.binary, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
+        binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
     )  # fmt: skip
     with saying_what_stays(args.backend, say):

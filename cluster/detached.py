@@ -32,7 +32,8 @@ def start(
     *,
     nodes: int,
     base_port: int,
-    binary: str | None,
+    binary: str,
+    source: str,
     data: str,
     links: str,
     requested_version: str | None,
@@ -40,8 +41,9 @@ def start(
 ) -> DetachedCluster:
     """Starts a cluster that stays. Returns it healthy.
 
-    Takes what LocalCluster takes; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is ``relay``
-    or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
+    Takes what LocalCluster takes; ``binary`` as an absolute path, because the process runs in another folder, and
+    ``source``, where it was found, for people; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is
+    ``relay`` or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
     """
     order = {
         "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
@@ -55,7 +57,7 @@ def start(
         )  # fmt: skip
     except OSError as exc:
         raise ClusterError(f"cannot start the cluster's process: {exc.strerror or exc}") from exc
-    return _keep(owner, {"cluster": order, "requested_version": requested_version})
+    return _keep(owner, {"cluster": order, "requested_version": requested_version, "source": source})
 
 
 def _keep(owner: subprocess.Popen[bytes], message: dict[str, Any]) -> DetachedCluster:

@@ -89,7 +89,8 @@ class Driver:
         """Makes or finds the cluster and returns it healthy.
 
         ``embedded`` takes what LocalCluster takes; ``local`` finds the one that is up; ``docker`` does that or makes
-        one, and takes ``nodes``. ``timeline``: the path that events go to. Raises ClusterError.
+        one, and takes ``nodes`` and ``etcd``, a version or a path. ``timeline``: the path that events go to. Raises
+        ClusterError.
         """
         found = self.ask("open", backend=backend, **options)
         members = tuple(Member(**member) for member in found.pop("members"))
@@ -260,7 +261,7 @@ def _embedded(**options: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     binary = made.binary
     with made:
         yield made, {
-            "version": binary.version, "source": binary.source, "note": binary.note, "ours": True,
+            "version": binary.version, "source": binary.whence, "note": binary.note, "ours": True,
             "logs": str(made.logs),
         }  # fmt: skip
 
@@ -277,13 +278,13 @@ def _local() -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _docker(nodes: int | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _docker(nodes: int | None = None, etcd: str | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
     from cluster.up import find, open_docker_cluster
 
     there = find("docker")
     if there is not None:
         there.close()
-    with open_docker_cluster(nodes, say=lambda text: _tell({"say": text})) as cluster:
+    with open_docker_cluster(nodes, say=lambda text: _tell({"say": text}), etcd=etcd) as cluster:
         yield cluster, _described(cluster, ours=there is None)
 
 

@@ -43,7 +43,7 @@ def own() -> None:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(control)
             server.listen(16)
-            save(_describe(cluster, control, order["requested_version"]))
+            save(_describe(cluster, control, order["requested_version"], order["source"]))
             _tell({"ok": True})
             _serve(server, cluster)
     except (ClusterError, ValueError) as exc:
@@ -80,12 +80,12 @@ def _tell(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _describe(cluster: LocalCluster, control: str, requested_version: str | None) -> Running:
+def _describe(cluster: LocalCluster, control: str, requested_version: str | None, source: str) -> Running:
     binary = cluster.binary
     ids = {status.name: status.member_id for status in statuses(cluster.members)}
     return Running(
         backend="local", members=cluster.members, member_ids=ids, version=binary.version,
-        requested_version=requested_version, image="", source=f"{binary.path} (from {binary.source})",
+        requested_version=requested_version, image="", source=f"{binary.path} (from {source})",
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
         links=cluster.peer_links,
     )  # fmt: skip

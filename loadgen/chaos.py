@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "`raftload cluster up` started")  # fmt: skip
     group.add_argument("--endpoints", metavar="HOST:PORT,…", help="somebody's cluster: no faults, no compactions")
     add(group, "--nodes", "N", "members of a cluster for this run")
+    group.add_argument("--etcd", metavar="VERSION|PATH",
+                       help="what a cluster for this run runs: a release that `raftload etcd get` has fetched, such as "
+                       "3.6.14 (docker: its image), or a binary's path (default: as `raftload bench`)")  # fmt: skip
     group.add_argument("--storage", choices=("disk", "memory"), help="where an embedded cluster writes (default: disk)")
     group = parser.add_argument_group("faults")
     group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none (default: nine kinds)")
@@ -92,6 +95,7 @@ class Wish:
 
     Attributes:
         backend: ``embedded``, ``docker`` or ``local``; None for somebody's ``endpoints``.
+        etcd: what a cluster of the run's own is to run, a version or a path; None: what there is.
         names: of the faults, none for no faults.
         duration_s: until the load ends; None: when the faults are over, or the operations done.
     """
@@ -99,6 +103,7 @@ class Wish:
     backend: str | None
     endpoints: tuple[str, ...]
     nodes: int | None
+    etcd: str | None
     storage: str
     names: tuple[str, ...]
     every_s: float
@@ -115,10 +120,13 @@ class Wish:
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Wish:
-        """Read the options. Raises SettingsError and UsageError."""
+        """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
+        from loadgen.target import check_etcd
+
         foreign = args.endpoints is not None
         if foreign and args.cluster is not None:
             raise settings.SettingsError("--endpoints and --cluster exclude each other; give one")
+        check_etcd(args.etcd, args.endpoints, "external" if foreign else args.cluster or "embedded")
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):
                 raise settings.SettingsError(f"--{flag} is for clusters of ours, --endpoints are loaded and checked")
@@ -152,7 +160,8 @@ class Wish:
         backend = None if foreign else args.cluster or "embedded"
         return cls(
             backend=backend, endpoints=endpoints,
-            nodes=nodes if backend == "embedded" or args.nodes else None, storage=options["storage"], names=names,
+            nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,
+            storage=options["storage"], names=names,
             every_s=settings.read("every", options["every"], parse_duration, 0.1, 3600),
             rounds=settings.read("rounds", options["rounds"], int, 0, 100_000) if names else 0,
             compact_every_s=settings.read("compact-every", options["compact_every"], parse_duration, 0, 3600),
@@ -246,12 +255,12 @@ def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
         links = "relay" if wish.names and rounds.needs_relay(wish.names) else "direct"
         held = driver.open(
             "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
-            log_dir=str((folder / "logs").absolute()), **wish.cluster,
+            binary=wish.etcd, log_dir=str((folder / "logs").absolute()), **wish.cluster,
         )  # fmt: skip
         bench.say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
         return held
     if wish.backend == "docker":
-        return driver.open("docker", timeline=timeline, nodes=wish.nodes)
+        return driver.open("docker", timeline=timeline, nodes=wish.nodes, etcd=wish.etcd)
     return driver.open("local", timeline=timeline)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.binary import RELEASE, check_named
 from cluster.endpoint import Endpoint, read_endpoints
 from cluster.errors import ClusterError
 from cluster.security import Security, SecurityError, given
+from cluster.versions import version_or_path
 from loadgen.settings import SettingsError, read
 from loadgen.units import parse_duration
 
@@ -34,6 +36,7 @@ class Choice:
         kind: what ``target.kind`` will say.
         endpoints: as given, checked for their form; empty for a cluster of the run's own.
         nodes: members of a cluster of the run's own; None where nobody asked for a number.
+        etcd: what a cluster of the run's own is to run, a version or a path; None where nobody asked.
         reason: where the choice came from, for people.
         links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
         requested_version: of etcd, which an image built in its absence may not have; None where none was.
@@ -49,26 +52,35 @@ class Choice:
     requested_version: str | None = None
     wait_s: float = 0.0
     security: Security = dataclasses.field(default_factory=Security)
+    etcd: str | None = None
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
-        """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like. Raises SettingsError."""
+        """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like.
+
+        Raises SettingsError, and ClusterError for an etcd that cannot be had.
+        """
         nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
         if args.endpoints is not None and args.cluster is not None:
             raise SettingsError("--endpoints and --cluster exclude each other; give one")
         text, reason = args.endpoints, "--endpoints"
-        if text is None and args.cluster is None and os.environ.get("ETCDCTL_ENDPOINTS"):
+        # An option wins over the environment.
+        own = args.cluster is not None or args.etcd is not None
+        if text is None and not own and os.environ.get("ETCDCTL_ENDPOINTS"):
             text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
         if text is None and (option := given(args)) is not None:
             raise SettingsError(f"{option} is for a cluster that --endpoints names")
-        if text is None and args.cluster is not None:
-            return cls(args.cluster, (), nodes, "--cluster")
+        if own:
+            check_etcd(args.etcd, text, args.cluster or "embedded")
+            reason = "--cluster" if args.cluster is not None else "--etcd"
+            return cls(args.cluster or "embedded", (), nodes, reason, etcd=args.etcd)
         if text is None:
             from cluster.state import find_running
 
             running = find_running() if nodes is None else None
             if running is None:
+                check_etcd(None, None, "embedded")
                 return cls("embedded", (), nodes, "no endpoint was named")
             kind: Kind = "docker" if running.backend == "docker" else "local"
             return cls(
@@ -89,7 +101,9 @@ class Choice:
         """Return it in words."""
         if not self.endpoints:
             what = "an embedded" if self.kind == "embedded" else "a Docker"
-            return f"{what} cluster of {self.nodes or DEFAULT_NODES} for this run ({self.reason})"
+            return f"{what} cluster of {self.nodes or DEFAULT_NODES} for this run ({self.reason})" + (
+                f", etcd {self.etcd}" if self.etcd else ""
+            )
         return f"{', '.join(self.endpoints)} ({self.reason})"
 
     @contextlib.contextmanager
@@ -112,7 +126,7 @@ class Choice:
             there = find("docker")
             if there is not None:
                 there.close()
-            with open_docker_cluster(self.nodes, say=say) as made:
+            with open_docker_cluster(self.nodes, say=say, etcd=self.etcd) as made:
                 target = probed(self.kind, tuple(member.client_url for member in made.members), say)
                 target.ours = there is None
                 target.links, target.requested_version = "networks", made.spec.requested_version
@@ -120,13 +134,33 @@ class Choice:
             return
         from cluster.local import LocalCluster
 
-        cluster = LocalCluster(nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links)
+        cluster = LocalCluster(
+            nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links, binary=self.etcd
+        )  # fmt: skip
         binary = cluster.binary
-        say(f"{self.describe()}, etcd {binary.version} from {binary.source}")
+        say(f"{dataclasses.replace(self, etcd=None).describe()}, etcd {binary.version} from {binary.whence}")
         if binary.note:
             say(f"note: {binary.note}")
         with cluster:
-            yield Target("embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster)
+            target = Target("embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster)
+            target.requested_version = binary.version if binary.source == RELEASE else None
+            yield target
+
+
+def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
+    """Find out early whether the etcd that was asked for can be had: before a run folder and workers are there.
+
+    Takes the options of these names; ``cluster`` as it is where none was given. Raises SettingsError where they exclude
+    each other, EtcdNotFound for a release that is not in the cache, and UsageError for what is no version.
+    """
+    if etcd is not None and endpoints is not None:
+        raise SettingsError("--etcd is for a cluster of the run's own, which --endpoints excludes; give one")
+    if etcd is not None and cluster == "local":
+        raise SettingsError("--etcd is for a cluster of the run's own; the local one runs what `cluster up` was given")
+    if cluster == "embedded":
+        check_named(etcd)
+    elif etcd is not None:
+        version_or_path(etcd)
 
 
 class Target:

@@ -17,9 +17,11 @@ from cluster.conformance.model import Disturber, Result, Verdict
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
 from cluster.endpoint import read_endpoints
+from cluster.errors import UsageError as BadEtcd
 from cluster.gateway import gateway_factory
 from cluster.security import Security, given
 from cluster.security import add_arguments as add_security_arguments
+from cluster.versions import parse_version, version_or_path
 
 USAGE = 2
 EXAMPLES = """\
@@ -87,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a cluster in Docker or of local processes, which is there or is started and stays; or an embedded one, "
         "for the length of the tests (default: the one that is there, else docker)",
     )  # fmt: skip
+    group.add_argument(
+        "--etcd", metavar="VERSION|PATH",
+        help="a release such as 3.6.14, or a binary, for a cluster that is started (default: $ETCD_VERSION, else as "
+        "`raftload cluster up`)",
+    )  # fmt: skip
     group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
     group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
@@ -127,13 +134,15 @@ def main(
         security = Security.from_arguments(args)
         endpoints = _endpoints(args)
         nodes(args)
-        own = args.nodes is not None or args.backend is not None
+        if args.etcd is not None:
+            version_or_path(args.etcd)
+        own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
         foreign = bool(endpoints) and not own
         if not foreign and (option := given(args)) is not None:
             raise UsageError(f"{option} is for a cluster that --endpoints names")
-        if args.endpoints is not None and (args.nodes or args.backend or args.down or args.cleanup):
+        if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
             raise UsageError("--endpoints names a cluster that is not ours to start or remove")
-    except ValueError as exc:
+    except (ValueError, BadEtcd) as exc:
         _say(f"error: {exc} (see 'raftload cluster test --help')")
         return USAGE
     if args.cleanup:
@@ -178,17 +187,20 @@ def nodes(args: argparse.Namespace) -> int:
 def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
     """Members as processes on loopback, for the length of the tests."""
     from cluster.local import LocalCluster
+    from cluster.up import Wish
 
     count = nodes(args)
     if count % 2 == 0:
         say(f"warning: {count} members tolerate no more failures than {count - 1}")
-    cluster = LocalCluster(count, base_port=args.base_port)
+    wish = Wish.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
+    cluster = LocalCluster(count, base_port=args.base_port, binary=wish.binary or wish.version)
     binary = cluster.binary
-    say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.source}")
+    say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.whence}")
     if binary.note:
         say(f"note: {binary.note}")
     with cluster:
-        yield Ground("embedded", cluster.endpoints, cluster)
+        asked = parse_version(wish.version) if wish.version and not wish.binary else None
+        yield Ground("embedded", cluster.endpoints, cluster, asked)
 
 
 def _standing(backend: Literal["docker", "local"]) -> Provider:
@@ -199,7 +211,7 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
         from cluster.up import Wish, describe, saying_what_stays, up
 
         count = nodes(args) if args.nodes is not None else None
-        wish = Wish.from_env(backend=backend, nodes=count, base_port=args.base_port)
+        wish = Wish.from_env(backend=backend, nodes=count, base_port=args.base_port, etcd=args.etcd)
         with saying_what_stays(backend, say):
             cluster, done = up(wish, say)
         ended = False

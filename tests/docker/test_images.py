@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound as NotThere
 
 from cluster import images
+from cluster.binary import find_etcd
 from cluster.containers import find
 from cluster.docker_engine import connect
 from cluster.errors import ClusterError
 from cluster.images import ImageNotFound, RegistryUnreachable, find_image
 from cluster.up import open_docker_cluster
+from cluster.versions import release_name, releases_dir
 from tests.docker.conftest import Docker
 from tests.support.registry import Registry
 
@@ -28,8 +33,6 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture
 def registry(etcd_binary: str) -> Iterator[Registry]:
-    from cluster.binary import find_etcd
-
     files, _ = images._files(find_etcd(etcd_binary))
     made = Registry(files)
     yield made
@@ -92,6 +95,40 @@ def test_built_where_no_registry_answers(client: Any, monkeypatch: pytest.Monkey
         client.images.remove(found.reference, force=True)
 
 
+def test_built_from_the_release_that_was_fetched(
+    client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, etcd_binary: str
+) -> None:
+    monkeypatch.setattr(images, "REGISTRIES", ("127.0.0.1:1/etcd",))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    wanted = "0.0.4"
+    made: list[str] = []
+    try:
+        said: list[str] = []
+        made.append(_ask(client, said, version=wanted).reference)
+        assert any(f"`raftload etcd get {wanted}` before" in line for line in said)
+        # The same program, but that it gives the version that was asked for, as a release does.
+        version = find_etcd(etcd_binary).version.encode()
+        release = releases_dir() / release_name(wanted)
+        release.mkdir(parents=True)
+        program = Path(etcd_binary).read_bytes()
+        (release / "etcd").write_bytes(program.replace(version, wanted.encode().ljust(len(version))))
+        (release / "etcd").chmod(0o755)
+        assert find_etcd(wanted).version == wanted
+        found = _ask(client, [], version=wanted)
+        made.append(found.reference)
+        assert (found.source, found.requested_version) == ("built", wanted)
+        assert str(release / "etcd") in found.detail, "the image that was built from another version was kept"
+        client.images.remove(made[0], force=True)
+        client.images.remove(made.pop(), force=True)
+        found = _ask(client, [], version=wanted)
+        made[:] = [found.reference]
+        assert str(release / "etcd") in found.detail
+    finally:
+        for reference in made:
+            with contextlib.suppress(NotThere):
+                client.images.remove(reference, force=True)
+
+
 def test_a_silent_registry_does_not_hold_us(etcd_binary: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "SILENCE_S", 1.0)
     silent = Registry({}, silent=True)
@@ -114,4 +151,11 @@ def test_a_cluster_for_a_block(engine: Docker, client: Any, monkeypatch: pytest.
         assert len(found.members) == 1
     assert find(client) is not None
     with pytest.raises(ClusterError, match="a Docker cluster of 1 is there, not of 3"), open_docker_cluster(3):
+        pass
+    with open_docker_cluster(etcd=engine.env["ETCD_BINARY"]) as found:
+        assert len(found.members) == 1
+    other = pytest.raises(
+        ClusterError, match=r"a Docker cluster of etcd \S+ is there, not of 9\.9\.9: leave --etcd out"
+    )
+    with other, open_docker_cluster(etcd="9.9.9"):
         pass
