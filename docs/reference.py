@@ -77,7 +77,7 @@ def _name(action: argparse.Action) -> str:
     elif isinstance(action.metavar, tuple):
         value = " ".join(action.metavar)
     else:
-        value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+        value = (action.metavar or ("" if action.nargs == 0 else action.dest.upper())).replace("|", "\\|")
     if not action.option_strings:
         return f"`{value.lower() if action.metavar is None and action.choices is None else value}`"
     flags = "`, `".join(action.option_strings)
