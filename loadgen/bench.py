@@ -176,6 +176,7 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
     from loadgen import keyspace
     from loadgen.engine import Run
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.listening import ListenerError
     from loadgen.session import Session
 
     signals = Signals()
@@ -186,6 +187,7 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
             session = Session(args.scenario, crew.local, folder / "logs", crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             session.fire_init()
+            session.start()
             # The workers import Locust while the cluster elects its first leader.
             target = stack.enter_context(choice.open(folder / "logs", say))
             endpoints = target.usable()
@@ -200,7 +202,13 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
                 run.wait(progress.tick)
                 progress.clear()
                 signals.gently = _ignore
-                result = run.finish()
+                with session.alarm.held():
+                    result = run.finish()
+                session.alarm.check()
+            except ListenerError as error:
+                progress.clear()
+                run.cut_short(error.failure)
+                raise
             except BaseException:
                 progress.clear()
                 run.abandon()

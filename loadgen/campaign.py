@@ -21,6 +21,7 @@ from gevent.event import Event
 from cluster.driver import Driver, Held
 from cluster.errors import ClusterError
 from cluster.rounds import Round
+from loadgen import listening
 from loadgen.consistency import CLOSE, CLOSED, OPTION, SUSPECT, Orders
 from loadgen.engine import Plan, Run
 from loadgen.history.format import FOLDER, SUFFIX
@@ -108,8 +109,8 @@ class Campaign:
         self._stopping = Event()
         self._closed: dict[str, str | None] = {}
         self._fighting = False
-        session.runner.register_message(SUSPECT, self._on_suspect)
-        session.runner.register_message(CLOSED, self._on_closed)
+        listening.handle(session.runner, SUSPECT, self._on_suspect)
+        listening.handle(session.runner, CLOSED, self._on_closed)
 
     def carry_out(self, tick: Callable[[Run], None], begun: Callable[[], None]) -> None:
         """Runs load and faults to their end, heals, and reads what each member holds.
@@ -141,7 +142,7 @@ class Campaign:
             finally:
                 self._fighting = False
                 self._stopping.set()
-                gevent.joinall(helpers, timeout=HELPERS_S)
+                gevent.joinall(helpers, timeout=0 if self._session.alarm.failure else HELPERS_S)
                 gevent.killall(helpers)
             self.ended_ns = time.monotonic_ns()
             keeper = gevent.spawn(self._keep_workers)

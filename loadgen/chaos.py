@@ -206,6 +206,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     from loadgen.campaign import Campaign
     from loadgen.engine import Plan
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.listening import ListenerError
     from loadgen.session import Session
     from loadgen.verdicts import judge
 
@@ -216,6 +217,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
             session = Session("consistency", wish.workers, folder / "logs")
             stack.callback(session.close)
             session.fire_init()
+            session.start()
             driver = stack.enter_context(Driver(bench.say)) if wish.backend else None
             held = _open(driver, wish, folder) if driver else None
             target = target or _target(wish, held)
@@ -237,7 +239,14 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
                 progress.clear()
                 if driver is not None:
                     driver.save_logs(folder / "logs")
-                return judge(campaign, wish.names, wish.guarantees, target.version)
+                with session.alarm.held():
+                    result = judge(campaign, wish.names, wish.guarantees, target.version)
+                session.alarm.check()
+                return result
+            except ListenerError as error:
+                progress.clear()
+                campaign.run.cut_short(error.failure)
+                raise
             except BaseException:
                 progress.clear()
                 campaign.run.abandon()

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from cluster.client import ClientFactory
     from cluster.security import Security
 
-ENVIRONMENT, BUG = 4, 70
-
 # Name, module with add_arguments and main, one line of help.
 COMMANDS = (
     ("bench", "loadgen.bench", "run a distributed load and report it"),
@@ -141,50 +139,25 @@ def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace, security
 
 def _exit_code(error: BaseException) -> int | None:
     """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
-    from cluster.errors import ClusterError
+    from loadgen import exits
     from loadgen.interrupt import Interrupted
-    from loadgen.runfolder import FolderError
+    from loadgen.listening import ListenerError
 
     if isinstance(error, Interrupted):
         return error.exit_code
+    debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
+    if isinstance(error, ListenerError):
+        if debug:
+            print(error.failure.trace, file=sys.stderr)
+        print(error.failure.line, file=sys.stderr)
+        return error.exit_code
     if not isinstance(error, Exception):
         return None
-    code = BUG
-    if isinstance(error, (ClusterError, FolderError)):
-        code = error.exit_code
-    elif isinstance(error, OSError):
-        code = ENVIRONMENT
-    else:
-        code = _named(error)
-    if code == BUG:
-        if os.environ.get("RAFTLOAD_DEBUG"):
-            raise error
-        where = _innermost(error)
-        print(
-            f"raftload: internal error: {type(error).__name__}: {error} at {where}; "
-            "please report it, with the traceback that RAFTLOAD_DEBUG=1 shows",
-            file=sys.stderr,
-        )
-    else:
-        print(f"raftload: error: {error}", file=sys.stderr)
+    code = exits.code_of(error)
+    if code == exits.BUG and debug:
+        raise error
+    print(exits.line(code, exits.describe(error)), file=sys.stderr)
     return code
-
-
-def _named(error: Exception) -> int:
-    """The codes of errors whose modules import Locust or pandas, by their names."""
-    usage = {"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"}
-    environment = {"EngineError", "KeySpaceError"}
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & usage:
-        return USAGE
-    return ENVIRONMENT if names & environment else BUG
-
-
-def _innermost(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"  # noqa: PTH119
 
 
 if __name__ == "__main__":

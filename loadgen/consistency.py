@@ -21,6 +21,7 @@ from locust import task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
+from loadgen import listening
 from loadgen.etcd import EtcdClient
 from loadgen.history.format import SUFFIX
 from loadgen.history.writer import HistoryWriter
@@ -182,7 +183,7 @@ def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
     def close(environment: Any, msg: Any, **_: Any) -> None:
         gevent.spawn(_close, runner, msg.data)
 
-    runner.register_message(CLOSE, close)
+    listening.handle(runner, CLOSE, close)
 
 
 def _close(runner: Any, order: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import gevent
 from loadgen import account, generator, keyspace, load, precision, report, runfolder
 from loadgen.etcd import EtcdClient
 from loadgen.fleet import RemoteWorker
+from loadgen.listening import Failure
 from loadgen.processes import WorkerProcess
 from loadgen.session import Session
 from loadgen.settings import Settings
@@ -29,6 +31,8 @@ LATEST_BEGIN_S = 10.0
 NO_ANSWER = "did not answer to stop"
 # Time for workers to get ready for a schedule that all of them begin at one moment.
 OPEN_LOOP_LEAD_NS = 500_000_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -75,6 +79,7 @@ class Run:
         self._notes: list[str] = []
         self._started_at = runfolder.utc_now()
         self.blocks: dict[str, Any] = {}
+        self._under_load = False
 
     def begin(self) -> None:
         """Choose and write the keys, open the files, and note what the cluster is before the load.
@@ -108,6 +113,7 @@ class Run:
     def start(self) -> None:
         """Let Locust start the users."""
         self._clock_started = time.monotonic()
+        self._under_load = True
         runner, users = self._session.runner, self._plan.users
         options = self._session.environment.parsed_options
         setattr(options, load.START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
@@ -145,6 +151,7 @@ class Run:
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
         self._clock_started = time.monotonic()
+        self._under_load = True
 
     @property
     def elapsed_s(self) -> float:
@@ -193,6 +200,27 @@ class Run:
         self._write_run_json(measured, revision_after)
         return report.write(self.folder)
 
+    def cut_short(self, failure: Failure) -> None:
+        """End the load at once and write what was reported until then. Takes what ended the run.
+
+        What else goes wrong now goes into the log: the failure is what the command says.
+        """
+        session = self._session
+        with session.alarm.held():
+            session.halt()
+            if not self._under_load:
+                self.abandon()
+                return
+            self._problems.append(f"the run was ended: {failure.what}")
+            for worker in session.workers:
+                if (worker.client_id or "") not in session.done:
+                    self.lost.setdefault(worker.name, "ended with the run")
+            try:
+                self.finish()
+            except Exception:
+                logger.exception("the results until then could not be written")
+                self.abandon()
+
     def abandon(self) -> None:
         """Remove the keys and close the files of a run that was begun, however far, and will not be finished."""
         with contextlib.suppress(Exception):
@@ -213,6 +241,7 @@ class Run:
                 # It may have reported and left between the two looks.
                 gevent.sleep(0.2)
                 if client_id not in session.done:
+                    session.inquire(worker)
                     self._lose(worker, death)
                 continue
             asked = self._stop_asked_at

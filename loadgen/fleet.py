@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
+from loadgen import listening
 from loadgen.scenarios import check
 
 HELLO = "raftload_hello"
@@ -91,8 +92,15 @@ class Fleet:
         self._known: set[str] = set()
         self._pongs: dict[str, AsyncResult] = {}
         self._handle = runner.handle_message
-        runner.handle_message = self._on_message
-        runner.register_message(CLOCK, self._on_pong)
+
+    def listen(self) -> None:
+        """Hear what workers say from now on."""
+        self._runner.handle_message = self._on_message
+        listening.handle(self._runner, CLOCK, self._on_pong)
+
+    def worker_of(self, client_id: str) -> RemoteWorker | None:
+        """Return the worker behind a client id of Locust's protocol."""
+        return next((worker for worker in self.workers if worker.client_id == client_id), None)
 
     @property
     def complete(self) -> bool:
@@ -111,7 +119,7 @@ class Fleet:
 
     def hello(self, client_id: str, data: dict[str, Any]) -> None:
         """Let a worker in, or turn it away. Takes what it said of itself."""
-        if any(worker.client_id == client_id for worker in self.workers):
+        if self.worker_of(client_id) is not None:
             return
         name = f"pid {data.get('pid')} on {data.get('host')}"
         for what, value in self._wanted.items():
@@ -141,7 +149,7 @@ class Fleet:
     # -- messages -------------------------------------------------------------------------------------------
 
     def _on_message(self, client_id: str, msg: Any) -> None:
-        worker = next((w for w in self.workers if w.client_id == client_id), None)
+        worker = self.worker_of(client_id)
         if worker is not None:
             worker.heard()
             worker.gone |= msg.type == "quit"

@@ -13,6 +13,7 @@ import gevent
 
 from cluster.endpoint import split_endpoints
 from cluster.security import Security
+from loadgen import listening
 from loadgen.causes import HINTS
 from loadgen.etcd import EtcdClient
 from loadgen.kv import bytes_prefix_end, put_op
@@ -133,10 +134,10 @@ def attach(environment: Any) -> None:
                 gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
 
     if isinstance(environment.runner, MasterRunner):
-        environment.runner.register_message(DONE, on_done)
+        listening.handle(environment.runner, DONE, on_done)
     # Before the listeners that start the load in this same process.
-    environment.events.test_start._handlers.insert(0, on_test_start)
-    environment.events.test_stop.add_listener(on_test_stop)
+    listening.listen(environment.events.test_start, on_test_start, first=True)
+    listening.listen(environment.events.test_stop, on_test_stop)
 
 
 def for_scenario(user_classes: Sequence[Any], settings: Settings) -> Settings:

@@ -21,12 +21,12 @@ from gevent.event import Event
 
 from cluster.endpoint import split_endpoints
 from cluster.security import Security
-from loadgen import pacing, precision
+from loadgen import listening, pacing, precision
 from loadgen.lag import LoopLag
 from loadgen.openloop import OpenLoop
 from loadgen.operation import Operation, Outcome
 from loadgen.recorder import STOPPED, Recorder, tell_locust
-from loadgen.settings import PREFIX_BYTES, Settings
+from loadgen.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.workload import Keys, owed, share
 
 BEGUN = "raftload_begun"
@@ -85,11 +85,11 @@ class Load:
         self.open_loop: OpenLoop | None = None
         self.sinks: list[Callable[[Operation, bool], None]] = []
         events = environment.events
-        events.test_start.add_listener(self._on_test_start)
-        events.test_stopping.add_listener(self._on_test_stopping)
-        events.test_stop.add_listener(self._on_test_stop)
-        events.report_to_master.add_listener(self._on_report_to_master)
-        events.worker_report.add_listener(self._on_worker_report)
+        listening.listen(events.test_start, self._on_test_start)
+        listening.listen(events.test_stopping, self._on_test_stopping)
+        listening.listen(events.test_stop, self._on_test_stop)
+        listening.listen(events.report_to_master, self._on_report_to_master)
+        listening.listen(events.worker_report, self._on_worker_report)
 
     # -- the run --------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Load:
         endpoints = split_endpoints(environment.host)
         self.settings = Settings.from_options(options, endpoints)
         if len(self.settings.prefix) != PREFIX_BYTES:
-            raise ValueError("the run has no key prefix; was the master started by raftload or its locustfiles?")
+            raise SettingsError("the run has no key prefix; was the master started by raftload or its locustfiles?")
         rank, workers = _rank(environment.runner, options)
         quota, self._offset = share(self.settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
@@ -127,8 +127,8 @@ class Load:
         self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
         self._lag = LoopLag(gevent.get_hub())
         self._ended.clear()
-        self._running = self._begun = True
         self.open_loop = None
+        self._running = self._begun = True
         if schedule is not None and self._quota != 0:
             self.open_loop = self._make_open_loop(schedule, rank, workers, int(options.get(START_OPTION) or 0))
         if _is_distributed(environment.runner):

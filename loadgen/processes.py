@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.pythonpath import python_path
 from cluster.security import Security
+from loadgen.exits import BUG
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,39 +23,44 @@ class WorkerProcess:
     It is a session of its own, so that Ctrl-C on the terminal reaches its master alone, which then lets it
     finish and report.
 
-    Takes its number, where the master listens, the scenario, the path of its log, and how to reach the cluster: that it
-    is told by its environment, which nobody else can see, unlike a command line.
+    Takes its number, the scenario, the path of its log, and how to reach the cluster: that it is told by its
+    environment, which nobody else can see, unlike a command line. It is started by `start`.
 
     Attributes:
         name: what messages call it.
         client_id: its name in Locust's protocol, None until it has reported for work.
     """
 
-    def __init__(self, number: int, host: str, port: int, scenario: str, log: Path, security: Security) -> None:
+    def __init__(self, number: int, scenario: str, log: Path, security: Security) -> None:
         self.number = number
         self.log = log
         self.client_id: str | None = None
+        self._scenario, self._security = scenario, security
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, host: str, port: int) -> None:
+        """Start it. Takes where the master listens. Raises OSError."""
         command = [
             sys.executable, "-P", "-m", "loadgen.cli", "worker",
             "--master-host", host, "--master-port", str(port),
-            "--scenario", scenario, "--parent", str(os.getpid()), "--number", str(number),
+            "--scenario", self._scenario, "--parent", str(os.getpid()), "--number", str(self.number),
         ]  # fmt: skip
         # The master decides; what a shell exports for a Locust or a cluster of its own must not reach our workers.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST_", "ETCDCTL_"))}
-        with log.open("wb") as out:
+        with self.log.open("wb") as out:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**kept, **security.to_environment(), "PYTHONPATH": python_path()},
+                env={**kept, **self._security.to_environment(), "PYTHONPATH": python_path()},
             )
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """Its process id, None before it is started."""
+        return None if self._process is None else self._process.pid
 
     @property
     def name(self) -> str:
@@ -63,7 +69,7 @@ class WorkerProcess:
 
     def death(self) -> str | None:
         """Return how it ended, None while it runs."""
-        code = self._process.poll()
+        code = None if self._process is None else self._process.poll()
         if code is None:
             return None
         if code < 0:
@@ -75,6 +81,11 @@ class WorkerProcess:
         """Whether it will not come back."""
         return self.death() is not None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by a bug of ours."""
+        return self._process is not None and self._process.poll() == BUG
+
     def last_words(self) -> str:
         """Return the last line of its log that says something."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -83,14 +94,17 @@ class WorkerProcess:
 
     def end(self, grace_s: float = 2.0) -> None:
         """End the process: SIGTERM, then SIGKILL after the grace, in seconds."""
-        if self._process.poll() is None:
-            self._process.terminate()
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
             deadline = time.monotonic() + grace_s
-            while self._process.poll() is None and time.monotonic() < deadline:
+            while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
-            if self._process.poll() is None:
-                self._process.kill()
-        self._process.wait()
+            if process.poll() is None:
+                process.kill()
+        process.wait()
 
 
 def die_with(parent: int) -> None:

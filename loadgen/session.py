@@ -6,6 +6,7 @@ A `Session` is ready for any number of runs one after the other, as the web UI h
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from typing import Any
 import gevent
 
 from cluster.security import Security
-from loadgen import load, precision
+from loadgen import exits, listening, load, precision
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
+from loadgen.listening import Failure
 from loadgen.processes import WorkerProcess
 from loadgen.series import Series
 from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
@@ -24,19 +26,22 @@ from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 # Workers of this machine import Locust before they report, a second of a core each, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
 
+logger = logging.getLogger(__name__)
+
 
 class EngineError(Exception):
     """The run cannot be started: one line that says why and what to do. The exit code is 4."""
 
 
 class Session:
-    """A Locust master and its workers.
+    """A Locust master and its workers. `start` it, and `close` it.
 
     Takes the scenario, how many worker processes to start here and a folder for their logs, how many workers of
     other machines to wait for, the address and port at which those find the master (port 0: any), and how to reach
     the cluster.
 
     Attributes:
+        alarm: where what listeners raise ends the run, from now until `close`.
         environment: Locust's, of the master.
         workers: the worker processes, in the order of their numbers; those of other machines follow.
         prefix: of the keys of the run that is on; what workers report of another is passed over.
@@ -70,19 +75,38 @@ class Session:
         self.expect("")
         self.scenario = scenario
         self.security = security or Security()
+        self.alarm = listening.Alarm(logs / "master.log")
+        self.alarm.install()
+        try:
+            self._make(workers, logs, expected, bind)
+        except BaseException:
+            self.alarm.close()
+            raise
+
+    def _make(self, workers: int, logs: Path, expected: int, bind: tuple[str, int]) -> None:
+        scenario = self.scenario
         self.environment = make_environment(scenario)
         self.environment.raftload_engine = self
-        runner = self.runner = self._listen(*bind)
-        runner.register_message(HELLO, self._on_hello)
-        runner.register_message(load.BEGUN, self._on_begun)
-        runner.register_message(load.DONE, self._on_done)
-        self.environment.events.worker_report.add_listener(self._on_report)
-        self.fleet = Fleet(runner, identity(scenario), expected, workers + 1)
-        local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
-        self.workers: list[WorkerProcess | RemoteWorker] = [
-            WorkerProcess(n, local, runner.server.port, scenario, logs / f"worker-{n}.log", self.security)
-            for n in range(1, workers + 1)
+        self._processes = [
+            WorkerProcess(n, scenario, logs / f"worker-{n}.log", self.security) for n in range(1, workers + 1)
         ]
+        self.workers: list[WorkerProcess | RemoteWorker] = [*self._processes]
+        self._local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
+        wanted = identity(scenario)
+        # From here on messages may come, at every turn of the event loop: what they are for has to be there.
+        runner = self.runner = self._listen(*bind)
+        self.fleet = Fleet(runner, wanted, expected, workers + 1)
+        self.fleet.listen()
+        listening.handle(runner, HELLO, self._on_hello)
+        listening.handle(runner, load.BEGUN, self._on_begun)
+        listening.handle(runner, load.DONE, self._on_done)
+        listening.handle(runner, listening.FAILED, self._on_failed)
+        listening.listen(self.environment.events.worker_report, self._on_report)
+
+    def start(self) -> None:
+        """Start the workers of this machine. The first may report for work before the last is started."""
+        for worker in self._processes:
+            worker.start(self._local, self.runner.server.port)
 
     def _listen(self, host: str, port: int) -> Any:
         from locust.exception import RPCError
@@ -112,6 +136,7 @@ class Session:
         while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
             for worker in self.workers:
                 if death := worker.death():
+                    self.inquire(worker)
                     raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
             if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
                 say(told)
@@ -143,6 +168,19 @@ class Session:
         if client is not None:
             client.heartbeat = -1
 
+    def inquire(self, worker: WorkerProcess | RemoteWorker) -> None:
+        """End the run where a worker's end is a bug of ours that it could not tell of. Takes one that has ended."""
+        if isinstance(worker, WorkerProcess) and worker.failed:
+            words = worker.last_words().partition(": internal error: ")[2].partition("; please report")[0]
+            what = f"{worker.name}: {words or worker.death()}"
+            self.alarm.ring(Failure(exits.BUG, what, "", worker.log))
+
+    def halt(self) -> None:
+        """End the workers of this machine at once, in mid-operation, and tell the others to quit."""
+        for worker in self._processes:
+            worker.end(grace_s=0)
+        self.fleet.dismiss()
+
     def drop_dead(self) -> list[str]:
         """Go on without the workers that have ended; return a sentence about each.
 
@@ -169,34 +207,50 @@ class Session:
 
     def close(self) -> None:
         """End the workers and the master's greenlets; nothing stays."""
-        for worker in self.workers:
-            worker.end()
-        self.fleet.dismiss()
-        self.runner.greenlet.kill(block=True)
-        # Milliseconds for "quit" to leave, where it goes to another machine.
-        self.runner.server.close(linger=1000 if self.fleet.workers else 0)
+        # What is reported from now on changes nothing any more.
+        with self.alarm.held():
+            for worker in self._processes:
+                worker.end()
+            self.fleet.dismiss()
+            self.runner.greenlet.kill(block=True)
+            # Milliseconds for "quit" to leave, where it goes to another machine.
+            self.runner.server.close(linger=1000 if self.fleet.workers else 0)
+        self.alarm.close()
 
     def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
-        if msg.data["number"] == 0:
-            self.fleet.hello(msg.node_id, msg.data)
-        for worker in self.workers:
-            if worker.number == msg.data["number"]:
+        # Whoever reaches the port of workers of other machines can send anything.
+        data = msg.data if isinstance(msg.data, dict) else {}
+        number = data.get("number") or 0
+        if number == 0:
+            self.fleet.hello(msg.node_id, data)
+        for worker in self._processes:
+            if worker.number == number:
                 worker.client_id = msg.node_id
 
     def _on_begun(self, environment: Any, msg: Any, **_: Any) -> None:
-        if msg.data["prefix"] == self.prefix:
+        if self.worker_of(msg.node_id) is not None and msg.data["prefix"] == self.prefix:
             self.begun[msg.node_id] = time.monotonic()
 
     def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
-        self.done[msg.node_id] = msg.data["reason"]
-        self.done_at[msg.node_id] = time.monotonic()
+        if self.worker_of(msg.node_id) is not None:
+            self.done[msg.node_id] = msg.data["reason"]
+            self.done_at[msg.node_id] = time.monotonic()
+
+    def _on_failed(self, environment: Any, msg: Any, **_: Any) -> None:
+        worker = self.worker_of(msg.node_id) or self.fleet.worker_of(msg.node_id)
+        if worker is None:
+            logger.warning("a worker that is not of this session failed: %s", msg.data)
+            return
+        failure = listening.from_message(msg.data, worker.name, worker.log or self.alarm.log)
+        logger.critical("the run ends: %s\n%s", failure.what, failure.trace)
+        self.alarm.ring(failure)
 
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         # A run of the web UI may begin while the last words of the one before are on their way.
-        if load.REPORT not in data or data[load.REPORT]["prefix"] != self.prefix:
+        worker = self.worker_of(client_id)
+        if worker is None or load.REPORT not in data or data[load.REPORT]["prefix"] != self.prefix:
             return
         snapshot = self.snapshots[client_id] = data[load.REPORT]
-        worker = self.worker_of(client_id)
         offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
         correct(snapshot["totals"], offset_ns)
         shift_s = -round(offset_ns / 1e9)

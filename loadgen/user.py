@@ -12,7 +12,7 @@ from locust import User, task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from loadgen import keyspace
+from loadgen import keyspace, listening
 from loadgen.load import Load, attach
 from loadgen.operation import Operation, Outcome
 from loadgen.settings import add_arguments
@@ -32,16 +32,33 @@ class RunUser(User):  # type: ignore[misc]
 
     abstract = True
     leaving = False
+    _counted = False
 
     def on_start(self) -> None:
         """Join the worker's run."""
         self.load: Load = attach(self.environment)
         self.process = self.load.user_started()
+        self._counted = True
         self.paced = type(self).wait_time is not User.wait_time
 
     def on_stop(self) -> None:
         """Leave the worker's run."""
         self.load.user_stopped()
+        self._counted = False
+
+    def start(self, group: Any) -> Any:
+        """Start its greenlet, as Locust has it.
+
+        One that dies of an exception is counted out: Locust notes the exception, and the run must not wait for it.
+        """
+        greenlet = super().start(group)
+        greenlet.link_exception(self._died)
+        return greenlet
+
+    def _died(self, _: Any) -> None:
+        if self._counted:
+            self._counted = False
+            self.load.user_stopped()
 
     def stop(self, force: bool = False) -> bool:
         """Stop, as Locust has it: one that pauses is killed, in the next turn of the event loop.
@@ -147,10 +164,15 @@ def _add_locust_arguments(parser: Any) -> None:
         action.include_in_web_ui = True  # as Locust's parser does for what is in no group
 
 
+def _on_parser(parser: Any, **_: Any) -> None:
+    _add_locust_arguments(parser)
+
+
 def _on_init(environment: Any, **_: Any) -> None:
+    listening.attach(environment)
     attach(environment)
     keyspace.attach(environment)
 
 
-locust.events.init_command_line_parser.add_listener(lambda parser, **_: _add_locust_arguments(parser))
-locust.events.init.add_listener(_on_init)
+listening.listen(locust.events.init_command_line_parser, _on_parser)
+listening.listen(locust.events.init, _on_init)

@@ -80,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
     from gevent.event import Event
 
     from loadgen.interrupt import Interrupted, Signals
+    from loadgen.listening import ListenerError
     from loadgen.session import Session
 
     signals = Signals()
@@ -89,15 +90,18 @@ def main(args: argparse.Namespace) -> int:
             bench.log_to(logs / "master.log")
             session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
+            session.start()
             target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))
             _first_values(session, args, users, target)
             session.wait_ready(crew.wait_s, bench.say)
             lookout, runs = _beside(session, target, args, command, stack)
-            web_ui = _serve(session, args, port, lookout, runs, stack)
-            session.fire_init(web_ui)
-            host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
-            bench.say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
-            Event().wait()
+            try:
+                web_ui = _serve(session, args, port, lookout, runs, stack)
+                host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
+                bench.say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
+                Event().wait()
+            except ListenerError as error:
+                raise ListenerError(runs.cut_short(error.failure, logs)) from error
     except Interrupted as signal:
         return signal.exit_code
     finally:
@@ -168,6 +172,8 @@ def _serve(
     gevent.spawn(stats.stats_history, session.runner)
     pages.install(web_ui, lookout, runs, Guard(args.web_host, args.web_name))
     _check_form(web_ui.app, session, lookout, runs)
+    # Before the first request: what asks for a login, or counts a run, is set up there.
+    session.fire_init(web_ui)
     web_ui.start()
     stack.callback(web_ui.stop)
     # Locust starts its server in a greenlet and tells nobody when it listens.

@@ -10,10 +10,13 @@ import os
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.security import Security
 from cluster.security import add_arguments as add_security_arguments
+
+if TYPE_CHECKING:
+    from loadgen.listening import Failure
 
 # Locust would otherwise wait a minute before a worker believes that its master is gone.
 MASTER_SILENCE_S = 10
@@ -21,6 +24,8 @@ NEVER_S = 10**9
 REPORT_INTERVAL_S = 0.5
 # A master that is there answers within milliseconds.
 SAY_AFTER_S = 2.0
+# For the news of a failure, where the master is on another machine.
+TELL_MS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,13 +47,9 @@ def main(args: argparse.Namespace) -> int:
     # Where the client looks; the load's parameters come from the master, these do not travel.
     os.environ.update(Security.from_arguments(args).to_environment())
     import locust  # monkey-patches this process  # noqa: F401
-
-    where = f"{args.master_host}:{args.master_port}"
-    environment = make_environment(args.scenario)
     from locust import runners
 
-    from loadgen import fleet, load
-    from loadgen.interrupt import EXIT_CODES, Signals
+    from loadgen.listening import Alarm, ListenerError
 
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
     told = args.parent is not None and sys.platform == "linux"
@@ -58,6 +59,24 @@ def main(args: argparse.Namespace) -> int:
     # A worker that somebody started by hand speaks to a person; ours write a log.
     level = logging.WARNING if args.parent is None else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # The traceback goes to the master too.
+    alarm = Alarm("this log") if args.parent is not None else Alarm("the master's log", level=logging.DEBUG)
+    alarm.install()
+    environment = None
+    try:
+        environment = make_environment(args.scenario)
+        return _work(environment, args)
+    except ListenerError as error:
+        _tell_master(environment, error.failure)
+        raise
+
+
+def _work(environment: Any, args: argparse.Namespace) -> int:
+    """Report for work and do it. Returns the exit code."""
+    from loadgen import fleet, load
+    from loadgen.interrupt import EXIT_CODES, Signals
+
+    where = f"{args.master_host}:{args.master_port}"
     signals = Signals()
     # Before the runner reports for work: the master may send the run the moment it does.
     load.attach(environment)
@@ -93,11 +112,28 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tell_master(environment: Any, failure: Failure) -> None:
+    """Send a failure of this worker to the master; it has arrived, or there is no way, when this returns."""
+    from locust.rpc import Message
+
+    from loadgen.listening import FAILED, to_message
+
+    runner = getattr(environment, "runner", None)
+    if runner is None:
+        return
+    runner.greenlet.kill(block=False)
+    with contextlib.suppress(Exception):
+        runner.client.send(Message(FAILED, to_message(failure), runner.client_id))
+        context = runner.client.socket.context
+        runner.client.close(linger=TELL_MS)
+        context.term()
+
+
 def _listen(environment: Any, runner: Any) -> list[str]:
     """Answer what our masters say beside Locust's messages; return where the reason stands, should one refuse us."""
     import gevent
 
-    from loadgen import fleet
+    from loadgen import fleet, listening
 
     refusals: list[str] = []
 
@@ -111,9 +147,9 @@ def _listen(environment: Any, runner: Any) -> list[str]:
     def on_offset(environment: Any, msg: Any, **_: Any) -> None:
         environment.raftload_clock_offset_ns = msg.data["ns"]
 
-    runner.register_message(fleet.REFUSED, on_refused)
-    runner.register_message(fleet.CLOCK, on_clock)
-    runner.register_message(fleet.OFFSET, on_offset)
+    listening.handle(runner, fleet.REFUSED, on_refused)
+    listening.handle(runner, fleet.CLOCK, on_clock)
+    listening.handle(runner, fleet.OFFSET, on_offset)
     return refusals
 
 

@@ -7,9 +7,10 @@ It is what `raftload chaos` runs, which records and checks it. Under plain Locus
 
 import locust
 
+from loadgen import listening
 from loadgen.consistency import ConsistencyUser, on_init
 
-locust.events.init.add_listener(on_init)
+listening.listen(locust.events.init, on_init)
 
 
 class EverythingUser(ConsistencyUser):

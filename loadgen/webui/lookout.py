@@ -22,7 +22,7 @@ from cluster.faults import Fault
 from cluster.nemesis import Breakable, Effect, Nemesis
 from cluster.security import Security
 from cluster.timeline import Timeline
-from loadgen import load
+from loadgen import listening, load
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
@@ -78,7 +78,7 @@ class Lookout:
         self._states: dict[str, str] = {}
         self._isolated: frozenset[str] = frozenset()
         self._faults = 0
-        environment.events.worker_report.add_listener(self._on_report)
+        listening.listen(environment.events.worker_report, self._on_report)
         self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:

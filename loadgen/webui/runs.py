@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.endpoint import split_endpoints
-from loadgen import bench, report_cli, runfolder, scenarios, settings
+from loadgen import bench, listening, report_cli, runfolder, scenarios, settings
 
 if TYPE_CHECKING:
     from loadgen.engine import Run
+    from loadgen.listening import Failure
     from loadgen.session import Session
     from loadgen.target import Target
     from loadgen.webui.lookout import Lookout
@@ -49,7 +51,7 @@ class Runs:
         self._watcher: Any = None
         self.finished: dict[str, dict[str, Any]] = {}
         self.folders: dict[str, Path] = {}
-        session.environment.events.test_start.add_listener(self._on_test_start)
+        listening.listen(session.environment.events.test_start, self._on_test_start)
 
     @property
     def under_way(self) -> bool:
@@ -142,6 +144,25 @@ class Runs:
     def _say(self, text: str) -> None:
         bench.say(text)
         self._lookout.note(text)
+
+    def cut_short(self, failure: Failure, logs: Path) -> Failure:
+        """End a run that is going on with what it measured, and keep the session's logs in its folder.
+
+        Takes what ended the session, and the folder of its logs, which ends with it. Returns the failure with the log
+        that stays. Without a run the logs get a folder like that of a run.
+        """
+        run = self._run if self.under_way else None
+        self._session.halt()
+        if run is not None:
+            self._watcher.kill()
+            run.cut_short(failure)
+            folder = run.folder
+        else:
+            folder = runfolder.create(runfolder.planned("web", None, self._args.output), exact=False)
+        for log in logs.glob("*.log"):
+            (folder / "logs" / log.name).write_bytes(log.read_bytes())
+        name = "master.log" if failure.log is None else Path(failure.log).name
+        return dataclasses.replace(failure, log=folder / "logs" / name)
 
     def close(self) -> None:
         """Stop a run that is going on and keep what it measured."""

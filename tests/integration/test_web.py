@@ -60,9 +60,10 @@ class Web:
 
 
 @contextlib.contextmanager
-def serving(cluster: LocalCluster, folder: Path) -> Iterator[Web]:
+def serving(cluster: LocalCluster, folder: Path, *options: str) -> Iterator[Web]:
     endpoints = ",".join(cluster.endpoints)
-    process = command.start("web", "--web-port", "0", "--workers", "2", "--endpoints", endpoints, cwd=folder)
+    process = command.start("web", "--web-port", "0", "--workers", "2", "--endpoints", endpoints, *options,
+                            cwd=folder)  # fmt: skip
     assert process.stderr is not None
     line = process.stderr.readline()
     assert "open http://127.0.0.1:" in line, line

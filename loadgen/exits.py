@@ -1,0 +1,47 @@
+"""Exit codes of exceptions, and the one line that is said of each."""
+
+from __future__ import annotations
+
+import os
+
+USAGE, ENVIRONMENT, BUG = 2, 4, 70
+# By name: their modules import Locust or pandas, and a command that fails early has not loaded these.
+_USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
+_ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code for an exception; 70 where it is a bug of ours."""
+    from cluster.errors import ClusterError
+    from loadgen.runfolder import FolderError
+
+    if isinstance(error, (ClusterError, FolderError)):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return ENVIRONMENT
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & _USAGE:
+        return USAGE
+    return ENVIRONMENT if names & _ENVIRONMENT else BUG
+
+
+def describe(error: Exception) -> str:
+    """Return what is said of an exception: of a bug also its type and where it was raised."""
+    if code_of(error) != BUG:
+        return str(error)
+    return f"{type(error).__name__}: {error} at {_innermost(error)}"
+
+
+def line(code: int, what: str, log: object = None) -> str:
+    """Return the line for stderr. Takes the exit code, the description, and the log that holds the traceback."""
+    if code != BUG:
+        return f"raftload: error: {what}"
+    where = f"the traceback in {log}" if log is not None else "the traceback that RAFTLOAD_DEBUG=1 shows"
+    return f"raftload: internal error: {what}; please report it, with {where}"
+
+
+def _innermost(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"  # noqa: PTH119

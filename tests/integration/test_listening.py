@@ -1,0 +1,243 @@
+"""Workers that report early, and listeners that raise: a run starts with all its workers, or ends with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.local import LocalCluster
+from tests import command
+from tests.integration.test_web import Web, serving
+
+pytestmark = pytest.mark.etcd
+
+# In each process of a run the scenario is loaded before anything is registered. What PLANT names raises from its call
+# number AT on; `ticks` gets a mark for each tenth of a second that the master lives after the first time.
+PLANTED = """
+import os, sys
+from importlib import import_module
+from pathlib import Path
+
+import gevent
+
+from locustfiles.put import *
+
+AT_WORK = "worker" in sys.argv or "--worker" in sys.argv
+side, module, owner, name = os.environ["PLANT"].split()
+at, calls = int(os.environ["AT"]), []
+kind = getattr(import_module(module), owner)
+inner = getattr(kind, name)
+
+def planted(self, *args, **kwargs):
+    calls.append(name)
+    if len(calls) < at:
+        return inner(self, *args, **kwargs)
+    Path("raised").touch()
+    raise LookupError("planted here")
+
+def tick():
+    while True:
+        gevent.sleep(0.1)
+        if Path("raised").exists():
+            with open("ticks", "a") as file:
+                file.write(".")
+
+if (side == "worker") is AT_WORK:
+    setattr(kind, name, planted)
+if not AT_WORK:
+    gevent.spawn(tick)
+"""
+SECOND = 10  # ticks
+LINE = re.compile(r"raftload: internal error: (.*)LookupError: planted here at planted\.py:\d+; please report it, with"
+                  r" the traceback in (\S+)\n")  # fmt: skip
+
+
+def on(cluster: LocalCluster) -> tuple[str, ...]:
+    return "--endpoints", ",".join(cluster.endpoints)
+
+
+def check(error: str, folder: Path) -> Path:
+    """Hold what a command said against what it must say; return the log that it names."""
+    found = LINE.findall(error)
+    assert len(found) == 1, error
+    assert "Traceback" not in error
+    log = folder / found[0][1]
+    text = log.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "in planted" in text
+    assert len((folder / "ticks").read_text()) <= SECOND
+    return log
+
+
+# A worker says hello while the master still starts the others: however long that takes, it is counted. Each start of a
+# worker here lasts until the master has heard that worker's hello.
+EARLY = """
+import subprocess
+
+import gevent
+from locust import runners
+
+from locustfiles.put import *
+
+heard, started = [], []
+handle, begin = runners.MasterRunner.handle_message, subprocess.Popen.__init__
+
+def handle_message(self, client_id, msg):
+    handle(self, client_id, msg)
+    heard.append(msg.type)
+
+def slow(self, args, *rest, **options):
+    begin(self, args, *rest, **options)
+    if "worker" in args:
+        started.append(args)
+        while heard.count("raftload_hello") < len(started):
+            gevent.sleep(0.01)
+
+runners.MasterRunner.handle_message = handle_message
+subprocess.Popen.__init__ = slow
+"""
+
+
+def test_a_worker_that_reports_before_the_others_are_started_is_counted(
+    etcd_single: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "early.py").write_text(EARLY)
+    done = command.run("bench", "--scenario", "early.py", "--operations", "90", "--workers", "3", "--json",
+                       *on(etcd_single), cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["generator"]["workers_started"] == 3
+    assert [row["operations"] for row in result["generator"]["workers"]] == [30, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("plant", "at", "options"),
+    [
+        # A message's handler, an event's listener and what hears every message; the first before there is load.
+        ("master loadgen.session Session _on_hello", 1, ()),
+        ("master loadgen.session Session _on_begun", 2, ()),
+        ("master loadgen.session Session _on_report", 7, ()),
+        ("master loadgen.fleet Fleet _on_message", 30, ()),
+        ("worker loadgen.load Load _on_test_start", 1, ()),
+        ("worker loadgen.load Load _on_report_to_master", 7, ()),
+        # A callback of the event loop, which gevent would go on without.
+        ("worker loadgen.openloop OpenLoop _on_time", 100, ("--rate", "200")),
+    ],
+    ids=lambda value: value.split()[-1] if isinstance(value, str) else "",
+)
+def test_a_listener_that_raises_ends_the_run(
+    etcd_single: LocalCluster, tmp_path: Path, plant: str, at: int, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED)
+    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--output", "run", *options,
+                       *on(etcd_single), cwd=tmp_path, PLANT=plant, AT=str(at))  # fmt: skip
+    assert done.returncode == 70, done.stderr
+    assert done.stdout == ""
+    log = check(done.stderr, tmp_path)
+    blamed = LINE.findall(done.stderr)[0][0]
+    if plant.startswith("worker"):
+        assert re.fullmatch(r"worker [12] \(pid \d+\): ", blamed)
+        assert log.name == f"worker-{blamed[7]}.log"
+    else:
+        assert (blamed, log.name) == ("", "master.log")
+    if at > 1:
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert result["problems"][0].startswith("the run was ended: ")
+        assert result["verdict"] != "pass"
+    if at >= 7:
+        assert result["results"]["total"]["operations"] > 0
+
+
+def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED)
+    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
+                       PLANT="worker loadgen.load Load _on_test_start", AT="1", RAFTLOAD_DEBUG="1")  # fmt: skip
+    assert done.returncode == 70
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "in planted" in done.stderr
+
+
+def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    # `chaos` has one scenario; what is planted is brought by the import of a module that all its processes have.
+    (tmp_path / "planted.py").write_text(PLANTED.replace("from locustfiles.put import *", ""))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if {'chaos', 'worker'} & set(sys.argv): from gevent import monkey; monkey.patch_all(); import planted\n"
+    )
+    done = command.run("chaos", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
+                       PLANT="worker loadgen.load Load _on_report_to_master", AT="7",
+                       PYTHONPATH=f"{tmp_path}{os.pathsep}{command.ROOT}")  # fmt: skip
+    assert done.returncode == 70, done.stderr
+    check(done.stderr, tmp_path)
+
+
+@pytest.fixture
+def planted_web(etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "planted.py").write_text(PLANTED)
+    monkeypatch.setenv("PLANT", "worker loadgen.load Load _on_report_to_master")
+    monkeypatch.setenv("AT", "30")
+    with serving(etcd_single, tmp_path, "--scenario", "planted.py") as running:
+        yield running
+
+
+def test_a_listener_that_raises_ends_the_web_ui(planted_web: Web) -> None:
+    """What ran until then is in the run's folder, the session's logs too."""
+    planted_web.post("/swarm", user_count="4", spawn_rate="4")
+    _, error = planted_web.process.communicate(timeout=60)
+    assert planted_web.process.returncode == 70
+    log = check(error, planted_web.folder)
+    result = json.loads((log.parents[1] / "result.json").read_text())
+    assert result["problems"][0].startswith("the run was ended: ")
+
+
+@pytest.mark.parametrize(
+    ("plant", "options"),
+    [
+        ("master loadgen.load Load _tell_locust", ()),
+        ("worker loadgen.load Load _on_report_to_master", ("--processes", "2")),
+    ],
+)
+def test_a_listener_that_raises_ends_plain_locust(
+    etcd_single: LocalCluster, tmp_path: Path, plant: str, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "planted.py", "--headless", "--host", etcd_single.members[0].endpoint,
+         "-u", "4", "-r", "4", "-t", "100s", *options],
+        cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, "PYTHONPATH": str(command.ROOT), "PLANT": plant, "AT": "2"},
+    )  # fmt: skip
+    assert done.returncode == 70, done.stderr
+    assert "raftload: internal error: " in done.stderr
+    assert "LookupError: planted here" in done.stderr
+
+
+DYING = """
+from locustfiles.put import PutUser as _PutUser
+
+made = []
+
+class DyingUser(_PutUser):
+    def on_start(self):
+        super().on_start()
+        made.append(self)
+        if len(made) == 2:
+            raise LookupError("no second user today")
+"""
+
+
+def test_a_user_that_dies_at_its_start_does_not_keep_the_run_waiting(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    done = command.run("bench", "--scenario", "dying.py", "--operations", "200", "--workers", "1", "--concurrency", "4",
+                       "--output", "run", "--json", *on(etcd_single), cwd=tmp_path, timeout_s=60)  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["results"]["total"]["operations"] == 200
+    assert "no second user today" in (tmp_path / "run" / "locust_exceptions.csv").read_text()
+    assert "no second user today" in (tmp_path / "run" / "logs" / "worker-1.log").read_text()
