@@ -201,7 +201,8 @@ def test_a_listener_that_raises_ends_the_web_ui(planted_web: Web) -> None:
     ("plant", "options"),
     [
         ("master loadgen.load Load _tell_locust", ()),
-        ("worker loadgen.load Load _on_report_to_master", ("--processes", "2")),
+        # Forked after the locustfile was loaded; only workers report.
+        ("master loadgen.load Load _on_report_to_master", ("--processes", "2")),
     ],
 )
 def test_a_listener_that_raises_ends_plain_locust(

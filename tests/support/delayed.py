@@ -1,11 +1,10 @@
-"""A server that answers a GET after a known delay, and a client as small as can be that measures it.
+"""A server that answers a GET after a known delay, and writes down when each came and was answered.
 
-    python -m tests.support.delayed serve ETCD_HOST:PORT DELAY_US
-    python -m tests.support.delayed measure HOST:PORT SECONDS THREADS
+    python -m tests.support.delayed ETCD_HOST:PORT DELAY_US FILE
 
-`serve` prints its port. A GET of one key is answered, without asking anybody, after the delay, and 3 in 100 after
-twice the delay; all else goes to the etcd behind it. `measure` prints the latencies, in nanoseconds, that blocking
-sockets see: from the send of a request to the read of its end, with nothing in between but the kernel.
+It prints its port. A GET of one key is answered, without asking anybody, after the delay, and 3 in 100 after twice the
+delay; all else goes to the etcd behind it. On SIGTERM it writes to the file what it was asked for: a JSON list of
+(key, arrived, answered), times in nanoseconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,21 +12,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
+import signal
 import sys
-import threading
 import time
+from pathlib import Path
 
 SLOW_SHARE = 0.03
 PATH = "/etcdserverpb.KV/Range"
 
 
-def serve(behind: str, delay_s: float) -> None:
+def serve(behind: str, delay_s: float, record: Path) -> None:
     import grpc
 
     from loadgen.proto import etcd_pb2 as pb
 
     rng = random.Random(1)
+    held: list[tuple[str, int, int]] = []
     answer = pb.RangeResponse(header=pb.ResponseHeader(revision=1)).SerializeToString()
 
     async def main() -> None:
@@ -38,8 +38,10 @@ def serve(behind: str, delay_s: float) -> None:
                 forward = channel.unary_unary(details.method)
 
                 async def handle(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-                    if details.method == PATH and not pb.RangeRequest.FromString(request).range_end:
+                    arrived = time.perf_counter_ns()
+                    if details.method == PATH and not (asked := pb.RangeRequest.FromString(request)).range_end:
                         await asyncio.sleep(delay_s * (2 if rng.random() < SLOW_SHARE else 1))
+                        held.append((asked.key.decode("latin-1"), arrived, time.perf_counter_ns()))
                         return answer
                     try:
                         return await forward(request)
@@ -53,88 +55,15 @@ def serve(behind: str, delay_s: float) -> None:
         server.add_generic_rpc_handlers((Handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         print(port, flush=True)
-        await server.wait_for_termination()
+        await ended.wait()
+        record.write_text(json.dumps(held))
+        await server.stop(None)
 
     asyncio.run(main())
 
 
-class Blocking:
-    """One connection with one request at a time. RFC 9113, sections 3.4, 4.1 and 6."""
-
-    def __init__(self, authority: str) -> None:
-        from hpack import Encoder
-
-        from loadgen import encode
-
-        host, port = authority.split(":")
-        self._socket = socket.create_connection((host, int(port)))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A window that no run here uses up.
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") +
-                             _frame(8, 0, 0, (1 << 30).to_bytes(4, "big")))  # fmt: skip
-        self._fields = [
-            (":method", "POST"), (":scheme", "http"), (":path", PATH), (":authority", authority),
-            ("te", "trailers"), ("content-type", "application/grpc"),
-        ]  # fmt: skip
-        self._encoder = Encoder()
-        message = encode.get(b"k" * 32)
-        self._body = b"\0" + len(message).to_bytes(4, "big") + message
-        self._stream = -1
-        self._buffer = b""
-
-    def call(self) -> int:
-        """Send one request and read to its end; return nanoseconds."""
-        self._stream += 2
-        request = _frame(1, 4, self._stream, self._encoder.encode(self._fields)) + _frame(
-            0, 1, self._stream, self._body
-        )
-        began = time.perf_counter_ns()
-        self._socket.sendall(request)
-        while not self._ended():
-            data = self._socket.recv(65536)
-            ended = time.perf_counter_ns()
-            if not data:
-                raise ConnectionError("closed")
-            self._buffer += data
-        return ended - began
-
-    def _ended(self) -> bool:
-        """Take the frames that are whole; tell whether our stream's end was among them."""
-        found = False
-        while len(self._buffer) >= 9 and len(self._buffer) >= 9 + (size := int.from_bytes(self._buffer[:3], "big")):
-            kind, flags = self._buffer[3], self._buffer[4]
-            stream = int.from_bytes(self._buffer[5:9], "big")
-            payload, self._buffer = self._buffer[9 : 9 + size], self._buffer[9 + size :]
-            if kind in (4, 6) and not flags & 1:  # SETTINGS and PING are acknowledged
-                self._socket.sendall(_frame(kind, 1, 0, payload if kind == 6 else b""))
-            found |= stream == self._stream and kind in (0, 1) and flags & 1 == 1
-        return found
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def measure(authority: str, seconds: float, threads: int) -> None:
-    found: list[int] = []
-    until = time.monotonic() + seconds
-
-    def run() -> None:
-        connection = Blocking(authority)
-        while time.monotonic() < until:
-            found.append(connection.call())
-
-    running = [threading.Thread(target=run) for _ in range(threads)]
-    for each in running:
-        each.start()
-    for each in running:
-        each.join()
-    print(json.dumps(found))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2], float(sys.argv[3]) / 1e6)
-    else:
-        measure(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
+    serve(sys.argv[1], float(sys.argv[2]) / 1e6, Path(sys.argv[3]))
