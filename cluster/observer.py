@@ -58,6 +58,7 @@ class Observer:
         """
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
         self.summary: dict[str, Any] = {}
+        self.failures: list[str] = []
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cluster.observer"],
@@ -106,6 +107,7 @@ class Observer:
         self.summary = {}
         with contextlib.suppress(OSError, ValueError):
             self.summary = json.loads(self._process.stdout.readline() or "{}")
+            self.failures = self.summary.pop("failures", [])
 
 
 # The process itself
@@ -159,12 +161,15 @@ class _Watch(threading.Thread):
         self._wanted: list[tuple[str, threading.Event]] = []
         self._woken = threading.Event()
         self.polls = self.unanswered = self.scrapes = 0
+        self.failure = ""
 
     def scrape_now(self, phase: str) -> threading.Event:
         """Asks for a scrape; the event returned is set when it is done."""
         done = threading.Event()
         self._wanted.append((phase, done))
         self._woken.set()
+        if self.failure:
+            done.set()
         return done
 
     def wake(self) -> None:
@@ -172,18 +177,28 @@ class _Watch(threading.Thread):
         self._woken.set()
 
     def run(self) -> None:
-        """Asks until it is told to stop."""
+        """Asks until it is told to stop; what else ends it is told in the summary."""
+        try:
+            self._ask()
+        except Exception as exc:
+            name = self._member.name or self._member.endpoint
+            self.failure = f"{name} was not observed to the end: {type(exc).__name__}: {exc}"
+            for _, done in self._wanted:
+                done.set()
+
+    def _ask(self) -> None:
         began = time.monotonic()
         tick, scraped_at = 0, None
         answers = self._poll()
         while True:
             now = time.monotonic()
-            wanted, self._wanted = self._wanted, []
+            wanted = [*self._wanted]
             if answers and (wanted or scraped_at is None or now - scraped_at >= SCRAPE_S):
                 self._scrape(wanted[0][0] if wanted else "")
                 scraped_at = now
             for _, done in wanted:
                 done.set()
+            self._wanted = self._wanted[len(wanted) :]
             # A tick that a silent member let pass is not made up for.
             tick = max(tick + 1, int((time.monotonic() - began) / POLL_S) + 1)
             self._woken.wait(max(0.0, began + tick * POLL_S - time.monotonic()))
@@ -285,6 +300,7 @@ class _Process:
             "polls": sum(watch.polls for watch in self._watches),
             "unanswered": sum(watch.unanswered for watch in self._watches),
             "scrapes": sum(watch.scrapes for watch in self._watches),
+            "failures": [watch.failure for watch in self._watches if watch.failure],
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         }
 

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -262,18 +263,21 @@ def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
 
 
 def _control() -> tuple[type[Exception], ...]:
-    """The exceptions by which Locust steers, which its events let pass."""
-    from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
-
-    return InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
+    """The exceptions by which Locust steers, which its events let pass; none where Locust is not imported."""
+    locust = sys.modules.get("locust.exception")
+    if locust is None:
+        return ()
+    return (
+        locust.InterruptTaskSet, locust.RescheduleTask, locust.RescheduleTaskImmediately, locust.StopTest,
+        locust.StopUser,
+    )  # fmt: skip
 
 
 def _is_user(context: Any) -> bool:
     """Tell whether it is the greenlet of a user: Locust counts what a user raises, and the result shows it."""
-    from locust import User
-
+    locust = sys.modules.get("locust")
     args = getattr(context, "args", None) or (None,)
-    return isinstance(args[0], User)
+    return locust is not None and isinstance(args[0], locust.User)
 
 
 def _passes(trace: TracebackType | None, packages: frozenset[str]) -> bool:

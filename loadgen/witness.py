@@ -62,6 +62,7 @@ class Witness:
         """
         if self._observer is not None:
             self._observer.stop()
+            self.notes += self._observer.failures
         running = self._ours()
         if running is not None:
             self._gather_events(state.state_dir() / EVENTS)

@@ -63,7 +63,15 @@ def failover(env: Env) -> str:
                 continue
             acknowledged.append((time.monotonic(), key, revision))
 
-    threads = [threading.Thread(target=write, args=(number,), name="writer") for number in range(_WRITERS)]
+    broken: list[Exception] = []
+
+    def go_on(number: int) -> None:
+        try:
+            write(number)
+        except Exception as exc:
+            broken.append(exc)
+
+    threads = [threading.Thread(target=go_on, args=(number,), name="writer") for number in range(_WRITERS)]
     with _down(env, []) as kill:
         try:
             for thread in threads:
@@ -84,6 +92,8 @@ def failover(env: Env) -> str:
             done.set()
             for thread in threads:
                 thread.join()
+        if broken:
+            raise broken[0]
         wanted = {key: revision for _, key, revision in acknowledged}
         for place in survivors:
             _expect_all(env, place, wanted)
