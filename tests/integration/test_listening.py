@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from cluster.local import LocalCluster
-from tests import command
 from tests.integration.test_web import Web, serving
-
-pytestmark = pytest.mark.etcd
+from tests.support import command
 
 # In each process of a run the scenario is loaded before anything is registered. What PLANT names raises from its call
 # number AT on; `ticks` gets a mark for each tenth of a second that the master lives after the first time.
@@ -72,7 +70,6 @@ def check(error: str, folder: Path) -> Path:
     text = log.read_text()
     assert "Traceback (most recent call last)" in text
     assert "in planted" in text
-    assert len((folder / "ticks").read_text()) <= SECOND
     return log
 
 
@@ -153,6 +150,19 @@ def test_a_listener_that_raises_ends_the_run(
         assert result["verdict"] != "pass"
     if at >= 7:
         assert result["results"]["total"]["operations"] > 0
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    "plant", ["master loadgen.session Session _on_report", "worker loadgen.load Load _on_report_to_master"]
+)
+def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plant: str) -> None:
+    """From the exception to the end of the process, counted by the process itself."""
+    (tmp_path / "planted.py").write_text(PLANTED)
+    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--concurrency", "20",
+                       *on(etcd_single), cwd=tmp_path, PLANT=plant, AT="7")  # fmt: skip
+    assert done.returncode == 70, done.stderr
+    assert 0 < len((tmp_path / "ticks").read_text()) <= SECOND
 
 
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
