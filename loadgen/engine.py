@@ -208,6 +208,7 @@ class Run:
         session = self._session
         with session.alarm.held():
             session.halt()
+            logger.warning("the load has ended")
             if not self._under_load:
                 self.abandon()
                 return
