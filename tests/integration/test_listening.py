@@ -15,7 +15,7 @@ import pytest
 
 from cluster.local import LocalCluster
 from tests.integration.test_web import Web, serving
-from tests.support import command
+from tests.support import command, floor
 
 # In each process of a run the scenario is loaded before anything is registered. What PLANT names raises from its call
 # number AT on, counted from 7 on only where operations were done; `raised` is made when it does first.
@@ -154,15 +154,19 @@ def test_a_listener_that_raises_ends_the_run(
     "plant", ["master loadgen.session Session _on_report", "worker loadgen.load Load _on_report_to_master"]
 )
 def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plant: str) -> None:
-    """From the exception to the end of the last worker; writing the results comes after it."""
+    """From the exception to the end of the last worker; writing the results comes after it.
+
+    A second, and what the machine itself adds: the end takes some five wake-ups, one after the other.
+    """
     (tmp_path / "planted.py").write_text(PLANTED)
-    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--concurrency", "20",
-                       "--output", "run", *on(etcd_single), cwd=tmp_path, PLANT=plant, AT="7")  # fmt: skip
+    with floor.measured() as lateness:
+        done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--concurrency", "20",
+                           "--output", "run", *on(etcd_single), cwd=tmp_path, PLANT=plant, AT="7")  # fmt: skip
     assert done.returncode == 70, done.stderr
     log = (tmp_path / "run" / "logs" / "master.log").read_text()
     (line,) = [line for line in log.splitlines() if line.endswith("the load has ended")]
     ended = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
-    assert -0.001 <= ended - (tmp_path / "raised").stat().st_mtime <= 1
+    assert -0.001 <= ended - (tmp_path / "raised").stat().st_mtime <= 1 + 5 * lateness.worst_s
 
 
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
