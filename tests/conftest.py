@@ -20,6 +20,7 @@ from cluster.binary import ENV, find_etcd
 from cluster.bugs import known_bugs
 from cluster.errors import ClusterError
 from cluster.local import LocalCluster
+from tests.support.etcds import missing_minors
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
 from tests.support.missing import PROBES, require
 from tests.support.ports import WORKERS
@@ -80,6 +81,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
     if not os.environ.get(_FIXED):
         missing.append(f"will be skipped: tests that need an etcd without known bugs ({_FIXED} names none)")
+    if minors := missing_minors():
+        missing.append(f"will be skipped: tests on each minor release of etcd ({minors})")
     return missing or ["nothing is missing on this machine"]
 
 

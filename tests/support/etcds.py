@@ -1,0 +1,51 @@
+"""The newest etcd of each minor release, as `.ci/etcds` builds them, for tests that run on each."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import pytest
+
+from cluster.binary import find_etcd
+from cluster.errors import ClusterError
+from cluster.probe import version_key
+from tests.support.missing import require
+
+ENV = "RAFTLOAD_TEST_ETCDS"
+MINORS = ("3.5", "3.6", "3.7")
+
+
+def etcds_to_test() -> tuple[str, ...]:
+    """Returns the paths in ``$RAFTLOAD_TEST_ETCDS``, the etcds that tests run beside the default one."""
+    return tuple(filter(None, os.environ.get(ENV, "").split(":")))
+
+
+@functools.cache
+def version_of(path: str) -> str:
+    """Returns the version that an etcd says of itself.
+
+    A path that is no etcd fails the test, because somebody asked for it by name.
+    """
+    try:
+        return find_etcd(path).version
+    except ClusterError as exc:
+        pytest.fail(f"${ENV}: {exc}", pytrace=False)
+
+
+def newest_of(minor: str) -> str:
+    """Takes ``3.6``, returns the path of its newest etcd among those to test.
+
+    Where there is none the test is skipped with the reason, or fails where ``$RAFTLOAD_REQUIRE_ETCDS`` is 1.
+    """
+    found = [path for path in etcds_to_test() if version_of(path).startswith(f"{minor}.")]
+    if not found:
+        require("etcds", f"no etcd {minor} in ${ENV}: `.ci/etcds` builds it and says how to set that")
+    return max(found, key=lambda path: version_key(version_of(path)))
+
+
+def missing_minors() -> str:
+    """Returns why tests on one minor or another will be skipped, nothing where none will."""
+    there = {version_of(path).rpartition(".")[0] for path in etcds_to_test()}
+    missing = [minor for minor in MINORS if minor not in there]
+    return f"no etcd {' or '.join(missing)} in ${ENV}: `.ci/etcds` builds them" if missing else ""
