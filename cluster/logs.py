@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 _TAIL_BYTES = 64 * 1024
 ADDRESS_IN_USE = "address already in use"
+# Time, level, sometimes a logger's name, the place in the source, the message, sometimes fields as JSON.
+_CONSOLE = re.compile(
+    r"(?P<ts>\d{4}-\d\d-\d\dT\S+)\t(?P<level>debug|info|warn|error|dpanic|panic|fatal)\t"
+    r"(?:[^\t]+\t)??[^\t]*\.go:\d+\t(?P<msg>[^\t]*)(?:\t(?P<fields>\{.*\}))?$"
+)
+
+
+def zap_entry(line: str) -> dict[str, Any] | None:
+    """What a line of etcd's logger zap holds, ``ts``, ``level``, ``msg`` and the fields among it.
+
+    Takes a line of either format, JSON or what ``--log-format=console`` (etcd 3.6 and later) makes. Returns None for
+    any other line.
+    """
+    found = None if line.startswith("{") else _CONSOLE.match(line)
+    try:
+        entry = json.loads(line if found is None else found["fields"] or "{}")
+    except (ValueError, RecursionError):
+        return None
+    if found is not None:
+        entry = {**entry, "ts": found["ts"], "level": found["level"], "msg": found["msg"]}
+    return entry if isinstance(entry, dict) else None
 
 
 def why_it_ended(log: Path, since: int = 0) -> str:
     """Why a member ended, in one line.
 
-    Takes its log, JSON as etcd writes it or plain text, and the byte from which to read. Returns the last
-    line of level fatal, panic or error with its cause, else the first plain line that speaks of an error,
+    Takes its log, JSON or console lines as etcd writes them or plain text, and the byte from which to read. Returns
+    the last line of level fatal, panic or error with its cause, else the first plain line that speaks of an error,
     else the last line; empty for an empty or missing log.
     """
     try:
@@ -34,14 +57,12 @@ def why_it_ended_text(text: str) -> str:
     for line in text.splitlines():
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except ValueError:
+        entry = zap_entry(line)
+        if entry is None:
             plain.append(line.strip())
-            continue
-        if isinstance(entry, dict) and entry.get("level") in ("fatal", "panic", "error", "dpanic"):
+        elif entry.get("level") in ("fatal", "panic", "error", "dpanic"):
             said.append(entry)
-        elif isinstance(entry, dict) and entry.get("level") == "warn" and entry.get("error"):
+        elif entry.get("level") == "warn" and entry.get("error"):
             warned.append(entry)
     if said:
         return _sentence(said[-1])

@@ -1,20 +1,21 @@
 """What members wrote to their logs about Raft: lines in, events out, in an order that could have happened.
 
-The messages have been the same from etcd 3.4 to 3.6; what differs is what stands around them: JSON lines of
-zap, or 3.4's capnslog (``2021-09-11 14:46:26.379622 I | raft: …``, ``raft2021/09/11 14:46:26 INFO: …``). Times
-have a millisecond at best and each member has its own clock, so the events of one member keep the order of its
-file, and those of several are merged so that no answer comes before its question.
+The messages have been the same from etcd 3.4 to 3.7; what differs is what stands around them: JSON lines of zap, its
+console lines (``--log-format=console``, 3.6 and later), or 3.4's capnslog (``2021-09-11 14:46:26.379622 I | raft: …``,
+``raft2021/09/11 14:46:26 INFO: …``). Times have a millisecond at best and each member has its own clock, so the events
+of one member keep the order of its file, and those of several are merged so that no answer comes before its question.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from cluster.logs import zap_entry
 
 Kind = Literal[
     "start", "stop", "became", "sent", "cast", "rejected", "ignored", "granted", "refused", "count", "higher",
@@ -121,11 +122,12 @@ class _Reader:
     def feed(self, line: str) -> None:
         self._lines += 1
         try:
-            if line.startswith("{"):
-                self._zap(json.loads(line))
+            entry = zap_entry(line)
+            if entry is not None:
+                self._zap(entry)
             else:
                 self._plain(line)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             self._garbage += 1
 
     def log(self) -> Log:
