@@ -10,34 +10,47 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.binary import find_etcd
+from cluster.binary import EtcdBinary, find_etcd
 from cluster.client import Client
 from cluster.conformance.model import Env, NotApplicable
 from cluster.errors import ClusterError
 from cluster.local import LocalCluster
 from cluster.ports import free_ports
+from cluster.probe import version_key
 from cluster.supervisor import Supervisor
 from cluster.topology import ClusterSpec, Member, member_env
 
 _RESTORE_S = 60.0
+_NO_RESTORE_IN_ETCDCTL = (3, 6)  # from this version on only etcdutl restores snapshots
 
 
 class Beside:
     """A folder for data and what runs in it; everything ends with ``folder``'s block."""
 
-    def __init__(self, env: Env, binary: str, supervisor: Supervisor) -> None:
+    def __init__(self, env: Env, binary: EtcdBinary, supervisor: Supervisor) -> None:
         self._env, self._binary, self._supervisor = env, binary, supervisor
         assert supervisor.folder is not None
         self.root: Path = supervisor.folder
 
     @staticmethod
     def of(env: Env) -> Place:
-        """Where to start processes for a test. Raises NotApplicable where there is no etcd binary."""
+        """Where to start processes for a test.
+
+        Raises NotApplicable where there is no etcd binary, or none that takes the members' data: etcd reads that of its
+        own minor release and of the one before.
+        """
         try:
             handle = env.handle
-            binary = handle.binary.path if isinstance(handle, LocalCluster) else find_etcd().path
+            binary = handle.binary if isinstance(handle, LocalCluster) else find_etcd()
         except ClusterError as exc:
             raise NotApplicable(f"needs an etcd binary on this machine: {exc}") from exc
+        theirs = env.client().status().version
+        (major, minor), (their_major, their_minor) = version_key(binary.version)[:2], version_key(theirs)[:2]
+        if major != their_major or minor - their_minor not in (0, 1):
+            raise NotApplicable(
+                f"needs etcd {their_major}.{their_minor} on this machine, as the members are {theirs}; "
+                f"{binary.path} is {binary.version}"
+            )
         return Place(env, binary)
 
     def ports(self) -> tuple[int, int]:
@@ -59,7 +72,7 @@ class Beside:
             for info in self._env.client().members()
             if info.name and info.client_urls
         )
-        argv = ClusterSpec((*others, member)).argv(name, self._binary)
+        argv = ClusterSpec((*others, member)).argv(name, self._binary.path)
         self._spawn([*argv, "--initial-cluster-state=existing"], member)
 
     def restore(self, snapshot: Path, name: str, port: int, peer_port: int) -> None:
@@ -77,7 +90,7 @@ class Beside:
         )  # fmt: skip
         if done.returncode:
             raise ClusterError(f"the snapshot cannot be restored: {done.stderr.strip()[-300:]}")
-        self._spawn(spec.argv(name, self._binary), member)
+        self._spawn(spec.argv(name, self._binary.path), member)
 
     def _member(self, name: str, port: int, peer_port: int) -> Member:
         return Member(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}", str(self.root / name))
@@ -94,7 +107,7 @@ class Beside:
 class Place:
     """Where processes of a test can be started."""
 
-    def __init__(self, env: Env, binary: str) -> None:
+    def __init__(self, env: Env, binary: EtcdBinary) -> None:
         self._env, self._binary = env, binary
 
     def expect_joinable(self) -> None:
@@ -113,15 +126,16 @@ class Place:
             supervisor.close(0.0)
 
 
-def _restorer(etcd: str) -> list[str]:
-    """What restores snapshots: etcdutl (from 3.5 on) or etcdctl beside the binary, else on PATH."""
-    for name in ("etcdutl", "etcdctl"):
-        tool = Path(etcd).with_name(name)
+def _restorer(etcd: EtcdBinary) -> list[str]:
+    """What restores snapshots: etcdutl (from 3.5 on) or etcdctl (before 3.6) beside the binary, else on PATH."""
+    names = ["etcdutl", "etcdctl"] if version_key(etcd.version) < _NO_RESTORE_IN_ETCDCTL else ["etcdutl"]
+    for name in names:
+        tool = Path(etcd.path).with_name(name)
         if tool.is_file():
             if not os.access(tool, os.X_OK):
                 tool.chmod(0o755)  # some installers drop the bit from a wheel's files
             return [str(tool)]
-    for name in ("etcdutl", "etcdctl"):
+    for name in names:
         if found := shutil.which(name):
             return [found]
-    raise NotApplicable(f"needs etcdutl or etcdctl, beside {etcd} or on PATH")
+    raise NotApplicable(f"needs {' or '.join(names)} beside {etcd.path} or on PATH, to restore a snapshot")

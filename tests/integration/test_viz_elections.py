@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster.binary import find_etcd
+from tests.support.etcds import default_and_others, version_of
 from tests.support.ports import take_ports
 from tests.support.under_load import document, kill_leader_under_load
 
-# The etcd that all tests run, and others to try.
-ETCDS = [find_etcd().path, *filter(None, os.environ.get("RAFTLOAD_TEST_ETCDS", "").split(":"))]
+# Each is a group of its own, so that they run beside each other.
+ETCDS = [
+    pytest.param(etcd, marks=pytest.mark.xdist_group(f"viz-elections-{version_of(etcd)}"), id=version_of(etcd))
+    for etcd in default_and_others()
+]
 
 
 @pytest.mark.parametrize("etcd", ETCDS)

@@ -21,16 +21,21 @@ def etcds_to_test() -> tuple[str, ...]:
     return tuple(filter(None, os.environ.get(ENV, "").split(":")))
 
 
+def default_and_others() -> list[str]:
+    """Returns the paths of the etcd that all tests run and of those to test beside it, each once."""
+    return list(dict.fromkeys((find_etcd().path, *etcds_to_test())))
+
+
 @functools.cache
 def version_of(path: str) -> str:
     """Returns the version that an etcd says of itself.
 
-    A path that is no etcd fails the test, because somebody asked for it by name.
+    A path that is no etcd ends the session, because somebody asked for it by name.
     """
     try:
         return find_etcd(path).version
     except ClusterError as exc:
-        pytest.fail(f"${ENV}: {exc}", pytrace=False)
+        raise pytest.UsageError(f"${ENV}: {exc}") from exc
 
 
 def newest_of(minor: str) -> str:

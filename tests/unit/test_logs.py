@@ -1,0 +1,56 @@
+"""Lines of etcd's log in both formats of its logger, and the reason for an end that they give."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster.logs import why_it_ended_text, zap_entry
+
+# What etcd 3.7.3 wrote with --log-format=console where its data folder was a file.
+CONSOLE = """\
+2026-11-28T07:40:23.903092Z	info	etcdmain/etcd.go:63	Running: 	{"args": ["etcd", "--log-format=console"]}
+2026-11-28T07:40:23.903168Z	fatal	etcdmain/etcd.go:201	failed to list data directory	{"dir": "/d/x", "error": "open /d/x: not a directory"}
+go.etcd.io/etcd/server/v3/etcdmain.identifyDataDirOrDie
+	go.etcd.io/etcd/server/v3@v3.7.3/etcdmain/etcd.go:201
+"""  # noqa: E501
+
+
+def test_both_formats_say_the_same() -> None:
+    fields = {"local-member-id": "a1", "error": "broken"}
+    entry = {"level": "warn", "ts": "2026-11-28T07:40:23.9Z", "caller": "a/b.go:7", "msg": "lost it", **fields}
+    console = f"{entry['ts']}\twarn\ta/b.go:7\tlost it\t{json.dumps(fields)}"
+    named = f"{entry['ts']}\twarn\traft\ta/b.go:7\tlost it\t{json.dumps(fields)}"
+    read = zap_entry(json.dumps(entry))
+    assert read is not None
+    read.pop("caller")
+    assert (
+        zap_entry(console)
+        == zap_entry(named)
+        == read
+        == {"level": "warn", "ts": entry["ts"], "msg": "lost it", **fields}
+    )
+    assert zap_entry(f"{entry['ts']}\tinfo\ta/b.go:7\tno fields") == {
+        "level": "info", "ts": entry["ts"], "msg": "no fields",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "[1]", "7", "{", '{"a":', "plain", "2026-11-28T07:40:23.9Z\tloud\ta/b.go:7\tmessage",
+        "2026-11-28T07:40:23.9Z\tinfo\ta/b.go:7\tmessage\t{cut", "\tgo.etcd.io/etcd/main.go:10",
+        "2021-09-11 14:46:26.379622 I | raft: a1 became leader at term 2",
+    ],
+)  # fmt: skip
+def test_what_is_no_entry(line: str) -> None:
+    assert zap_entry(line) is None
+
+
+def test_the_reason_for_an_end() -> None:
+    reason = "failed to list data directory: open /d/x: not a directory"
+    assert why_it_ended_text(CONSOLE) == reason
+    as_json = {"level": "fatal", "ts": "2026-11-28T07:40:24Z", "msg": "failed to list data directory",
+               "error": "open /d/x: not a directory"}  # fmt: skip
+    assert why_it_ended_text(json.dumps(as_json)) == reason
