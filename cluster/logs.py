@@ -37,7 +37,7 @@ def why_it_ended(log: Path, since: int = 0) -> str:
 
     Takes its log, JSON or console lines as etcd writes them or plain text, and the byte from which to read. Returns
     the last line of level fatal, panic or error with its cause, else the first plain line that speaks of an error,
-    else the last line; empty for an empty or missing log.
+    else the last warning of an error, else the last plain line; empty where there is none of these.
     """
     try:
         with log.open("rb") as file:
@@ -69,9 +69,9 @@ def why_it_ended_text(text: str) -> str:
     for line in plain:
         if any(word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")):
             return line[:300]
-    if plain:
-        return plain[-1][:300]
-    return _sentence(warned[-1]) if warned else ""  # some releases only warn of flags that they then refuse
+    if warned:  # some releases only warn of flags that they then refuse
+        return _sentence(warned[-1])
+    return plain[-1][:300] if plain else ""
 
 
 def _sentence(entry: dict[str, object]) -> str:

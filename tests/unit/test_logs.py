@@ -54,3 +54,12 @@ def test_the_reason_for_an_end() -> None:
     as_json = {"level": "fatal", "ts": "2026-11-28T07:40:24Z", "msg": "failed to list data directory",
                "error": "open /d/x: not a directory"}  # fmt: skip
     assert why_it_ended_text(json.dumps(as_json)) == reason
+
+
+def test_a_refused_flag_of_3_4_is_told_although_it_has_plain_lines_too() -> None:
+    lines = (
+        "2026-11-28 07:43:47.893761 I | pkg/flags: recognized and used environment variable ETCD_ELECTION_TIMEOUT=1",
+        '{"level":"warn","ts":"2026-11-28T07:43:47.894Z","msg":"failed to verify flags","error":"-e[1ms]"}',
+    )
+    assert why_it_ended_text("\n".join(lines)) == "failed to verify flags: -e[1ms]"
+    assert why_it_ended_text(lines[0]) == lines[0]
