@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.probe import version_key
 from loadgen.check.answers import Problems, do, do_txn, wrong_range
 from loadgen.check.evidence import MAYBE, WRITE, Evidence
 from loadgen.check.leases import Leases
@@ -42,6 +43,8 @@ class Replay:
     def __init__(self, evidence: Evidence, watches: list[Watch], ledger: Ledger) -> None:
         self._evidence, self._ledger, self._watches = evidence, ledger, watches
         self.store = Store()
+        versions = [version_key(version) for version in evidence.cluster.versions.values()]
+        self.store.bare_keys_have_leases = all(version < (3, 7) for version in versions)
         self.leases = Leases(evidence, ledger)
         acknowledged = (evidence.outcome == OK) & (evidence.member != 0)
         self._writes = _by(evidence.revision, np.flatnonzero(acknowledged & (evidence.writes == WRITE)))

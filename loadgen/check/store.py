@@ -36,9 +36,12 @@ class Store:
     Attributes:
         entries: by key.
         leases: the keys attached to each lease that has any.
+        bare_keys_have_leases: whether members tell a key's lease where they are asked for keys without values; etcd
+            3.7 and later do not.
     """
 
     def __init__(self) -> None:
+        self.bare_keys_have_leases = True
         self.entries: dict[bytes, Entry] = {}
         self.leases: dict[int, set[bytes]] = {}
         self._keys: Any = SortedList()

@@ -206,13 +206,14 @@ class Script:
     exclusive: bool = True
     markers: list[tuple[str, int, dict[str, Any]]] = dataclasses.field(default_factory=list)
     cut: bool = False
+    version: str = "3.5.30"
 
     def write(self, folder: Path) -> Path:
         """Writes it as one file; returns the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         writer = HistoryWriter(folder / "w0.hist", clock="test")
         members = [
-            {"id": f"{member:x}", "name": name, "version": "3.5.30"}
+            {"id": f"{member:x}", "name": name, "version": self.version}
             for member, name in zip(MEMBERS, NAMES, strict=True)
         ]
         writer.marker("cluster", 1, prefix=PREFIX.decode(), revision=1, exclusive=self.exclusive, members=members)

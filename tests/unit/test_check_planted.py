@@ -50,6 +50,7 @@ class Healthy(Script):
         self.do(pb.PutRequest(key=PREFIX + b"l1", value=b"leased-1", lease=7))
         self.do(pb.PutRequest(key=PREFIX + b"l2", value=b"leased-2", lease=7))
         self.do(pb.LeaseKeepAliveRequest(ID=7), "keep alive")
+        self.do(pb.RangeRequest(**ALL, keys_only=True), "keys")
         self.at += 2500 * MS
         self.model.expire(7)
         self.mark()
@@ -186,6 +187,22 @@ def wrong_version(h: Healthy) -> None:
 @plant("kv.reads")
 def key_missing_in_range(h: Healthy) -> None:
     del h.named["range"].response.kvs[1]
+
+
+@plant("kv.reads")
+def lease_missing_at_a_bare_key(h: Healthy) -> None:
+    leased_in(h.named["keys"]).lease = 0
+
+
+@plant("kv.reads")
+def wrong_lease_at_a_bare_key_of_3_7(h: Healthy) -> None:
+    h.version = "3.7.3"
+    leased_in(h.named["keys"]).lease = 8
+
+
+def leased_in(op: Op) -> Any:
+    """A key of an answer that hangs on a lease."""
+    return next(kv for kv in op.response.kvs if kv.lease)
 
 
 @plant("kv.reads")
@@ -671,3 +688,13 @@ def test_progress_is_not_about_a_watch_that_is_being_cancelled(tmp_path: Path) -
         entries.append((at, pb.WatchResponse(header=last, canceled=True)))
         found.append(set(judged(script, tmp_path / str(cancelled))))
     assert found == [set(), {"watch.reliable"}]
+
+
+def test_from_3_7_on_a_key_without_its_value_is_without_its_lease(tmp_path: Path) -> None:
+    """Tried with 3.7.3: 3.5 and 3.6 tell the lease of such a key."""
+    healthy = Healthy()
+    healthy.version = "3.7.3"
+    for kv in healthy.named["keys"].response.kvs:
+        kv.lease = 0
+    results = check(read(healthy.write(tmp_path)), logs=LOGS).results
+    assert {each.rule: (each.verdict, each.reason) for each in results if each.verdict != Verdict.PASS} == {}
