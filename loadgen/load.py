@@ -21,13 +21,13 @@ from gevent.event import Event
 
 from cluster.endpoint import split_endpoints
 from cluster.security import Security
-from loadgen import listening, pacing, precision
+from loadgen import listening, precision
 from loadgen.lag import LoopLag
 from loadgen.openloop import OpenLoop
 from loadgen.operation import Operation, Outcome
 from loadgen.recorder import STOPPED, Recorder, tell_locust
 from loadgen.settings import PREFIX_BYTES, Settings, SettingsError
-from loadgen.workload import Keys, owed, share
+from loadgen.workload import Keys, owed, share, timetable
 
 BEGUN = "raftload_begun"
 DONE = "raftload_done"
@@ -130,7 +130,7 @@ class Load:
         self.open_loop = None
         self._running = self._begun = True
         if schedule is not None and self._quota != 0:
-            self.open_loop = self._make_open_loop(schedule, rank, workers, int(options.get(START_OPTION) or 0))
+            self.open_loop = self._make_open_loop(rank, workers, int(options.get(START_OPTION) or 0))
         if _is_distributed(environment.runner):
             environment.runner.send_message(BEGUN, {"prefix": self.settings.prefix.decode("ascii")})
         else:
@@ -139,14 +139,11 @@ class Load:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
 
-    def _make_open_loop(self, schedule: pacing.Schedule, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
-        """Return the worker's part of a schedule that begins at a time on the master's wall clock, in nanoseconds."""
+    def _make_open_loop(self, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
+        """Return the worker's part of the schedule that begins at a time on the master's wall clock, in nanoseconds."""
         settings = self.settings
-        if settings.arrivals == "poisson":
-            positions = pacing.poisson(rank, workers, settings.seed)
-        else:
-            positions = pacing.evenly(rank, workers)
         ahead_ns = start_at_ns + getattr(self._environment, "raftload_clock_offset_ns", 0) - time.time_ns()
+        start_ns = time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0)
         classes = self._environment.user_classes
 
         def start_user(group: Any) -> None:
@@ -155,17 +152,8 @@ class Load:
             kind(self._environment).start(group)
 
         self._rng = random.Random(f"users/{settings.seed}/{rank}")
-        warmup_s = settings.warmup_s
-        warmup = pacing.constant(schedule.warmup_rate, warmup_s)
-        timetable = pacing.timetable(
-            pacing.arrivals(warmup, pacing.evenly(rank, workers)) if warmup_s else iter(()),
-            pacing.arrivals(schedule, positions),
-            time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0),
-            warmup_s,
-            self._quota,
-        )
         return OpenLoop(
-            timetable,
+            timetable(settings, rank, workers, start_ns),
             limit=min(-(-settings.max_in_flight // workers), MAX_USERS_PER_WORKER // 2),
             begin=self._begin_measuring,
             start_user=start_user,

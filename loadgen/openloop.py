@@ -25,7 +25,9 @@ class OpenLoop:
     """Takes the number (-1: of the warm-up) and the due time of each operation, in order, on the monotonic clock.
 
     ``limit`` bounds the operations that are open. ``begin`` is called when the first measured operation is due,
-    ``start_user`` to start one more user in a group, ``end`` when all was handed out.
+    ``start_user`` to start one more user in a group, ``end`` when all was handed out. ``clock`` gives the monotonic
+    time in nanoseconds, and ``make_timer`` a timer of an event loop that goes off by that clock: a simulation brings
+    its own.
 
     Attributes:
         scheduled: measured operations that were due until the end, or until `stop`.
@@ -43,6 +45,8 @@ class OpenLoop:
         begin: Callable[[], None],
         start_user: Callable[[Group], Any],
         end: Callable[[], None],
+        clock: Callable[[], int] = perf_counter_ns,
+        make_timer: Callable[[Any, Callable[[], None]], Any] = timer.make,
     ) -> None:
         self.scheduled = 0
         self.dropped = 0
@@ -59,9 +63,10 @@ class OpenLoop:
         self._loop = hub.loop
         self._timetable = timetable
         self._next = next(timetable, None)
-        self._timer = timer.make(hub.loop, self._on_time)
+        self._clock = clock
+        self._timer = make_timer(hub.loop, self._on_time)
         # Even where nothing is due: the end comes from the event loop, when whoever made this has it.
-        self._timer.set(perf_counter_ns() if self._next is None else self._next[1])
+        self._timer.set(clock() if self._next is None else self._next[1])
 
     def serve(self, operate: Callable[[int, int], Any]) -> None:
         """Do operations as they are due until there is none left; called in a user's greenlet.
@@ -87,7 +92,7 @@ class OpenLoop:
         self.stopped = True
         unsent = [number for number, _ in self._pending]
         self._pending.clear()
-        now = perf_counter_ns()
+        now = self._clock()
         while self._next is not None and self._next[1] <= now:
             unsent.append(self._count())
         self.dropped += sum(number >= 0 for number in unsent)
@@ -101,7 +106,7 @@ class OpenLoop:
     # -- in the hub -----------------------------------------------------------------------------------------
 
     def _on_time(self) -> None:
-        now = perf_counter_ns()
+        now = self._clock()
         for _ in range(_BATCH):
             if self._next is None or self._next[1] > now:
                 break

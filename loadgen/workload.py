@@ -1,4 +1,4 @@
-"""The seeded choice of operation, key and value. Pure: no I/O, no clock."""
+"""The seeded choice of operation, key and value, and when operations are due. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
+from loadgen import pacing
 from loadgen.settings import PREFIX_BYTES, UNIQUE_VALUE_BYTES, Settings
 
 # Above so many keys, their table would cost a worker more memory than formatting costs it time.
@@ -119,3 +120,24 @@ def owed(settings: Settings, offset: int, number: int) -> str | None:
     types = tuple(settings.mix)
     place = offset + number
     return types[place] if place < len(types) else None
+
+
+def timetable(settings: Settings, rank: int, workers: int, start_ns: int) -> Iterator[tuple[int, int]]:
+    """Return one worker's part of an open loop: see `pacing.timetable`.
+
+    Takes the worker's place, from 0, of how many, and when the schedule begins, in nanoseconds on the monotonic clock.
+    """
+    schedule = settings.schedule()
+    assert schedule is not None, "a closed loop has no timetable"
+    if settings.arrivals == "poisson":
+        positions = pacing.poisson(rank, workers, settings.seed)
+    else:
+        positions = pacing.evenly(rank, workers)
+    warmup = pacing.constant(schedule.warmup_rate, settings.warmup_s)
+    return pacing.timetable(
+        pacing.arrivals(warmup, pacing.evenly(rank, workers)) if settings.warmup_s else iter(()),
+        pacing.arrivals(schedule, positions),
+        start_ns,
+        settings.warmup_s,
+        share(settings.operations, workers, rank)[0],
+    )
