@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from cluster import schema
 from cluster.binary import find_etcd
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +52,39 @@ def workers(pid: int) -> list[int]:
     return [int(each) for each in children if b"\0worker\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
+def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of a run folder's Locust statistics, by name."""
+    with (folder / "locust_stats.csv").open() as file:
+        return {row["Name"]: row for row in csv.DictReader(file)}
+
+
+def until_load(process: subprocess.Popen[str], folder: Path) -> None:
+    """Until the run in this folder has counted operations."""
+
+    def has_counted() -> bool:
+        assert process.poll() is None, process.communicate()
+        try:
+            return int(locust_rows(folder)["Aggregated"]["Request Count"]) > 0
+        except (OSError, KeyError, ValueError):
+            return False
+
+    until(has_counted, "operations")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """What `raftload …` says and exits with, run in this process: for what it refuses before it imports or starts much.
+
+    The same as a process takes 0.3 s of a processor each time.
+    """
+    from loadgen import cli
+
+    try:
+        code: Any = cli.main(words)
+    except SystemExit as ended:
+        code = ended.code
+    return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+
 _INTERRUPTING = """
 import importlib.abc, os, signal, sys
 
@@ -65,6 +101,31 @@ sys.meta_path.insert(0, Finder())
 def interrupting(folder: Path, module: str) -> str:
     """A PYTHONPATH with which Python sends itself SIGINT when it begins to import a module; takes a folder for that."""
     (folder / "sitecustomize.py").write_text(_INTERRUPTING.format(module=module))
+    return f"{folder}:{ROOT}"
+
+
+_SIGNALLING = """
+import atexit, os, signal, sys
+
+class AtItsEnd:
+    def send(self, kill=os.kill, pid=os.getpid(), numbers=(signal.SIGINT, signal.SIGTERM)):
+        for number in numbers:
+            kill(pid, number)
+
+    __del__ = send
+
+if {word!r} in sys.orig_argv:
+    sys.raftload_test = AtItsEnd()
+    atexit.register(sys.raftload_test.send)
+"""
+
+
+def signalling_at_the_end(folder: Path, word: str) -> str:
+    """A PYTHONPATH with which a Python that has this word among its arguments sends itself SIGINT and SIGTERM twice.
+
+    First when it begins to end, then when its modules go, which is after it gave its signal handlers back.
+    """
+    (folder / "sitecustomize.py").write_text(_SIGNALLING.format(word=word))
     return f"{folder}:{ROOT}"
 
 
