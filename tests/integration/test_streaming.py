@@ -27,6 +27,8 @@ from loadgen.proto import kv_pb2
 from loadgen.transport import Transport
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.receiving import STREAM_WINDOW
+from tests.support import waiting
+from tests.support.waiting import HANG_S
 
 PATH = b"/test/Duplex"
 OPEN = [(":status", "200"), ("content-type", "application/grpc")]
@@ -43,7 +45,7 @@ class Server:
         self.written: dict[int, int] = {}
         self.silent = False
         self._lock = gevent.lock.RLock()
-        self._bodies: dict[int, bytearray] = {}
+        self.bodies: dict[int, bytearray] = {}
 
     def __call__(self, client: gevent.socket.socket, _: object) -> None:
         self.socket = client
@@ -62,9 +64,9 @@ class Server:
     def on_event(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
             self.h2.send_headers(event.stream_id, OPEN)
-            self._bodies[event.stream_id] = bytearray()
+            self.bodies[event.stream_id] = bytearray()
         elif isinstance(event, h2.events.DataReceived):
-            body = self._bodies[event.stream_id]
+            body = self.bodies[event.stream_id]
             body += event.data
             while len(body) >= 5 and len(body) >= 5 + (size := PREFIX.unpack_from(body)[1]):
                 message = bytes(body[5 : 5 + size])
@@ -114,17 +116,15 @@ def connect() -> Iterator[Connect]:
             listener.start()
             stack.callback(listener.stop, 0.1)
             made = Transport(Endpoint("127.0.0.1", listener.server_port))
-            made.connect(5)
+            made.connect(HANG_S)
             stack.callback(made.close)
             return made
 
         yield start
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    with gevent.Timeout(seconds):
-        while not condition():
-            gevent.sleep(0.005)
+def until(condition: Callable[[], bool]) -> None:
+    waiting.until(condition, pause_s=0.005, sleep=gevent.sleep)
 
 
 def settled(value: Callable[[], int]) -> int:
@@ -153,7 +153,7 @@ def test_messages_go_and_come_one_by_one(connect: Connect) -> None:
             assert first.send(b"a%d" % n)
             assert second.send(b"b%d" % n)
             for call, name in ((first, b"a"), (second, b"b")):
-                got = call.receive(5)
+                got = call.receive(HANG_S)
                 assert got is not None
                 assert got[0] == name + b"%d" % n
                 stamps.append(got[1])
@@ -197,14 +197,14 @@ def test_a_slow_taker_holds_the_server_back(connect: Connect) -> None:
     assert held <= STREAM_WINDOW
     # The connection goes on meanwhile, and one message is as large as it likes.
     other.send(b"one")
-    assert other.receive(5) is not None
+    assert other.receive(HANG_S) is not None
     # What is taken and kept counts too.
-    kept = [slow.take(5) for _ in range(8)]
+    kept = [slow.take(HANG_S) for _ in range(8)]
     assert settled(lambda: server.written[1]) == held
     for each in kept:
         assert each is not None
         slow.consumed(each[0])
-    got = [slow.receive(5) for _ in range(count - 8)]
+    got = [slow.receive(HANG_S) for _ in range(count - 8)]
     assert [each[0][0] for each in got if each] == list(range(8, count))
     assert server.written[1] == count * (MEBI + 5)
 
@@ -213,7 +213,7 @@ def test_a_message_larger_than_the_window(connect: Connect) -> None:
     message = b"m" * (STREAM_WINDOW + 5 * MEBI)
     call = connect(Server(lambda server, stream_id, _: server.send(stream_id, message))).open(PATH)
     call.send(b"x")
-    got = call.receive(20)
+    got = call.receive(HANG_S)
     assert got is not None
     assert got[0] == message
 
@@ -224,11 +224,12 @@ def test_send_waits_for_the_peers_window(connect: Connect) -> None:
     call = connect(server).open(PATH)
     count = 8
     sending = gevent.spawn(lambda: [call.send(bytes(MEBI)) for _ in range(count)])
-    gevent.sleep(0.1)
+    # It has used up the window that it was given.
+    until(lambda: len(server.bodies.get(1, b"")) == 65_535)
     assert not sending.ready()
     assert len(call.stream.upload.data) < 3 * MEBI  # type: ignore[union-attr]
     server.widen(1, count * (MEBI + 5))
-    assert sending.get(timeout=5) == [True] * count
+    assert sending.get(timeout=HANG_S) == [True] * count
     until(lambda: got == [MEBI] * count)
 
 
@@ -236,9 +237,9 @@ def test_a_sender_that_waits_is_told_the_end(connect: Connect) -> None:
     server = Server(nothing, window=65_535)
     call = connect(server).open(PATH)
     sending = [gevent.spawn(lambda: [call.send(bytes(MEBI)) for _ in range(3)]) for _ in range(2)]
-    gevent.sleep(0.05)
+    until(lambda: len(server.bodies.get(1, b"")) == 65_535)
     server.end(1, 0)
-    assert [each.get(timeout=5)[-1] for each in sending] == [False, False]
+    assert [each.get(timeout=HANG_S)[-1] for each in sending] == [False, False]
     assert (call.code, call.error) == (0, None)
 
 
@@ -247,7 +248,7 @@ def test_a_killed_greenlet_cancels_its_call(connect: Connect) -> None:
     transport = connect(server)
     call = transport.open(PATH)
     receiving = gevent.spawn(call.receive)
-    gevent.sleep(0.02)
+    until(lambda: 1 in server.bodies)
     receiving.kill()
     until(lambda: server.resets == [1])
     assert (call.error, transport.open_count) == ("killed", 0)
@@ -282,26 +283,28 @@ def test_why_it_died(connect: Connect) -> None:
         (b"go away", "going away", True),
         (b"close", CLOSED_HERE, False),
     ):
-        transport = connect(Server(act))
+        server = Server(act)
+        transport = connect(server)
         call = transport.open(PATH)
-        waiting = gevent.spawn(call.receive)
+        receiving = gevent.spawn(call.receive)
         call.send(asked)
         if asked == b"close":
-            gevent.sleep(0.05)
+            until(lambda server=server: 1 in server.bodies)  # type: ignore[misc]
             transport.close()
-        assert waiting.get(timeout=5) is None
+        assert receiving.get(timeout=HANG_S) is None
         assert (call.error, call.stream.unprocessed) == (error, unprocessed)
         assert call.ended_ns > 0
 
 
 def test_a_peer_that_vanished_is_noticed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "_SILENCE_S", 0.1)
+    # Long beside what keeps this process from its processor: a PING that is not answered within it is silence.
+    monkeypatch.setattr(transport_module, "_SILENCE_S", 1.0)
     server = Server(nothing)
     call = connect(server).open(PATH)
-    assert call.receive(1.0) is None
+    assert call.receive(3.5) is None
     assert not call.ended  # it answers PINGs
     server.silent = True
-    assert call.receive(5) is None
+    assert call.receive(HANG_S) is None
     assert call.error == SILENT
 
 
@@ -310,18 +313,18 @@ def test_through_a_channel() -> None:
     listener = gevent.server.StreamServer(("127.0.0.1", 0), server)
     listener.start()
     channel = Channel([f"127.0.0.1:{listener.server_port}"])
-    call = channel.open(PATH, 5)
+    call = channel.open(PATH, HANG_S)
     call.send(b"hello")
-    assert call.receive(5)[0] == b"hello"  # type: ignore[index]
+    assert call.receive(HANG_S)[0] == b"hello"  # type: ignore[index]
     channel.close()
-    assert call.receive(5) is None
+    assert call.receive(HANG_S) is None
     with pytest.raises(ConnectError) as closed:
-        channel.open(PATH, 5)
+        channel.open(PATH, HANG_S)
     assert closed.value.cause == CLOSED_HERE
     listener.stop()
     nobody = Channel([f"127.0.0.1:{listener.server_port}"])
     with pytest.raises(ConnectError) as refused:
-        nobody.open(PATH, 5)
+        nobody.open(PATH, HANG_S)
     assert refused.value.cause == REFUSED
     nobody.close()
 
@@ -357,13 +360,13 @@ def test_progress_from_before_a_watch_is_not_its_own() -> None:
     listener.start()
     client = EtcdClient([f"127.0.0.1:{listener.server_port}"])
     watcher = client.watcher()
-    assert watcher.watch(b"elsewhere").wait_created(5)
+    assert watcher.watch(b"elsewhere").wait_created(HANG_S)
     assert watcher.request_progress()
     watch = watcher.watch(b"k", start_revision=9)
     for revision in (9, 10):
-        assert (answer := watch.next(5)) is not None
+        assert (answer := watch.next(HANG_S)) is not None
         assert [event.kv.mod_revision for event in answer.response.events] == [revision]
     assert watcher.request_progress()
-    assert (answer := watch.next(5)) is not None and not answer.response.events
+    assert (answer := watch.next(HANG_S)) is not None and not answer.response.events
     client.close()
     listener.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,10 @@ from loadgen.proto import etcd_pb2 as pb
 from loadgen.transport import Transport
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
+from tests.support import waiting
+from tests.support.certificates import Authority
+from tests.support.ports import take_ports
+from tests.support.waiting import HANG_S
 
 Handler = Callable[[gevent.socket.socket, object], None]
 Serve = Callable[..., str]
@@ -45,17 +48,8 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def free_port() -> int:
-    with contextlib.closing(gevent.socket.socket()) as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    with gevent.Timeout(seconds):
-        while not condition():
-            gevent.sleep(0.005)
+def until(condition: Callable[[], bool]) -> None:
+    waiting.until(condition, pause_s=0.005, sleep=gevent.sleep)
 
 
 class Scripted:
@@ -107,7 +101,7 @@ def answer(stream_id: int, message: bytes = b"") -> bytes:
 # Who is there
 
 
-def cause_of(endpoint: str, timeout_s: float = 2.0) -> str:
+def cause_of(endpoint: str, timeout_s: float = HANG_S) -> str:
     with pytest.raises(ConnectError) as caught:
         probe(endpoint, timeout_s)
     assert "\n" not in str(caught.value)
@@ -135,7 +129,7 @@ def test_probe_tells_apart_who_is_not_etcd(serve: Serve) -> None:
         [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"12")]
     )
     other = Scripted(lambda _, stream_id: frames.headers(stream_id, refusal, 16_384, end_stream=True))
-    assert cause_of(f"127.0.0.1:{free_port()}") == causes.REFUSED
+    assert cause_of(f"127.0.0.1:{take_ports(1)}") == causes.REFUSED
     assert cause_of(serve(http1)) == causes.NOT_HTTP2
     assert cause_of(serve(chatter)) == causes.NOT_HTTP2
     assert cause_of(serve(silent), 0.3) == causes.NO_ANSWER
@@ -145,14 +139,9 @@ def test_probe_tells_apart_who_is_not_etcd(serve: Serve) -> None:
 
 
 def test_probe_knows_tls(serve: Serve, tmp_path: Path) -> None:
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    try:
-        subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=30)
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
+    pair = Authority(tmp_path).sign("server", "127.0.0.1")
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(pair.cert, pair.key)
 
     def silent(client: gevent.socket.socket, _: object) -> None:
         # Like Go's listener, it hangs up on what is no TLS without a word.
@@ -184,7 +173,7 @@ def test_localhost_is_tried_at_every_address(serve: Serve) -> None:
 
 
 def test_refused_is_fail_and_does_not_spin() -> None:
-    client = EtcdClient([f"127.0.0.1:{free_port()}"], timeout_s=5)
+    client = EtcdClient([f"127.0.0.1:{take_ports(1)}"], timeout_s=HANG_S)
     began = time.monotonic()
     operations = [client.put(b"k", b"v") for _ in range(4)]
     assert {(each.outcome, each.error) for each in operations} == {(Outcome.FAIL, causes.REFUSED)}
@@ -195,52 +184,64 @@ def test_refused_is_fail_and_does_not_spin() -> None:
 
 def test_a_dead_endpoint_among_live_ones_is_passed_over(serve: Serve) -> None:
     live = serve(Scripted(lambda _, stream_id: answer(stream_id)))
-    client = EtcdClient([f"127.0.0.1:{free_port()}", live])
+    client = EtcdClient([f"127.0.0.1:{take_ports(1)}", live])
     assert [client.get(b"k").outcome for _ in range(20)] == [Outcome.OK] * 20
     client.close()
 
 
 def test_deadline_is_kept_and_told(serve: Serve) -> None:
+    """Calls with a deadline of 0.2 s end then, and one with a minute's goes on."""
     server = Scripted(lambda *_: b"")
-    client = EtcdClient([serve(server)], timeout_s=0.2)
+    endpoint = serve(server)
+    client, patient = EtcdClient([endpoint], timeout_s=0.2), EtcdClient([endpoint], timeout_s=HANG_S)
+    goes_on = gevent.spawn(patient.get, b"k")
     began = time.monotonic()
-    waiting = [gevent.spawn(client.put if n % 2 else client.get, b"k", *([b"v"] if n % 2 else [])) for n in range(10)]
-    operations = [each.get() for each in waiting]
-    assert 0.19 < time.monotonic() - began < 1.0
+    calls = [gevent.spawn(client.put if n % 2 else client.get, b"k", *([b"v"] if n % 2 else [])) for n in range(10)]
+    operations = [each.get() for each in calls]
+    assert time.monotonic() - began >= 0.19
     assert {(each.f, each.outcome, each.error) for each in operations} == {
         ("put", Outcome.INFO, "DEADLINE_EXCEEDED"),
         ("get", Outcome.FAIL, "DEADLINE_EXCEEDED"),
     }
-    assert all(0.19e9 < each.latency_ns < 1e9 for each in operations)
+    assert all(each.latency_ns > 0.19e9 for each in operations)
     until(lambda: len(server.resets) == 10)
+    assert not goes_on.ready()
     client.close()
+    patient.close()
+    assert goes_on.get(timeout=HANG_S).error == causes.CLOSED_HERE
 
 
 def test_different_deadlines_on_one_transport(serve: Serve) -> None:
+    """Each call ends after its own, however they were begun: none before, and none behind one with a later deadline."""
     where = Endpoint.parse(serve(Scripted(lambda *_: b"")))
     transport = Transport(where)
-    transport.connect(2)
+    transport.connect(HANG_S)
+    ends: dict[int, int] = {}
 
     def one(milliseconds: int) -> float:
         began = time.perf_counter_ns()
         stream = transport.call(b"/x", b"", milliseconds * 1_000_000, began)
         assert stream.code == Code.DEADLINE_EXCEEDED
+        ends[milliseconds] = stream.ended_ns
         return (stream.ended_ns - began) / 1e6 - milliseconds
 
+    beyond = gevent.spawn(transport.call, b"/x", b"", int(HANG_S * 1e9), time.perf_counter_ns())
     late = [each.get() for each in [gevent.spawn(one, n) for n in (300, 50, 200, 100, 51)]]
     assert min(late) >= 0
-    assert max(late) < 100
+    assert sorted(ends, key=lambda n: ends[n]) == [50, 51, 100, 200, 300]
+    assert not beyond.ready()
     transport.close()
+    beyond.join()
 
 
 def test_a_killed_greenlet_gives_up_its_call(serve: Serve) -> None:
     abandoned = []
     server = Scripted(lambda *_: b"")
     client = EtcdClient([serve(server)], abandoned=abandoned.append)
-    waiting = [gevent.spawn(client.get, b"k") for _ in range(3)]
+    calls = [gevent.spawn(client.get, b"k") for _ in range(3)]
     until(lambda: server.requests == 3)
-    waiting[1].kill()
-    assert isinstance(waiting[1].value, gevent.GreenletExit)
+    calls[1].kill()
+    assert isinstance(calls[1].value, gevent.GreenletExit)
     assert [(each.f, each.outcome, each.error) for each in abandoned] == [("get", Outcome.INFO, "killed")]
     until(lambda: server.resets == [3])
     assert client.channel.in_flight == 2
@@ -248,8 +249,8 @@ def test_a_killed_greenlet_gives_up_its_call(serve: Serve) -> None:
         client.get(b"k")
     until(lambda: server.resets == [3, 7])
     client.close()
-    gevent.joinall(waiting)
-    assert {each.value.error for each in (waiting[0], waiting[2])} == {causes.CLOSED_HERE}
+    gevent.joinall(calls)
+    assert {each.value.error for each in (calls[0], calls[2])} == {causes.CLOSED_HERE}
 
 
 def test_lost_after_sending_is_info_for_a_write_and_not_sent_again(serve: Serve) -> None:
@@ -318,11 +319,11 @@ def test_an_answer_that_is_no_message(serve: Serve) -> None:
 
 def test_close_ends_what_waits(serve: Serve) -> None:
     client = EtcdClient([serve(Scripted(lambda *_: b""))])
-    waiting = gevent.spawn(client.put, b"k", b"v")
-    gevent.sleep(0.05)
+    put = gevent.spawn(client.put, b"k", b"v")
+    until(lambda: client.channel.in_flight == 1)
     client.close()
     client.close()
-    assert waiting.get(timeout=1).outcome == Outcome.INFO
+    assert put.get(timeout=HANG_S).outcome == Outcome.INFO
     after = client.put(b"k", b"v")
     assert (after.outcome, after.error) == (Outcome.FAIL, "client closed")
 
@@ -339,8 +340,8 @@ def test_a_slow_reader_pushes_back(serve: Serve) -> None:
 
     channel = Channel([serve(slow)])
     values = [bytes((n,)) * 4_000_000 for n in range(8)]
-    callers = [gevent.spawn(channel.call, b"/x", each, 10**10, time.perf_counter_ns()) for each in values]
-    until(lambda: len(got) > 32_000_000, 20)
+    callers = [gevent.spawn(channel.call, b"/x", each, int(HANG_S * 1e9), time.perf_counter_ns()) for each in values]
+    until(lambda: len(got) > 32_000_000)
     bodies: dict[int, bytearray] = {}
     rest = memoryview(bytes(got))[24:]
     while len(rest) >= 9:

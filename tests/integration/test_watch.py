@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gevent
+import pytest
 
 from cluster.local import LocalCluster
 from loadgen.causes import CLOSED_HERE, LOST
@@ -14,10 +15,17 @@ from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
-from tests.support.known import may_meet, named
+from tests.support.waiting import HANG_S, until
 
 ClusterFactory = Callable[..., LocalCluster]
 MEBI = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def own(etcd_binary: str) -> Iterator[LocalCluster]:
+    """One member that tests of this file compact, and fill with large values."""
+    with LocalCluster(1, binary=etcd_binary) as cluster:
+        yield cluster
 
 
 def put(client: EtcdClient, key: bytes, value: bytes = b"v") -> int:
@@ -26,7 +34,7 @@ def put(client: EtcdClient, key: bytes, value: bytes = b"v") -> int:
     return done.revision
 
 
-def events(watch: Watch, count: int, timeout_s: float = 20.0) -> list[kv_pb2.Event]:
+def events(watch: Watch, count: int, timeout_s: float = HANG_S) -> list[kv_pb2.Event]:
     """The next so many events of a watch."""
     got: list[kv_pb2.Event] = []
     with gevent.Timeout(timeout_s):
@@ -38,7 +46,7 @@ def events(watch: Watch, count: int, timeout_s: float = 20.0) -> list[kv_pb2.Eve
 
 
 def created(watch: Watch) -> Watch:
-    assert watch.wait_created(10), (watch.error, watch.interruptions)
+    assert watch.wait_created(HANG_S), (watch.error, watch.interruptions)
     return watch
 
 
@@ -57,7 +65,7 @@ def test_events_in_order_with_stamps(client: EtcdClient, etcd_cluster: LocalClus
     assert watch.created_revision > 0
     done = [client.put(prefix + b"%d" % n, b"%d" % n) for n in range(20)]
     got: list[tuple[bytes, int, WatchAnswer]] = []
-    with gevent.Timeout(10):
+    with gevent.Timeout(HANG_S):
         while len(got) < 20:
             answer = watch.next()
             assert answer is not None
@@ -91,7 +99,7 @@ def test_one_transaction_is_one_answer(client: EtcdClient) -> None:
     put(client, prefix + b"a")
     watch = created(client.watch(prefix, bytes_prefix_end(prefix)))
     client.txn([], [put_op(prefix + b"b", b""), put_op(prefix + b"c", b""), delete_op(prefix + b"a")])
-    answer = watch.next(10)
+    answer = watch.next(HANG_S)
     assert answer is not None
     assert {each.kv.mod_revision for each in answer.response.events} == {answer.response.header.revision}
     assert len(answer.response.events) == 3
@@ -105,7 +113,7 @@ def test_many_watches_on_one_stream(client: EtcdClient, etcd_cluster: LocalClust
     assert len({each.id for each in watches}) == 40
     assert [each.id for each in watches[1::2]] == [1000 + n for n in range(1, 40, 2)]
     twice = watcher.watch(b"watch/many/0", watch_id=1001)
-    assert not twice.wait_created(10)
+    assert not twice.wait_created(HANG_S)
     assert (twice.error, twice.next()) == ("refused", None)
     assert "duplicate" in twice.reason
     revisions = [put(client, b"watch/many/%d" % n) for n in range(40)]
@@ -132,7 +140,7 @@ def test_progress(client: EtcdClient) -> None:
     watch = created(watcher.watch(b"watch/progress"))
     other = put(client, b"watch/elsewhere")
     reached = 0
-    with gevent.Timeout(20):
+    with gevent.Timeout(HANG_S):
         while reached < other:
             assert watcher.request_progress()
             answer = watch.next(1.0)
@@ -144,12 +152,12 @@ def test_progress(client: EtcdClient) -> None:
     assert not watcher.request_progress()
 
 
-def test_compaction(make_cluster: ClusterFactory) -> None:
-    client = EtcdClient(make_cluster(1).endpoints)
+def test_compaction(own: LocalCluster) -> None:
+    client = EtcdClient(own.endpoints)
     revisions = [put(client, b"k") for _ in range(5)]
     assert client.compact(revisions[3]).outcome == Outcome.OK
     watch = client.watch(b"k", start_revision=revisions[0])
-    with gevent.Timeout(10):
+    with gevent.Timeout(HANG_S):
         answers = list(watch)
     assert answers[-1].response.canceled
     assert (watch.error, watch.compact_revision) == (COMPACTED, revisions[3])
@@ -159,16 +167,16 @@ def test_compaction(make_cluster: ClusterFactory) -> None:
     client.close()
 
 
-def test_fragments_are_put_together(make_cluster: ClusterFactory) -> None:
+def test_fragments_are_put_together(own: LocalCluster) -> None:
     """One revision of 6 MiB: more than the server's limit for one answer (--max-request-bytes and some)."""
-    client = EtcdClient(make_cluster(1).endpoints)
+    client = EtcdClient(own.endpoints)
     first = put(client, b"k/first")
     for n in range(6):
         put(client, b"k/%d" % n, bytes((n,)) * MEBI)
     pieces = 0
     watch = client.watch(b"k/", b"k0", start_revision=first, fragment=True)
     got: list[kv_pb2.Event] = []
-    with gevent.Timeout(20):
+    with gevent.Timeout(HANG_S):
         while len(got) < 7:
             answer = watch.next()
             assert answer is not None
@@ -181,10 +189,9 @@ def test_fragments_are_put_together(make_cluster: ClusterFactory) -> None:
     client.close()
 
 
-@may_meet(13766)
-def test_goes_on_after_the_member_is_lost(make_cluster: ClusterFactory) -> None:
+def test_goes_on_after_the_member_is_lost(make_cluster: ClusterFactory, fixed_etcd: str) -> None:
     """Writers never stop; the watched member is killed twice; every event comes once, in order."""
-    cluster = make_cluster(3)
+    cluster = make_cluster(3, binary=fixed_etcd)
     watched = cluster.endpoints[0]
     client = EtcdClient([each for each in cluster.endpoints if each != watched], timeout_s=5)
     anywhere = EtcdClient(cluster.endpoints)
@@ -212,22 +219,20 @@ def test_goes_on_after_the_member_is_lost(make_cluster: ClusterFactory) -> None:
     writer = gevent.spawn(write)
     name = member_of(cluster, watched)
     for _ in range(2):
-        seen = len(written)
-        with gevent.Timeout(30):
-            while len(written) < seen + 50:
-                gevent.sleep(0.01)
+        more = len(written) + 50
+        until(lambda more=more: len(written) >= more, "writes", sleep=gevent.sleep)  # type: ignore[misc]
         in_thread(cluster.kill, name)
         gevent.sleep(0.2)
         in_thread(cluster.start, name)
     stop.append(True)
     writer.join()
     final = put(client, prefix + b"final", b"")
-    in_thread(cluster.wait_healthy, 30)
+    in_thread(cluster.wait_healthy, HANG_S)
     there = client.at(watched).get(prefix + b"final").response.kvs[0].mod_revision
-    assert there == final, f"the killed member has another history: {named(13766, cluster.binary.version)}"
+    assert there == final, "the killed member has another history"
     for watch in watches:
         revisions: list[int] = []
-        with gevent.Timeout(30):
+        with gevent.Timeout(HANG_S):
             while not revisions or revisions[-1] < final:
                 answer = watch.next()
                 assert answer is not None
@@ -242,7 +247,7 @@ def test_goes_on_after_the_member_is_lost(make_cluster: ClusterFactory) -> None:
     anywhere.close()
     assert [each.error for each in watches] == [CLOSED_HERE] * 3
     late = client.watch(b"k")
-    assert not late.wait_created(5)
+    assert not late.wait_created(HANG_S)
     assert late.error == CLOSED_HERE
 
 
