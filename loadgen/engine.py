@@ -240,7 +240,7 @@ class Run:
                 continue
             if death := worker.death():
                 # It may have reported and left between the two looks.
-                gevent.sleep(0.2)
+                self._let_arrive(worker)
                 if client_id not in session.done:
                     session.inquire(worker)
                     self._lose(worker, death)
@@ -251,6 +251,16 @@ class Run:
                 continue
             over = False
         return over
+
+    def _let_arrive(self, worker: WorkerProcess | RemoteWorker) -> None:
+        """Wait for what a worker that has ended may have said before.
+
+        One that ended by itself has said that it was done: on a busy machine that arrives after the news of its end.
+        """
+        left = isinstance(worker, WorkerProcess) and worker.left
+        until = time.monotonic() + (REPORT_GRACE_S if left else 0.2)
+        while (worker.client_id or "") not in self._session.done and time.monotonic() < until:
+            gevent.sleep(0.02)
 
     def _lose(self, worker: WorkerProcess | RemoteWorker, reason: str) -> None:
         self.lost[worker.name] = reason

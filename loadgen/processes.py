@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.pythonpath import python_path
 from cluster.security import Security
 from loadgen.exits import BUG
+from loadgen.interrupt import EXIT_CODES
 
 _PR_SET_PDEATHSIG = 1
 
@@ -85,6 +86,11 @@ class WorkerProcess:
     def failed(self) -> bool:
         """Whether it ended by a bug of ours."""
         return self._process is not None and self._process.poll() == BUG
+
+    @property
+    def left(self) -> bool:
+        """Whether it has ended by itself, or because it was told to: not by a signal, and not by an error."""
+        return self._process is not None and self._process.poll() in (0, *EXIT_CODES.values())
 
     def last_words(self) -> str:
         """Return the last line of its log that says something."""

@@ -76,12 +76,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.Compl
 
     The same as a process takes 0.3 s of a processor each time.
     """
+    from gevent import monkey
+
     from loadgen import cli
 
     try:
         code: Any = cli.main(words)
     except SystemExit as ended:
         code = ended.code
+    assert not monkey.saved, "it has begun: this process is patched for gevent now"
     return subprocess.CompletedProcess(words, code, *capsys.readouterr())
 
 
