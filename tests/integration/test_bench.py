@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -244,7 +243,6 @@ def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluste
 
 
 SLOW_START = """
-import time
 from locust import events
 from locust.runners import MasterRunner
 from locustfiles.kv import *
@@ -316,23 +314,6 @@ def test_lost_workers_are_named_and_the_others_go_on(etcd_single: LocalCluster, 
     operations = {worker["name"]: worker["operations"] or 0 for worker in result["generator"]["workers"]}
     assert max(operations.values()) == operations[f"worker 3 (pid {whole})"] == 400, operations
     assert operations[f"worker 1 (pid {stopped})"] < 400, operations
-
-
-def test_a_worker_that_waits_for_a_processor_is_not_lost(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    """Locust waits 4 s for a heartbeat and then stops the test, where it was the last worker."""
-    process = under_way(
-        tmp_path, etcd_single, "--rate", "100", "--duration", "10s", "--workers", "1", "--mix", "get",
-        "--allow-rate-miss", "--json",
-    )  # fmt: skip
-    (worker,) = workers(process.pid)
-    os.kill(worker, signal.SIGSTOP)
-    time.sleep(6)
-    os.kill(worker, signal.SIGCONT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    generator = json.loads(out)["generator"]
-    assert (generator["scheduled"], generator["dropped"], generator["workers_lost"]) == (1000, 0, 0)
-    assert generator["start_lag_p99_ms"] > 2000 and generator["saturated"] is True
 
 
 def test_all_workers_killed_still_ends(etcd_single: LocalCluster, tmp_path: Path) -> None:

@@ -59,37 +59,52 @@ def assert_in_time(result: dict[str, Any], dues_s: list[float]) -> None:
     assert span_s - most_s <= result["run"]["duration_s"] <= span_s + most_s
 
 
-@pytest.mark.parametrize(
-    ("arguments", "count", "warm"),
-    [
-        # (0+400)/2*1 + 400*1 + (400+0)/2*0.5 = 200 + 400 + 100; before that 0.5 s of the first rate above 0
-        (("--stages", "1s:400,1s:400,500ms:0", "--warmup", "0.5s", "--workers", "3", "--concurrency", "3"), 700, 200),
-        (("--rate", "400", "--operations", "600", "--arrivals", "poisson", "--transport", "gateway"), 600, 0),
-    ],
-)
-def test_counts_are_exact(
-    etcd_single: LocalCluster, tmp_path: Path, arguments: tuple[str, ...], count: int, warm: int
-) -> None:
-    words = (*on(etcd_single), "--allow-rate-miss", "--timeout", "60s")
-    alone = () if "--workers" in arguments else ("--workers", "1")
-    result = finish(start(tmp_path, *words, *arguments, *alone))
-    results, run = result["results"], result["run"]
+def assert_all_counted(result: dict[str, Any], folder: Path, count: int) -> None:
+    """So many operations were sent and answered, and they are in the statistics, the histograms and the books."""
+    results = result["results"]
     assert results["total"]["operations"] == results["total"]["succeeded"] == count
-    assert result["generator"]["dropped"] == 0
-    assert run["loop"] == "open"
+    assert (result["generator"]["scheduled"], result["generator"]["dropped"]) == (count, 0)
+    assert result["run"]["loop"] == "open"
     books = result["books"]
     assert books["writes_ok"] <= books["revision_delta"] <= books["writes_ok"] + books["writes_info"]
     for f in ("put", "get", "txn", "total"):
         latency = results[f]["latency"]
         assert latency["service"]["p50_ms"] <= latency["p50_ms"] * 1.01
         assert latency["service"]["max_ms"] <= latency["max_ms"] + 0.001
-        assert sum(latencies(tmp_path / "run", f"{f}.service.hlog").values()) == results[f]["succeeded"]
-        assert sum(latencies(tmp_path / "run", f"{f}.hlog").values()) == results[f]["succeeded"]
-    assert sum(run["warmup"].values() if run["warmup_s"] else ()) == warm
-    if alone:
-        # Several workers begin at one moment unless the machine keeps one of them from hearing of it.
-        arrivals = pacing.arrivals(pacing.constant(400), pacing.poisson(0, 1, run["seed"]))
-        assert_in_time(result, [next(arrivals) for _ in range(count)])
+        assert sum(latencies(folder, f"{f}.service.hlog").values()) == results[f]["succeeded"]
+        assert sum(latencies(folder, f"{f}.hlog").values()) == results[f]["succeeded"]
+
+
+def test_counts_are_exact(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    # (0+400)/2*1 + 400*1 + (400+0)/2*0.5 = 200 + 400 + 100; before that 0.5 s of the first rate above 0
+    process = start(
+        tmp_path, *on(etcd_single), "--stages", "1s:400,1s:400,500ms:0", "--warmup", "0.5s", "--workers", "3",
+        "--concurrency", "3", "--allow-rate-miss", "--timeout", "60s",
+    )  # fmt: skip
+    result = finish(process)
+    assert_all_counted(result, tmp_path / "run", 700)
+    assert sum(result["run"]["warmup"].values()) == 200
+
+
+def test_a_worker_that_waits_for_a_processor_is_late_and_not_lost(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """Locust waits 4 s for a heartbeat and then stops the test, where it was the last worker."""
+    count, rate = 1200, 100
+    process = start(
+        tmp_path, *on(etcd_single), "--rate", str(rate), "--operations", str(count), "--arrivals", "poisson",
+        "--transport", "gateway", "--workers", "1", "--allow-rate-miss", "--timeout", "60s",
+    )  # fmt: skip
+    command.until_load(process, tmp_path / "run")
+    (worker,) = command.workers(process.pid)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(worker, signal.SIGCONT)
+    result = finish(process)
+    assert_all_counted(result, tmp_path / "run", count)
+    generator = result["generator"]
+    assert generator["workers_lost"] == 0
+    assert generator["start_lag_p99_ms"] > 2000 and generator["saturated"] is True
+    arrivals = pacing.arrivals(pacing.constant(rate), pacing.poisson(0, 1, result["run"]["seed"]))
+    assert_in_time(result, [next(arrivals) for _ in range(count)])
 
 
 def test_what_is_due_while_too_many_are_open_is_dropped(etcd_single: LocalCluster, tmp_path: Path) -> None:
