@@ -272,9 +272,12 @@ def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: Loca
     assert [each["reachable"] for each in result["target"]["endpoints"]] == [True, False]
 
 
-# Signals and lost workers
+# Signals and lost workers: in a group of their own, to balance the workers
+
+LOSSES = pytest.mark.xdist_group("bench-losses")
 
 
+@LOSSES
 def test_a_signal_to_the_process_group_keeps_every_result(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """SIGINT in a closed loop; test_open_loop.py has SIGTERM in an open one."""
     before = revision(etcd_single)
@@ -297,6 +300,7 @@ def test_a_signal_to_the_process_group_keeps_every_result(etcd_single: LocalClus
     keys_of(etcd_single, tmp_path / "run")
 
 
+@LOSSES
 def test_lost_workers_are_named_and_the_others_go_on(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """One is killed, one is told to end: the third does its whole share, and the run ends by itself."""
     process = under_way(tmp_path, etcd_single, "--rate", "150", "--duration", "8s", "--workers", "3")
@@ -316,6 +320,7 @@ def test_lost_workers_are_named_and_the_others_go_on(etcd_single: LocalCluster, 
     assert operations[f"worker 1 (pid {stopped})"] < 400, operations
 
 
+@LOSSES
 def test_all_workers_killed_still_ends(etcd_single: LocalCluster, tmp_path: Path) -> None:
     process = under_way(tmp_path, etcd_single, "--duration", "120s", "--workers", "2")
     for worker in workers(process.pid):
@@ -327,6 +332,7 @@ def test_all_workers_killed_still_ends(etcd_single: LocalCluster, tmp_path: Path
     assert result["results"]["total"]["operations"] > 0
 
 
+@LOSSES
 def test_kill_9_of_the_command_leaves_no_process(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
     process = under_way(tmp_path, None, "--duration", "120s", "--workers", "2", "--nodes", "1")
     mine = workers(process.pid)

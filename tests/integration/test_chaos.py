@@ -40,9 +40,12 @@ def _broken(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in result["check"]["guarantees"] if row["verdict"] == "fail"}
 
 
-# What it finds
+# What it finds, and what it says of an etcd without bugs: in a group of their own, to balance the workers
+
+CAMPAIGNS = pytest.mark.xdist_group("chaos-campaigns")
 
 
+@CAMPAIGNS
 def test_it_finds_members_that_part_for_ever(wheel_etcd: str, tmp_path: Path, leftovers_after: Leftovers) -> None:
     done = _chaos(tmp_path, "--track", "18667", "--corrupting", "--json", etcd=wheel_etcd)
     assert done.returncode == 1, done.stderr
@@ -61,6 +64,7 @@ def test_it_finds_members_that_part_for_ever(wheel_etcd: str, tmp_path: Path, le
     assert not leftovers_after(60)
 
 
+@CAMPAIGNS
 def test_it_finds_progress_ahead_of_events(wheel_etcd: str, tmp_path: Path) -> None:
     done = _chaos(tmp_path, "--track", "15220", "--duration", "6s", "--concurrency", "30", "--json",
                   "--guarantee", "watch.bookmarkable", etcd=wheel_etcd, workers=2)  # fmt: skip
@@ -70,9 +74,7 @@ def test_it_finds_progress_ahead_of_events(wheel_etcd: str, tmp_path: Path) -> N
     assert "was told that all events up to revision" in broken["watch.bookmarkable"]["violations"][0]["text"]
 
 
-# What it says of an etcd without bugs
-
-
+@CAMPAIGNS
 def test_a_healthy_cluster_passes(fixed_etcd: str, tmp_path: Path, leftovers_after: Leftovers) -> None:
     folder = tmp_path / "run"
     faults = "kill-leader,isolate-random,compact,pause-follower,crash-random"
@@ -95,6 +97,7 @@ def test_a_healthy_cluster_passes(fixed_etcd: str, tmp_path: Path, leftovers_aft
     assert not leftovers_after(60)
 
 
+@CAMPAIGNS
 def test_the_same_traffic_without_corrupting_passes(fixed_etcd: str, tmp_path: Path) -> None:
     done = _chaos(tmp_path, "--track", "18667", "--json", etcd=fixed_etcd)
     result = _result(done)

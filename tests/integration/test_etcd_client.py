@@ -259,7 +259,9 @@ def test_a_member_that_hangs_does_not_keep_all_users(make_cluster: ClusterFactor
     leader = cluster.leader()
     hangs = next(member.name for member in cluster.members if member != leader)
     client = EtcdClient(cluster.endpoints, timeout_s=0.5)
-    client.get(b"k")  # connects
+    client.get(b"k")
+    # One that hangs before it is connected to is never called.
+    until(lambda: client.channel.connects == 3, "all connections", sleep=gevent.sleep)
     cluster.pause(hangs)
     rounds = 6
     seen: list[Outcome] = []

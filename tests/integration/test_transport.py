@@ -318,9 +318,10 @@ def test_an_answer_that_is_no_message(serve: Serve) -> None:
 
 
 def test_close_ends_what_waits(serve: Serve) -> None:
-    client = EtcdClient([serve(Scripted(lambda *_: b""))])
+    server = Scripted(lambda *_: b"")
+    client = EtcdClient([serve(server)])
     put = gevent.spawn(client.put, b"k", b"v")
-    until(lambda: client.channel.in_flight == 1)
+    until(lambda: server.requests == 1)
     client.close()
     client.close()
     assert put.get(timeout=HANG_S).outcome == Outcome.INFO
