@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 # A shell without a terminal starts what it puts in the background with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Where bytecode is not kept, pytest rewrites all assertions anew in each worker, and each of the hundreds of commands
+# that the tests start compiles the package anew: half a second of CPU for each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("raftload", deadline=None)
 hypothesis.settings.load_profile("raftload")

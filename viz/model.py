@@ -45,6 +45,8 @@ def iso(at: float) -> str:
 
 def width(text: str) -> int:
     """Columns that a terminal needs for a text: two for wide characters, none for combining ones."""
+    if text.isascii():  # nearly all is, and pictures ask for single characters many times
+        return len(text)
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )

@@ -1,12 +1,15 @@
 """What Mermaid and Graphviz themselves, and a reader of our ASCII, find in a rendered picture is what its model says.
 
-For every type, variant and size, with hostile names. Mermaid is the real one from npm, installed once into a
-cache folder outside this tree (RAFTLOAD_MERMAID_CACHE says where).
+For every type, variant and size, with hostile names. Mermaid is the real one from npm, installed once into the user's
+cache (RAFTLOAD_MERMAID_CACHE names another folder). Starting it takes seconds and starting Graphviz a tenth of one, so
+each is started once and reads all pictures, the damaged ones too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import functools
 import html
 import itertools
 import json
@@ -15,13 +18,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.missing import require
 from viz import ascii as text_picture
 from viz import dot, elections, mermaid, observed
 from viz.diagrams import DIAGRAMS, diagram
@@ -112,7 +116,9 @@ def chart(names: tuple[str, ...]) -> Chart:
     return Chart("who led: and when", "2026-01-31T12:00:00.000Z", 4.0, (*rows[1:], Row(rows[0].label, spans)))
 
 
+@functools.cache
 def models() -> dict[str, Model]:
+    """All models, by their names."""
     found: dict[str, Model] = {}
     for size, (kind, names) in itertools.product((1, 2, 3, 4, 5, 7), (("plain", PLAIN), ("hostile", HOSTILE))):
         some = names[:size]
@@ -137,7 +143,52 @@ def models() -> dict[str, Model]:
     return found
 
 
-MODELS = models()
+def check_all(names: Iterable[str], check: Callable[[str], None]) -> None:
+    """Checks each of the models; raises all that was wrong, with the models' names."""
+    wrong = []
+    for name in names:
+        try:
+            check(name)
+        except Exception as exc:
+            exc.add_note(f"the model: {name}")
+            wrong.append(exc)
+    if wrong:
+        raise ExceptionGroup(f"{len(wrong)} models are drawn as something else", wrong)
+
+
+# The comparison itself: a renderer that is damaged in any of these ways is found out.
+
+SAMPLE = "log-replication slow-follower 3 plain 0"
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "a message is missing": lambda text: text.replace(
+        next(line for line in text.splitlines() if "heartbeat" in line) + "\n", "", 1
+    ),
+    "a label is cut": lambda text: text.replace("matches up to 8", "matches up to", 1),
+    "an arrow is turned round": lambda text: (
+        re.sub(r"\|(-+)>\|", r"|<\1|", text, count=1)
+        .replace("m2->>m3", "m3->>m2", 1)
+        .replace("a3 -> b3", "b3 -> a3", 1)
+    ),
+    "a reply is a call": lambda text: (
+        re.sub(r"(?<=- )(?=-)|(?<=-) (?=-)", "-", text)
+        .replace("-->>", "->>", 1)
+        .replace('[id="e6", style=dashed]', '[id="e6"]', 1)
+    ),
+    "a lane has another name": lambda text: text.replace("etcd-node3", "etcd-node4", 1),
+    "a note is missing": lambda text: text.replace("answers late", "", 1),
+}
+
+
+def damaged(render: Callable[[Model], str]) -> dict[str, str]:
+    """The sample's picture, damaged in each of the ways."""
+    right = render(models()[SAMPLE])
+    return {damage: change(right) for damage, change in DAMAGE.items()}
+
+
+def pictures(render: Callable[[Model], str]) -> dict[str, str]:
+    """The pictures of all models, and the damaged ones."""
+    return {name: render(model) for name, model in models().items()} | damaged(render)
+
 
 # Mermaid
 
@@ -174,44 +225,55 @@ for (const [name, source] of Object.entries(JSON.parse(Buffer.concat(chunks).toS
 process.exit(0);
 """
 VERSIONS = ("mermaid@11", "jsdom@24", "js-yaml@4")
-Parse = Callable[[dict[str, str]], dict[str, Any]]
 
 
-def _cannot(reason: str) -> None:
-    if os.environ.get("RAFTLOAD_REQUIRE_MERMAID") == "1":
-        pytest.fail(f"RAFTLOAD_REQUIRE_MERMAID=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
+def _cannot(reason: str) -> NoReturn:
+    require("mermaid", reason)
+    raise AssertionError("require() ends the test")
 
 
-@pytest.fixture(scope="session")
-def parse_mermaid() -> Parse:
-    """Parses many sources with the real Mermaid; what it takes and returns is keyed alike."""
-    default = Path(tempfile.gettempdir()) / f"raftload-mermaid-{os.getuid()}"
-    folder = Path(os.environ.get("RAFTLOAD_MERMAID_CACHE", default))
+def install_mermaid(folder: Path) -> None:
+    """Installs Mermaid into a folder, all of it or nothing; whoever else wants it there waits."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", name, *VERSIONS]
+            try:
+                done = subprocess.run(command, cwd=name, capture_output=True, timeout=600, check=False)
+            except subprocess.TimeoutExpired:
+                _cannot("npm install mermaid took more than 600 s")
+            if done.returncode != 0:
+                _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+            made = Path(name) / "whole"
+            made.mkdir()
+            for each in Path(name).iterdir():
+                if each != made:
+                    each.rename(made / each.name)
+            made.rename(folder)
+
+
+@pytest.fixture(scope="module")
+def read_by_mermaid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the real Mermaid finds in the pictures of all models, and in the damaged ones."""
     if not (shutil.which("node") and shutil.which("npm")):
         _cannot("no node and npm on PATH, from which the real Mermaid is installed")
-    if not (folder / "ready").exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *VERSIONS]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
-        except subprocess.TimeoutExpired:
-            _cannot("npm install mermaid took more than 300 s")
-        if done.returncode != 0:
-            _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
-        (folder / "ready").touch()
-    script = folder / "parse.mjs"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("RAFTLOAD_MERMAID_CACHE") or cache / "raftload" / "mermaid-11")
+    install_mermaid(folder)
+    script = tmp_path_factory.mktemp("mermaid") / "parse.mjs"
     script.write_text(PARSER)
-
-    def parse(sources: dict[str, str]) -> dict[str, Any]:
-        done = subprocess.run(
-            ["node", str(script)], cwd=folder, input=json.dumps(sources).encode(), capture_output=True, timeout=300,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
-        return dict(json.loads(line) for line in done.stdout.decode().splitlines())
-
-    return parse
+    (script.parent / "node_modules").symlink_to(folder / "node_modules")
+    done = subprocess.run(
+        ["node", str(script)], input=json.dumps(pictures(mermaid.render)).encode(), capture_output=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    return dict(json.loads(line) for line in done.stdout.decode().splitlines())
 
 
 def decode(text: object) -> str:
@@ -255,29 +317,35 @@ def loosened(structure: Structure, model: Model) -> Structure:
     return structure
 
 
-def test_the_real_mermaid_finds_what_the_model_says(parse_mermaid: Parse) -> None:
-    found = parse_mermaid({name: mermaid.render(model) for name, model in MODELS.items()})
-    assert found.keys() == MODELS.keys()
-    for name, model in MODELS.items():
-        assert loosened(read_mermaid(found[name]), model) == loosened(expected(model), model), name
-        assert decode(found[name]["title"]) == model.title, name
+def test_the_real_mermaid_finds_what_the_model_says(read_by_mermaid: dict[str, Any]) -> None:
+    def check(name: str) -> None:
+        model, found = models()[name], read_by_mermaid[name]
+        assert loosened(read_mermaid(found), model) == loosened(expected(model), model)
+        assert decode(found["title"]) == model.title
+
+    assert read_by_mermaid.keys() == models().keys() | DAMAGE.keys()
+    check_all(models(), check)
 
 
 # Graphviz
 
 
-@pytest.fixture(scope="session")
-def run_dot() -> Callable[[str], dict[str, Any]]:
+@pytest.fixture(scope="module")
+def read_by_dot() -> dict[str, Any]:
+    """What Graphviz makes of the pictures of all models, and of the damaged ones."""
     if shutil.which("dot") is None:
-        pytest.skip("no Graphviz on PATH")
-
-    def run(source: str) -> dict[str, Any]:
-        done = subprocess.run(["dot", "-Tjson"], input=source.encode(), capture_output=True, timeout=60, check=False)
-        assert done.returncode == 0 and not done.stderr, done.stderr.decode()
-        parsed: dict[str, Any] = json.loads(done.stdout)
-        return parsed
-
-    return run
+        require("graphviz", "no Graphviz on PATH")
+    drawn = pictures(dot.render)
+    done = subprocess.run(
+        ["dot", "-Tjson"], input="\n".join(drawn.values()).encode(), capture_output=True, timeout=600, check=False
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    documents, rest = [], done.stdout.decode().strip()
+    while rest:
+        document, end = json.JSONDecoder().raw_decode(rest)
+        documents.append(document)
+        rest = rest[end:].strip()
+    return dict(zip(drawn, documents, strict=True))
 
 
 def shown(text: str) -> str:
@@ -343,19 +411,22 @@ def middle_is_all(structure: Structure, model: Model) -> Structure:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if " 2 " not in name and " 4 " not in name])
-def test_graphviz_finds_what_the_model_says(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
-    model = MODELS[name]
-    found = run_dot(dot.render(model))
-    assert middle_is_all(read_dot(found, model), model) == expected(model)
-    assert shown(found["label"]) == model.title
+def test_graphviz_finds_what_the_model_says(read_by_dot: dict[str, Any]) -> None:
+    def check(name: str) -> None:
+        model, found = models()[name], read_by_dot[name]
+        assert middle_is_all(read_dot(found, model), model) == expected(model)
+        assert shown(found["label"]) == model.title
+
+    check_all(models(), check)
 
 
 @pytest.mark.parametrize(
     "name", ["cluster-status 7 hostile", "leader-election normal 7 hostile 0", "timeline 7 hostile"]
 )
-def test_every_word_of_the_model_is_drawn_in_the_svg(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
-    model = MODELS[name]
+def test_every_word_of_the_model_is_drawn_in_the_svg(name: str) -> None:
+    if shutil.which("dot") is None:
+        require("graphviz", "no Graphviz on PATH")
+    model = models()[name]
     drawn = subprocess.run(["dot", "-Tsvg"], input=dot.render(model).encode(), capture_output=True, check=True).stdout
     texts = ["".join(each.itertext()) for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("}text")]
     everything = " ".join(" ".join(texts).split())
@@ -366,14 +437,16 @@ def test_every_word_of_the_model_is_drawn_in_the_svg(name: str, run_dot: Callabl
 # ASCII: a reader by columns, which knows nothing of the renderer but the picture's rules.
 
 
-def cells(line: str) -> list[str]:
+@functools.lru_cache(maxsize=10_000)
+def cells(line: str) -> tuple[str, ...]:
+    """What stands in each column: after a wide character, one with nothing."""
     found: list[str] = []
     for char in line:
         if width(char) == 0:
             found[-1] += char
         else:
             found += [char] + [""] * (width(char) - 1)
-    return found
+    return tuple(found)
 
 
 def cut(line: str, start: int, end: int | None = None) -> str:
@@ -427,8 +500,7 @@ def bare(text: str, start: int, columns: list[int]) -> str:
     found = cells(text)
     for column in reversed([each - start for each in columns]):
         if 0 < column == len(found) - 1 and found[column] == "|" and found[column - 1] == " ":
-            found = list("".join(found[:column]).rstrip())
-            found = cells("".join(found))
+            found = cells("".join(found[:column]).rstrip())
     return "".join(found).rstrip()
 
 
@@ -470,57 +542,32 @@ def check_ascii(picture: str, model: Model) -> None:
         assert dataclasses.replace(got, nodes=nodes) == want
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_reader_of_ascii_finds_what_the_model_says(name: str) -> None:
-    check_ascii(text_picture.render(MODELS[name]), MODELS[name])
-
-
-# The comparison itself: a renderer that is damaged in any of these ways is found out.
-
-SAMPLE = "log-replication slow-follower 3 plain 0"
-DAMAGE: dict[str, Callable[[str], str]] = {
-    "a message is missing": lambda text: text.replace(
-        next(line for line in text.splitlines() if "heartbeat" in line) + "\n", "", 1
-    ),
-    "a label is cut": lambda text: text.replace("matches up to 8", "matches up to", 1),
-    "an arrow is turned round": lambda text: (
-        re.sub(r"\|(-+)>\|", r"|<\1|", text, count=1)
-        .replace("m2->>m3", "m3->>m2", 1)
-        .replace("a3 -> b3", "b3 -> a3", 1)
-    ),
-    "a reply is a call": lambda text: (
-        re.sub(r"(?<=- )(?=-)|(?<=-) (?=-)", "-", text)
-        .replace("-->>", "->>", 1)
-        .replace('[id="e6", style=dashed]', '[id="e6"]', 1)
-    ),
-    "a lane has another name": lambda text: text.replace("etcd-node3", "etcd-node4", 1),
-    "a note is missing": lambda text: text.replace("answers late", "", 1),
-}
+def test_a_reader_of_ascii_finds_what_the_model_says() -> None:
+    check_all(models(), lambda name: check_ascii(text_picture.render(models()[name]), models()[name]))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("form", ["mermaid", "dot", "ascii"])
 def test_a_damaged_renderer_is_found_out(form: str, damage: str, request: pytest.FixtureRequest) -> None:
-    model = MODELS[SAMPLE]
-    right = {"mermaid": mermaid.render, "dot": dot.render, "ascii": text_picture.render}[form](model)
-    wrong = DAMAGE[damage](right)
-    assert wrong != right
+    model = models()[SAMPLE]
+    render = {"mermaid": mermaid.render, "dot": dot.render, "ascii": text_picture.render}[form]
+    wrong = damaged(render)[damage]
+    assert wrong != render(model)
 
-    def compare(text: str) -> None:
+    def compare(name: str) -> None:
+        """Compares what was found in the picture of this name, which the model's right one is or a damaged one."""
         if form == "ascii":
-            check_ascii(text, model)
+            check_ascii(render(model) if name == SAMPLE else wrong, model)
         elif form == "mermaid":
-            found = request.getfixturevalue("parse_mermaid")({"it": text})["it"]
-            assert read_mermaid(found) == expected(model)
+            assert read_mermaid(request.getfixturevalue("read_by_mermaid")[name]) == expected(model)
         else:
-            assert middle_is_all(read_dot(request.getfixturevalue("run_dot")(text), model), model) == expected(model)
+            assert middle_is_all(read_dot(request.getfixturevalue("read_by_dot")[name], model), model) == expected(
+                model
+            )
 
-    compare(right)
+    compare(SAMPLE)
     with pytest.raises((AssertionError, LookupError, ValueError, StopIteration)):
-        compare(wrong)
-
-
-SEQUENCES = [name for name, model in MODELS.items() if isinstance(model, Sequence) and model.messages]
+        compare(damage)
 
 
 def box(thing: dict[str, Any]) -> tuple[float, float, float, float]:
@@ -530,16 +577,20 @@ def box(thing: dict[str, Any]) -> tuple[float, float, float, float]:
     return x - wide, x + wide, y - high, y + high
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_no_label_runs_into_another_or_into_an_end(name: str, run_dot: Callable[[str], dict[str, Any]]) -> None:
-    model = MODELS[name]
-    assert isinstance(model, Sequence)
-    placed = {thing["name"]: box(thing) for thing in run_dot(dot.render(model))["objects"]}
-    labels = {key: at for key, at in placed.items() if key[0] in "tn" or (key[0] == "l" and key[-1] != "e")}
-    for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
-        apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
-        assert apart, (one, other, a, b)
-    for number, item in enumerate(model.messages, 1):
-        if item.kind == "lost" and item.source != item.target:
-            text, end = placed[f"t{number}"], placed[f"b{number}"]
-            assert text[1] + 4 <= end[0] or end[1] + 4 <= text[0], (number, text, end)
+def test_no_label_runs_into_another_or_into_an_end(read_by_dot: dict[str, Any]) -> None:
+    def check(name: str) -> None:
+        model = models()[name]
+        assert isinstance(model, Sequence)
+        placed = {thing["name"]: box(thing) for thing in read_by_dot[name]["objects"]}
+        labels = {key: at for key, at in placed.items() if key[0] in "tn" or (key[0] == "l" and key[-1] != "e")}
+        for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
+            apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+            assert apart, (one, other, a, b)
+        for number, item in enumerate(model.messages, 1):
+            if item.kind == "lost" and item.source != item.target:
+                text, end = placed[f"t{number}"], placed[f"b{number}"]
+                assert text[1] + 4 <= end[0] or end[1] + 4 <= text[0], (number, text, end)
+
+    sequences = [name for name, model in models().items() if isinstance(model, Sequence) and model.messages]
+    assert len(sequences) > 100
+    check_all(sequences, check)
