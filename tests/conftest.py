@@ -136,9 +136,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nobody_elses_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps a cluster that its developer has up (`raftload cluster up`) out of the tests."""
+    """Keeps a cluster that its developer or another worker has up (`raftload cluster up`) out of the tests.
+
+    Commands look for one on the Docker Engine too, and `cluster down` removes it: only the tests in `tests/docker`
+    reach the Engine, of which there is one.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        folder = tmp_path_factory.mktemp("state")
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        patch.setenv("DOCKER_HOST", f"unix://{folder}/no-docker.sock")
         yield
 
 

@@ -4,46 +4,97 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster.docker_engine import connect
 from tests.support.command import ClusterCommands
+from tests.support.missing import ENGINE
+
+# One for the machine, whatever folder for temporary files a test worker or a session has.
+LOCK = Path("/tmp/raftload-docker-tests.lock")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_engine(nobody_elses_cluster: None) -> Iterator[None]:
+    """Lets the tests of this folder reach the Engine, as no others do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DOCKER_HOST")
+        for name, value in ENGINE.items():
+            patch.setenv(name, value)
+        yield
 
 
 class Docker(ClusterCommands):
-    """`raftload cluster …` against the Engine."""
+    """`raftload cluster …` against the Engine.
+
+    Attributes: ``client``, the Docker SDK's, to look at the Engine without starting a command for it.
+    """
+
+    def __init__(self, folder: Path, client: Any) -> None:
+        super().__init__(folder)
+        self.client = client
 
     def docker(self, *args: str) -> str:
-        done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def containers(self) -> list[str]:
+        """The names of all containers, also of those that have ended."""
+        return sorted(each["Names"][0].lstrip("/") for each in self.client.api.containers(all=True))
+
+    def networks(self) -> list[str]:
+        return sorted(each["Name"] for each in self.client.api.networks())
 
     def everything(self) -> dict[str, list[str]]:
         """What there is on the Engine, and in /dev/shm of ours."""
         return {
-            "containers": sorted(self.docker("ps", "-a", "--format", "{{.Names}}").split()),
-            "networks": sorted(self.docker("network", "ls", "--format", "{{.Name}}").split()),
-            "volumes": sorted(self.docker("volume", "ls", "-q").split()),
+            "containers": self.containers(),
+            "networks": self.networks(),
+            "volumes": sorted(each["Name"] for each in self.client.api.volumes()["Volumes"] or []),
             "folders": sorted(str(path) for path in Path("/dev/shm").glob("raftload-docker-*")),
         }
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Docker]:
-    """Commands against the Engine; fails where the test leaves something on it."""
-    docker = Docker(tmp_path)
-    with Path(tempfile.gettempdir(), "raftload-docker-tests.lock").open("w", encoding="utf-8") as lock:
+@contextlib.contextmanager
+def engine_alone() -> Iterator[None]:
+    """Waits until no other test worker or session uses the Engine, and keeps them waiting."""
+    try:
+        lock = os.open(LOCK, os.O_RDONLY)  # another user's may be opened and not created
+    except FileNotFoundError:
+        lock = os.open(LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def using_the_engine(folder: Path) -> Iterator[Docker]:
+    """Commands against the Engine, with a state folder; fails where something is left on it after the block."""
+    with engine_alone(), contextlib.closing(connect()) as client:
+        docker = Docker(folder, client)
         before = docker.everything()
         if any("etcd-node" in name for name in before["containers"]):
             pytest.fail("containers named etcd-node… are there: `raftload cluster down` first", pytrace=False)
         try:
             yield docker
         finally:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                docker.run("down", code=None)
+            if docker.everything() != before:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    docker.run("down", code=None)
             assert docker.everything() == before
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Docker]:
+    """Commands against the Engine; fails where the test leaves something on it."""
+    with using_the_engine(tmp_path) as docker:
+        yield docker

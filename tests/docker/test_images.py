@@ -13,7 +13,6 @@ from docker.errors import ImageNotFound as NotThere
 from cluster import images
 from cluster.binary import find_etcd
 from cluster.containers import find
-from cluster.docker_engine import connect
 from cluster.errors import ClusterError
 from cluster.images import ImageNotFound, RegistryUnreachable, find_image
 from cluster.up import open_docker_cluster
@@ -25,10 +24,9 @@ pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def client() -> Iterator[Any]:
-    made = connect()
-    yield made
-    made.close()
+def client(engine: Docker) -> Any:
+    """The Docker SDK's, for one test at a time: the images that they make have fixed names."""
+    return engine.client
 
 
 @pytest.fixture

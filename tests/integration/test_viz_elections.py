@@ -25,5 +25,5 @@ def test_the_leader_killed_under_load_is_drawn_as_it_was(
     try:
         kill_leader_under_load(tmp_path, "local", etcd, take_ports(3))
     finally:
-        document(tmp_path, "cluster", "down", "--json")
-    assert leftovers_after(10.0) == set()
+        document(tmp_path, "cluster", "down", "--backend", "local", "--json")
+    assert leftovers_after(60.0) == set()
