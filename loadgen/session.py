@@ -25,6 +25,7 @@ from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 
 # Workers of this machine import Locust before they report, a second of a core each, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
+NO_WORKER = "no worker is left; start it again"
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +182,11 @@ class Session:
             worker.end(grace_s=0)
         self.fleet.dismiss()
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether no worker is left: Locust would start nothing, and tell nobody."""
+        return all(worker.gone and worker.death() for worker in self.workers)
+
     def drop_dead(self) -> list[str]:
         """Go on without the workers that have ended; return a sentence about each.
 
@@ -191,7 +197,7 @@ class Session:
             self.workers.remove(worker)
             self.runner.clients.pop(worker.client_id or "", None)
         if not self.workers:
-            raise EngineError("no worker is left; start it again")
+            raise EngineError(NO_WORKER)
         return [f"{worker.name} was lost before this run ({death})" for worker, death in dead]
 
     def stop_workers(self) -> None:

@@ -216,12 +216,17 @@ def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> Non
     Takes the runs, which know the targets, where a run is to begin.
     """
     endpoints = read_endpoints(str(form.get("host", environment.host) or ""), Security())
-    settings.Settings.from_options({**vars(environment.parsed_options), **form}, endpoints)
+    # The run before left its prefix, with which a mix may have any types.
+    settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), int, 1, 100_000)
     settings.read("ramp-up", form.get("spawn_rate", "1"), float, 0.001, 100_000)
     if runs is not None:
+        from loadgen.session import NO_WORKER
+
         if runs.under_way:
             raise ValueError("the last run's folder is being written: try again in a moment")
+        if runs.is_deserted:
+            raise ValueError(NO_WORKER)
         runs.target(endpoints)
 
 

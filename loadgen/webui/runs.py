@@ -58,6 +58,11 @@ class Runs:
         """Whether a run has begun and its folder is not yet complete."""
         return self._watcher is not None and not self._watcher.dead
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether no worker is left for a run."""
+        return self._session.is_deserted
+
     def files(self, name: str) -> list[str]:
         """Which of a finished run's FILES there are."""
         return [file for file in FILES if name in self.folders and (self.folders[name] / file).is_file()]

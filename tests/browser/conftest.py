@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.missing import BROWSERS
+
 PageFactory = Callable[..., Page]
 _FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-expect.set_options(timeout=20_000)
+# A guard against a page that hangs: no test asserts that something is quicker.
+expect.set_options(timeout=120_000)
 _HERE = ("", "127.0.0.1", "localhost")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The machine's Chromium, headless, for the tests of one module."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))))
+    path = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=[*_FLAGS], timeout=60_000)
+        running = playwright.chromium.launch(executable_path=path, args=[*_FLAGS], timeout=120_000)
         yield running
         running.close()
 
@@ -47,7 +50,7 @@ def new_page(browser: Browser, wrong: list[str]) -> Iterator[PageFactory]:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(120_000)
         page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
         page.on("request", lambda request: wrong.extend(_elsewhere(request.url)))

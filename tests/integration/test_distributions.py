@@ -37,16 +37,16 @@ locust.events.init.add_listener(record)
 """
 
 
-def test_percentiles_agree_with_the_raw_samples(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
+def test_percentiles_agree_with_the_raw_samples(etcd_single: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "recording.py").write_text(RECORDING)
     raw = tmp_path / "raw"
     raw.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", "recording.py", "--operations", "20000",
-         "--warmup", "1s", "--concurrency", "20", "--workers", "2", "--endpoints", ",".join(etcd_cluster.endpoints),
+        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", "recording.py", "--operations", "11000",
+         "--warmup", "0.5s", "--concurrency", "20", "--workers", "2", "--endpoints", ",".join(etcd_single.endpoints),
          "--output", "run", "--json"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "RAW": str(raw)}, check=True,
-        stdout=subprocess.DEVNULL, timeout=120,
+        stdout=subprocess.DEVNULL, timeout=300,
     )  # fmt: skip
     samples: dict[str, list[int]] = {"total": []}
     for path in raw.iterdir():
@@ -54,7 +54,7 @@ def test_percentiles_agree_with_the_raw_samples(etcd_cluster: LocalCluster, tmp_
             f, latency_ns, _ = line.split()
             samples.setdefault(f, []).append(int(latency_ns))
             samples["total"].append(int(latency_ns))
-    assert len(samples["total"]) == 20_000
+    assert len(samples["total"]) == 11_000
     results = json.loads((tmp_path / "run" / "result.json").read_text())["results"]
     with (tmp_path / "run" / "series.csv").open() as file:
         seconds = list(csv.DictReader(file))

@@ -61,4 +61,4 @@ def test_no_false_alarm(
         faults, operations, runs = faults + rounds, operations + result["results"]["total"]["operations"], runs + 1
     minutes = (time.monotonic() - began) / 60
     print(f"{runs} runs in {minutes:.1f} minutes: {faults} faults, {operations:,} operations, all of them kept")
-    assert not leftovers_after(10)
+    assert not leftovers_after(60)

@@ -520,4 +520,5 @@ def test_for_as_long_as_there_is_time(soak_s: float) -> None:
     seed = int(os.environ.get("RAFTLOAD_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
     played, transitions = fuzz(seed, soak_s)
     print(f"seed {seed}: {played:,} conversations, {transitions} transitions between lines of loadgen/wire")
-    assert played > soak_s, "not even one conversation a second"
+    # A dozen conversations come so far; fewer have not got into the code that they are to try.
+    assert transitions > 400

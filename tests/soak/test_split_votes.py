@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster.local import LocalCluster
+from tests.support.waiting import until
 from viz import observed
 from viz.elections import Election, History, read_files
 from viz.model import Message, Note
@@ -41,10 +42,7 @@ def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalClu
 
 
 def _until_led(cluster: LocalCluster, not_by: str) -> None:
-    deadline = time.monotonic() + 60
-    while (leader := cluster.leader()) is None or leader.name == not_by:
-        assert time.monotonic() < deadline, "nobody leads"
-        time.sleep(0.05)
+    until(lambda: (leader := cluster.leader()) is not None and leader.name != not_by, "another leader")
 
 
 def _check(found: History, election: Election) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import os
 import shutil
@@ -135,34 +136,49 @@ def replace_somewhere(draw: st.DrawFn, document: Any, value: Any) -> Any:
         return document
 
 
+RESULT = jsonschema.Draft202012Validator(schema.load("result"))
+
+
+@functools.cache
+def precise() -> dict[str, Any]:
+    """The result of a run, not to be changed."""
+    return report.build(DATA / "precise")
+
+
 @given(st.data(), JSON)
 def test_our_schema_check_agrees_with_jsonschema(data: st.DataObject, value: Any) -> None:
     @st.composite
     def changed(draw: st.DrawFn) -> Any:
-        return replace_somewhere(draw, report.build(DATA / "precise"), value)
+        return replace_somewhere(draw, precise(), value)
 
     document = data.draw(changed())
-    valid = jsonschema.Draft202012Validator(schema.load("result")).is_valid(document)
+    valid = RESULT.is_valid(document)
     assert (schema.problem(document, "result") is None) == valid
 
 
-@given(st.data(), JSON)
-def test_a_changed_run_json_gives_a_result_or_one_line(data: st.DataObject, value: Any) -> None:
-    @st.composite
-    def changed(draw: st.DrawFn) -> Any:
-        return replace_somewhere(draw, json.loads((DATA / "precise" / "run.json").read_text()), value)
+def test_a_changed_run_json_gives_a_result_or_one_line(tmp_path: Path) -> None:
+    whole = json.loads((DATA / "precise" / "run.json").read_text())
+    run_dir = Path(shutil.copytree(DATA / "precise", tmp_path / "run"))
+    seen = set()
 
-    import tempfile
+    @given(st.data(), JSON)
+    def check(data: st.DataObject, value: Any) -> None:
+        @st.composite
+        def changed(draw: st.DrawFn) -> Any:
+            return replace_somewhere(draw, whole, value)
 
-    with tempfile.TemporaryDirectory() as name:
-        run_dir = Path(shutil.copytree(DATA / "precise", Path(name) / "run"))
         (run_dir / "run.json").write_text(json.dumps(data.draw(changed())))
         try:
             result = report.build(run_dir)
         except report.ReportError as exc:
+            seen.add("line")
             assert "\n" not in str(exc)
         else:
-            jsonschema.validate(result, schema.load("result"))
+            seen.add("result")
+            RESULT.validate(result)
+
+    check()
+    assert seen == {"line", "result"}
 
 
 @pytest.mark.parametrize(
