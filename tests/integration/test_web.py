@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +21,7 @@ import pytest
 from cluster.local import LocalCluster
 from loadgen import schema
 from tests.support import command
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,94 +35,142 @@ class Web:
         self.folder = folder
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=120) as answer:
             return json.load(answer)
 
     def post(self, path: str, **form: str) -> Any:
         data = urllib.parse.urlencode(form).encode()
-        with urllib.request.urlopen(self.url + path, data=data, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, data=data, timeout=120) as answer:
             return json.load(answer)
 
     def total(self) -> dict[str, Any]:
         rows: list[dict[str, Any]] = self.get("/stats/requests")["stats"]
         return next(row for row in rows if row["name"] == "Aggregated")
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
-        deadline = time.monotonic() + seconds
-        while not (value := condition()):
-            assert time.monotonic() < deadline, "waited in vain"
+    def requests(self, count: int) -> None:
+        """Waits until so many requests of the run that is on are counted.
+
+        Locust's UI answers from a cache of two seconds, so at first what it says is of the run before, and at rest.
+        """
+
+        def counted() -> bool:
+            document = self.get("/stats/requests")
+            total = next(row for row in document["stats"] if row["name"] == "Aggregated")
+            return bool(document["state"] == "running" and total["num_requests"] >= count)
+
+        self.wait(counted)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        def alive() -> Any:
             assert self.process.poll() is None
-            time.sleep(0.1)
-        return value
+            return condition()
+
+        return until(alive, pause_s=0.1)
 
     def results(self) -> list[Path]:
         return sorted(self.folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
 
+    @contextlib.contextmanager
+    def run(self, **form: str) -> Iterator[list[Path]]:
+        """Starts a run, which the block ends if it does not by itself; puts its result into the list that it gives."""
+        before, found = len(self.results()), []
+        assert self.post("/swarm", spawn_rate=form["user_count"], **form)["success"] is True
+        yield found
+        self.wait(lambda: len(self.results()) == before + 1)
+        found.append(self.results()[-1])
+        self.wait(lambda: self.get("/stats/requests")["state"] in ("ready", "stopped"))
+
 
 @contextlib.contextmanager
-def serving(cluster: LocalCluster, folder: Path, *options: str) -> Iterator[Web]:
+def serving(cluster: LocalCluster, folder: Path, *options: str, workers: int = 2) -> Iterator[Web]:
     endpoints = ",".join(cluster.endpoints)
-    process = command.start("web", "--web-port", "0", "--workers", "2", "--endpoints", endpoints, *options,
-                            cwd=folder)  # fmt: skip
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    assert "open http://127.0.0.1:" in line, line
-    yield Web(process, line.split()[2], folder)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
-
-
-@pytest.fixture
-def web(etcd_cluster: LocalCluster, tmp_path: Path) -> Iterator[Web]:
-    with serving(etcd_cluster, tmp_path) as running:
-        yield running
+    words = ("web", "--web-port", "0", "--workers", str(workers), "--endpoints", endpoints, *options)
+    process = command.start(*words, cwd=folder)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "open http://127.0.0.1:" in line, line
+        yield Web(process, line.split()[2], folder)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")
-def idle(etcd_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """One for the tests that start no run."""
-    with serving(etcd_cluster, tmp_path_factory.mktemp("idle")) as running:
+def web(etcd_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """One for all tests that do not end it or its workers: no run is on when a test begins or ends."""
+    with serving(etcd_cluster, tmp_path_factory.mktemp("web")) as running:
         yield running
 
 
+# First, since the form keeps the values of the last run, a number of operations too.
+def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
+    with web.run(user_count="4"):
+        with urllib.request.urlopen(web.url + "/cluster/events", timeout=120) as stream:
+            assert stream.headers["Content-Type"].startswith("text/event-stream")
+            points: dict[int, list[Any]] = {}
+            for line in stream:
+                if line.startswith(b"data: "):
+                    document = json.loads(line[6:])
+                    points |= {point[0]: point for point in document["load"]["points"]}
+                    if len(points) >= 3:
+                        break
+        web.post("/stop")
+    assert sorted(member["role"] for member in document["members"]) == ["follower", "follower", "leader"]
+    assert document["leader"] and document["term"] >= 2 and document["ours"] is False
+    assert {len(row["spans"]) for row in document["timeline"]} == {1}
+    assert document["events"][0]["text"].endswith("begins")
+    last = points[sorted(points)[1]]
+    assert last[1] > 0 and 0 < last[3] <= last[4] <= last[5]
+
+
 def test_a_run_from_start_to_folder(web: Web) -> None:
-    with urllib.request.urlopen(web.url + "/", timeout=10) as page:
+    with urllib.request.urlopen(web.url + "/", timeout=120) as page:
         assert b"Locust" in page.read()
-    started = web.post("/swarm", user_count="10", spawn_rate="10", value_size="256")
-    assert started["success"] is True
-    web.wait(lambda: web.total()["num_requests"] > 500)
-    rows = {row["name"]: row for row in web.get("/stats/requests")["stats"]}
-    assert {"put", "get", "txn", "Aggregated"} <= set(rows)
-    assert 0 < rows["get"]["min_response_time"] < 1000
-    assert rows["get"]["min_response_time"] != int(rows["get"]["min_response_time"])
-    p95 = rows["put"]["response_time_percentile_0.95"]
-    assert p95 > 0 and p95 != int(p95)
-    assert len(web.get("/stats/requests")["workers"]) == 2
-    assert web.post("/stop")["success"] is True
-    (path,) = web.wait(web.results)
-    result = json.loads(path.read_text())
+    with web.run(user_count="10", value_size="256") as found:
+        web.requests(500)
+        rows = {row["name"]: row for row in web.get("/stats/requests")["stats"]}
+        assert {"put", "get", "txn", "Aggregated"} <= set(rows)
+        shown = [rows[f][field] for f in ("put", "get", "txn") for field in ("min_response_time", "max_response_time")]
+        shown += [rows[f]["response_time_percentile_0.95"] for f in ("put", "get", "txn")]
+        assert all(each > 0 for each in shown)
+        assert any(each != int(each) for each in shown), "not rounded to milliseconds"
+        assert len(web.get("/stats/requests")["workers"]) == 2
+        assert web.post("/stop")["success"] is True
+    result = json.loads(found[0].read_text())
     jsonschema.validate(result, schema.load("result"))
-    # Locust's UI answers from a cache of two seconds.
     web.wait(lambda: web.total()["num_requests"] == result["results"]["total"]["operations"])
     assert result["run"]["value_size"] == 256
     assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
-    assert {"run.json", "locust_stats.csv", "locust_failures.csv", "logs"} <= {p.name for p in path.parent.iterdir()}
+    there = {path.name for path in found[0].parent.iterdir()}
+    assert {"run.json", "locust_stats.csv", "locust_failures.csv", "logs"} <= there
 
 
-def test_a_second_run_with_a_number_of_operations_ends_by_itself(web: Web) -> None:
-    assert web.post("/swarm", user_count="4", spawn_rate="4", operations="400")["success"] is True
-    (first,) = web.wait(web.results)
-    assert json.loads(first.read_text())["results"]["total"]["operations"] == 400
-    web.wait(lambda: web.get("/stats/requests")["state"] in ("ready", "stopped"))
-    assert web.post("/swarm", user_count="4", spawn_rate="4", operations="600", mix="get")["success"] is True
-    second = web.wait(lambda: len(web.results()) == 2 and web.results()[-1])
-    result = json.loads(second.read_text())
+def test_runs_with_a_number_of_operations_end_by_themselves(web: Web) -> None:
+    with web.run(user_count="4", operations="400") as found:
+        pass
+    assert json.loads(found[0].read_text())["results"]["total"]["operations"] == 400
+    with web.run(user_count="4", operations="600", mix="get") as found:
+        pass
+    result = json.loads(found[0].read_text())
     assert result["results"]["total"]["operations"] == 600
     assert result["results"]["put"] is None
 
 
-def test_a_bad_field_is_a_message(idle: Web) -> None:
+def test_an_open_loop_from_the_form(web: Web) -> None:
+    with web.run(user_count="2", rate="300", operations="450") as found:
+        pass
+    result = json.loads(found[0].read_text())
+    assert (result["run"]["loop"], result["run"]["rate"]) == ("open", 300)
+    assert result["results"]["total"]["operations"] + result["generator"]["dropped"] == 450
+    answer = web.post("/swarm", user_count="2", spawn_rate="2", stages="10")
+    assert answer["success"] is False
+    assert "write DURATION:RATE" in answer["message"]
+
+
+def test_a_bad_field_is_a_message(web: Web) -> None:
+    before = web.results()
     for field, value, words in (
         ("key_size", "3", "Key Size must be at least 12"),
         ("mix", "del", "not an operation type"),
@@ -130,21 +178,37 @@ def test_a_bad_field_is_a_message(idle: Web) -> None:
         ("host", "nowhere:port", "malformed endpoint"),
     ):
         form = {"user_count": "2", "spawn_rate": "2", field: value}
-        answer = idle.post("/swarm", **form)
-        assert answer["success"] is False
+        answer = web.post("/swarm", **form)
+        assert answer["success"] is False, form  # after other runs too, whose values stay in the form
         assert words in answer["message"]
-    assert idle.results() == []
+    assert web.results() == before
 
 
-def test_ctrl_c_in_mid_run_keeps_the_results(web: Web) -> None:
-    web.post("/swarm", user_count="10", spawn_rate="10")
-    web.wait(lambda: web.total()["num_requests"] > 200)
-    os.killpg(web.process.pid, signal.SIGINT)
-    web.process.communicate(timeout=30)
-    assert web.process.returncode == 130
-    (path,) = web.results()
+def test_ctrl_c_in_mid_run_keeps_the_results(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    with serving(etcd_single, tmp_path, workers=1) as web:
+        web.post("/swarm", user_count="10", spawn_rate="10")
+        web.requests(200)
+        os.killpg(web.process.pid, signal.SIGINT)
+        web.process.communicate(timeout=120)
+        assert web.process.returncode == 130
+        (path,) = web.results()
     books = json.loads(path.read_text())["books"]
     assert books["writes_ok"] <= books["revision_delta"] <= books["writes_ok"] + books["writes_info"]
+
+
+def test_a_run_after_a_worker_was_killed_goes_on_with_the_others(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    with serving(etcd_single, tmp_path) as web:
+        for number, killed in enumerate(command.workers(web.process.pid), 1):
+            with web.run(user_count="4") as found:
+                web.requests(100)
+                os.kill(killed, signal.SIGKILL)
+                if number == 1:  # the other goes on; the last one's death ends the run
+                    web.requests(web.total()["num_requests"] + 100)
+                    web.post("/stop")
+            lost = json.loads(found[0].read_text())["lost_workers"]
+            assert [f"(pid {killed})" in each["name"] for each in lost] == [True], lost
+        answer = web.post("/swarm", user_count="4", spawn_rate="4")
+        assert (answer["success"], answer["message"]) == (False, "no worker is left; start it again")
 
 
 # -- who may ask for what
@@ -153,7 +217,7 @@ def test_ctrl_c_in_mid_run_keeps_the_results(web: Web) -> None:
 def ask(web: Web, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     request = urllib.request.Request(web.url + path, data=body, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
@@ -164,25 +228,27 @@ def token(web: Web) -> str:
     return page.split('name="raftload-token" content="')[1].split('"')[0]
 
 
-def test_other_websites_get_nothing_and_change_nothing(idle: Web) -> None:
-    code, headers, _ = ask(idle, "/stats/requests", Origin="http://evil.example")
+def test_other_websites_get_nothing_and_change_nothing(web: Web) -> None:
+    before = web.get("/stats/requests")["state"]
+    assert before in ("ready", "stopped")
+    code, headers, _ = ask(web, "/stats/requests", Origin="http://evil.example")
     assert code == 200 and "Access-Control-Allow-Origin" not in headers, "a browser shows it to its own page alone"
-    assert ask(idle, "/", Host="evil.example:8089")[0] == 403
+    assert ask(web, "/", Host="evil.example:8089")[0] == 403
     form = urllib.parse.urlencode({"user_count": "1", "spawn_rate": "1"}).encode()
-    code, _, said = ask(idle, "/swarm", form, Origin="http://evil.example")
+    code, _, said = ask(web, "/swarm", form, Origin="http://evil.example")
     assert code == 403 and b"http://evil.example" in said
-    assert idle.get("/stats/requests")["state"] == "ready"
-    code, headers, _ = ask(idle, "/cluster/")
+    assert web.get("/stats/requests")["state"] == before
+    code, headers, _ = ask(web, "/cluster/")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Frame-Options"] == "DENY"
 
 
-def test_orders_need_a_token_and_a_cluster_of_ours(idle: Web) -> None:
+def test_orders_need_a_token_and_a_cluster_of_ours(web: Web) -> None:
     order = json.dumps({"fault": "kill", "member": "etcd-node1"}).encode()
     kind = {"Content-Type": "application/json"}
-    assert ask(idle, "/cluster/act", order, **kind)[0] == 403
-    mine = {**kind, "X-Raftload-Token": token(idle)}
-    code, _, said = ask(idle, "/cluster/act", order, **mine)
+    assert ask(web, "/cluster/act", order, **kind)[0] == 403
+    mine = {**kind, "X-Raftload-Token": token(web)}
+    code, _, said = ask(web, "/cluster/act", order, **mine)
     assert code == 409 and "not raftload's to break" in json.loads(said)["error"]
     for bad in (
         b"",
@@ -191,49 +257,10 @@ def test_orders_need_a_token_and_a_cluster_of_ours(idle: Web) -> None:
         b'{"fault": "kill"}',
         b'{"fault": "kill", "member": 1}',
     ):
-        assert ask(idle, "/cluster/act", bad, **mine)[0] == 400, bad
-    assert ask(idle, "/cluster/act", **mine)[0] == 405
+        assert ask(web, "/cluster/act", bad, **mine)[0] == 400, bad
+    assert ask(web, "/cluster/act", **mine)[0] == 405
     for path in ("/cluster/runs/x/result.json", "/cluster/runs/../result.json", "/cluster/runs/..%2f..%2fetc/passwd"):
-        assert ask(idle, path)[0] == 404, path
-
-
-def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
-    web.post("/swarm", user_count="4", spawn_rate="4")
-    with urllib.request.urlopen(web.url + "/cluster/events", timeout=20) as stream:
-        assert stream.headers["Content-Type"].startswith("text/event-stream")
-        deadline = time.monotonic() + 20
-        points: dict[int, list[Any]] = {}
-        for line in stream:
-            assert time.monotonic() < deadline
-            if line.startswith(b"data: "):
-                document = json.loads(line[6:])
-                points |= {point[0]: point for point in document["load"]["points"]}
-                if len(points) >= 3:
-                    break
-    assert sorted(member["role"] for member in document["members"]) == ["follower", "follower", "leader"]
-    assert document["leader"] and document["term"] >= 2 and document["ours"] is False
-    assert {len(row["spans"]) for row in document["timeline"]} == {1}
-    assert document["events"][0]["text"].endswith("begins")
-    last = points[sorted(points)[1]]
-    assert last[1] > 0 and 0 < last[3] <= last[4] <= last[5]
-
-
-def test_a_run_after_a_worker_was_killed_goes_on_with_the_others(web: Web) -> None:
-    for number, killed in enumerate(command.workers(web.process.pid), 1):
-        web.post("/swarm", user_count="4", spawn_rate="4")
-        web.wait(lambda: web.total()["num_requests"] > 100)
-        os.kill(killed, signal.SIGKILL)
-        if number == 1:
-            time.sleep(1)
-            web.post("/stop")
-        # The last one's death ends the run.
-        web.wait(lambda number=number: len(web.results()) == number)
-        lost = json.loads(web.results()[-1].read_text())["lost_workers"]
-        assert [f"(pid {killed})" in each["name"] for each in lost] == [True], lost
-        web.wait(lambda: web.get("/stats/requests")["state"] in ("stopped", "ready"))
-    web.post("/swarm", user_count="4", spawn_rate="4")
-    errors = web.wait(lambda: web.get("/exceptions")["exceptions"])
-    assert "no worker is left" in errors[0]["msg"], errors
+        assert ask(web, path)[0] == 404, path
 
 
 def test_with_locusts_login_the_pages_are_behind_it() -> None:
@@ -267,14 +294,3 @@ for rule in web_ui.app.url_map.iter_rules():
         "/cluster/runs/n/result.json",
     }
     assert set(answers.values()) == {"302"}, "to the login page"
-
-
-def test_an_open_loop_from_the_form(web: Web) -> None:
-    assert web.post("/swarm", user_count="2", spawn_rate="2", rate="300", operations="450")["success"] is True
-    (path,) = web.wait(web.results)
-    result = json.loads(path.read_text())
-    assert (result["run"]["loop"], result["run"]["rate"]) == ("open", 300)
-    assert result["results"]["total"]["operations"] + result["generator"]["dropped"] == 450
-    answer = web.post("/swarm", user_count="2", spawn_rate="2", stages="10")
-    assert answer["success"] is False
-    assert "write DURATION:RATE" in answer["message"]
