@@ -18,7 +18,7 @@ from loadgen.etcd import EtcdClient
 from loadgen.fleet import RemoteWorker
 from loadgen.listening import Failure
 from loadgen.processes import WorkerProcess
-from loadgen.session import Session
+from loadgen.session import LATEST_BEGIN_S, Session
 from loadgen.settings import Settings
 from loadgen.target import Target
 from loadgen.units import DELIVERY
@@ -26,8 +26,6 @@ from loadgen.witness import Witness
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
-# A worker that is not connected to the cluster within this time is not waited for any longer.
-LATEST_BEGIN_S = 10.0
 NO_ANSWER = "did not answer to stop"
 # Time for workers to get ready for a schedule that all of them begin at one moment.
 OPEN_LOOP_LEAD_NS = 500_000_000
@@ -75,6 +73,7 @@ class Run:
         self._starter: gevent.Greenlet | None = None
         self._undo = contextlib.ExitStack()
         self._stop_asked_at: float | None = None
+        self._waited = False
         self._problems: list[str] = []
         self._notes: list[str] = []
         self._started_at = runfolder.utc_now()
@@ -130,6 +129,7 @@ class Run:
                 self.ask_stop()
             if tick is not None:
                 tick(self)
+        self._waited = True
 
     @property
     def _before_and_after_s(self) -> float:
@@ -152,6 +152,11 @@ class Run:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
         self._clock_started = time.monotonic()
         self._under_load = True
+
+    def stopped_by_locust(self) -> None:
+        """Note that Locust has told the workers to stop by itself: the web UI asked it to."""
+        if self._stop_asked_at is None and not self._waited:
+            self._stop_asked_at = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:

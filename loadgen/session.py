@@ -25,6 +25,8 @@ from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 
 # Workers of this machine import Locust before they report, a second of a core each, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
+# A worker that is not connected to the cluster within this time is not waited for any longer.
+LATEST_BEGIN_S = 10.0
 NO_WORKER = "no worker is left; start it again"
 
 logger = logging.getLogger(__name__)
@@ -158,6 +160,11 @@ class Session:
     def fire_init(self, web_ui: Any = None) -> None:
         """Tell the scenario's listeners that the environment is there, as plain Locust does."""
         self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether every worker of this run is connected to the cluster and has started its users."""
+        return all(worker.client_id in self.begun for worker in self.workers if not worker.gone)
 
     def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
         """Return the worker behind a client id of Locust's protocol."""

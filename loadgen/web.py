@@ -191,6 +191,8 @@ def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> Non
 
     @app.before_request  # type: ignore[untyped-decorator]
     def check() -> Any:
+        if request.path == "/stop":
+            runs.wait_begun(environment.web_ui._swarm_greenlet)
         if request.path != "/swarm" or request.method != "POST":
             return None
         # In mid-run the same form changes the number of users.
@@ -202,6 +204,7 @@ def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> Non
                 raise ValueError(lookout.why_no_load)
         except (ValueError, ClusterError) as error:
             return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
+        runs.starting = runs.starting or begins
         return None
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.endpoint import split_endpoints
 from loadgen import bench, listening, report_cli, runfolder, scenarios, settings
+from loadgen.session import LATEST_BEGIN_S
 
 if TYPE_CHECKING:
     from loadgen.engine import Run
@@ -29,6 +31,7 @@ class Runs:
         target: the target behind endpoints.
         finished: the results that were written, by the name of their folder, in the order of their ends.
         folders: where each is.
+        starting: from when Locust was asked for a run until the run goes on or was refused.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class Runs:
         self._watcher: Any = None
         self.finished: dict[str, dict[str, Any]] = {}
         self.folders: dict[str, Path] = {}
+        self.starting = False
         listening.listen(session.environment.events.test_start, self._on_test_start)
+        listening.listen(session.environment.events.test_stopping, self._on_test_stopping)
 
     @property
     def under_way(self) -> bool:
@@ -63,11 +68,35 @@ class Runs:
         """Whether no worker is left for a run."""
         return self._session.is_deserted
 
+    def wait_begun(self, starter: Any) -> None:
+        """Wait until a run that was asked for has reached every worker; returns at once where none is starting.
+
+        A stop ends Locust's own greenlet that starts a test, which it takes. Ended in between, it leaves workers that
+        begin after the stop, or never say that they are done.
+        """
+        import gevent
+
+        deadline = time.monotonic() + LATEST_BEGIN_S
+        while starter is not None and not starter.dead and time.monotonic() < deadline:
+            if not self.starting and (not self.under_way or self._session.has_begun):
+                return
+            gevent.sleep(0.02)
+
     def files(self, name: str) -> list[str]:
         """Which of a finished run's FILES there are."""
         return [file for file in FILES if name in self.folders and (self.folders[name] / file).is_file()]
 
     def _on_test_start(self, environment: Any, **_: Any) -> None:
+        try:
+            self._start(environment)
+        finally:
+            self.starting = False
+
+    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+        if self._run is not None and self.under_way:
+            self._run.stopped_by_locust()
+
+    def _start(self, environment: Any) -> None:
         import gevent
         from locust.exception import StopTest
 

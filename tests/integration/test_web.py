@@ -125,6 +125,16 @@ def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
     assert last[1] > 0 and 0 < last[3] <= last[4] <= last[5]
 
 
+def test_a_stop_right_after_the_start_ends_the_run(web: Web) -> None:
+    """In the midst of the start Locust would lose it: the workers go on, or never say that they are done."""
+    for _ in range(3):
+        with web.run(user_count="4") as found:
+            assert web.post("/stop")["success"] is True
+        result = json.loads(found[0].read_text())
+        assert result["generator"]["workers_lost"] == 0
+        assert result["problems"] == []
+
+
 def test_a_run_from_start_to_folder(web: Web) -> None:
     with urllib.request.urlopen(web.url + "/", timeout=120) as page:
         assert b"Locust" in page.read()
