@@ -116,6 +116,13 @@ def _turn(item: pytest.Item) -> int:
     return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuses to go on where pytest-xdist does not keep groups together: tests that share a thing would meet."""
+    torn = [item.nodeid for item in session.items if _WORKER and "@" not in item.nodeid.rpartition("]")[2]]
+    if torn:
+        raise pytest.UsageError(f"this pytest-xdist does not know the group of {torn[0]}; install -c constraints.txt")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Runs a test about time while no other worker runs any."""
