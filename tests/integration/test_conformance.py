@@ -1,9 +1,11 @@
-"""The conformance tests against clusters that keep their promises."""
+"""The conformance tests against clusters that others use, or of which members do not answer.
+
+Those that break a cluster of their own are run in ``test_conformance_lies.py``, honestly and not.
+"""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +13,6 @@ from cluster.conformance import Report, Verdict, run
 from cluster.errors import NoAnswer
 from cluster.gateway import gateway_factory
 from cluster.local import LocalCluster
-from tests.support.known import may_meet
 
 
 def say(report: Report) -> str:
@@ -67,45 +68,3 @@ def test_no_cluster_is_an_error_of_the_environment() -> None:
 def test_an_unknown_name_is_refused_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="no test or group of tests 'kw'; the groups are kv,"):
         run(gateway_factory(), [closed_port()], only=["kw"])
-
-
-def test_a_cluster_of_ones_own_is_compacted(make_cluster: Callable[..., LocalCluster]) -> None:
-    cluster = make_cluster(1)
-    report = run(gateway_factory(), cluster.endpoints, cluster, only=["watch.compaction"])
-    assert report.verdict == Verdict.PASS, say(report)
-
-
-@may_meet(13766)
-def test_members_that_die_on_a_cluster_of_ones_own(
-    make_cluster: Callable[..., LocalCluster],
-) -> None:
-    cluster = make_cluster(3)
-    report = run(gateway_factory(), cluster.endpoints, cluster, only=["failover", "quorum", "replication"])
-    assert report.verdict == Verdict.PASS, say(report)
-    assert report.count(Verdict.PASS) == 4
-    figures = {name: value for result in report.results for name, value in result.figures.items()}
-    assert 0 < figures["leaderless_ms"] < 15_000
-    assert figures["write_outage_ms"] > 0
-    assert all(cluster.is_running(member.name) for member in cluster.members)
-    cluster.wait_healthy(10)
-
-
-def test_two_members_have_a_majority_to_lose_and_no_leader_to_spare(
-    make_cluster: Callable[..., LocalCluster],
-) -> None:
-    cluster = make_cluster(2)
-    report = run(gateway_factory(), cluster.endpoints, cluster, only=["failover", "quorum"])
-    assert [result.verdict for result in report.results] == [Verdict.SKIP, Verdict.PASS], say(report)
-
-
-def test_what_operators_do(make_cluster: Callable[..., LocalCluster]) -> None:
-    cluster = make_cluster(3)
-    report = run(gateway_factory(), cluster.endpoints, cluster, only=["members", "auth", "snapshot", "alarm"])
-    assert report.verdict == Verdict.PASS, say(report)
-    assert report.count(Verdict.PASS) == 4, say(report)
-    client = gateway_factory()(cluster.endpoints[0])
-    try:
-        assert len(client.members()) == 3
-        client.put(b"open", b"again")
-    finally:
-        client.close()

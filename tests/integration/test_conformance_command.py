@@ -14,7 +14,7 @@ import pytest
 from cluster import conformance, schema
 from cluster.errors import NoAnswer
 from cluster.local import LocalCluster
-from cluster.ports import free_ports
+from tests.support.ports import take_ports
 
 
 def command(*words: str) -> int:
@@ -37,19 +37,22 @@ def valid(text: str) -> dict[str, Any]:
 
 
 def test_json_is_one_valid_document(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--backend", "embedded", "--nodes", "2", "--json", "--only", "kv", "failover") == 0
+    """Two members: a majority to lose, and no leader to spare."""
+    assert command("--backend", "embedded", "--nodes", "2", "--json", "--only", "kv", "failover", "quorum") == 0
     out, err = capsys.readouterr()
     document = valid(out)
     assert document["target"]["kind"] == "embedded"
     assert [member["name"] for member in document["target"]["members"]] == ["etcd-node1", "etcd-node2"]
-    assert document["summary"] == {"pass": 5, "fail": 0, "unknown": 0, "skip": 1}
+    assert document["summary"] == {"pass": 6, "fail": 0, "unknown": 0, "skip": 1}
+    verdicts = {test["name"]: test["verdict"] for test in document["tests"]}
+    assert (verdicts["failover.leader-killed"], verdicts["quorum.lost"]) == ("SKIP", "PASS")
     assert document["verdict"] == "PASS"
     assert "2 members tolerate no more failures than 1" in err
     assert "for these tests" in err
 
 
 def test_a_local_cluster_stays_until_it_is_cleaned_up(capsys: pytest.CaptureFixture[str]) -> None:
-    (port,) = free_ports(1)
+    port = take_ports(1)
     assert command("--backend", "local", "--nodes", "1", "--base-port", str(port), "--json", "--only", "txn") == 0
     out, err = capsys.readouterr()
     assert valid(out)["target"]["kind"] == "local"
@@ -65,7 +68,7 @@ def test_a_local_cluster_stays_until_it_is_cleaned_up(capsys: pytest.CaptureFixt
 
 
 def test_down_removes_the_cluster_after_its_tests(capsys: pytest.CaptureFixture[str]) -> None:
-    (port,) = free_ports(1)
+    port = take_ports(1)
     words = ["--backend", "local", "--nodes", "1", "--base-port", str(port), "--down", "--only", "txn.compare"]
     assert command(*words) == 0
     err = capsys.readouterr().err
