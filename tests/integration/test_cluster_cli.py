@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -16,28 +17,64 @@ from typing import Any
 
 import pytest
 
-from cluster import state
-from cluster.errors import ClusterError
+from cluster import cli, state
+from cluster.errors import ClusterError, NoAnswer
 from cluster.ports import is_free
+from cluster.probe import member_status
 from cluster.timeline import Timeline
+from cluster.topology import Member
 from tests.support.command import ClusterCommands
+from tests.support.leftovers import find_leftovers
 from tests.support.ports import take_ports
+from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
 
 
 class Commands(ClusterCommands):
-    """`raftload cluster …` with a state folder and ports of its own, and no Engine."""
+    """`raftload cluster …` with a state folder and ports of its own, and no Engine.
+
+    ``run`` and ``json`` call the command in this process, since a process of its own mostly imports; ``start`` starts
+    one.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
         self.port = take_ports(7)
 
+    def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            for name in [each for each in os.environ if each.startswith(("ETCD_", "ETCDCTL_")) or each == "NODES"]:
+                patch.delenv(name)
+            for name, value in {**self.env, **env}.items():
+                patch.setenv(name, value)
+            done = cli.standalone(list(words))
+        assert code is None or done == code, f"{words} exited with {done}: {err.getvalue()}{out.getvalue()}"
+        return subprocess.CompletedProcess(words, done, out.getvalue(), err.getvalue())
+
     def remembered(self) -> bool:
         return any((self.folder / "raftload").glob("cluster-*"))
 
+    def up_words(self, *args: str) -> tuple[str, ...]:
+        return ("up", "--backend", "local", "--base-port", str(self.port), *args)
+
     def up(self, *args: str) -> Any:
-        return self.json("up", "--backend", "local", "--base-port", str(self.port), *args)
+        return self.json(*self.up_words(*args))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process, of which some lines may have been read, still prints on stdout and stderr."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(HANG_S)
+    assert "Traceback" not in err, err
+    return out, err
 
 
 @pytest.fixture
@@ -46,13 +83,26 @@ def raftload(tmp_path: Path, leftovers_after: Leftovers) -> Iterator[Commands]:
     try:
         yield commands
     finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            commands.run("down", code=None)
-        assert leftovers_after(15.0) == set()
+        commands.run("down", code=None)
+        assert leftovers_after(60.0) == set()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Three members behind relays, for tests that break them and heal them again."""
+    commands = Commands(tmp_path_factory.mktemp("three"))
+    try:
+        commands.up()
+        yield commands
+    finally:
+        commands.run("down", code=None)
 
 
 def test_up_stays_is_found_again_and_goes(raftload: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = raftload.up()
+    with raftload.start(*raftload.up_words("--json")) as process:
+        out, err = ended(process)
+    assert process.returncode == 0, err
+    made = json.loads(out)
     assert (made["schema"], made["done"], made["backend"], made["nodes"]) == (
         "raftload.cluster/1",
         "created",
@@ -77,19 +127,18 @@ def test_up_stays_is_found_again_and_goes(raftload: Commands, monkeypatch: pytes
     assert not Path(found.control).parent.exists()
 
 
-@pytest.mark.parametrize("nodes", [1, 5, 7])
-def test_sizes(raftload: Commands, nodes: int) -> None:
-    made = raftload.up("--nodes", str(nodes))
-    assert (len(made["members"]), made["quorum"]) == (nodes, True)
-
-
-def test_two_at_once_make_one_cluster(raftload: Commands) -> None:
-    arguments = ("up", "--backend", "local", "--base-port", str(raftload.port), "--json")
-    with raftload.start(*arguments) as one, raftload.start(*arguments) as other:
-        ended = [process.communicate(timeout=90) for process in (one, other)]
-    assert [one.returncode, other.returncode] == [0, 0], ended
-    assert sorted(json.loads(out)["done"] for out, _ in ended) == ["created", "found"]
-    assert sum("is starting or removing a cluster: waiting for it" in err for _, err in ended) == 1
+def test_two_at_once_make_one_cluster(raftload: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", raftload.env["XDG_STATE_HOME"])
+    with contextlib.ExitStack() as stack:
+        with state.changing(lambda _: None):
+            both = [stack.enter_context(raftload.start(*raftload.up_words("--json"))) for _ in range(2)]
+            for process in both:
+                assert process.stderr is not None
+                lines = iter(process.stderr.readline, "")
+                assert any("is starting or removing a cluster: waiting for it" in line for line in lines)
+        printed = [ended(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert sorted(json.loads(out)["done"] for out, _ in printed) == ["created", "found"]
 
 
 def test_down_waits_for_up(raftload: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,22 +151,29 @@ def test_down_waits_for_up(raftload: Commands, monkeypatch: pytest.MonkeyPatch) 
             assert waiting.stderr is not None
             assert f"process {os.getpid()} is starting or removing a cluster" in waiting.stderr.readline()
             waiting.send_signal(signal.SIGINT)
-            _, err = waiting.communicate(timeout=60)
+            _, err = ended(waiting)
     assert waiting.returncode == 130
     assert "interrupted by SIGINT" in err
     assert told == []
 
 
 def test_another_size_replaces_and_an_even_one_warns(raftload: Commands) -> None:
-    raftload.up("--nodes", "1")
-    done = raftload.run("up", "--backend", "local", "--base-port", str(raftload.port), "--nodes", "2")
-    assert "warning: 2 members survive no more failures than 1" in done.stderr
-    assert "replacing the cluster that is there (1 members" in done.stderr
-    assert len(raftload.json("status")["members"]) == 2
+    before = 0
+    for nodes in (1, 2, 5, 7):
+        done = raftload.run(*raftload.up_words("--nodes", str(nodes), "--json"))
+        made = json.loads(done.stdout)
+        assert (len(made["members"]), made["quorum"], made["nodes"]) == (nodes, True, nodes)
+        assert made["done"] == ("replaced" if before else "created")
+        assert ("warning: 2 members survive no more failures than 1" in done.stderr) is (nodes == 2)
+        assert (f"replacing the cluster that is there ({before} members" in done.stderr) is (before > 0)
+        assert len(raftload.json("status")["members"]) == nodes
+        before = nodes
 
 
-def test_faults_say_who_leads_and_heal_undoes_them(raftload: Commands) -> None:
-    leader = raftload.up()["leader"]
+def test_faults_say_who_leads_and_heal_undoes_them(three: Commands) -> None:
+    raftload = three
+    log = Timeline(raftload.folder / "raftload" / "events.csv")
+    leader, past = raftload.json("status")["leader"], len(log.read())
     killed = raftload.json("kill", "leader")
     assert killed["members"] == [leader] == [killed["before"]]
     assert killed["leader"] not in (None, leader)
@@ -147,14 +203,12 @@ def test_faults_say_who_leads_and_heal_undoes_them(raftload: Commands) -> None:
     assert "no quorum: 1 of 3 members take part, 2 are needed" in raftload.run("start", "etcd-node1").stdout
     assert raftload.json("heal")["quorum"]
 
-    events = Timeline(raftload.folder / "raftload" / "events.csv").read()
+    events = log.read()[past:]
     assert [each["fault"] for each in events[:6]] == ["kill", "kill", "kill", "start", "start", "start"]
     assert [each["phase"] for each in events[:3]] == ["begin", "done", "effect"]
 
 
-def test_delay_is_felt_and_goes(raftload: Commands) -> None:
-    raftload.up()
-
+def test_delay_is_felt_and_goes(three: Commands) -> None:
     def put_s(endpoint: str) -> float:
         from cluster.control import ControlClient
 
@@ -164,13 +218,25 @@ def test_delay_is_felt_and_goes(raftload: Commands) -> None:
             client.put(b"key", b"value")
             return time.monotonic() - began
 
-    leader = next(each for each in raftload.json("status")["members"] if each["role"] == "leader")
-    raftload.run("delay", "leader", "--by", "80ms")
+    leader = next(each for each in three.json("status")["members"] if each["role"] == "leader")
+    three.run("delay", "leader", "--by", "80ms")
     assert put_s(leader["endpoint"]) >= 0.16  # there and back again
-    assert raftload.json("heal")["members"] == [leader["name"]]
-    assert put_s(leader["endpoint"]) < 0.16
-    raftload.run("drop", "follower", "--share", "20%")
+    assert three.json("heal")["members"] == [leader["name"]]
+    # On a busy machine one put may take as long without a delay; with one, none is quicker.
+    until(lambda: put_s(leader["endpoint"]) < 0.16, "a put that is not delayed")
+    three.run("drop", "follower", "--share", "20%")
     put_s(leader["endpoint"])
+    assert three.json("heal")["quorum"]
+
+
+def test_rounds_of_faults_end_healthy(three: Commands) -> None:
+    rng = random.Random(3)
+    for round_ in range(int(os.environ.get("RAFTLOAD_ROUNDS", "3"))):
+        kind = ("kill", "pause", "partition")[round_ % 3]
+        target = rng.choice(["leader", "follower", "random", "minority", "majority"])
+        three.json(kind, target, "--seed", str(round_))
+        assert three.json("heal")["quorum"]
+    assert three.json("status")["quorum"]
 
 
 def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
@@ -180,10 +246,17 @@ def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
     assert raftload.json("kill", "minority")["quorum"]
 
 
+@pytest.mark.xdist_group("docker")  # whose tests have clusters on the default port
+def test_status_of_the_default_port(raftload: Commands) -> None:
+    if not is_free(2379):
+        pytest.skip("something listens on 127.0.0.1:2379")
+    assert "nobody answers: `raftload cluster up` starts a cluster" in raftload.run("status", code=4).stderr
+
+
 @pytest.mark.parametrize(
     ("args", "code", "reason"),
     [
-        (["status"], 4, "nobody answers"),
+        (["status", "--endpoints", "127.0.0.1:1"], 4, "nobody answers"),
         (["status", "--backend", "local"], 4, "no local cluster is there: `raftload cluster up --backend local`"),
         (["status", "--endpoints", "127.0.0.1"], 2, "malformed endpoint"),
         (["kill", "leader"], 4, "no cluster is there"),
@@ -196,8 +269,6 @@ def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
     ],
 )
 def test_bad_input(raftload: Commands, args: list[str], code: int, reason: str) -> None:
-    if args[0] == "status" and not is_free(2379):
-        pytest.skip("something listens on 127.0.0.1:2379")
     done = raftload.run(*args, code=code)
     assert reason in done.stderr
     assert len([line for line in done.stderr.splitlines() if "error:" in line]) <= 1
@@ -221,65 +292,94 @@ def test_the_owner_killed_is_a_cluster_gone(raftload: Commands, monkeypatch: pyt
             command = (entry / "cmdline").read_bytes()
             if b"cluster.owner" in command and os.fsencode(raftload.folder) in environ:
                 os.kill(int(entry.name), signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while state.find_running(0.3) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert raftload.up()["done"] == "created"
+    until(lambda: state.find_running(0.3) is None, "the end of the cluster")
+    assert raftload.up("--nodes", "1")["done"] == "created"
+
+
+# Interrupted: at moments that can be seen from outside, however quick the machine is
+
+
+def moments(raftload: Commands, process: subprocess.Popen[str]) -> dict[str, Callable[[], bool]]:
+    """What can be seen of a command while it makes or removes a cluster of three."""
+
+    def running(word: str) -> int:
+        return sum(word in each for each in find_leftovers())
+
+    lock = raftload.folder / "raftload" / state.LOCK
+    return {
+        "it holds the lock": lambda: lock.exists() and lock.read_text() == str(process.pid),
+        "a keeper runs": lambda: running("cluster/keeper.py") > 0,
+        "members run": lambda: running("--name=etcd-node") == 3,
+        "it is remembered": raftload.remembered,
+        "tests write": lambda: raftload.remembered() and _revision(f"http://127.0.0.1:{raftload.port}") > 50,
+        "it is forgotten": lambda: not raftload.remembered(),
+        "nothing runs": lambda: running("process ") == 0,
+    }
+
+
+def _revision(url: str) -> int:
+    with contextlib.suppress(NoAnswer):
+        return member_status(Member("", url, "", "")).revision
+    return 0
+
+
+def interrupt(raftload: Commands, process: subprocess.Popen[str], when: str, number: signal.Signals) -> str:
+    """Sends a signal at a moment; returns what the command still says. It may have ended before the signal came."""
+    there = moments(raftload, process)[when]
+    until(lambda: there() or process.poll() is not None, when, pause_s=0.002)
+    process.send_signal(number)
+    _, err = ended(process)
+    assert process.returncode in (0, 128 + number), err
+    return err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_up_leaves_nothing(raftload: Commands, leftovers_after: Leftovers, number: signal.Signals) -> None:
-    rng = random.Random(5)
-    for _ in range(5):
-        with raftload.start("up", "--backend", "local", "--base-port", str(raftload.port)) as process:
-            time.sleep(rng.uniform(0.25, 1.8))
-            process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-        # The cluster was there already, which is said, or nothing is.
-        if process.returncode == 0 or "the cluster stays: `raftload cluster down` removes it" in err:
-            assert raftload.json("status")["quorum"]
-            raftload.run("down")
-        else:
-            # On a busy machine the signal can come before Python has set a handler: the kernel then ends the process.
-            assert process.returncode in (128 + number, -number), err
-            begun = err.splitlines() != [f"raftload: interrupted by {number.name}"]  # it was still importing itself
-            assert "no cluster of ours is left" in err or process.returncode < 0 or not begun
-        assert leftovers_after(5.0) == set()
-        assert not raftload.remembered()
-
-
-def test_interrupted_test_says_what_stays(raftload: Commands, leftovers_after: Leftovers) -> None:
-    rng = random.Random(7)
-    for _ in range(3):
-        with raftload.start("test", "--backend", "local", "--base-port", str(raftload.port)) as process:
-            time.sleep(rng.uniform(0.5, 6.0))
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        stays = "the cluster stays: `raftload cluster down` removes it" in err
-        assert raftload.remembered() is stays, err
+@pytest.mark.parametrize("when", ["it holds the lock", "a keeper runs", "members run", "it is remembered"])
+def test_interrupted_up_leaves_nothing(
+    raftload: Commands, leftovers_after: Leftovers, number: signal.Signals, when: str
+) -> None:
+    with raftload.start(*raftload.up_words()) as process:
+        err = interrupt(raftload, process, when, number)
+    # The cluster was there already, which is said, or nothing is.
+    if process.returncode == 0 or "the cluster stays: `raftload cluster down` removes it" in err:
+        assert raftload.json("status")["quorum"]
         raftload.run("down")
-        assert leftovers_after(5.0) == set()
+    else:
+        assert f"interrupted by {number.name}" in err
+        assert "no cluster of ours is left" in err
+    assert not raftload.remembered()
+    assert leftovers_after(60.0) == set()
 
 
-def test_interrupted_down_finishes(raftload: Commands, leftovers_after: Leftovers) -> None:
-    rng = random.Random(6)
-    for _ in range(3):
-        raftload.up("--nodes", "1")
-        with raftload.start("down") as process:
-            time.sleep(rng.uniform(0.1, 0.3))
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
-        raftload.run("down")
-        assert leftovers_after(5.0) == set()
+@pytest.mark.parametrize("when", ["members run", "it is remembered", "tests write"])
+def test_interrupted_test_says_what_stays(raftload: Commands, leftovers_after: Leftovers, when: str) -> None:
+    words = ("test", "--backend", "local", "--base-port", str(raftload.port))
+    with raftload.start(*words) as process:
+        err = interrupt(raftload, process, when, signal.SIGINT)
+    assert process.returncode == 130, err
+    stays = "the cluster stays: `raftload cluster down` removes it" in err
+    assert raftload.remembered() is stays, err
+    raftload.run("down")
+    assert leftovers_after(60.0) == set()
 
 
-def test_rounds_of_faults_end_healthy(raftload: Commands) -> None:
-    raftload.up()
-    rng = random.Random(3)
-    for round_ in range(int(os.environ.get("RAFTLOAD_ROUNDS", "6"))):
-        kind = ("kill", "pause", "partition")[round_ % 3]
-        target = rng.choice(["leader", "follower", "random", "minority", "majority"])
-        raftload.json(kind, target, "--seed", str(round_))
-        assert raftload.json("heal")["quorum"]
-    assert raftload.json("status")["quorum"]
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("it holds the lock", signal.SIGINT),
+        ("it is forgotten", signal.SIGTERM),
+        ("nothing runs", signal.SIGINT),
+    ],
+)
+def test_interrupted_down_finishes(
+    raftload: Commands, leftovers_after: Leftovers, when: str, number: signal.Signals
+) -> None:
+    raftload.up("--nodes", "1")
+    with raftload.start("down") as process:
+        err = interrupt(raftload, process, when, number)
+    # Before it begins to remove anything the cluster stays, and that is said; from then on nothing does.
+    stays = "the cluster stays: `raftload cluster down` removes it" in err
+    assert not stays or when == "it holds the lock"
+    assert raftload.remembered() is stays
+    assert raftload.run("down").stdout == ("removed process etcd-node1\n" if stays else "nothing to remove\n")
+    assert leftovers_after(60.0) == set()

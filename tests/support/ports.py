@@ -2,18 +2,23 @@
 
 `cluster.ports.free_ports` chooses at random from 15000 on, and whoever starts a server tries again where somebody else
 was quicker. A test that names a port to a command cannot try again, so each worker of pytest-xdist has a range of its
-own below 15000 and goes through it in order.
+own below 15000 and goes through it in order. Where two test runs share a machine, a row of ports belongs to the one
+that first bound the name of it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import socket
+import sys
 
 from cluster.ports import is_free
 
-_LOWEST, _PER_WORKER, WORKERS, _AT_MOST = 10_000, 600, 8, 6
+_LOWEST, _PER_WORKER, WORKERS, _AT_MOST = 10_000, 600, 8, 8
 _given = itertools.count()
+# Open as long as this process, so that the names stay taken.
+_owned: list[socket.socket] = []
 
 
 def take_ports(count: int) -> int:
@@ -21,9 +26,23 @@ def take_ports(count: int) -> int:
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     assert count <= _AT_MOST
     assert number < WORKERS, f"at most {WORKERS} test workers: each has its own ports"
-    first = _LOWEST + number * _PER_WORKER
+    lowest = _LOWEST + number * _PER_WORKER
     for turn in itertools.islice(_given, _PER_WORKER):
-        offset = turn * _AT_MOST % _PER_WORKER
-        if all(is_free(first + offset + each) for each in range(count)):
-            return first + offset
-    raise AssertionError(f"no {count} free ports in a row from {first}")
+        first = lowest + turn * _AT_MOST % _PER_WORKER
+        if _own(first) and all(is_free(first + each) for each in range(count)):
+            return first
+    raise AssertionError(f"no {count} free ports in a row from {lowest}")
+
+
+def _own(first: int) -> bool:
+    """Whether no other test run has this row of ports: a name without a file, which the kernel frees with its owner."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0raftload-test-ports-{first}")
+    except OSError:
+        name.close()
+        return False
+    _owned.append(name)
+    return True
