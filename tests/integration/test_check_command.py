@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from loadgen import schema
+from loadgen import cli, schema
 from loadgen.history.writer import HistoryWriter
 
 HISTORIES = Path(__file__).parents[1] / "data" / "histories"
 HEALTHY, BROKEN = HISTORIES / "healthy-3.5.30", HISTORIES / "etcd-15220-3.5.1"
 
 
-def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadgen.cli", "check", *map(str, args)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `raftload check …` in this process."""
+
+    def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
+        code = cli.main(["check", *map(str, args)])
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, out, err)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
         ((BROKEN, "--guarantee", "watch.bookmarkable"), 1),
     ],
 )
-def test_exit_codes_and_the_document(args: tuple[str | Path, ...], code: int) -> None:
+def test_exit_codes_and_the_document(run: Run, args: tuple[str | Path, ...], code: int) -> None:
     done = run(*args, "--json")
     assert (done.returncode, done.stderr) == (code, "")
     document = json.loads(done.stdout)
@@ -44,7 +52,7 @@ def test_exit_codes_and_the_document(args: tuple[str | Path, ...], code: int) ->
     assert document["verdict"] == {0: "pass", 1: "fail", 3: "unknown"}[code]
 
 
-def test_the_table_shows_what_broke_and_how() -> None:
+def test_the_table_shows_what_broke_and_how(run: Run) -> None:
     done = run(BROKEN)
     assert done.returncode == 1
     assert "watch.bookmarkable" in done.stdout
@@ -54,7 +62,7 @@ def test_the_table_shows_what_broke_and_how() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 120
 
 
-def test_a_cut_history_is_named_and_no_pass(tmp_path: Path) -> None:
+def test_a_cut_history_is_named_and_no_pass(run: Run, tmp_path: Path) -> None:
     writer = HistoryWriter(tmp_path / "w.hist")
     writer.flush()
     done = run(tmp_path)
@@ -71,7 +79,7 @@ def test_a_cut_history_is_named_and_no_pass(tmp_path: Path) -> None:
         ((Path(__file__).parent,), "no history in"),
     ],
 )
-def test_wrong_inputs_are_one_line_and_exit_2(args: tuple[str | Path, ...], words: str) -> None:
+def test_wrong_inputs_are_one_line_and_exit_2(run: Run, args: tuple[str | Path, ...], words: str) -> None:
     done = run(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

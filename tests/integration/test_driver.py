@@ -18,8 +18,9 @@ from cluster.leaderless import leaderless
 from cluster.raftlog import parse_time, read_log
 from cluster.rounds import plan_rounds
 from cluster.timeline import Timeline
+from tests.support.command import ROOT
+from tests.support.waiting import HANG_S
 
-ROOT = Path(__file__).resolve().parents[2]
 Leftovers = Callable[[float], set[str]]
 
 
@@ -35,7 +36,7 @@ def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Lefto
             effect = driver.inject(each.fault, each.seed)
             assert effect["members"], each
             driver.heal()
-            driver.wait_healthy(30)
+            driver.wait_healthy(HANG_S)
             assert not probe.why_unhealthy(held.members, 5.0)
     events = Timeline(tmp_path / "events.csv").read()
     assert len([row for row in events if row["phase"] == "begin" and row["fault"] != "heal"]) == 6
@@ -44,10 +45,11 @@ def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Lefto
         row for row in events if row["fault"] == "heal" and int(row["monotonic_ns"]) > int(begun["monotonic_ns"])
     )
     logs = [read_log((tmp_path / "logs" / f"etcd-node{n}.log").read_text().splitlines()) for n in (1, 2, 3)]
-    (gap,) = leaderless(logs, parse_time(begun["time"]), parse_time(healed["time"]), taken=True)
+    begin, end = parse_time(begun["time"]), parse_time(healed["time"])
+    (gap,) = leaderless(logs, begin, end, taken=True)
     assert gap.term is not None
-    assert 0.3 < gap.duration_s < 30  # etcd's election timeout is a second
-    assert not leftovers_after(5)
+    assert 0.3 < gap.duration_s < end - begin  # etcd's election timeout is a second
+    assert not leftovers_after(60)
 
 
 def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
@@ -64,18 +66,18 @@ def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
             driver.ask("dance")
     with pytest.raises(ClusterError, match="gone"):
         driver.heal()
-    assert not leftovers_after(5)
+    assert not leftovers_after(60)
 
 
 def test_a_killed_starter_leaves_nothing(leftovers_after: Leftovers) -> None:
     script = (
         "from cluster.driver import Driver; from cluster.faults import Fault; import time\n"
         "d = Driver(); d.open('embedded', nodes=3); d.inject(Fault('pause', 'leader'), 1)\n"
-        "print('paused', flush=True); time.sleep(60)"
+        "print('paused', flush=True); time.sleep(600)"
     )
     starter = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
     with starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == b"paused\n"
         starter.send_signal(signal.SIGKILL)
-    assert not leftovers_after(15)
+    assert not leftovers_after(60)

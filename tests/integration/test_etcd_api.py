@@ -21,6 +21,7 @@ from loadgen.lease import lease_key
 from loadgen.maintenance import NOSPACE
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
+from tests.support.waiting import HANG_S
 
 ClusterFactory = Callable[..., LocalCluster]
 
@@ -222,7 +223,7 @@ def test_a_lease_is_kept_until_it_is_gone(client: EtcdClient) -> None:
     kept, left = (ok(client.lease_grant(ttl)).response.ID for _ in range(2))
     keeper = client.lease_keeper()
     keeping = keeper.keep(kept, ttl)
-    with gevent.Timeout(30):
+    with gevent.Timeout(HANG_S):
         while ok(client.lease_time_to_live(left)).response.TTL >= 0:
             gevent.sleep(0.1)
     assert ok(client.lease_time_to_live(kept)).response.TTL >= 0
@@ -241,7 +242,7 @@ def test_keepalive_through_a_loss(make_cluster: ClusterFactory) -> None:
     assert (late.outcome, late.error) == (Outcome.INFO, "DEADLINE_EXCEEDED")
     cluster.resume(name)
     # The answer that came too late is not taken for the next one's.
-    with gevent.Timeout(20):
+    with gevent.Timeout(HANG_S):
         while client.lease_keepalive(lease).outcome != Outcome.OK:
             pass
     waiting = gevent.spawn(client.lease_keepalive, lease)
@@ -251,7 +252,7 @@ def test_keepalive_through_a_loss(make_cluster: ClusterFactory) -> None:
     gone = client.lease_keepalive(lease)
     assert (gone.outcome, gone.response) in ((Outcome.INFO, None), (Outcome.FAIL, None))
     gevent.get_hub().threadpool.apply(cluster.start, (name,))
-    with gevent.Timeout(20):
+    with gevent.Timeout(HANG_S):
         while client.lease_keepalive(lease).outcome != Outcome.OK:
             gevent.sleep(0.05)
     client.close()
@@ -264,7 +265,7 @@ def test_members(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(3)
     client = EtcdClient(cluster.endpoints)
     before = {each.ID for each in ok(client.member_list()).response.members}
-    with gevent.Timeout(30):
+    with gevent.Timeout(HANG_S):
         # Refused as "unhealthy" until the members have known each other for 5 s.
         while (added := client.member_add(["http://127.0.0.1:1"], learner=True)).error == "UNAVAILABLE":
             gevent.sleep(0.2)
@@ -283,7 +284,7 @@ def test_members(make_cluster: ClusterFactory) -> None:
     refused = client.move_leader(by_id[target], target)
     assert (refused.outcome, refused.error) == (Outcome.FAIL, "FAILED_PRECONDITION")
     assert ok(client.move_leader(by_id[status.leader], target)).f == "move_leader"
-    with gevent.Timeout(10):
+    with gevent.Timeout(HANG_S):
         while ok(client.status(by_id[target])).response.leader != target:
             gevent.sleep(0.02)
     client.close()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,50 +13,42 @@ import pytest
 from cluster import record
 from cluster.timeline import Timeline
 from tests.support.ports import take_ports
+from tests.support.under_load import document, raftload
+from tests.support.waiting import HANG_S, until
 from viz import leadership, rundata
 
 
-class Terminal:
-    """Calls `raftload` with a state folder of its own."""
-
-    def __init__(self, folder: Path, etcd: str) -> None:
-        self.folder = folder
-        self._env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "ETCD_BINARY": etcd}
-        self._env.pop("ETCDCTL_ENDPOINTS", None)
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-m", "loadgen.cli", *words], env=self._env, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-
-    def run(self, *words: str) -> str:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=90)
-        assert process.returncode == 0, err
-        return out
-
-
 @pytest.fixture
-def terminal(tmp_path: Path, etcd_binary: str) -> Iterator[Terminal]:
-    made = Terminal(tmp_path, etcd_binary)
-    made.run("cluster", "up", "--backend", "local", "--base-port", str(take_ports(3)))
-    yield made
-    made.run("cluster", "down")
+def terminal(tmp_path: Path, etcd_binary: str) -> Iterator[Path]:
+    """The folder of the state in which three members are remembered."""
+    words = ("--backend", "local", "--base-port", str(take_ports(3)), "--binary", etcd_binary)
+    document(tmp_path, "cluster", "up", *words, "--json")
+    yield tmp_path
+    document(tmp_path, "cluster", "down", "--json")
 
 
-def test_what_is_done_to_the_cluster_is_in_the_run(terminal: Terminal) -> None:
-    folder = terminal.folder / "run"
-    bench = terminal.start("bench", "--duration", "9s", "--concurrency", "4", "--output", str(folder), "--json")
-    deadline = time.monotonic() + 60
-    while not any(poll.answers for poll in record.read_polls(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(1)  # some load before the fault
-    copy = terminal.folder / "mine.csv"
-    killed = json.loads(terminal.run("cluster", "kill", "leader", "--json", "--timeline", str(copy)))
-    terminal.run("cluster", "heal")
-    out, err = bench.communicate(timeout=90)
+def test_what_is_done_to_the_cluster_is_in_the_run(terminal: Path) -> None:
+    folder, copy = terminal / "run", terminal / "mine.csv"
+    words = ("--duration", "600s", "--rate", "50", "--workers", "1", "--output", str(folder), "--json")
+
+    def polls(member: str = "") -> list[record.Poll]:
+        return [poll for poll in record.read_polls(folder) if not member or poll.member == member]
+
+    with raftload(terminal, "bench", *words) as bench:
+        try:
+            until(lambda: any(poll.answers and (poll.revision or 0) > 50 for poll in polls()), "some load")
+            killed = document(terminal, "cluster", "kill", "leader", "--json", "--timeline", str(copy))
+            (dead,) = killed["members"]
+            document(terminal, "cluster", "heal", "--json")
+            until(lambda: polls(dead)[-1].answers, "the member that was killed")
+            ended = len(polls())
+            until(lambda: len(polls()) > ended + 20, "some load after the fault")
+            bench.send_signal(signal.SIGINT)
+            out, err = bench.communicate(timeout=HANG_S)
+        finally:
+            bench.kill()
     result = json.loads(out)
-    assert bench.returncode in (0, 3), err
+    assert bench.returncode == 130, err
 
     phases = [(row["phase"], row["fault"]) for row in Timeline(folder / "events.csv").read()]
     assert phases[0] == ("begin", "kill")
@@ -69,7 +58,6 @@ def test_what_is_done_to_the_cluster_is_in_the_run(terminal: Terminal) -> None:
     target: dict[str, Any] = result["target"]
     assert target["leader_changes"] >= 1
     rows = {row["name"]: row for row in target["observed"]}
-    (dead,) = killed["members"]
     assert rows[dead]["unanswered"] > 0
     assert rows[dead]["restarts"] == 1
     assert target["wal_fsync_p99_ms"]["during"] > 0
