@@ -111,7 +111,7 @@ def recency(env: Env) -> str:
     """Linearizable reads beside a writer: none returns less than what was acknowledged before it began, and the
     revision in the answers never goes back at one client.
     """
-    key, load = env.key("recency"), Load(len(env), env.bounds.load_s)
+    key, load = env.key("recency"), Load(len(env), env.bounds)
     writer, readers = env.fresh(0), [env.fresh(index) for index in range(len(env))]
     writer.put(key, b"0")
 

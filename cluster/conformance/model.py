@@ -77,6 +77,7 @@ class Bounds:
         lease_grace_s: from the end of a lease's time until its keys are gone.
         event_s: until a watch delivers what happened.
         load_s: how long readers and writers run beside each other.
+        load_at_most_s: how long they do where a slow machine has not let each of them do enough to tell.
         failover_s: from the death of the leader to a new one.
         heal_s: from starting members to a healthy cluster.
     """
@@ -85,6 +86,7 @@ class Bounds:
     lease_grace_s: float = 10.0
     event_s: float = 5.0
     load_s: float = 1.0
+    load_at_most_s: float = 10.0
     failover_s: float = 15.0
     heal_s: float = 30.0
 
@@ -254,12 +256,12 @@ class Load:
         over: the readers are to end.
     """
 
-    ENOUGH, PATIENCE = 5, 10
+    ENOUGH = 5
 
-    def __init__(self, readers: int, load_s: float) -> None:
+    def __init__(self, readers: int, bounds: Bounds) -> None:
         self.counts = [0] * (1 + readers)
         self.over = False
-        self._load_s = load_s
+        self._bounds = bounds
         self._began = time.monotonic()
 
     @property
@@ -267,7 +269,7 @@ class Load:
         """Whether the writer is to write once more."""
         took_s = time.monotonic() - self._began
         enough = min(self.counts) >= self.ENOUGH
-        return not self.over and took_s < self._load_s * (1 if enough else self.PATIENCE)
+        return not self.over and took_s < (self._bounds.load_s if enough else self._bounds.load_at_most_s)
 
     def __enter__(self) -> Self:
         return self

@@ -83,7 +83,7 @@ def all_or_nothing(env: Env) -> str:
     """KV.Txn is atomic and takes one revision: no read, at any member, sees only some of a transaction's writes, all
     its keys carry its revision, and a watch delivers them at that revision.
     """
-    keys, load = [env.key(f"atom/{number}") for number in range(_KEYS)], Load(len(env), env.bounds.load_s)
+    keys, load = [env.key(f"atom/{number}") for number in range(_KEYS)], Load(len(env), env.bounds)
     writer = env.fresh(0)
     readers = [env.fresh(place) for place in range(len(env))]
     start, end = env.key("atom/"), env.key("atom0")
