@@ -41,6 +41,7 @@ class Commands(ClusterCommands):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
         self.port = take_ports(7)
+        self.before = find_leftovers()
 
     def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()
@@ -303,7 +304,7 @@ def moments(raftload: Commands, process: subprocess.Popen[str]) -> dict[str, Cal
     """What can be seen of a command while it makes or removes a cluster of three."""
 
     def running(word: str) -> int:
-        return sum(word in each for each in find_leftovers())
+        return sum(word in each for each in find_leftovers() - raftload.before)
 
     lock = raftload.folder / "raftload" / state.LOCK
     return {

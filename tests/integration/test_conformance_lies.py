@@ -31,7 +31,7 @@ from cluster.probe import MemberStatus
 from tests.support.waiting import HANG_S
 
 # The bounds that users have, but for the load, which goes on until there was enough of it.
-BOUNDS = Bounds(load_s=0.2)
+BOUNDS = Bounds(load_s=0.2, load_at_most_s=60.0)
 
 
 class Honest:
