@@ -17,7 +17,7 @@ test: $(VENV)/installed-dev ## all tests; without Docker or a browser theirs are
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10
 
 test-fast: $(VENV)/installed-dev ## what to run before each commit: unit and property tests, a short run of each command
-	$(BIN)/python -m pytest -n $(JOBS) --durations=10 tests/smoke tests/unit tests/property
+	RAFTLOAD_TESTS=fast $(BIN)/python -m pytest -n $(JOBS) --durations=10 tests/smoke tests/unit tests/property
 
 soak: $(VENV)/installed-dev ## what takes longer: fuzzing and chaos, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
 	$(BIN)/python -m pytest -m soak

@@ -22,6 +22,7 @@ from cluster.bugs import known_bugs
 from cluster.errors import ClusterError
 from cluster.local import LocalCluster
 from tests.support.etcds import missing_minors
+from tests.support.examples import examples
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
 from tests.support.missing import PROBES, require
 from tests.support.ports import WORKERS
@@ -38,7 +39,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("raftload", deadline=None)
+hypothesis.settings.register_profile("raftload", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("raftload")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from loadgen.check.judge import check
 from loadgen.check.rules import RULES, Verdict
 from loadgen.history.reader import read
+from tests.support.examples import examples
 from tests.support.model import Simulation
 
 SEEDS = st.integers(0, 2**32)
@@ -19,7 +20,7 @@ ABSENT = {"lease.early", "lease.together", "lease.attached", "raft.term", "raft.
 JUDGED = [rule for rule in RULES if rule not in ABSENT]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=SEEDS, unsure=st.sampled_from((0.0, 0.05, 0.4)), processes=st.integers(1, 12))
 def test_what_keeps_its_promises_passes(seed: int, unsure: float, processes: int) -> None:
     script = Simulation(seed, processes=processes, unsure=unsure).run(120)
@@ -29,7 +30,7 @@ def test_what_keeps_its_promises_passes(seed: int, unsure: float, processes: int
     assert {result.rule: result.reason for result in results if result.verdict == Verdict.UNKNOWN} == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=SEEDS, processes=st.integers(2, 12))
 def test_any_of_many_unsure_deletions_may_have_done_it(seed: int, processes: int) -> None:
     """Deletions have no value that tells one from another; only when they were invoked does."""
@@ -40,7 +41,7 @@ def test_any_of_many_unsure_deletions_may_have_done_it(seed: int, processes: int
     assert {result.rule: result.findings for result in results if result.findings} == {}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=SEEDS)
 def test_without_watches_nothing_false_is_found(seed: int) -> None:
     script = Simulation(seed, unsure=0.2).run(120)
@@ -51,7 +52,7 @@ def test_without_watches_nothing_false_is_found(seed: int) -> None:
     assert all(result.verdict == Verdict.UNKNOWN for result in results if result.rule.startswith("watch"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=SEEDS, keep=st.floats(0.2, 1.0))
 def test_lost_records_are_no_evidence(seed: int, keep: float) -> None:
     """Operations that a killed worker took with it may explain anything: nothing is broken because they are absent."""

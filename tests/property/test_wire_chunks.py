@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from loadgen.wire import Connection, ConnectionEnded, Message, Stream, frames
 from loadgen.wire.grpc import PREFIX
+from tests.support.examples import examples
 
 PATH = b"/etcdserverpb.KV/Range"
 SECOND = 1_000_000_000
@@ -129,7 +130,7 @@ def told(event: object) -> object:
     return (event.stream.id, event.data) if isinstance(event, Message) else event
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(conversations(), st.data())
 def test_any_cut_gives_equal_events(conversation: tuple[int, bytes], data: st.DataObject) -> None:
     calls, script = conversation
@@ -147,7 +148,7 @@ def test_any_cut_gives_equal_events(conversation: tuple[int, bytes], data: st.Da
         assert connection.data_to_send() == output
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from loadgen.wire import Code, Connection, Message, Stream, frames
 from loadgen.wire.grpc import PREFIX
+from tests.support.examples import examples
 
 PATH = b"/etcdserverpb.KV/Put"
 SECOND = 1_000_000_000
@@ -116,7 +117,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(limits, st.lists(actions, max_size=40), st.integers(1, 5_000))
 def test_every_request_is_answered(first: dict[int, int], script: list[tuple[str, object]], chunk: int) -> None:
     server = Server(first)
@@ -199,7 +200,7 @@ def test_every_request_is_answered(first: dict[int, int], script: list[tuple[str
     assert not client.data_to_send()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.binary(max_size=3_000), max_size=10), st.integers(1, 4_000))
 def test_both_ways_at_once(messages: list[bytes], chunk: int) -> None:
     """A streaming call: messages go and come one by one, and its end comes as the stream."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from loadgen.wire.errors import ErrorCode, RemoteError
 from loadgen.wire.headers import Fields, HeaderDecoder, HeaderEncoder
+from tests.support.examples import examples
 
 NAMES = [b"grpc-status", b"grpc-message", b"content-type", b"x-long-" + b"n" * 40, b":status", b"x"]
 VALUES = [b"", b"0", b"200", b"application/grpc", b"v" * 60, b"w" * 200]
@@ -34,7 +35,7 @@ def plain(entries: list[tuple[bytes, bytes, bool]]) -> Fields:
     return [(name, value) for name, value, _ in entries]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(steps, st.lists(fields, min_size=4, max_size=4), st.booleans())
 def test_decoding_equals_the_plain_decoder(
     script: list[tuple[str, object]], favourites: list[list[tuple[bytes, bytes, bool]]], huffman: bool
@@ -55,7 +56,7 @@ def test_decoding_equals_the_plain_decoder(
         assert ours.decode(block) == expected == plain(entries)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(steps, st.lists(fields, min_size=4, max_size=4))
 def test_repeating_steady_blocks_is_what_encoding_again_would_be(
     script: list[tuple[str, object]], favourites: list[list[tuple[bytes, bytes, bool]]]
