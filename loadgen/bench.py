@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.security import add_arguments as add_security_arguments
 from cluster.security import masked
-from loadgen import gate, report, report_cli, runfolder, scenarios, settings, table, units
+from loadgen import gate, patching, report, report_cli, runfolder, scenarios, settings, table, units
 from loadgen.crew import Crew
 from loadgen.crew import add_arguments as add_worker_arguments
 from loadgen.threshold import Threshold
@@ -115,9 +115,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     folder = runfolder.create(folder, exact=args.output is not None)
 
-    from gevent import monkey
-
-    monkey.patch_all()
+    patching.patch()
     from loadgen.engine import Plan
 
     log_to(folder / "logs" / "master.log")

@@ -14,7 +14,7 @@ from cluster.bugs import known_bugs
 from cluster.endpoint import read_endpoints
 from cluster.security import Security
 from cluster.topology import member_names
-from loadgen import bench, gate, report, report_cli, runfolder, settings, table
+from loadgen import bench, gate, patching, report, report_cli, runfolder, settings, table
 from loadgen.check.rules import select
 from loadgen.tracks import TRACKS
 from loadgen.units import parse_duration, parse_size
@@ -182,9 +182,7 @@ def main(args: argparse.Namespace) -> int:
         rounds.plan_rounds(wish.names, member_names(wish.nodes), every_s=1, count=0, seed=0)
     folder = runfolder.create(runfolder.planned("chaos", args.output), exact=args.output is not None)
 
-    from gevent import monkey
-
-    monkey.patch_all()
+    patching.patch()
     from loadgen.verdicts import render
 
     bench.log_to(folder / "logs" / "master.log")

@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 
 from cluster.security import Security
-from loadgen import exits, listening, load, precision
+from loadgen import exits, listening, load, patching, precision
 from loadgen.fleet import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.listening import Failure
 from loadgen.processes import WorkerProcess
@@ -64,6 +64,7 @@ class Session:
         bind: tuple[str, int] = ("127.0.0.1", 0),
         security: Security | None = None,
     ) -> None:
+        patching.import_locust()
         from locust import runners
 
         _raise_open_files_limit()

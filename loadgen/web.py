@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.endpoint import read_endpoints, split_endpoints
 from cluster.errors import ClusterError
 from cluster.security import Security, masked
-from loadgen import bench, scenarios, settings
+from loadgen import bench, patching, scenarios, settings
 from loadgen.crew import Crew
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def main(args: argparse.Namespace) -> int:
     # Locust's UI reads the command line for the first values of its fields.
     sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
 
-    from gevent import monkey
-
-    monkey.patch_all()
+    patching.patch()
     from gevent.event import Event
 
     from loadgen.interrupt import Interrupted, Signals

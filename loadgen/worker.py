@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.security import Security
 from cluster.security import add_arguments as add_security_arguments
+from loadgen import patching
 
 if TYPE_CHECKING:
     from loadgen.listening import Failure
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         die_with(args.parent)
     # Where the client looks; the load's parameters come from the master, these do not travel.
     os.environ.update(Security.from_arguments(args).to_environment())
-    import locust  # monkey-patches this process  # noqa: F401
+    patching.import_locust()
     from locust import runners
 
     from loadgen.listening import Alarm, ListenerError
