@@ -1,0 +1,62 @@
+"""Records of measurements that take long: lines of JSON in docs/evidence, of the code that is checked out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "evidence"
+# Written by what measures, so it is no part of what is measured.
+_WRITTEN = ("docs/evidence", "docs/etcd-versions.md")
+
+
+def about_now(*folders: str) -> dict[str, Any]:
+    """Returns what a measurement is of: ``code``, a hash of the files of these folders, and the processors it has.
+
+    Takes folders of the checkout. Measurements of the same code count together, whatever the commit.
+    """
+    digest = hashlib.sha256()
+    for name in git("ls-files", "-co", "--exclude-standard", "-z", *folders).split("\0"):
+        if name and not name.startswith(_WRITTEN) and (path := ROOT / name).is_file():
+            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return {"code": digest.hexdigest()[:12], "processors": len(os.sched_getaffinity(0))}
+
+
+def append(name: str, row: dict[str, Any]) -> None:
+    """Adds a measurement to a record, with the time and the commit."""
+    FOLDER.mkdir(exist_ok=True)
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with (FOLDER / name).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"at": at, "commit": git("rev-parse", "--short=12", "HEAD").strip(), **row}) + "\n")
+
+
+def recorded(name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the measurements of a record that were made alike."""
+    path = FOLDER / name
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if about.items() <= row.items()]
+
+
+@contextlib.contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Keeps so many processors busy meanwhile."""
+    loops = [subprocess.Popen(["yes"], stdout=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def git(*words: str) -> str:
+    """Returns what git says of the checkout. Raises CalledProcessError."""
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
