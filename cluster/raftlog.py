@@ -93,6 +93,8 @@ _CAPNSLOG = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) [A-Z] \| \w+: (.*
 _RAFT_LOGGER = re.compile(r"raft(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) \w+: (.*)$")
 _NAMED = re.compile(r"\{Name:(.*) ClientURLs:\[")
 _NAMED_PLAIN = re.compile(r"(?:published \{Name:(.*) ClientURLs:\[|name = (.*)$)")
+# A stack that zap writes below a console line: two lines for each frame, the function and its file.
+_FRAME = re.compile(r"(?:[\w./-]+\.[^\s=:]+|\S+\.(?:go|s):\d+)$")
 _STARTED = ("starting local member", "restarting local member")
 _STARTED_PLAIN = re.compile(r"(?:starting member|restarting member) (?P<member>[0-9a-f]{1,16}) in cluster")
 
@@ -118,14 +120,19 @@ class _Reader:
         self._times: list[float] = []
         self._lines = self._garbage = 0
         self._coarse = False
+        self._below_console = False
 
     def feed(self, line: str) -> None:
         self._lines += 1
         try:
             entry = zap_entry(line)
             if entry is not None:
+                self._below_console = not line.startswith("{")
                 self._zap(entry)
+            elif self._below_console and _FRAME.match(line):
+                return
             else:
+                self._below_console = False
                 self._plain(line)
         except (ValueError, TypeError, KeyError, OverflowError):
             self._garbage += 1

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cluster import raftlog
 from cluster.logs import why_it_ended_text, zap_entry
 
 # What etcd 3.7.3 wrote with --log-format=console where its data folder was a file.
@@ -63,3 +64,23 @@ def test_a_refused_flag_of_3_4_is_told_although_it_has_plain_lines_too() -> None
     )
     assert why_it_ended_text("\n".join(lines)) == "failed to verify flags: -e[1ms]"
     assert why_it_ended_text(lines[0]) == lines[0]
+
+
+# What etcd 3.6.16 wrote with --log-format=console: an error, its stack, and the line after it.
+STACK = """\
+2026-11-28T08:37:55.361474Z\terror\tversion/monitor.go:120\tfailed to update storage version\t{"error": "…"}
+go.etcd.io/etcd/server/v3/etcdserver/version.(*Monitor).UpdateStorageVersionIfNeeded
+\tgo.etcd.io/etcd/server/v3@v3.6.16/etcdserver/version/monitor.go:120
+go.etcd.io/etcd/server/v3/etcdserver.(*EtcdServer).GoAttach.func1
+\tgo.etcd.io/etcd/server/v3@v3.6.16/etcdserver/server.go:2556
+2026-11-28T08:37:55.361500Z\tinfo\traft/raft.go:988\t8e9e05c52164694d became follower at term 2
+""".splitlines()
+
+
+def test_a_stack_below_a_console_line_belongs_to_it() -> None:
+    log = raftlog.read_log(STACK)
+    assert (log.lines, log.garbage) == (6, 0)
+    assert [(event.kind, event.term) for event in log.events] == [("became", 2)]
+    alone = raftlog.read_log([STACK[1], STACK[2]])
+    assert (alone.lines, alone.garbage) == (2, 2)
+    assert raftlog.read_log([STACK[0], "not of etcd"]).garbage == 1
