@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test workers: one more than there are processors, since tests wait too.
 JOBS   ?= auto
 
-.PHONY: bench test test-fast check soak reference proto clean help
+.PHONY: bench test test-fast check soak matrix reference proto clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ test-fast: $(VENV)/installed-dev ## what to run before each commit: unit and pro
 
 soak: $(VENV)/installed-dev ## what takes longer: fuzzing and chaos, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
 	$(BIN)/python -m pytest -m soak
+
+matrix: $(VENV)/installed-dev ## run everything on each release of etcd from 3.4 to 3.7, write docs/etcd-versions.md
+	$(BIN)/python -m tests.matrix
 
 check: $(VENV)/installed-dev ## lint, format and types
 	$(BIN)/ruff check .

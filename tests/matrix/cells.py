@@ -1,0 +1,487 @@
+"""The cells of the matrix: for each its name, what it shows, and the run that shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from cluster.bugs import known_bugs
+from cluster.docker_engine import connect
+from cluster.errors import ClusterError
+from cluster.local import LocalCluster
+from cluster.observer import MEMBER_COLUMNS, METRIC_COLUMNS
+from cluster.probe import agreed_leader
+from cluster.record import read_scrapes
+from cluster.security import Security
+from cluster.topology import ServerTls
+from loadgen.auth import READWRITE
+from loadgen.etcd import EtcdClient
+from loadgen.operation import Outcome as Came
+from tests.matrix.evidence import Outcome
+from tests.matrix.place import CellFailed, Place, hold
+from tests.support.certificates import Authority
+from tests.support.command import ROOT
+from tests.support.waiting import until
+
+Found = tuple[Outcome, str]
+CHAOS_S = 120
+# One for the machine, and the same that tests/docker takes.
+_ENGINE_LOCK = Path("/tmp/raftload-docker-tests.lock")
+_SMALL = ("--operations", "300", "--workers", "1", "--concurrency", "8")
+_RANGE_GATEWAY = ("--operations", "60", "--workers", "1", "--concurrency", "4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """``run`` takes a place, returns the outcome and one line of figures, and raises where something is wrong.
+
+    Attributes:
+        name: for the command line and the evidence.
+        title: for the document.
+        shows: what is certain where it is ok.
+        alone: whether no cluster of ours may be up beside it.
+    """
+
+    name: str
+    title: str
+    shows: str
+    run: Callable[[Place], Found]
+    alone: bool = False
+
+
+# Clusters
+
+
+def embedded(place: Place) -> Found:
+    """A cluster for the length of a run."""
+    result = place.document("bench", "--cluster", "embedded", "--etcd", place.binary.path, *_SMALL, "--json")
+    hold(result["target"]["kind"] == "embedded" and len(result["target"]["members"]) == 3, "not three members")
+    hold(result["target"]["etcd_version"] == place.binary.version, f"ran etcd {result['target']['etcd_version']}")
+    figures = _bench_figures(result, 300)
+    place.nothing_left()
+    return "ok", f"3 members, {figures}; nothing left"
+
+
+def docker(place: Place) -> Found:
+    """A cluster of containers, whose image is made of this etcd."""
+    with _engine_alone(), contextlib.closing(connect()) as client:
+        before = _everything(client)
+        hold(not any("etcd-node" in name for name in before["containers"]), "containers etcd-node… are there already")
+        images = _images(client)
+        try:
+            figures = _in_docker(place)
+        finally:
+            place.run("cluster", "down", "--backend", "docker", state="docker", code=range(256))
+            for made in _images(client) - images:
+                client.images.remove(made, force=True)
+        hold(_everything(client) == before, f"left on the Engine: {_everything(client)}, before {before}")
+    return "ok", f"{figures}; nothing left"
+
+
+def _in_docker(place: Place) -> str:
+    def raftload(*words: str) -> Any:
+        return place.document(*words, "--json", state="docker")
+
+    up = raftload("cluster", "up", "--backend", "docker", "--etcd", place.binary.path, "--nodes", "3")
+    hold((up["version"], up["nodes"], up["quorum"]) == (place.binary.version, 3, True), f"`cluster up` made {up}")
+    passed, figures = _conformance(raftload("cluster", "test", "--backend", "docker"), place.binary.version)
+    hold(passed == "ok", figures)
+    load = raftload("bench", "--cluster", "docker", *_SMALL)
+    hold(load["target"]["kind"] == "docker", "bench did not use the containers")
+    leader = raftload("cluster", "status", "--backend", "docker")["leader"]
+    killed = raftload("cluster", "kill", "leader", "--backend", "docker")
+    hold(killed["members"] == [leader] and killed["leader"] not in (None, leader), f"after the kill: {killed}")
+    healed = raftload("cluster", "heal", "--backend", "docker")
+    hold(healed["quorum"] and leader in healed["members"], f"`cluster heal` says {healed}")
+    status = raftload("cluster", "status", "--backend", "docker")
+    hold({each["role"] for each in status["members"]} == {"leader", "follower"}, f"after `heal`: {status}")
+    place.run("cluster", "down", "--backend", "docker", state="docker")
+    led = f"{leader} killed, {killed['leader']} led, healed"
+    return f"cluster test: {figures}; bench: {_bench_figures(load, 300)}; {led}"
+
+
+def _everything(client: Any) -> dict[str, list[str]]:
+    """What there is on the Engine, and in /dev/shm of ours."""
+    return {
+        "containers": sorted(each["Names"][0].lstrip("/") for each in client.api.containers(all=True)),
+        "networks": sorted(each["Name"] for each in client.api.networks()),
+        "volumes": sorted(each["Name"] for each in client.api.volumes()["Volumes"] or []),
+        "folders": sorted(str(path) for path in Path("/dev/shm").glob("raftload-docker-*")),
+    }
+
+
+def _images(client: Any) -> set[str]:
+    return {image.id for image in client.images.list()}
+
+
+@contextlib.contextmanager
+def _engine_alone() -> Iterator[None]:
+    """Waits until no test uses the Engine, and keeps others waiting: the names of containers are fixed."""
+    lock = os.open(_ENGINE_LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+# What etcd promises
+
+
+def conformance(place: Place, transport: str) -> Found:
+    """Every test of `cluster test`, those of members, users, snapshots and alarms among them."""
+    place.shared()
+    words = ("cluster", "test", "--backend", "local", "--all", "--transport", transport, "--json")
+    return _conformance(place.document(*words, code=(0, 1, 3)), place.binary.version)
+
+
+def _conformance(report: Any, version: str) -> Found:
+    """What a report of `cluster test` comes to."""
+    hold(report["target"]["version"] == version, f"tested etcd {report['target']['version']}")
+    bad = [each for each in report["tests"] if each["verdict"] in ("FAIL", "UNKNOWN")]
+    skipped = [f"{each['name']} ({each['reason']})" for each in report["tests"] if each["verdict"] == "SKIP"]
+    summary = report["summary"]
+    figures = f"{summary['pass']} PASS" + (f", skipped: {'; '.join(skipped)}" if skipped else "")
+    unknown = [
+        f"{each['name']}: {each['reason']}" for each in bad if f"etcd {version} is known for it" not in each["reason"]
+    ]
+    hold(not unknown, "; ".join(unknown))
+    if bad:
+        return "known", f"{figures}; {'; '.join(each['name'] + ': ' + each['reason'] for each in bad)}"
+    return "ok", figures
+
+
+def chaos(place: Place) -> Found:
+    """Two minutes of load and faults, every answer of which is checked."""
+    words = ("--duration", f"{CHAOS_S}s", "--rounds", "100", "--etcd", place.binary.path, "--output", "run", "--json")
+    result = place.document("chaos", *words, code=(0, 1))
+    check, rounds = result["check"], result["chaos"]["faults"]
+    figures = (
+        f"{check['operations']:,} operations, {len(rounds)} faults of {len({each['fault'] for each in rounds})} kinds"
+    )
+    place.nothing_left()
+    if check["verdict"] == "pass":
+        hold(result["verdict"] == "pass", f"verdict {result['verdict']}: {'; '.join(result['verdict_reasons'])}")
+        # The end of the run may leave no time after the last one.
+        back = [each["after"] for each in rounds if each["after"]["duration_s"] >= 1]
+        hold(all(each["operations"] for each in back), f"{figures}: no operation came back after one of them")
+        least = min(each["throughput_ops_s"] for each in back)
+        return "ok", f"{figures}, all guarantees kept, {least:,.0f} ops/s or more after each"
+    bugs = _explained(set(check["broken"]), place.binary.version)
+    return "known", f"{figures}; broken: {', '.join(check['broken'])}: {bugs}"
+
+
+# What a bug breaks. A member that missed a write is another store from then on, and all of its answers may show it.
+_BREAKS = {
+    13766: re.compile(r"(durability|convergence|kv|txn|watch|lease)\..*"),
+    15220: re.compile(r"watch\.(bookmarkable|resumable)"),
+    18089: re.compile(r"watch\.(reliable|resumable)"),
+}
+
+
+def _explained(broken: set[str], version: str) -> str:
+    """Names the known bugs that broke guarantees. Raises CellFailed for a guarantee that none explains."""
+    named = []
+    for bug in known_bugs(version):
+        breaks = _BREAKS.get(bug.issue)
+        if breaks and (theirs := {each for each in broken if breaks.fullmatch(each)}):
+            named.append(f"etcd#{bug.issue} ({bug.summary})")
+            broken = broken - theirs
+    hold(not broken, f"broken, and no known bug of etcd {version} explains it: {', '.join(sorted(broken))}")
+    return "; ".join(named)
+
+
+# Load
+
+
+def scenario(place: Place, name: str) -> Found:
+    """A scenario over both transports; one that is for gRPC alone has to say so."""
+    endpoints = ("--endpoints", ",".join(place.shared()), "--scenario", name, "--json")
+    how: tuple[str, ...] = _SMALL
+    if name == "steps":
+        how = ("--duration", "4s", "--concurrency", "4", "--workers", "1")
+    result = place.document("bench", *endpoints, *how, "--output", "grpc")
+    figures = [f"grpc: {_bench_figures(result, None if name == 'steps' else 300)}"]
+    how = _RANGE_GATEWAY if name == "range" else how
+    said = place.run("bench", *endpoints, *how, "--transport", "gateway", "--output", "gateway", code=(0, 2))
+    if said.returncode:
+        hold("needs --transport grpc" in said.stderr, said.stderr)
+        figures.append("gateway: refused, as documented")
+    else:
+        wanted = None if name == "steps" else int(how[1])
+        figures.append(f"gateway: {_bench_figures(json.loads(said.stdout), wanted)}")
+    return "ok", "; ".join(figures)
+
+
+def _bench_figures(result: Any, operations: int | None) -> str:
+    """Holds a result to what a run on a healthy cluster is, and sums it up. ``operations``: how many were asked for."""
+    hold(not result["problems"], "; ".join(result["problems"]))
+    hold(not result["lost_workers"], f"lost workers: {result['lost_workers']}")
+    hold(result["books"]["balanced"] is not False, f"the books do not balance: {result['books']}")
+    total = result["results"]["total"]
+    errors = {f: row["errors"] for f, row in result["results"].items() if row and row["failed"]}
+    # A keepalive may be answered by a leader that has not applied the grant yet, as the scenario's help says.
+    late = errors == {"lease_keepalive": {"NOT_FOUND": total["failed"]}, "total": {"NOT_FOUND": total["failed"]}}
+    hold(not total["failed"] or late, f"{total['failed']} of {total['operations']} operations failed: {errors}")
+    asked = sum(row["operations"] for f, row in result["results"].items() if row and f not in ("total", "watch"))
+    hold(asked == operations if operations else asked > 0, f"{asked} operations, {operations} were asked for")
+    return f"{total['operations']:,} operations, p50 {total['latency']['p50_ms']:.1f} ms"
+
+
+def over_tls(place: Place) -> Found:
+    """Members that speak TLS to their clients, and one load over each transport."""
+    authority = Authority(place.folder / "pki")
+    server = authority.sign("server", "127.0.0.1", "localhost")
+    trust = Security(cacert=authority.cert)
+    how = ServerTls(server.cert, server.key)
+    with LocalCluster(3, binary=place.binary.path, tls=how, security=trust) as cluster:
+        endpoints = ",".join(cluster.endpoints)
+        hold(endpoints.startswith("https://"), endpoints)
+        figures = _both_transports(place, "--endpoints", endpoints, "--cacert", authority.cert)
+        refused = place.run("bench", "--endpoints", endpoints, *_SMALL, code=(4,)).stderr
+        hold("certificate" in refused, refused)
+    return "ok", f"{figures}; without the CA refused"
+
+
+def with_auth(place: Place) -> Found:
+    """A cluster with auth on, and one load over each transport as a user with a role."""
+    with LocalCluster(3, binary=place.binary.path) as cluster:
+        client = EtcdClient(cluster.endpoints)
+        done = [
+            client.user_add("root", "r00t"), client.role_add("root"), client.user_grant_role("root", "root"),
+            client.user_add("load", "l0ad"), client.role_add("load"), client.user_grant_role("load", "load"),
+            client.role_grant_permission("load", READWRITE, b"b", b"c"), client.auth_enable(),
+        ]  # fmt: skip
+        client.close()
+        gevent.sleep(0)
+        hold({each.outcome for each in done} == {Came.OK}, f"auth: {[each.error for each in done]}")
+        endpoints = ("--endpoints", ",".join(cluster.endpoints))
+        figures = _both_transports(place, *endpoints, "--user", "load:l0ad")
+        place.run("bench", *endpoints, *_SMALL, "--user", "load:wrong", code=(4,))
+    return "ok", f"{figures}; a wrong password refused"
+
+
+def _both_transports(place: Place, *words: str) -> str:
+    found = []
+    for transport in ("grpc", "gateway"):
+        how = ("--transport", transport, "--json", "--output", transport)
+        found.append(f"{transport}: {_bench_figures(place.document('bench', *words, *_SMALL, *how), 300)}")
+    return "; ".join(found)
+
+
+# What members say
+
+
+def columns(place: Place) -> Found:
+    """Every column of members.csv and metrics.csv that docs/formats.md promises."""
+    words = ("--duration", "5s", "--workers", "1", "--concurrency", "4", "--output", "run", "--json")
+    result = place.document("bench", "--endpoints", ",".join(place.shared()), *words)
+    polls = _filled(place.folder / "run" / "members.csv", MEMBER_COLUMNS, {"reason"})
+    scrapes = _filled(place.folder / "run" / "metrics.csv", METRIC_COLUMNS, {"phase"})
+    hold({row["role"] for row in polls} == {"leader", "follower"}, "no leader among the roles")
+    for rows in (polls, scrapes):
+        hold(len({row["member"] for row in rows}) == 3, "not all members are in it")
+    hold({row["phase"] for row in scrapes} >= {"before", "end", "after"}, "a phase is missing")
+    for of_member in read_scrapes(place.folder / "run").values():
+        hold(all(each.count for each in of_member[-1].metrics.histograms.values()), "a histogram without observations")
+    for name in ("wal_fsync_p99_ms", "backend_commit_p99_ms"):
+        # After the load there may be no commit at all between two scrapes.
+        hold(result["target"][name]["before"] and result["target"][name]["during"], f"target.{name} is empty")
+    return "ok", f"{len(MEMBER_COLUMNS)} columns in {len(polls)} polls, {len(METRIC_COLUMNS)} in {len(scrapes)} scrapes"
+
+
+def _filled(path: Path, names: tuple[str, ...], may_be_empty: set[str]) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("answers") != "0"]
+    hold(rows, f"{path.name} has no row")
+    empty = {name for row in rows for name in names if name not in may_be_empty and not row[name]}
+    hold(not empty, f"{path.name}: empty: {', '.join(sorted(empty))}")
+    return rows
+
+
+def cluster_status(place: Place) -> Found:
+    """The cluster as `viz` draws it, and as `cluster status` tells it."""
+    endpoints = ("--endpoints", ",".join(place.shared()))
+    drawn = place.document("viz", "--type", "cluster-status", *endpoints, "--json")
+    told = place.document("cluster", "status", "--backend", "local", "--json")
+    hold({each["version"] for each in drawn["members"]} == {place.binary.version}, f"drawn: {drawn}")
+    leaders = [each["name"] for each in drawn["members"] if each["role"] == "leader"]
+    hold(leaders == [told["leader"]], f"drawn as leader: {leaders}, told: {told['leader']}")
+    hold(not any(each["alarms"] for each in drawn["members"]), f"alarms: {drawn}")
+    for each in drawn["members"]:
+        missing = [name for name in ("term", "commit_index", "applied_index", "db_size") if not each[name]]
+        hold(not missing, f"{each['name']}: {', '.join(missing)} missing")
+    text = place.run("viz", "--type", "cluster-status", *endpoints, "--format", "ascii").stdout
+    hold(told["leader"] in text and place.binary.version in text, text)
+    return "ok", drawn["title"]
+
+
+def web_page(place: Place) -> Found:
+    """The web UI's cluster page: what it shows, and a button of it."""
+    place.shared()
+    with place.running("web", "--web-port", "0", "--workers", "1") as process:
+        assert process.stderr is not None
+        line = ""
+        while "open http://" not in line:
+            line = process.stderr.readline()
+            hold(line, "`raftload web` ended before it served")
+        url = line.split("open ")[1].split()[0].rstrip("/")
+        page = _get(f"{url}/cluster/")
+        token = re.search(r"[\w-]{43}", page)
+        hold(token, "the page has no token")
+        shown = _event(url, lambda seen: {each["role"] for each in seen["members"]} == {"leader", "follower"})
+        hold({each["version"] for each in shown["members"]} == {place.binary.version}, f"the page shows {shown}")
+        hold(shown["ours"], "the page cannot break the cluster")
+        other = next(each["name"] for each in shown["members"] if each["role"] == "follower")
+        order = urllib.request.Request(
+            f"{url}/cluster/act", json.dumps({"fault": "transfer-leader", "member": other}).encode(),
+            {"Content-Type": "application/json", "Origin": url, "X-Raftload-Token": token[0] if token else ""},
+        )  # fmt: skip
+        with urllib.request.urlopen(order, timeout=60) as answer:
+            effect = json.load(answer)
+        _event(url, lambda seen: seen["leader"] == other)
+    return (
+        "ok",
+        f"3 members of etcd {place.binary.version} shown; leadership handed to {effect['leader']} by its button",
+    )
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+def _event(url: str, wanted: Callable[[Any], bool]) -> Any:
+    """The first event of the page that shows what is wanted, of 200."""
+    seen: Any = None
+    with urllib.request.urlopen(f"{url}/cluster/events", timeout=60) as stream:
+        count = 0
+        for line in stream:
+            if not line.startswith(b"data: "):
+                continue
+            seen, count = json.loads(line.removeprefix(b"data: ")), count + 1
+            if seen["members"] and wanted(seen):
+                return seen
+            if count == 200:
+                break
+    raise CellFailed(f"the page did not show what was waited for, at last: {str(seen)[:300]}")
+
+
+# Elections
+
+
+def election(place: Place) -> Found:
+    """The leader is killed; the election and who led when are drawn from the members' JSON logs."""
+    made = place.up("election")
+    try:
+        killed = place.document("cluster", "kill", "leader", "--json", state="election")
+        place.document("cluster", "heal", "--json", state="election")
+        status = place.document("cluster", "status", "--json", state="election")
+        drawn, who = (
+            place.document("viz", "--type", kind, "--observed", "--format", "json", state="election")
+            for kind in ("leader-election", "timeline")
+        )
+    finally:
+        place.down("election")
+    leader = status["leader"]
+    hold(leader and leader == killed["leader"] != made["leader"], f"after the kill {leader} leads")
+    figures = _drawn(drawn, who, made["leader"], leader, {each["name"] for each in status["members"]})
+    place.nothing_left()
+    return "ok", figures
+
+
+def _drawn(drawn: Any, who: Any, lost: str, leader: str, names: set[str]) -> str:
+    """Holds the two pictures of an election to what is known of it. Returns the title of the first."""
+    title = str(drawn["title"])
+    hold(re.match(rf"Observed election: {leader} leads term \d+, ", title), title)
+    hold(title.endswith("after the leader was lost"), title)
+    rows = {row["label"]: row["spans"] for row in who["rows"]}
+    hold(set(rows) == names, f"the timeline has {set(rows)}")
+    hold(any(span["kind"] == "down" for span in rows[lost]), f"the timeline does not show {lost} down")
+    term = re.search(r"leads term (\d+)", title)
+    hold(term and rows[leader][-1]["text"] == f"Leader, term {term[1]}", f"the timeline ends with {rows[leader][-1]}")
+    return title.removeprefix("Observed election: ")
+
+
+def console_election(place: Place) -> Found:
+    """The same from the logs that people read: ``--log-format=console``, and of 3.4 its older logger's."""
+    missing = ""
+    for flag in ("--log-format=console", "--logger=capnslog"):
+        try:
+            with LocalCluster(3, binary=place.binary.path, extra_args=[flag]) as cluster:
+                figures = _console(place, cluster)
+            return "ok", f"{missing}{flag}: {figures}"
+        except ClusterError as exc:
+            log = str(exc)
+            hold(re.search(r"flag provided but not defined|[Uu]nknown flag|unknown logger", log), f"{flag}: {log}")
+            missing += f"no {flag}: this etcd says {_words(log)!r}; "
+    return "not-applicable", missing.removesuffix("; ")
+
+
+def _words(log: str) -> str:
+    found = re.search(r"(flag provided but not defined: \S+|unknown logger option[^,]*)", log)
+    return found[1].rstrip(".;") if found else log[:100]
+
+
+def _console(place: Place, cluster: LocalCluster) -> str:
+    killed = cluster.leader()
+    assert killed is not None
+    cluster.kill(killed.name)
+    until(lambda: cluster.leader() not in (None, killed), "a new leader")
+    cluster.start(killed.name)
+    cluster.wait_healthy(60)
+    leader = agreed_leader([status for status in cluster.statuses() if status is not None])
+    assert leader is not None
+    logs = [str(cluster.log(member.name)) for member in cluster.members]
+    hold(not any(Path(log).read_text().startswith("{") for log in logs), "the logs are JSON")
+    drawn, who = (
+        place.document("viz", "--type", kind, "--observed", "--logs", *logs, "--format", "json")
+        for kind in ("leader-election", "timeline")
+    )
+    return _drawn(drawn, who, killed.name, leader.name, {member.name for member in cluster.members})
+
+
+SCENARIOS = tuple(sorted(path.stem for path in (ROOT / "locustfiles").glob("*.py") if not path.stem.startswith("_")))
+
+CELLS: tuple[Cell, ...] = (
+    Cell("embedded", "embedded cluster", "`bench --cluster embedded` starts three members, loads them, and leaves "
+         "nothing", embedded, alone=True),
+    Cell("election", "election from JSON logs", "`cluster up --backend local`, `kill leader`, `heal`: `viz --observed` "
+         "draws the election and the timeline as they were; `down` leaves nothing", election, alone=True),
+    Cell("console", "election from console logs", "the same from logs with `--log-format=console`, which people read",
+         console_election, alone=True),
+    Cell("status", "`viz --type cluster-status`", "roles, terms, indexes, sizes and versions are those that members "
+         "tell", cluster_status),
+    Cell("web", "web UI's cluster page", "it shows the members live, and its button hands leadership over", web_page),
+    Cell("columns", "`members.csv`, `metrics.csv`", "every column that docs/formats.md promises is filled", columns),
+    *(Cell(f"bench-{name}", f"`bench --scenario {name}`", "all operations succeed over gRPC, and over the gateway "
+           "where the scenario allows it", partial(scenario, name=name)) for name in SCENARIOS),
+    Cell("tls", "`bench` over TLS", "over both transports; without the CA it is refused", over_tls),
+    Cell("auth", "`bench` with auth on", "as a user with a role, over both transports; a wrong password is refused",
+         with_auth),
+    Cell("conformance-grpc", "`cluster test --transport grpc`", "all 28 tests, `--all` included", partial(
+        conformance, transport="grpc")),
+    Cell("conformance-gateway", "`cluster test --transport gateway`", "all 28 tests, `--all` included", partial(
+        conformance, transport="gateway")),
+    Cell("docker", "Docker cluster", "an image of this release: `up --nodes 3`, `cluster test`, `bench`, `kill "
+         "leader`, `heal`, `down`; nothing left", docker, alone=True),
+    Cell("chaos", "two minutes of `chaos`", "load and faults of nine kinds; every guarantee is kept", chaos,
+         alone=True),
+)  # fmt: skip
+
+
+def named(name: str) -> Cell:
+    """The cell of a name. Raises KeyError."""
+    return {cell.name: cell for cell in CELLS}[name]
