@@ -19,6 +19,8 @@ from cluster.kv import KeyValue, Op, prefix_end
 
 _INVALID_ARGUMENT, _NOT_FOUND, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED = 3, 5, 7, 8
 _FAILED_PRECONDITION, _UNAVAILABLE, _UNAUTHENTICATED = 9, 14, 16
+# How a learner refuses what it may not answer: up to etcd 3.5, and from 3.6 on.
+_AS_A_LEARNER = (_UNAVAILABLE, _FAILED_PRECONDITION)
 T = TypeVar("T")
 _LEARNER = "raftload-learner"
 
@@ -75,7 +77,7 @@ def learner(env: Env) -> str:
                 try:
                     return {kv.key: (kv.value, kv.mod_revision) for kv in _all(client, env.key("r/"))}
                 except EtcdError as exc:
-                    if exc.code != _UNAVAILABLE:  # until it has applied its own promotion it answers as a learner does
+                    if exc.code not in _AS_A_LEARNER:  # until it has applied its own promotion
                         raise
                     return None
 

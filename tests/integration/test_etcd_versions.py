@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +15,20 @@ import jsonschema
 import pytest
 
 from cluster import observer
-from cluster.conformance import Verdict, run
+from cluster.conformance import Verdict, operations, run
+from cluster.errors import ClusterError, EtcdError
 from cluster.gateway import gateway_factory
 from cluster.local import LocalCluster
-from cluster.probe import agreed_leader, version_key
+from cluster.ports import free_ports
+from cluster.probe import agreed_leader, member_status, version_key
 from cluster.record import read_polls, read_scrapes
+from cluster.supervisor import Supervisor
+from cluster.topology import ClusterSpec, Member, member_env
 from loadgen import schema
 from loadgen.blocking import grpc_factory
+from loadgen.etcd import EtcdClient
+from loadgen.operation import Outcome
+from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
 from tests.support.waiting import until
@@ -89,6 +99,46 @@ def test_conformance_and_the_elections_that_it_caused(cluster: LocalCluster) -> 
     assert not history.notes
     _ends_with_the_leader_that_members_name(history, cluster)
     assert [each for each in history.elections if each.failed and each.winner], "no election after a leader was lost"
+
+
+def test_a_learner_refuses_a_read_as_the_suite_expects(cluster: LocalCluster) -> None:
+    """``members.learner`` waits while the new member answers so: with another code from 3.6 on."""
+    client = EtcdClient(cluster.endpoints)
+    port, peer_port = free_ports(2)
+    peer_url = f"http://127.0.0.1:{peer_port}"
+    supervisor = Supervisor(temporary=True)
+    folder = supervisor.folder
+    assert folder is not None
+
+    def add() -> int | None:  # refused until the members have known each other for some seconds
+        added = client.member_add([peer_url], learner=True)
+        return added.response.member.ID if added.outcome == Outcome.OK else None
+
+    def learns() -> bool:
+        with contextlib.suppress(ClusterError):
+            return member_status(member).is_learner
+        return False
+
+    learner = until(add, "a learner to be added")
+    member = Member("learner", f"http://127.0.0.1:{port}", peer_url, str(folder / "learner"))
+    try:
+        argv = ClusterSpec((*cluster.members, member)).argv(member.name, cluster.binary.path)
+        Path(member.data_dir).mkdir(mode=0o700)
+        supervisor.spawn(
+            member.name, [*argv, "--initial-cluster-state=existing"], log=folder / "learner.log",
+            env=member_env(os.environ, platform.machine()), cwd=folder,
+        )  # fmt: skip
+        until(learns, "the learner")
+        with contextlib.closing(grpc_factory()(member.client_url)) as there, pytest.raises(EtcdError) as refused:
+            there.get(b"key")
+        older = version_key(cluster.binary.version) < (3, 6)
+        assert refused.value.code == (Code.UNAVAILABLE if older else Code.FAILED_PRECONDITION)
+        assert refused.value.code in operations._AS_A_LEARNER
+    finally:
+        supervisor.close(0.0)
+        removed = client.member_remove(learner)
+        client.close()
+        assert removed.outcome == Outcome.OK, removed.error
 
 
 @pytest.mark.parametrize("minor", _each(("3.6", "3.7")))

@@ -262,7 +262,7 @@ def with_auth(place: Place) -> Found:
         done = [
             client.user_add("root", "r00t"), client.role_add("root"), client.user_grant_role("root", "root"),
             client.user_add("load", "l0ad"), client.role_add("load"), client.user_grant_role("load", "load"),
-            client.role_grant_permission("load", READWRITE, b"b", b"c"), client.auth_enable(),
+            client.role_grant_permission("load", READWRITE, b"\0", b"\0"), client.auth_enable(),
         ]  # fmt: skip
         client.close()
         gevent.sleep(0)
@@ -425,14 +425,14 @@ def console_election(place: Place) -> Found:
             return "ok", f"{missing}{flag}: {figures}"
         except ClusterError as exc:
             log = str(exc)
-            hold(re.search(r"flag provided but not defined|[Uu]nknown flag|unknown logger", log), f"{flag}: {log}")
+            hold(re.search(r"flag provided but not defined|is removed in", log), f"{flag}: {log}")
             missing += f"no {flag}: this etcd says {_words(log)!r}; "
     return "not-applicable", missing.removesuffix("; ")
 
 
 def _words(log: str) -> str:
-    found = re.search(r"(flag provided but not defined: \S+|unknown logger option[^,]*)", log)
-    return found[1].rstrip(".;") if found else log[:100]
+    found = re.search(r"flag provided but not defined: \S+|\S+ is removed in \S+", log)
+    return found[0].rstrip(".;") if found else log[:100]
 
 
 def _console(place: Place, cluster: LocalCluster) -> str:

@@ -26,6 +26,7 @@ _NEEDED = """\
 | release | what differs | what was done |
 | --- | --- | --- |
 | 3.7 | a range with `keys_only` tells no lease of its keys | `check` does not expect it from 3.7 on |
+| 3.6, 3.7 | a learner refuses with `FAILED_PRECONDITION`, not `UNAVAILABLE` | `members.learner` waits through both |
 | 3.6, 3.7 | `etcdctl snapshot restore` is gone | the test `snapshot.restore` takes `etcdutl` from there on |
 | 3.6, 3.7 | `--log-format=console` writes text | `viz --observed` reads those lines too |
 | 3.4 | no `auth status` | the tests of auth ask for it from 3.5 on |
