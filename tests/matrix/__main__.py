@@ -26,7 +26,7 @@ from cluster.binary import EtcdBinary
 from tests.matrix import cells, document, evidence, targets
 from tests.matrix.cells import CELLS, Cell
 from tests.matrix.evidence import Evidence
-from tests.matrix.place import Place
+from tests.matrix.place import CellFailed, Place
 from tests.support.command import ROOT
 
 EVIDENCE = ROOT / "docs" / "evidence" / "etcd-versions.jsonl"
@@ -131,6 +131,10 @@ def _run_target(place: Place, names: Sequence[str], code: str, commit: str) -> l
             print(f"{each.outcome:<15} {each.seconds:5.1f} s  {each.figures}", file=sys.stderr)
             if each.outcome == "failed":
                 failed.append(f"{place.binary.version} {name}: {each.figures} (see {_kept(place, name)})")
+        try:
+            place.close_shared()
+        except CellFailed as failure:
+            failed.append(f"{place.binary.version}, the end of the cluster that cells share: {failure}")
     return failed
 
 

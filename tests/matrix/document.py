@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from tests.matrix.cells import CELLS, Cell
@@ -36,11 +37,17 @@ _NEEDED = """\
 def render(records: Iterable[Evidence], cells: Sequence[Cell] = CELLS, targets: Sequence[str] = TARGETS) -> str:
     """Returns the document's text. Takes the evidence in order; a cell without any is shown as not run."""
     last = latest(records)
-    columns = sorted(targets, key=lambda target: [int(part) for part in target.split(".")])
+    columns = sorted(targets, key=_in_order)
     version = {each.target: each.version for each in last.values()}
     parts = [_HEAD, _table(last, cells, columns, version), _shown(cells), _notes(last, cells, columns), _NEEDED,
              _measured(last, cells, columns)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _in_order(target: str) -> tuple[float, ...]:
+    """The newest of a minor release comes after all that are named."""
+    numbers = [float(part) for part in target.split(".")]
+    return tuple(numbers if len(numbers) == 3 else [*numbers, math.inf])
 
 
 def _title(target: str, version: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ class Place:
     def __exit__(self, *exc: object) -> None:
         try:
             self.close_shared()
+        except CellFailed as failure:
+            print(failure, file=sys.stderr)
         finally:
             self._stack.close()
             for name, value in self._outside.items():

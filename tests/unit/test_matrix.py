@@ -9,8 +9,9 @@ import pytest
 
 from tests.matrix import __main__ as matrix
 from tests.matrix import document, evidence
-from tests.matrix.cells import CELLS
+from tests.matrix.cells import CELLS, explained
 from tests.matrix.evidence import Evidence, Outcome
+from tests.matrix.place import CellFailed
 from tests.matrix.targets import TARGETS
 
 
@@ -100,7 +101,7 @@ def test_a_cell_that_did_not_run_says_so() -> None:
     text = document.render([ran("3.7", "embedded"), ran("3.4.23", "embedded", "failed", version="3.4.23")])
     assert row(text, "embedded cluster") == ["**failed**", "not run", "not run", "not run", "ok"]
     assert row(text, "two minutes of `chaos`") == ["not run"] * len(TARGETS)
-    assert "| | 3.4.23 | 3.5, newest | 3.5.1 | 3.6, newest | 3.7.9 |" in text.replace("|  |", "| |")
+    assert "| | 3.4.23 | 3.5.1 | 3.5, newest | 3.6, newest | 3.7.9 |" in text.replace("|  |", "| |")
 
 
 def test_only_the_newest_release_of_a_minor_counts() -> None:
@@ -131,6 +132,36 @@ def test_figures_cannot_break_a_table() -> None:
 
 def test_the_document_that_is_there_says_what_the_evidence_says() -> None:
     assert matrix.DOCUMENT.read_text() == document.render(evidence.read(matrix.EVIDENCE)), "`make matrix` writes it"
+
+
+# What a known bug explains
+
+
+@pytest.mark.parametrize(
+    ("version", "broken", "issue"),
+    [
+        ("3.4.23", {"watch.bookmarkable"}, "etcd#15220"),
+        ("3.5.1", {"convergence.keys", "kv.reads", "txn.responses"}, "etcd#13766"),
+        ("3.4.23", {"watch.reliable"}, "etcd#18089"),
+    ],
+)
+def test_a_known_bug_is_named(version: str, broken: set[str], issue: str) -> None:
+    assert explained(broken, version).startswith(f"{issue} (")
+
+
+@pytest.mark.parametrize(
+    ("version", "broken", "left"),
+    [
+        ("3.7.3", {"watch.bookmarkable"}, "watch.bookmarkable"),
+        ("3.5.35", {"convergence.keys"}, "convergence.keys"),
+        ("3.4.23", {"watch.bookmarkable", "kv.reads"}, "kv.reads"),
+        ("3.5.1", {"kv.reads"}, "kv.reads"),  # members that have the same keys have missed none
+        ("3.5.1", {"convergence.keys", "raft.leader"}, "raft.leader"),
+    ],
+)
+def test_what_no_known_bug_explains_fails(version: str, broken: set[str], left: str) -> None:
+    with pytest.raises(CellFailed, match=f"no known bug of etcd {version} explains it: {left}$"):
+        explained(broken, version)
 
 
 # What is chosen
