@@ -140,11 +140,11 @@ class Campaign:
             try:
                 run.wait(tick)
             finally:
+                self.ended_ns = time.monotonic_ns()  # the fault that is on may take longer to heal
                 self._fighting = False
                 self._stopping.set()
                 gevent.joinall(helpers, timeout=0 if self._session.alarm.failure else HELPERS_S)
                 gevent.killall(helpers)
-            self.ended_ns = time.monotonic_ns()
             keeper = gevent.spawn(self._keep_workers)
             try:
                 self._settle()

@@ -113,7 +113,7 @@ def _row(each: Struck, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: i
         "leaderless_s": None if lost is None else round(sum(one.duration_s for one in lost), 3),
         "longest_gap_s": load.longest_gap_s(began, max(began, next_ns)),
         "before": dataclasses.asdict(load.window(calm_ns, began)),
-        "during": dataclasses.asdict(load.window(began, healed)),
+        "during": dataclasses.asdict(load.window(began, max(began, min(healed, next_ns)))),
         "after": dataclasses.asdict(load.window(healthy, max(healthy, next_ns))),
         "verdict": "unknown" if reasons else "pass",
         "reason": "; ".join(reasons) or None,
