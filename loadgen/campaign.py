@@ -24,6 +24,7 @@ from cluster.rounds import Round
 from loadgen import listening
 from loadgen.consistency import CLOSE, CLOSED, OPTION, SUSPECT, Orders
 from loadgen.engine import Plan, Run
+from loadgen.faultstats import MIN_WRITES_S, Struck
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.observers import Watching
@@ -35,8 +36,6 @@ from loadgen.warden import Warden
 HEALTHY_S = 60.0
 # Between a healthy cluster and the next fault: without a while of load there is nothing to compare with.
 CALM_S = 0.5
-# Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
-MIN_WRITES_S = 20.0
 LOAD_S = 10.0
 WATCHERS_S = 15.0
 HELPERS_S = 3.0
@@ -66,28 +65,6 @@ class Design:
     shape: dict[str, Any] = dataclasses.field(default_factory=dict)
     watching: Watching = dataclasses.field(default_factory=Watching)
     hashes: bool = True
-
-
-@dataclasses.dataclass
-class Struck:
-    """A round as it went. Times are nanoseconds of the monotonic clock, ``at`` is ISO 8601 in UTC; 0 and "" for what
-    did not come to pass. ``taken`` is whether the leader was taken away at once, ``silent`` whether the
-    logs do not say when it went: of a majority that is told to end, the last may lead until it is gone.
-    """
-
-    number: int
-    name: str
-    at: str
-    members: tuple[str, ...] = ()
-    taken: bool = False
-    silent: bool = False
-    leader: str | None = None
-    term: int | None = None
-    began_ns: int = 0
-    effect_ns: int = 0
-    healed_ns: int = 0
-    healthy_ns: int = 0
-    problem: str = ""
 
 
 class Campaign:

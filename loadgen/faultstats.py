@@ -13,11 +13,34 @@ from numpy.typing import NDArray
 
 from cluster.leaderless import leaderless
 from cluster.raftlog import Log, read_log
-from loadgen.campaign import MIN_WRITES_S, Struck
 from loadgen.history.format import FAIL, INFO, OK, Kind, Method
 from loadgen.history.reader import History
 
+# Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
+MIN_WRITES_S = 20.0
 _WRITES = (Method.PUT, Method.DELETE_RANGE, Method.TXN)
+
+
+@dataclasses.dataclass
+class Struck:
+    """A round as it went. Times are nanoseconds of the monotonic clock, ``at`` is ISO 8601 in UTC; 0 and "" for what
+    did not come to pass. ``taken`` is whether the leader was taken away at once, ``silent`` whether the
+    logs do not say when it went: of a majority that is told to end, the last may lead until it is gone.
+    """
+
+    number: int
+    name: str
+    at: str
+    members: tuple[str, ...] = ()
+    taken: bool = False
+    silent: bool = False
+    leader: str | None = None
+    term: int | None = None
+    began_ns: int = 0
+    effect_ns: int = 0
+    healed_ns: int = 0
+    healthy_ns: int = 0
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ def _turn(item: pytest.Item) -> int:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuses to go on where pytest-xdist does not keep groups together: tests that share a thing would meet."""
+    # Locust patches the standard library of whatever process imports it; pytest-xdist's own locks would be greenlets'.
+    assert "locust.runners" not in sys.modules, "a test file imports Locust; start a process for it"
     torn = [item.nodeid for item in session.items if _WORKER and "@" not in item.nodeid.rpartition("]")[2]]
     if torn:
         raise pytest.UsageError(f"this pytest-xdist does not know the group of {torn[0]}; install -c constraints.txt")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from loadgen import faultstats
-from loadgen.campaign import Struck
+from loadgen.faultstats import Struck
 from loadgen.history.format import Kind
 from loadgen.history.reader import read
 
