@@ -101,6 +101,7 @@ def _elections(events: Sequence[Event]) -> list[Election]:
     current: list[Event] = []
     leader, lost_at = "", None
     won: Event | None = None
+    decided: Event | None = None  # the last win, also when its election is closed
 
     def close() -> None:
         if current:
@@ -110,19 +111,23 @@ def _elections(events: Sequence[Event]) -> list[Election]:
     leader_before, lost_before = "", None
     for event in events:
         campaigns = event.kind == "became" and event.detail in ("candidate", "precandidate")
-        # Who has not heard of the win may still campaign for what is decided; a pre-vote is logged with the old term.
-        behind = won is not None and event.term < won.term + (event.detail == "candidate")
+        # Who has not heard of the win may still campaign for what is decided, such as the old leader when it is started
+        # again: that is no election of its own. A pre-vote is logged with the old term.
+        behind = decided is not None and event.term < decided.term + (event.detail == "candidate")
         if campaigns and current and ((won is not None and not behind) or event.at - current[-1].at > _APART_S):
             close()
             won = None
-        if campaigns and not current:
+        opens = campaigns and not behind
+        if opens and not current:
             leader_before, lost_before = (leader, lost_at) if lost_at is not None else ("", None)
             won = None
+        if event.kind == "became" and event.term == 0:
+            decided = None  # a member without data: of a new cluster, whose terms begin anew
         if event.kind == "disconnected" and event.peer == leader and lost_at is None:
             lost_at = event.at
         if event.kind == "stop" and event.member == leader and lost_at is None:
             lost_at = event.at
-        if current or campaigns:
+        if current or opens:
             # After the win what is left is those who hear of it; what comes later is of no election.
             late = won is not None and (event.at - won.at > _APART_S or event.kind in ("start", "stop", "disconnected"))
             if event.kind not in ("disconnected", "start", "stop") and not late:
@@ -132,7 +137,7 @@ def _elections(events: Sequence[Event]) -> list[Election]:
                 won = None
         if event.kind == "became" and event.detail == "leader":
             leader, lost_at = event.member, None
-            won = event
+            won = decided = event
     close()
     return elections
 

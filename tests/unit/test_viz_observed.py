@@ -190,3 +190,23 @@ def test_who_has_not_heard_of_the_win_belongs_to_the_same_election() -> None:
     again = Event("b", 1.2, "became", 2, detail="precandidate")  # it had followed, and times out
     found = elections.history([Log("a", "a", won, 1.0, 2.0, 2, 0), Log("b", "b", (*late, again), 1.0, 2.0, 4, 0)])
     assert [each.winner for each in found.elections] == ["a", ""]
+
+
+def test_an_old_leader_that_campaigns_for_a_decided_term_opens_no_election() -> None:
+    """Started again, it times out before it hears of the new leader; its term is that of the election it missed."""
+    won = (Event("a", 1.0, "became", 4, detail="candidate"), Event("a", 1.01, "became", 4, detail="leader"))
+    old = (
+        Event("b", 3.0, "start"),
+        Event("b", 3.6, "became", 4, detail="candidate"),
+        Event("b", 3.61, "became", 4, detail="follower"),
+    )
+    found = elections.history([Log("a", "a", won, 1.0, 4.0, 2, 0), Log("b", "b", old, 1.0, 4.0, 3, 0)])
+    assert [(each.winner, each.term) for each in found.elections] == [("a", 4)]
+    # A cluster that is made anew begins with a term of 0, and its first elections are elections.
+    anew = (
+        Event("a", 9.0, "became", 0, detail="follower"),
+        Event("a", 9.5, "became", 2, detail="candidate"),
+        Event("a", 9.51, "became", 2, detail="leader"),
+    )
+    found = elections.history([Log("a", "a", (*won, *anew), 1.0, 9.6, 5, 0), Log("b", "b", old, 1.0, 4.0, 3, 0)])
+    assert [(each.winner, each.term) for each in found.elections] == [("a", 4), ("a", 2)]
