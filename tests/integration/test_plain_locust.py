@@ -35,9 +35,15 @@ def rows_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     with process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    # Each of Locust's processes prints a document; the master's is one of them.
-    documents = [json.loads(text) for text in out.replace("]\n[", "]\0[").split("\0")]
-    return {row["name"]: row for document in documents for row in document}
+    # Each of Locust's processes prints a document, the master's among them. Where Python does not buffer, a document
+    # and its end of line are two writes, so two documents may stand in one line.
+    rows: dict[str, Any] = {}
+    decoder, rest = json.JSONDecoder(), out.strip()
+    while rest:
+        document, end = decoder.raw_decode(rest)
+        rows.update({row["name"]: row for row in document})
+        rest = rest[end:].lstrip()
+    return rows
 
 
 @pytest.mark.parametrize("scenario", names())
