@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.interrupt import importing
 from cluster.security import add_arguments as add_security_arguments
 from cluster.security import masked
 from loadgen import gate, patching, report, report_cli, runfolder, scenarios, settings, table, units
@@ -175,18 +176,21 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
     from loadgen.engine import Run
     from loadgen.interrupt import Interrupted, Signals
     from loadgen.listening import ListenerError
+    from loadgen.processes import fork_workers
     from loadgen.session import Session
 
-    signals = Signals()
+    with importing():
+        workers = fork_workers(crew.local, args.scenario, folder / "logs", choice.security)
+        signals = Signals()
     run: Run | None = None
     progress = Progress(plan, enabled=sys.stderr.isatty())
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, crew.local, folder / "logs", crew.expected, crew.bind, choice.security)
+            session = Session(args.scenario, workers, folder / "logs", crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             session.fire_init()
             session.start()
-            # The workers import Locust while the cluster elects its first leader.
+            # The workers get ready while the cluster elects its first leader.
             target = stack.enter_context(choice.open(folder / "logs", say))
             endpoints = target.usable()
             given = dataclasses.replace(plan.settings, endpoints=endpoints)

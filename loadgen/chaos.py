@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import rounds
 from cluster.bugs import known_bugs
 from cluster.endpoint import read_endpoints
+from cluster.interrupt import importing
 from cluster.security import Security
 from cluster.topology import member_names
 from loadgen import bench, gate, patching, report, report_cli, runfolder, settings, table
@@ -205,14 +206,17 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     from loadgen.engine import Plan
     from loadgen.interrupt import Interrupted, Signals
     from loadgen.listening import ListenerError
+    from loadgen.processes import fork_workers
     from loadgen.session import Session
     from loadgen.verdicts import judge
 
-    signals = Signals()
+    with importing():
+        workers = fork_workers(wish.workers, "consistency", folder / "logs", Security())
+        signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
             target = None if wish.backend else _target(wish, None)
-            session = Session("consistency", wish.workers, folder / "logs")
+            session = Session("consistency", workers, folder / "logs")
             stack.callback(session.close)
             session.fire_init()
             session.start()

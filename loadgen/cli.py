@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.interrupt import done
 from cluster.parser import USAGE, Parser
+from loadgen import exits
 from loadgen.entry import EndingAtOnce
 
 if TYPE_CHECKING:
@@ -103,21 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    try:
-        code = args.main(args)
-        sys.stdout.flush()
-        return int(code)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except BaseException as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        return code
+    return exits.run(lambda: args.main(args))
 
 
 def run(*words: str) -> int:
@@ -135,29 +121,6 @@ def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace, security
     from viz.status import watch
 
     return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json), security=security)
-
-
-def _exit_code(error: BaseException) -> int | None:
-    """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
-    from loadgen import exits
-    from loadgen.interrupt import Interrupted
-    from loadgen.listening import ListenerError
-
-    if isinstance(error, Interrupted):
-        return error.exit_code
-    debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
-    if isinstance(error, ListenerError):
-        if debug:
-            print(error.failure.trace, file=sys.stderr)
-        print(error.failure.line, file=sys.stderr)
-        return error.exit_code
-    if not isinstance(error, Exception):
-        return None
-    code = exits.code_of(error)
-    if code == exits.BUG and debug:
-        raise error
-    print(exits.line(code, exits.describe(error)), file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -1,13 +1,59 @@
-"""Exit codes of exceptions, and the one line that is said of each."""
+"""Exit codes of exceptions, and the one line on stderr that is said of each."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 
 USAGE, ENVIRONMENT, BUG = 2, 4, 70
 # By name: their modules import Locust or pandas, and a command that fails early has not loaded these.
 _USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
 _ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run a command, say in one line what goes wrong, and return the exit code.
+
+    Lets through what is no error of ours to report, and with $RAFTLOAD_DEBUG also a bug.
+    """
+    try:
+        code = int(command())
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:
+        ended = _say(error)
+        if ended is None:
+            raise
+        return ended
+
+
+def _say(error: BaseException) -> int | None:
+    """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
+    from loadgen.interrupt import Interrupted
+    from loadgen.listening import ListenerError
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
+    if isinstance(error, ListenerError):
+        if debug:
+            print(error.failure.trace, file=sys.stderr)
+        print(error.failure.line, file=sys.stderr)
+        return error.exit_code
+    if not isinstance(error, Exception):
+        return None
+    code = code_of(error)
+    if code == BUG and debug:
+        raise error
+    print(line(code, describe(error)), file=sys.stderr)
+    return code
 
 
 def code_of(error: Exception) -> int:

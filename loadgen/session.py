@@ -5,11 +5,9 @@ A `Session` is ready for any number of runs one after the other, as the web UI h
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from loadgen.processes import WorkerProcess
 from loadgen.series import Series
 from loadgen.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 
-# Workers of this machine import Locust before they report, a second of a core each, and share the cores.
+# Workers of this machine make their Locust runners before they report, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
 # A worker that is not connected to the cluster within this time is not waited for any longer.
 LATEST_BEGIN_S = 10.0
@@ -39,9 +37,9 @@ class EngineError(Exception):
 class Session:
     """A Locust master and its workers. `start` it, and `close` it.
 
-    Takes the scenario, how many worker processes to start here and a folder for their logs, how many workers of
-    other machines to wait for, the address and port at which those find the master (port 0: any), and how to reach
-    the cluster.
+    Takes the scenario, the worker processes of this machine as `processes.fork_workers` made them for it, a folder
+    for the master's log, how many workers of other machines to wait for, the address and port at which those find the
+    master (port 0: any), and how to reach the cluster.
 
     Attributes:
         alarm: where what listeners raise ends the run, from now until `close`.
@@ -58,7 +56,7 @@ class Session:
     def __init__(
         self,
         scenario: str,
-        workers: int,
+        workers: Sequence[WorkerProcess],
         logs: Path,
         expected: int = 0,
         bind: tuple[str, int] = ("127.0.0.1", 0),
@@ -67,7 +65,6 @@ class Session:
         patching.import_locust()
         from locust import runners
 
-        _raise_open_files_limit()
         runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
         # Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last;
         # a minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so
@@ -82,24 +79,23 @@ class Session:
         self.alarm = listening.Alarm(logs / "master.log")
         self.alarm.install()
         try:
-            self._make(workers, logs, expected, bind)
+            self._make(workers, expected, bind)
         except BaseException:
+            for worker in workers:
+                worker.end()
             self.alarm.close()
             raise
 
-    def _make(self, workers: int, logs: Path, expected: int, bind: tuple[str, int]) -> None:
-        scenario = self.scenario
-        self.environment = make_environment(scenario)
+    def _make(self, workers: Sequence[WorkerProcess], expected: int, bind: tuple[str, int]) -> None:
+        self.environment = make_environment(self.scenario)
         self.environment.raftload_engine = self
-        self._processes = [
-            WorkerProcess(n, scenario, logs / f"worker-{n}.log", self.security) for n in range(1, workers + 1)
-        ]
-        self.workers: list[WorkerProcess | RemoteWorker] = [*self._processes]
+        self._processes = [*workers]
+        self.workers: list[WorkerProcess | RemoteWorker] = [*workers]
         self._local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
-        wanted = identity(scenario)
+        wanted = identity(self.scenario)
         # From here on messages may come, at every turn of the event loop: what they are for has to be there.
         runner = self.runner = self._listen(*bind)
-        self.fleet = Fleet(runner, wanted, expected, workers + 1)
+        self.fleet = Fleet(runner, wanted, expected, len(workers) + 1)
         self.fleet.listen()
         listening.handle(runner, HELLO, self._on_hello)
         listening.handle(runner, load.BEGUN, self._on_begun)
@@ -108,7 +104,7 @@ class Session:
         listening.listen(self.environment.events.worker_report, self._on_report)
 
     def start(self) -> None:
-        """Start the workers of this machine. The first may report for work before the last is started."""
+        """Have the workers of this machine report for work. The first may do so before the last is told."""
         for worker in self._processes:
             worker.start(self._local, self.runner.server.port)
 
@@ -270,10 +266,3 @@ class Session:
         shift_s = -round(offset_ns / 1e9)
         self.series.add(data[load.SERIES], shift_s)
         self.service.add(data[load.SERVICE], shift_s)
-
-
-def _raise_open_files_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.endpoint import read_endpoints, split_endpoints
 from cluster.errors import ClusterError
+from cluster.interrupt import importing
 from cluster.security import Security, masked
 from loadgen import bench, patching, scenarios, settings
 from loadgen.crew import Crew
@@ -18,7 +19,7 @@ from loadgen.crew import Crew
 if TYPE_CHECKING:
     from cluster.nemesis import Breakable
     from loadgen.session import Session
-    from loadgen.target import Target
+    from loadgen.target import Choice, Target
     from loadgen.webui.lookout import Lookout
     from loadgen.webui.runs import Runs
 
@@ -75,18 +76,28 @@ def main(args: argparse.Namespace) -> int:
     sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
 
     patching.patch()
+    with bench.temporary_logs() as logs:
+        bench.log_to(logs / "master.log")
+        return _run(args, choice, crew, users, port, command, logs)
+
+
+def _run(
+    args: argparse.Namespace, choice: Choice, crew: Crew, users: int, port: int, command: tuple[str, ...], logs: Path
+) -> int:
+    """Serve the UI from the start of its workers to the end of its cluster. Returns the exit code."""
     from gevent.event import Event
 
     from loadgen.interrupt import Interrupted, Signals
     from loadgen.listening import ListenerError
+    from loadgen.processes import fork_workers
     from loadgen.session import Session
 
-    signals = Signals()
+    with importing():
+        workers = fork_workers(crew.local, args.scenario, logs, choice.security)
+        signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
-            logs = stack.enter_context(bench.temporary_logs())
-            bench.log_to(logs / "master.log")
-            session = Session(args.scenario, crew.local, logs, crew.expected, crew.bind, choice.security)
+            session = Session(args.scenario, workers, logs, crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             session.start()
             target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))

@@ -35,54 +35,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--master-port", type=int, default=5557, metavar="PORT", help="its port")
     parser.add_argument("--scenario", default="kv", help="the same as the master's (default: kv)")
     add_security_arguments(parser.add_argument_group("TLS and user", "How this machine reaches the cluster."))
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:
     """Work for a master until it says quit. Returns the exit code."""
-    if args.parent is not None:
-        from loadgen.processes import die_with
-
-        die_with(args.parent)
     # Where the client looks; the load's parameters come from the master, these do not travel.
     os.environ.update(Security.from_arguments(args).to_environment())
+    return work(args.master_host, args.master_port, args.scenario)
+
+
+def work(host: str, port: int, scenario: str, number: int = 0) -> int:
+    """Work for the master at an address until it says quit. Returns the exit code.
+
+    Takes the scenario, and the number of a worker that its master has forked; 0 where somebody has started it.
+    """
     patching.import_locust()
     from locust import runners
 
     from loadgen.listening import Alarm, ListenerError
 
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
-    told = args.parent is not None and sys.platform == "linux"
+    told = number and sys.platform == "linux"
     runners.MASTER_HEARTBEAT_TIMEOUT = NEVER_S if told else MASTER_SILENCE_S
     runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
     runners.CPU_MONITOR_INTERVAL = 1.0
     # A worker that somebody started by hand speaks to a person; ours write a log.
-    level = logging.WARNING if args.parent is None else logging.INFO
+    level = logging.INFO if number else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # The traceback goes to the master too.
-    alarm = Alarm("this log") if args.parent is not None else Alarm("the master's log", level=logging.DEBUG)
+    alarm = Alarm("this log") if number else Alarm("the master's log", level=logging.DEBUG)
     alarm.install()
     environment = None
     try:
-        environment = make_environment(args.scenario)
-        return _work(environment, args)
+        environment = make_environment(scenario)
+        return _work(environment, (host, port), scenario, number)
     except ListenerError as error:
         _tell_master(environment, error.failure)
         raise
 
 
-def _work(environment: Any, args: argparse.Namespace) -> int:
+def _work(environment: Any, master: tuple[str, int], scenario: str, number: int) -> int:
     """Report for work and do it. Returns the exit code."""
     from loadgen import fleet, load
     from loadgen.interrupt import EXIT_CODES, Signals
 
-    where = f"{args.master_host}:{args.master_port}"
+    where = f"{master[0]}:{master[1]}"
     signals = Signals()
     # Before the runner reports for work: the master may send the run the moment it does.
     load.attach(environment)
     try:
-        runner = _report_for_work(environment, args)
+        runner = _report_for_work(environment, master)
     except ConnectionError:
         print(
             f"raftload: error: no master answers at {where}; start one with 'raftload bench --expect-workers N'",
@@ -100,9 +102,9 @@ def _work(environment: Any, args: argparse.Namespace) -> int:
 
     signals.gently = end
     refusals = _listen(environment, runner)
-    me = {"number": args.number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(args.scenario)}
+    me = {"number": number, "host": socket.gethostname(), "pid": os.getpid(), **fleet.identity(scenario)}
     runner.send_message(fleet.HELLO, me)
-    if args.parent is None:
+    if not number:
         print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
     runner.greenlet.join()
     if ended_by:
@@ -154,17 +156,17 @@ def _listen(environment: Any, runner: Any) -> list[str]:
     return refusals
 
 
-def _report_for_work(environment: Any, args: argparse.Namespace) -> Any:
+def _report_for_work(environment: Any, master: tuple[str, int]) -> Any:
     """Return the runner once a master has answered. Raises ConnectionError where none does for five minutes."""
     import gevent
 
     def say_so() -> None:
         try:
-            socket.getaddrinfo(args.master_host, args.master_port)
+            socket.getaddrinfo(*master)
             why = ""
         except OSError as error:
             why = f" ({error.strerror})"
-        where = f"{args.master_host}:{args.master_port}{why}"
+        where = f"{master[0]}:{master[1]}{why}"
         print(
             f"raftload: waiting for a master at {where} for five minutes (Ctrl-C ends it)", file=sys.stderr, flush=True
         )
@@ -173,7 +175,7 @@ def _report_for_work(environment: Any, args: argparse.Namespace) -> Any:
     try:
         # Locust prints what a name does not resolve to.
         with contextlib.redirect_stdout(io.StringIO()):
-            return environment.create_worker_runner(args.master_host, args.master_port)
+            return environment.create_worker_runner(*master)
     finally:
         waiting.kill()
 

@@ -15,6 +15,7 @@ import pytest
 
 from cluster import schema
 from cluster.binary import find_etcd
+from loadgen.processes import PROCESS_NAME
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subproces
 def workers(pid: int) -> list[int]:
     """Pids of the worker processes that a command has started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in children if b"\0worker\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [int(each) for each in children if Path(f"/proc/{each}/comm").read_text() == f"{PROCESS_NAME}\n"]
 
 
 def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
