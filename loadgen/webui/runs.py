@@ -161,13 +161,17 @@ class Runs:
     def _bring_to_rest(self) -> None:
         """Have Locust's test stop, and the UI say so.
 
-        Where one worker is missing and the others were ready for the next test before Locust knew of it, Locust would
-        be stopping for ever.
+        The greenlet in which Locust's UI starts a test waits for the users to be there, a second at most, and then says
+        that the test is running; those of a short run are gone by then. Where one worker is missing and the others were
+        ready for the next test before Locust knew of it, Locust would be stopping for ever.
         """
         import gevent
         from locust.runners import STATE_RUNNING, STATE_SPAWNING, STATE_STOPPED, STATE_STOPPING
 
         runner = self._session.runner
+        starter = self._session.environment.web_ui._swarm_greenlet
+        if starter is not None:
+            starter.kill(block=True)
         if runner.state in (STATE_RUNNING, STATE_SPAWNING):
             runner.stop()
         while runner.state == STATE_STOPPING:

@@ -73,29 +73,30 @@ def check(error: str, folder: Path) -> Path:
 # A worker says hello while the master still starts the others: however long that takes, it is counted. Each start of a
 # worker here lasts until the master has heard that worker's hello.
 EARLY = """
-import subprocess
+from pathlib import Path
 
 import gevent
 from locust import runners
 
+from loadgen.processes import WorkerProcess
 from locustfiles.put import *
 
 heard, started = [], []
-handle, begin = runners.MasterRunner.handle_message, subprocess.Popen.__init__
+handle, begin = runners.MasterRunner.handle_message, WorkerProcess.start
 
 def handle_message(self, client_id, msg):
     handle(self, client_id, msg)
     heard.append(msg.type)
 
-def slow(self, args, *rest, **options):
-    begin(self, args, *rest, **options)
-    if "worker" in args:
-        started.append(args)
-        while heard.count("raftload_hello") < len(started):
-            gevent.sleep(0.01)
+def slow(self, host, port):
+    begin(self, host, port)
+    started.append(self.number)
+    while heard.count("raftload_hello") < len(started):
+        gevent.sleep(0.01)
+    Path("slow").write_text(str(started))
 
 runners.MasterRunner.handle_message = handle_message
-subprocess.Popen.__init__ = slow
+WorkerProcess.start = slow
 """
 
 
@@ -107,6 +108,7 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
                        *on(etcd_single), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert (tmp_path / "slow").read_text() == "[1, 2, 3]"
     assert result["generator"]["workers_started"] == 3
     assert [row["operations"] for row in result["generator"]["workers"]] == [30, 30, 30]
 
@@ -179,11 +181,11 @@ def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_
 
 
 def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    # `chaos` has one scenario; what is planted is brought by the import of a module that all its processes have.
-    (tmp_path / "planted.py").write_text(PLANTED.replace("from locustfiles.put import *", ""))
+    # `chaos` has one scenario. What is planted is brought by the master's start, and its workers have it from there.
+    planted = PLANTED.replace("from locustfiles.put import *", "").replace('(side == "worker") is AT_WORK', "True")
+    (tmp_path / "planted.py").write_text(planted)
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if {'chaos', 'worker'} & set(sys.argv): from gevent import monkey; monkey.patch_all(); import planted\n"
+        "import sys\nif 'chaos' in sys.argv: from gevent import monkey; monkey.patch_all(); import planted\n"
     )
     done = command.run("chaos", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
                        PLANT="worker loadgen.load Load _on_report_to_master", AT="7",

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -82,10 +83,10 @@ class Web:
 
 
 @contextlib.contextmanager
-def serving(cluster: LocalCluster, folder: Path, *options: str, workers: int = 2) -> Iterator[Web]:
+def serving(cluster: LocalCluster, folder: Path, *options: str, workers: int = 2, **env: str) -> Iterator[Web]:
     endpoints = ",".join(cluster.endpoints)
     words = ("web", "--web-port", "0", "--workers", str(workers), "--endpoints", endpoints, *options)
-    process = command.start(*words, cwd=folder)
+    process = command.start(*words, cwd=folder, **env)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -166,6 +167,20 @@ def test_runs_with_a_number_of_operations_end_by_themselves(web: Web) -> None:
     result = json.loads(found[0].read_text())
     assert result["results"]["total"]["operations"] == 600
     assert result["results"]["put"] is None
+
+
+def test_a_run_that_ends_while_locust_waits_for_its_users_stays_ended(
+    etcd_single: LocalCluster, tmp_path: Path
+) -> None:
+    waits_s = 2
+    with serving(etcd_single, tmp_path, LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP=str(waits_s)) as web:
+        began = time.monotonic()
+        with web.run(user_count="4", operations="1"):
+            pass
+        # Locust's UI answers from a cache of two seconds.
+        while time.monotonic() < began + waits_s + 4:
+            assert web.get("/stats/requests")["state"] in ("ready", "stopped")
+            time.sleep(0.5)
 
 
 def test_an_open_loop_from_the_form(web: Web) -> None:
