@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +12,8 @@ import pytest
 
 from cluster.docker_engine import connect
 from tests.support.command import ClusterCommands
+from tests.support.engine import engine_alone, everything
 from tests.support.missing import ENGINE
-
-# One for the machine, whatever folder for temporary files a test worker or a session has.
-LOCK = Path("/tmp/raftload-docker-tests.lock")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,26 +50,7 @@ class Docker(ClusterCommands):
 
     def everything(self) -> dict[str, list[str]]:
         """What there is on the Engine, and in /dev/shm of ours."""
-        return {
-            "containers": self.containers(),
-            "networks": self.networks(),
-            "volumes": sorted(each["Name"] for each in self.client.api.volumes()["Volumes"] or []),
-            "folders": sorted(str(path) for path in Path("/dev/shm").glob("raftload-docker-*")),
-        }
-
-
-@contextlib.contextmanager
-def engine_alone() -> Iterator[None]:
-    """Waits until no other test worker or session uses the Engine, and keeps them waiting."""
-    try:
-        lock = os.open(LOCK, os.O_RDONLY)  # another user's may be opened and not created
-    except FileNotFoundError:
-        lock = os.open(LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+        return everything(self.client)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from loadgen.operation import Outcome
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
+from tests.support.outage import replace_leader
 from tests.support.waiting import until
 from viz import elections
 
@@ -145,12 +146,7 @@ def test_a_learner_refuses_a_read_as_the_suite_expects(cluster: LocalCluster) ->
 def test_an_election_from_console_lines(minor: str) -> None:
     """What etcd writes with ``--log-format=console``, which 3.5 does not know, tells the same as JSON."""
     with LocalCluster(3, binary=newest_of(minor), extra_args=["--log-format=console"]) as cluster:
-        killed = cluster.leader()
-        assert killed is not None
-        cluster.kill(killed.name)
-        until(lambda: cluster.leader() not in (None, killed), "a new leader")
-        cluster.start(killed.name)
-        cluster.wait_healthy(60)
+        killed = replace_leader(cluster)
         assert not cluster.log(killed.name).read_text().startswith("{")
         history = elections.read_files(cluster.log(member.name) for member in cluster.members)
         assert not history.notes

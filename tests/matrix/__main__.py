@@ -27,6 +27,7 @@ from tests.matrix import cells, document, evidence, targets
 from tests.matrix.cells import CELLS, Cell
 from tests.matrix.evidence import Evidence
 from tests.matrix.place import CellFailed, Place
+from tests.support.checkout import code_hash, commit_of
 from tests.support.command import ROOT
 
 EVIDENCE = ROOT / "docs" / "evidence" / "etcd-versions.jsonl"
@@ -82,7 +83,7 @@ def _terminated(number: int, _: object) -> None:
 
 
 def _list(wanted: Sequence[Pair]) -> int:
-    code, last = evidence.code_hash(ROOT), evidence.latest(evidence.read(EVIDENCE))
+    code, last = code_hash(ROOT, evidence.CODE), evidence.latest(evidence.read(EVIDENCE))
     print(f"code {code}")
     for target, name in wanted:
         found = last.get((target, name))
@@ -92,7 +93,7 @@ def _list(wanted: Sequence[Pair]) -> int:
 
 
 def _run(wanted: Sequence[Pair], *, again: bool) -> int:
-    code, commit = evidence.code_hash(ROOT), evidence.commit_of(ROOT)
+    code, commit = code_hash(ROOT, evidence.CODE), commit_of(ROOT, evidence.CODE)
     found: dict[str, EtcdBinary] = {}
     missing = []
     for target in dict.fromkeys(target for target, _ in wanted):

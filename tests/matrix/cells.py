@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import json
-import os
 import re
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +32,11 @@ from tests.matrix.evidence import Outcome
 from tests.matrix.place import CellFailed, Place, hold
 from tests.support.certificates import Authority
 from tests.support.command import ROOT
-from tests.support.waiting import until
+from tests.support.engine import engine_alone, everything
+from tests.support.outage import replace_leader
 
 Found = tuple[Outcome, str]
 CHAOS_S = 120
-# One for the machine, and the same that tests/docker takes.
-_ENGINE_LOCK = Path("/tmp/raftload-docker-tests.lock")
 _SMALL = ("--operations", "300", "--workers", "1", "--concurrency", "8")
 _RANGE_GATEWAY = ("--operations", "60", "--workers", "1", "--concurrency", "4")
 
@@ -77,8 +74,8 @@ def embedded(place: Place) -> Found:
 
 def docker(place: Place) -> Found:
     """A cluster of containers, whose image is made of this etcd."""
-    with _engine_alone(), contextlib.closing(connect()) as client:
-        before = _everything(client)
+    with engine_alone(), contextlib.closing(connect()) as client:
+        before = everything(client)
         hold(not any("etcd-node" in name for name in before["containers"]), "containers etcd-node… are there already")
         images = _images(client)
         try:
@@ -87,7 +84,7 @@ def docker(place: Place) -> Found:
             place.run("cluster", "down", "--backend", "docker", state="docker", code=range(256))
             for made in _images(client) - images:
                 client.images.remove(made, force=True)
-        hold(_everything(client) == before, f"left on the Engine: {_everything(client)}, before {before}")
+        hold(everything(client) == before, f"left on the Engine: {everything(client)}, before {before}")
     return "ok", f"{figures}; nothing left"
 
 
@@ -113,29 +110,8 @@ def _in_docker(place: Place) -> str:
     return f"cluster test: {figures}; bench: {_bench_figures(load, 300)}; {led}"
 
 
-def _everything(client: Any) -> dict[str, list[str]]:
-    """What there is on the Engine, and in /dev/shm of ours."""
-    return {
-        "containers": sorted(each["Names"][0].lstrip("/") for each in client.api.containers(all=True)),
-        "networks": sorted(each["Name"] for each in client.api.networks()),
-        "volumes": sorted(each["Name"] for each in client.api.volumes()["Volumes"] or []),
-        "folders": sorted(str(path) for path in Path("/dev/shm").glob("raftload-docker-*")),
-    }
-
-
 def _images(client: Any) -> set[str]:
     return {image.id for image in client.images.list()}
-
-
-@contextlib.contextmanager
-def _engine_alone() -> Iterator[None]:
-    """Waits until no test uses the Engine, and keeps others waiting: the names of containers are fixed."""
-    lock = os.open(_ENGINE_LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 # What etcd promises
@@ -445,12 +421,7 @@ def _words(log: str) -> str:
 
 
 def _console(place: Place, cluster: LocalCluster) -> str:
-    killed = cluster.leader()
-    assert killed is not None
-    cluster.kill(killed.name)
-    until(lambda: cluster.leader() not in (None, killed), "a new leader")
-    cluster.start(killed.name)
-    cluster.wait_healthy(60)
+    killed = replace_leader(cluster)
     leader = agreed_leader([status for status in cluster.statuses() if status is not None])
     assert leader is not None
     logs = [str(cluster.log(member.name)) for member in cluster.members]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,7 +20,7 @@ class Evidence:
     Attributes:
         time: when it ended, ISO 8601 in UTC.
         commit: what was checked out, with a ``+`` where its code was changed.
-        code: ``code_hash`` of what ran.
+        code: a hash of CODE that ran.
         target: a column of the matrix, ``3.7`` or ``3.5.1``.
         version: the release that ran, ``3.7.3``.
         cell: its name.
@@ -41,29 +39,6 @@ class Evidence:
     outcome: Outcome
     figures: str
     seconds: float
-
-
-def code_hash(root: Path) -> str:
-    """Returns 12 hexadecimal digits that stand for all that a cell measures, with changes that are not committed."""
-    digest = hashlib.sha256()
-    for folder in CODE:
-        for path in sorted((root / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                content = path.read_bytes()
-                digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:12]
-
-
-def commit_of(root: Path) -> str:
-    """Returns the abbreviated commit, with a ``+`` where the code differs from it; ``unknown`` without git."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if git("status", "--porcelain", *CODE) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def read(path: Path) -> list[Evidence]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import code_hash, commit_of
+from tests.support.command import ROOT
+
+# What can be measured.
+CODE = ("cluster", "loadgen", "viz", "locustfiles", "tests")
 FOLDER = ROOT / "docs" / "evidence"
 # Written by what measures, so it is no part of what is measured.
 _WRITTEN = ("docs/evidence", "docs/etcd-versions.md")
@@ -23,11 +25,7 @@ def about_now(*folders: str) -> dict[str, Any]:
 
     Takes folders of the checkout. Measurements of the same code count together, whatever the commit.
     """
-    digest = hashlib.sha256()
-    for name in git("ls-files", "-co", "--exclude-standard", "-z", *folders).split("\0"):
-        if name and not name.startswith(_WRITTEN) and (path := ROOT / name).is_file():
-            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return {"code": digest.hexdigest()[:12], "processors": len(os.sched_getaffinity(0))}
+    return {"code": code_hash(ROOT, folders, _WRITTEN), "processors": len(os.sched_getaffinity(0))}
 
 
 def append(name: str, row: dict[str, Any]) -> None:
@@ -35,7 +33,7 @@ def append(name: str, row: dict[str, Any]) -> None:
     FOLDER.mkdir(exist_ok=True)
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with (FOLDER / name).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"at": at, "commit": git("rev-parse", "--short=12", "HEAD").strip(), **row}) + "\n")
+        file.write(json.dumps({"at": at, "commit": commit_of(ROOT, CODE), **row}) + "\n")
 
 
 def recorded(name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,8 +53,3 @@ def busy_loops(count: int) -> Iterator[None]:
         for loop in loops:
             loop.kill()
             loop.wait()
-
-
-def git(*words: str) -> str:
-    """Returns what git says of the checkout. Raises CalledProcessError."""
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster.local import LocalCluster
-from tests.support.waiting import until
+from tests.support.outage import replace_leader
 from viz import observed
 from viz.elections import Election, History, read_files
 from viz.model import Message, Note
@@ -24,12 +24,7 @@ def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalClu
     deadline = time.monotonic() + soak_s
     elections = split = 0
     while time.monotonic() < deadline:
-        old = cluster.leader()
-        assert old is not None
-        cluster.kill(old.name)
-        _until_led(cluster, old.name)
-        cluster.start(old.name)
-        cluster.wait_healthy(60)
+        replace_leader(cluster)
         found = read_files([cluster.log(member.name) for member in cluster.members])
         last = found.elections[-1]
         statuses = [status for status in cluster.statuses() if status is not None]
@@ -39,10 +34,6 @@ def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalClu
     print(f"{elections} elections, {split} with a split vote")
     if not split:
         pytest.skip(f"no split vote in {elections} elections")
-
-
-def _until_led(cluster: LocalCluster, not_by: str) -> None:
-    until(lambda: (leader := cluster.leader()) is not None and leader.name != not_by, "another leader")
 
 
 def _check(found: History, election: Election) -> bool:

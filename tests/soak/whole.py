@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import Any
 
-from tests.soak.record import ROOT, about_now, append, busy_loops, recorded
+from tests.soak.record import CODE, ROOT, about_now, append, busy_loops, recorded
 
 NAME = "whole.jsonl"
 _SUMMARY = re.compile(r"^=+ (.*) in [0-9.]+s.*=+$", re.MULTILINE)
@@ -31,7 +31,7 @@ def main() -> int:
         "--busy", type=int, default=2, metavar="N", help="how many of them beside two busy loops (default: 2)"
     )
     args = parser.parse_args()
-    about = about_now("cluster", "loadgen", "viz", "locustfiles", "tests", "docs")
+    about = about_now(*CODE, "docs")
     done = recorded(NAME, about)
     for loops, count in ((0, args.count - args.busy), (2, args.busy)):
         for number in range(1 + sum(row["busy_loops"] == loops for row in done), count + 1):

@@ -13,6 +13,7 @@ from tests.matrix.cells import CELLS, explained
 from tests.matrix.evidence import Evidence, Outcome
 from tests.matrix.place import CellFailed
 from tests.matrix.targets import TARGETS
+from tests.support.checkout import code_hash
 
 
 def ran(
@@ -79,14 +80,14 @@ def test_an_outcome_that_there_is_not(tmp_path: Path) -> None:
 def test_the_code_is_what_cells_measure(tmp_path: Path) -> None:
     for folder in evidence.CODE:
         (tmp_path / folder / "__pycache__").mkdir(parents=True)
-    first = evidence.code_hash(tmp_path)
+    first = code_hash(tmp_path, evidence.CODE)
     (tmp_path / "cluster" / "__pycache__" / "a.pyc").write_text("compiled")
     (tmp_path / "README.md").write_text("text")
-    assert evidence.code_hash(tmp_path) == first
+    assert code_hash(tmp_path, evidence.CODE) == first
     (tmp_path / "viz" / "a.py").write_text("1")
-    second = evidence.code_hash(tmp_path)
+    second = code_hash(tmp_path, evidence.CODE)
     (tmp_path / "viz" / "a.py").rename(tmp_path / "viz" / "b.py")
-    assert len({first, second, evidence.code_hash(tmp_path)}) == 3
+    assert len({first, second, code_hash(tmp_path, evidence.CODE)}) == 3
 
 
 # The document
