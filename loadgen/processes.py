@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -162,6 +163,9 @@ def _become_worker(
     """
     code = exits.BUG
     try:
+        # What is registered for the end of the process is the master's. As in the standard library's
+        # multiprocessing.popen_fork.
+        atexit._clear()
         os.setsid()
         _leave_master(output, others, security)
         _prctl(_PR_SET_NAME, PROCESS_NAME.encode())
@@ -173,10 +177,11 @@ def _become_worker(
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        # What is registered for the end of the process is the master's.
+        # Not up the stack, which is the master's.
         os._exit(code)
 
 

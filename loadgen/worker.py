@@ -25,8 +25,8 @@ NEVER_S = 10**9
 REPORT_INTERVAL_S = 0.5
 # A master that is there answers within milliseconds.
 SAY_AFTER_S = 2.0
-# For the news of a failure, where the master is on another machine.
-TELL_MS = 1000
+# For the last words, where the master is on another machine.
+LAST_WORDS_MS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +72,8 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     except ListenerError as error:
         _tell_master(environment, error.failure)
         raise
+    finally:
+        _hang_up(environment)
 
 
 def _work(environment: Any, master: tuple[str, int], scenario: str, number: int) -> int:
@@ -116,7 +118,7 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
 
 
 def _tell_master(environment: Any, failure: Failure) -> None:
-    """Send a failure of this worker to the master; it has arrived, or there is no way, when this returns."""
+    """Send a failure of this worker to the master."""
     from locust.rpc import Message
 
     from loadgen.listening import FAILED, to_message
@@ -127,8 +129,19 @@ def _tell_master(environment: Any, failure: Failure) -> None:
     runner.greenlet.kill(block=False)
     with contextlib.suppress(Exception):
         runner.client.send(Message(FAILED, to_message(failure), runner.client_id))
+
+
+def _hang_up(environment: Any) -> None:
+    """End the connection to the master: what was sent has arrived, or there is no way, when this returns.
+
+    A thread of ZeroMQ sends what is to be sent, and it ends with the process at the latest.
+    """
+    runner = getattr(environment, "runner", None)
+    if runner is None:
+        return
+    with contextlib.suppress(Exception):
         context = runner.client.socket.context
-        runner.client.close(linger=TELL_MS)
+        runner.client.close(linger=LAST_WORDS_MS)
         context.term()
 
 
