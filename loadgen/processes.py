@@ -99,9 +99,10 @@ class WorkerProcess:
         import gevent
 
         if self._order is not None:
+            # One that waits for its order ends without it.
             _close(self._order)
             self._order = None
-        if self._code is None:
+        elif self._code is None:
             os.kill(self.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while self._code is None:

@@ -1,0 +1,136 @@
+"""Workers that their master forks: what they share with it, what they do not, and their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.local import LocalCluster
+from tests.support import command
+from tests.support.waiting import until
+
+# A master that forks two workers and never has them report for work; it ends with its stdin.
+WAITING = """
+import sys
+from pathlib import Path
+
+from loadgen import patching
+
+patching.patch()
+from cluster.security import Security
+from loadgen.processes import fork_workers
+
+workers = fork_workers(2, "kv", Path(sys.argv[1]), Security())
+print(*(worker.pid for worker in workers), flush=True)
+sys.stdin.read()
+if sys.argv[2] == "end":
+    for worker in workers:
+        worker.end()
+    print(*(worker.death() for worker in workers), sep=", ")
+"""
+
+
+def waiting(folder: Path, how: str, **options: object) -> tuple[subprocess.Popen[str], list[int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(folder), how], cwd=command.ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+    return process, [int(pid) for pid in process.stdout.readline().split()]
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["killed", "ends without a word", "end"])
+def test_workers_that_wait_end_with_their_master(tmp_path: Path, how: str) -> None:
+    process, pids = waiting(tmp_path, how)
+    with process:
+        until(lambda: command.workers(process.pid) == pids, "the workers to have their name")
+        if how == "killed":
+            process.kill()
+        out, err = process.communicate()
+    until(lambda: not any(runs(pid) for pid in pids), "the workers to end")
+    assert err == ""
+    if how == "end":
+        assert out == "exited with status 0, exited with status 0\n"
+
+
+def test_a_signal_for_one_that_waits_is_its_end_and_not_the_masters(tmp_path: Path) -> None:
+    process, pids = waiting(tmp_path, "end")
+    with process:
+        os.kill(pids[0], signal.SIGTERM)
+        until(lambda: not runs(pids[0]), "the worker to end")
+        out, err = process.communicate()
+    assert (out, err) == ("killed by SIGTERM, exited with status 0\n", "")
+
+
+def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(
+    etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that it held would keep whoever reads from it waiting for as long as it lives."""
+    (tmp_path / "mine.py").write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from locustfiles.put import *\n"
+        "Path(f'seen-{os.getpid()}').write_text(repr((sys.argv[1], sorted(n for n in os.environ if 'LOCUST' in n))))\n"
+    )
+    monkeypatch.setenv("LOCUST_HOST", "http://elsewhere")
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    words = ("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--duration", "60s",
+             "--output", "run")  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadgen.cli", *words], cwd=tmp_path, pass_fds=[writer], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(command.ROOT)},
+    ) as process:  # fmt: skip
+        command.until_load(process, tmp_path / "run")
+        pipe = os.fstat(reader).st_ino
+        workers = command.workers(process.pid)
+        assert len(workers) == 2
+        for pid in workers:
+            files = {path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()}
+            assert Path(f"pipe:[{pipe}]") not in files
+            assert (tmp_path / f"seen-{pid}").read_text() == "('worker', [])"
+            assert os.getsid(pid) == pid
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    os.close(reader)
+    os.close(writer)
+    assert process.returncode == 130, err
+
+
+def test_what_a_scenario_registers_for_the_end_of_its_process_is_done_there(
+    etcd_single: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import atexit, os\n"
+        "from pathlib import Path\n"
+        "from locustfiles.put import *\n"
+        "atexit.register(lambda: Path(f'ended-{os.getpid()}').touch())\n"
+    )
+    done = command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
+                       cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("ended-*"))) == 3, "the master and its two workers"
+
+
+def test_workers_draw_different_random_numbers(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """A fork has its master's generators of random numbers too."""
+    (tmp_path / "mine.py").write_text(
+        "import random\n"
+        "from pathlib import Path\n"
+        "from locustfiles.put import *\n"
+        "with Path('drawn').open('a') as file: file.write(f'{random.random()}\\n')\n"
+    )
+    command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
+                "--workers", "3", cwd=tmp_path)  # fmt: skip
+    assert len(set((tmp_path / "drawn").read_text().split())) == 4
