@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import secrets
 import string
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -25,6 +27,8 @@ from loadgen.workload import Keys, Values
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
+# Members without a leader say this, and an election takes a second or two: so long is waited for its end.
+_LEADERLESS, PATIENCE_S = "UNAVAILABLE", 10.0
 # A process number that no user has: users count from 1 in each worker's range.
 _PRELOAD_PROCESS = 0
 # Types of operation that want keys to be there.
@@ -38,12 +42,16 @@ class KeySpaceError(Exception):
 
 
 class KeySpace:
-    """The keys of one run on a cluster, from the choice of their prefix to their removal."""
+    """The keys of one run on a cluster, from the choice of their prefix to their removal.
+
+    While the cluster has no leader what is asked is asked again: it reads, or can be done twice.
+    """
 
     def __init__(self, client: EtcdClient, settings: Settings) -> None:
         self._client = client
         self.settings = settings
         self.preloaded = 0
+        self._patient_s = PATIENCE_S
 
     def prepare(self) -> Settings:
         """Choose a prefix under which there is no key and write every key of the run once.
@@ -59,22 +67,27 @@ class KeySpace:
 
     def revision(self) -> int:
         """Return the cluster's present revision, read linearizably. Raises KeySpaceError."""
-        return _done(self._client.get(self.settings.prefix), "read the cluster's revision").revision
+        return self._done(lambda: self._client.get(self.settings.prefix), "read the cluster's revision").revision
 
     def remove(self) -> None:
         """Delete every key under the run's prefix. Raises KeySpaceError."""
         prefix = self.settings.prefix
         if len(prefix) == PREFIX_BYTES:
-            _done(self._client.delete(prefix, bytes_prefix_end(prefix)), "remove the run's keys")
+            self._done(lambda: self._client.delete(prefix, bytes_prefix_end(prefix)), "remove the run's keys")
 
     def _free_prefix(self) -> bytes:
         alphabet = string.ascii_lowercase + string.digits
         for _ in range(20):
             prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_BYTES - 1)).encode() + b"/"
-            found = self._client.range(prefix, bytes_prefix_end(prefix), count_only=True)
-            if _done(found, "look for a free key prefix").response.count == 0:
+            if self._count(prefix) == 0:
                 return prefix
         raise KeySpaceError("20 random key prefixes are all in use on this cluster")
+
+    def _count(self, prefix: bytes) -> int:
+        found = self._done(
+            lambda: self._client.range(prefix, bytes_prefix_end(prefix), count_only=True), "look for a free key prefix"
+        )
+        return int(found.response.count)
 
     def _preload(self) -> None:
         settings = self.settings
@@ -85,8 +98,24 @@ class KeySpace:
         for first in range(0, len(keys), size):
             batch = [keys[n] for n in range(first, min(first + size, len(keys)))]
             puts = [put_op(key, values.next()) for key in batch]
-            _done(self._client.txn([], puts), f"write {len(keys)} keys of {settings.value_size} B")
+            self._done(
+                functools.partial(self._client.txn, [], puts), f"write {len(keys)} keys of {settings.value_size} B"
+            )
             self.preloaded += len(batch)
+
+    def _done(self, call: Callable[[], Operation], what: str) -> Operation:
+        """Call until the cluster has a leader; return what succeeded. Raises KeySpaceError."""
+        while True:
+            began = time.monotonic()
+            operation = call()
+            if operation.outcome is Outcome.OK:
+                self._patient_s = PATIENCE_S
+                return operation
+            if operation.error != _LEADERLESS or self._patient_s <= 0:
+                hint = HINTS.get(operation.error or "")
+                raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
+            gevent.sleep(0.1)
+            self._patient_s -= time.monotonic() - began
 
 
 def attach(environment: Any) -> None:
@@ -170,10 +199,3 @@ def share_out(environment: Any, settings: Settings) -> list[str]:
     # Locust sends its own options' values to nobody, and these to every worker.
     options.worker_ranks, options.load_users = ",".join(clients[: max(1, int(users))]), int(users)
     return clients[: max(1, int(users))]
-
-
-def _done(operation: Operation, what: str) -> Operation:
-    if operation.outcome is not Outcome.OK:
-        hint = HINTS.get(operation.error or "")
-        raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
-    return operation

@@ -28,12 +28,15 @@ import pytest
 
 from cluster.local import LocalCluster
 from cluster.security import Security
+from loadgen import keyspace
 from loadgen.causes import LOST
 from loadgen.channel import Channel
 from loadgen.etcd import EtcdClient
+from loadgen.keyspace import KeySpace, KeySpaceError
 from loadgen.kv import bytes_prefix_end
 from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
 from tests.support import waiting
@@ -687,3 +690,48 @@ def test_keys_are_updated_in_mid_connection(tmp_path: Path) -> None:
         server.wait()
         server.stdin.close()
         server.stdout.close()
+
+
+# The keys of a run
+
+
+def refused(stream_id: int, code: Code) -> bytes:
+    return head(stream_id, [*OPEN, (b"grpc-status", b"%d" % code), (b"grpc-message", b"")], end=True)
+
+
+def keys_at(server: Server) -> tuple[EtcdClient, KeySpace]:
+    settings = Settings.from_options({"mix": "put", "operations": "1"}, (server.endpoint,))
+    client = EtcdClient((server.endpoint,))
+    return client, KeySpace(client, settings)
+
+
+def test_a_run_waits_for_the_end_of_an_election(serve: Serve) -> None:
+    asked: list[int] = []
+
+    def respond(_: int, stream_id: int) -> bytes:
+        asked.append(stream_id)
+        return refused(stream_id, Code.UNAVAILABLE) if len(asked) <= 3 else whole(stream_id)
+
+    client, keys = keys_at(serve(respond))
+    with contextlib.closing(client):
+        assert len(keys.prepare().prefix) == PREFIX_BYTES
+        assert len(asked) == 4
+        assert keys.revision() == 7
+
+
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.PERMISSION_DENIED])
+def test_a_run_waits_for_nothing_else_and_not_for_ever(
+    serve: Serve, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyspace, "PATIENCE_S", 0.25)
+    server = serve(lambda _, stream_id: refused(stream_id, code))
+    client, keys = keys_at(server)
+    waits = code is Code.UNAVAILABLE
+    with contextlib.closing(client):
+        with pytest.raises(KeySpaceError, match=rf"cannot look for a free key prefix: {code.name}"):
+            keys.prepare()
+        asked = len(server.requests)
+        assert asked > 1 if waits else asked == 1
+        with pytest.raises(KeySpaceError, match=rf"cannot read the cluster's revision: {code.name}"):
+            keys.revision()
+        assert len(server.requests) == asked + 1, "it has waited before"
