@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Test workers: two more than there are processors, since tests wait too.
+# Test workers: one more than there are processors, since tests wait too.
 JOBS   ?= auto
 
 .PHONY: bench test test-fast check soak matrix reference proto clean help

@@ -159,7 +159,7 @@ def clocks_off(every: Sequence[RemoteWorker]) -> list[str]:
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
-    for package in ("raftload", "locust", "gevent", "protobuf", "hpack", "pandas"):
+    for package in ("raftload", "locust", "gevent", "protobuf", "hpack"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

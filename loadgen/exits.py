@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 USAGE, ENVIRONMENT, BUG = 2, 4, 70
-# By name: their modules import Locust or pandas, and a command that fails early has not loaded these.
+# By name: their modules import Locust, and a command that fails early has not loaded these.
 _USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
 _ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
 

@@ -1,4 +1,4 @@
-"""Locust's CSV files as records: the only user of pandas.
+"""Locust's CSV files as records.
 
 Locust rewrites its files while it runs, so a file that a crash or a full disk left behind may end in the
 middle of a row. Such a file is refused: half a number is still a number.
@@ -10,11 +10,8 @@ import csv
 import dataclasses
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AGGREGATED = "Aggregated"
 
@@ -78,9 +75,8 @@ def read_stats(path: Path) -> list[StatsRow]:
 
     Raises ReportError where the file is missing, empty, truncated, or not Locust's.
     """
-    frame = _read(path, [column for column in _STATS if column not in _OPTIONAL])
     rows = []
-    for index, record in enumerate(frame.to_dict("records")):
+    for index, record in enumerate(_read(path, [column for column in _STATS if column not in _OPTIONAL])):
         where = f"{path}: row {index + 1}"
         requests, failures = (_count(record[column], where, column) for column in _COUNTS)
         if failures > requests:
@@ -89,7 +85,7 @@ def read_stats(path: Path) -> list[StatsRow]:
             field: _number(record.get(column, "N/A"), where, column) for field, column in LATENCY_COLUMNS.items()
         }
         rate = _number(record["Requests/s"], where, "Requests/s")
-        row = StatsRow(str(record["Type"]), str(record["Name"]), requests, failures, rate, _clamped(latency))
+        row = StatsRow(record["Type"], record["Name"], requests, failures, rate, _clamped(latency))
         rows.append(row)
     if not rows or rows[-1].name != AGGREGATED or rows[-1].type:
         raise ReportError(f"{path}: no {AGGREGATED} row at the end; the file is truncated or was never finished")
@@ -98,20 +94,19 @@ def read_stats(path: Path) -> list[StatsRow]:
 
 def read_failures(path: Path) -> list[FailureRow]:
     """Return the rows of a ``*_failures.csv``. Raises ReportError as ``read_stats`` does."""
-    frame = _read(path, _FAILURES)
     return [
         FailureRow(
-            str(record["Method"]),
-            str(record["Name"]),
-            str(record["Error"]),
+            record["Method"],
+            record["Name"],
+            record["Error"],
             _count(record["Occurrences"], f"{path}: row {index + 1}", "Occurrences"),
         )
-        for index, record in enumerate(frame.to_dict("records"))
+        for index, record in enumerate(_read(path, _FAILURES))
     ]
 
 
-def _read(path: Path, columns: list[str] | tuple[str, ...]) -> pd.DataFrame:
-    """Return a CSV file as a frame of texts, having checked that it is whole and has these columns."""
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column, having checked that it is whole and has these columns."""
     try:
         # Locust writes in its locale's encoding; what is not UTF-8 can only be a name or an error's text.
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -121,37 +116,33 @@ def _read(path: Path, columns: list[str] | tuple[str, ...]) -> pd.DataFrame:
         raise ReportError(f"{path}: the file is empty")
     if not text.endswith("\n"):
         raise ReportError(f"{path}: the file ends in the middle of a row; it was truncated")
-    # pandas fills a short row up and cuts a long one, so widths are compared before it reads.
     try:
-        widths = [len(row) for row in csv.reader(io.StringIO(text), strict=True)]
+        header, *rows = csv.reader(io.StringIO(text), strict=True)
     except csv.Error as exc:
         raise ReportError(f"{path}: not a CSV file as Locust writes them ({exc})") from exc
-    odd = next((index for index, width in enumerate(widths) if width != widths[0]), None)
+    odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(header)), None)
     if odd is not None:
         raise ReportError(
-            f"{path}: row {odd} has {widths[odd]} fields, not {widths[0]}; the file is truncated or garbled"
+            f"{path}: row {odd} has {len(rows[odd - 1])} fields, not {len(header)}; the file is truncated or garbled"
         )
-    import pandas as pd
-
-    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
-    missing = [column for column in columns if column not in frame.columns]
+    missing = [column for column in columns if column not in header]
     if missing:
         raise ReportError(f"{path}: not a CSV file as Locust writes them (no column {missing[0]!r})")
-    return frame
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _count(text: object, where: str, column: str) -> int:
-    if isinstance(text, str) and text.isascii() and text.isdigit():
+def _count(text: str, where: str, column: str) -> int:
+    if text.isascii() and text.isdigit():
         return int(text)
     raise ReportError(f"{where}: {column} is {text!r}, not a count; the file is garbled")
 
 
-def _number(text: object, where: str, column: str) -> float | None:
+def _number(text: str, where: str, column: str) -> float | None:
     """Return a number of at least 0 to three decimal places, or None for ``N/A``."""
     if text == "N/A":
         return None
     try:
-        number = float(str(text))
+        number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number < 0:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in COMMANDS]
 
 
-HEAVY = {"locust", "gevent", "pandas", "docker", "etcd3", "requests", "google.protobuf"}
+HEAVY = {"locust", "gevent", "numpy", "docker", "etcd3", "requests", "google.protobuf"}
 # None of them may import Locust, whatever else they do.
 LIGHT = ("loadgen.report", "loadgen.gate_cli", "loadgen.wire", "cluster.local", "cluster.control", "viz.cli")
 

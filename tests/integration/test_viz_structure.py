@@ -341,11 +341,11 @@ def read_by_dot() -> dict[str, Any]:
         ["dot", "-Tjson"], input="\n".join(drawn.values()).encode(), capture_output=True, timeout=600, check=False
     )
     assert done.returncode == 0 and not done.stderr, done.stderr.decode()
-    documents, rest = [], done.stdout.decode().strip()
-    while rest:
-        document, end = json.JSONDecoder().raw_decode(rest)
+    documents, text, at = [], done.stdout.decode().rstrip(), 0
+    blanks = re.compile(r"\s*")
+    while at < len(text):
+        document, at = json.JSONDecoder().raw_decode(text, blanks.match(text, at).end())  # type: ignore[union-attr]
         documents.append(document)
-        rest = rest[end:].strip()
     return dict(zip(drawn, documents, strict=True))
 
 
