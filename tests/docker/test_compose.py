@@ -1,11 +1,12 @@
 """The image of docs/deploy and its compose file, on a real Engine, without any registry of images.
 
 The base image is made from this machine's own Python and what it is linked with; the packages come from a folder of
-wheels, as where no index can be reached.
+wheels, as where no index can be reached; those of dependencies are made once, in the user's cache.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,14 +15,17 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from loadgen import schema
 from tests.docker.conftest import Docker
+from tests.support.cache import cached
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +81,30 @@ def write_root_file_system(archive: Path) -> None:
         tar.addfile(folder)
 
 
+def pip_wheel(project: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "-w", "wheelhouse", "-c", "constraints.txt", *words]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def wheels_of_dependencies() -> Path:
+    """A folder of wheels of all that raftload needs."""
+    needed = project()["dependencies"]
+    constraints = (ROOT / "constraints.txt").read_text()
+
+    def make(folder: Path) -> Path:
+        (folder / "constraints.txt").write_text(constraints)
+        pip_wheel(folder, *needed)
+        return folder / "wheelhouse"
+
+    about = json.dumps([needed, constraints, sys.version])
+    return cached(f"wheels-{hashlib.sha256(about.encode()).hexdigest()[:12]}", make)
+
+
+def project() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
     """A copy of the project as a build needs it, with a folder of wheels."""
@@ -86,9 +114,8 @@ def context(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, context / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "-w", "wheelhouse", "-c", "constraints.txt", "."]
-    done = subprocess.run(command, cwd=context, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    shutil.copytree(wheels_of_dependencies(), context / "wheelhouse")
+    pip_wheel(context, "--no-deps", ".")
     return context
 
 

@@ -1,23 +1,20 @@
 """What Mermaid and Graphviz themselves, and a reader of our ASCII, find in a rendered picture is what its model says.
 
 For every type, variant and size, with hostile names. Mermaid is the real one from npm, installed once into the user's
-cache (RAFTLOAD_MERMAID_CACHE names another folder). Starting it takes seconds and starting Graphviz a tenth of one, so
+cache. Starting it takes seconds and starting Graphviz a tenth of one, so
 each is started once and reads all pictures, the damaged ones too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import html
 import itertools
 import json
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +22,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.cache import cached
 from tests.support.missing import require
 from viz import ascii as text_picture
 from viz import dot, elections, mermaid, observed
@@ -233,29 +231,21 @@ def _cannot(reason: str) -> NoReturn:
     raise AssertionError("require() ends the test")
 
 
-def install_mermaid(folder: Path) -> None:
-    """Installs Mermaid into a folder, all of it or nothing; whoever else wants it there waits."""
-    if folder.exists():
-        return
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            return
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", name, *VERSIONS]
-            try:
-                done = subprocess.run(command, cwd=name, capture_output=True, timeout=600, check=False)
-            except subprocess.TimeoutExpired:
-                _cannot("npm install mermaid took more than 600 s")
-            if done.returncode != 0:
-                _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
-            made = Path(name) / "whole"
-            made.mkdir()
-            for each in Path(name).iterdir():
-                if each != made:
-                    each.rename(made / each.name)
-            made.rename(folder)
+def install_mermaid(folder: Path) -> Path:
+    """Installs Mermaid into a folder; returns the one that is to be kept."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *VERSIONS]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        _cannot("npm install mermaid took more than 600 s")
+    if done.returncode != 0:
+        _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+    made = folder / "whole"
+    made.mkdir()
+    for each in folder.iterdir():
+        if each != made:
+            each.rename(made / each.name)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -263,9 +253,7 @@ def read_by_mermaid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the real Mermaid finds in the pictures of all models, and in the damaged ones."""
     if not (shutil.which("node") and shutil.which("npm")):
         _cannot("no node and npm on PATH, from which the real Mermaid is installed")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("RAFTLOAD_MERMAID_CACHE") or cache / "raftload" / "mermaid-11")
-    install_mermaid(folder)
+    folder = cached("mermaid-11", install_mermaid)
     script = tmp_path_factory.mktemp("mermaid") / "parse.mjs"
     script.write_text(PARSER)
     (script.parent / "node_modules").symlink_to(folder / "node_modules")
