@@ -191,16 +191,17 @@ def fixed_etcd() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+# For each file, since its start takes half a second of a processor and its heartbeats take as much every ten seconds.
+@pytest.fixture(scope="module")
 def etcd_cluster(etcd_binary: str) -> Iterator[LocalCluster]:
-    """Three healthy members, shared by all tests: use keys of your own and break nothing."""
+    """Three healthy members, shared by the tests of a file: use keys of your own and break nothing."""
     with LocalCluster(3, binary=etcd_binary) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def etcd_single(etcd_binary: str) -> Iterator[LocalCluster]:
-    """One member, shared by all tests: use keys of your own and break nothing."""
+    """One member, shared by the tests of a file: use keys of your own and break nothing."""
     with LocalCluster(1, binary=etcd_binary) as cluster:
         yield cluster
 
