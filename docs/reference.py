@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadgen.cli import build_parser
+from loadgen.cli.main import build_parser
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = """\

@@ -7,8 +7,8 @@ It is what `raftload chaos` runs, which records and checks it. Under plain Locus
 
 import locust
 
-from loadgen import listening
-from loadgen.consistency import ConsistencyUser, on_init
+from loadgen.chaos.chaos_worker import ConsistencyUser, on_init
+from loadgen.load import listening
 
 listening.listen(locust.events.init, on_init)
 

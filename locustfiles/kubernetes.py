@@ -15,12 +15,12 @@ Runs under `raftload bench --scenario kubernetes` and under plain Locust:
 import random
 from typing import ClassVar
 
-from loadgen.following import FollowingUser
-from loadgen.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op
-from loadgen.operation import Operation, Outcome
+from loadgen.client.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op
+from loadgen.client.watch import Watch
+from loadgen.history.operation import Operation, Outcome
+from loadgen.load.watching_user import FollowingUser
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto.kv_pb2 import Event
-from loadgen.watch import Watch
 
 PAGE = 500
 LEASE_TTL_S = 3600

@@ -12,8 +12,8 @@ Runs under `raftload bench --scenario lease` and under plain Locust:
 
 from typing import ClassVar
 
-from loadgen.operation import Operation
-from loadgen.user import EtcdUser
+from loadgen.history.operation import Operation
+from loadgen.load.user import EtcdUser
 
 TTL_S = 60
 

@@ -10,9 +10,9 @@ Runs under `raftload bench --scenario range` and under plain Locust:
 
 from typing import ClassVar
 
-from loadgen.kv import bytes_prefix_end
-from loadgen.operation import Operation
-from loadgen.user import EtcdUser
+from loadgen.client.kv import bytes_prefix_end
+from loadgen.history.operation import Operation
+from loadgen.load.user import EtcdUser
 
 PAGE = 100
 

@@ -11,8 +11,8 @@ Runs under `raftload bench --scenario watch` and under plain Locust:
 
 from typing import ClassVar
 
-from loadgen.following import FollowingUser
-from loadgen.operation import Operation
+from loadgen.history.operation import Operation
+from loadgen.load.watching_user import FollowingUser
 
 
 class WatchUser(FollowingUser):

@@ -17,10 +17,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cluster.binary import ENV, find_etcd
-from cluster.bugs import known_bugs
-from cluster.errors import ClusterError
-from cluster.local import LocalCluster
+from cluster.base.binary import ENV, find_etcd
+from cluster.base.errors import ClusterError
+from cluster.base.known_bugs import known_bugs
+from cluster.local.cluster import LocalCluster
 from tests.support.etcds import missing_minors
 from tests.support.examples import examples
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone

@@ -10,15 +10,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.binary import EtcdBinary, find_etcd
-from cluster.client import Client
+from cluster.base.binary import EtcdBinary, find_etcd
+from cluster.base.errors import ClusterError
+from cluster.base.ports import free_ports
+from cluster.base.topology import ClusterSpec, Member, member_env
 from cluster.conformance.model import Env, NotApplicable
-from cluster.errors import ClusterError
-from cluster.local import LocalCluster
-from cluster.ports import free_ports
-from cluster.probe import version_key
-from cluster.supervisor import Supervisor
-from cluster.topology import ClusterSpec, Member, member_env
+from cluster.gateway.client import Client
+from cluster.local.cluster import LocalCluster
+from cluster.local.supervisor import Supervisor
+from cluster.observe.probe import version_key
 
 _RESTORE_S = 60.0
 _NO_RESTORE_IN_ETCDCTL = (3, 6)  # from this version on only etcdutl restores snapshots

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from cluster.client import Client
+from cluster.base.etcd_values import KeyValue
 from cluster.conformance.model import Env, Load, NotApplicable, Test, expect, ms
-from cluster.kv import KeyValue
+from cluster.gateway.client import Client
 
 _ROUNDS = 3
 

@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from cluster.client import Client, Lease, collect, watching
+from cluster.base.errors import ClusterError
 from cluster.conformance.model import Broken, Env, Inconclusive, Test, expect, ms, refused
-from cluster.errors import ClusterError
+from cluster.gateway.client import Client, Lease, collect, watching
 
 TTL_S = 2  # etcd grants no less at its default election timeout
 _KEYS = 3

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from cluster.client import Client, ClientFactory
-from cluster.errors import ClusterError, EtcdError, NoAnswer, grpc_code_name
-from cluster.kv import prefix_end
-from cluster.topology import Member
+from cluster.base.errors import ClusterError, EtcdError, NoAnswer, grpc_code_name
+from cluster.base.etcd_values import prefix_end
+from cluster.base.topology import Member
+from cluster.gateway.client import Client, ClientFactory
 
 T = TypeVar("T")
 POLL_S = 0.02

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from cluster.bugs import known_bug
-from cluster.client import Client
+from cluster.base.errors import ClusterError, EtcdError, NoAnswer
+from cluster.base.known_bugs import known_bug
 from cluster.conformance import replication
 from cluster.conformance.model import Broken, Disturber, Env, Inconclusive, Test, expect, ms
-from cluster.errors import ClusterError, EtcdError, NoAnswer
+from cluster.gateway.client import Client
 
 _BEFORE_S = 0.5
 _WRITERS = 2

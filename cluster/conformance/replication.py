@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 
-from cluster.client import Client, Unsupported
+from cluster.base.errors import ClusterError
+from cluster.base.etcd_values import KeyValue
 from cluster.conformance.model import Broken, Env, Inconclusive, NotApplicable, Test, expect, ms
-from cluster.errors import ClusterError
-from cluster.kv import KeyValue
-from cluster.probe import MemberStatus
+from cluster.gateway.client import Client, Unsupported
+from cluster.observe.probe import MemberStatus
 
 WRITES = 60
 

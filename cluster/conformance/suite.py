@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cluster.client import ClientFactory
+from cluster.base.errors import ClusterError, NoAnswer
 from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
-from cluster.errors import ClusterError, NoAnswer
-from cluster.probe import version_key
+from cluster.gateway.client import ClientFactory
+from cluster.observe.probe import version_key
 
 SCHEMA = "raftload.conformance/1"
 TESTS: tuple[Test, ...] = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.client import Client, collect, watching
+from cluster.base.errors import NoAnswer
+from cluster.base.etcd_values import Answer, Compare, Op, Relation, Target
 from cluster.conformance.model import Env, Inconclusive, Load, Test, expect, refused
-from cluster.errors import NoAnswer
-from cluster.kv import Answer, Compare, Op, Relation, Target
+from cluster.gateway.client import Client, collect, watching
 
 _INVALID_ARGUMENT = 3
 _KEYS = 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from cluster.client import Client, WatchCanceled, WatchEvent, collect, watching
+from cluster.base.etcd_values import Op
 from cluster.conformance.model import Broken, Env, Test, expect, refused
-from cluster.kv import Op
+from cluster.gateway.client import Client, WatchCanceled, WatchEvent, collect, watching
 
 CHANGES = 30
 _QUIET_S = 0.15

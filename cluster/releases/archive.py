@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from cluster.errors import ClusterError
+from cluster.base.errors import ClusterError
 
 PROGRAMS = ("etcd", "etcdctl", "etcdutl")
 _CHUNK = 1 << 20

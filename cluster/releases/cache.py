@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.binary import run_version
-from cluster.errors import ClusterError, EtcdBroken
-from cluster.interrupt import finishing, uninterrupted
+from cluster.base.binary import run_version
+from cluster.base.errors import ClusterError, EtcdBroken
+from cluster.base.signals import finishing, uninterrupted
+from cluster.base.versions import release_name, releases_dir
 from cluster.releases.archive import archive_name, unpack
 from cluster.releases.download import Base, DownloadFailed, NotThere
 from cluster.releases.progress import Progress
-from cluster.versions import release_name, releases_dir
 
 SUMS = "SHA256SUMS"
 _FACTS = "release.json"

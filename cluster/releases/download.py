@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.request import url2pathname
 
-from cluster.errors import ClusterError, UsageError
-from cluster.interrupt import importing
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.signals import importing
 
 ENV = "RAFTLOAD_ETCD_BASE_URL"
 BASE_URL = "https://github.com/etcd-io/etcd/releases/download"

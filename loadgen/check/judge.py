@@ -6,7 +6,7 @@ import dataclasses
 import gc
 from collections.abc import Iterable, Sequence
 
-from cluster.raftlog import Log
+from cluster.observe.raftlog import Log
 from loadgen.check import members, order, raft
 from loadgen.check.evidence import Evidence
 from loadgen.check.replay import Replay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.raftlog import Event, Log
+from cluster.observe.raftlog import Event, Log
 from loadgen.check.rules import Ledger
 
 

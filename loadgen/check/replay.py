@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.probe import version_key
+from cluster.observe.probe import version_key
 from loadgen.check.answers import Problems, do, do_txn, wrong_range
 from loadgen.check.evidence import MAYBE, WRITE, Evidence
 from loadgen.check.leases import Leases

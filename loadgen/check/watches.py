@@ -19,9 +19,9 @@ from loadgen.check.rules import Ledger
 from loadgen.check.spans import Span, Spans
 from loadgen.check.store import within
 from loadgen.check.words import show
+from loadgen.client.watch_progress import ProgressRequests
 from loadgen.history.format import Kind
 from loadgen.history.reader import History
-from loadgen.progress import ProgressRequests
 from loadgen.proto import etcd_pb2 as pb
 
 _CHUNK = 1 << 15

@@ -23,7 +23,7 @@ from loadgen.history.format import (
     Kind,
     Method,
 )
-from loadgen.operation import Outcome
+from loadgen.history.operation import Outcome
 
 _FULL = 1 << 18
 _FLUSH_NS = 500_000_000

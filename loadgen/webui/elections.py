@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from viz.elections import read
+from viz.diagrams.elections import read
 
 _LINES = 4000
 _BYTES = 1 << 20
@@ -29,7 +29,7 @@ def describe(logs: Mapping[str, str], term: int) -> str:
 
 
 def _tail(cluster: Any, name: str) -> str:
-    from cluster.local import LocalCluster
+    from cluster.local.cluster import LocalCluster
 
     if not isinstance(cluster, LocalCluster):
         return str(cluster.log(name, _LINES))

@@ -17,19 +17,19 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from cluster.errors import ClusterError, UsageError
-from cluster.faults import Fault
-from cluster.nemesis import Breakable, Effect, Nemesis
-from cluster.security import Security
-from cluster.timeline import Timeline
-from loadgen import listening, load
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.security import Security
+from cluster.faults.kinds import Fault
+from cluster.faults.nemesis import Breakable, Effect, Nemesis
+from cluster.observe.timeline import Timeline
+from loadgen.load import listening, worker_run
+from loadgen.run.worker import REPORT_INTERVAL_S
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
-from loadgen.worker import REPORT_INTERVAL_S
-from viz.model import ClusterSnapshot, iso
-from viz.snapshot import NoCluster, Poller
-from viz.status import Tick, View
+from viz.diagrams.model import ClusterSnapshot, iso
+from viz.live.snapshot import NoCluster, Poller
+from viz.live.status import Tick, View
 
 WATCHED_S, UNWATCHED_S = 0.25, 1.0
 ANSWER_S = 0.5
@@ -230,9 +230,9 @@ class Lookout:
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         session = self._environment.raftload_engine
         # Last words of the run before may come late.
-        if load.REPORT in data and data[load.REPORT]["prefix"] == session.prefix:
+        if worker_run.REPORT in data and data[worker_run.REPORT]["prefix"] == session.prefix:
             worker = session.worker_of(client_id)
-            self.load.add(data[load.SERIES], -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
+            self.load.add(data[worker_run.SERIES], -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
 
     def _document(self, since: float) -> dict[str, Any]:
         tick = self._tick

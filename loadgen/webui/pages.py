@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
 
-from cluster.errors import ClusterError, UsageError
+from cluster.base.errors import ClusterError, UsageError
 from loadgen.webui.guard import Guard
 from loadgen.webui.lookout import KEEP_S, Lookout
 from loadgen.webui.runs import FILES, Runs
-from viz import svg
-from viz.diagrams import state_machine
+from viz.diagrams import svg
+from viz.diagrams.raft import state_machine
 
 NAME = "raftload"
 View = TypeVar("View", bound=Callable[..., Any])

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.endpoint import split_endpoints
-from loadgen import bench, listening, report_cli, runfolder, scenarios, settings
-from loadgen.session import LATEST_BEGIN_S
+from cluster.base.endpoint import split_endpoints
+from loadgen.cli import bench, report
+from loadgen.load import listening, scenarios, settings
+from loadgen.run import run_folder
+from loadgen.run.session import LATEST_BEGIN_S
 
 if TYPE_CHECKING:
-    from loadgen.engine import Run
-    from loadgen.listening import Failure
-    from loadgen.session import Session
-    from loadgen.target import Target
+    from loadgen.load.listening import Failure
+    from loadgen.run.run import Run
+    from loadgen.run.session import Session
+    from loadgen.run.target import Target
     from loadgen.webui.lookout import Lookout
 
 FILES = {"report.html": "text/html", "result.json": "application/json"}
@@ -100,8 +102,8 @@ class Runs:
         import gevent
         from locust.exception import StopTest
 
-        from loadgen import keyspace
-        from loadgen.engine import Plan, Run
+        from loadgen.load import keyspace
+        from loadgen.run.run import Plan, Run
 
         if self._watcher is not None:
             self._watcher.join(timeout=10)
@@ -111,8 +113,8 @@ class Runs:
             options.key_prefix = ""
             load = settings.Settings.from_options(vars(options), endpoints)
             load = keyspace.for_scenario(environment.user_classes, load)
-            folder = runfolder.planned(scenarios.check(self._args.scenario), None, self._args.output)
-            folder = runfolder.create(folder, exact=False)
+            folder = run_folder.planned(scenarios.check(self._args.scenario), None, self._args.output)
+            folder = run_folder.create(folder, exact=False)
             plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
             target = self.target(endpoints)
             for sentence in self._session.drop_dead():
@@ -133,7 +135,7 @@ class Runs:
         """Wait for the run's workers, bring Locust to rest, and write the run folder."""
         import gevent
 
-        from loadgen import table
+        from loadgen.result import table
 
         run.wait()
         gevent.spawn(self._bring_to_rest)
@@ -148,7 +150,7 @@ class Runs:
         except Exception as error:
             self._say(f"error: the run folder {run.folder} is not complete: {error}")
             return
-        if reason := report_cli.write_page(run.folder, result):
+        if reason := report.write_page(run.folder, result):
             self._say(f"warning: {reason}")
         self.folders[run.folder.name] = run.folder.resolve()
         self.finished[run.folder.name] = result
@@ -196,7 +198,7 @@ class Runs:
             run.cut_short(failure)
             folder = run.folder
         else:
-            folder = runfolder.create(runfolder.planned("web", None, self._args.output), exact=False)
+            folder = run_folder.create(run_folder.planned("web", None, self._args.output), exact=False)
         for log in logs.glob("*.log"):
             (folder / "logs" / log.name).write_bytes(log.read_bytes())
         name = "master.log" if failure.log is None else Path(failure.log).name

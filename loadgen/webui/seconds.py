@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadgen import hdr
+from loadgen.stats import hdr
 
 QUANTILES = (0.5, 0.99)
 
@@ -34,7 +34,7 @@ class Seconds:
         self._first, self._last = None, 0
 
     def add(self, intervals: Mapping[str, Sequence[Sequence[Any]]], shift_s: int = 0) -> None:
-        """Add one worker's intervals since its last report, as `loadgen.series.Series.add` takes them."""
+        """Add one worker's intervals since its last report, as `loadgen.stats.series.Series.add` takes them."""
         for rows in intervals.values():
             for there, failed, _, _, max_ns, _, counts in rows:
                 at = there + shift_s

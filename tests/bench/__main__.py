@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from cluster.local import LocalCluster
-from loadgen.etcd import EtcdClient
+from cluster.local.cluster import LocalCluster
+from loadgen.client.etcd import EtcdClient
 from tests.bench import peers
 from tests.bench.peers import Cost
 

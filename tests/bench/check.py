@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
-from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 
@@ -133,7 +133,7 @@ import json, resource, sys
 from pathlib import Path
 from time import perf_counter
 began = perf_counter()
-from loadgen.check.command import judged
+from loadgen.cli.check import judged
 document = judged(Path(sys.argv[1]))
 took = perf_counter() - began
 bad = [row for row in document["guarantees"] if row["verdict"] not in ("pass", "skip") and row["name"][:4] != "raft"]

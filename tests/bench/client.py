@@ -38,8 +38,8 @@ def ours(endpoint: str, operations: int, connections: int) -> dict[str, float]:
     """Our client, nothing around it: 100 greenlets that call one after the other."""
     import gevent
 
-    from cluster.security import Security
-    from loadgen.etcd import EtcdClient
+    from cluster.base.security import Security
+    from loadgen.client.etcd import EtcdClient
 
     client = EtcdClient([endpoint], connections=connections, security=Security.from_environment())
     left = 0
@@ -107,7 +107,7 @@ def grpcio(endpoint: str, operations: int, connections: int) -> dict[str, float]
 
 def h2load(endpoint: str, operations: int, connections: int) -> dict[str, float]:
     """nghttp2's load generator, in C: the floor. It sends one constant request and looks at no answer."""
-    from loadgen import encode
+    from loadgen.client import encode
     from loadgen.wire.grpc import PREFIX
 
     message = encode.get(KEY)
@@ -189,11 +189,11 @@ def main() -> None:
     if args.endpoint:
         compare(args.endpoint, args.operations, args.rounds, args.connections, clients)
         return
-    from cluster.local import LocalCluster
+    from cluster.local.cluster import LocalCluster
 
     os.sched_setaffinity(0, servers)  # inherited by etcd
     with LocalCluster(1, storage="memory") as cluster:
-        from loadgen.etcd import EtcdClient
+        from loadgen.client.etcd import EtcdClient
 
         client = EtcdClient(cluster.endpoints)
         client.put(KEY, b"v" * 64)

@@ -1,7 +1,7 @@
 """Two clients of etcd's JSON gateway: `python -m tests.bench.gateway_clients NAME ENDPOINT F OPERATIONS USERS`.
 
 NAME is ``geventhttpclient`` or ``etcd3-py``; each user is a greenlet with a connection of its own, as HTTP/1.1 wants
-it. Prints what ``grpcio_client`` prints. etcd3-py is taken as it is, without what ``cluster.control`` mends.
+it. Prints what ``grpcio_client`` prints. etcd3-py is taken as it is, without what ``cluster.gateway.control`` mends.
 """
 
 # ruff: noqa: E402  (patched before anything else is imported)

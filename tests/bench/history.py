@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns, process_time
 
+from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
-from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 

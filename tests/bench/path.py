@@ -22,12 +22,12 @@ import hpack
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadgen.load import attach
+from loadgen.client.transport import Transport
+from loadgen.load.settings import add_arguments
+from loadgen.load.user import EtcdUser
+from loadgen.load.worker_run import attach
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
-from loadgen.settings import add_arguments
-from loadgen.transport import Transport
-from loadgen.user import EtcdUser
 from loadgen.wire import frames
 from loadgen.wire.grpc import PREFIX
 

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loadgen import encode
-from loadgen.etcd import PUT, RANGE, TXN
+from loadgen.client import encode
+from loadgen.client.etcd import PUT, RANGE, TXN
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = b"bench/" + b"0" * 26
@@ -109,7 +109,7 @@ def raftload(endpoint: str, f: str, operations: int, connections: int, streams: 
     The CPU is the worker's own from its first measured operation to its last, as the result reports it.
     """
     _, text = measured(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", f, "--operations", str(operations),
+        [sys.executable, "-m", "loadgen.cli.main", "bench", "--scenario", f, "--operations", str(operations),
          "--concurrency", str(connections * streams), "--workers", "1", "--connections", str(connections),
          "--key-space", "1000", "--endpoints", endpoint,
          "--output", str(Path(folder, f"{f}-{os.urandom(4).hex()}")), "--json", *more]

@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cluster.local import LocalCluster
-from cluster.security import Security
-from cluster.topology import ServerTls
+from cluster.base.security import Security
+from cluster.base.topology import ServerTls
+from cluster.local.cluster import LocalCluster
 from tests.bench.client import KEY, ROOT
 from tests.support.certificates import Authority
 
@@ -55,7 +55,7 @@ def main() -> None:
             LocalCluster(1, storage="memory") as plain,
             LocalCluster(1, storage="memory", tls=ServerTls(pair.cert, pair.key), security=trust) as secure,
         ):
-            from loadgen.etcd import EtcdClient
+            from loadgen.client.etcd import EtcdClient
 
             where = {"plain": plain.endpoints[0], "TLS": secure.endpoints[0]}
             for endpoint in where.values():

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from loadgen import report as results
-from viz import compare, report, rundata
+from loadgen.result import document as results
+from viz.report import compare, rundata
+from viz.report import page as report
 
 pytestmark = pytest.mark.browser
 RECORDED = Path(__file__).parent.parent / "data" / "runs" / "leader-killed"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.docker_engine import connect
+from cluster.docker.engine import connect
 from tests.support.command import ClusterCommands
 from tests.support.engine import engine_alone, everything
 from tests.support.missing import ENGINE

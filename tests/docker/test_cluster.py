@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.binary import find_etcd
+from cluster.base.binary import find_etcd
 from tests.docker.conftest import Docker
 from tests.support.command import interrupting
 from tests.support.waiting import until

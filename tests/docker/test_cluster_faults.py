@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.control import ControlClient
+from cluster.gateway.control import ControlClient
 from tests.docker.conftest import Docker, using_the_engine
 from tests.support.waiting import until
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from docker.errors import ImageNotFound as NotThere
 
-from cluster import images
-from cluster.binary import find_etcd
-from cluster.containers import find
-from cluster.errors import ClusterError
-from cluster.images import ImageNotFound, RegistryUnreachable, find_image
-from cluster.up import open_docker_cluster
-from cluster.versions import release_name, releases_dir
+from cluster.base.binary import find_etcd
+from cluster.base.errors import ClusterError
+from cluster.base.versions import release_name, releases_dir
+from cluster.docker import images
+from cluster.docker.cluster import find
+from cluster.docker.images import ImageNotFound, RegistryUnreachable, find_image
+from cluster.lifecycle.up import open_docker_cluster
 from tests.docker.conftest import Docker
 from tests.support.registry import Registry
 

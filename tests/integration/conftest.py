@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from cluster.local import LocalCluster
-    from loadgen.etcd import EtcdClient
+    from cluster.local.cluster import LocalCluster
+    from loadgen.client.etcd import EtcdClient
 
 
 @pytest.fixture
 def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
     """A client of the three members that the tests of a file share."""
-    from loadgen.etcd import EtcdClient
+    from loadgen.client.etcd import EtcdClient
 
     made = EtcdClient(etcd_cluster.endpoints)
     yield made

@@ -15,11 +15,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.local import LocalCluster
-from cluster.probe import member_status
+from cluster.local.cluster import LocalCluster
+from cluster.observe.probe import member_status
 from loadgen import schema
-from loadgen.etcd import EtcdClient
-from loadgen.kv import bytes_prefix_end
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end
 from tests.support.command import locust_rows, refusal, run, signalling_at_the_end, start, until_load, workers
 from tests.support.ports import take_ports
 from tests.support.waiting import until
@@ -168,7 +168,7 @@ def test_the_gateway_is_the_same_interface(etcd_single: LocalCluster, tmp_path: 
 
 
 def test_large_values_do_not_stall_and_every_byte_is_right(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    from loadgen.workload import filler
+    from loadgen.load.workload import filler
 
     size, keys = 1 << 20, 40
     done = run(
@@ -206,7 +206,7 @@ def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Pa
 OWN_SCENARIO = """
 import os, pathlib
 from locust import events, between
-from loadgen.user import EtcdUser
+from loadgen.load.user import EtcdUser
 
 seen = [0, 0]
 

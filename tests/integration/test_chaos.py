@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cluster.bugs import known_bug
-from cluster.local import LocalCluster
+from cluster.base.known_bugs import known_bug
+from cluster.local.cluster import LocalCluster
 from loadgen import schema
-from loadgen.etcd import EtcdClient
+from loadgen.client.etcd import EtcdClient
 from tests.support import command
 from tests.support.ports import take_ports
 from tests.support.waiting import until

@@ -10,7 +10,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from loadgen import cli, schema
+from loadgen import schema
+from loadgen.cli import main
 from loadgen.history.writer import HistoryWriter
 
 HISTORIES = Path(__file__).parents[1] / "data" / "histories"
@@ -25,7 +26,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `raftload check …` in this process."""
 
     def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-        code = cli.main(["check", *map(str, args)])
+        code = main.main(["check", *map(str, args)])
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(args, code, out, err)
 

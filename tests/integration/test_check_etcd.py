@@ -10,14 +10,14 @@ from typing import Any
 import gevent
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from loadgen.check.judge import check
 from loadgen.check.rules import RULES, Verdict
-from loadgen.etcd import EtcdClient
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end
+from loadgen.history.operation import Outcome
 from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter
-from loadgen.kv import bytes_prefix_end
-from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from tests.support.model import PATHS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import COMMANDS
+from loadgen.cli.main import COMMANDS
 from tests.support.command import interrupting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,13 +19,20 @@ NAMES = [name for name, _, _ in COMMANDS]
 
 HEAVY = {"locust", "gevent", "numpy", "docker", "etcd3", "requests", "google.protobuf"}
 # None of them may import Locust, whatever else they do.
-LIGHT = ("loadgen.report", "loadgen.gate_cli", "loadgen.wire", "cluster.local", "cluster.control", "viz.cli")
+LIGHT = (
+    "loadgen.result.document",
+    "loadgen.cli.gate",
+    "loadgen.wire",
+    "cluster.local.cluster",
+    "cluster.gateway.control",
+    "viz.cli.command",
+)
 
 
 def raftload(*arguments: str) -> tuple[int, str, str, set[str]]:
     """Runs `raftload`; returns its exit code, what it said, and the modules that it imported."""
     done = subprocess.run(
-        [sys.executable, "-Ximporttime", "-m", "loadgen.cli", *arguments],
+        [sys.executable, "-Ximporttime", "-m", "loadgen.cli.main", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     lines = done.stderr.splitlines(keepends=True)

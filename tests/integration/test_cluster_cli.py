@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from cluster import cli, state
-from cluster.errors import ClusterError, NoAnswer
-from cluster.ports import is_free
-from cluster.probe import member_status
-from cluster.timeline import Timeline
-from cluster.topology import Member
+from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.ports import is_free
+from cluster.base.topology import Member
+from cluster.cli import options
+from cluster.observe import running as state
+from cluster.observe.probe import member_status
+from cluster.observe.timeline import Timeline
 from tests.support.command import ClusterCommands
 from tests.support.leftovers import find_leftovers
 from tests.support.ports import take_ports
@@ -54,7 +55,7 @@ class Commands(ClusterCommands):
                 patch.delenv(name)
             for name, value in {**self.env, **env}.items():
                 patch.setenv(name, value)
-            done = cli.standalone(list(words))
+            done = options.standalone(list(words))
         assert code is None or done == code, f"{words} exited with {done}: {err.getvalue()}{out.getvalue()}"
         return subprocess.CompletedProcess(words, done, out.getvalue(), err.getvalue())
 
@@ -211,7 +212,7 @@ def test_faults_say_who_leads_and_heal_undoes_them(three: Commands) -> None:
 
 def test_delay_is_felt_and_goes(three: Commands) -> None:
     def put_s(endpoint: str) -> float:
-        from cluster.control import ControlClient
+        from cluster.gateway.control import ControlClient
 
         with ControlClient(endpoint) as client:
             client.put(b"warm", b"up")
@@ -291,7 +292,7 @@ def test_the_owner_killed_is_a_cluster_gone(raftload: Commands, monkeypatch: pyt
         with contextlib.suppress(OSError):
             environ = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
-            if b"cluster.owner" in command and os.fsencode(raftload.folder) in environ:
+            if b"cluster.local.daemon" in command and os.fsencode(raftload.folder) in environ:
                 os.kill(int(entry.name), signal.SIGKILL)
     until(lambda: state.find_running(0.3) is None, "the end of the cluster")
     assert raftload.up("--nodes", "1")["done"] == "created"
@@ -309,7 +310,7 @@ def moments(raftload: Commands, process: subprocess.Popen[str]) -> dict[str, Cal
     lock = raftload.folder / "raftload" / state.LOCK
     return {
         "it holds the lock": lambda: lock.exists() and lock.read_text() == str(process.pid),
-        "a keeper runs": lambda: running("cluster/keeper.py") > 0,
+        "a keeper runs": lambda: running("cluster/local/keeper.py") > 0,
         "members run": lambda: running("--name=etcd-node") == 3,
         "it is remembered": raftload.remembered,
         "tests write": lambda: raftload.remembered() and _revision(f"http://127.0.0.1:{raftload.port}") > 50,

@@ -9,10 +9,10 @@ import socket
 
 import pytest
 
+from cluster.base.errors import NoAnswer
 from cluster.conformance import Report, Verdict, run
-from cluster.errors import NoAnswer
-from cluster.gateway import gateway_factory
-from cluster.local import LocalCluster
+from cluster.gateway.conformance_client import gateway_factory
+from cluster.local.cluster import LocalCluster
 
 
 def say(report: Report) -> str:

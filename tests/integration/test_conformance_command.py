@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from cluster import conformance, schema
-from cluster.errors import NoAnswer
-from cluster.local import LocalCluster
+from cluster.base.errors import NoAnswer
+from cluster.local.cluster import LocalCluster
 from tests.support.ports import take_ports
 
 

@@ -10,13 +10,13 @@ import jsonschema
 import pytest
 
 from cluster import schema
-from cluster.admin import Admin
-from cluster.binary import ENV
-from cluster.client import Client, WatchCanceled
-from cluster.errors import EtcdError, NoAnswer
-from cluster.local import LocalCluster
-from loadgen import cli
-from loadgen.blocking import grpc_factory
+from cluster.base.binary import ENV
+from cluster.base.errors import EtcdError, NoAnswer
+from cluster.gateway.admin import Admin
+from cluster.gateway.client import Client, WatchCanceled
+from cluster.local.cluster import LocalCluster
+from loadgen.cli import main
+from loadgen.client.blocking import grpc_factory
 from tests.support.waiting import HANG_S
 
 
@@ -26,7 +26,7 @@ def test_every_test_passes(
     monkeypatch.setenv(ENV, fixed_etcd)  # it kills the leader under load
     monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    code = cli.main(["cluster", "test", "--backend", "embedded", "--all", "--transport", "grpc", "--json"])
+    code = main.main(["cluster", "test", "--backend", "embedded", "--all", "--transport", "grpc", "--json"])
     document = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(schema.load("conformance")).validate(document)
     wrong = [(each["name"], each["reason"]) for each in document["tests"] if each["verdict"] != "PASS"]

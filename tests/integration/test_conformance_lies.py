@@ -17,17 +17,17 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from cluster.admin import Admin, Alarm
-from cluster.bugs import known_bug
-from cluster.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent
+from cluster.base.errors import ClusterError, EtcdError
+from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
+from cluster.base.known_bugs import known_bug
 from cluster.conformance import TESTS, Bounds, Report, Result, Verdict, outage, run
 from cluster.conformance.model import Broken, Env, Target
-from cluster.control import MemberInfo
-from cluster.errors import ClusterError, EtcdError
-from cluster.gateway import gateway_factory
-from cluster.kv import Answer, Compare, KeyValue, Op
-from cluster.local import LocalCluster
-from cluster.probe import MemberStatus
+from cluster.gateway.admin import Admin, Alarm
+from cluster.gateway.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent
+from cluster.gateway.conformance_client import gateway_factory
+from cluster.gateway.control import MemberInfo
+from cluster.local.cluster import LocalCluster
+from cluster.observe.probe import MemberStatus
 from tests.support.waiting import HANG_S
 
 # The bounds that users have, but for the load, which goes on until there was enough of it.

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.control import ControlClient
-from cluster.errors import EtcdError, NoAnswer
-from cluster.kv import Compare, Op, prefix_end
-from cluster.local import LocalCluster
-from cluster.probe import member_status
-from cluster.topology import Member
+from cluster.base.errors import EtcdError, NoAnswer
+from cluster.base.etcd_values import Compare, Op, prefix_end
+from cluster.base.topology import Member
+from cluster.gateway.control import ControlClient
+from cluster.local.cluster import LocalCluster
+from cluster.observe.probe import member_status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -195,7 +195,7 @@ def test_an_endpoint_without_tls_asked_for_tls(etcd_single: LocalCluster) -> Non
 def test_it_works_where_gevent_has_patched(etcd_cluster: LocalCluster) -> None:
     script = (
         "from gevent import monkey; monkey.patch_all()\n"
-        "import sys; from cluster.control import ControlClient\n"
+        "import sys; from cluster.gateway.control import ControlClient\n"
         "print([ControlClient(endpoint).status().revision > 0 for endpoint in sys.argv[1:]])"
     )
     command = [sys.executable, "-W", "error", "-c", script, *etcd_cluster.endpoints]
@@ -204,6 +204,6 @@ def test_it_works_where_gevent_has_patched(etcd_cluster: LocalCluster) -> None:
 
 
 def test_starting_a_cluster_imports_nothing_that_gevent_must_patch_first() -> None:
-    script = "import sys, cluster.local; print({'ssl', 'requests', 'urllib3', 'gevent', 'locust'} & set(sys.modules))"
+    script = "import sys, cluster.local.cluster; print({'ssl', 'requests', 'urllib3', 'gevent', 'locust'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -213,9 +213,9 @@ if __name__ == "__main__":
 
 import pytest  # noqa: E402
 
-from cluster.local import LocalCluster  # noqa: E402
-from loadgen.etcd import EtcdClient  # noqa: E402
-from loadgen.gateway import GatewayClient  # noqa: E402
+from cluster.local.cluster import LocalCluster  # noqa: E402
+from loadgen.client.etcd import EtcdClient  # noqa: E402
+from loadgen.load.json_client import GatewayClient  # noqa: E402
 
 
 @pytest.fixture(scope="module")

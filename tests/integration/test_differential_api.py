@@ -79,7 +79,7 @@ def nested(key: bytes, value: bytes, target: str, result: str, operand: Any) -> 
     inner = pb.RequestOp(request_txn=pb.TxnRequest(compare=[condition], success=[put], failure=[read]))
 
     def ours(client: Any) -> Any:
-        from loadgen import kv
+        from loadgen.client import kv
 
         said = kv.compare(key, target, "!=" if result == "!" else result, operand)  # type: ignore[arg-type]
         within = kv.txn_op([said], [kv.put_op(key, value, prev_kv=True)], [kv.get_op(b"k", END, limit=2)])
@@ -225,8 +225,8 @@ if __name__ == "__main__":
 
 import gevent  # noqa: E402
 
-from cluster.local import LocalCluster  # noqa: E402
-from loadgen.etcd import EtcdClient  # noqa: E402
+from cluster.local.cluster import LocalCluster  # noqa: E402
+from loadgen.client.etcd import EtcdClient  # noqa: E402
 from loadgen.wire import Code  # noqa: E402
 
 

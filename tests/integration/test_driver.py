@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster import probe
-from cluster.driver import Driver
-from cluster.errors import ClusterError, EtcdNotFound, UsageError
-from cluster.faults import Fault
-from cluster.leaderless import leaderless
-from cluster.raftlog import parse_time, read_log
-from cluster.rounds import plan_rounds
-from cluster.timeline import Timeline
+from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
+from cluster.faults.driver import Driver
+from cluster.faults.kinds import Fault
+from cluster.faults.plan import plan_rounds
+from cluster.observe import probe
+from cluster.observe.leaderless import leaderless
+from cluster.observe.raftlog import parse_time, read_log
+from cluster.observe.timeline import Timeline
 from tests.support.command import ROOT
 from tests.support.waiting import HANG_S
 
@@ -71,7 +71,7 @@ def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
 
 def test_a_killed_starter_leaves_nothing(leftovers_after: Leftovers) -> None:
     script = (
-        "from cluster.driver import Driver; from cluster.faults import Fault; import time\n"
+        "from cluster.faults.driver import Driver; from cluster.faults.kinds import Fault; import time\n"
         "d = Driver(); d.open('embedded', nodes=3); d.inject(Fault('pause', 'leader'), 1)\n"
         "print('paused', flush=True); time.sleep(600)"
     )

@@ -9,17 +9,17 @@ from pathlib import Path
 import gevent
 import pytest
 
-from cluster.local import LocalCluster
-from cluster.probe import version_key
-from loadgen.auth import READ
-from loadgen.etcd import EtcdClient
+from cluster.local.cluster import LocalCluster
+from cluster.observe.probe import version_key
+from loadgen.client.auth import READ
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end, compare, get_op, put_op, txn_op, version_is
+from loadgen.client.lease import lease_key
+from loadgen.client.maintenance import NOSPACE
 from loadgen.history.format import FAIL, Kind, Method
+from loadgen.history.operation import Operation, Outcome
 from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter
-from loadgen.kv import bytes_prefix_end, compare, get_op, put_op, txn_op, version_is
-from loadgen.lease import lease_key
-from loadgen.maintenance import NOSPACE
-from loadgen.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from tests.support.waiting import HANG_S
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen.causes import LOST, REFUSED, ConnectError
-from loadgen.etcd import EtcdClient, probe, probe_all
-from loadgen.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op, value_is, version_is
-from loadgen.operation import Outcome
+from cluster.local.cluster import LocalCluster
+from loadgen.client.connect_errors import LOST, REFUSED, ConnectError
+from loadgen.client.etcd import EtcdClient, probe, probe_all
+from loadgen.client.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op, value_is, version_is
+from loadgen.history.operation import Outcome
 from tests.support.waiting import HANG_S, until
 
 ClusterFactory = Callable[..., LocalCluster]

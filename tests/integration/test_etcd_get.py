@@ -21,11 +21,11 @@ import jsonschema
 import pytest
 
 from cluster import schema
-from cluster.binary import find_etcd
-from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
+from cluster.base.binary import find_etcd
+from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
+from cluster.base.versions import cached_binary, parse_version, release_name, version_or_path
 from cluster.releases import archive
-from cluster.versions import cached_binary, parse_version, release_name, version_or_path
-from loadgen.cli import main
+from loadgen.cli.main import main
 from tests.support import command
 from tests.support.certificates import Authority
 from tests.support.ports import take_ports
@@ -556,7 +556,7 @@ def test_a_proxy_for_plain_http(
 def test_the_bar(small: bytes, page: ReleasePage, tmp_path: Path, env: dict[str, str], colours: bool) -> None:
     page.add(VERSION, NAME, small)
     outer, inner = pty.openpty()
-    words = [sys.executable, "-m", "loadgen.cli", "etcd", "get", VERSION, "--base-url", page.url]
+    words = [sys.executable, "-m", "loadgen.cli.main", "etcd", "get", VERSION, "--base-url", page.url]
     every = {**os.environ, "PYTHONPATH": str(command.ROOT), "TERM": "xterm", "COLUMNS": "140", **env}
     if colours:
         every.pop("NO_COLOR", None)

@@ -14,26 +14,26 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster import observer
+from cluster.base.errors import ClusterError, EtcdError
+from cluster.base.ports import free_ports
+from cluster.base.topology import ClusterSpec, Member, member_env
 from cluster.conformance import Verdict, operations, run
-from cluster.errors import ClusterError, EtcdError
-from cluster.gateway import gateway_factory
-from cluster.local import LocalCluster
-from cluster.ports import free_ports
-from cluster.probe import agreed_leader, member_status, version_key
-from cluster.record import read_polls, read_scrapes
-from cluster.supervisor import Supervisor
-from cluster.topology import ClusterSpec, Member, member_env
+from cluster.gateway.conformance_client import gateway_factory
+from cluster.local.cluster import LocalCluster
+from cluster.local.supervisor import Supervisor
+from cluster.observe import observer
+from cluster.observe.probe import agreed_leader, member_status, version_key
+from cluster.observe.record import read_polls, read_scrapes
 from loadgen import schema
-from loadgen.blocking import grpc_factory
-from loadgen.etcd import EtcdClient
-from loadgen.operation import Outcome
+from loadgen.client.blocking import grpc_factory
+from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import Outcome
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
 from tests.support.outage import replace_leader
 from tests.support.waiting import until
-from viz import elections
+from viz.diagrams import elections
 
 
 def _each(minors: tuple[str, ...] = MINORS) -> list[Any]:

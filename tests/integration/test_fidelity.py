@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen import generator
+from cluster.local.cluster import LocalCluster
+from loadgen.run import saturation
 from tests.support import command
 from tests.support.command import workers
 
@@ -195,7 +195,7 @@ def follows_the_rule(result: dict[str, Any], loop: str) -> bool:
     """Hold the verdict on the generator against its delay, and the thresholds' against that; return the first."""
     block = result["generator"]
     delay = block["start_lag_p99_ms" if loop == "open" else "loop_lag_p99_ms"]
-    limit = max(generator.LEAST_DELAY_MS, generator.DELAY_SHARE * result["results"]["total"]["latency"]["p99_ms"])
+    limit = max(saturation.LEAST_DELAY_MS, saturation.DELAY_SHARE * result["results"]["total"]["latency"]["p99_ms"])
     saturated: bool = block["saturated"]
     assert saturated is (delay > limit) or abs(delay - limit) <= 2 * ROUNDED_MS
     verdicts = [each["verdict"] for each in result["thresholds"]]
@@ -203,7 +203,7 @@ def follows_the_rule(result: dict[str, Any], loop: str) -> bool:
     assert (block["saturated_by"] is None) is not saturated
     if saturated:
         (worker,) = block["workers"]
-        own = worker["cpu_share"] > generator.BUSY_WORKER
+        own = worker["cpu_share"] > saturation.BUSY_WORKER
         assert block["saturated_by"].endswith(
             "its own work; add workers" if own else "processes that compete for the CPU"
         )
@@ -267,7 +267,7 @@ def test_many_users_and_large_values_fit_into_one_worker(
     etcd_single: LocalCluster, tmp_path: Path, users: int, value_size: int
 ) -> None:
     bench = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--endpoints", ",".join(etcd_single.endpoints), "--workers", "1",
+        [sys.executable, "-m", "loadgen.cli.main", "bench", "--endpoints", ",".join(etcd_single.endpoints), "--workers", "1",
          "--mix", "get" if users > 1000 else "put=1,get=1",
          "--concurrency", str(users), "--value-size", str(value_size), "--operations", str(max(400, 3 * users)),
          "--timeout", "60s", "--output", str(tmp_path / "run"), "--json"],

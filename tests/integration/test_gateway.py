@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen.etcd import EtcdClient
-from loadgen.gateway import GatewayClient
-from loadgen.kv import KV, bytes_prefix_end, put_op, version_is
-from loadgen.operation import Outcome
+from cluster.local.cluster import LocalCluster
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import KV, bytes_prefix_end, put_op, version_is
+from loadgen.history.operation import Outcome
+from loadgen.load.json_client import GatewayClient
 
 ClusterFactory = Callable[..., LocalCluster]
 

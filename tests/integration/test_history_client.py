@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gevent
 
-from cluster.local import LocalCluster
-from loadgen.etcd import EtcdClient
+from cluster.local.cluster import LocalCluster
+from loadgen.client.etcd import EtcdClient
 from loadgen.history.format import ANSWERED, FAIL, FINAL, INFO, OK, Kind, Method
 from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter

@@ -26,17 +26,17 @@ import gevent.server
 import hpack
 import pytest
 
-from cluster.local import LocalCluster
-from cluster.security import Security
-from loadgen import keyspace
-from loadgen.causes import LOST
-from loadgen.channel import Channel
-from loadgen.etcd import EtcdClient
-from loadgen.keyspace import KeySpace, KeySpaceError
-from loadgen.kv import bytes_prefix_end
-from loadgen.operation import Operation, Outcome
+from cluster.base.security import Security
+from cluster.local.cluster import LocalCluster
+from loadgen.client.channel import Channel
+from loadgen.client.connect_errors import LOST
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end
+from loadgen.history.operation import Operation, Outcome
+from loadgen.load import keyspace
+from loadgen.load.keyspace import KeySpace, KeySpaceError
+from loadgen.load.settings import PREFIX_BYTES, Settings
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.settings import PREFIX_BYTES, Settings
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
 from tests.support import waiting

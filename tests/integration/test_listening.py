@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from tests.integration.test_web import Web, serving
 from tests.support import command, floor
 
@@ -78,7 +78,7 @@ from pathlib import Path
 import gevent
 from locust import runners
 
-from loadgen.processes import WorkerProcess
+from loadgen.run.local_workers import WorkerProcess
 from locustfiles.put import *
 
 heard, started = [], []
@@ -117,14 +117,14 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
     ("plant", "at", "options"),
     [
         # A message's handler, an event's listener and what hears every message; the first before there is load.
-        ("master loadgen.session Session _on_hello", 1, ()),
-        ("master loadgen.session Session _on_begun", 2, ()),
-        ("master loadgen.session Session _on_report", 7, ()),
-        ("master loadgen.fleet Fleet _on_message", 30, ()),
-        ("worker loadgen.load Load _on_test_start", 1, ()),
-        ("worker loadgen.load Load _on_report_to_master", 7, ()),
+        ("master loadgen.run.session Session _on_hello", 1, ()),
+        ("master loadgen.run.session Session _on_begun", 2, ()),
+        ("master loadgen.run.session Session _on_report", 7, ()),
+        ("master loadgen.run.remote_workers Fleet _on_message", 30, ()),
+        ("worker loadgen.load.worker_run Load _on_test_start", 1, ()),
+        ("worker loadgen.load.worker_run Load _on_report_to_master", 7, ()),
         # A callback of the event loop, which gevent would go on without.
-        ("worker loadgen.openloop OpenLoop _on_time", 100, ("--rate", "200")),
+        ("worker loadgen.load.open_loop OpenLoop _on_time", 100, ("--rate", "200")),
     ],
     ids=lambda value: value.split()[-1] if isinstance(value, str) else "",
 )
@@ -153,7 +153,8 @@ def test_a_listener_that_raises_ends_the_run(
 
 @pytest.mark.timing
 @pytest.mark.parametrize(
-    "plant", ["master loadgen.session Session _on_report", "worker loadgen.load Load _on_report_to_master"]
+    "plant",
+    ["master loadgen.run.session Session _on_report", "worker loadgen.load.worker_run Load _on_report_to_master"],
 )
 def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plant: str) -> None:
     """From the exception to the end of the last worker; writing the results comes after it.
@@ -174,7 +175,7 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(PLANTED)
     done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load Load _on_test_start", AT="1", RAFTLOAD_DEBUG="1")  # fmt: skip
+                       PLANT="worker loadgen.load.worker_run Load _on_test_start", AT="1", RAFTLOAD_DEBUG="1")  # fmt: skip
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "in planted" in done.stderr
@@ -188,7 +189,7 @@ def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_
         "import sys\nif 'chaos' in sys.argv: from gevent import monkey; monkey.patch_all(); import planted\n"
     )
     done = command.run("chaos", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load Load _on_report_to_master", AT="7",
+                       PLANT="worker loadgen.load.worker_run Load _on_report_to_master", AT="7",
                        PYTHONPATH=f"{tmp_path}{os.pathsep}{command.ROOT}")  # fmt: skip
     assert done.returncode == 70, done.stderr
     check(done.stderr, tmp_path)
@@ -197,7 +198,7 @@ def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_
 @pytest.fixture
 def planted_web(etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "planted.py").write_text(PLANTED)
-    monkeypatch.setenv("PLANT", "worker loadgen.load Load _on_report_to_master")
+    monkeypatch.setenv("PLANT", "worker loadgen.load.worker_run Load _on_report_to_master")
     monkeypatch.setenv("AT", "7")
     with serving(etcd_single, tmp_path, "--scenario", "planted.py") as running:
         yield running
@@ -216,9 +217,9 @@ def test_a_listener_that_raises_ends_the_web_ui(planted_web: Web) -> None:
 @pytest.mark.parametrize(
     ("plant", "options"),
     [
-        ("master loadgen.load Load _tell_locust", ()),
+        ("master loadgen.load.worker_run Load _tell_locust", ()),
         # Forked after the locustfile was loaded; only workers report.
-        ("master loadgen.load Load _on_report_to_master", ("--processes", "2")),
+        ("master loadgen.load.worker_run Load _on_report_to_master", ("--processes", "2")),
     ],
 )
 def test_a_listener_that_raises_ends_plain_locust(

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster import layout
-from cluster.binary import find_etcd
-from cluster.control import ControlClient
-from cluster.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed
-from cluster.keeper import FOLDER_PREFIX, LOCK, sweep
-from cluster.local import LocalCluster
-from cluster.ports import free_ports
+from cluster.base.binary import find_etcd
+from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed
+from cluster.base.ports import free_ports
+from cluster.gateway.control import ControlClient
+from cluster.local import layout
+from cluster.local.cluster import LocalCluster
+from cluster.local.keeper import FOLDER_PREFIX, LOCK, sweep
 from tests.support.command import ROOT
 from tests.support.ports import take_ports
 from tests.support.waiting import HANG_S, until
@@ -149,7 +149,7 @@ def test_a_terminated_member_is_gone_on_return(make_cluster: Factory) -> None:
 OWNER = """
 import sys, time
 {prologue}
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 with LocalCluster(3, storage={storage!r}) as cluster:
     print("up", flush=True)
     time.sleep(600)

@@ -18,8 +18,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.control import ControlClient
-from cluster.local import LocalCluster
+from cluster.gateway.control import ControlClient
+from cluster.local.cluster import LocalCluster
 from loadgen import schema
 from tests.support import command
 from tests.support.missing import require

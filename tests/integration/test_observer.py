@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import record
-from cluster.observer import Observer
+from cluster.observe import record
+from cluster.observe.observer import Observer
 from tests.conftest import ClusterFactory
 from tests.support.waiting import until
 
@@ -62,7 +62,7 @@ def test_a_paused_member_delays_nobody_elses_polls(make_cluster: ClusterFactory,
 def test_it_ends_with_its_owner_whatever_ends_that(etcd_single: object, tmp_path: Path) -> None:
     endpoint = etcd_single.members[0].endpoint  # type: ignore[attr-defined]
     code = (
-        "import sys, time; from pathlib import Path; from cluster.observer import Observer;"
+        "import sys, time; from pathlib import Path; from cluster.observe.observer import Observer;"
         f"o = Observer(Path({str(tmp_path)!r}), [('n1', {endpoint!r})]); o.scrape('before');"
         "print(o._process.pid, flush=True); time.sleep(600)"
     )

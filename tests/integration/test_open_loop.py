@@ -16,8 +16,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen import hdr, pacing, schema
+from cluster.local.cluster import LocalCluster
+from loadgen import schema
+from loadgen.load import pacing
+from loadgen.stats import hdr
 from tests.conftest import ClusterFactory
 from tests.support import command
 from tests.support.relay import relay
@@ -131,7 +133,7 @@ def test_what_is_due_while_too_many_are_open_is_dropped(etcd_single: LocalCluste
 
 PACED = """
 from locust import constant
-from loadgen.user import EtcdUser
+from loadgen.load.user import EtcdUser
 
 class Paced(EtcdUser):
     abstract = False

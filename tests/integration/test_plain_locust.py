@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen.etcd import EtcdClient
-from loadgen.scenarios import names
+from cluster.local.cluster import LocalCluster
+from loadgen.client.etcd import EtcdClient
+from loadgen.load.scenarios import names
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]

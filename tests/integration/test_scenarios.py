@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.base.units import DELIVERY, REFUSAL, SCENARIO_TYPES
+from cluster.local.cluster import LocalCluster
 from loadgen import schema
-from loadgen.etcd import EtcdClient
-from loadgen.units import DELIVERY, REFUSAL, SCENARIO_TYPES
+from loadgen.client.etcd import EtcdClient
 from tests.support import command
 
 USERS, OPERATIONS = 4, 300

@@ -17,16 +17,17 @@ import gevent.socket
 import gevent.ssl
 import pytest
 
-from cluster import security as tls
-from cluster.errors import EtcdError, NoAnswer
-from cluster.gateway import GatewayClient
-from cluster.local import LocalCluster
-from cluster.security import Security, SecurityError
-from cluster.topology import ServerTls
-from loadgen import causes, cli
-from loadgen.causes import ConnectError
-from loadgen.etcd import EtcdClient, probe
-from loadgen.operation import Outcome
+from cluster.base import security as tls
+from cluster.base.errors import EtcdError, NoAnswer
+from cluster.base.security import Security, SecurityError
+from cluster.base.topology import ServerTls
+from cluster.gateway.conformance_client import GatewayClient
+from cluster.local.cluster import LocalCluster
+from loadgen.cli import main
+from loadgen.client import connect_errors
+from loadgen.client.connect_errors import ConnectError
+from loadgen.client.etcd import EtcdClient, probe
+from loadgen.history.operation import Outcome
 from tests.support.certificates import Authority, Pair
 from tests.support.command import run, start
 from tests.support.waiting import HANG_S, until
@@ -107,7 +108,7 @@ def test_an_endpoint_without_a_scheme_is_spoken_to_as_etcdctl_does(
 ) -> None:
     bare = tls_cluster.endpoints[0].removeprefix("https://")
     assert probe(bare, security=Security(cacert=authority.cert)).leader
-    assert cause_of(bare, Security()) == causes.TLS_SPOKEN
+    assert cause_of(bare, Security()) == connect_errors.TLS_SPOKEN
 
 
 def test_any_certificate_where_told_so(tls_cluster: LocalCluster) -> None:
@@ -210,7 +211,7 @@ def test_a_server_that_says_nothing_in_the_handshake(authority: Authority) -> No
     listening.start()
     with gevent.Timeout(HANG_S), pytest.raises(ConnectError) as caught:
         probe(f"https://127.0.0.1:{listening.server_port}", 0.5, Security(cacert=authority.cert))
-    assert caught.value.cause == causes.NO_ANSWER
+    assert caught.value.cause == connect_errors.NO_ANSWER
     listening.stop()
 
 
@@ -262,15 +263,15 @@ def test_a_user_logs_in(auth_cluster: LocalCluster, authority: Authority) -> Non
 
 def test_who_is_not_let_in(auth_cluster: LocalCluster, authority: Authority) -> None:
     wrong = Security(cacert=authority.cert, user="root", password="wrong")
-    assert cause_of(auth_cluster.endpoints[0], wrong) == causes.BAD_PASSWORD
+    assert cause_of(auth_cluster.endpoints[0], wrong) == connect_errors.BAD_PASSWORD
     assert "authentication failed" in gateway_says(auth_cluster.endpoints[0], wrong)
     client = EtcdClient(auth_cluster.endpoints, timeout_s=HANG_S, security=wrong)
     refused = client.put(b"k", b"v")
-    assert (refused.outcome, refused.error) == (Outcome.FAIL, causes.BAD_PASSWORD)
+    assert (refused.outcome, refused.error) == (Outcome.FAIL, connect_errors.BAD_PASSWORD)
     client.close()
     nobody = EtcdClient(auth_cluster.endpoints, timeout_s=HANG_S, security=Security(cacert=authority.cert))
     refused = nobody.put(b"k", b"v")
-    assert (refused.outcome, refused.error) == (Outcome.FAIL, causes.USER_WANTED)
+    assert (refused.outcome, refused.error) == (Outcome.FAIL, connect_errors.USER_WANTED)
     nobody.close()
     guest = EtcdClient(
         auth_cluster.endpoints,
@@ -284,7 +285,7 @@ def test_who_is_not_let_in(auth_cluster: LocalCluster, authority: Authority) -> 
 
 def test_a_user_where_auth_is_off(tls_cluster: LocalCluster, authority: Authority) -> None:
     root = Security(cacert=authority.cert, **ROOT)
-    assert cause_of(tls_cluster.endpoints[0], root) == causes.AUTH_OFF
+    assert cause_of(tls_cluster.endpoints[0], root) == connect_errors.AUTH_OFF
 
 
 def test_an_expired_token_is_a_failure_and_renewed_at_once(make_cluster: Callable[..., LocalCluster]) -> None:
@@ -295,7 +296,7 @@ def test_an_expired_token_is_a_failure_and_renewed_at_once(make_cluster: Callabl
     with gevent.Timeout(HANG_S):
         while (late := client.put(b"k", b"2")).outcome == Outcome.OK:
             gevent.sleep(2.5)  # nobody uses it for so long
-    assert (late.outcome, late.error) == (Outcome.FAIL, causes.TOKEN_REFUSED)
+    assert (late.outcome, late.error) == (Outcome.FAIL, connect_errors.TOKEN_REFUSED)
     before = client.get(b"k")
     assert before.outcome == Outcome.OK
     operations = [client.put(b"k", b"3") for _ in range(5)]
@@ -318,7 +319,7 @@ def test_a_member_that_was_started_again_has_forgotten_the_token(make_cluster: C
         while (operation := client.put(b"k", b"v")).outcome != Outcome.OK:
             errors.add(operation.error)
             gevent.sleep(0.01)
-    assert causes.TOKEN_REFUSED not in errors
+    assert connect_errors.TOKEN_REFUSED not in errors
     client.close()
 
 
@@ -401,7 +402,7 @@ def test_the_other_commands(
 ) -> None:
     def says(code: int, *more: str) -> str:
         """What a command of this process prints on stderr."""
-        assert cli.main([*words, *more]) == code, capsys.readouterr()
+        assert main.main([*words, *more]) == code, capsys.readouterr()
         out, err = capsys.readouterr()
         assert PASSWORD not in out + err
         assert "Traceback" not in err
@@ -427,7 +428,7 @@ def test_the_other_commands(
     ids=" ".join,
 )
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1), err
 
@@ -479,5 +480,5 @@ def test_a_user_who_may_not_ask_who_leads(auth_cluster: LocalCluster, authority:
     guest = Security(cacert=authority.cert, user="guest", password="guest")
     client = EtcdClient(auth_cluster.endpoints, timeout_s=HANG_S, security=guest, balance="leader")
     said = client.get(b"k").error  # and not that it waited for an answer in vain
-    assert said in ("PERMISSION_DENIED", causes.LEADER_HIDDEN)
+    assert said in ("PERMISSION_DENIED", connect_errors.LEADER_HIDDEN)
     client.close()

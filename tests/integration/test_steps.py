@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from tests.support import command
 from tests.support.relay import relay
 

@@ -17,14 +17,14 @@ import h2.events
 import h2.exceptions
 import pytest
 
-from cluster.endpoint import Endpoint
-from loadgen import transport as transport_module
-from loadgen.causes import CLOSED_HERE, LOST, REFUSED, SILENT, ConnectError
-from loadgen.channel import Channel
-from loadgen.etcd import EtcdClient
+from cluster.base.endpoint import Endpoint
+from loadgen.client import transport as transport_module
+from loadgen.client.channel import Channel
+from loadgen.client.connect_errors import CLOSED_HERE, LOST, REFUSED, SILENT, ConnectError
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.transport import Transport
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
-from loadgen.transport import Transport
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.receiving import STREAM_WINDOW
 from tests.support import waiting

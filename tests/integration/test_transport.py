@@ -15,14 +15,14 @@ import gevent.ssl
 import hpack
 import pytest
 
-from cluster.endpoint import Endpoint
-from loadgen import causes
-from loadgen.causes import ConnectError
-from loadgen.channel import Channel
-from loadgen.etcd import EtcdClient, probe
-from loadgen.operation import Outcome
+from cluster.base.endpoint import Endpoint
+from loadgen.client import connect_errors
+from loadgen.client.channel import Channel
+from loadgen.client.connect_errors import ConnectError
+from loadgen.client.etcd import EtcdClient, probe
+from loadgen.client.transport import Transport
+from loadgen.history.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.transport import Transport
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
 from tests.support import waiting
@@ -129,13 +129,13 @@ def test_probe_tells_apart_who_is_not_etcd(serve: Serve) -> None:
         [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"12")]
     )
     other = Scripted(lambda _, stream_id: frames.headers(stream_id, refusal, 16_384, end_stream=True))
-    assert cause_of(f"127.0.0.1:{take_ports(1)}") == causes.REFUSED
-    assert cause_of(serve(http1)) == causes.NOT_HTTP2
-    assert cause_of(serve(chatter)) == causes.NOT_HTTP2
-    assert cause_of(serve(silent), 0.3) == causes.NO_ANSWER
-    assert cause_of(serve(hang_up)) == causes.CLOSED
-    assert cause_of(serve(other)) == causes.NOT_ETCD
-    assert cause_of(serve(Scripted(lambda *_: b"")), 0.3) == causes.NO_ANSWER
+    assert cause_of(f"127.0.0.1:{take_ports(1)}") == connect_errors.REFUSED
+    assert cause_of(serve(http1)) == connect_errors.NOT_HTTP2
+    assert cause_of(serve(chatter)) == connect_errors.NOT_HTTP2
+    assert cause_of(serve(silent), 0.3) == connect_errors.NO_ANSWER
+    assert cause_of(serve(hang_up)) == connect_errors.CLOSED
+    assert cause_of(serve(other)) == connect_errors.NOT_ETCD
+    assert cause_of(serve(Scripted(lambda *_: b"")), 0.3) == connect_errors.NO_ANSWER
 
 
 def test_probe_knows_tls(serve: Serve, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_probe_knows_tls(serve: Serve, tmp_path: Path) -> None:
         with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as encrypted:
             encrypted.recv(1)
 
-    assert cause_of(serve(silent)) == causes.TLS_SPOKEN
+    assert cause_of(serve(silent)) == connect_errors.TLS_SPOKEN
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_refused_is_fail_and_does_not_spin() -> None:
     client = EtcdClient([f"127.0.0.1:{take_ports(1)}"], timeout_s=HANG_S)
     began = time.monotonic()
     operations = [client.put(b"k", b"v") for _ in range(4)]
-    assert {(each.outcome, each.error) for each in operations} == {(Outcome.FAIL, causes.REFUSED)}
+    assert {(each.outcome, each.error) for each in operations} == {(Outcome.FAIL, connect_errors.REFUSED)}
     assert time.monotonic() - began > 0.05
     assert client.channel.in_flight == 0
     client.close()
@@ -208,7 +208,7 @@ def test_deadline_is_kept_and_told(serve: Serve) -> None:
     assert not goes_on.ready()
     client.close()
     patient.close()
-    assert goes_on.get(timeout=HANG_S).error == causes.CLOSED_HERE
+    assert goes_on.get(timeout=HANG_S).error == connect_errors.CLOSED_HERE
 
 
 def test_different_deadlines_on_one_transport(serve: Serve) -> None:
@@ -250,14 +250,14 @@ def test_a_killed_greenlet_gives_up_its_call(serve: Serve) -> None:
     until(lambda: server.resets == [3, 7])
     client.close()
     gevent.joinall(calls)
-    assert {each.value.error for each in (calls[0], calls[2])} == {causes.CLOSED_HERE}
+    assert {each.value.error for each in (calls[0], calls[2])} == {connect_errors.CLOSED_HERE}
 
 
 def test_lost_after_sending_is_info_for_a_write_and_not_sent_again(serve: Serve) -> None:
     server = Scripted(lambda number, stream_id: None if number == 1 else answer(stream_id))
     client = EtcdClient([serve(server)])
     operation = client.put(b"k", b"v")
-    assert (operation.outcome, operation.error) == (Outcome.INFO, causes.LOST)
+    assert (operation.outcome, operation.error) == (Outcome.INFO, connect_errors.LOST)
     assert client.get(b"k").outcome == Outcome.OK
     assert (client.channel.resent, client.channel.connects, server.requests) == (0, 2, 2)
     client.close()

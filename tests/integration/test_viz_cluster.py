@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from tests.support.waiting import until
-from viz.cli import visualize_raft_state
-from viz.elections import read_files
-from viz.snapshot import ask
-from viz.status import watch
+from viz.cli.command import visualize_raft_state
+from viz.diagrams.elections import read_files
+from viz.live.snapshot import ask
+from viz.live.status import watch
 
 ClusterFactory = Callable[..., LocalCluster]
 

@@ -24,10 +24,9 @@ import pytest
 
 from tests.support.cache import cached
 from tests.support.missing import require
-from viz import ascii as text_picture
-from viz import dot, elections, mermaid, observed
-from viz.diagrams import DIAGRAMS, diagram
-from viz.model import (
+from viz.diagrams import ascii as text_picture
+from viz.diagrams import dot, elections, mermaid, observed
+from viz.diagrams.model import (
     START,
     Chart,
     ClusterSnapshot,
@@ -43,6 +42,7 @@ from viz.model import (
     clean_name,
     width,
 )
+from viz.diagrams.raft import DIAGRAMS, diagram
 
 HOSTILE = (
     "end",

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from cluster.local import LocalCluster
-from loadgen.causes import CLOSED_HERE, LOST
-from loadgen.etcd import EtcdClient
-from loadgen.kv import bytes_prefix_end, delete_op, put_op
-from loadgen.operation import Outcome
+from cluster.local.cluster import LocalCluster
+from loadgen.client.connect_errors import CLOSED_HERE, LOST
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end, delete_op, put_op
+from loadgen.client.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
+from loadgen.history.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
-from loadgen.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
 from tests.support.waiting import HANG_S, until
 
 ClusterFactory = Callable[..., LocalCluster]

@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from loadgen import schema
 from tests.support import command
 from tests.support.waiting import until
@@ -292,7 +292,7 @@ def test_with_locusts_login_the_pages_are_behind_it() -> None:
     script = """
 from gevent import monkey; monkey.patch_all()
 import sys
-from loadgen.worker import make_environment
+from loadgen.run.worker import make_environment
 from loadgen.webui import pages
 from loadgen.webui.guard import Guard
 environment = make_environment("kv")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cluster import record
-from cluster.timeline import Timeline
+from cluster.observe import record
+from cluster.observe.timeline import Timeline
 from tests.support.ports import take_ports
 from tests.support.under_load import document, raftload
 from tests.support.waiting import HANG_S, until
-from viz import leadership, rundata
+from viz.report import leadership, rundata
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.binary import EtcdBinary
+from cluster.base.binary import EtcdBinary
 from tests.matrix import cells, document, evidence, targets
 from tests.matrix.cells import CELLS, Cell
 from tests.matrix.evidence import Evidence

@@ -15,19 +15,19 @@ from typing import Any
 
 import gevent
 
-from cluster.bugs import known_bugs
+from cluster.base.errors import ClusterError
+from cluster.base.known_bugs import known_bugs
+from cluster.base.security import Security
+from cluster.base.topology import ServerTls
 from cluster.conformance import TESTS
-from cluster.docker_engine import connect
-from cluster.errors import ClusterError
-from cluster.local import LocalCluster
-from cluster.observer import MEMBER_COLUMNS, METRIC_COLUMNS
-from cluster.probe import agreed_leader
-from cluster.record import read_scrapes
-from cluster.security import Security
-from cluster.topology import ServerTls
-from loadgen.auth import READWRITE
-from loadgen.etcd import EtcdClient
-from loadgen.operation import Outcome as Came
+from cluster.docker.engine import connect
+from cluster.local.cluster import LocalCluster
+from cluster.observe.observer import MEMBER_COLUMNS, METRIC_COLUMNS
+from cluster.observe.probe import agreed_leader
+from cluster.observe.record import read_scrapes
+from loadgen.client.auth import READWRITE
+from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import Outcome as Came
 from tests.matrix.evidence import Outcome
 from tests.matrix.place import CellFailed, Place, hold
 from tests.support.certificates import Authority

@@ -15,14 +15,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.binary import EtcdBinary
-from cluster.ports import is_free
+from cluster.base.binary import EtcdBinary
+from cluster.base.ports import is_free
 from tests.support import command
 from tests.support.leftovers import SESSION, wait_gone
 
 # Beyond what any command of a cell needs: it only ends one that hangs.
 HANG_S = 600.0
-# Above the ports of tests (`tests.support.ports`), below those that `cluster.ports` chooses.
+# Above the ports of tests (`tests.support.ports`), below those that `cluster.base.ports` chooses.
 _PORTS = range(14_800, 15_000, 3)
 
 

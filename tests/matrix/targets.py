@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from cluster.binary import EtcdBinary, find_etcd
-from cluster.errors import ClusterError
+from cluster.base.binary import EtcdBinary, find_etcd
+from cluster.base.errors import ClusterError
 from tests.support.command import ROOT
 from tests.support.etcds import etcds_to_test, version_of
 

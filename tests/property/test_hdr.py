@@ -10,7 +10,7 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import hdr
+from loadgen.stats import hdr
 
 DAY_NS = 86_400 * 10**9
 LATENCIES = st.lists(st.integers(1, 3600 * 10**9) | st.integers(1, 5000) | st.integers(10**5, 10**7), min_size=1)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.lag import LoopLag, wait_exceeded
+from loadgen.load.loop_lag import LoopLag, wait_exceeded
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.floats(0.001, 0.5))
@@ -63,7 +63,7 @@ def test_a_busy_callback_is_seen_and_an_idle_loop_is_not() -> None:
 
 def test_a_loop_that_is_not_given_a_processor_is_seen() -> None:
     script = (
-        "import gevent, gevent.socket; from loadgen.lag import LoopLag; lag = LoopLag(gevent.get_hub());"
+        "import gevent, gevent.socket; from loadgen.load.loop_lag import LoopLag; lag = LoopLag(gevent.get_hub());"
         "print('watching', flush=True); gevent.socket.wait_read(0); lag.stop(); print(lag.percentile_ms(0.99))"
     )
     with subprocess.Popen(

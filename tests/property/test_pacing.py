@@ -7,8 +7,8 @@ import math
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from loadgen import pacing
-from loadgen.pacing import Schedule, Stage
+from loadgen.load import pacing
+from loadgen.load.pacing import Schedule, Stage
 
 RATES = st.floats(0.1, 2000) | st.just(0.0)
 STAGES = st.lists(st.tuples(st.floats(0.001, 3), RATES, RATES), min_size=1, max_size=5)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.precision import bucket_ns, bucket_response_time
+from loadgen.stats.precision import bucket_ns, bucket_response_time
 
 
 @given(st.integers(1, 3600 * 10**9))

@@ -8,10 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.raftlog import Event, Log, merge, read_log
-from viz import ascii as text_picture
-from viz import dot, elections, mermaid, observed
-from viz.model import clean, clean_name
+from cluster.observe.raftlog import Event, Log, merge, read_log
+from viz.diagrams import ascii as text_picture
+from viz.diagrams import dot, elections, mermaid, observed
+from viz.diagrams.model import clean, clean_name
 
 IDS = ("a1", "b2", "c3")
 KINDS = ("start", "became", "sent", "cast", "rejected", "ignored", "granted", "refused", "count", "higher", "elected",

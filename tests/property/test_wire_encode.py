@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import encode
-from loadgen.kv import get_op, mod_revision_is, put_op
+from loadgen.client import encode
+from loadgen.client.kv import get_op, mod_revision_is, put_op
 from loadgen.proto import etcd_pb2 as pb
 
 int64 = st.one_of(

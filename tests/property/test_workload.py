@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.settings import Settings
-from loadgen.workload import Keys, Values, Workload, filler, owed, share
+from loadgen.load.settings import Settings
+from loadgen.load.workload import Keys, Values, Workload, filler, owed, share
 
 SETTINGS = Settings(prefix=b"test/", mix={"put": 1.0, "get": 2.0, "txn": 1.0})
 

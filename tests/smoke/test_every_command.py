@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cluster.versions import release_name
-from loadgen.cli import COMMANDS
+from cluster.base.versions import release_name
+from loadgen.cli.main import COMMANDS
 from tests.support import command
 from tests.support.command import ClusterCommands
 from tests.support.ports import take_ports

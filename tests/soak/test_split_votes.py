@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.local import LocalCluster
+from cluster.local.cluster import LocalCluster
 from tests.support.outage import replace_leader
-from viz import observed
-from viz.elections import Election, History, read_files
-from viz.model import Message, Note
+from viz.diagrams import observed
+from viz.diagrams.elections import Election, History, read_files
+from viz.diagrams.model import Message, Note
 
 pytestmark = pytest.mark.soak
 

@@ -14,15 +14,15 @@ import jsonschema
 import pytest
 
 from cluster import schema
-from cluster.binary import find_etcd
-from loadgen.processes import PROCESS_NAME
+from cluster.base.binary import find_etcd
+from loadgen.run.local_workers import PROCESS_NAME
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(
-    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", **env: str
+    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli.main", **env: str
 ) -> subprocess.Popen[str]:
     """Starts a command in a process group of its own, as a shell does.
 
@@ -79,10 +79,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.Compl
     """
     from gevent import monkey
 
-    from loadgen import cli
+    from loadgen.cli import main
 
     try:
-        code: Any = cli.main(words)
+        code: Any = main.main(words)
     except SystemExit as ended:
         code = ended.code
     assert not monkey.saved, "it has begun: this process is patched for gevent now"
@@ -141,7 +141,7 @@ class ClusterCommands:
         self.env = {"XDG_STATE_HOME": str(folder), "ETCD_BINARY": find_etcd().path, **env}
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        return start(*words, cwd=ROOT, module="cluster.cli", **{**self.env, **env})
+        return start(*words, cwd=ROOT, module="cluster.cli.options", **{**self.env, **env})
 
     def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         with self.start(*words, **env) as process:

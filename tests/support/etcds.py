@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from cluster.binary import find_etcd
-from cluster.errors import ClusterError
-from cluster.probe import version_key
+from cluster.base.binary import find_etcd
+from cluster.base.errors import ClusterError
+from cluster.observe.probe import version_key
 from tests.support.missing import require
 
 ENV = "RAFTLOAD_TEST_ETCDS"

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.keeper import FOLDER_PREFIX, LOCK
+from cluster.local.keeper import FOLDER_PREFIX, LOCK
 
 # In the environment of every process that this test worker starts.
 SESSION = "RAFTLOAD_TEST_SESSION"
@@ -28,7 +28,7 @@ def find_leftovers(*more: str) -> set[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            ours = "--initial-cluster-token=raftload-" in command or "cluster/keeper.py" in command
+            ours = "--initial-cluster-token=raftload-" in command or "cluster/local/keeper.py" in command
             if ours and word in (entry / "environ").read_bytes().split(b"\0"):
                 found.add(f"process {entry.name}: {command[:200]}")
     for root in {tempfile.gettempdir(), *more}:

@@ -12,8 +12,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
-from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 

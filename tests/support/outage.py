@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.local import LocalCluster
-from cluster.topology import Member
+from cluster.base.topology import Member
+from cluster.local.cluster import LocalCluster
 from tests.support.waiting import until
 
 

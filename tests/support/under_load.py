@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import pytest
 
-from cluster.probe import member_status
-from cluster.timeline import Timeline
-from cluster.topology import Member
-from cluster.up import find
+from cluster.base.topology import Member
+from cluster.lifecycle.up import find
+from cluster.observe.probe import member_status
+from cluster.observe.timeline import Timeline
 from tests.support import command
 from tests.support.waiting import until
 

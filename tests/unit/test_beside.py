@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.binary import EtcdBinary
+from cluster.base.binary import EtcdBinary
 from cluster.conformance import Bounds, beside
 from cluster.conformance.model import Env, NotApplicable, Target
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.check import command
 from loadgen.check.judge import check
 from loadgen.check.rules import Verdict
+from loadgen.cli import check as command
 from loadgen.history.reader import read
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "data" / "histories").iterdir() if path.is_dir())

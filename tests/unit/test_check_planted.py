@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster.raftlog import Event, Log
+from cluster.observe.raftlog import Event, Log
 from loadgen.check.judge import check
 from loadgen.check.rules import RULES, Verdict
+from loadgen.history.operation import Outcome
 from loadgen.history.reader import read
-from loadgen.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from tests.support.model import MS, NAMES, PREFIX, Model, Op, Script, Stream, final

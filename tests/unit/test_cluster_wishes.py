@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster import state
-from cluster.cli import duration
-from cluster.containers import DockerSpec, unlike
-from cluster.docker_engine import why_no_engine
-from cluster.errors import ClusterError, UsageError
-from cluster.probe import MemberStatus
-from cluster.state import Running
-from cluster.status import ClusterView, MemberView
-from cluster.topology import local_members
-from cluster.up import Wish
-from cluster.versions import parse_version
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.topology import local_members
+from cluster.base.versions import parse_version
+from cluster.cli.options import duration
+from cluster.docker.cluster import DockerSpec, unlike
+from cluster.docker.engine import why_no_engine
+from cluster.lifecycle.up import Wish
+from cluster.observe import running
+from cluster.observe.probe import MemberStatus
+from cluster.observe.running import Running
+from cluster.observe.status import ClusterView, MemberView
 
 SPEC = DockerSpec(
     token="t", nodes=3, base_port=2379, data="container", image="i:1", source="given", detail="i:1",
@@ -120,20 +120,20 @@ def _running() -> Running:
 
 def test_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert state.load("local") is None
-    state.save(_running())
-    assert state.load("local") == _running()
-    assert state.find_running(0.2) is None  # remembered, but nobody answers
+    assert running.load("local") is None
+    running.save(_running())
+    assert running.load("local") == _running()
+    assert running.find_running(0.2) is None  # remembered, but nobody answers
     (tmp_path / "raftload" / "cluster-local.json").write_text("{", encoding="utf-8")
-    assert state.load("local") is None
-    state.forget("local")
-    state.forget("local")
+    assert running.load("local") is None
+    running.forget("local")
+    running.forget("local")
     assert list((tmp_path / "raftload").iterdir()) == []
 
 
 def test_state_dir() -> None:
-    assert state.state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/raftload")
-    assert state.state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
+    assert running.state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/raftload")
+    assert running.state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
 
 
 def _view(quorum: bool, *answering: bool) -> ClusterView:

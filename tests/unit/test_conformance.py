@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.client import WatchEvent
+from cluster.base.errors import ClusterError, EtcdError, NoAnswer
+from cluster.base.etcd_values import KeyValue
 from cluster.conformance import Bounds, Report, Result, Verdict
 from cluster.conformance.model import Broken, Env, Inconclusive, NotApplicable, Target, judge
 from cluster.conformance.model import Test as Promise
 from cluster.conformance.suite import select
 from cluster.conformance.table import render
 from cluster.conformance.watch import Change, difference
-from cluster.errors import ClusterError, EtcdError, NoAnswer
-from cluster.kv import KeyValue
+from cluster.gateway.client import WatchEvent
 
 WANTED: list[Change] = [
     (2, "put", b"a", b"1"),

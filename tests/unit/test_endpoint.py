@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.endpoint import Endpoint, read_endpoints, split_endpoints
-from cluster.security import Security
+from cluster.base.endpoint import Endpoint, read_endpoints, split_endpoints
+from cluster.base.security import Security
 
 MALFORMED = [
     "", "host", ":2379", "host:", "host:0", "host:99999", "host:port", "ftp://h:1", "::1:2379", "h:1/v3",

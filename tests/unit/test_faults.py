@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import UsageError
-from cluster.faults import KINDS, Action, Fault, Subject, after, healing, plan
-from cluster.relay import Weather, hold_back
-from cluster.timeline import COLUMNS, Timeline
+from cluster.base.errors import UsageError
+from cluster.faults.kinds import KINDS, Action, Fault, Subject, after, healing, plan
+from cluster.local.relay import Weather, hold_back
+from cluster.observe.timeline import COLUMNS, Timeline
 
 A, B, C = (Subject(f"etcd-node{number}") for number in (1, 2, 3))
 DOWN, PAUSED, CUT = Subject("etcd-node2", "down"), Subject("etcd-node2", "paused"), Subject("etcd-node2", isolated=True)

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import gate, gate_cli, junit, report, schema
-from loadgen.gate import Verdict
-from loadgen.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
+from loadgen import schema
+from loadgen.cli import gate as gate_cli
+from loadgen.result import document, gate, junit
+from loadgen.result.gate import Verdict
+from loadgen.result.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -24,7 +26,7 @@ DATA = Path(__file__).parent.parent / "data" / "report"
 @pytest.fixture
 def result() -> dict[str, Any]:
     """1,000 operations of which four failed; put p99 is 3.662 ms, 1,230.769 ops/s in all."""
-    return gate.apply(report.build(DATA / "precise"), [])
+    return gate.apply(document.build(DATA / "precise"), [])
 
 
 def verdict(expression: str, result: dict[str, Any]) -> str:
@@ -93,7 +95,7 @@ def test_request_names_of_plain_locust_runs() -> None:
     name = "GET /v1.2/items?a=1"
     threshold = Threshold.parse(f"{name}.service.p99_ms <= 5", [name])
     assert (threshold.type, threshold.field) == (name, "service.p99_ms")
-    plain = report.from_csv(DATA / "plain" / "locust")
+    plain = document.from_csv(DATA / "plain" / "locust")
     assert verdict("GET /v1.2/items.p99_ms < 100", plain) == "pass"
 
 
@@ -121,7 +123,7 @@ def test_judge(expression: str, expected: str, result: dict[str, Any]) -> None:
 
 
 def test_no_sample_is_unknown() -> None:
-    result = report.build(DATA / "failing")
+    result = document.build(DATA / "failing")
     for expression, reason in (
         ("put.p99_ms < 50", "no put succeeded, so there is no latency"),
         ("get.p99_ms < 50", "get was not run"),
@@ -210,7 +212,7 @@ def test_verdict_and_exit_code(
 
 
 def test_every_operation_failed() -> None:
-    result = report.build(DATA / "failing")
+    result = document.build(DATA / "failing")
     assert (result["verdict"], gate.exit_code(result)) == ("fail", 1)
     judged = gate.apply(result, [Threshold.parse("put.p99_ms < 50")])
     assert (judged["verdict"], gate.exit_code(judged)) == ("unknown", 3)
@@ -249,7 +251,7 @@ def test_junit(result: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "tags"), [("failing", ["failure"]), ("plain", [])])
 def test_junit_without_thresholds(folder: str, tags: list[str]) -> None:
-    result = report.from_csv(DATA / folder / "locust")
+    result = document.from_csv(DATA / folder / "locust")
     cases = ElementTree.fromstring(junit.to_xml(result)).findall("testsuite/testcase")
     assert [[child.tag for child in case] for case in cases] == [tags]
 
@@ -301,7 +303,7 @@ def test_main(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_main_takes_a_result_json(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.write(run_dir)
+    document.write(run_dir)
     assert run_gate(str(run_dir / "result.json"), "--threshold", PASSING) == 0
     capsys.readouterr()
     (run_dir / "result.json").write_text('{"schema": "raftload.result/1"}')

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from loadgen import gate, generator
-from loadgen.precision import bucket_ns
+from loadgen.result import gate
+from loadgen.run import saturation
+from loadgen.stats.precision import bucket_ns
 
 MS = 1_000_000
 
@@ -30,7 +31,7 @@ def kept(**changes: Any) -> dict[str, Any]:
     [(0.9, 0.5, False), (1.1, 0.5, True), (1.1, 20.0, False), (2.1, 20.0, True), (5.0, None, None)],
 )
 def test_a_closed_loop_is_judged_by_its_loop_lag(loop_lag_ms: float, p99_ms: float | None, saturated: bool) -> None:
-    block = generator.block([worker(), worker(loop_lag_ms=loop_lag_ms)], 1000, p99_ms)
+    block = saturation.block([worker(), worker(loop_lag_ms=loop_lag_ms)], 1000, p99_ms)
     assert block["saturated"] is saturated
     assert block["cpu_us_per_op"] == 1000.0
     assert (block["start_lag_p99_ms"], block["scheduled"], block["rate_reached"]) == (None, None, None)
@@ -40,15 +41,15 @@ def test_a_closed_loop_is_judged_by_its_loop_lag(loop_lag_ms: float, p99_ms: flo
 def test_an_open_loop_is_judged_by_its_start_lag() -> None:
     # 989 in time and 11 of 1,000 sent 50 ms late: above 1 %, so that is its p99.
     lags = {bucket_ns(MS // 10): 989, bucket_ns(50 * MS): 11}
-    block = generator.block([worker(loop_lag_ms=90.0, open_loop=kept(start_lags=lags))], 1000, 60.0)
+    block = saturation.block([worker(loop_lag_ms=90.0, open_loop=kept(start_lags=lags))], 1000, 60.0)
     assert block["start_lag_p99_ms"] == pytest.approx(50, rel=0.005)
     assert block["saturated"] is True
     assert block["saturated_by"].startswith("operations sent 50.")
     assert "processes that compete" in block["saturated_by"]
-    busy = generator.block([worker(cpu_s=0.95, open_loop=kept(start_lags=lags))], 1000, 60.0)
+    busy = saturation.block([worker(cpu_s=0.95, open_loop=kept(start_lags=lags))], 1000, 60.0)
     assert "add workers" in busy["saturated_by"]
     lags = {bucket_ns(MS // 10): 991, bucket_ns(50 * MS): 9}
-    assert generator.block([worker(open_loop=kept(start_lags=lags))], 1000, 60.0)["saturated"] is False
+    assert saturation.block([worker(open_loop=kept(start_lags=lags))], 1000, 60.0)["saturated"] is False
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_an_open_loop_is_judged_by_its_start_lag() -> None:
     ],
 )
 def test_a_rate_is_reached_when_all_but_nothing_was_sent_in_time(changes: dict[str, Any], reached: bool) -> None:
-    block = generator.block([worker(open_loop=kept()), worker(open_loop=kept(**changes))], 2000, 1.0)
+    block = saturation.block([worker(open_loop=kept()), worker(open_loop=kept(**changes))], 2000, 1.0)
     assert block["scheduled"] == 2000
     assert block["rate_reached"] is reached
     result = {"run": {}, "results": {"total": {"operations": 1, "succeeded": 1}}, "generator": block}
@@ -74,7 +75,7 @@ def test_a_rate_is_reached_when_all_but_nothing_was_sent_in_time(changes: dict[s
 
 
 def test_a_worker_has_its_own_row() -> None:
-    row = generator.of_worker(worker(open_loop=kept()))
+    row = saturation.of_worker(worker(open_loop=kept()))
     assert row["cpu_share"] == 0.5
     assert row["start_lag_p99_ms"] == pytest.approx(0.1, rel=0.005)
-    assert generator.of_worker(worker())["start_lag_p99_ms"] is None
+    assert saturation.of_worker(worker())["start_lag_p99_ms"] is None

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from loadgen.history.format import ANSWERED, FAIL, FINAL, INFO, OK, Kind, Method
+from loadgen.history.operation import Outcome
 from loadgen.history.reader import History, HistoryError, read
 from loadgen.history.writer import HistoryWriter
-from loadgen.operation import Outcome
 
 PUT = b"/etcdserverpb.KV/Put"
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from cluster.interrupt import Interrupted, finishing, interruptible, uninterrupted
+from cluster.base.signals import Interrupted, finishing, interruptible, uninterrupted
 from tests.support.waiting import HANG_S
 
 

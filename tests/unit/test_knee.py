@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import hdr, knee
+from loadgen.result import knee
+from loadgen.stats import hdr
 
 
 def run(**changed: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import gevent
 import pytest
 
-from loadgen import exits, listening
-from loadgen.runfolder import FolderError
-from loadgen.settings import SettingsError
+from cluster.base import exits
+from loadgen.load import listening
+from loadgen.load.settings import SettingsError
+from loadgen.run.run_folder import FolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +26,7 @@ def test_everything_is_registered_through_one_module() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("add_listener", "register_message")
     }
-    assert found == {"loadgen/listening.py: add_listener", "loadgen/listening.py: register_message"}
+    assert found == {"loadgen/load/listening.py: add_listener", "loadgen/load/listening.py: register_message"}
 
 
 class Event:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cluster import raftlog
-from cluster.logs import why_it_ended_text, zap_entry
+from cluster.observe import raftlog
+from cluster.observe.logs import why_it_ended_text, zap_entry
 
 # What etcd 3.7.3 wrote with --log-format=console where its data folder was a file.
 CONSOLE = """\

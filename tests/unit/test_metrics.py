@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cluster.metrics import Histogram, parse
+from cluster.observe.metrics import Histogram, parse
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 TEXT = """\

@@ -12,9 +12,9 @@ import pytest
 from gevent.event import Event
 from gevent.pool import Group
 
-from loadgen.openloop import OpenLoop
-from loadgen.settings import Settings
-from loadgen.workload import timetable
+from loadgen.load.open_loop import OpenLoop
+from loadgen.load.settings import Settings
+from loadgen.load.workload import timetable
 
 MS, SECOND = 1_000_000, 1_000_000_000
 SERVICE_NS = MS // 2

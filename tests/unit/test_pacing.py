@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from loadgen import pacing
+from loadgen.load import pacing
 
 
 def dues(schedule: pacing.Schedule, *operations: int) -> list[float | None]:

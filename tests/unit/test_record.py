@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import record
-from cluster.observer import MEMBER_COLUMNS, METRIC_COLUMNS
+from cluster.observe import record
+from cluster.observe.observer import MEMBER_COLUMNS, METRIC_COLUMNS
 
 T0 = "2026-01-02T03:04:0"
 

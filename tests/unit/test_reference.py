@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import COMMANDS, build_parser
+from loadgen.cli.main import COMMANDS, build_parser
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

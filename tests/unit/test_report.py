@@ -19,7 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import report, report_cli, schema
+from loadgen import schema
+from loadgen.cli import report as report_cli
+from loadgen.result import document as report
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -360,7 +362,7 @@ def test_main_refuses_in_one_line(
 
 def test_importing_is_cheap() -> None:
     code = (
-        "import sys, loadgen.report_cli, viz.report, viz.compare, loadgen.gate_cli, loadgen.table, loadgen.junit;"
+        "import sys, loadgen.cli.report, viz.report.page, viz.report.compare, loadgen.cli.gate, loadgen.result.table, loadgen.result.junit;"
         "print([name for name in ('locust', 'gevent', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from cluster.errors import UsageError
-from cluster.faults import KINDS, TARGETS
-from cluster.leaderless import leaderless
-from cluster.raftlog import Event, Log
-from cluster.rounds import DEFAULT, needs_relay, parse, plan_rounds
+from cluster.base.errors import UsageError
+from cluster.faults.kinds import KINDS, TARGETS
+from cluster.faults.plan import DEFAULT, needs_relay, parse, plan_rounds
+from cluster.observe.leaderless import leaderless
+from cluster.observe.raftlog import Event, Log
 
 THREE = ("etcd-node1", "etcd-node2", "etcd-node3")
 

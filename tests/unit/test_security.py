@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.endpoint import Endpoint
-from cluster.security import Security, SecurityError, add_arguments, given, masked
-from loadgen.balance import Leadership
-from loadgen.login import expiry_s
+from cluster.base.endpoint import Endpoint
+from cluster.base.security import Security, SecurityError, add_arguments, given, masked
+from loadgen.client.balancing import Leadership
+from loadgen.client.login import expiry_s
 
 
 def parsed(*words: str) -> argparse.Namespace:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from loadgen import hdr
-from loadgen.series import COLUMNS, Series
+from loadgen.stats import hdr
+from loadgen.stats.series import COLUMNS, Series
 
 
 def interval(second: int, latencies_us: list[int], failed: int = 0, info: int = 0) -> list[object]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from loadgen.settings import PARAMETERS, Settings, SettingsError, default_key_space
+from loadgen.load.settings import PARAMETERS, Settings, SettingsError, default_key_space
 
 ENDPOINTS = ("127.0.0.1:2379",)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import gate, report, table
-from loadgen.threshold import Threshold
+from loadgen.result import document, gate, table
+from loadgen.result.threshold import Threshold
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -19,7 +19,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 def troubled() -> dict[str, Any]:
     """A result with something to say on every line."""
-    result = report.build(DATA / "precise")
+    result = document.build(DATA / "precise")
     result["generator"] |= {"saturated": True, "saturated_by": "event loop busy for up to 9.1 ms at p99"}
     result["generator"] |= {"start_lag_p99_ms": 0.5, "dropped": 12, "resent": 1}
     result["target"] |= {"requested_version": "3.6", "leader_changes": 2}
@@ -38,9 +38,9 @@ def troubled() -> dict[str, Any]:
 
 
 CASES = {
-    "precise": lambda: report.build(DATA / "precise"),
-    "failing": lambda: report.build(DATA / "failing"),
-    "plain": lambda: report.from_csv(DATA / "plain" / "locust"),
+    "precise": lambda: document.build(DATA / "precise"),
+    "failing": lambda: document.build(DATA / "failing"),
+    "plain": lambda: document.from_csv(DATA / "plain" / "locust"),
     "troubled": troubled,
 }
 
@@ -70,7 +70,7 @@ def test_lines_fit_and_colour_changes_nothing_else(name: str, width: int) -> Non
 
 
 def test_what_a_server_sends_does_not_reach_the_terminal_as_control_characters() -> None:
-    result = report.build(DATA / "failing")
+    result = document.build(DATA / "failing")
     result["results"]["put"]["errors"] = {"\x1b[2Jboom\r\n" + "x" * 200: 20}
     text = table.render(result, color=False, width=80)
     assert "\x1b" not in text

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from cluster.binary import version_note
-from cluster.kv import prefix_end
-from cluster.probe import MemberStatus, agreed_leader
-from cluster.topology import ClusterSpec, Member, local_members, member_env, member_names
+from cluster.base.binary import version_note
+from cluster.base.etcd_values import prefix_end
+from cluster.base.topology import ClusterSpec, Member, local_members, member_env, member_names
+from cluster.observe.probe import MemberStatus, agreed_leader
 
 
 def spec(nodes: int = 3, **settings: int | str | tuple[str, ...]) -> ClusterSpec:

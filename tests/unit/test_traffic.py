@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from loadgen.operation import Operation, Outcome
+from loadgen.chaos.traffic import COMPACTED, LEASE_GONE, MIXED, Known, Request, Shape, Traffic
+from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.traffic import COMPACTED, LEASE_GONE, MIXED, Known, Request, Shape, Traffic
 
 SHAPE = Shape(prefix=b"abcd/", seed=7)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadgen.units import format_duration, format_mix, parse_duration, parse_mix, parse_size
+from cluster.base.units import format_duration, format_mix, parse_duration, parse_mix, parse_size
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from viz.cli import visualize_raft_state
-from viz.diagrams import DIAGRAMS
-from viz.model import START, clean, clean_name
-from viz.options import TYPES
-from viz.output import FORMATS, SUFFIXES, write
+from viz.cli.command import visualize_raft_state
+from viz.cli.options import TYPES
+from viz.diagrams.model import START, clean, clean_name
+from viz.diagrams.output import FORMATS, SUFFIXES, write
+from viz.diagrams.raft import DIAGRAMS
 
 ROOT = Path(__file__).parents[2]
 LOGS = [str(path) for path in sorted((ROOT / "tests/data/raft-logs/etcd-3.5.1-kill").glob("*.log"))]
@@ -142,7 +142,7 @@ def test_without_graphviz_svg_is_exit_4(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_observed_without_logs_or_a_cluster_of_ours_is_exit_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cluster.up.find", lambda: None)
+    monkeypatch.setattr("cluster.lifecycle.up.find", lambda: None)
     assert run("--type", "timeline", "--observed") == 4
     assert "raftload cluster up" in capsys.readouterr().err
 
@@ -193,7 +193,7 @@ def test_names_are_one_clean_line() -> None:
 @pytest.mark.timing
 def test_nothing_heavy_is_imported_and_it_is_quick() -> None:
     code = (
-        "import sys; from viz.cli import visualize_raft_state as run; "
+        "import sys; from viz.cli.command import visualize_raft_state as run; "
         "run(['--type', 'leader-election', '--variant', 'split-vote', '--nodes', '7', '--format', 'graphviz']); "
         "heavy = {'locust', 'gevent', 'numpy', 'docker', 'loadgen', 'requests', 'etcd3', 'ssl'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cluster.raftlog import Event, Log, merge, parse_time, read_log
-from viz import elections, observed
-from viz.elections import History
-from viz.model import Message, Note
+from cluster.observe.raftlog import Event, Log, merge, parse_time, read_log
+from viz.diagrams import elections, observed
+from viz.diagrams.elections import History
+from viz.diagrams.model import Message, Note
 
 DATA = Path(__file__).parents[1] / "data" / "raft-logs"
 LABELS: dict[str, dict[str, Any]] = json.loads((DATA / "labels.json").read_text())

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from viz import polled
-from viz.cli import visualize_raft_state
-from viz.model import ClusterSnapshot, MemberView, Note, Role
-from viz.polled import Look
-from viz.status import View, document
+from viz.cli.command import visualize_raft_state
+from viz.diagrams.model import ClusterSnapshot, MemberView, Note, Role
+from viz.live import polled
+from viz.live.polled import Look
+from viz.live.status import View, document
 
 ROLES: dict[str, Role] = {"L": "leader", "F": "follower", "?": "no leader", "x": "no answer"}
 

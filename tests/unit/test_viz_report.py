@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from loadgen import hdr, report_cli
-from loadgen import report as results
-from viz import charts, compare, drawn, hlog, leadership, report, rundata
-from viz.charts import Axis, Chart, Line
+from loadgen.cli import report as report_cli
+from loadgen.result import document as results
+from loadgen.stats import hdr
+from viz.report import charts, compare, drawn, hlog, leadership, rundata
+from viz.report import page as report
+from viz.report.charts import Axis, Chart, Line
 
 RECORDED = Path(__file__).parent.parent / "data" / "runs" / "leader-killed"
 

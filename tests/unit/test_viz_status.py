@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from viz.model import ClusterSnapshot, MemberView, width
-from viz.status import View, document, line
+from viz.diagrams.model import ClusterSnapshot, MemberView, width
+from viz.live.status import View, document, line
 
 GOOD = tuple(
     MemberView(f"etcd-node{number}", f"127.0.0.1:{number}", "follower", 3, 100, 98, 2, 20480, "3.5.1", 0.4)

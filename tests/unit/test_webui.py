@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import hdr
+from loadgen.stats import hdr
 from loadgen.webui import elections
 from loadgen.webui.guard import Guard
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
-from viz import svg
-from viz.diagrams import state_machine
-from viz.elections import read
+from viz.diagrams import svg
+from viz.diagrams.elections import read
+from viz.diagrams.raft import state_machine
 
 LOGS = Path(__file__).parents[1] / "data" / "raft-logs" / "etcd-3.5.1-kill"
 

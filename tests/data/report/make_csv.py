@@ -22,7 +22,7 @@ def main(kind: str) -> None:
     from locust import stats
     from locust.env import Environment
 
-    from loadgen import precision
+    from loadgen.stats import precision
 
     if kind != "plain":
         precision.install()

@@ -1,0 +1,93 @@
+"""Exit codes of exceptions, and the one line on stderr that is said of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+USAGE, ENVIRONMENT, BUG = 2, 4, 70
+# By name: their modules import Locust, and a command that fails early has not loaded these.
+_USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
+_ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run a command, say in one line what goes wrong, and return the exit code.
+
+    Lets through what is no error of ours to report, and with $RAFTLOAD_DEBUG also a bug.
+    """
+    try:
+        code = int(command())
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:
+        ended = _say(error)
+        if ended is None:
+            raise
+        return ended
+
+
+def _say(error: BaseException) -> int | None:
+    """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
+    from loadgen.load.listening import ListenerError
+    from loadgen.run.gevent_signals import Interrupted
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
+    if isinstance(error, ListenerError):
+        if debug:
+            print(error.failure.trace, file=sys.stderr)
+        print(error.failure.line, file=sys.stderr)
+        return error.exit_code
+    if not isinstance(error, Exception):
+        return None
+    code = code_of(error)
+    if code == BUG and debug:
+        raise error
+    print(line(code, describe(error)), file=sys.stderr)
+    return code
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code for an exception; 70 where it is a bug of ours."""
+    from cluster.base.errors import ClusterError
+    from loadgen.run.run_folder import FolderError
+
+    if isinstance(error, (ClusterError, FolderError)):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return ENVIRONMENT
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & _USAGE:
+        return USAGE
+    return ENVIRONMENT if names & _ENVIRONMENT else BUG
+
+
+def describe(error: Exception) -> str:
+    """Return what is said of an exception: of a bug also its type and where it was raised."""
+    if code_of(error) != BUG:
+        return str(error)
+    return f"{type(error).__name__}: {error} at {_innermost(error)}"
+
+
+def line(code: int, what: str, log: object = None) -> str:
+    """Return the line for stderr. Takes the exit code, the description, and the log that holds the traceback."""
+    if code != BUG:
+        return f"raftload: error: {what}"
+    where = f"the traceback in {log}" if log is not None else "the traceback that RAFTLOAD_DEBUG=1 shows"
+    return f"raftload: internal error: {what}; please report it, with {where}"
+
+
+def _innermost(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"  # noqa: PTH119

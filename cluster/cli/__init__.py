@@ -1,0 +1,1 @@
+"""The  and `raftload etcd` commands."""

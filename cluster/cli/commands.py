@@ -1,0 +1,218 @@
+"""What the `raftload cluster` commands do. Each takes the parsed options and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.base.endpoint import Endpoint, read_endpoints
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.security import Security, SecurityError, given
+from cluster.observe import running
+
+# Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
+# exit code.
+watch: Callable[[tuple[str, ...], argparse.Namespace, Security | None], int] | None = None
+
+
+def say(text: str) -> None:
+    """Tells the person at the terminal what goes on."""
+    print(f"raftload: {text}", file=sys.stderr, flush=True)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """The one document of a command with ``--json``."""
+    print(json.dumps(document, indent=2))
+
+
+def up(args: argparse.Namespace) -> int:
+    """Starts a cluster that stays, or reports the one that is there."""
+    from cluster.lifecycle.up import Wish, saying_what_stays
+
+    wish = Wish.from_env(
+        backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
+        binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
+        pull_timeout_s=args.pull_timeout, links=args.links,
+    )  # fmt: skip
+    with saying_what_stays(args.backend, say):
+        return _report_up(wish, as_json=args.json)
+
+
+def _report_up(wish: Any, *, as_json: bool) -> int:
+    from cluster.lifecycle.up import describe
+    from cluster.lifecycle.up import up as bring_up
+    from cluster.observe.status import SCHEMA
+
+    began = time.monotonic()
+    cluster, done = bring_up(wish, say)
+    took = time.monotonic() - began
+    with cluster:
+        view = _look(cluster)
+        if as_json:
+            head = {"schema": SCHEMA, "done": done, "duration_s": round(took, 3)}
+            print_json({**head, **describe(cluster), **view.to_json()})
+        else:
+            print(view.table())
+        what = describe(cluster)
+    say(f"{done} in {took:.1f} s: etcd {what['version']}" + _asked(what) + f", {what['source']}")
+    if not view.quorum:
+        say("there is no quorum: `raftload cluster heal`, or `raftload cluster down` and up again")
+    if not as_json:
+        endpoints = ",".join(view.to_json()["endpoints"])
+        say(f"reach it by ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
+    return 0 if view.quorum else 1
+
+
+def _asked(what: dict[str, Any]) -> str:
+    wanted = what["requested_version"]
+    return f" (asked for {wanted})" if wanted and wanted != what["version"] else ""
+
+
+def _look(cluster: Any) -> Any:
+    from cluster.observe.status import look
+
+    return look(cluster.members, cluster.states(), cluster.isolated())
+
+
+def status(args: argparse.Namespace) -> int:
+    """Shows who leads and how each member is: of the endpoints that are named, else of our cluster."""
+    from cluster.lifecycle.up import describe, find
+    from cluster.observe.status import SCHEMA, look
+
+    named = args.endpoints or (None if args.backend else os.environ.get("ETCDCTL_ENDPOINTS"))
+    security = _security(args, named)
+    what = describe(None)
+    cluster = find(args.backend) if named is None else None
+    if cluster is not None:
+        with cluster:
+            members = cluster.members
+            view = _look(cluster)
+            what = describe(cluster)
+    elif named is None and args.backend:
+        raise ClusterError(f"no {args.backend} cluster is there: `raftload cluster up --backend {args.backend}`")
+    else:
+        members = _foreign(named or "127.0.0.1:2379", security)
+        view = look(members, security=security)
+    if watch is not None and args.watch:
+        return watch(tuple(member.client_url.removeprefix("http://") for member in members), args, security)
+    if args.json:
+        print_json({"schema": SCHEMA, **what, **view.to_json()})
+    else:
+        print(view.table())
+    _say_how_it_is(view, may_start_one=not (named or what["backend"]))
+    return int(view.exit_code)
+
+
+def _security(args: argparse.Namespace, named: str | None) -> Security | None:
+    """How to reach the endpoints that were named: our own clusters speak plain and know no users."""
+    try:
+        if named is not None:
+            return Security.from_arguments(args)
+    except SecurityError as exc:
+        raise UsageError(str(exc)) from exc
+    if (option := given(args)) is not None:
+        raise UsageError(f"{option} is for a cluster that --endpoints names")
+    return None
+
+
+def _say_how_it_is(view: Any, *, may_start_one: bool) -> None:
+    for each in view.members:
+        if each.reason:
+            say(each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}")
+    leader = view.leader
+    if view.exit_code == 4:
+        say("nobody answers" + (": `raftload cluster up` starts a cluster" if may_start_one else ""))
+    elif not view.quorum:
+        say(f"no quorum: {view.answering} of {len(view.members)} members answer")
+    elif leader is not None:
+        say(f"{leader.name} leads in term {leader.term}; {view.answering} of {len(view.members)} members answer")
+
+
+def _foreign(text: str, security: Security | None) -> tuple[Any, ...]:
+    """Members of which only the endpoints are known. Raises UsageError."""
+    from cluster.base.topology import Member
+
+    try:
+        named = [Endpoint.parse(each) for each in read_endpoints(text, security or Security())]
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    return tuple(Member(name=each.authority, client_url=str(each), peer_url="", data_dir="") for each in named)
+
+
+def down(args: argparse.Namespace) -> int:
+    """Removes the cluster, and says what was removed."""
+    from cluster.lifecycle.up import down as take_down
+    from cluster.lifecycle.up import saying_what_stays
+
+    with saying_what_stays(args.backend, say):
+        removed = take_down(args.backend, say)
+    if args.json:
+        print_json({"schema": "raftload.removed/1", "removed": removed})
+    elif removed:
+        print("\n".join(f"removed {name}" for name in removed))
+    else:
+        print("nothing to remove")
+    return 0
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Prints a member's log."""
+    with need(args.backend) as cluster:
+        name = args.target
+        if name == "leader" and (leader := _look(cluster).leader):
+            name = leader.name
+        if name not in {member.name for member in cluster.members}:
+            raise UsageError(f"no member {name!r}: there are {', '.join(member.name for member in cluster.members)}")
+        sys.stdout.write(cluster.log(name, args.lines))
+    return 0
+
+
+def fault(args: argparse.Namespace) -> int:
+    """Does one fault, or undoes them all, and says what came of it."""
+    from cluster.faults.kinds import Fault
+    from cluster.faults.nemesis import Nemesis
+    from cluster.observe.timeline import Timeline
+
+    with need(args.backend) as cluster:
+        # A run that is going on takes its events from the one beside the state.
+        kept = running.state_dir() / "events.csv"
+        timeline = Timeline(Path(args.timeline), kept) if args.timeline else Timeline(kept)
+        rng = random.Random(getattr(args, "seed", None))
+        nemesis = Nemesis(cluster, timeline, rng=rng, wait_s=args.wait)
+        if args.cluster_command == "heal":
+            effect = nemesis.heal()
+        else:
+            fault = Fault(
+                args.cluster_command, args.target, delay_s=getattr(args, "by", 0.0),
+                jitter_s=getattr(args, "jitter", 0.0), share=getattr(args, "share", 0.0),
+            )  # fmt: skip
+            effect = nemesis.inject(fault)
+    if args.json:
+        print_json(effect.to_json())
+    else:
+        print(effect.text)
+    return 0
+
+
+def test(args: argparse.Namespace) -> int:
+    """Tests what etcd promises."""
+    from cluster import conformance
+
+    return conformance.main(args)
+
+
+def need(backend: str | None) -> Any:
+    """The cluster that is there, for ``with``. Raises ClusterError where none is."""
+    from cluster.lifecycle.up import find
+
+    cluster = find(backend)
+    if cluster is None:
+        raise ClusterError("no cluster is there: `raftload cluster up` starts one")
+    return cluster

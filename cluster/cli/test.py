@@ -1,0 +1,288 @@
+"""`raftload cluster test`: its options, the cluster that it tests, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, Protocol
+
+from cluster.base.endpoint import read_endpoints
+from cluster.base.errors import UsageError as BadEtcd
+from cluster.base.security import Security, given
+from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.versions import parse_version, version_or_path
+from cluster.conformance.model import Disturber, Result, Verdict
+from cluster.conformance.suite import TESTS, run, select
+from cluster.conformance.table import render
+from cluster.gateway.client import ClientFactory
+from cluster.gateway.conformance_client import gateway_factory
+
+USAGE = 2
+EXAMPLES = """\
+examples:
+  raftload cluster test                               the cluster that is up, else a new one in Docker
+  raftload cluster test --backend embedded --all      processes for the length of the tests; no Docker
+  raftload cluster test --nodes 5 --json | jq .summary
+  raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
+                                                      somebody's cluster; nothing that disturbs it
+  raftload cluster test --only kv watch.order         some tests or groups of them
+  raftload cluster test --transport grpc              the client that bench loads with, put to the same tests
+
+exit codes: 0 all passed or skipped, 1 one failed, 2 usage, 3 one could not tell, 4 no cluster
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ground:
+    """A cluster to test.
+
+    Attributes:
+        kind: how its members run.
+        endpoints: of every member.
+        handle: stops and starts them; None where nobody of ours does.
+        requested_version: of etcd; None where none was asked for.
+        stays: whether it is there after the tests.
+    """
+
+    kind: Literal["embedded", "local", "docker", "external"]
+    endpoints: tuple[str, ...]
+    handle: Disturber | None = None
+    requested_version: str | None = None
+    stays: bool = False
+
+
+# Takes the options and what tells the person at the terminal; gives the cluster for a block.
+Provider = Callable[[argparse.Namespace, Callable[[str], None]], contextlib.AbstractContextManager[Ground]]
+
+
+class TransportFactory(Protocol):
+    """Makes what makes a client of an endpoint."""
+
+    def __call__(self, *, security: Security | None) -> ClientFactory: ...
+
+
+TRANSPORTS: dict[str, TransportFactory] = {"gateway": gateway_factory}
+"""By the word for ``--transport``. Whoever has another client adds it: `raftload` does, since this package imports
+nothing of it."""
+
+
+class UsageError(ValueError):
+    """An option that makes no sense, in one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `raftload cluster test`."""
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--endpoints", metavar="LIST",
+        help="client URLs of the members (default: $ETCDCTL_ENDPOINTS, else a cluster that is started)",
+    )  # fmt: skip
+    group.add_argument("--nodes", metavar="N", help="members of a cluster that is started (default: $NODES, else 3)")
+    group.add_argument(
+        "--backend", choices=sorted(BACKENDS),
+        help="a cluster in Docker or of local processes, which is there or is started and stays; or an embedded one, "
+        "for the length of the tests (default: the one that is there, else docker)",
+    )  # fmt: skip
+    group.add_argument(
+        "--etcd", metavar="VERSION|PATH",
+        help="a release such as 3.6.14, or a binary, for a cluster that is started (default: $ETCD_VERSION, else as "
+        "`raftload cluster up`)",
+    )  # fmt: skip
+    group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
+    group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
+    group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
+    group.add_argument(
+        "--transport", choices=sorted(TRANSPORTS), default="gateway",
+        help="how the tests speak to etcd: its JSON gateway through etcd3-py (gateway, the default)"
+        + (", or native gRPC (grpc)" if "grpc" in TRANSPORTS else ""),
+    )  # fmt: skip
+    add_security_arguments(group)
+    group = parser.add_argument_group("tests")
+    group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
+    group.add_argument("--all", action="store_true", help="also the tests of members, users, snapshots and alarms")
+    group.add_argument(
+        "--destructive", action="store_true",
+        help="with --endpoints: also what others who use the cluster would notice, such as a compaction",
+    )  # fmt: skip
+    group.add_argument("--list", action="store_true", help="print the tests and what each is about")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, and nothing else")
+
+
+def main(
+    args: argparse.Namespace,
+    *,
+    client_factory: ClientFactory | None = None,
+    backends: Mapping[str, Provider] | None = None,
+) -> int:
+    """Runs `raftload cluster test`; returns the exit code.
+
+    Takes the options of ``add_arguments``; another client than those of ``TRANSPORTS``; other providers of clusters
+    than ``BACKENDS``. Raises ClusterError where there is no cluster and none can be started.
+    """
+    if args.list:
+        for test in TESTS:
+            print(f"{test.name:<24} {test.promise}")
+        return 0
+    try:
+        select(args.only)
+        security = Security.from_arguments(args)
+        endpoints = _endpoints(args)
+        nodes(args)
+        if args.etcd is not None:
+            version_or_path(args.etcd)
+        own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
+        foreign = bool(endpoints) and not own
+        if not foreign and (option := given(args)) is not None:
+            raise UsageError(f"{option} is for a cluster that --endpoints names")
+        if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
+            raise UsageError("--endpoints names a cluster that is not ours to start or remove")
+    except (ValueError, BadEtcd) as exc:
+        _say(f"error: {exc} (see 'raftload cluster test --help')")
+        return USAGE
+    if args.cleanup:
+        return _cleanup(args)
+    provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
+    factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
+    with provider(args, _say) as ground:
+        report = run(
+            factory, ground.endpoints, ground.handle,
+            only=args.only, extended=args.all, destructive=args.destructive or ground.handle is not None,
+            on_result=_progress,
+        )  # fmt: skip
+        report = dataclasses.replace(
+            report, kind=ground.kind, requested_version=ground.requested_version, transport=args.transport
+        )
+        if args.json:
+            print(json.dumps(report.to_json(), indent=2))
+        else:
+            print(render(report, color=_wants_color(), width=shutil.get_terminal_size((100, 24)).columns))
+        for endpoint, why in report.unreachable.items():
+            _say(f"warning: {endpoint} does not answer: {why}")
+        urls = ",".join(ground.endpoints)
+        _say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
+        if ground.stays and not args.down:
+            _say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
+    return report.exit_code
+
+
+def nodes(args: argparse.Namespace) -> int:
+    """The number of members asked for. Raises UsageError."""
+    text, where = (args.nodes, "--nodes") if args.nodes is not None else (os.environ.get("NODES") or "3", "$NODES")
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= 99:
+        raise UsageError(f"{where} must be a whole number from 1 to 99, not {text!r}")
+    return count
+
+
+@contextlib.contextmanager
+def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+    """Members as processes on loopback, for the length of the tests."""
+    from cluster.lifecycle.up import Wish
+    from cluster.local.cluster import LocalCluster
+
+    count = nodes(args)
+    if count % 2 == 0:
+        say(f"warning: {count} members tolerate no more failures than {count - 1}")
+    wish = Wish.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
+    cluster = LocalCluster(count, base_port=args.base_port, binary=wish.binary or wish.version)
+    binary = cluster.binary
+    say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.whence}")
+    if binary.note:
+        say(f"note: {binary.note}")
+    with cluster:
+        asked = parse_version(wish.version) if wish.version and not wish.binary else None
+        yield Ground("embedded", cluster.endpoints, cluster, asked)
+
+
+def _standing(backend: Literal["docker", "local"]) -> Provider:
+    """A cluster that is there, or is started, and stays unless --down."""
+
+    @contextlib.contextmanager
+    def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+        from cluster.lifecycle.up import Wish, describe, saying_what_stays, up
+
+        count = nodes(args) if args.nodes is not None else None
+        wish = Wish.from_env(backend=backend, nodes=count, base_port=args.base_port, etcd=args.etcd)
+        with saying_what_stays(backend, say):
+            cluster, done = up(wish, say)
+        ended = False
+        try:
+            with cluster:
+                say(f"{done}: {len(cluster.members)} members, {backend}")
+                yield Ground(
+                    backend, cluster.endpoints, cluster, describe(cluster)["requested_version"], stays=not args.down
+                )
+            ended = True
+        finally:
+            if args.down:
+                _remove(backend)
+            elif not ended:
+                say("the cluster stays: `raftload cluster down` removes it")
+
+    return provide
+
+
+def _found_backend() -> str:
+    """The backend of the cluster that is there; docker where none is."""
+    from cluster.observe.running import find_running
+
+    running = find_running()
+    return running.backend if running is not None else "docker"
+
+
+def _cleanup(args: argparse.Namespace) -> int:
+    removed = _remove(args.backend)
+    if args.json:
+        print(json.dumps({"schema": "raftload.removed/1", "removed": removed}, indent=2))
+    return 0
+
+
+def _remove(backend: str | None) -> list[str]:
+    if backend == "embedded":
+        return []
+    from cluster.lifecycle.up import down
+
+    removed = down(backend, _say)
+    for name in removed:
+        _say(f"removed {name}")
+    if not removed:
+        _say("nothing to remove")
+    return removed
+
+
+@contextlib.contextmanager
+def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+    """Somebody's cluster, as it is."""
+    yield Ground("external", _endpoints(args), stays=True)
+
+
+BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}
+
+
+def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
+    """The endpoints that were named, checked for their form; none where none were. Raises ValueError."""
+    text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
+    security = Security.from_arguments(args)
+    return read_endpoints(text, security) if text or args.endpoints is not None else ()
+
+
+def _progress(result: Result) -> None:
+    if sys.stderr.isatty() and result.verdict != Verdict.SKIP:
+        _say(f"{result.verdict.value:<7} {result.name}")
+
+
+def _say(text: str) -> None:
+    print(f"raftload: {text}", file=sys.stderr, flush=True)
+
+
+def _wants_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,1 @@
+"""Clusters of containers: the Engine, images, members."""

@@ -1,0 +1,340 @@
+"""Members as Docker containers, over the Docker SDK, on networks of their own.
+
+Each member is on two networks. On the peers' network, which has no way out, it has a fixed address, and by that
+alone members reach each other: taken off that network it loses its peers and keeps its clients. The clients' network
+publishes its client port on 127.0.0.1. Everything made carries the label ``io.raftload.cluster``; what does not is
+never touched. What a cluster is, is read from its containers' labels: the Engine is the only memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import signal
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.topology import Member, member_names
+from cluster.docker.engine import CALL_TIMEOUT_S, talking
+
+LABEL = "io.raftload.cluster"
+SPEC = "io.raftload.spec"
+PEERS, CLIENTS = "raftload-peers", "raftload-clients"
+SHM_PREFIX = "raftload-docker-"
+PEER_PORT = 2380
+CLIENT_PORT = 2379
+DATA_ROOT = "/var/lib/etcd"
+_STOP_GRACE_S = 10
+_REMOVAL_S = 30
+
+Data = Literal["container", "volume", "shm"]
+State = Literal["running", "paused", "down"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DockerSpec:
+    """What a cluster of containers was made as; it stands in a label of each of them.
+
+    Attributes:
+        token: of this cluster alone.
+        nodes, base_port, data: as asked for.
+        image, source, detail, requested_version: of the image, as ``images.Image`` has them.
+        peers: the members' addresses on the peers' network, in order.
+        shm: the folder in /dev/shm that holds the data, empty where it is elsewhere.
+        created_at: ISO 8601, UTC.
+    """
+
+    token: str
+    nodes: int
+    base_port: int
+    data: Data
+    image: str
+    source: str
+    detail: str
+    requested_version: str | None
+    peers: tuple[str, ...]
+    shm: str
+    created_at: str
+
+    def to_label(self) -> str:
+        """As JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_label(cls, text: str) -> DockerSpec:
+        """Takes what ``to_label`` made. Raises ClusterError for anything else."""
+        try:
+            values = json.loads(text)
+            return cls(**{**values, "peers": tuple(values["peers"])})
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ClusterError(
+                f"a container carries a label {SPEC} that this version cannot read: `raftload cluster down` removes it"
+            ) from exc
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members, as clients on this machine reach them."""
+        return tuple(
+            Member(
+                name=name,
+                client_url=f"http://127.0.0.1:{self.base_port + index}",
+                peer_url=f"http://{address}:{PEER_PORT}",
+                data_dir=f"{DATA_ROOT}/{name}",
+                client_listen_url=f"http://0.0.0.0:{CLIENT_PORT}",
+                peer_listen_url=f"http://0.0.0.0:{PEER_PORT}",
+            )
+            for index, (name, address) in enumerate(zip(member_names(self.nodes), self.peers, strict=True))
+        )
+
+
+# What is there
+
+
+def ours(client: Any, label: str = LABEL) -> list[Any]:
+    """All containers that carry our label, running or not."""
+    with talking("list containers"):
+        found: list[Any] = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        return found
+
+
+def find(client: Any) -> DockerCluster | None:
+    """The whole cluster that is there, healthy or not; None where there is none, or only a part of one."""
+    by_token: dict[str, dict[str, Any]] = {}
+    for container in ours(client):
+        by_token.setdefault(container.labels[LABEL], {})[container.name] = container
+    for containers in by_token.values():
+        label = next(iter(containers.values())).labels.get(SPEC, "")
+        with contextlib.suppress(ClusterError):
+            spec = DockerSpec.from_label(label)
+            names = {member.name for member in spec.members}
+            if names == set(containers) and all(each.status != "created" for each in containers.values()):
+                return DockerCluster(client, spec)
+    return None
+
+
+def has_volumes(client: Any) -> bool:
+    """Whether named volumes of ours are there."""
+    with talking("list volumes"):
+        return bool(client.volumes.list(filters={"label": LABEL}))
+
+
+def remove(client: Any, token: str | None = None) -> list[str]:
+    """Removes every container, network, volume and shm folder of ours, or of the one cluster with that token.
+
+    Returns what was removed, for people. Raises ClusterError, naming what is left, where that fails.
+    """
+    import docker
+
+    label = LABEL if token is None else f"{LABEL}={token}"
+    removed, failed = [], []
+    folders = set()
+    things: list[tuple[str, Any]] = []
+    for container in sorted(ours(client, label), key=lambda each: str(each.name)):
+        with contextlib.suppress(ClusterError):
+            folders.add(DockerSpec.from_label(container.labels.get(SPEC, "")).shm)
+        things.append((f"container {container.name}", container))
+    with talking("list networks and volumes"):
+        networks = client.networks.list(filters={"label": label})
+        volumes = client.volumes.list(filters={"label": label})
+    things += [(f"network {each.name}", each) for each in networks]
+    things += [(f"volume {each.name}", each) for each in volumes]
+    for name, thing in things:
+        try:
+            with talking(f"remove {name}"):
+                try:
+                    thing.remove(**({"force": True, "v": True} if name.startswith("container") else {}))
+                    removed.append(name)
+                except docker.errors.NotFound:
+                    continue  # somebody else was faster
+                except docker.errors.APIError as exc:
+                    if exc.status_code != HTTPStatus.CONFLICT or not name.startswith("container"):
+                        raise
+                    with contextlib.suppress(docker.errors.NotFound):  # somebody else is removing it just now
+                        thing.wait(condition="removed", timeout=_REMOVAL_S)
+        except ClusterError as exc:
+            failed.append(str(exc))
+    for folder in sorted(folders - {""}):
+        if Path(folder).name.startswith(SHM_PREFIX) and Path(folder).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            (failed if Path(folder).exists() else removed).append(f"folder {folder}")
+    if failed:
+        raise ClusterError(f"something is left, `raftload cluster down` tries again: {'; '.join(failed)}")
+    return removed
+
+
+# A cluster that is there
+
+
+class DockerCluster:
+    """The members as containers, by name. Each method raises KeyError for an unknown one, ClusterError where it fails.
+
+    Usable in ``with``, which closes the connection to the Engine and leaves the cluster.
+    """
+
+    backend = "docker"
+    cannot: ClassVar[dict[str, str]] = {
+        "delay": "containers from minimal images have nothing to delay packets with: use --backend local",
+        "drop": "containers from minimal images have nothing to drop packets with: use --backend local",
+    }
+
+    def __init__(self, client: Any, spec: DockerSpec) -> None:
+        """Takes the Docker client, to be closed with it, and what the cluster was made as."""
+        self._client = client
+        self.spec = spec
+
+    def __enter__(self) -> DockerCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection to the Engine."""
+        self._client.close()
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, running or not, in order."""
+        return self.spec.members
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs."""
+        return tuple(member.client_url for member in self.members)
+
+    def states(self) -> dict[str, State]:
+        """What each member's container is doing."""
+        states: dict[str, State] = dict.fromkeys((member.name for member in self.members), "down")
+        for container in ours(self._client):
+            if container.name in states:
+                states[container.name] = container.status if container.status in ("running", "paused") else "down"
+        return states
+
+    def isolated(self) -> frozenset[str]:
+        """Members that are off the peers' network."""
+        off = set()
+        for member in self.members:
+            with talking(f"ask for {member.name}"):
+                container = self._container(member.name)
+                if PEERS not in container.attrs["NetworkSettings"]["Networks"]:
+                    off.add(member.name)
+        return frozenset(off)
+
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy: none, that cannot be done here."""
+        return frozenset()
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, paused or not."""
+        return self._container(name).status in ("running", "paused")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the process is gone on return, its data stays."""
+        self._end(name, signal.SIGKILL)
+
+    def terminate(self, name: str) -> None:
+        """An orderly end, forced after 10 s."""
+        self._end(name, signal.SIGTERM)
+
+    def start(self, name: str) -> None:
+        """Starts a member that is down, on its data; returns when its process runs."""
+        container = self._container(name)
+        if container.status in ("running", "paused"):
+            raise ClusterError(f"cannot start {name}: it is running already")
+        with talking(f"start {name}"):
+            container.start()
+
+    def pause(self, name: str) -> None:
+        """Freezes it: it stays connected and says nothing."""
+        with talking(f"pause {name}"):
+            self._container(name).pause()
+
+    def resume(self, name: str) -> None:
+        """Undoes ``pause``; nothing where it is not paused."""
+        container = self._container(name)
+        if container.status == "paused":
+            with talking(f"resume {name}"):
+                container.unpause()
+
+    def isolate(self, name: str) -> None:
+        """Takes it off the peers' network: its clients still reach it."""
+        with talking(f"take {name} off the network {PEERS}"):
+            self._client.networks.get(PEERS).disconnect(self._container(name), force=True)
+
+    def join(self, name: str) -> None:
+        """Puts it back on the peers' network with the address it had; nothing where it is there."""
+        container = self._container(name)
+        if PEERS in container.attrs["NetworkSettings"]["Networks"]:
+            return
+        index = [member.name for member in self.members].index(name)
+        with talking(f"put {name} back on the network {PEERS}"):
+            self._client.networks.get(PEERS).connect(container, ipv4_address=self.spec.peers[index])
+
+    def log(self, name: str, lines: int | None = None) -> str:
+        """A member's log, the last ``lines`` of it where that is given."""
+        container = self._container(name)
+        with talking(f"read the log of {name}"):
+            text: bytes = container.logs(tail="all" if lines is None else lines)
+        return text.decode(errors="replace")
+
+    def _container(self, name: str) -> Any:
+        import docker
+
+        if name not in {member.name for member in self.members}:
+            raise KeyError(name)
+        with talking(f"find {name}"):
+            try:
+                container = self._client.containers.get(name)
+            except docker.errors.NotFound as exc:
+                raise ClusterError(f"the container {name} is gone: `raftload cluster up` makes a new cluster") from exc
+        if container.labels.get(LABEL) != self.spec.token:
+            raise ClusterError(f"the container {name} is not one of this cluster: it is left alone")
+        return container
+
+    def _end(self, name: str, number: signal.Signals) -> None:
+        container = self._container(name)
+        if container.status not in ("running", "paused"):
+            raise ClusterError(f"cannot end {name}: it is not running")
+        with talking(f"end {name}"):
+            if container.status == "paused":  # the Engine ends no frozen process
+                container.unpause()
+            if number == signal.SIGKILL:
+                container.kill()
+                container.wait(timeout=CALL_TIMEOUT_S)
+            else:
+                container.stop(timeout=_STOP_GRACE_S)
+
+
+def unlike(
+    spec: DockerSpec,
+    *,
+    nodes: int | None,
+    version: str | None,
+    image: str | None,
+    base_port: int | None = None,
+    data: str | None = None,
+) -> str:
+    """In which respect a cluster is not what is asked for, in words; empty where it is. None asks for nothing."""
+    if nodes is not None and spec.nodes != nodes:
+        return f"{spec.nodes} members"
+    if image is not None and spec.image != image:
+        return f"image {spec.image}"
+    if image is None and version is not None and spec.requested_version != version:
+        return f"etcd {spec.requested_version or spec.image}"
+    if base_port is not None and spec.base_port != base_port:
+        return f"ports from {spec.base_port}"
+    if data is not None and spec.data != data:
+        return f"data in {spec.data}"
+    return ""
+
+
+def check_data(data: str, backend: str) -> None:
+    """Raises UsageError where a backend has no such storage."""
+    allowed: Sequence[str] = ("container", "volume", "shm") if backend == "docker" else ("container", "shm")
+    if data not in allowed:
+        raise UsageError(f"--data {data} is not for --backend {backend}: choose {' or '.join(allowed)}")

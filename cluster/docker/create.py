@@ -1,0 +1,224 @@
+"""Makes a cluster of containers: all of it and healthy, or nothing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import time
+from typing import Any
+
+from cluster.base.errors import ClusterError, MemberFailed
+from cluster.base.ports import is_free
+from cluster.base.signals import uninterrupted
+from cluster.base.topology import ClusterSpec, Member, member_names
+from cluster.docker.cluster import (
+    CLIENT_PORT,
+    CLIENTS,
+    DATA_ROOT,
+    LABEL,
+    PEERS,
+    SHM_PREFIX,
+    SPEC,
+    Data,
+    DockerCluster,
+    DockerSpec,
+    remove,
+)
+from cluster.docker.engine import talking
+from cluster.docker.images import Image, Say
+from cluster.observe import probe
+from cluster.observe.logs import why_it_ended_text
+
+_POLL_S = 0.05
+_NETWORK_ATTEMPTS = 8
+
+
+def create(
+    client: Any, image: Image, *, nodes: int, base_port: int, data: Data, wait_s: float, say: Say
+) -> DockerCluster:
+    """Makes and starts a cluster and waits for its health.
+
+    Takes the Docker client, an image that is there, and what the names say. Raises ClusterError where a name or
+    a port is taken, MemberFailed with the last lines of a member's log where one does not come up. Then, and where
+    it is interrupted, all that it made is gone again.
+    """
+    names = member_names(nodes)
+    _refuse_foreign(client, names)
+    _refuse_ports(base_port, nodes)
+    token = secrets.token_hex(8)
+    shm = ""
+    try:
+        clients = _clients_network(client, token)
+        peers = _peers_network(client, token, nodes)
+        if data == "shm":
+            shm = tempfile.mkdtemp(prefix=SHM_PREFIX, dir="/dev/shm")
+        spec = DockerSpec(
+            token=token, nodes=nodes, base_port=base_port, data=data, image=image.reference, source=image.source,
+            detail=image.detail, requested_version=image.requested_version, peers=peers, shm=shm,
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        cluster = DockerCluster(client, spec)
+        _each(spec.members, lambda member: _make(client, spec, member, clients))
+        _each(spec.members, lambda member: cluster.start(member.name))
+        say(f"{nodes} container{'s' if nodes > 1 else ''} started, waiting for health")
+        wait_healthy(cluster, wait_s)
+        return cluster
+    except BaseException:
+        with uninterrupted():
+            abandon(client, token, say)
+            if shm:
+                shutil.rmtree(shm, ignore_errors=True)
+        raise
+
+
+def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
+    """Returns when all members agree on a leader and serve reads.
+
+    Raises MemberFailed with a log's last words.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        reason = probe.why_unhealthy(cluster.members)
+        if not reason:
+            return
+        for name, state in cluster.states().items():
+            if state == "down":
+                line = why_it_ended_text(cluster.log(name, 200))
+                raise MemberFailed(f"{name} ended: {line or 'it logged nothing'}", member=name, last_line=line)
+        if time.monotonic() >= deadline:
+            name = next((each.name for each in cluster.members if each.name in reason), cluster.members[0].name)
+            last = cluster.log(name, 5).strip()
+            raise MemberFailed(
+                f"the cluster is not healthy after {within_s:g} s: {reason}; the last lines of {name}:\n{last}",
+                member=name, last_line=last.splitlines()[-1] if last else "",
+            )  # fmt: skip
+        time.sleep(_POLL_S)
+
+
+def abandon(client: Any, token: str, say: Say) -> None:
+    """Removes a half-made cluster, also what the Engine was still making when we gave up."""
+    quiet = 0
+    # A request that was under way may still make its network or container: look until nothing more appears.
+    for _ in range(10):
+        removed = remove(client, token)
+        if removed:
+            say(f"removed the unfinished cluster: {', '.join(removed)}")
+        quiet = 0 if removed else quiet + 1
+        if quiet == 3:
+            return
+        time.sleep(0.3)
+
+
+def _each(members: tuple[Member, ...], do: Any) -> None:
+    """Does it for all members at once; raises the first failure when all have ended."""
+    with concurrent.futures.ThreadPoolExecutor(min(len(members), 8)) as pool:
+        for done in [pool.submit(do, member) for member in members]:
+            done.result()
+
+
+def _refuse_foreign(client: Any, names: list[str]) -> None:
+    with talking("list containers"):
+        there = {each.name: each for each in client.containers.list(all=True, ignore_removed=True)}
+    for name in names:
+        if name in there:
+            raise ClusterError(
+                f"a container named {name} is there that raftload did not make; it is left alone: "
+                f"rename it (`docker rename {name} …`) or remove it, or use --backend local"
+            )
+    with talking("list networks"):
+        for network in client.networks.list(names=[PEERS, CLIENTS]):
+            if network.name in (PEERS, CLIENTS):
+                raise ClusterError(f"a network named {network.name} is there that raftload did not make: remove it")
+
+
+def _refuse_ports(base: int, nodes: int) -> None:
+    for port in range(base, base + nodes):
+        if not 0 < port < 65536:
+            raise ClusterError(f"there is no port {port}: choose a lower --base-port")
+        if not os.environ.get("DOCKER_HOST") and not is_free(port):
+            raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it, or choose another --base-port")
+
+
+def _clients_network(client: Any, token: str) -> str:
+    """Makes it and returns its id. Raises ClusterError where another one is being made.
+
+    The Engine takes a second network of the same name. Of two users, who have no lock in common, the first goes on.
+    """
+    with talking("make a network"):
+        made = client.networks.create(CLIENTS, driver="bridge", labels={LABEL: token})
+        same = [each for each in client.networks.list(names=[CLIENTS]) if each.name == CLIENTS]
+    first = min(same, key=lambda each: (each.attrs["Created"], each.id), default=made)
+    if first.id != made.id:
+        raise ClusterError("another user is making a cluster on this Engine: wait for it, then try again")
+    return str(made.id)
+
+
+def _peers_network(client: Any, token: str, nodes: int) -> tuple[str, ...]:
+    """Makes it and returns the members' addresses on it.
+
+    Fixed addresses need a subnet that was asked for by name. The Engine is let choose a free one first, because it
+    alone knows which are taken.
+    """
+    from docker.errors import APIError
+    from docker.types import IPAMConfig, IPAMPool
+
+    labels = {LABEL: token}
+    with talking("make a network"):
+        for attempt in range(_NETWORK_ATTEMPTS):
+            chosen = client.networks.create(PEERS, driver="bridge", internal=True, labels=labels)
+            chosen.reload()
+            subnet = chosen.attrs["IPAM"]["Config"][0]["Subnet"]
+            chosen.remove()
+            try:
+                ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
+                client.networks.create(PEERS, driver="bridge", internal=True, labels=labels, ipam=ipam)
+            except APIError as exc:
+                if attempt + 1 < _NETWORK_ATTEMPTS and "overlap" in str(exc.explanation):
+                    continue
+                raise
+            return _addresses(subnet, nodes)
+    raise AssertionError("unreachable")
+
+
+def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
+    """From the eleventh address of the subnet on; the first is the gateway's."""
+    import ipaddress
+
+    network = ipaddress.ip_network(subnet)
+    if network.num_addresses < nodes + 12:
+        raise ClusterError(f"the Engine's address pool gives subnets of {network.num_addresses} addresses: too few")
+    return tuple(str(network.network_address + 11 + index) for index in range(nodes))
+
+
+def _make(client: Any, spec: DockerSpec, member: Member, clients: str) -> None:
+    """A container, not yet started, on both networks, the clients' by its id."""
+    etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
+    labels = {LABEL: spec.token, SPEC: spec.to_label()}
+    options: dict[str, Any] = {}
+    if spec.data == "volume":
+        volume = f"{member.name}-data"
+        with talking(f"make the volume {volume}"):
+            client.volumes.create(volume, labels={LABEL: spec.token})
+        options["volumes"] = {volume: {"bind": DATA_ROOT, "mode": "rw"}}
+    elif spec.data == "shm":
+        folder = os.path.join(spec.shm, member.name)  # noqa: PTH118
+        os.mkdir(folder, 0o700)  # noqa: PTH102
+        options["volumes"] = {folder: {"bind": DATA_ROOT, "mode": "rw"}}
+        options["user"] = f"{os.getuid()}:{os.getgid()}"
+    environment = {"ETCDCTL_API": "3"}
+    if platform.machine() in ("aarch64", "arm64"):
+        environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"
+    port = int(member.endpoint.rpartition(":")[2])
+    address = spec.peers[[each.name for each in spec.members].index(member.name)]
+    with talking(f"make {member.name}"):
+        container = client.containers.create(
+            spec.image, etcd.argv(member.name)[1:], entrypoint=["etcd"], name=member.name, hostname=member.name,
+            labels=labels, network=clients, ports={f"{CLIENT_PORT}/tcp": ("127.0.0.1", port)},
+            environment=environment, **options,
+        )  # fmt: skip
+        client.networks.get(PEERS).connect(container, ipv4_address=address)

@@ -1,0 +1,1 @@
+"""Faults of members and links: their kinds, a plan of rounds, the nemesis that injects them."""

@@ -1,0 +1,297 @@
+"""A process that holds the cluster under test and breaks it by order, while its starter drives the load.
+
+Everything that the cluster's code waits for is waited for here, so a starter that is one event loop, Locust's master,
+never stalls. It is also what heals: when its starter ends, whatever the reason, it reads the end of its stdin, undoes
+every fault, and removes the cluster where it made it. An order and an answer are one JSON object a line each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, UsageError
+from cluster.base.pythonpath import python_path
+from cluster.base.signals import uninterrupted
+from cluster.base.topology import Member
+from cluster.faults.kinds import Fault
+from cluster.faults.nemesis import Nemesis
+from cluster.observe import probe
+from cluster.observe.timeline import Timeline
+
+_END_S = 60.0
+# The members are under load.
+_ASK_S = 3.0
+Backend = Literal["embedded", "local", "docker"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """The cluster that a driver holds.
+
+    Attributes:
+        members: in order.
+        version: of etcd.
+        source: where the binary or the image came from, for people.
+        note: what is known against it, None for nothing.
+        ours: whether it was made for this driver, and goes with it.
+        cannot: faults that do not work here, by method, with why.
+        logs: folder with ``<member>.log`` while it runs; empty where the logs are elsewhere.
+    """
+
+    members: tuple[Member, ...]
+    version: str
+    source: str
+    note: str | None
+    ours: bool
+    cannot: dict[str, str]
+    logs: str
+
+
+class Driver:
+    """The starter's side. Usable from one thread or greenlet at a time; close it, or use it in ``with``.
+
+    ``subprocess`` is looked up at each use, so it waits cooperatively where gevent has patched it.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+        """Starts the process. Takes where to report progress to. Raises ClusterError."""
+        self._say = say
+        self._number = 0
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", "from cluster.faults.driver import serve; serve()"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": python_path()},
+            )  # fmt: skip
+        except OSError as exc:
+            raise ClusterError(f"cannot start the process that holds the cluster: {exc.strerror or exc}") from exc
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def open(self, backend: Backend, **options: Any) -> Held:
+        """Makes or finds the cluster and returns it healthy.
+
+        ``embedded`` takes what LocalCluster takes; ``local`` finds the one that is up; ``docker`` does that or makes
+        one, and takes ``nodes`` and ``etcd``, a version or a path. ``timeline``: the path that events go to. Raises
+        ClusterError.
+        """
+        found = self.ask("open", backend=backend, **options)
+        members = tuple(Member(**member) for member in found.pop("members"))
+        return Held(members=members, **found)
+
+    def inject(self, fault: Fault, seed: int) -> dict[str, Any]:
+        """Does a fault. Returns the Effect as plain values. Raises as ``Nemesis.inject``."""
+        return self.ask("inject", fault=dataclasses.asdict(fault), seed=seed)
+
+    def heal(self) -> dict[str, Any]:
+        """Undoes every fault. Returns the Effect as plain values."""
+        return self.ask("heal")
+
+    def wait_healthy(self, timeout_s: float) -> None:
+        """Returns when all members agree on a leader and serve. Raises ClusterError with the reason why not."""
+        self.ask("healthy", timeout_s=timeout_s)
+
+    def save_logs(self, folder: Path) -> None:
+        """Writes every member's log as ``<member>.log`` into a folder."""
+        self.ask("logs", folder=str(folder.absolute()))
+
+    def ask(self, order: str, **values: Any) -> dict[str, Any]:
+        """One order and its answer; an answer to an older order, whose asker was killed, is passed over."""
+        self._number += 1
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(json.dumps({"number": self._number, "order": order, **values}).encode() + b"\n")
+            stdin.flush()
+        except (OSError, ValueError) as exc:
+            raise ClusterError("the process that holds the cluster is gone") from exc
+        while line := stdout.readline():
+            answer = json.loads(line)
+            if "say" in answer:
+                self._say(answer["say"])
+            elif answer["number"] == self._number:
+                if "error" in answer:
+                    raise _error(answer)
+                return dict(answer["answer"])
+        raise ClusterError("the process that holds the cluster is gone")
+
+    def close(self) -> None:
+        """Heals, removes what was made, and ends the process; idempotent."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _error(answer: dict[str, Any]) -> ClusterError:
+    if answer["kind"] == "MemberFailed":
+        return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
+    kinds = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
+    return kinds.get(answer["kind"], ClusterError)(answer["error"])
+
+
+# The process
+
+
+def serve() -> None:
+    """Takes orders from stdin until it ends; then undoes everything."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
+    with contextlib.ExitStack() as stack, contextlib.suppress(BrokenPipeError):
+        desk = _Desk(stack)
+        while True:
+            order = orders.get()
+            number = order.pop("number")
+            try:
+                _tell({"number": number, "answer": desk.do(order.pop("order"), order)})
+            except (ClusterError, ValueError, OSError) as exc:
+                _tell({
+                    "number": number, "error": str(exc), "kind": type(exc).__name__,
+                    "member": getattr(exc, "member", ""), "last_line": getattr(exc, "last_line", ""),
+                })  # fmt: skip
+
+
+def _read_orders(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in sys.stdin.buffer:
+        orders.put(json.loads(line))
+    os.kill(os.getpid(), signal.SIGTERM)  # also out of a wait that an order has begun
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+class _Desk:
+    """What an order does. Takes the stack that undoes everything."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._cluster: Any = None
+        self._timeline: Timeline | None = None
+
+    def do(self, order: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Carries out one order. Raises ClusterError."""
+        if order == "open":
+            return self._open(**values)
+        if order == "inject":
+            rng = random.Random(values["seed"])
+            return (
+                Nemesis(self._cluster, self._timeline, rng=rng, ask_s=_ASK_S).inject(Fault(**values["fault"])).to_json()
+            )
+        if order == "heal":
+            return Nemesis(self._cluster, self._timeline, ask_s=_ASK_S).heal().to_json()
+        if order == "healthy":
+            self._wait_healthy(values["timeout_s"])
+        elif order == "logs":
+            self._save_logs(Path(values["folder"]))
+        else:
+            raise ClusterError(f"unknown order {order}")
+        return {}
+
+    def _open(self, backend: Backend, timeline: str | None = None, **options: Any) -> dict[str, Any]:
+        self._timeline = Timeline(Path(timeline)) if timeline else None
+        opener = {"embedded": _embedded, "local": _local, "docker": _docker}[backend]
+        self._cluster, found = self._stack.enter_context(opener(**options))
+        self._stack.callback(self._heal_at_the_end, made=found["ours"])
+        self._wait_healthy(30.0)
+        return {
+            **found, "members": [dataclasses.asdict(member) for member in self._cluster.members],
+            "cannot": dict(self._cluster.cannot),
+        }  # fmt: skip
+
+    def _heal_at_the_end(self, *, made: bool) -> None:
+        if not made:  # what was made for us goes as it is
+            with uninterrupted(), contextlib.suppress(ClusterError):
+                Nemesis(self._cluster, self._timeline).heal()
+
+    def _wait_healthy(self, timeout_s: float) -> None:
+        if hasattr(self._cluster, "wait_healthy"):
+            self._cluster.wait_healthy(timeout_s)
+            return
+        deadline = time.monotonic() + timeout_s
+        while reason := probe.why_unhealthy(self._cluster.members):
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"the cluster is not healthy after {timeout_s:g} s: {reason}")
+            time.sleep(0.05)
+
+    def _save_logs(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for member in self._cluster.members:
+            text = self._cluster.log(member.name)
+            if isinstance(text, Path):
+                if text.parent == folder:
+                    continue
+                text = text.read_text(encoding="utf-8", errors="replace")
+            (folder / f"{member.name}.log").write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _embedded(**options: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    from cluster.local.cluster import LocalCluster
+
+    made = LocalCluster(**options)
+    binary = made.binary
+    with made:
+        yield made, {
+            "version": binary.version, "source": binary.whence, "note": binary.note, "ours": True,
+            "logs": str(made.logs),
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _local() -> Iterator[tuple[Any, dict[str, Any]]]:
+    from cluster.lifecycle.up import find
+
+    found = find("local")
+    if found is None:
+        raise ClusterError("no local cluster is up: `raftload cluster up --backend local` starts one")
+    with found:
+        yield found, _described(found, ours=False)
+
+
+@contextlib.contextmanager
+def _docker(nodes: int | None = None, etcd: str | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
+    from cluster.lifecycle.up import find, open_docker_cluster
+
+    there = find("docker")
+    if there is not None:
+        there.close()
+    with open_docker_cluster(nodes, say=lambda text: _tell({"say": text}), etcd=etcd) as cluster:
+        yield cluster, _described(cluster, ours=there is None)
+
+
+def _described(cluster: Any, *, ours: bool) -> dict[str, Any]:
+    from cluster.lifecycle.up import describe
+    from cluster.observe.running import statuses
+
+    what = describe(cluster)
+    version = what["version"] or min((status.version for status in statuses(cluster.members)), default="")
+    return {"version": version, "source": what["source"], "note": None, "ours": ours, "logs": ""}

@@ -1,0 +1,250 @@
+"""Does faults to a cluster, waits until their effect is seen, and undoes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.topology import Member
+from cluster.faults.kinds import Action, Fault, Subject, after, healing, plan, quorum
+from cluster.observe import probe
+from cluster.observe.probe import MemberStatus
+from cluster.observe.running import ask
+from cluster.observe.timeline import Timeline
+
+_POLL_S = 0.02
+
+
+class Breakable(Protocol):
+    """A cluster that faults can be done to: DockerCluster, DetachedCluster and LocalCluster are."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, running or not, in order."""
+
+    @property
+    def cannot(self) -> Mapping[str, str]:
+        """Methods that do not work here, with why."""
+
+    def states(self) -> dict[str, Any]:
+        """``running``, ``paused`` or ``down``, by name."""
+
+    def isolated(self) -> frozenset[str]:
+        """Members that are cut off from their peers."""
+
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Effect:
+    """What was done and seen.
+
+    Attributes:
+        fault: its kind, or ``heal``.
+        members: whom it was done to.
+        before, leader: who led before and leads after; None for nobody.
+        term: the newest that a member told of; None where none answers.
+        quorum: whether enough members take part.
+        took_s: from the first action until the effect was seen.
+        text: the same for people.
+    """
+
+    fault: str
+    members: tuple[str, ...]
+    before: str | None
+    leader: str | None
+    term: int | None
+    quorum: bool
+    took_s: float
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"schema": "raftload.fault/1", **dataclasses.asdict(self), "took_s": round(self.took_s, 3)}
+
+
+class Nemesis:
+    """Takes a cluster, where events go (None: nowhere), where chance comes from, how long an effect may take, and a
+    member to answer: both in seconds; a member under full load needs longer.
+    """
+
+    def __init__(
+        self,
+        cluster: Breakable,
+        timeline: Timeline | None = None,
+        *,
+        rng: random.Random | None = None,
+        wait_s: float = 30.0,
+        ask_s: float = 0.5,
+    ) -> None:
+        self._cluster = cluster
+        self._timeline = timeline
+        self._rng = rng or random.Random()
+        self._wait_s = wait_s
+        self._ask_s = ask_s
+        self._names = {member.name: member for member in cluster.members}
+
+    def inject(self, fault: Fault) -> Effect:
+        """Does a fault and returns when its effect is seen.
+
+        Raises UsageError where it does not apply, and ClusterError where it fails or shows no effect in time.
+        """
+        subjects = self._subjects()
+        before = self._leader(subjects)
+        actions = plan(fault, subjects, before.name if before else None, self._rng)
+        for action in actions:
+            if action.method in self._cluster.cannot:
+                raise UsageError(f"{fault.kind} does not work here: {self._cluster.cannot[action.method]}")
+        return self._do(fault.kind, subjects, actions, before)
+
+    def heal(self, only: str = "") -> Effect:
+        """Undoes everything that was done to the cluster, or to one member of it, by whomever; nothing where nothing
+        was.
+        """
+        subjects = self._subjects()
+        actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
+        return self._do("heal", subjects, actions, self._leader(subjects))
+
+    # How
+
+    def _subjects(self) -> tuple[Subject, ...]:
+        states, isolated = self._cluster.states(), self._cluster.isolated()
+        return tuple(Subject(name, states[name], name in isolated) for name in self._names)
+
+    def _leader(self, subjects: Sequence[Subject]) -> MemberStatus | None:
+        leaders = [status for status in self._statuses(subjects).values() if status.is_leader]
+        return max(leaders, key=lambda status: status.term, default=None)
+
+    def _statuses(self, subjects: Sequence[Subject]) -> dict[str, MemberStatus]:
+        asked = tuple(self._names[subject.name] for subject in subjects if subject.state == "running")
+        answers = ask(asked, self._ask_s)
+        return {name: answer for name, answer in answers.items() if isinstance(answer, MemberStatus)}
+
+    def _do(
+        self, kind: str, subjects: tuple[Subject, ...], actions: Sequence[Action], before: MemberStatus | None
+    ) -> Effect:
+        names = tuple(dict.fromkeys(action.member for action in actions))
+        self._note("begin", kind, names)
+        began = time.monotonic()
+        try:
+            for action in actions:
+                self._act(action, subjects)
+            self._note("done", kind, names)
+            done = after(subjects, actions)
+            waits = {
+                "delay": self._no_wait, "drop": self._no_wait, "transfer-leader": self._new_leader(names),
+            }  # fmt: skip
+            leader, term = waits.get(kind, self._settled)(done)
+        except BaseException as exc:
+            self._note("failed", kind, names, str(exc) or type(exc).__name__)
+            raise
+        took = time.monotonic() - began
+        has_quorum = self._voters(done) >= quorum(len(done))
+        text = _text(kind, names, done, before, leader, term, has_quorum, took)
+        self._note("effect", kind, names, text)
+        return Effect(
+            kind, names, before.name if before else None, leader, term, has_quorum, took, text
+        )  # fmt: skip
+
+    def _note(self, phase: Any, kind: str, names: Sequence[str], detail: str = "") -> None:
+        if self._timeline is not None:
+            self._timeline.add(phase, kind, names, detail)
+
+    def _act(self, action: Action, subjects: Sequence[Subject]) -> None:
+        if action.method == "transfer":
+            self._transfer(action.member, subjects)
+            return
+        if action.method == "defrag":
+            self._defragment(action.member)
+            return
+        getattr(self._cluster, action.method)(action.member, *action.values)
+
+    def _transfer(self, name: str, subjects: Sequence[Subject]) -> None:
+        statuses = self._statuses(subjects)
+        leader = self._leader(subjects)
+        if leader is None or name not in statuses:
+            raise ClusterError(f"cannot hand leadership to {name}: it does not answer, or nobody leads")
+        body = json.dumps({"targetID": str(statuses[name].member_id)}).encode()
+        code, answer = probe.http(leader.endpoint, "POST", "/v3/maintenance/transfer-leadership", body, self._wait_s)
+        if code != 200:
+            raise ClusterError(f"{leader.name} does not hand over leadership: {answer.decode(errors='replace')[:200]}")
+
+    def _defragment(self, name: str) -> None:
+        endpoint = self._names[name].endpoint
+        code, answer = probe.http(endpoint, "POST", "/v3/maintenance/defragment", b"{}", self._wait_s)
+        if code != 200:
+            raise ClusterError(f"{name} does not defragment: {answer.decode(errors='replace')[:200]}")
+
+    @staticmethod
+    def _voters(subjects: Sequence[Subject]) -> int:
+        return sum(subject.takes_part for subject in subjects)
+
+    def _no_wait(self, subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
+        leader = self._leader(subjects)
+        return (leader.name, leader.term) if leader else (None, None)
+
+    def _new_leader(self, names: Sequence[str]) -> Callable[[tuple[Subject, ...]], tuple[str | None, int | None]]:
+        def wait(subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
+            return self._until(subjects, lambda leader: leader in names, f"{' '.join(names)} to lead")
+
+        return wait
+
+    def _settled(self, subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
+        """Waits until the members that can agree do, and those that cannot know of no leader."""
+        if self._voters(subjects) >= quorum(len(subjects)):
+            return self._until(subjects, lambda leader: leader is not None, "a leader")
+        return self._until(subjects, lambda leader: leader is None, "the old leader to step down")
+
+    def _until(
+        self, subjects: tuple[Subject, ...], wanted: Callable[[str | None], bool], what: str
+    ) -> tuple[str | None, int | None]:
+        """Polls until the leader is as wanted. Returns it and the newest term. Raises ClusterError."""
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            statuses = self._statuses(subjects)
+            leader = self._verdict(subjects, statuses)
+            if leader != "?" and wanted(leader):
+                # A member tells the new term once it has applied an entry of it, as all have that served a read.
+                statuses = self._statuses(subjects) if leader else statuses
+                return leader, max((status.term for status in statuses.values()), default=None)
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"waited {self._wait_s:g} s for {what} in vain: see `raftload cluster status`")
+            time.sleep(_POLL_S)
+
+    def _verdict(self, subjects: Sequence[Subject], statuses: Mapping[str, MemberStatus]) -> str | None:
+        """Who leads those that take part, and serves; None where all agree that nobody does; ``?`` in between."""
+        apart = [each for each in subjects if each.state == "running" and not each.takes_part]
+        if any(each.name not in statuses or statuses[each.name].leader_id for each in apart):
+            return "?"  # a member that is cut off still believes in a leader
+        part = [each for each in subjects if each.takes_part]
+        answers = [statuses[each.name] for each in part if each.name in statuses]
+        if len(part) < quorum(len(subjects)):
+            # A restarted member without a quorum may answer nothing.
+            return "?" if any(status.leader_id for status in answers) else None
+        if len(answers) < len(part):
+            return "?"
+        leader = probe.agreed_leader(answers)
+        healthy = leader is not None and all(probe.is_healthy(self._names[each.name], self._ask_s) for each in part)
+        return leader.name if leader is not None and healthy else "?"
+
+
+def _text(
+    kind: str, names: Sequence[str], subjects: Sequence[Subject], before: MemberStatus | None, leader: str | None,
+    term: int | None, has_quorum: bool, took: float,
+) -> str:  # fmt: skip
+    head = "nothing to heal" if not names and kind == "heal" else f"{kind}: {', '.join(names)}"
+    if not has_quorum:
+        part = sum(subject.takes_part for subject in subjects)
+        need = quorum(len(subjects))
+        return f"{head}; no quorum: {part} of {len(subjects)} members take part, {need} are needed ({took:.2f} s)"
+    if leader is None:
+        return f"{head}; nobody leads now"
+    if before is not None and before.name == leader and before.term == term:
+        return f"{head}; {leader} still leads in term {term} ({took:.2f} s)"
+    return f"{head}; {leader} leads now in term {term}, after {took:.2f} s"

@@ -1,0 +1,1 @@
+"""etcd over its JSON gateway, by etcd3-py: clients for control, administration and the conformance tests."""

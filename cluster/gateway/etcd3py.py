@@ -1,0 +1,140 @@
+"""etcd3-py 0.1.6, mended. It speaks to etcd's JSON gateway; ``control.py`` and what is built on it need know.
+
+What is put right, once: every server error became a TypeError; nothing was bounded in time; an unreachable endpoint
+was an AttributeError; empty values were None, and absent ones looked like empty ones; certificates were not verified;
+proxies of the environment were used; each call looked up 221 signatures. Its ``Lock`` excludes nobody and is not
+offered. Each client holds about 28 KB for good, so clients are made once and kept.
+
+It works in a process that gevent has patched and in one that it has not; patch before the first client is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cluster.base.errors import EtcdError, NoAnswer
+from cluster.base.security import tls_cause
+from cluster.observe.probe import tls_fails
+
+
+@functools.cache
+def client_class() -> type[Any]:
+    """etcd3-py's Client, mended.
+
+    Made at the first use: it imports requests, which gevent must have patched by then.
+    """
+    import etcd3
+    import etcd3.utils
+    import requests
+    import semantic_version  # type: ignore[import-untyped]
+    import urllib3
+
+    etcd3.utils.getargspec = functools.cache(inspect.getfullargspec)  # asked for at every call
+
+    class Client(etcd3.Client):  # type: ignore[misc,name-defined,unused-ignore]
+        def __init__(self, **kwargs: Any) -> None:
+            verify = kwargs.pop("verify")
+            if not verify:
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
+            self._checked = verify
+            super().__init__(verify=verify, **kwargs)
+            self._session.verify = verify
+            self._session.trust_env = False  # no proxy, no .netrc
+
+        def _retrieve_version(self) -> None:
+            with requests.Session() as session:
+                session.trust_env = False
+                url = self._url("/version", prefix=False)
+                response = session.get(url, cert=self.cert, verify=self._checked, timeout=self.timeout)
+            if response.status_code == 400 and "HTTPS server" in response.text:
+                raise NoAnswer(f"{self.host}:{self.port} speaks TLS: use https://", cause="tls", sent=False)
+            answer = as_json(response, url)
+            try:
+                self.server_version = answer["etcdserver"]
+                self.cluster_version = answer["etcdcluster"]
+                self.server_version_sem = semantic_version.Version(self.server_version)
+            except (KeyError, ValueError, TypeError) as exc:
+                raise NoAnswer(f"{url}: not an answer of etcd", cause="not etcd") from exc
+
+        @staticmethod
+        def _raise_for_status(response: Any) -> None:
+            if response.status_code < 400:
+                return
+            answer = as_json(response, response.url)
+            code = answer.get("code") or answer.get("grpc_code") or 2
+            raise EtcdError(int(code), str(answer.get("message") or answer.get("error") or "no reason given"))
+
+        def _modelizeResponseData(self, method: str, data: Any, decode: bool = True) -> Any:  # noqa: N802
+            return data  # the models make no difference between what is absent and what is empty
+
+        def _get(self, url: str, **kwargs: Any) -> Any:
+            kwargs.setdefault("timeout", self.timeout)
+            return super()._get(url, **kwargs)
+
+    return Client
+
+
+def as_json(response: Any, endpoint: str) -> dict[str, Any]:
+    """The object that an answer holds. Raises NoAnswer where it holds none, which etcd's always do."""
+    try:
+        answer = response.json()
+    except ValueError as exc:
+        raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
+    if not isinstance(answer, dict):
+        raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd")
+    return answer
+
+
+def translated(endpoint: str, certificate: bool, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError.
+
+    Takes whom it asks, for people, whether the client shows a certificate, and the call with its arguments.
+    """
+    import http.client
+    import ssl
+
+    import requests
+    import urllib3.exceptions
+
+    try:
+        return call(*args, **kwargs)
+    except requests.exceptions.ConnectTimeout as exc:
+        raise NoAnswer(f"{endpoint}: no connection in time", cause="timeout", sent=False) from exc
+    except requests.exceptions.Timeout as exc:
+        raise NoAnswer(f"{endpoint}: no answer in time", cause="timeout") from exc
+    except requests.exceptions.ConnectionError as exc:
+        broken = next((cause for cause in _causes(exc) if isinstance(cause, ssl.SSLError)), None)
+        if broken is not None:
+            raise tls_fails(endpoint, tls_cause(broken, certificate=certificate)) from exc
+        reason = getattr(exc.args[0] if exc.args else None, "reason", None)
+        if isinstance(reason, urllib3.exceptions.NewConnectionError):
+            raise NoAnswer(f"{endpoint}: connection refused", cause="connection refused", sent=False) from exc
+        if any(type(cause) is http.client.BadStatusLine for cause in _causes(exc)):
+            raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
+        raise NoAnswer(f"{endpoint}: connection lost", cause="connection lost") from exc
+    except requests.exceptions.RequestException as exc:
+        raise NoAnswer(f"{endpoint}: {_root(exc)}", cause="not etcd") from exc
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that this one wraps in its arguments, or as its reason, as requests and urllib3 do."""
+    for inner in (*exc.args, getattr(exc, "reason", None)):
+        if isinstance(inner, BaseException):
+            yield inner
+            yield from _causes(inner)
+
+
+def _root(exc: BaseException) -> str:
+    """The innermost text of an exception that wraps others, on one line."""
+    text = str(getattr(exc.args[0] if exc.args else exc, "reason", exc))
+    return " ".join(text.split())[-200:]
+
+
+def stream_error(error: Any) -> EtcdError:
+    """What etcd says where it ends a stream, from the gateway's JSON."""
+    if not isinstance(error, dict):
+        return EtcdError(2, str(error))
+    return EtcdError(int(error.get("grpc_code") or error.get("code") or 2), str(error.get("message", "")))

@@ -1,0 +1,1 @@
+"""Clusters found, made and removed, on either backend."""

@@ -1,0 +1,328 @@
+"""`cluster up`, `down` and what others need of them: find or make a cluster, and remove what is ours."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from cluster.base.binary import EtcdBinary, find_etcd
+from cluster.base.errors import ClusterError, UsageError
+from cluster.base.signals import Interrupted, finishing, uninterrupted
+from cluster.base.versions import parse_version, version_or_path
+from cluster.docker import cluster as containers
+from cluster.docker.cluster import Data, DockerCluster
+from cluster.docker.create import create
+from cluster.docker.engine import connect
+from cluster.docker.images import Say, find_image
+from cluster.local.daemon_client import DetachedCluster
+from cluster.local.daemon_client import start as start_detached
+from cluster.observe import running as state
+from cluster.observe.running import Running
+
+Cluster = DockerCluster | DetachedCluster
+DEFAULT_NODES = 3
+DEFAULT_PORT = 2379
+_UNFINISHED_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish:
+    """A cluster as asked for; what is None does not matter where one is there, and has a default where not."""
+
+    backend: Literal["docker", "local"] = "docker"
+    nodes: int | None = None
+    base_port: int | None = None
+    image: str | None = None
+    version: str | None = None
+    binary: str | None = None
+    data: Data | None = None
+    wait_s: float = 60.0
+    replace: bool = False
+    pull: bool = False
+    pull_timeout_s: float = 300.0
+    links: Literal["relay", "direct"] = "relay"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Wish:
+        """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
+
+        ``etcd`` is a version or the path of a binary. Raises UsageError for what makes no sense.
+        """
+        env = os.environ if env is None else env
+        given = {name: value for name, value in given.items() if value is not None}
+        if "nodes" not in given and env.get("NODES"):
+            if not env["NODES"].isdecimal():
+                raise UsageError(f"NODES is {env['NODES']!r}, not a number")
+            given["nodes"] = int(env["NODES"])
+        etcd = given.pop("etcd", None)
+        named = {"image", "version", "binary"} & given.keys()
+        if etcd is not None:
+            if named:
+                other = {"version": "--etcd-version"}.get(name := min(named), f"--{name}")
+                raise UsageError(f"--etcd and {other} exclude each other; give one")
+            meant = version_or_path(etcd)
+            named = {"version" if isinstance(meant, str) else "binary"}
+            given[min(named)] = str(meant)
+        for name in ("image", "version", "binary"):
+            if not named and env.get(f"ETCD_{name.upper()}"):
+                given[name] = env[f"ETCD_{name.upper()}"]
+        wish = cls(**given)
+        if wish.nodes is not None and not 1 <= wish.nodes <= 99:
+            raise UsageError(f"a cluster has 1 to 99 members, not {wish.nodes}")
+        last = (wish.base_port or DEFAULT_PORT) + (wish.nodes or DEFAULT_NODES) - 1
+        if (wish.base_port is not None and wish.base_port < 1) or last > 65535:
+            raise UsageError(f"there is no port {last if last > 65535 else wish.base_port}: choose another --base-port")
+        if wish.version is not None:
+            parse_version(wish.version)
+        if wish.backend == "local" and wish.image is not None and "image" in named:
+            raise UsageError("--image is for --backend docker: give --etcd")
+        if wish.data is not None:
+            containers.check_data(wish.data, wish.backend)
+        return wish
+
+
+def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    """A running cluster as asked for, found or made.
+
+    Returns it, to be closed, and what was done. Waits for another process that makes or removes one. Raises
+    ClusterError.
+    """
+    if wish.nodes is not None and wish.nodes % 2 == 0:
+        say(f"warning: {wish.nodes} members survive no more failures than {wish.nodes - 1}")
+    with state.changing(say):
+        return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
+
+
+@contextlib.contextmanager
+def saying_what_stays(backend: str | None, say: Say) -> Iterator[None]:
+    """Says, where a signal ends the block, whether a cluster is there now, and how to remove it."""
+    try:
+        yield
+    except Interrupted:
+        with uninterrupted(), find(backend) or contextlib.nullcontext() as left:
+            say("the cluster stays: `raftload cluster down` removes it" if left else "no cluster of ours is left")
+        raise
+
+
+def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    client = connect()
+    try:
+        there = containers.find(client)
+        wanted = parse_version(wish.version) if wish.version else None
+        if there is None and containers.ours(client):
+            there = _finished_by_another(client, say)
+        differs = "unfinished" if there is None and containers.ours(client) else ""
+        if there:
+            differs = containers.unlike(
+                there.spec, nodes=wish.nodes, version=wanted, image=wish.image, base_port=wish.base_port, data=wish.data
+            )
+        if there and not differs:
+            _remember_docker(there)
+            return there, "found"
+        if differs:
+            if containers.has_volumes(client) and not wish.replace:
+                raise UsageError(
+                    f"a cluster with named volumes is there ({differs}): --replace removes it and its data"
+                )
+            say(f"replacing the cluster that is there ({differs})")
+        # What can fail without touching the old cluster comes first.
+        image = find_image(
+            client, image=wish.image, version=wish.version, binary=wish.binary, say=say, pull=wish.pull,
+            pull_timeout_s=wish.pull_timeout_s,
+        )  # fmt: skip
+        say(f"image {image.reference} ({image.source}: {image.detail})")
+        if differs or containers.has_volumes(client):
+            with finishing():
+                state.forget("docker")
+                containers.remove(client)
+        made = create(
+            client, image, nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT,
+            data=wish.data or "container", wait_s=wish.wait_s, say=say,
+        )  # fmt: skip
+        _remember_docker(made)
+        return made, "replaced" if differs else "created"
+    except BaseException:
+        client.close()
+        raise
+
+
+def _finished_by_another(client: Any, say: Say) -> DockerCluster | None:
+    """The cluster that another user, with whom we share no lock, is making on this Engine; None for a leftover."""
+    say("an unfinished cluster is there: waiting whether somebody finishes it")
+    deadline = time.monotonic() + _UNFINISHED_S
+    while (found := containers.find(client)) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    there = DetachedCluster.find()
+    # What can fail without touching the old cluster comes first.
+    asked = wish.binary or wish.version
+    binary = find_etcd(asked) if asked else None
+    differs = _unlike(there.running, wish, binary) if there is not None else ""
+    if there is not None and not differs:
+        return there, "found"
+    binary = binary or find_etcd()
+    if there is not None:
+        say(f"replacing the cluster that is there ({differs})")
+        with finishing():
+            there.down()
+    if binary.note:
+        say(f"note: {binary.note}")
+    if wish.links == "relay":
+        say("the peer links run through a relay, for partition, delay and drop; to measure, use --links direct")
+    made = start_detached(
+        nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT, binary=binary.path,
+        source=binary.source, data=wish.data or "container", links=wish.links, wait_s=wish.wait_s,
+        requested_version=parse_version(wish.version) if wish.version else None,
+    )  # fmt: skip
+    return made, "replaced" if there is not None else "created"
+
+
+def _unlike(there: Running, wish: Wish, binary: EtcdBinary | None) -> str:
+    """How the local cluster that is there differs from what is wanted, for people; empty where it does not."""
+    first = int(there.members[0].endpoint.rpartition(":")[2])
+    if wish.nodes not in (None, len(there.members)) or wish.base_port not in (None, first):
+        return f"{len(there.members)} members from port {first}"
+    if binary is not None and not there.source.startswith(f"{binary.path} ("):
+        return f"etcd {there.version} of {there.source}"
+    return ""
+
+
+def _remember_docker(cluster: DockerCluster) -> None:
+    answers = list(state.statuses(cluster.members))
+    old = state.load("docker")
+    ids = dict(old.member_ids) if old and old.created_at == cluster.spec.created_at else {}
+    ids.update({status.name: status.member_id for status in answers})
+    spec = cluster.spec
+    state.save(
+        Running(
+            backend="docker", members=cluster.members, member_ids=ids,
+            version=answers[0].version if answers else "", requested_version=spec.requested_version,
+            image=spec.image, source=f"{spec.source}: {spec.detail}", created_at=spec.created_at,
+        )
+    )  # fmt: skip
+
+
+def describe(cluster: Cluster | None) -> dict[str, Any]:
+    """What a cluster was made as, for ``--json``; all None for one that is not ours."""
+    if cluster is None:
+        return dict.fromkeys(
+            ("backend", "nodes", "version", "requested_version", "image", "source", "links", "created_at")
+        )
+    if isinstance(cluster, DetachedCluster):
+        running = cluster.running
+        return {"backend": "local", "nodes": len(running.members), "version": running.version,
+                "requested_version": running.requested_version, "image": None, "source": running.source,
+                "links": running.links, "created_at": running.created_at}  # fmt: skip
+    spec = cluster.spec
+    remembered = state.load("docker")
+    known = remembered is not None and remembered.created_at == spec.created_at
+    return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
+            "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
+            "links": "networks", "created_at": spec.created_at}  # fmt: skip
+
+
+def find(backend: str | None = None) -> Cluster | None:
+    """The cluster that is there, to be closed; None where none is.
+
+    Takes a backend, None for whichever has one, the local one first. Raises ClusterError where Docker was asked for
+    by name or has a cluster by our memory, and does not answer.
+    """
+    if backend != "docker" and (local := DetachedCluster.find()):
+        return local
+    if backend == "local":
+        return None
+    client = _engine(backend)
+    if client is None:
+        return None
+    try:
+        found = containers.find(client)
+    except BaseException:
+        client.close()
+        raise
+    if found is None:
+        client.close()
+    return found
+
+
+def _engine(backend: str | None) -> Any:
+    """The Engine's client; None where none answers and nobody counts on it: neither by name nor by our memory."""
+    try:
+        return connect()
+    except ClusterError:
+        if backend == "docker" or state.load("docker"):
+            raise
+        return None
+
+
+def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
+    """Removes all that is ours, of one backend or of both. Returns what was removed, for people.
+
+    Waits for another process that makes or removes one. Raises ClusterError where something is left; a signal waits
+    until it is done.
+    """
+    removed = []
+    with state.changing(say), finishing():
+        if backend != "docker" and (local := DetachedCluster.find()):
+            local.down()
+            removed += [f"process {member.name}" for member in local.members]
+        if backend != "local":
+            client = _engine(backend)
+            if client is None:
+                return removed
+            try:
+                removed += containers.remove(client)
+            finally:
+                client.close()
+            state.forget("docker")
+    return removed
+
+
+@contextlib.contextmanager
+def open_docker_cluster(
+    nodes: int | None = None, *, say: Say = lambda text: None, **wish: Any
+) -> Iterator[DockerCluster]:
+    """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
+
+    Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
+    progress to, and further fields of Wish. One of another size or etcd than was asked for is not replaced. Raises
+    ClusterError.
+    """
+    asked = Wish.from_env(nodes=nodes, backend="docker", **wish)
+    there = find("docker")
+    if there is not None:
+        assert isinstance(there, DockerCluster)
+        with there:
+            if nodes is not None and len(there.members) != nodes:
+                raise UsageError(
+                    f"a Docker cluster of {len(there.members)} is there, not of {nodes}: "
+                    f"leave --nodes out, or `raftload cluster down` first"
+                )
+            if wish.get("etcd") is not None:
+                _expect_same_etcd(there, asked)
+            yield there
+        return
+    made, _ = up(asked, say)
+    assert isinstance(made, DockerCluster)
+    try:
+        with made:
+            yield made
+    finally:
+        say(f"removed {len(down('docker', say))} things of the Docker cluster")
+
+
+def _expect_same_etcd(there: DockerCluster, asked: Wish) -> None:
+    """Raises UsageError where the etcd that was asked for by name is not the one that runs."""
+    version = find_etcd(asked.binary).version if asked.binary else parse_version(str(asked.version))
+    runs = {status.version for status in state.statuses(there.members)}
+    if runs != {version}:
+        raise UsageError(
+            f"a Docker cluster of etcd {', '.join(sorted(runs)) or 'of unknown version'} is there, not of {version}: "
+            "leave --etcd out, or `raftload cluster down` first"
+        )

@@ -1,0 +1,422 @@
+"""Members as processes on loopback: the embedded cluster, on a bare machine and without Docker.
+
+    with LocalCluster(nodes=3) as cluster:
+        print(cluster.endpoints)
+
+Nothing is left behind whatever ends the owner, ``kill -9`` included: the members are children of a small
+keeper process (``keeper.py``) that ends them and removes their folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from cluster.base.binary import EtcdBinary, find_etcd
+from cluster.base.errors import ClusterError, MemberFailed, NoAnswer
+from cluster.base.security import Security
+from cluster.base.topology import ClusterSpec, Member, ServerTls, local_members, member_env, member_names
+from cluster.local import layout
+from cluster.local.supervisor import Supervisor
+from cluster.observe import logs, probe
+
+if TYPE_CHECKING:
+    from cluster.local.relay import PeerRelay, Weather
+
+State = Literal["running", "paused", "down"]
+_PORT_ATTEMPTS = 5
+_POLL_S = 0.02
+
+
+class LocalCluster:
+    """Real etcd processes on 127.0.0.1, up while the ``with`` block runs.
+
+    See ``__init__`` for what it takes.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        binary: str | os.PathLike[str] | None = None,
+        extra_args: Iterable[str] = (),
+        env: Mapping[str, str] | None = None,
+        storage: Literal["disk", "memory"] = "disk",
+        base_port: int | None = None,
+        heartbeat_interval_ms: int | None = None,
+        election_timeout_ms: int | None = None,
+        snapshot_count: int | None = None,
+        quota_backend_bytes: int | None = None,
+        start_timeout_s: float = 30.0,
+        stop_grace_s: float | None = None,
+        peer_links: Literal["direct", "relay"] = "direct",
+        tls: ServerTls | None = None,
+        security: Security | None = None,
+    ) -> None:
+        """Describes a cluster; nothing is started or touched yet.
+
+        Args:
+            nodes: how many members; any number from 1, though an even one tolerates no more failures than the
+                odd one below it.
+            data_dir: folder for the members' data, made if missing and kept afterwards; it must not hold
+                members yet. Default: a temporary folder that is removed.
+            log_dir: folder for ``<member>.log``, made if missing and kept. Default: with the data.
+            binary: path of etcd; default as in ``find_etcd``.
+            extra_args: further etcd flags for every member, which win over ours.
+            env: environment to use instead of this process's; ``ETCD_*`` in it is dropped, because etcd would
+                take it for flags.
+            storage: where the temporary folder is: ``disk``, the system's folder for temporary files, where
+                every write waits for fsync as it would in production; or ``memory``, /dev/shm, which measures no
+                disk and takes about 130 MB of memory a member, because etcd allocates its log ahead.
+            base_port: client ports are this one and those after it; then a taken one is an error. Default:
+                free ones.
+            heartbeat_interval_ms, election_timeout_ms, snapshot_count, quota_backend_bytes: as in
+                ClusterSpec; default: etcd's own.
+            start_timeout_s: seconds until all members must be healthy.
+            stop_grace_s: seconds that the members get to end by themselves after SIGTERM before they are
+                killed. Default: 5 with a ``data_dir``; none without, because orderly ends take seconds and
+                write elections that nobody asked for into the logs, over data that is thrown away.
+            peer_links: ``relay`` puts a relay between the members (see ``relay.py``), for ``isolate``, ``delay``
+                and ``drop``; it costs time on every message of Raft, so what is measured includes it.
+            tls: how members speak TLS to their clients; default: they do not.
+            security: how to ask members that do, for their health.
+        """
+        member_names(nodes)  # raises ValueError for a senseless number
+        self.nodes = nodes
+        self._binary_argument = binary
+        self._data_dir = Path(data_dir).absolute() if data_dir is not None else None
+        self._log_dir = Path(log_dir).absolute() if log_dir is not None else None
+        self._env = dict(os.environ if env is None else env)
+        self._storage = storage
+        self._base_port = base_port
+        self._start_timeout_s = start_timeout_s
+        self._stop_grace_s = (5.0 if data_dir is not None else 0.0) if stop_grace_s is None else stop_grace_s
+        self._template = ClusterSpec(
+            members=local_members(range(1, nodes + 1), range(nodes + 1, 2 * nodes + 1), "/"),
+            heartbeat_interval_ms=heartbeat_interval_ms,
+            election_timeout_ms=election_timeout_ms,
+            snapshot_count=snapshot_count,
+            quota_backend_bytes=quota_backend_bytes,
+            tls=tls,
+            extra_args=tuple(extra_args),
+        )
+        self._security = security
+        self._supervisor: Supervisor | None = None
+        self._spec: ClusterSpec | None = None
+        self._paused: set[str] = set()
+        self.peer_links = peer_links
+        self._relay: PeerRelay | None = None
+        self._log_starts: dict[str, int] = {}
+        self._binary: EtcdBinary | None = None
+        self.logs: Path | None = None
+
+    # What it is
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """Members and settings. Raises ClusterError before ``start``."""
+        if self._spec is None:
+            raise ClusterError("the cluster has not been started")
+        return self._spec
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in order, running or not. Raises ClusterError before ``start``."""
+        return self.spec.members
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs, ``http://127.0.0.1:20001``. Raises ClusterError before ``start``."""
+        return tuple(member.client_url for member in self.members)
+
+    @property
+    def binary(self) -> EtcdBinary:
+        """The etcd it runs, with its version and what is known against it.
+
+        Raises EtcdNotFound or EtcdBroken.
+        """
+        if self._binary is None:
+            self._binary = find_etcd(self._binary_argument, self._env)
+        return self._binary
+
+    # Up and down
+
+    def __enter__(self) -> LocalCluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, name: str | None = None) -> None:
+        """Starts the cluster, or one member of it that is down.
+
+        Without a name: starts all members at once and returns when every one of them knows the same leader
+        and serves a linearizable read. With one: starts that member on its data and returns when its process
+        runs; use ``wait_healthy`` for more. Raises ClusterError: EtcdNotFound, EtcdBroken, or MemberFailed
+        with the last line of the member's log. After a failure nothing is left running.
+        """
+        if name is not None:
+            self._spawn(self.spec.member(name))
+            return
+        if self._supervisor is not None:
+            raise ClusterError("the cluster is running already")
+        _ = self.binary  # raises before anything is made
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            self._supervisor = Supervisor(temporary=self._data_dir is None, storage=self._storage)
+            try:
+                self._spec = self._prepare()
+                if self.peer_links == "relay":
+                    self._relay = _relay(self._spec)
+                for member in self._spec.members:
+                    self._spawn(member)
+                self.wait_healthy(self._start_timeout_s)
+                if self._relay is not None:
+                    answers = [status for status in self.statuses() if status is not None]
+                    self._relay.know({status.name: status.member_id for status in answers})
+                return
+            except MemberFailed as exc:
+                again = logs.ADDRESS_IN_USE in exc.last_line and self._base_port is None
+                self._abandon()
+                if not again or attempt == _PORT_ATTEMPTS:
+                    raise
+                for member in self.members:  # a log tells of one cluster only
+                    self.log(member.name).unlink(missing_ok=True)
+            except BaseException:
+                self._abandon()
+                raise
+
+    def stop(self) -> None:
+        """Ends all members, paused ones too, and removes what was temporary.
+
+        Idempotent; at most the grace and 15 s.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        self._paused.clear()
+        if supervisor is not None:
+            supervisor.close(self._stop_grace_s)
+        self._close_relay()
+
+    def wait_healthy(self, timeout_s: float = 30.0) -> None:
+        """Returns when all members agree on a leader and serve linearizable reads.
+
+        Raises MemberFailed when one has exited, and ClusterError with the reason after ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._raise_if_dead()
+            reason = probe.why_unhealthy(self.members, security=self._security)
+            if not reason:
+                return
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"the cluster of {self.nodes} is not healthy after {timeout_s:g} s: {reason}")
+            time.sleep(_POLL_S)
+
+    # Faults, by name; each raises KeyError for an unknown member and ClusterError where it does not apply
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the process is gone on return, its data stays."""
+        self._signal(name, signal.SIGKILL)
+
+    def terminate(self, name: str, timeout_s: float = 10.0) -> None:
+        """SIGTERM, an orderly end. Returns when the process is gone; kills it after ``timeout_s`` seconds."""
+        self._signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        while self.is_running(name):
+            if time.monotonic() >= deadline:
+                self.kill(name)
+                return
+            time.sleep(_POLL_S)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it stays connected and, on return, says nothing any more, like a machine that hangs."""
+        self._signal(name, signal.SIGSTOP)
+        self._paused.add(name)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT; nothing where it is not paused."""
+        self._signal(name, signal.SIGCONT)
+        self._paused.discard(name)
+
+    def isolate(self, name: str) -> None:
+        """Cuts its peer links: what is sent over them waits until they are joined. Clients still reach it."""
+        self._links(name).cut = True
+
+    def join(self, name: str) -> None:
+        """Undoes ``isolate``."""
+        self._links(name).cut = False
+
+    def delay(self, name: str, delay_s: float, jitter_s: float = 0.0) -> None:
+        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        links = self._links(name)
+        links.delay_s, links.jitter_s = delay_s, jitter_s
+
+    def drop(self, name: str, share: float) -> None:
+        """Loses that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
+        self._links(name).drop = share
+
+    def isolated(self) -> frozenset[str]:
+        """Names of the members that are cut off from their peers."""
+        return self._relay.cut if self._relay is not None else frozenset()
+
+    def disturbed(self) -> frozenset[str]:
+        """Names of the members whose peer links are delayed or lossy."""
+        return self._relay.rough if self._relay is not None else frozenset()
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, paused or not."""
+        self.spec.member(name)
+        return name in (codes := self._running().poll()) and codes[name] is None
+
+    def states(self) -> dict[str, State]:
+        """What each member's process is doing."""
+        codes = self._running().poll()
+
+        def state(name: str) -> State:
+            if codes.get(name, 0) is not None:
+                return "down"
+            return "paused" if name in self._paused else "running"
+
+        return {member.name: state(member.name) for member in self.members}
+
+    @property
+    def cannot(self) -> dict[str, str]:
+        """Faults that do not work here, by method, with why."""
+        if self.peer_links == "relay":
+            return {}
+        return dict.fromkeys(("isolate", "delay", "drop"), "the members' links are direct: make them a relay")
+
+    # What it says
+
+    def leader(self, timeout_s: float = 1.0) -> Member | None:
+        """The member that takes itself for the leader in the newest term; None where no one does.
+
+        Asks every member that is not paused, at most ``timeout_s`` seconds each.
+        """
+        leaders = [status for status in self.statuses(timeout_s) if status is not None and status.is_leader]
+        return self.spec.member(max(leaders, key=lambda status: status.term).name) if leaders else None
+
+    def statuses(self, timeout_s: float = 1.0) -> list[probe.MemberStatus | None]:
+        """Every member's own view, in order.
+
+        None for one that is paused or does not answer in ``timeout_s`` seconds.
+        """
+        statuses: list[probe.MemberStatus | None] = []
+        for member in self.members:
+            status = None
+            if member.name not in self._paused:
+                with contextlib.suppress(NoAnswer):
+                    status = probe.member_status(member, timeout_s, self._security)
+            statuses.append(status)
+        return statuses
+
+    def log(self, name: str) -> Path:
+        """Path of a member's log: JSON lines as etcd writes them, all its lives in one file."""
+        self.spec.member(name)
+        if self.logs is None:
+            raise ClusterError("the cluster has not been started")
+        return self.logs / f"{name}.log"
+
+    def save_logs(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Copies the members' logs into a folder, made if missing, while the cluster is up.
+
+        Returns the copies.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy(self.log(member.name), folder)) for member in self.members]
+
+    # How
+
+    def _prepare(self) -> ClusterSpec:
+        root = self._data_dir or self._running().folder
+        assert root is not None
+        self.logs = self._log_dir or root / "logs"
+        for folder, what in ((root, "data"), (self.logs, "log")):
+            layout.make_writable(folder, what)
+        layout.refuse_data(root, self.nodes)
+        relayed = self.peer_links == "relay"
+        members = layout.lay_out(self.nodes, root, self._base_port, relayed=relayed, tls=bool(self._template.tls))
+        return dataclasses.replace(self._template, members=members, token=f"raftload-{secrets.token_hex(6)}")
+
+    def _spawn(self, member: Member) -> None:
+        log = self.log(member.name)
+        with contextlib.suppress(OSError):
+            self._log_starts[member.name] = log.stat().st_size
+        data = Path(member.data_dir)
+        data.mkdir(mode=0o700, exist_ok=True)  # etcd 3.4 to 3.6 insist on 0700
+        argv = self.spec.argv(member.name, self.binary.path)
+        env = member_env(self._env, platform.machine())
+        self._running().spawn(member.name, argv, log=log, env=env, cwd=data)
+        self._paused.discard(member.name)
+
+    def _raise_if_dead(self) -> None:
+        for name, code in self._running().poll().items():
+            if code is not None:
+                line = logs.why_it_ended(self.log(name), self._log_starts.get(name, 0))
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+                raise MemberFailed(f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        self.spec.member(name)
+        self._running().signal(name, number)
+        if number == signal.SIGKILL:
+            self._paused.discard(name)
+
+    def _links(self, name: str) -> Weather:
+        self.spec.member(name)
+        if self._relay is None:
+            raise ClusterError("the members' links are direct: make the cluster with peer_links='relay'")
+        return self._relay.weather(name)
+
+    def _close_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
+
+    def _running(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ClusterError("the cluster is not running")
+        return self._supervisor
+
+    def _abandon(self) -> None:
+        """After a failed start.
+
+        Nothing runs on, and no half-made data is left where the user keeps theirs.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.close(grace_s=0.0)
+        self._close_relay()
+        if self._data_dir is not None and self._spec is not None:
+            for member in self._spec.members:
+                if Path(member.data_dir).parent == self._data_dir:
+                    shutil.rmtree(member.data_dir, ignore_errors=True)
+
+
+def _relay(spec: ClusterSpec) -> PeerRelay:
+    """Raises MemberFailed where a port was taken meanwhile, as a member would say."""
+    # It brings asyncio and so ssl, which must not be imported before gevent has patched it.
+    from cluster.local.relay import PeerRelay
+
+    routes = {
+        member.name: (int(member.peer_url.rpartition(":")[2]), int(member.peer_listen_url.rpartition(":")[2]))
+        for member in spec.members
+    }
+    try:
+        return PeerRelay(routes)
+    except OSError as exc:
+        raise MemberFailed(f"the relay of the peer links: {exc}", member="", last_line=str(exc)) from exc

@@ -1,0 +1,231 @@
+"""The local cluster that survives its command: a process that owns it (``owner.py``) takes orders over a socket.
+
+It is a ``LocalCluster`` in a process of its own, in a session of its own. Whoever started it says "keep" once it is
+healthy; a starter that ends before takes everything with it. The socket lies in the members' own folder, which the
+keeper removes with them, so that a socket that answers is a cluster that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
+from cluster.base.pythonpath import python_path
+from cluster.base.signals import finishing, uninterrupted
+from cluster.base.topology import Member
+from cluster.local.daemon import ANSWER_S
+from cluster.observe.running import Running, forget, load
+
+
+class Gone(ClusterError):  # noqa: N818
+    """No process owns the cluster any more."""
+
+
+def start(
+    *,
+    nodes: int,
+    base_port: int,
+    binary: str,
+    source: str,
+    data: str,
+    links: str,
+    requested_version: str | None,
+    wait_s: float,
+) -> DetachedCluster:
+    """Starts a cluster that stays. Returns it healthy.
+
+    Takes what LocalCluster takes; ``binary`` as an absolute path, because the process runs in another folder, and
+    ``source``, where it was found, for people; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is
+    ``relay`` or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
+    """
+    order = {
+        "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
+        "storage": "memory" if data == "shm" else "disk",
+    }  # fmt: skip
+    try:
+        owner = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from cluster.local.daemon import own; own()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            env={**os.environ, "PYTHONPATH": python_path()},
+        )  # fmt: skip
+    except OSError as exc:
+        raise ClusterError(f"cannot start the cluster's process: {exc.strerror or exc}") from exc
+    return _keep(owner, {"cluster": order, "requested_version": requested_version, "source": source})
+
+
+def _keep(owner: subprocess.Popen[bytes], message: dict[str, Any]) -> DetachedCluster:
+    """Tells a process what to own, and to keep it once it is healthy; nothing is left where that fails."""
+    assert owner.stdin is not None
+    assert owner.stdout is not None
+    kept = False
+    with owner.stdin, owner.stdout:
+        try:
+            owner.stdin.write(json.dumps(message).encode() + b"\n")
+            owner.stdin.flush()
+            answer = json.loads(owner.stdout.readline() or b'{"error": "the process of the cluster ended"}')
+            if "error" in answer:
+                raise _error(answer)
+            found = DetachedCluster.find()
+            if found is None:
+                raise ClusterError("the cluster started and is gone again")
+            with finishing():  # it stays or it goes, and nothing comes between
+                owner.stdin.write(b"keep\n")
+                owner.stdin.flush()
+                owner.stdout.readline()
+                kept = True
+                owner.returncode = 0  # nobody's child any more when we end
+        except BaseException:
+            if not kept:
+                with contextlib.suppress(OSError):
+                    owner.stdin.close()  # the owner reads the end of it and removes everything
+                _wait(owner)
+            raise
+    return found
+
+
+def _wait(owner: subprocess.Popen[bytes]) -> None:
+    """Until a started owner has removed everything."""
+    with uninterrupted():
+        try:
+            owner.wait(20)
+        except subprocess.TimeoutExpired:
+            owner.terminate()
+            owner.wait()
+
+
+class DetachedCluster:
+    """The local cluster that stays, by name. Methods raise KeyError for an unknown member, ClusterError on failure."""
+
+    backend = "local"
+
+    def __init__(self, running: Running) -> None:
+        """Takes what the state file says."""
+        self.running = running
+        self.cannot: dict[str, str] = {}
+
+    @classmethod
+    def find(cls) -> DetachedCluster | None:
+        """The one that is there, None where none is; a state file without its cluster is removed."""
+        running = load("local")
+        if running is None:
+            return None
+        found = cls(running)
+        try:
+            found._order("hello")
+        except Gone:
+            forget("local")
+            return None
+        if running.links != "relay":
+            reason = "its peer links are direct: start it with `cluster up --backend local --links relay`"
+            found.cannot = dict.fromkeys(("isolate", "delay", "drop"), reason)
+        return found
+
+    def __enter__(self) -> DetachedCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing: each order has a connection of its own."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, running or not, in order."""
+        return self.running.members
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs."""
+        return self.running.endpoints
+
+    def states(self) -> dict[str, Any]:
+        """What each member's process is doing: ``running``, ``paused`` or ``down``."""
+        states: dict[str, Any] = self._order("look")["states"]
+        return states
+
+    def isolated(self) -> frozenset[str]:
+        """Members that are cut off from their peers."""
+        return frozenset(self._order("look")["isolated"])
+
+    def disturbed(self) -> frozenset[str]:
+        """Members whose peer links are delayed or lossy."""
+        return frozenset(self._order("look")["disturbed"])
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there, paused or not."""
+        return bool(self.states()[name] != "down")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: the process is gone on return, its data stays."""
+        self._order("kill", name)
+
+    def terminate(self, name: str) -> None:
+        """An orderly end, forced after 10 s."""
+        self._order("terminate", name)
+
+    def start(self, name: str) -> None:
+        """Starts a member that is down, on its data; returns when its process runs."""
+        self._order("start", name)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it stays connected and says nothing."""
+        self._order("pause", name)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT; nothing where it is not paused."""
+        self._order("resume", name)
+
+    def isolate(self, name: str) -> None:
+        """Cuts its peer links: what is sent over them waits until they are joined."""
+        self._order("isolate", name)
+
+    def join(self, name: str) -> None:
+        """Undoes ``isolate``."""
+        self._order("join", name)
+
+    def delay(self, name: str, delay_s: float, jitter_s: float) -> None:
+        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        self._order("delay", name, delay_s, jitter_s)
+
+    def drop(self, name: str, share: float) -> None:
+        """Loses that share of what goes over its peer links; 0 undoes it."""
+        self._order("drop", name, share)
+
+    def log(self, name: str, lines: int | None = None) -> str:
+        """A member's log, the last ``lines`` of it where that is given."""
+        text = Path(self._order("log", name)["path"]).read_text(encoding="utf-8", errors="replace")
+        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:])
+
+    def down(self) -> None:
+        """Ends it and removes everything."""
+        self._order("down")
+
+    def _order(self, order: str, *values: Any) -> dict[str, Any]:
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(ANSWER_S)
+                try:
+                    sock.connect(self.running.control)
+                except (FileNotFoundError, ConnectionRefusedError) as exc:
+                    raise Gone("the local cluster is gone: `raftload cluster up` makes a new one") from exc
+                sock.sendall(json.dumps([order, *values]).encode() + b"\n")
+                with sock.makefile("rb") as lines:
+                    answer = json.loads(lines.readline())
+        except (OSError, ValueError) as exc:
+            raise ClusterError(f"the local cluster does not answer ({exc})") from exc
+        if "error" in answer:
+            raise _error(answer)
+        return dict(answer)
+
+
+def _error(answer: dict[str, Any]) -> Exception:
+    kinds = {kind.__name__: kind for kind in (ClusterError, EtcdNotFound, EtcdBroken, UsageError, KeyError)}
+    return kinds.get(answer.get("kind", ""), ClusterError)(answer["error"])

@@ -1,0 +1,1 @@
+"""The state of members, and their logs: probes, polls, metrics, elections."""

@@ -1,0 +1,327 @@
+"""Looks at members while a load runs: a process of its own, so that it takes no time from whoever makes the load.
+
+It asks each member for its status four times a second and for its metrics every two seconds, and appends the answers
+to ``members.csv`` and ``metrics.csv``. It runs as ``python -m cluster.observe.observer``, takes one JSON object on stdin that
+says whom to watch, then a line for each scrape that is wanted at once, which it answers on stdout, and ends with its
+stdin, so it never outlives its owner.
+
+A question to a member costs that member about as much as a serializable read over the JSON gateway; see
+``docs/formats.md`` for what was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.pythonpath import python_path
+from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.observe import metrics, probe
+from cluster.observe.probe import MemberStatus
+
+MEMBERS, METRICS = "members.csv", "metrics.csv"
+MEMBER_COLUMNS = (
+    "time", "monotonic_ns", "member", "answers", "role", "leader", "term", "commit_index", "applied_index", "revision",
+    "db_size", "round_trip_ms", "reason",
+)  # fmt: skip
+METRIC_COLUMNS = ("time", "monotonic_ns", "member", "phase", *metrics.SCALARS, *metrics.HISTOGRAMS)
+POLL_S, SCRAPE_S, ANSWER_S = 0.25, 2.0, 1.0
+
+
+class Observer:
+    """The process, from its owner's side.
+
+    Attributes:
+        summary: after ``stop``, how often it asked and what it cost: ``polls``, ``unanswered``, ``scrapes``,
+            ``cpu_s``; empty where the process did not live to tell.
+    """
+
+    def __init__(self, folder: Path, members: Sequence[tuple[str, str]], security: Security | None = None) -> None:
+        """Starts it and does not wait for it.
+
+        Takes the folder for its files; name and ``host:port`` or URL of each member, an empty name being found out; and
+        how to speak TLS to them and who logs in. Raises ClusterError where it cannot be started.
+        """
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
+        self.summary: dict[str, Any] = {}
+        self.failures: list[str] = []
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cluster.observe.observer"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+                env={**kept, **(security or Security()).to_environment(), "PYTHONPATH": python_path()},
+                text=True,
+            )  # fmt: skip
+        except OSError as exc:
+            raise ClusterError(f"cannot start the observer of the members: {exc.strerror or exc}") from exc
+        self._send({"folder": str(folder), "members": list(members)})
+
+    def scrape(self, phase: str) -> None:
+        """Scrapes every member now and returns when that is on disk; ``phase`` goes into the column of this name."""
+        self._carry_out({"scrape": phase})
+
+    def stop(self) -> None:
+        """Ends it after a last look; harmless when repeated."""
+        if self._process.stdin is None or self._process.stdin.closed:
+            return
+        self._carry_out({"stop": True})
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends it without a last look; harmless when repeated."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            self._process.wait(ANSWER_S + 1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _send(self, order: Mapping[str, Any]) -> None:
+        """Sends an order. An observer that is gone is no reason to stop a run."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    def _carry_out(self, order: Mapping[str, Any]) -> None:
+        """Sends an order and waits until it is done."""
+        assert self._process.stdout is not None
+        self._send(order)
+        self.summary = {}
+        with contextlib.suppress(OSError, ValueError):
+            self.summary = json.loads(self._process.stdout.readline() or "{}")
+            self.failures = self.summary.pop("failures", [])
+
+
+# The process itself
+
+
+class _Files:
+    """Both files, written by one thread at a time and flushed at each row, so that a reader sees whole rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
+        self._files: list[TextIO] = []
+        self._members = self._open(folder / MEMBERS, MEMBER_COLUMNS)
+        self._metrics = self._open(folder / METRICS, METRIC_COLUMNS)
+
+    def _open(self, path: Path, columns: Sequence[str]) -> Any:
+        file = path.open("w", newline="", encoding="utf-8")
+        self._files.append(file)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        return writer
+
+    def poll(self, row: Sequence[Any]) -> None:
+        with self._lock:
+            self._members.writerow(row)
+            self._files[0].flush()
+
+    def scrape(self, row: Sequence[Any]) -> None:
+        with self._lock:
+            self._metrics.writerow(row)
+            self._files[1].flush()
+
+
+class _Watch(threading.Thread):
+    """One member's questions, one after the other, so that a silent member delays no other's."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: str,
+        security: Security,
+        files: _Files,
+        names: dict[int, str],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._member = Member(name, endpoint if "://" in endpoint else f"http://{endpoint}", "", "")
+        self._security = security
+        self._files = files
+        self._names = names
+        self._stop_asked = stop
+        self._wanted: list[tuple[str, threading.Event]] = []
+        self._woken = threading.Event()
+        self.polls = self.unanswered = self.scrapes = 0
+        self.failure = ""
+
+    def scrape_now(self, phase: str) -> threading.Event:
+        """Asks for a scrape; the event returned is set when it is done."""
+        done = threading.Event()
+        self._wanted.append((phase, done))
+        self._woken.set()
+        if self.failure:
+            done.set()
+        return done
+
+    def wake(self) -> None:
+        """Ends its sleep, as where it is to stop."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Asks until it is told to stop; what else ends it is told in the summary."""
+        try:
+            self._ask()
+        except Exception as exc:
+            name = self._member.name or self._member.endpoint
+            self.failure = f"{name} was not observed to the end: {type(exc).__name__}: {exc}"
+            for _, done in self._wanted:
+                done.set()
+
+    def _ask(self) -> None:
+        began = time.monotonic()
+        tick, scraped_at = 0, None
+        answers = self._poll()
+        while True:
+            now = time.monotonic()
+            wanted = [*self._wanted]
+            if answers and (wanted or scraped_at is None or now - scraped_at >= SCRAPE_S):
+                self._scrape(wanted[0][0] if wanted else "")
+                scraped_at = now
+            for _, done in wanted:
+                done.set()
+            self._wanted = self._wanted[len(wanted) :]
+            # A tick that a silent member let pass is not made up for.
+            tick = max(tick + 1, int((time.monotonic() - began) / POLL_S) + 1)
+            self._woken.wait(max(0.0, began + tick * POLL_S - time.monotonic()))
+            self._woken.clear()
+            if self._stop_asked.is_set():
+                return
+            answers = self._poll()
+
+    def _poll(self) -> bool:
+        began, stamp = time.monotonic_ns(), _now()
+        self.polls += 1
+        try:
+            status = probe.member_status(self._member, ANSWER_S, self._security)
+        except NoAnswer as exc:
+            self.unanswered += 1
+            blank = [""] * (len(MEMBER_COLUMNS) - 5)
+            self._files.poll((stamp, began, self._member.name or self._member.endpoint, 0, *blank, exc.cause))
+            return False
+        took_ms = (time.monotonic_ns() - began) / 1e6
+        name = self._named(status)
+        leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""
+        self._files.poll(
+            (stamp, began, name, 1, status.role, leader, status.term, status.commit_index, status.applied_index,
+             status.revision, status.db_size, f"{took_ms:.3f}", "; ".join(status.errors))
+        )  # fmt: skip
+        return True
+
+    def _named(self, status: MemberStatus) -> str:
+        """The member's name; of one whose name nobody told us, what the cluster lists it as."""
+        if not self._member.name:
+            self._names.update(_listed(self._member.client_url, self._security))
+            name = self._names.get(status.member_id, f"{status.member_id:x}")
+            self._member = Member(name, self._member.client_url, "", "")
+        self._names.setdefault(status.member_id, self._member.name)
+        return self._member.name
+
+    def _scrape(self, phase: str) -> None:
+        began, stamp = time.monotonic_ns(), _now()
+        try:
+            code, body = probe.http(
+                self._member.client_url, "GET", "/metrics", timeout_s=ANSWER_S, security=self._security
+            )
+            found = metrics.parse(body.decode("utf-8", "replace")) if code == 200 else None
+        except (NoAnswer, ValueError):
+            found = None
+        if found is None:
+            return
+        self.scrapes += 1
+        scalars = [f"{found.values[column]:.15g}" if column in found.values else "" for column in metrics.SCALARS]
+        cells = [found.histograms[column].to_cell() if column in found.histograms else ""
+                 for column in metrics.HISTOGRAMS]  # fmt: skip
+        self._files.scrape((stamp, began, self._member.name, phase, *scalars, *cells))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _listed(url: str, security: Security) -> dict[int, str]:
+    """Members' names by their ids, as this member lists them; nothing where it does not."""
+    try:
+        _, body = probe.http(url, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S, security)
+        return {int(each["ID"]): str(each["name"]) for each in json.loads(body)["members"] if each.get("name")}
+    except (NoAnswer, ValueError, KeyError, TypeError):
+        return {}
+
+
+class _Process:
+    """All watches, and the orders that come in."""
+
+    def __init__(self, order: Mapping[str, Any]) -> None:
+        files = _Files(Path(order["folder"]))
+        self._stop = threading.Event()
+        names: dict[int, str] = {}
+        security = Security.from_environment()
+        self._watches = [
+            _Watch(name, endpoint, security, files, names, self._stop) for name, endpoint in order["members"]
+        ]
+
+    def __enter__(self) -> Self:
+        for watch in self._watches:
+            watch.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for watch in self._watches:
+            watch.wake()
+        for watch in self._watches:
+            watch.join(2 * ANSWER_S)
+
+    def scrape(self, phase: str) -> None:
+        for done in [watch.scrape_now(phase) for watch in self._watches]:
+            done.wait(2 * ANSWER_S)
+
+    def summary(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "polls": sum(watch.polls for watch in self._watches),
+            "unanswered": sum(watch.unanswered for watch in self._watches),
+            "scrapes": sum(watch.scrapes for watch in self._watches),
+            "failures": [watch.failure for watch in self._watches if watch.failure],
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        }
+
+
+def main() -> None:
+    """Serves the orders on stdin until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    first = sys.stdin.readline()
+    if not first:
+        return
+    with _Process(json.loads(first)) as process:
+        for line in sys.stdin:
+            order = json.loads(line)
+            if "scrape" in order:
+                process.scrape(order["scrape"])
+                print("{}", flush=True)
+            else:
+                process.scrape("after")
+                print(json.dumps(process.summary()), flush=True)
+                return
+
+
+if __name__ == "__main__":
+    main()

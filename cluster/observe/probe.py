@@ -1,0 +1,276 @@
+"""Asks a member how it is, over HTTP and a bare socket: for members on loopback, while they start.
+
+``control.py`` is the full control plane. This one does not import ``requests``, and ``ssl`` only for ``https://``:
+they must not be imported before gevent patches them, so a cluster can be started by a process that has yet to decide
+about gevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from cluster.base.errors import NoAnswer
+from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
+from cluster.base.topology import Member
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What one member says about itself at one moment.
+
+    Attributes:
+        name: its name, empty where only its endpoint is known.
+        endpoint: ``host:port`` that was asked.
+        member_id: etcd's id of the member.
+        leader_id: the id of the member that it takes for the leader; 0 for none.
+        term: Raft term, of the last entry it applied (etcd's ``raftTerm``).
+        commit_index: Raft's commit index (etcd's ``raftIndex``).
+        applied_index: the last entry applied to the store.
+        revision: of its store.
+        db_size: bytes of its backend file.
+        version: etcd's version, ``3.5.1``.
+        is_learner: whether it has no vote.
+        errors: alarms and corruption that it reports.
+    """
+
+    name: str
+    endpoint: str
+    member_id: int
+    leader_id: int
+    term: int
+    commit_index: int
+    applied_index: int
+    revision: int
+    db_size: int
+    version: str
+    is_learner: bool = False
+    errors: tuple[str, ...] = ()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it takes itself for the leader."""
+        return self.leader_id != 0 and self.leader_id == self.member_id
+
+    @property
+    def role(self) -> Literal["leader", "learner", "follower", "no leader"]:
+        """What it takes itself for; ``no leader`` for a voter that knows of none."""
+        if self.is_leader:
+            return "leader"
+        if self.is_learner:
+            return "learner"
+        return "follower" if self.leader_id else "no leader"
+
+    @classmethod
+    def from_gateway(cls, answer: Mapping[str, Any], *, name: str, endpoint: str) -> MemberStatus:
+        """Takes the gateway's JSON of ``/v3/maintenance/status``, in which 64-bit numbers are strings and
+        zeros absent.
+        """
+
+        def number(key: str, where: Mapping[str, Any] = answer) -> int:
+            return int(where.get(key) or 0)
+
+        header = answer.get("header") or {}
+        return cls(
+            name=name,
+            endpoint=endpoint,
+            member_id=number("member_id", header),
+            leader_id=number("leader"),
+            term=number("raftTerm"),
+            commit_index=number("raftIndex"),
+            applied_index=number("raftAppliedIndex"),
+            revision=number("revision", header),
+            db_size=number("dbSize"),
+            version=str(answer.get("version") or ""),
+            is_learner=bool(answer.get("isLearner")),
+            errors=tuple(str(error) for error in answer.get("errors") or ()),
+        )
+
+
+def http(
+    where: str,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    timeout_s: float = 1.0,
+    security: Security | None = None,
+) -> tuple[int, bytes]:
+    """One HTTP/1.0 exchange.
+
+    Takes ``host:port`` or a URL of no more than that, method, path, body, and how to speak TLS to ``https://`` and who
+    logs in; returns the status code and the body. It takes at most ``timeout_s`` seconds in all, and as long again for
+    a login. Raises NoAnswer where there is none, or no login, or it is not HTTP, and SecurityError for files of no use.
+    """
+    if security is None or security.user is None:
+        return _exchange(where, method, path, body, timeout_s, security, "")
+    token = _tokens.get((where, security)) or _log_in(where, security, timeout_s)
+    code, answer = _exchange(where, method, path, body, timeout_s, security, token)
+    if code == 401:  # the member has forgotten it
+        _tokens.pop((where, security), None)
+    return code, answer
+
+
+_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
+# Of users at members; etcd takes half the core of a member for a tenth of a second to check a password.
+_tokens: dict[tuple[str, Security], str] = {}
+
+
+def _log_in(where: str, security: Security, timeout_s: float) -> str:
+    body = json.dumps({"name": security.user, "password": security.password}).encode()
+    code, answer = _exchange(where, "POST", "/v3/auth/authenticate", body, timeout_s, security, "")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if code == 200:
+            token = _tokens[where, security] = str(json.loads(answer)["token"])
+            return token
+    endpoint, reason = where.rpartition("://")[2], _said(answer) or f"HTTP {code}"
+    raise NoAnswer(f"{endpoint}: login of {security.user}: {reason}", cause="login")
+
+
+def _exchange(
+    where: str, method: str, path: str, body: bytes, timeout_s: float, security: Security | None, token: str
+) -> tuple[int, bytes]:
+    scheme, _, endpoint = where.rstrip("/").rpartition("://")
+    deadline = time.monotonic() + timeout_s
+    host, _, port = endpoint.rpartition(":")
+    head = f"{method} {path} HTTP/1.0\r\nHost: {endpoint}\r\nContent-Length: {len(body)}\r\n"
+    head += f"Authorization: {token}\r\n\r\n" if token else "\r\n"
+    answer = bytearray()
+    try:
+        with _connected(scheme, host.strip("[]"), int(port), timeout_s, security) as sock:
+            sock.sendall(head.encode("ascii") + body)
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("timed out")
+                sock.settimeout(left)
+                data = sock.recv(65536)
+                if not data:
+                    break
+                answer += data
+    except OSError as exc:
+        raise _no_answer(endpoint, exc, security) from exc
+    if answer.startswith(b"HTTP/1.0 400") and b"to an HTTPS server" in answer:
+        raise NoAnswer(f"{endpoint} speaks TLS: use https://", cause="tls", sent=False)
+    head_bytes, end, content = bytes(answer).partition(b"\r\n\r\n")
+    words = head_bytes.split(b"\r\n", 1)[0].split()
+    length = _LENGTH.search(head_bytes)
+    cut = len(content) < int(length[1]) if length is not None else not end and answer.startswith(b"HTTP/")
+    if not answer or cut:
+        raise NoAnswer(f"{endpoint}: it hung up in the middle of its answer", cause="connection lost")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
+    return int(words[1]), content
+
+
+def _connected(scheme: str, host: str, port: int, timeout_s: float, security: Security | None) -> socket.socket:
+    plain = socket.create_connection((host, port), timeout=timeout_s)
+    if scheme != "https":
+        return plain
+    try:
+        return (security or Security()).context().wrap_socket(plain, server_hostname=host)
+    except BaseException as exc:
+        plain.close()
+        if isinstance(exc, ConnectionError):
+            raise tls_fails(f"{host}:{port}", TLS_FAILED) from exc
+        raise
+
+
+def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
+    if not hasattr(exc, "library"):  # what ssl raises has it
+        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=_cause(exc))
+    return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
+
+
+def tls_fails(endpoint: str, cause: str) -> NoAnswer:
+    """Takes ``host:port`` and one of the causes of ``cluster.base.security``, returns the error that says so.
+
+    Go's plain listener just hangs up on TLS; so that where the handshake broke off, it is asked in plain HTTP.
+    """
+    if cause == TLS_FAILED:
+        with contextlib.suppress(NoAnswer):
+            http(endpoint, "GET", "/version")
+            cause = PLAIN_SPOKEN
+    return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
+
+
+def _cause(exc: OSError) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return "connection refused"
+    return "timeout" if isinstance(exc, TimeoutError) else "connection lost"
+
+
+def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
+    """Asks one member for its own view, without a quorum. ``security`` is for one that speaks TLS.
+
+    Raises NoAnswer, after at most ``timeout_s`` seconds.
+    """
+    code, body = http(member.client_url, "POST", "/v3/maintenance/status", b"{}", timeout_s, security)
+    try:
+        if code != 200:
+            raise ValueError(_said(body) or f"HTTP {code}")
+        return MemberStatus.from_gateway(json.loads(body), name=member.name, endpoint=member.endpoint)
+    except (ValueError, AttributeError, TypeError) as exc:
+        raise NoAnswer(f"{member.endpoint}: no status of an etcd member ({exc})", cause="not etcd") from exc
+
+
+def _said(body: bytes) -> str:
+    """What etcd gave as the reason of an error, such as that auth is on and no user was named."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        if b"CommonName of client" in body:
+            return "etcd's gateway takes no client certificate with a common name while auth is on"
+        return " ".join(body[:200].decode("utf-8", "replace").split())
+
+
+def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> bool:
+    """Whether ``/health`` says so, for which the member does a linearizable read.
+
+    False where it does not answer.
+    """
+    try:
+        code, body = http(member.client_url, "GET", "/health", timeout_s=timeout_s, security=security)
+        return code == 200 and str(json.loads(body)["health"]) == "true"
+    except (NoAnswer, ValueError, KeyError, TypeError):
+        return False
+
+
+def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
+    """The leader on which all these members agree in the same term, itself among them.
+
+    None where they do not.
+    """
+    leaders = [status for status in statuses if status.is_leader]
+    if len(leaders) != 1 or any(status.leader_id != leaders[0].member_id for status in statuses):
+        return None
+    return leaders[0]
+
+
+def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: Security | None = None) -> str:
+    """Asks every member.
+
+    Empty when all agree on a leader and serve linearizable reads, else the first reason not.
+    """
+    statuses = []
+    for member in members:
+        try:
+            statuses.append(member_status(member, timeout_s, security))
+        except NoAnswer as exc:
+            return f"{member.name} does not answer ({exc})"
+    if agreed_leader(statuses) is None:
+        return "the members do not agree on a leader"
+    for member in members:
+        if not is_healthy(member, timeout_s, security):
+            return f"{member.name} serves no linearizable read"
+    return ""
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Takes ``3.5.10`` or ``3.6.0-rc.1``, returns what versions are in order by."""
+    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())

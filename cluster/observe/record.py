@@ -1,0 +1,213 @@
+"""What the observer wrote about a run's members, ``members.csv`` and ``metrics.csv``, read again and summed up."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.observe.metrics import HISTOGRAMS, SCALARS, Histogram, Metrics
+from cluster.observe.observer import MEMBERS, METRICS
+
+Row = TypeVar("Row", "Poll", "Scrape")
+PHASES = ("before", "during", "after")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Poll:
+    """A member's status at one moment, as far as it answered.
+
+    Attributes:
+        at: when it was asked, in seconds since 1970.
+        role: ``leader``, ``follower``, ``learner`` or ``no leader``; empty where it did not answer, which leaves
+            everything but ``reason`` unknown.
+        leader: whom it follows, empty for nobody.
+        reason: why it did not answer; alarms of one that did.
+    """
+
+    at: float
+    member: str
+    answers: bool
+    role: str
+    leader: str
+    term: int | None
+    commit_index: int | None
+    applied_index: int | None
+    revision: int | None
+    db_size: int | None
+    round_trip_ms: float | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scrape:
+    """A member's metrics at one moment; ``phase`` is ``before`` and ``end`` at the two ends of the load."""
+
+    at: float
+    member: str
+    phase: str
+    metrics: Metrics
+
+
+def read_polls(folder: Path) -> list[Poll]:
+    """The polls of a run folder, in order of time; none where there is no such file. A row that is cut short is left
+    out.
+    """
+
+    def poll(row: Mapping[str, str]) -> Poll:
+        return Poll(
+            at=_seconds(row["time"]),
+            member=row["member"],
+            answers=row["answers"] == "1",
+            role=row["role"],
+            leader=row["leader"],
+            term=_whole(row["term"]),
+            commit_index=_whole(row["commit_index"]),
+            applied_index=_whole(row["applied_index"]),
+            revision=_whole(row["revision"]),
+            db_size=_whole(row["db_size"]),
+            round_trip_ms=float(row["round_trip_ms"]) if row["round_trip_ms"] else None,
+            reason=row["reason"],
+        )
+
+    return sorted(_rows(folder / MEMBERS, poll), key=lambda each: each.at)
+
+
+def read_scrapes(folder: Path) -> dict[str, list[Scrape]]:
+    """The scrapes of a run folder by member, in order of time; none where there is no such file."""
+
+    def scrape(row: Mapping[str, str]) -> Scrape:
+        values = {column: float(row[column]) for column in SCALARS if row[column]}
+        found = {column: Histogram.from_cell(row[column]) for column in HISTOGRAMS}
+        histograms = {column: histogram for column, histogram in found.items() if histogram is not None}
+        return Scrape(_seconds(row["time"]), row["member"], row["phase"], Metrics(values, histograms))
+
+    scrapes: dict[str, list[Scrape]] = {}
+    for each in sorted(_rows(folder / METRICS, scrape), key=lambda each: each.at):
+        scrapes.setdefault(each.member, []).append(each)
+    return dict(sorted(scrapes.items()))
+
+
+def _rows(path: Path, read: Callable[[Mapping[str, Any]], Row]) -> Iterator[Row]:
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            if None in row.values():
+                continue  # cut short by whatever ended the observer
+            try:
+                yield read(row)
+            except (ValueError, KeyError):
+                continue
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def between(scrapes: Sequence[Scrape], column: str) -> Histogram | None:
+    """What a histogram counted from the first scrape to the last, restarts of the member included.
+
+    What a member counted between its last scrape and its end is lost with it. None of less than two scrapes.
+    """
+    total: Histogram | None = None
+    for earlier, later in itertools.pairwise(scrapes):
+        now, then = (each.metrics.histograms.get(column) for each in (later, earlier))
+        if now is not None:
+            part = now.since(None if later.metrics.restarted_since(earlier.metrics) else then)
+            total = part if total is None else total.plus(part)
+    return total
+
+
+def grown(scrapes: Sequence[Scrape], column: str) -> int | None:
+    """By how much a counter grew from the first scrape to the last, restarts included; None where it was not there."""
+    total: float | None = None
+    for earlier, later in itertools.pairwise(scrapes):
+        now, then = (each.metrics.values.get(column) for each in (later, earlier))
+        if now is not None:
+            again = later.metrics.restarted_since(earlier.metrics) or then is None
+            total = (total or 0.0) + now - (0.0 if again or then is None else then)
+    return None if total is None else round(total)
+
+
+def leader_changes(polls: Iterable[Poll]) -> int | None:
+    """How many elections were won in the time of the polls: terms in which a member was seen to lead, less the first.
+
+    A term that began and ended between two polls is missed. None where no leader was seen.
+    """
+    terms = {poll.term for poll in polls if poll.role == "leader"}
+    return len(terms) - 1 if terms else None
+
+
+def phases(scrapes: Sequence[Scrape]) -> dict[str, list[Scrape]]:
+    """One member's scrapes before, during and after the load, each with the one at its beginning.
+
+    Before the load is all the member's life up to then: the first of these is a scrape of nothing.
+    """
+    born = Scrape(0.0, scrapes[0].member, "", Metrics({}, {}))
+    begin = next((i for i, each in enumerate(scrapes) if each.phase == "before"), 0)
+    end = next((i for i, each in enumerate(scrapes) if each.phase == "end"), len(scrapes) - 1)
+    return {"before": [born, scrapes[begin]], "during": list(scrapes[begin : end + 1]), "after": list(scrapes[end:])}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What the members said of themselves, for ``target`` of a result; empty where nobody watched.
+
+    ``leader_changes``; ``wal_fsync_p99_ms`` and ``backend_commit_p99_ms`` of the slowest member before, during and
+    after the load; and ``observed``, a list with the figures of each member.
+    """
+    polls, scrapes = read_polls(folder), read_scrapes(folder)
+    if not polls:
+        return {}
+    rows = []
+    for name in dict.fromkeys([*scrapes, *sorted({poll.member for poll in polls})]):
+        mine = [poll for poll in polls if poll.member == name]
+        rows.append({"name": name, "polls": len(mine), "unanswered": sum(not poll.answers for poll in mine),
+                     **_sizes(mine), **_counted(scrapes.get(name, []))})  # fmt: skip
+    worst = {
+        f"{column}_p99_ms": {
+            phase: max((row[f"{column}_p99_ms"][phase] for row in rows if row[f"{column}_p99_ms"][phase] is not None),
+                       default=None)
+            for phase in PHASES
+        }
+        for column in HISTOGRAMS
+    }  # fmt: skip
+    return {"leader_changes": leader_changes(polls), **worst, "observed": rows}
+
+
+def _sizes(polls: Sequence[Poll]) -> dict[str, Any]:
+    sizes = [poll.db_size for poll in polls if poll.db_size is not None]
+    return {"db_size_first": sizes[0] if sizes else None, "db_size_last": sizes[-1] if sizes else None,
+            "db_size_max": max(sizes, default=None)}  # fmt: skip
+
+
+def _counted(scrapes: Sequence[Scrape]) -> dict[str, Any]:
+    parts = phases(scrapes) if scrapes else {phase: [] for phase in PHASES}
+    load = parts["during"]
+    values = [each.metrics.values for each in load]
+    found: dict[str, Any] = {
+        "restarts": sum(b.metrics.restarted_since(a.metrics) for a, b in itertools.pairwise(scrapes)),
+        **{column: grown(load, column) for column in ("proposals_failed", "slow_applies", "heartbeat_failures")},
+        "proposals_pending_max": max((int(v["proposals_pending"]) for v in values if "proposals_pending" in v),
+                                     default=None),
+        "rss_bytes_max": max((int(v["rss_bytes"]) for v in values if "rss_bytes" in v), default=None),
+    }  # fmt: skip
+    for column in HISTOGRAMS:
+        counted = {phase: between(parts[phase], column) for phase in PHASES}
+        found[f"{column}s"] = {phase: None if each is None else each.count for phase, each in counted.items()}
+        found[f"{column}_p99_ms"] = {phase: p99_ms(each) for phase, each in counted.items()}
+    return found
+
+
+def p99_ms(histogram: Histogram | None) -> float | None:
+    """The 99th percentile in milliseconds, to the microsecond; None of no observation."""
+    quantile = None if histogram is None else histogram.quantile(0.99)
+    return None if quantile is None else round(quantile * 1e3, 3)

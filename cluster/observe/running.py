@@ -1,0 +1,178 @@
+"""Which cluster `raftload cluster up` left running: a file for each backend, believed only where members answer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.observe.probe import MemberStatus, member_status
+
+SCHEMA = "raftload.state/1"
+BACKENDS = ("docker", "local")
+LOCK = "change.lock"
+_LOCK_POLL_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Running:
+    """A cluster that outlives the command that started it.
+
+    Attributes:
+        backend: ``docker`` or ``local``.
+        members: in order, as clients on this machine reach them.
+        member_ids: etcd's id of each, by name, so that another etcd on the same port is not taken for it.
+        version: of etcd, as a member said.
+        requested_version: as asked for, None where none was.
+        image: reference of the image; empty for processes.
+        source: where the image or the binary came from, for people.
+        created_at: ISO 8601, UTC.
+        control: the socket by which the process that owns the members is reached; empty for containers.
+        links: how members reach each other: over Docker ``networks``, through our ``relay``, or ``direct``.
+    """
+
+    backend: str
+    members: tuple[Member, ...]
+    member_ids: Mapping[str, int]
+    version: str
+    requested_version: str | None
+    image: str
+    source: str
+    created_at: str
+    control: str = ""
+    links: str = "networks"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The members' client URLs."""
+        return tuple(member.client_url for member in self.members)
+
+
+def state_dir(env: Mapping[str, str] | None = None) -> Path:
+    """The user's folder for state: ``$XDG_STATE_HOME/raftload``, else ``~/.local/state/raftload``."""
+    env = os.environ if env is None else env
+    root = env.get("XDG_STATE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path("~/.local/state").expanduser()) / "raftload"  # noqa: PTH117
+
+
+@contextlib.contextmanager
+def changing(say: Callable[[str], None], within_s: float = 120.0) -> Iterator[None]:
+    """Lets one process of this user at a time make or remove clusters, for the length of a block.
+
+    Where another one does, says who and waits for its end. The lock is the kernel's, so it ends with its holder however
+    that ends. Raises ClusterError after ``within_s`` seconds, or where the folder cannot be written.
+    """
+    try:
+        state_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir() / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise _unwritable(exc) from exc
+    try:
+        deadline, told = time.monotonic() + within_s, False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                who = f"process {os.pread(lock, 20, 0).decode(errors='replace') or '?'}"
+                if time.monotonic() >= deadline:
+                    raise ClusterError(
+                        f"{who} has been starting or removing a cluster for {within_s:g} s: wait for it, or end it"
+                    ) from None
+                if not told:
+                    say(f"{who} is starting or removing a cluster: waiting for it")
+                told = True
+                time.sleep(_LOCK_POLL_S)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def save(running: Running) -> None:
+    """Remembers a cluster. Raises ClusterError where the folder cannot be written."""
+    folder = state_dir()
+    values = {"schema": SCHEMA, **dataclasses.asdict(running)}
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".cluster-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+        Path(name).replace(_file(running.backend))
+    except OSError as exc:
+        raise _unwritable(exc) from exc
+
+
+def _unwritable(exc: OSError) -> ClusterError:
+    return ClusterError(f"cannot write to {state_dir()}: {exc.strerror or exc}; set XDG_STATE_HOME")
+
+
+def forget(backend: str) -> None:
+    """Forgets the cluster of a backend; nothing where none is remembered."""
+    with contextlib.suppress(OSError):
+        _file(backend).unlink()
+
+
+def load(backend: str) -> Running | None:
+    """What is remembered of a backend, true or not; None for nothing, or nothing readable."""
+    try:
+        values: dict[str, Any] = json.loads(_file(backend).read_text(encoding="utf-8"))
+        if values.pop("schema") != SCHEMA:
+            return None
+        members = tuple(Member(**member) for member in values.pop("members"))
+        return Running(members=members, **values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def find_running(timeout_s: float = 1.0) -> Running | None:
+    """The cluster that `cluster up` started last and that is there: at least one of its members answers.
+
+    Takes the seconds that members get to answer. Returns None where there is none.
+    """
+    found = [running for backend in BACKENDS if (running := load(backend)) and _is_there(running, timeout_s)]
+    return max(found, key=lambda running: running.created_at, default=None)
+
+
+def ask(
+    members: tuple[Member, ...], timeout_s: float = 1.0, security: Security | None = None
+) -> dict[str, MemberStatus | NoAnswer]:
+    """Every member's status by its name, or why there is none, all asked at once."""
+
+    def one(member: Member) -> MemberStatus | NoAnswer:
+        try:
+            return member_status(member, timeout_s, security)
+        except NoAnswer as exc:
+            return exc
+
+    with ThreadPoolExecutor(max(len(members), 1)) as pool:
+        return dict(zip((member.name for member in members), pool.map(one, members), strict=True))
+
+
+def statuses(members: tuple[Member, ...], timeout_s: float = 1.0) -> Iterator[MemberStatus]:
+    """Those of the members that answered."""
+    for answer in ask(members, timeout_s).values():
+        if isinstance(answer, MemberStatus):
+            yield answer
+
+
+def _is_there(running: Running, timeout_s: float) -> bool:
+    return any(
+        running.member_ids.get(status.name) == status.member_id for status in statuses(running.members, timeout_s)
+    )
+
+
+def _file(backend: str) -> Path:
+    return state_dir() / f"cluster-{backend}.json"

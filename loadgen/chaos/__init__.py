@@ -1,0 +1,1 @@
+"""Runs under faults: traffic, rounds, and the outcome."""

@@ -1,0 +1,260 @@
+"""One chaos run: load on every member, faults beside it, and at the end what each member holds.
+
+The master drives: workers are Locust's and record what they do; the cluster is held and broken by another process
+(``cluster.faults.driver``), so nothing here ever blocks the event loop; compactions and the final reads are the master's own
+and are recorded in a history of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from cluster.base.errors import ClusterError
+from cluster.faults.driver import Driver, Held
+from cluster.faults.plan import Round
+from loadgen.chaos.chaos_worker import CLOSE, CLOSED, OPTION, SUSPECT, Orders
+from loadgen.chaos.fault_stats import MIN_WRITES_S, Struck
+from loadgen.chaos.master_client import Warden
+from loadgen.chaos.traffic import Shape
+from loadgen.chaos.watch_streams import Watching
+from loadgen.history.format import FOLDER, SUFFIX
+from loadgen.history.writer import HistoryWriter
+from loadgen.load import listening
+from loadgen.run.run import Plan, Run
+from loadgen.run.session import Session
+from loadgen.run.target import Target
+
+HEALTHY_S = 60.0
+# Between a healthy cluster and the next fault: without a while of load there is nothing to compare with.
+CALM_S = 0.5
+LOAD_S = 10.0
+WATCHERS_S = 15.0
+HELPERS_S = 3.0
+# Faults after which the processes of those they were done to are other ones.
+_RESTARTS = frozenset({"kill", "crash", "stop", "restart"})
+# Faults that take a leader away at once. One that is told to end leads on until it does, and hands over.
+_TAKE_AWAY = frozenset({"kill", "crash", "pause", "partition"})
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What a chaos run does to the cluster and asks of it.
+
+    Attributes:
+        rounds: the faults, in order.
+        every_s: seconds from one fault to the next.
+        compact_every_s: seconds between compactions; 0: none.
+        shape: of the traffic, as ``traffic.Shape`` takes it, without prefix and seed.
+        watching: which watchers there are.
+        hashes: whether members' hashes are compared after every round, and a difference ends the run.
+    """
+
+    rounds: tuple[Round, ...] = ()
+    every_s: float = 3.0
+    compact_every_s: float = 2.0
+    shape: dict[str, Any] = dataclasses.field(default_factory=dict)
+    watching: Watching = dataclasses.field(default_factory=Watching)
+    hashes: bool = True
+
+
+class Campaign:
+    """Carries out a design. See ``carry_out``."""
+
+    def __init__(
+        self, design: Design, plan: Plan, session: Session, target: Target, folder: Path, *, driver: Driver | None,
+        held: Held | None, say: Say,
+    ) -> None:  # fmt: skip
+        """Takes what to do, with which workers and to which cluster; without a driver there are no faults."""
+        self.design = design
+        self.struck: list[Struck] = []
+        self.stopped_by = ""
+        self.ended_ns = 0
+        self.run = Run(session, target, plan, folder)
+        self.folder = folder
+        self._plan, self._session = plan, session
+        self._driver, self._held, self._say = driver, held, say
+        self._stopping = Event()
+        self._closed: dict[str, str | None] = {}
+        self._fighting = False
+        listening.handle(session.runner, SUSPECT, self._on_suspect)
+        listening.handle(session.runner, CLOSED, self._on_closed)
+
+    def carry_out(self, tick: Callable[[Run], None], begun: Callable[[], None]) -> None:
+        """Runs load and faults to their end, heals, and reads what each member holds.
+
+        Takes what to call ten times a second while there is load, and what to call when it begins, from when on
+        ``interrupt`` may be. Raises ClusterError.
+        """
+        run, folder = self.run, self.folder / FOLDER
+        folder.mkdir()
+        run.begin()
+        self.shape = Shape(prefix=run.settings.prefix, seed=run.settings.seed, **self.design.shape)
+        orders = Orders(str(folder.absolute()), self.design.shape, self.design.watching)
+        setattr(self._session.environment.parsed_options, OPTION, orders.to_option())
+        history = HistoryWriter(folder / f"master{SUFFIX}", worker=0, prefix=run.settings.prefix.decode("ascii"))
+        history.flush_every()
+        self._warden = Warden(run.settings.endpoints, self.shape, history, whole=self._driver is not None)
+        try:
+            names = {member.client_url: member.name for member in self._held.members} if self._held else {}
+            exclusive = self._held is not None and self._held.ours
+            self._warden.fill(run.revision_before, names, exclusive=exclusive)
+            run.start()
+            self._fighting = True
+            begun()
+            helpers = [gevent.spawn(self._compact_regularly)]
+            if self._driver is not None and self.design.rounds:
+                helpers.append(gevent.spawn(self._strike))
+            try:
+                run.wait(tick)
+            finally:
+                self.ended_ns = time.monotonic_ns()  # the fault that is on may take longer to heal
+                self._fighting = False
+                self._stopping.set()
+                gevent.joinall(helpers, timeout=0 if self._session.alarm.failure else HELPERS_S)
+                gevent.killall(helpers)
+            keeper = gevent.spawn(self._keep_workers)
+            try:
+                self._settle()
+                revision = self._warden.agree()
+                self._close_workers(revision)
+            finally:
+                keeper.kill()
+            self._warden.read_members(revision)
+        finally:
+            self._warden.close()
+
+    # ---- while there is load
+
+    def stop(self, reason: str) -> None:
+        """Ends the load before its time; takes why, for people."""
+        if not self.stopped_by and self._fighting:
+            self.stopped_by = reason
+            gevent.spawn(self.run.ask_stop)
+
+    def interrupt(self, signal_name: str) -> None:
+        """Ends load and faults: the fault that is on is healed at once."""
+        self._stopping.set()
+        self.run.ask_stop(signal_name)
+
+    def _compact_regularly(self) -> None:
+        every = self.design.compact_every_s
+        while every and not self._stopping.wait(every):
+            self._warden.compact()
+
+    def _strike(self) -> None:
+        while not self.run.stats.total.num_requests and not self._stopping.wait(0.05):
+            pass  # the workers are still starting their users
+        began = time.monotonic()
+        for each in self.design.rounds:
+            due = max(began + self.design.every_s, time.monotonic() + CALM_S)
+            if self._stopping.wait(due - time.monotonic()) or not self._await_load():
+                return
+            began = time.monotonic()
+            struck = self._round(each)
+            self.struck.append(struck)
+            if struck.problem:
+                self._say(f"round {each.number} of {len(self.design.rounds)}: {each.name}: {struck.problem}")
+            if not struck.healthy_ns:
+                self.stop(f"round {each.number}: {struck.problem}")
+                return
+            if self.design.hashes and (difference := self._warden.compare_hashes()):
+                self.stop(difference)
+                return
+        if not self._stopping.wait(max(CALM_S, began + self.design.every_s - time.monotonic())):
+            self.run.ask_stop()
+
+    def _await_load(self) -> bool:
+        """Waits until operations succeed, as clients that were refused for long take a while to come back; says whether
+        the run goes on. Where nothing succeeds for long the fault comes anyway, and its round is inconclusive.
+        """
+        total = self.run.stats.total
+        before, deadline = total.num_requests - total.num_failures, time.monotonic() + LOAD_S
+        while total.num_requests - total.num_failures < before + MIN_WRITES_S and time.monotonic() < deadline:
+            if self._stopping.wait(0.05):
+                return False
+        return True
+
+    def _round(self, each: Round) -> Struck:
+        assert self._driver is not None
+        struck = Struck(each.number, each.name, datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"))
+        struck.began_ns = time.monotonic_ns()
+        try:
+            if each.fault is None:
+                self._warden.compact()
+                struck.effect_ns = struck.healed_ns = time.monotonic_ns()
+            else:
+                self._warden.mark_fault("begin", each.name, ())
+                effect = self._driver.inject(each.fault, each.seed)
+                struck.effect_ns = time.monotonic_ns()
+                self._warden.mark_fault("effect", each.name, effect["members"])
+                struck.members, struck.leader, struck.term = tuple(effect["members"]), effect["leader"], effect["term"]
+                struck.taken = effect["before"] in struck.members and each.fault.kind in _TAKE_AWAY
+                told = each.fault.kind in ("stop", "restart")
+                struck.silent = told and 2 * len(struck.members) > len(self._held.members if self._held else ())
+                self._stopping.wait(max(0.0, each.hold_s - (struck.effect_ns - struck.began_ns) / 1e9))
+        except ClusterError as error:
+            struck.problem = str(error)
+        with self._noted(struck):
+            if each.fault is not None:
+                self._driver.heal()
+                struck.healed_ns = time.monotonic_ns()
+                self._warden.mark_fault("heal", each.name, struck.members)
+                for member in struck.members if each.fault.kind in _RESTARTS else ():
+                    self._warden.mark_restart(member)
+            self._driver.wait_healthy(HEALTHY_S)
+            struck.healthy_ns = time.monotonic_ns()
+        return struck
+
+    @contextlib.contextmanager
+    def _noted(self, struck: Struck) -> Iterator[None]:
+        try:
+            yield
+        except ClusterError as error:
+            struck.problem = struck.problem or str(error)
+
+    # ---- after it
+
+    def _settle(self) -> None:
+        if self._driver is not None:
+            self._driver.heal()
+            self._driver.wait_healthy(HEALTHY_S)
+
+    def _close_workers(self, revision: int) -> None:
+        """Has every worker see its watchers to a revision and close its history; waits until they have."""
+        alive = [w for w in self._session.workers if w.client_id and w.name not in self.run.lost]
+        self._tell(CLOSE, {"revision": revision, "timeout_s": WATCHERS_S})
+        deadline = time.monotonic() + 2 * WATCHERS_S
+        while time.monotonic() < deadline and any(
+            worker.client_id not in self._closed and worker.death() is None for worker in alive
+        ):
+            gevent.sleep(0.02)
+
+    def _tell(self, kind: str, data: dict[str, Any] | None = None) -> None:
+        """Sends a message to every worker, also to one that has stopped its users, which Locust no longer knows."""
+        from locust.rpc import Message
+
+        for worker in self._session.workers:
+            if worker.client_id:
+                self._session.runner.server.send_to_client(Message(kind, data, worker.client_id))
+
+    def _keep_workers(self) -> None:
+        """Has the workers know that their master lives: Locust answers only those that it knows."""
+        while True:
+            self._tell("heartbeat")
+            gevent.sleep(1)
+
+    def _on_suspect(self, environment: Any, msg: Any, **_: Any) -> None:
+        self.stop(msg.data["seen"])
+
+    def _on_closed(self, environment: Any, msg: Any, **_: Any) -> None:
+        self._closed[msg.node_id] = msg.data["problem"]

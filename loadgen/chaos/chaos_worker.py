@@ -1,0 +1,197 @@
+"""The worker's side of a chaos run: users that ask for everything, watchers beside them, and one history of it all.
+
+A worker's users share a client for each member, so every operation is known to have gone to one; user n asks member n
+modulo their number. What they did and saw is in ``<run folder>/history/worker-<n>.hist``. The watchers outlive the
+users: when the master has healed the cluster it says up to which revision they must have seen, and they end after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+import gevent
+from gevent import GreenletExit
+from locust import task
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
+
+from cluster.base.units import REFUSAL
+from loadgen.chaos.traffic import Known, Shape, Traffic
+from loadgen.chaos.watch_streams import Observers, Watching
+from loadgen.client.etcd import EtcdClient
+from loadgen.history.format import SUFFIX
+from loadgen.history.operation import Operation, Outcome
+from loadgen.history.writer import HistoryWriter
+from loadgen.load import listening
+from loadgen.load.user import RunUser  # brings the parameters of the load to Locust's command line
+from loadgen.load.worker_run import Load
+
+OPTION = "consistency"
+CLOSE, CLOSED, SUSPECT = "raftload_close", "raftload_closed", "raftload_suspect"
+# A member that is down refuses at once: what is asked meanwhile is nothing but refusals.
+_AFTER_FAILURE_S = 0.02
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Orders:
+    """What the master tells every worker of a chaos run, as one JSON text among Locust's options.
+
+    Attributes:
+        history: folder for the worker's history; empty: none is kept, as under plain Locust.
+        shape: of the traffic, without prefix and seed, which are the run's.
+        watching: which watchers there are.
+    """
+
+    history: str = ""
+    shape: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    watching: Watching = dataclasses.field(default_factory=Watching)
+
+    def to_option(self) -> str:
+        """Returns it as text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_option(cls, text: str) -> Orders:
+        """Takes what ``to_option`` made, or nothing."""
+        values = json.loads(text or "{}")
+        return cls(**{**values, "watching": Watching(**values.get("watching", {}))})
+
+
+class Station:
+    """What the users of one worker share in one run."""
+
+    def __init__(self, load: Load, environment: Any) -> None:
+        settings = load.settings
+        options = vars(environment.parsed_options)
+        orders = Orders.from_option(str(options.get(OPTION) or ""))
+        self.prefix = settings.prefix
+        self.shape = Shape(prefix=settings.prefix, seed=settings.seed, **orders.shape)
+        self.known = Known()
+        self.history: HistoryWriter | None = None
+        if orders.history:
+            path = Path(orders.history) / f"worker-{load.rank + 1}{SUFFIX}"
+            self.history = HistoryWriter(path, worker=load.rank + 1, prefix=settings.prefix.decode("ascii"))
+            self.history.flush_every()
+        self.clients = [
+            EtcdClient([endpoint], timeout_s=settings.timeout_s, history=self.history)
+            for endpoint in settings.endpoints
+        ]
+        self.observers = Observers(
+            settings.endpoints, self.shape, orders.watching, self.known, self.history, self.suspect,
+            rank=load.rank, workers=load.workers, seed=settings.seed,
+        )  # fmt: skip
+        self._runner = environment.runner
+        self._suspected = False
+        self.observers.start()
+
+    def suspect(self, seen: str) -> None:
+        """Tells the master, once, of an answer or event that cannot be where etcd keeps its promises."""
+        if not self._suspected and self.history is not None:
+            self._suspected = True
+            self._runner.send_message(SUSPECT, {"seen": seen})
+
+    def close(self, revision: int, timeout_s: float) -> None:
+        """Ends the watchers once they have seen a revision, or after so many seconds, and closes the history."""
+        self.observers.close(revision, timeout_s)
+        for client in self.clients:
+            client.close()
+        if self.history is not None:
+            self.history.close()
+
+
+_stations: dict[bytes, Station] = {}
+
+
+def station(load: Load, environment: Any) -> Station:
+    """Returns the station of a worker's present run; makes it at the first call, and ends that of an earlier run."""
+    prefix = load.settings.prefix
+    if prefix not in _stations:
+        for old in list(_stations):
+            _stations.pop(old).close(0, 0.0)
+        _stations[prefix] = Station(load, environment)
+    return _stations[prefix]
+
+
+class ConsistencyUser(RunUser):
+    """Asks everything that etcd's promises are about, at one member, as fast as it answers."""
+
+    abstract = True
+    mix: ClassVar = {"put": 1.0, "txn": 1.0}
+
+    def on_start(self) -> None:
+        """Join the worker's run and its station."""
+        super().on_start()
+        self.station = station(self.load, self.environment)
+        self.client = self.station.clients[self.process % len(self.station.clients)]
+        self.traffic = Traffic(self.station.shape, self.process, self.station.known)
+
+    @task  # type: ignore[untyped-decorator]
+    def operate(self) -> None:
+        """Do operations until there is none left to do or the test is stopped."""
+        load, known, fence = self.load, self.station.known, self.station.shape.fence
+        draw, send, record = self.traffic.next, self.client.send, load.record
+        if self.leaving:
+            raise StopUser
+        while True:
+            if self._state == LOCUST_STATE_STOPPING:
+                raise StopUser
+            number = load.take()
+            if number is None:
+                raise StopUser
+            request = draw()
+            floor = known.acknowledged
+            called = perf_counter_ns()
+            try:
+                if request.f == "lease_keepalive":  # a stream's message, not a call's
+                    operation = self.client.lease_keepalive(request.message.ID, process=self.process)
+                else:
+                    operation = send(request.f, request.message, key=request.key, process=self.process)
+            except GreenletExit:
+                load.record_open(Operation(self.process, request.f, request.key, None, called, called), number)
+                raise
+            known.learn(request, operation, fence)
+            failed = operation.outcome is not Outcome.OK
+            if failed and operation.error == request.refusal:
+                operation.f, operation.outcome, failed = REFUSAL, Outcome.OK, False
+            record(operation, number)
+            if failed:
+                gevent.sleep(_AFTER_FAILURE_S)
+            elif request.linear and operation.f != REFUSAL and operation.revision < floor + (request.f == "put"):
+                self.station.suspect(
+                    f"{operation.f} of process {operation.process} was answered at revision {operation.revision}, after"
+                    f" revision {floor} had been seen"
+                )
+            if self.paced:
+                return
+
+
+def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
+    """Let a worker's runner take the order to close its history; nothing in other processes."""
+    from locust.runners import WorkerRunner
+
+    if not isinstance(runner, WorkerRunner):
+        return
+
+    def close(environment: Any, msg: Any, **_: Any) -> None:
+        gevent.spawn(_close, runner, msg.data)
+
+    listening.handle(runner, CLOSE, close)
+
+
+def _close(runner: Any, order: dict[str, Any]) -> None:
+    problem = None
+    for prefix in list(_stations):
+        try:
+            _stations.pop(prefix).close(order["revision"], order["timeout_s"])
+        except Exception as error:
+            logger.exception("the history could not be closed")
+            problem = str(error)
+    runner.send_message(CLOSED, {"problem": problem})

@@ -1,0 +1,143 @@
+"""What the master of a chaos run itself asks of the cluster, all of it recorded: first writes, compactions, comparisons
+of members under way, and the last reads of each.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import gevent
+from gevent.lock import Semaphore
+
+from loadgen.chaos.traffic import Shape
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end, put_op
+from loadgen.history.operation import Operation, Outcome
+from loadgen.history.writer import HistoryWriter
+from loadgen.proto import etcd_pb2 as pb
+
+_TIMEOUT_S = 5.0
+_AGREE_S = 20.0
+_POLL_S = 0.05
+_BATCH = 100
+_TRIES = 5
+
+
+class Warden:
+    """Takes the members' endpoints, the traffic's shape, where to record, and whether the whole store is the run's (or
+    only what is under its prefix: then nothing is compacted). Close it, which closes the history.
+    """
+
+    def __init__(self, endpoints: Sequence[str], shape: Shape, history: HistoryWriter, *, whole: bool) -> None:
+        self._endpoints, self._shape, self._history, self._whole = tuple(endpoints), shape, history, whole
+        self._rng = random.Random(f"warden/{shape.seed}")
+        self._client = EtcdClient(endpoints, timeout_s=_TIMEOUT_S, history=history)
+        self._each = {url: EtcdClient([url], timeout_s=_TIMEOUT_S, history=history) for url in endpoints}
+        self._names: Mapping[str, str] = {}
+        self._compacting = Semaphore()
+
+    def close(self) -> None:
+        """Closes the connections and the history."""
+        self._client.close()
+        for client in self._each.values():
+            client.close()
+        self._history.close()
+
+    def fill(self, revision: int, names: Mapping[str, str], *, exclusive: bool) -> None:
+        """Notes what the cluster is before the load and writes every key of the run once.
+
+        Takes the store's revision before it, the members' names by endpoint, and whether nobody else writes.
+        """
+        shape, self._names = self._shape, names
+        members = [
+            {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
+             "version": status.response.version}
+            for url, status in self._statuses().items()
+        ]  # fmt: skip
+        self._history.marker(
+            "cluster", prefix=shape.prefix.decode("ascii"), revision=revision, exclusive=exclusive, members=members
+        )
+        filler = b"." * max(0, shape.value_size - 16)
+        for first in range(0, shape.keys, _BATCH):
+            numbers = range(first, min(first + _BATCH, shape.keys))
+            puts = [put_op(shape.key(n), b"%08x%08x%b" % (0, n, filler)) for n in numbers]
+            self._client.send("txn", pb.TxnRequest(success=puts), key=shape.key(first))
+        self._client.put(shape.fence, b"0")
+
+    def compact(self) -> None:
+        """Compacts at a revision a little below the newest; the fence goes first, see ``traffic``."""
+        if not self._whole:
+            return
+        with self._compacting:
+            seen = self._client.get(self._shape.fence)
+            if seen.outcome is not Outcome.OK or not seen.response.kvs:
+                return
+            old = int(seen.response.kvs[0].value)
+            revision = seen.revision - self._rng.randint(0, 300)
+            if revision <= old:
+                return
+            fenced = self._client.put(self._shape.fence, b"%d" % revision)
+            if fenced.outcome is Outcome.OK:
+                self._client.compact(revision, physical=self._rng.random() < 0.5)
+
+    def compare_hashes(self) -> str:
+        """Compares the members at one revision while the load goes on. Returns how they differ, empty where not."""
+        for _ in range(_TRIES):
+            statuses = self._statuses()
+            if len(statuses) < len(self._endpoints):
+                return ""
+            revision = min(status.revision for status in statuses.values())
+            answers = {url: client.hash_kv(revision=revision) for url, client in self._each.items()}
+            if any(answer.outcome is not Outcome.OK for answer in answers.values()):
+                continue
+            hashes = {url: (a.response.compact_revision, a.response.hash) for url, a in answers.items()}
+            if len({compacted for compacted, _ in hashes.values()}) > 1:
+                gevent.sleep(_POLL_S)  # a compaction came between
+                continue
+            if len(set(hashes.values())) > 1:
+                each = ", ".join(f"{self._names.get(url, url)} {value:08x}" for url, (_, value) in hashes.items())
+                return f"the members' hashes at revision {revision} differ: {each}"
+            return ""
+        return ""
+
+    def agree(self) -> int:
+        """Waits until all members have applied the same, as long as they may take. Returns the revision all have."""
+        deadline = time.monotonic() + _AGREE_S
+        before: dict[str, tuple[int, int]] = {}
+        while True:
+            now = {url: (each.response.raftAppliedIndex, each.revision) for url, each in self._statuses().items()}
+            applied = {index for index, _ in now.values()}
+            # Members that parted never agree on a revision again; that they have applied the same is enough.
+            if (len(now) == len(self._endpoints) and len(applied) == 1 and now == before) or (
+                time.monotonic() > deadline
+            ):
+                return min((revision for _, revision in now.values()), default=0)
+            before = now
+            gevent.sleep(_POLL_S)
+
+    def read_members(self, revision: int) -> None:
+        """Reads what each member holds at a revision, and what it says of itself, as the last word of the history."""
+        prefix = self._shape.prefix
+        self._history.marker("final", phase="begin")
+        self._history.set_final()
+        for client in self._each.values():
+            client.status()
+            client.hash_kv(revision=revision)
+            client.range(prefix, bytes_prefix_end(prefix), serializable=True, revision=revision)
+        self._history.set_final(False)
+        self._history.marker("final", phase="end")
+
+    def mark_fault(self, phase: str, fault: str, members: Sequence[str]) -> None:
+        """Notes in the history that a fault began, showed its effect or was healed."""
+        self._history.marker("fault", phase=phase, fault=fault, members=list(members))
+
+    def mark_restart(self, member: str) -> None:
+        """Notes in the history that a member's process was started again."""
+        self._history.marker("restart", member=member)
+
+    def _statuses(self) -> dict[str, Operation]:
+        asked = {url: gevent.spawn(client.status) for url, client in self._each.items()}
+        gevent.joinall(asked.values())
+        return {url: each.value for url, each in asked.items() if each.value and each.value.outcome is Outcome.OK}

@@ -1,0 +1,67 @@
+"""What a chaos run came to: the check of its history, what each fault did, the verdict, and all of it as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.base.known_bugs import known_bugs
+from loadgen.chaos import fault_stats
+from loadgen.chaos.campaign import Campaign
+from loadgen.check.rules import select
+from loadgen.cli import check
+from loadgen.history.reader import read
+
+
+def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], version: str | None) -> dict[str, Any]:
+    """Checks the history of a run that has ended and returns its result document.
+
+    Takes the run, the names of its faults, which guarantees to check (none: all), and the version of etcd.
+    """
+    folder, design = campaign.folder, campaign.design
+    history = read(folder)
+    faults = fault_stats.describe(
+        campaign.struck, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns
+    )
+    campaign.run.blocks["chaos"] = {
+        "plan": {"faults": list(names), "rounds": len(design.rounds), "every_s": design.every_s,
+                 "compact_every_s": design.compact_every_s},
+        "traffic": dict(campaign.shape.weights),
+        "corrupting": campaign.shape.corrupting,
+        "known_bugs": [{"issue": bug.issue, "summary": bug.summary} for bug in known_bugs(version or "")],
+        "stopped_by": campaign.stopped_by or None,
+        "recorded": len(history.rows),
+        "faults": faults,
+    }  # fmt: skip
+    campaign.run.blocks["check"] = check.judged(folder, select(list(guarantees)))
+    return campaign.run.finish()
+
+
+def render(result: dict[str, Any], *, color: bool, width: int) -> str:
+    """Returns a result as people read it: faults, guarantees, what broke one, and how to run it again."""
+    chaos, total = result["chaos"], result["results"]["total"] or {}
+    lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
+    lines += [check.render(result["check"], color=color, width=width), ""]
+    rate = total.get("throughput_ops_s") or 0
+    lines.append(f"{total.get('operations', 0):,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
+    if chaos["stopped_by"]:
+        lines.append(f"ended early: {chaos['stopped_by']}")
+    lines.append(f"{result['verdict'].upper()}")
+    # What the check says is above.
+    said = {f"{row['name']} is" for row in result["check"]["guarantees"]}
+    lines += [f"  {reason}" for reason in result["verdict_reasons"] if not any(map(reason.startswith, said))]
+    return "\n".join(lines)
+
+
+def _faults(faults: list[dict[str, Any]]) -> list[str]:
+    rows = [("ROUND", "FAULT", "MEMBERS", "LEADER AFTER", "NO LEADER", "NO WRITE", "OPS/S BEFORE", "DURING", "AFTER",
+             "")]  # fmt: skip
+    for each in faults:
+        rates = [f"{rate:,.0f}" if (rate := each[w]["throughput_ops_s"]) is not None else "-"
+                 for w in ("before", "during", "after")]  # fmt: skip
+        led = f"{each['leader']} (term {each['term']})" if each["leader"] else "-"
+        gap = "-" if each["leaderless_s"] is None else f"{each['leaderless_s']:.2f} s"
+        rows.append((str(each["number"]), each["fault"], ", ".join(each["members"]) or "-", led, gap,
+                     f"{each['longest_gap_s']:.2f} s", *rates, each["reason"] or ""))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

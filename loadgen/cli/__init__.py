@@ -1,0 +1,1 @@
+"""The `raftload` command: one file a subcommand."""

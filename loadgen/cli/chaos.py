@@ -1,0 +1,321 @@
+"""`raftload chaos`: load, faults beside it, and a check whether etcd kept its promises."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.base.endpoint import read_endpoints
+from cluster.base.known_bugs import known_bugs
+from cluster.base.security import Security
+from cluster.base.signals import importing
+from cluster.base.topology import member_names
+from cluster.base.units import parse_duration, parse_size
+from cluster.faults import plan as rounds
+from loadgen.chaos.bug_recipes import TRACKS
+from loadgen.check.rules import select
+from loadgen.cli import bench
+from loadgen.cli import report as report_cli
+from loadgen.load import patching, settings
+from loadgen.result import document, gate, table
+from loadgen.run import run_folder
+
+if TYPE_CHECKING:
+    from cluster.faults.driver import Driver, Held
+    from loadgen.chaos.campaign import Design
+    from loadgen.load.settings import Settings
+    from loadgen.run.target import Target
+
+EXAMPLES = """\
+examples:
+  raftload chaos                                     ten faults, one every 3 s, on a cluster of its own
+  raftload chaos --faults kill-leader,isolate-random --every 5s --rounds 30 --concurrency 60
+  raftload chaos --cluster docker                    the same on containers
+  raftload chaos --track 13766                       find a known bug of etcd 3.5.0 to 3.5.2
+  raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    no faults: load and check, under a prefix
+
+faults: kill, crash (kill and start), stop, restart, pause, partition (or isolate), delay, drop and defrag, each with
+  -leader, -follower, -random, -majority, -minority or -all; compact, defrag, transfer-leader
+
+exit codes:
+  0 every promise was kept   1 one was broken   2 usage   3 inconclusive (too little load, a worker lost)
+  4 environment (no cluster)   70 a bug of ours   130 SIGINT, 143 SIGTERM (what ran is checked)
+"""
+_DEFAULTS = {
+    "nodes": "3", "concurrency": "30", "faults": ",".join(rounds.DEFAULT), "every": "3s", "rounds": "10",
+    "compact_every": "2s", "duration": "", "timeout": "5s", "keys": "", "value_size": "32", "storage": "disk",
+}  # fmt: skip
+_FOREIGN_S = "10s"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload chaos`."""
+
+    def add(group: Any, flag: str, metavar: str, text: str) -> None:
+        default = _DEFAULTS.get(flag.lstrip("-").replace("-", "_"))
+        group.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})" if default else text)
+
+    group = parser.add_argument_group("target")
+    group.add_argument("--cluster", choices=("embedded", "docker", "local"),
+                       help="a cluster for this run (embedded, the default), one in Docker, or the local one that "
+                       "`raftload cluster up` started")  # fmt: skip
+    group.add_argument("--endpoints", metavar="HOST:PORT,…", help="somebody's cluster: no faults, no compactions")
+    add(group, "--nodes", "N", "members of a cluster for this run")
+    group.add_argument("--etcd", metavar="VERSION|PATH",
+                       help="what a cluster for this run runs: a release that `raftload etcd get` has fetched, such as "
+                       "3.6.14 (docker: its image), or a binary's path (default: as `raftload bench`)")  # fmt: skip
+    group.add_argument("--storage", choices=("disk", "memory"), help="where an embedded cluster writes (default: disk)")
+    group = parser.add_argument_group("faults")
+    group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none (default: nine kinds)")
+    add(group, "--every", "DURATION", "from one fault to the next")
+    add(group, "--rounds", "N", "how many faults")
+    add(group, "--compact-every", "DURATION", "compact the store so often; 0 for never")
+    group = parser.add_argument_group("load")
+    group.add_argument("--operations", metavar="N", help="stop after so many")
+    group.add_argument("--duration", metavar="DURATION", help="stop after so long (default: when the faults are over)")
+    add(group, "--concurrency", "N", "users over all workers")
+    group.add_argument("--workers", default="2", metavar="N", help="worker processes (default: 2)")
+    group.add_argument("--keys", metavar="N", help="how many keys (default: 100)")
+    add(group, "--value-size", "SIZE", "bytes of a value, at least 16")
+    add(group, "--timeout", "DURATION", "deadline of one operation")
+    group.add_argument("--seed", default="1", metavar="N", help="of faults and traffic (default: 1)")
+    group.add_argument("--corrupting", action="store_true",
+                       help="also write in transactions that read compacted revisions, which parts the members of any "
+                       "etcd before 3.7 for ever (etcd#18667); on clusters for this run alone")  # fmt: skip
+    group.add_argument("--track", choices=sorted(TRACKS), help="the load and faults that find this bug of etcd")
+    group = parser.add_argument_group("result")
+    group.add_argument("--guarantee", action="append", default=[], metavar="NAME",
+                       help="check this or this family alone; repeatable (see `raftload check --help`)")  # fmt: skip
+    group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-chaos)")
+    group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a command line asks for.
+
+    Attributes:
+        backend: ``embedded``, ``docker`` or ``local``; None for somebody's ``endpoints``.
+        etcd: what a cluster of the run's own is to run, a version or a path; None: what there is.
+        names: of the faults, none for no faults.
+        duration_s: until the load ends; None: when the faults are over, or the operations done.
+    """
+
+    backend: str | None
+    endpoints: tuple[str, ...]
+    nodes: int | None
+    etcd: str | None
+    storage: str
+    names: tuple[str, ...]
+    every_s: float
+    rounds: int
+    compact_every_s: float
+    users: int
+    workers: int
+    duration_s: float | None
+    load: Settings
+    shape: dict[str, Any]
+    watching: dict[str, Any]
+    cluster: dict[str, Any]
+    guarantees: tuple[str, ...]
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Wish:
+        """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
+        from loadgen.run.target import check_etcd
+
+        foreign = args.endpoints is not None
+        if foreign and args.cluster is not None:
+            raise settings.SettingsError("--endpoints and --cluster exclude each other; give one")
+        check_etcd(args.etcd, args.endpoints, "external" if foreign else args.cluster or "embedded")
+        for flag in ("faults", "rounds", "nodes"):
+            if foreign and getattr(args, flag):
+                raise settings.SettingsError(f"--{flag} is for clusters of ours, --endpoints are loaded and checked")
+        if args.corrupting and (foreign or args.cluster not in (None, "embedded")):
+            raise settings.SettingsError("--corrupting breaks a cluster for ever: it is for one made for this run")
+        track = TRACKS[args.track] if args.track else None
+        options = {**_DEFAULTS, **(track.options if track else {})}
+        if foreign:
+            options |= {"faults": "", "rounds": "0", "compact_every": "0"}
+            options["duration"] = options["duration"] or _FOREIGN_S
+        options |= {name: value for name, value in vars(args).items() if name in options and value is not None}
+        endpoints: tuple[str, ...] = ()
+        if foreign:
+            try:
+                endpoints = read_endpoints(args.endpoints, Security())
+            except ValueError as error:
+                raise settings.SettingsError(f"--endpoints: {error}") from error
+        names = rounds.parse(options["faults"]) if options["faults"].strip() else ()
+        duration = settings.read("duration", options["duration"], parse_duration, 0.1) if options["duration"] else None
+        if not names and duration is None and not args.operations:
+            raise settings.SettingsError("without faults the run needs a --duration or --operations")
+        value_size = settings.read("value-size", options["value_size"], parse_size, 16, 1 << 20)
+        shape = {**(track.shape if track else {}), "value_size": value_size, "corrupting": args.corrupting}
+        if options["keys"]:
+            shape["keys"] = settings.read("keys", options["keys"], int, 8, 99_999)
+        try:
+            select(args.guarantee)
+        except ValueError as error:
+            raise settings.SettingsError(f"--guarantee: {error}") from error
+        nodes = settings.read("nodes", options["nodes"], int, 1, 99)
+        backend = None if foreign else args.cluster or "embedded"
+        return cls(
+            backend=backend, endpoints=endpoints,
+            nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,
+            storage=options["storage"], names=names,
+            every_s=settings.read("every", options["every"], parse_duration, 0.1, 3600),
+            rounds=settings.read("rounds", options["rounds"], int, 0, 100_000) if names else 0,
+            compact_every_s=settings.read("compact-every", options["compact_every"], parse_duration, 0, 3600),
+            users=settings.read("concurrency", options["concurrency"], int, 1, 100_000),
+            workers=settings.read("workers", args.workers, int, 1, 1000), duration_s=duration,
+            load=settings.Settings.from_options(
+                {"operations": args.operations or "", "timeout": options["timeout"], "seed": args.seed,
+                 "value_size": str(value_size), "mix": "put,txn"}, endpoints),
+            shape=shape, watching=dict(track.watching if track else {}),
+            cluster=dict(track.cluster if track else {}), guarantees=tuple(args.guarantee),
+        )  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a campaign. Returns the exit code; raises what `loadgen.cli.main` turns into a message and a code."""
+    wish = Wish.from_arguments(args)
+    if wish.names and wish.nodes is not None:  # else it is known when the cluster is found
+        rounds.plan_rounds(wish.names, member_names(wish.nodes), every_s=1, count=0, seed=0)
+    folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None)
+
+    patching.patch()
+    from loadgen.chaos.outcome import render
+
+    bench.log_to(folder / "logs" / "master.log")
+    result = _run(wish, folder)
+    run_folder.write_json(folder / "result.json", result)
+    if reason := report_cli.write_page(folder, result):
+        bench.say(f"warning: {reason}")
+    if args.json:
+        document.print_json(result)
+    else:
+        print(render(result, color=table.wants_color(sys.stdout), width=table.terminal_width()))
+        bench.say(f"run folder {folder}")
+    return gate.exit_code(result)
+
+
+def _run(wish: Wish, folder: Path) -> dict[str, Any]:
+    """Carry out a wish from the start of its workers to the end of its cluster; return the result document."""
+    from cluster.faults.driver import Driver
+    from loadgen.chaos.campaign import Campaign
+    from loadgen.chaos.outcome import judge
+    from loadgen.load.listening import ListenerError
+    from loadgen.run.gevent_signals import Interrupted, Signals
+    from loadgen.run.local_workers import fork_workers
+    from loadgen.run.run import Plan
+    from loadgen.run.session import Session
+
+    with importing():
+        workers = fork_workers(wish.workers, "consistency", folder / "logs", Security())
+        signals = Signals()
+    try:
+        with contextlib.ExitStack() as stack:
+            target = None if wish.backend else _target(wish, None)
+            session = Session("consistency", workers, folder / "logs")
+            stack.callback(session.close)
+            session.fire_init()
+            session.start()
+            driver = stack.enter_context(Driver(bench.say)) if wish.backend else None
+            held = _open(driver, wish, folder) if driver else None
+            target = target or _target(wish, held)
+            _say_bugs(target.version)
+            design = _design(wish, held)
+            plan = Plan(
+                dataclasses.replace(wish.load, endpoints=target.usable()), wish.users, wish.duration_s,
+                keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
+            )  # fmt: skip
+            session.wait_ready()
+            campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)
+            progress = bench.Progress(plan, enabled=sys.stderr.isatty())
+
+            def begun() -> None:
+                signals.gently = campaign.interrupt
+
+            try:
+                campaign.carry_out(progress.tick, begun)
+                progress.clear()
+                if driver is not None:
+                    driver.save_logs(folder / "logs")
+                with session.alarm.held():
+                    result = judge(campaign, wish.names, wish.guarantees, target.version)
+                session.alarm.check()
+                return result
+            except ListenerError as error:
+                progress.clear()
+                campaign.run.cut_short(error.failure)
+                raise
+            except BaseException:
+                progress.clear()
+                campaign.run.abandon()
+                raise
+    except Interrupted:
+        bench.say("interrupted before there was a result")
+        raise
+    finally:
+        signals.close()
+
+
+def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
+    timeline = str((folder / "events.csv").absolute())
+    if wish.backend == "embedded":
+        links = "relay" if wish.names and rounds.needs_relay(wish.names) else "direct"
+        held = driver.open(
+            "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
+            binary=wish.etcd, log_dir=str((folder / "logs").absolute()), **wish.cluster,
+        )  # fmt: skip
+        bench.say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
+        return held
+    if wish.backend == "docker":
+        return driver.open("docker", timeline=timeline, nodes=wish.nodes, etcd=wish.etcd)
+    return driver.open("local", timeline=timeline)
+
+
+def _target(wish: Wish, held: Held | None) -> Target:
+    from loadgen.run.target import Target, probed
+
+    if held is None:
+        target = probed("external", wish.endpoints, bench.say)
+    else:
+        kind: Any = wish.backend
+        target = Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
+    target.ours = False  # the check keeps better books
+    return target
+
+
+def _say_bugs(version: str | None) -> None:
+    bugs = known_bugs(version or "")
+    for bug in bugs:
+        bench.say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
+    if not bugs:
+        bench.say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
+
+
+def _design(wish: Wish, held: Held | None) -> Design:
+    from loadgen.chaos.campaign import Design
+    from loadgen.chaos.watch_streams import Watching
+
+    members = [member.name for member in held.members] if held else []
+    names = wish.names
+    if held is not None:
+        methods = {"partition": "isolate", "delay": "delay", "drop": "drop"}
+        left = [n for n in names if (kind := rounds.kind_of(n)) is None or methods.get(kind, "") not in held.cannot]
+        for name in sorted(set(names) - set(left)):
+            bench.say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
+        names = tuple(left)
+    planned = (
+        rounds.plan_rounds(names, members, every_s=wish.every_s, count=wish.rounds, seed=wish.load.seed)
+        if names and wish.rounds else ()
+    )  # fmt: skip
+    return Design(
+        rounds=planned, every_s=wish.every_s, compact_every_s=wish.compact_every_s, shape=wish.shape,
+        watching=Watching(**wish.watching), hashes=len(members) > 1,
+    )  # fmt: skip

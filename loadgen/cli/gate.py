@@ -1,0 +1,80 @@
+"""`raftload gate`: judge a finished run by thresholds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from loadgen.result import document, gate, junit, table
+from loadgen.result.threshold import (
+    COUNT_FIELDS,
+    LATENCY_FIELDS,
+    OPERATORS,
+    RATE_FIELDS,
+    TYPES,
+    Threshold,
+    ThresholdError,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``raftload gate`` to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Judge a finished run by thresholds and exit with the verdict: "
+        "0 pass, 1 fail, 3 unknown (no samples, a saturated generator, a lost worker)."
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?",
+        default="latest",
+        help="run folder, result.json, or 'latest': the newest folder in ./runs (the default)",
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="EXPR",
+        action="append",
+        help="<type>.<field> <operator> <number>, such as 'put.p99_ms < 50'; may be repeated; "
+        "without it, the thresholds that the run was started with",
+    )
+    parser.add_argument("--junit", metavar="FILE", help="write the verdicts as JUnit XML too")
+    parser.add_argument("--json", action="store_true", help="print the judged result document")
+    parser.epilog = f"""\
+types:     {", ".join(TYPES)}
+fields:    {", ".join(LATENCY_FIELDS)},
+           {", ".join((*COUNT_FIELDS, *RATE_FIELDS))};
+           in an open loop also service.p99_ms and so on
+operators: {" ".join(OPERATORS)}
+
+examples:
+  raftload gate latest --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
+  raftload gate runs/20260102T030405Z-kv --threshold 'get.throughput_ops_s > 2000' --junit gate.xml
+
+Where $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended to that file.
+"""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run ``raftload gate``: print the verdicts and return the exit code."""
+    try:
+        result = document.load(args.run)
+        expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
+        result = gate.apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
+        if args.junit:
+            junit.write(result, args.junit)
+        junit.append_step_summary(result)
+    except (document.ReportError, ThresholdError) as exc:
+        print(f"raftload: error: {exc}", file=sys.stderr)
+        return 2
+    except OSError as exc:
+        print(f"raftload: error: {exc.filename}: cannot be written: {exc.strerror}", file=sys.stderr)
+        return 2
+    if not result["thresholds"]:
+        print("raftload: hint: no threshold was given; judged by whether the run is sound", file=sys.stderr)
+    if args.json:
+        document.print_json(result)
+    else:
+        color = table.wants_color(sys.stdout)
+        print(table.render_verdict(result, color=color, width=table.terminal_width()))
+    return gate.verdict_code(result)

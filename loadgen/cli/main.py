@@ -1,0 +1,127 @@
+"""The `raftload` command: its subcommands, and what their errors look like and exit with.
+
+Nothing heavy is imported before a subcommand runs: `raftload --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cluster.base import exits
+from cluster.base.parser import USAGE, Parser
+from cluster.base.signals import done
+from loadgen.cli.entry import EndingAtOnce
+
+if TYPE_CHECKING:
+    from cluster.base.security import Security
+    from cluster.gateway.client import ClientFactory
+
+# Name, module with add_arguments and main, one line of help.
+COMMANDS = (
+    ("bench", "loadgen.cli.bench", "run a distributed load and report it"),
+    ("chaos", "loadgen.cli.chaos", "load and faults, and a check whether etcd kept its promises"),
+    ("web", "loadgen.cli.web", "the same users under Locust's web UI"),
+    ("worker", "loadgen.run.worker", "work for a master"),
+    ("report", "loadgen.cli.report", "show a run again, as a table, JSON or HTML; compare two"),
+    ("gate", "loadgen.cli.gate", "judge a finished run by thresholds"),
+    ("check", "loadgen.cli.check", "hold a recorded history against etcd's guarantees"),
+    ("cluster", "cluster.cli.options", "start, test, break, show and remove a cluster"),
+    ("etcd", "cluster.cli.releases", "get official releases of etcd; list and remove them"),
+    ("viz", "viz.cli.command", "draw Raft: the paper's diagrams and a live cluster"),
+)
+EXAMPLES = {
+    "worker": "examples:\n  raftload worker --master-host 10.0.0.1 --master-port 5557\n",
+}
+OVERVIEW = """\
+examples:
+  raftload bench                                      1,000 operations on a cluster of its own
+  raftload bench --endpoints 127.0.0.1:2379 --duration 30s --concurrency 100
+  raftload gate latest --threshold 'put.p99_ms < 50'
+  raftload web                                        then open http://127.0.0.1:8089
+
+Each command has its own --help.
+"""
+
+
+class _Version(argparse.Action):
+    """``--version``, which looks it up only when it is asked: that import takes longer than all others here."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("raftload")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print(f"raftload {found}")
+        parser.exit()
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; takes the one command to import the options of, None for all of them."""
+    parser = Parser(
+        prog="raftload",
+        description="Distributed load generator and consensus test kit for etcd clusters.",
+        epilog=OVERVIEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, module_name, help_line in COMMANDS:
+        command = commands.add_parser(
+            name,
+            help=help_line,
+            description=help_line[0].upper() + help_line[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if only in (None, name):
+            module = importlib.import_module(module_name)
+            if name == "cluster":
+                # `cluster` imports nothing of ours, so the live view and the gRPC client are brought to it.
+                vars(importlib.import_module("cluster.cli.commands"))["watch"] = _watch_status
+                importlib.import_module("cluster.cli.test").TRANSPORTS["grpc"] = _grpc_factory
+            module.add_arguments(command)
+            command.set_defaults(main=module.main)
+            command.epilog = command.epilog or getattr(module, "EXAMPLES", None) or EXAMPLES.get(name)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    named = next((word for word in argv if not word.startswith("-")), "")
+    with EndingAtOnce():
+        parser = build_parser(named)
+        args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    return exits.run(lambda: args.main(args))
+
+
+def run(*words: str) -> int:
+    """Run the `raftload` command, with these words before those it was given. Returns the exit code."""
+    return done(main([*words, *sys.argv[1:]]))
+
+
+def _grpc_factory(*, security: Security | None) -> ClientFactory:
+    from loadgen.client.blocking import grpc_factory
+
+    return grpc_factory(security=security)
+
+
+def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace, security: Security | None) -> int:
+    from viz.live.status import watch
+
+    return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json), security=security)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

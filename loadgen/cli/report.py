@@ -1,0 +1,161 @@
+"""`raftload report`: a finished run once more, as a table, as JSON, as an HTML page; or two runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from loadgen.result import document
+from loadgen.result.document import ReportError
+
+EXAMPLES = """\
+examples:
+  raftload report latest
+  raftload report runs/20260102T030405Z-kv --json | jq -r '.results.put.latency.p99_ms'
+  raftload report latest --html                         writes report.html into the run folder again
+  raftload report runs/before runs/after --html compared.html
+  raftload report latest --plots plots --plot-format svg
+  locust -f mine.py --headless --csv out/mine && raftload report --csv out/mine --json
+
+exit codes: 0 shown, 2 usage or a run folder that is broken, 4 a file that cannot be written, no matplotlib
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `raftload report` to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Build a run folder's result.json again from its CSV files and run.json, and show it. With two run folders, "
+        "show both side by side and change neither."
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="*",
+        help="run folder, or 'latest': the newest folder in ./runs (the default); two to compare",
+    )
+    parser.add_argument(
+        "--csv",
+        metavar="PREFIX",
+        help="read PREFIX_stats.csv and PREFIX_failures.csv of any Locust run instead; nothing is written",
+    )
+    parser.add_argument("--json", action="store_true", help="print the document instead of a table")
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write a page with charts, which loads nothing (default: report.html in RUN, of two ./comparison.html)",
+    )
+    parser.add_argument("--plots", metavar="DIR", help="write the charts as files into DIR (needs raftload[plots])")
+    parser.add_argument("--plot-format", choices=("png", "svg", "pdf"), default="png", help="default: png")
+    parser.epilog = EXAMPLES
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run `raftload report`. Returns 0; 2 where there is no such run or it is broken, 4 where a file cannot be written.
+
+    The run's own verdict is `raftload gate`'s business and does not show in the exit code.
+    """
+    from viz.report.rundata import RunError
+
+    try:
+        _check(args)
+        return _compare(args) if len(args.run) == 2 else _show(args)
+    except (ReportError, RunError) as error:
+        print(f"raftload: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check(args: argparse.Namespace) -> None:
+    if len(args.run) > 2:
+        raise ReportError("one run to show, or two to compare; not more")
+    if args.csv is not None and (args.run or args.html is not None or args.plots is not None):
+        raise ReportError("--csv is for a plain Locust run, which has no run folder, --html or --plots")
+    if args.html and Path(args.html).is_dir():
+        raise ReportError(f"--html {args.html} is a folder; write RUN before --html, and a file's name after it")
+    if args.html and not Path(args.html).absolute().parent.is_dir():
+        raise ReportError(f"--html {args.html}: there is no folder {Path(args.html).parent}")
+
+
+def _show(args: argparse.Namespace) -> int:
+    from loadgen.result import table
+
+    if args.csv is not None:
+        result, folder = document.from_csv(args.csv), None
+    else:
+        folder = document.find_run(args.run[0] if args.run else "latest")
+        try:
+            result = document.write(folder)
+        except OSError as error:
+            raise ReportError(f"{folder}: cannot write result.json: {error.strerror or error}") from error
+    for note in result["notes"]:
+        print(f"raftload: hint: {note}", file=sys.stderr)
+    if args.json:
+        document.print_json(result)
+    else:
+        color = table.wants_color(sys.stdout)
+        print(table.render(result, color=color, width=table.terminal_width(), folder=folder))
+    return _write_pictures(args, folder, result) if folder is not None else 0
+
+
+def _write_pictures(args: argparse.Namespace, folder: Path, result: dict[str, Any]) -> int:
+    from viz.report import page
+
+    if args.html is not None:
+        try:
+            path = page.write(folder, Path(args.html) if args.html else None, result)
+        except OSError as error:
+            return _cannot_write(args.html or str(folder / page.NAME), error)
+        print(f"raftload: wrote {path}", file=sys.stderr)
+    if args.plots is not None:
+        from viz.report import plots, rundata
+
+        try:
+            paths = plots.write(rundata.load(folder, result), Path(args.plots), args.plot_format)
+        except plots.NoMatplotlib as error:
+            print(f"raftload: error: {error}", file=sys.stderr)
+            return 4
+        except OSError as error:
+            return _cannot_write(args.plots, error)
+        print(f"raftload: wrote {', '.join(str(path) for path in paths)}", file=sys.stderr)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from viz.report import compare, rundata
+
+    if args.plots is not None:
+        raise ReportError("--plots is for one run; of two, --html has the charts")
+    folders = [document.find_run(name) for name in args.run]
+    a, b = (rundata.load(folder, document.build(folder)) for folder in folders)
+    if args.json:
+        document.print_json(compare.document(a, b))
+    else:
+        print(compare.text(a, b))
+    if args.html is not None:
+        path = Path(args.html or compare.NAME)
+        try:
+            compare.write(a, b, path)
+        except OSError as error:
+            return _cannot_write(str(path), error)
+        print(f"raftload: wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _cannot_write(path: str, error: OSError) -> int:
+    print(f"raftload: error: cannot write {path}: {error.strerror or error}", file=sys.stderr)
+    return 4
+
+
+def write_page(folder: Path, result: dict[str, Any]) -> str | None:
+    """Write ``report.html`` of a run that has just ended; return why not where it cannot be, which loses no run."""
+    from viz.report import page
+
+    try:
+        page.write(folder, result=result)
+    except Exception as error:
+        return f"{page.NAME} was not written: {error or type(error).__name__}"
+    return None

@@ -1,0 +1,256 @@
+"""`raftload web`: Locust's web UI over the same users and workers; every run leaves a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.base.endpoint import read_endpoints, split_endpoints
+from cluster.base.errors import ClusterError
+from cluster.base.security import Security, masked
+from cluster.base.signals import importing
+from loadgen.cli import bench
+from loadgen.load import patching, scenarios, settings
+from loadgen.run.worker_options import Crew
+
+if TYPE_CHECKING:
+    from cluster.faults.nemesis import Breakable
+    from loadgen.run.session import Session
+    from loadgen.run.target import Choice, Target
+    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.runs import Runs
+
+EXAMPLES = """\
+examples:
+  raftload web                                   a cluster of its own, which the Cluster page can break
+  raftload web --peer-links relay                its members can be cut off from each other, too
+  raftload web --endpoints 10.0.0.1:2379 --workers 4 --web-port 8090
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload web`."""
+    bench.add_target_arguments(parser)
+    parser.add_argument(
+        "--peer-links", default="direct", choices=("direct", "relay"),
+        help="between members of an embedded cluster; relay: they can be partitioned, and every message of Raft takes "
+        "longer (default: direct)",
+    )  # fmt: skip
+    group = parser.add_argument_group("first values of the fields")
+    group.add_argument("--concurrency", default="10", metavar="N", help="users (default: 10)")
+    settings.add_arguments(group)
+    group = parser.add_argument_group("web server")
+    group.add_argument(
+        "--web-host", default="127.0.0.1", metavar="HOST",
+        help="address to listen on (default: 127.0.0.1; whoever reaches it can start loads, so open it with care)",
+    )  # fmt: skip
+    group.add_argument("--web-port", default="8089", metavar="PORT", help="port to listen on (default: 8089)")
+    group.add_argument(
+        "--web-name", action="append", default=[], metavar="NAME",
+        help="a further name by which browsers may call this server, such as that of a proxy; repeatable",
+    )  # fmt: skip
+    group.add_argument(
+        "--web-login", action="store_true",
+        help="ask for a login as Locust's option of this name does; the scenario's locustfile says who may enter",
+    )  # fmt: skip
+    group.add_argument("--output", type=Path, metavar="DIR", help="folder for the run folders (default: runs)")
+    group.add_argument("--keep", action="store_true", help="leave the runs' keys in the cluster")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serve the UI until a signal ends it. Returns the exit code."""
+    from loadgen.run.target import Choice
+
+    choice = Choice.from_arguments(args)
+    port = settings.read("web-port", args.web_port, int, 0, 65535)
+    crew = Crew.from_arguments(args)
+    crew.check_target(choice.endpoints)
+    users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
+    settings.Settings.from_options(vars(args), choice.endpoints)
+    scenarios.check(args.scenario)
+    command = masked(sys.argv, args)
+    # Locust's UI reads the command line for the first values of its fields.
+    sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
+
+    patching.patch()
+    with bench.temporary_logs() as logs:
+        bench.log_to(logs / "master.log")
+        return _run(args, choice, crew, users, port, command, logs)
+
+
+def _run(
+    args: argparse.Namespace, choice: Choice, crew: Crew, users: int, port: int, command: tuple[str, ...], logs: Path
+) -> int:
+    """Serve the UI from the start of its workers to the end of its cluster. Returns the exit code."""
+    from gevent.event import Event
+
+    from loadgen.load.listening import ListenerError
+    from loadgen.run.gevent_signals import Interrupted, Signals
+    from loadgen.run.local_workers import fork_workers
+    from loadgen.run.session import Session
+
+    with importing():
+        workers = fork_workers(crew.local, args.scenario, logs, choice.security)
+        signals = Signals()
+    try:
+        with contextlib.ExitStack() as stack:
+            session = Session(args.scenario, workers, logs, crew.expected, crew.bind, choice.security)
+            stack.callback(session.close)
+            session.start()
+            target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))
+            _first_values(session, args, users, target)
+            session.wait_ready(crew.wait_s, bench.say)
+            lookout, runs = _beside(session, target, args, command, stack)
+            try:
+                web_ui = _serve(session, args, port, lookout, runs, stack)
+                host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
+                bench.say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
+                Event().wait()
+            except ListenerError as error:
+                raise ListenerError(runs.cut_short(error.failure, logs)) from error
+    except Interrupted as signal:
+        return signal.exit_code
+    finally:
+        signals.close()
+    return 0
+
+
+def _first_values(session: Session, args: argparse.Namespace, users: int, target: Target) -> None:
+    """Put the command line's values into the fields of the UI."""
+    options = session.environment.parsed_options
+    for parameter in settings.PARAMETERS:
+        setattr(options, parameter.name, getattr(args, parameter.name))
+    options.num_users, options.spawn_rate = users, float(users)
+    session.environment.host = ",".join(target.usable())
+
+
+def _beside(
+    session: Session, target: Target, args: argparse.Namespace, command: tuple[str, ...], stack: contextlib.ExitStack
+) -> tuple[Lookout, Runs]:
+    """What stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
+    from loadgen.run.target import target_of
+    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.runs import Runs
+    from viz.live.snapshot import parse_endpoints
+
+    environment = session.environment
+    lookout = Lookout(
+        environment, _breakable(target, stack), lambda: parse_endpoints(str(environment.host or "")),
+        target.security,
+    )  # fmt: skip
+    stack.callback(lookout.close)
+    runs = Runs(session, lambda endpoints: target_of(endpoints, target, bench.say), lookout, args, command)
+    stack.callback(runs.close)
+    return lookout, runs
+
+
+def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
+    """The cluster where it is ours to break: the session's own, or what `raftload cluster up` started."""
+    if target.cluster is not None:
+        own: Breakable = target.cluster
+        return own
+    if target.kind not in ("docker", "local"):
+        return None
+    from cluster.lifecycle.up import find
+
+    found = find(target.kind)
+    if found is not None:
+        stack.callback(found.close)
+    return found
+
+
+def _serve(
+    session: Session, args: argparse.Namespace, port: int, lookout: Lookout, runs: Runs, stack: contextlib.ExitStack
+) -> Any:
+    """Start Locust's web UI, with our pages and a check of the form before a run starts."""
+    import gevent
+    from locust import stats
+
+    from loadgen.run.session import EngineError
+    from loadgen.webui import pages
+    from loadgen.webui.guard import Guard
+
+    _free_or_fail(args.web_host, port, EngineError)
+    environment = session.environment
+    stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
+    stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
+    web_ui = environment.create_web_ui(host=args.web_host, port=port, web_login=args.web_login, delayed_start=True)
+    gevent.spawn(stats.stats_history, session.runner)
+    pages.install(web_ui, lookout, runs, Guard(args.web_host, args.web_name))
+    _check_form(web_ui.app, session, lookout, runs)
+    # Before the first request: what asks for a login, or counts a run, is set up there.
+    session.fire_init(web_ui)
+    web_ui.start()
+    stack.callback(web_ui.stop)
+    # Locust starts its server in a greenlet and tells nobody when it listens.
+    while getattr(web_ui, "server", None) is None or not web_ui.server.started:
+        gevent.sleep(0.01)
+    return web_ui
+
+
+def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> None:
+    """Answer a form that no run can be made of with a message, before Locust takes its values."""
+    from flask import jsonify, request
+    from locust.runners import STATE_RUNNING, STATE_SPAWNING
+
+    environment = session.environment
+
+    @app.before_request  # type: ignore[untyped-decorator]
+    def check() -> Any:
+        if request.path == "/stop":
+            runs.wait_begun(environment.web_ui._swarm_greenlet)
+        if request.path != "/swarm" or request.method != "POST":
+            return None
+        # In mid-run the same form changes the number of users.
+        begins = environment.runner.state not in (STATE_RUNNING, STATE_SPAWNING)
+        try:
+            _read_form(request.form.to_dict(), environment, runs if begins else None)
+            endpoints = split_endpoints(request.form.get("host", environment.host))
+            if begins and lookout.is_at(endpoints) and lookout.why_no_load:
+                raise ValueError(lookout.why_no_load)
+        except (ValueError, ClusterError) as error:
+            return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
+        runs.starting = runs.starting or begins
+        return None
+
+
+def _in_fields(message: str) -> str:
+    """Name the fields as the form does: ``--key-size`` is ``Key Size`` there."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
+
+
+def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> None:
+    """Raise ValueError or ClusterError, in one line, for values of which no run can be made.
+
+    Takes the runs, which know the targets, where a run is to begin.
+    """
+    endpoints = read_endpoints(str(form.get("host", environment.host) or ""), Security())
+    # The run before left its prefix, with which a mix may have any types.
+    settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
+    settings.read("number-of-users", form.get("user_count", "1"), int, 1, 100_000)
+    settings.read("ramp-up", form.get("spawn_rate", "1"), float, 0.001, 100_000)
+    if runs is not None:
+        from loadgen.run.session import NO_WORKER
+
+        if runs.under_way:
+            raise ValueError("the last run's folder is being written: try again in a moment")
+        if runs.is_deserted:
+            raise ValueError(NO_WORKER)
+        runs.target(endpoints)
+
+
+def _free_or_fail(host: str, port: int, error: type[Exception]) -> None:
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as failed:
+            raise error(f"cannot listen on {host}: {failed.strerror}; name an address of this machine") from failed
+        except OSError as failed:
+            raise error(f"cannot listen on {host}:{port}: {failed.strerror}; name another --web-port") from failed

@@ -1,0 +1,1 @@
+"""etcd over gRPC: connections under gevent, and the calls of etcd's API."""

@@ -1,0 +1,39 @@
+"""Which endpoints of a cluster get the calls: all in turn, the leader alone, or one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+from cluster.base.endpoint import Endpoint
+
+Balance = Literal["round-robin", "leader", "first"]
+BALANCES = cast(tuple[Balance, ...], get_args(Balance))
+
+
+class Leadership:
+    """What the members behind some endpoints say about who leads."""
+
+    def __init__(self) -> None:
+        self._ids: dict[int, Endpoint] = {}
+        self._views: dict[Endpoint, tuple[int, int]] = {}
+
+    def said(self, endpoint: Endpoint, member_id: int, term: int, leader_id: int) -> None:
+        """Takes a member's own word: its id, its term, and the id of the leader it knows, 0 for none."""
+        self._ids[member_id] = endpoint
+        self._views[endpoint] = (term, leader_id)
+
+    def silent(self, endpoint: Endpoint) -> None:
+        """Takes an endpoint that no longer answers: what it said last does not count."""
+        self._views.pop(endpoint, None)
+
+    def chosen(self, endpoints: Sequence[Endpoint]) -> set[Endpoint]:
+        """Takes all endpoints, returns those to call: the one of the leader in the newest term.
+
+        None while no member knows a leader; all where the leader is a member that none of them stands for.
+        """
+        leader_id = max((view for view in self._views.values() if view[1]), default=(0, 0))[1]
+        if leader_id == 0:
+            return set()
+        endpoint = self._ids.get(leader_id)
+        return set(endpoints) if endpoint is None else {endpoint}

@@ -1,0 +1,339 @@
+"""Several endpoints times several connections as one place to call: balanced, reconnecting, honest about loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import gevent
+import gevent.event
+from google.protobuf.message import DecodeError
+
+from cluster.base.endpoint import Endpoint
+from cluster.base.security import Security
+from loadgen.client.balancing import Balance, Leadership
+from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, ConnectError
+from loadgen.client.login import Login, name_refusal
+from loadgen.client.streaming import StreamingCall
+from loadgen.client.transport import Transport
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire import Code, LocalError, Stream
+
+if TYPE_CHECKING:
+    from loadgen.client.tls import TlsOptions
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+# A connection that lived for less does not prove that the next one will be better.
+_STABLE_S = 1.0
+# How often every endpoint is asked who leads, where only the leader is called.
+_ASK_S = 0.2
+_ASK_TIMEOUT_NS = 1_000_000_000
+STATUS = b"/etcdserverpb.Maintenance/Status"
+
+
+class Channel:
+    """Calls go over the live connections in turn; dead ones come back in the background.
+
+    Takes the endpoints, how many connections each gets, how to speak TLS and who logs in, and which endpoints get the
+    calls: all (``round-robin``), the ``leader``, which is followed when leadership moves and waited for while there is
+    none, or the ``first`` alone. Nothing is connected before the first call. Raises ValueError, and SecurityError for
+    files of no use.
+    A request that the server certainly did not process (refused, above GOAWAY's last stream id, never written) is
+    sent again once; nothing else is, also not one whose token was refused.
+
+    Attributes:
+        resent: requests sent again.
+        in_flight, in_flight_max: calls that wait for their answer; now, and the most there ever were.
+        connects: connections made.
+        closed: ``close`` was called.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str | Endpoint],
+        *,
+        connections: int = 1,
+        security: Security | None = None,
+        balance: Balance = "round-robin",
+    ) -> None:
+        if not endpoints:
+            raise ValueError("no endpoint given")
+        if connections < 1:
+            raise ValueError(f"connections must be at least 1, not {connections}")
+        security = security or Security()
+        self.endpoints = [
+            each if isinstance(each, Endpoint) else Endpoint.parse(security.url(each)) for each in endpoints
+        ]
+        if balance == "first":
+            del self.endpoints[1:]
+        self._dial_timeout_s = security.dial_timeout_s
+        self._tls = tls_options(self.endpoints, security)
+        self._login = login_of(security)
+        self._leadership = Leadership() if balance == "leader" else None
+        self.resent = 0
+        self.in_flight = 0
+        self.in_flight_max = 0
+        self.connects = 0
+        self._connections = connections
+        self._live: list[Transport] = []
+        self._draining: list[Transport] = []
+        self._turn = cycle(self._live)
+        self._current: Transport | None = None
+        self._keepers: list[gevent.Greenlet] = []
+        self._connecting = 0
+        self._outcome = gevent.event.AsyncResult()
+        self.closed = False
+
+    def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
+        """Sends a unary request and waits for its end, in the terms of ``Transport.call``.
+
+        Returns the ended stream. Where no connection could be made it ended UNAVAILABLE, ``unprocessed``, and its
+        ``cause`` says why. Raises nothing but what is thrown into the greenlet from outside.
+        """
+        self.in_flight += 1
+        if self.in_flight > self.in_flight_max:  # noqa: PLR1730  (max() costs twice as much)
+            self.in_flight_max = self.in_flight
+        try:
+            transport = self._current
+            if transport is None or not transport.flushing:
+                # Round-robin by turns of the event loop: calls of one turn share one connection, and one send.
+                transport = self._current = next(self._turn, None)
+                if transport is None:
+                    return self._call_later(path, message, timeout_ns, call_ns)
+            stream = transport.call(path, message, timeout_ns, call_ns)
+            if stream.code:
+                if self._current is transport:
+                    # What the end of a call put out (RST_STREAM at a deadline) makes no turn to share: callers that
+                    # waited for a member that hangs would all call it again, and for ever.
+                    self._current = None
+                if _may_be_sent_again(stream):
+                    self.resent += 1
+                    return self._call_later(path, message, timeout_ns, call_ns, again=True)
+                if stream.answered:
+                    self._refused(stream, call_ns)
+            return stream
+        except LocalError:
+            return self._call_later(path, message, timeout_ns, call_ns)
+        finally:
+            self.in_flight -= 1
+
+    def open(self, path: bytes, timeout_s: float) -> StreamingCall:
+        """Opens a streaming call on one of the connections, waiting for one for at most ``timeout_s`` seconds.
+
+        Raises ConnectError where none could be made.
+        """
+        deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
+        while True:
+            for transport in self._turn:
+                try:
+                    return transport.open(path)
+                except LocalError:
+                    transport.retire()
+                    break
+            else:
+                if (failure := self._wait(deadline_ns)) is not None:
+                    raise failure
+                if perf_counter_ns() >= deadline_ns and not self._live:
+                    raise ConnectError(self.endpoints[0], NO_ANSWER)
+
+    def close(self) -> None:
+        """Closes every connection; calls that wait end UNAVAILABLE. May be called again."""
+        self.closed = True
+        gevent.killall(self._keepers, block=False)
+        for transport in self._live + self._draining:
+            transport.close()
+        self._settle(None)
+
+    # ---- the slow ways
+
+    def _call_later(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int, *, again: bool = False) -> Stream:
+        """Calls once a connection is there; waits for the outcome of the attempts under way, or of the next one.
+
+        ``again``: it has been sent once already.
+        """
+        deadline_ns = call_ns + timeout_ns
+        while True:
+            now = perf_counter_ns()
+            if now >= deadline_ns:
+                return never_sent(Code.DEADLINE_EXCEEDED, None)
+            for transport in self._turn:
+                try:
+                    # The server is told the whole timeout again: one header block for all; we keep the deadline.
+                    stream = transport.call(path, message, timeout_ns, call_ns)
+                except LocalError:
+                    transport.retire()  # out of stream ids, say
+                    break
+                if again or not _may_be_sent_again(stream):
+                    if stream.code and stream.answered:
+                        self._refused(stream, call_ns)
+                    return stream
+                again = True
+                self.resent += 1
+                break
+            else:
+                if (failure := self._wait(deadline_ns)) is not None:
+                    return never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
+
+    def _wait(self, until_ns: int) -> ConnectError | None:
+        """Waits for a connection; returns why there is none, or None where there is one or time is up."""
+        if self.closed:
+            return ConnectError(self.endpoints[0], CLOSED_HERE)
+        self._start()
+        outcome = self._outcome
+        outcome.wait(max(0.0, (until_ns - perf_counter_ns()) / 1e9))
+        failure: ConnectError | None = outcome.value
+        return failure
+
+    def _start(self) -> None:
+        if not self._keepers:
+            for _ in range(self._connections):
+                for endpoint in self.endpoints:
+                    self._connecting += 1
+                    self._keepers.append(gevent.spawn(self._keep, endpoint))
+            if self._leadership is not None:
+                self._keepers += [gevent.spawn(self._ask_who_leads, each) for each in self.endpoints]
+
+    def _keep(self, endpoint: Endpoint) -> None:
+        """Keeps one connection to one endpoint, for as long as the channel is open."""
+        pause = _FIRST_PAUSE_S
+        token = b""
+        while not self.closed:
+            ended = gevent.event.Event()
+            tls = self._tls if endpoint.tls else None
+            transport = Transport(endpoint, partial(self._down, ended), tls)
+            try:
+                transport.connect(self._dial_timeout_s)
+                if self._login is not None:
+                    # A member that was started again has forgotten the token.
+                    token = self._login.admit(transport, token)
+            except ConnectError as exc:
+                transport.close()
+                self._connecting -= 1
+                self._settle(exc)
+            else:
+                self._connecting -= 1
+                self.connects += 1
+                began = perf_counter_ns()
+                self._live.append(transport)
+                self._deal()
+                self._settle(None)
+                if self._login is None:
+                    ended.wait()
+                else:
+                    token = self._keep_logged_in(self._login, transport, token, ended)
+                if perf_counter_ns() - began > _STABLE_S * 1e9:
+                    pause = _FIRST_PAUSE_S
+                    self._connecting += 1
+                    continue
+            # Jitter, so that the workers of a run do not come back in step.
+            gevent.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            self._connecting += 1
+
+    def _down(self, ended: gevent.event.Event, transport: Transport) -> None:
+        if transport in self._live:
+            self._live.remove(transport)
+            self._deal()
+            self._draining = [each for each in self._draining if each.open_count]
+            self._draining.append(transport)
+        ended.set()
+
+    def _deal(self) -> None:
+        """Begins the turns anew, over the connections that are to be called now."""
+        turn = self._live
+        if self._leadership is not None:
+            chosen = self._leadership.chosen(self.endpoints)
+            turn = [each for each in self._live if each.endpoint in chosen]
+        self._turn = cycle(turn)
+        self._current = None
+
+    def _ask_who_leads(self, endpoint: Endpoint) -> None:
+        """Keeps up to date what the member behind one endpoint says about the leader."""
+        leadership = self._leadership
+        assert leadership is not None
+        while not self.closed:
+            before = leadership.chosen(self.endpoints)
+            transport = next((each for each in self._live if each.endpoint == endpoint), None)
+            said = Code.UNAVAILABLE if transport is None else _say_who_leads(transport, leadership)
+            if said != Code.OK:
+                leadership.silent(endpoint)
+            if said == Code.PERMISSION_DENIED:
+                self._tell(ConnectError(endpoint, LEADER_HIDDEN))
+            if leadership.chosen(self.endpoints) != before:
+                self._deal()
+                self._settle(None)
+            gevent.sleep(_ASK_S if transport is not None else _ASK_S / 10)
+
+    def _keep_logged_in(self, login: Login, transport: Transport, token: bytes, ended: gevent.event.Event) -> bytes:
+        """Waits for the end of a connection and renews its token in time; returns the last one."""
+        while not ended.wait(login.renew_in_s):
+            try:
+                token = login.admit(transport, token)
+            except ConnectError:
+                transport.retire()  # the next connection says why
+        return token
+
+    def _refused(self, stream: Stream, call_ns: int) -> None:
+        """Notes a refusal that is about the user; new calls wait for connections with another token."""
+        name_refusal(stream)
+        if self._login is not None and self._login.refuses(stream, call_ns):
+            for transport in list(self._live):
+                transport.retire()
+
+    def _settle(self, failure: ConnectError | None) -> None:
+        """Tells those who wait for a connection: there is one, or no attempt is left that could give one."""
+        if failure is None or not (self._live or self._connecting):
+            self._tell(failure)
+
+    def _tell(self, failure: ConnectError | None) -> None:
+        settled, self._outcome = self._outcome, gevent.event.AsyncResult()
+        settled.set(failure)
+
+
+def tls_options(endpoints: Sequence[Endpoint], security: Security) -> TlsOptions | None:
+    """Takes endpoints, returns how to speak TLS where one of them is to be spoken to so. Raises SecurityError."""
+    if not any(each.tls for each in endpoints):
+        return None
+    from loadgen.client.tls import TlsOptions
+
+    return TlsOptions(security)
+
+
+def login_of(security: Security) -> Login | None:
+    """Returns the login of a user, None where none is named."""
+    if security.user is None:
+        return None
+    return Login(security.user, security.password or "", security.dial_timeout_s)
+
+
+def _say_who_leads(transport: Transport, leadership: Leadership) -> int:
+    """Asks a member who leads and notes what it says; returns the code it answered with."""
+    try:
+        stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns())
+        if stream.code == Code.OK:
+            answer = pb.StatusResponse.FromString(stream.message or b"")
+            leadership.said(transport.endpoint, answer.header.member_id, answer.raftTerm, answer.leader)
+    except (LocalError, DecodeError):
+        return Code.UNAVAILABLE
+    return stream.code
+
+
+def _may_be_sent_again(stream: Stream) -> bool:
+    return stream.unprocessed and stream.code == Code.UNAVAILABLE
+
+
+def never_sent(code: Code, cause: str | None, detail: str = "") -> Stream:
+    """Returns what stands for a call that was not sent at all, ended now."""
+    stream = Stream(None, 0)
+    stream.endpoint = ""
+    stream.code = int(code)
+    stream.cause = cause
+    stream.detail = detail
+    stream.unprocessed = True
+    stream.ended_ns = perf_counter_ns()
+    return stream

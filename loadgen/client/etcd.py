@@ -1,0 +1,240 @@
+"""etcd over native gRPC: one method per request, an ``Operation`` for every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any, Unpack
+
+import gevent
+from google.protobuf.message import DecodeError
+
+from cluster.base.endpoint import Endpoint
+from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, Security
+from loadgen.client import encode
+from loadgen.client.auth import AuthCalls
+from loadgen.client.call import Caller
+from loadgen.client.channel import STATUS, login_of, tls_options
+from loadgen.client.connect_errors import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
+from loadgen.client.kv import RangeOptions
+from loadgen.client.lease import GRANT, REVOKE, LeaseCalls
+from loadgen.client.login import name_refusal
+from loadgen.client.maintenance import MaintenanceCalls
+from loadgen.client.members import MemberCalls
+from loadgen.client.transport import Transport
+from loadgen.client.watcher import WatchCalls
+from loadgen.history.operation import Operation
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire import Code, LocalError
+
+RANGE = b"/etcdserverpb.KV/Range"
+PUT = b"/etcdserverpb.KV/Put"
+DELETE_RANGE = b"/etcdserverpb.KV/DeleteRange"
+TXN = b"/etcdserverpb.KV/Txn"
+COMPACT = b"/etcdserverpb.KV/Compact"
+
+_range_answer = pb.RangeResponse.FromString
+_put_answer = pb.PutResponse.FromString
+_delete_answer = pb.DeleteRangeResponse.FromString
+_txn_answer = pb.TxnResponse.FromString
+
+
+class KVCalls(Caller):
+    """The KV service."""
+
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> Operation:
+        """Writes a value. ``response`` is a ``PutResponse``.
+
+        ``prev_kv`` asks for what it replaces; ``ignore_value`` and ``ignore_lease`` keep what the key has of them.
+        """
+        request = encode.put(key, value, lease)
+        if prev_kv or ignore_value or ignore_lease:
+            options = pb.PutRequest(prev_kv=prev_kv, ignore_value=ignore_value, ignore_lease=ignore_lease)
+            request += options.SerializeToString()
+        return self._run(PUT, request, _put_answer, "put", key, value, process, due_ns)
+
+    def get(
+        self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
+    ) -> Operation:
+        """Reads one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
+        request = encode.get(key, serializable, revision)
+        return self._run(RANGE, request, _range_answer, "get", key, None, process, due_ns)
+
+    def range(
+        self, key: bytes, range_end: bytes, *, process: int = 0, due_ns: int = 0, **options: Unpack[RangeOptions]
+    ) -> Operation:
+        """Reads the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
+        request = pb.RangeRequest(key=key, range_end=range_end, **options).SerializeToString()
+        return self._run(RANGE, request, _range_answer, "range", key, None, process, due_ns)
+
+    def delete(
+        self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False, process: int = 0, due_ns: int = 0
+    ) -> Operation:
+        """Deletes a key or a range; ``prev_kv`` asks for what was there. ``response`` is a ``DeleteRangeResponse``."""
+        request = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv).SerializeToString()
+        return self._run(DELETE_RANGE, request, _delete_answer, "delete", key, None, process, due_ns)
+
+    def txn(
+        self,
+        compare: Sequence[pb.Compare],
+        success: Sequence[pb.RequestOp],
+        failure: Sequence[pb.RequestOp] = (),
+        *,
+        process: int = 0,
+        due_ns: int = 0,
+    ) -> Operation:
+        """If all of ``compare`` hold does ``success``, else ``failure``. ``response`` is a ``TxnResponse``.
+
+        The parts are made by the functions in ``loadgen.client.kv``.
+        """
+        request = pb.TxnRequest(compare=compare, success=success, failure=failure).SerializeToString()
+        key = compare[0].key if compare else b""
+        return self._run(TXN, request, _txn_answer, "txn", key, None, process, due_ns)
+
+    def cas(self, key: bytes, value: bytes, mod_revision: int, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Writes ``value`` if the key was last written at ``mod_revision`` (0: does not exist), else reads it.
+
+        ``response`` is a ``TxnResponse``; its ``succeeded`` says which.
+        """
+        request = encode.cas(key, value, mod_revision)
+        return self._run(TXN, request, _txn_answer, "txn", key, value, process, due_ns)
+
+    def compact(self, revision: int, *, physical: bool = False) -> Operation:
+        """Drops the history before ``revision``. ``response`` is a ``CompactionResponse``."""
+        request = pb.CompactionRequest(revision=revision, physical=physical).SerializeToString()
+        return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact")
+
+
+_BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
+    "put": (PUT, _put_answer), "get": (RANGE, _range_answer), "range": (RANGE, _range_answer),
+    "delete": (DELETE_RANGE, _delete_answer), "txn": (TXN, _txn_answer),
+    "lease_grant": (GRANT, pb.LeaseGrantResponse.FromString),
+    "lease_revoke": (REVOKE, pb.LeaseRevokeResponse.FromString),
+}  # fmt: skip
+
+
+class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls, AuthCalls):
+    """A client of all of etcd's services; what it takes is said in ``Caller``. Open it after a fork."""
+
+    def send(self, f: str, message: Any, *, key: bytes = b"", process: int = 0, due_ns: int = 0) -> Operation:
+        """Sends a request that the caller made: ``f`` names the call, ``key`` what it is about."""
+        path, decode = _BY_NAME[f]
+        return self._run(path, message.SerializeToString(), decode, f, key, None, process, due_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """What one member said of itself; ids as etcd has them, ``leader`` 0 where it knows none.
+
+    Empty and 0 where the user may not ask: newer releases of etcd show their status to the role root only.
+    """
+
+    endpoint: Endpoint
+    version: str
+    cluster_id: int
+    member_id: int
+    leader: int
+    revision: int
+    raft_term: int
+    db_size: int = 0
+
+
+def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = None) -> MemberInfo:
+    """Asks who is there, and logs in where a user is named. Takes an endpoint as people write it, and seconds in all.
+
+    Raises ValueError for a malformed endpoint, SecurityError for files of no use, and ConnectError, whose ``cause``
+    tells apart: nobody listens, no answer, not HTTP/2, TLS spoken or not spoken, whatever is wrong with a certificate,
+    not etcd, a wrong password, auth not enabled.
+    """
+    security = security or Security()
+    where = Endpoint.parse(security.url(endpoint))
+    transport = Transport(where, tls=tls_options([where], security))
+    timeout_ns = int(timeout_s * 1e9)
+    call_ns = perf_counter_ns()
+    try:
+        transport.connect(timeout_s)
+        if (login := login_of(security)) is not None:
+            login.admit(transport)
+        stream = transport.call(STATUS, b"", timeout_ns, call_ns)
+    except LocalError as exc:
+        raise ConnectError(where, CLOSED) from exc
+    except ConnectError as exc:
+        # Go's listeners hang up on what is not their language, so ask them in the other one.
+        if exc.cause in (CLOSED, NO_ANSWER, TLS_FAILED):
+            if not where.tls and speaks_tls(where, timeout_s):
+                raise ConnectError(where, TLS_SPOKEN) from exc
+            if where.tls and _speaks_plainly(where, timeout_s):
+                raise ConnectError(where, PLAIN_SPOKEN) from exc
+        raise
+    finally:
+        transport.close()
+    if stream.code == Code.OK and stream.message is not None:
+        try:
+            answer = pb.StatusResponse.FromString(stream.message)
+        except DecodeError as exc:
+            raise ConnectError(where, NOT_ETCD) from exc
+        head = answer.header
+        return MemberInfo(
+            where,
+            answer.version,
+            head.cluster_id,
+            head.member_id,
+            answer.leader,
+            head.revision,
+            answer.raftTerm,
+            answer.dbSize,
+        )
+    if stream.code == Code.DEADLINE_EXCEEDED:
+        raise ConnectError(where, NO_ANSWER)
+    if stream.answered:
+        name_refusal(stream)
+        if stream.cause is not None:
+            raise ConnectError(where, stream.cause, stream.detail)
+        if stream.code == Code.PERMISSION_DENIED:
+            return MemberInfo(where, "", 0, 0, 0, 0, 0)
+    raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)
+
+
+def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:
+    """Whether somebody speaks HTTP/2 without TLS there."""
+    transport = Transport(Endpoint(where.host, where.port))
+    try:
+        transport.connect(timeout_s)
+    except ConnectError:
+        return False
+    finally:
+        transport.close()
+    return True
+
+
+def probe_all(
+    endpoints: Sequence[str], timeout_s: float = 2.0, security: Security | None = None
+) -> dict[str, MemberInfo | ConnectError]:
+    """Probes all endpoints at the same time, returns what each said or why it did not.
+
+    Raises ValueError, and SecurityError.
+    """
+
+    def one(endpoint: str) -> MemberInfo | ConnectError:
+        try:
+            return probe(endpoint, timeout_s, security)
+        except ConnectError as exc:
+            return exc
+
+    for each in endpoints:
+        Endpoint.parse(each)
+    asked = {each: gevent.spawn(one, each) for each in endpoints}
+    gevent.joinall(list(asked.values()))
+    return {each: greenlet.get() for each, greenlet in asked.items()}

@@ -1,0 +1,193 @@
+"""Leases: grant, revoke, how long they have to live, and keeping them alive."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter_ns
+
+import gevent
+import gevent.event
+import gevent.lock
+from google.protobuf.message import DecodeError
+
+from loadgen.client.call import MALFORMED, Caller, failed
+from loadgen.client.channel import never_sent
+from loadgen.client.connect_errors import ConnectError
+from loadgen.client.streaming import StreamingCall
+from loadgen.history.operation import Operation, Outcome
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire import Code, Stream
+
+GRANT = b"/etcdserverpb.Lease/LeaseGrant"
+REVOKE = b"/etcdserverpb.Lease/LeaseRevoke"
+KEEP_ALIVE = b"/etcdserverpb.Lease/LeaseKeepAlive"
+TIME_TO_LIVE = b"/etcdserverpb.Lease/LeaseTimeToLive"
+LEASES = b"/etcdserverpb.Lease/LeaseLeases"
+
+
+def lease_key(lease: int) -> bytes:
+    """Returns what stands for a lease as the key of an operation: its id in hexadecimal, as etcdctl writes it."""
+    return b"%016x" % (lease & (1 << 64) - 1)
+
+
+class LeaseCalls(Caller):
+    """The Lease service. Times to live are whole seconds, here as in etcd."""
+
+    _keeper: LeaseKeeper | None = None
+
+    def lease_grant(self, ttl: int, lease: int = 0, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Makes a lease of ``ttl`` seconds; 0 lets the server choose its id. ``response``: ``LeaseGrantResponse``."""
+        request = pb.LeaseGrantRequest(TTL=ttl, ID=lease).SerializeToString()
+        decode = pb.LeaseGrantResponse.FromString
+        return self._run(GRANT, request, decode, "lease_grant", lease_key(lease), None, process, due_ns)
+
+    def lease_revoke(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Ends a lease, and deletes its keys. ``response`` is a ``LeaseRevokeResponse``."""
+        request = pb.LeaseRevokeRequest(ID=lease).SerializeToString()
+        decode = pb.LeaseRevokeResponse.FromString
+        return self._run(REVOKE, request, decode, "lease_revoke", lease_key(lease), None, process, due_ns)
+
+    def lease_time_to_live(self, lease: int, *, keys: bool = False, process: int = 0, due_ns: int = 0) -> Operation:
+        """Asks how long a lease has left (-1: it is gone). ``response`` is a ``LeaseTimeToLiveResponse``."""
+        request = pb.LeaseTimeToLiveRequest(ID=lease, keys=keys).SerializeToString()
+        decode = pb.LeaseTimeToLiveResponse.FromString
+        return self._run(TIME_TO_LIVE, request, decode, "lease_time_to_live", lease_key(lease), None, process, due_ns)
+
+    def lease_list(self) -> Operation:
+        """Lists the leases. ``response`` is a ``LeaseLeasesResponse``."""
+        return self._run(LEASES, b"", pb.LeaseLeasesResponse.FromString, "lease_list")
+
+    def lease_keepalive(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Renews a lease once, over the stream that such calls of this client share; see ``LeaseKeeper.renew``."""
+        if self._keeper is None:
+            self._keeper = self.lease_keeper()
+        return self._keeper.renew(lease, process=process, due_ns=due_ns)
+
+    def lease_keeper(self) -> LeaseKeeper:
+        """Returns a keepalive stream of its own; the server answers the requests of one stream one after the other."""
+        return LeaseKeeper(self, self._timeout_s)
+
+    def close(self) -> None:
+        """Closes the connections; calls that wait end. May be called again."""
+        super().close()
+        if self._keeper is not None:
+            self._keeper.close()
+
+
+class LeaseKeeper:
+    """Renews leases over one stream, which is opened when it is needed, and again after a loss.
+
+    Takes whose stream it is, and the time that a renewal may take in seconds. Nothing is sent twice: a renewal that the
+    loss met is INFO.
+
+    Attributes: ``streams``, how many streams there have been.
+    """
+
+    def __init__(self, caller: Caller, timeout_s: float) -> None:
+        self.streams = 0
+        self._caller = caller
+        self._channel = caller.streams()
+        self._timeout_s = timeout_s
+        self._call: StreamingCall | None = None
+        self._waiting: deque[gevent.event.AsyncResult] = deque()
+        self._opening = gevent.lock.BoundedSemaphore()
+        self._kept: list[gevent.Greenlet] = []
+
+    def renew(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
+        """Gives a lease its whole time to live again. ``response`` is a ``LeaseKeepAliveResponse``.
+
+        A lease that is gone fails with NOT_FOUND: the server says so with a time to live of 0.
+        """
+        request = pb.LeaseKeepAliveRequest(ID=lease).SerializeToString()
+        call_ns = perf_counter_ns()
+        operation = Operation(process, "lease_keepalive", lease_key(lease), None, due_ns or call_ns, call_ns)
+        try:
+            message = self._renew(operation, request, lease)
+        except BaseException:
+            self._caller.give_up(KEEP_ALIVE, operation, request)
+            raise
+        if operation.outcome == Outcome.OK:
+            self._caller.record(KEEP_ALIVE, operation, request, message or b"")
+        else:
+            # What was not answered has no status of its own.
+            code = Code.UNKNOWN if message is None else Code.NOT_FOUND
+            self._caller.record(KEEP_ALIVE, operation, request, (operation.error or "").encode(), code, bool(message))
+        return operation
+
+    def keep(self, lease: int, ttl: int) -> gevent.Greenlet:
+        """Renews a lease every third of its ``ttl`` seconds, as etcd's Go client does, until it is gone.
+
+        Returns the greenlet that does so; kill it to stop. Its value is the renewal that found the lease gone.
+        """
+
+        def renew() -> Operation:
+            while True:
+                done = self.renew(lease)
+                if done.error == Code.NOT_FOUND.name or (done.outcome == Outcome.FAIL and self._channel.closed):
+                    return done
+                gevent.sleep(max(ttl, 1) / 3)
+
+        self._kept = [each for each in self._kept if not each.dead]
+        self._kept.append(gevent.spawn(renew))
+        return self._kept[-1]
+
+    def close(self) -> None:
+        """Ends the stream, and what ``keep`` began. May be called again."""
+        gevent.killall(self._kept, block=False)
+        if self._call is not None:
+            self._call.cancel()
+
+    def _renew(self, operation: Operation, request: bytes, lease: int) -> bytes | None:
+        """Fills the operation in; returns the answer's bytes, if there was one."""
+        renewal: gevent.event.AsyncResult = gevent.event.AsyncResult()
+        until_ns = operation.call_ns + int(self._timeout_s * 1e9)
+        try:
+            call = self._opened()
+        except ConnectError as exc:
+            failed(operation, never_sent(Code.UNAVAILABLE, exc.cause))
+            return None
+        self._waiting.append(renewal)
+        answer: tuple[bytes, int] | Stream | None = call.stream
+        if call.send(request):
+            # One that comes too late finds its place in the queue, and nobody there.
+            answer = renewal.wait(max(0.0, (until_ns - perf_counter_ns()) / 1e9))
+        if answer is None:
+            operation.return_ns = perf_counter_ns()
+            operation.error = Code.DEADLINE_EXCEEDED.name
+            return None
+        if isinstance(answer, Stream):
+            failed(operation, answer)
+            return None
+        message, operation.return_ns = answer
+        operation.endpoint = call.stream.endpoint
+        try:
+            response = pb.LeaseKeepAliveResponse.FromString(message)
+        except DecodeError:
+            response = pb.LeaseKeepAliveResponse()
+        if lease != response.ID:
+            operation.error = MALFORMED
+        elif response.TTL <= 0:
+            operation.outcome, operation.error = Outcome.FAIL, Code.NOT_FOUND.name
+            operation.code, operation.detail = int(Code.NOT_FOUND), "requested lease not found"
+        else:
+            operation.outcome, operation.response = Outcome.OK, response
+        operation.revision = response.header.revision
+        return message
+
+    def _opened(self) -> StreamingCall:
+        with self._opening:
+            if self._call is None or self._call.ended:
+                self._call = self._channel.open(KEEP_ALIVE, self._timeout_s)
+                self._waiting = deque()
+                self.streams += 1
+                gevent.spawn(self._read, self._call, self._waiting)
+            return self._call
+
+    def _read(self, call: StreamingCall, waiting: deque[gevent.event.AsyncResult]) -> None:
+        while (taken := call.receive()) is not None:
+            if not waiting:
+                call.cancel(MALFORMED)
+                break
+            waiting.popleft().set(taken)
+        while waiting:
+            waiting.popleft().set(call.stream)

@@ -1,0 +1,148 @@
+"""TLS over a non-blocking socket, with a socket's own ``recv`` and ``send``: what the transport puts in their place.
+
+OpenSSL works on memory (``ssl.SSLObject``), so one read of the socket brings many records and one record carries what
+all greenlets of a turn have written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from time import monotonic
+from typing import Any
+
+from cluster.base.security import NO_ALPN, PLAIN_SPOKEN, Security, tls_cause
+from loadgen.client.connect_errors import TlsError
+
+_RECORD = 16_384  # the most that a record holds (RFC 8446, section 5.1)
+_READ_SIZE = 65_536
+
+
+class TlsOptions:
+    """How the connections of one client speak TLS: one context for all. Raises SecurityError for files of no use."""
+
+    def __init__(self, security: Security) -> None:
+        self._context = security.context("h2")
+        self._certificate = security.cert is not None
+
+    def begin(self, host: str) -> Tls:
+        """Takes the host that certificates must name, returns the TLS of a new connection."""
+        return Tls(self._context, host, certificate=self._certificate)
+
+
+class Tls:
+    """The TLS of one connection.
+
+    Takes the context that ``Security.context`` makes, the host as certificates name it, and whether the context has a
+    client certificate. TLS 1.3's key updates and tickets are answered by OpenSSL, within reading and writing.
+    """
+
+    def __init__(self, context: ssl.SSLContext, host: str, *, certificate: bool) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._certificate = certificate
+        self._socket: Any = None
+        self._unsent: bytes | memoryview = b""
+        self._owed = 0
+
+    def handshake(self, socket: Any, until: float) -> None:
+        """Shakes hands over a socket that waits, until a moment of the monotonic clock; HTTP/2 must be agreed upon.
+
+        Raises TlsError, whose ``cause`` says why not, and OSError as the socket does.
+        """
+        begun = False
+        try:
+            while True:
+                try:
+                    self._object.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    socket.settimeout(max(0.001, until - monotonic()))
+                    socket.sendall(self._outgoing.read())
+                    data = socket.recv(_READ_SIZE)
+                    if not data:
+                        raise ConnectionResetError("hung up within the TLS handshake") from None
+                    if not begun and data[:1] not in (b"\x15", b"\x16"):
+                        raise TlsError(PLAIN_SPOKEN, "its answer is no TLS") from None
+                    begun = True
+                    self._incoming.write(data)
+            socket.sendall(self._outgoing.read())
+        except ssl.SSLError as exc:
+            with contextlib.suppress(OSError):
+                socket.sendall(self._outgoing.read())  # the alert
+            raise self._translated(exc) from exc
+        if self._object.selected_alpn_protocol() != "h2":
+            raise TlsError(NO_ALPN, "its answer names no protocol, or another one")
+
+    def attach(self, socket: Any) -> None:
+        """Takes the non-blocking socket for what follows."""
+        self._socket = socket
+
+    def recv(self, size: int) -> bytes:
+        """What came, decrypted; empty at the end. ``size`` is how much to take from the network.
+
+        Raises BlockingIOError where there is nothing yet, TlsError for an alert, and OSError as the socket does.
+        """
+        incoming = self._incoming
+        if not incoming.pending:  # else the handshake left some
+            data = self._socket.recv(size)
+            if not data:
+                return b""
+            incoming.write(data)
+        parts = []
+        try:
+            while incoming.pending:
+                part = self._object.read(_RECORD)
+                if not part:
+                    break  # close_notify
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            if not parts:
+                raise BlockingIOError from None
+        except ssl.SSLZeroReturnError:
+            pass
+        except ssl.SSLError as exc:
+            if not parts:
+                raise self._translated(exc) from exc
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Encrypts and writes; returns how many bytes of ``data`` have gone out whole.
+
+        What the socket did not take is kept, so the next call must begin with the byte after those. A record of which
+        the peer has not got the last byte tells it nothing, so its bytes do not count as sent. Raises BlockingIOError
+        where none has gone out, and OSError as the socket does.
+        """
+        view = memoryview(data)
+        taken = 0
+        while True:
+            if self._unsent:
+                try:
+                    size = self._socket.send(self._unsent)
+                except (BlockingIOError, InterruptedError):
+                    break
+                if size < len(self._unsent):
+                    self._unsent = memoryview(self._unsent)[size:]
+                    break
+                self._unsent = b""
+                taken += self._owed
+                self._owed = 0
+            if taken == len(view):
+                return taken
+            self._owed = self._object.write(view[taken : taken + _RECORD])
+            self._unsent = self._outgoing.read()
+        if not taken:
+            raise BlockingIOError
+        return taken
+
+    def close(self) -> None:
+        """Says goodbye with close_notify, where the socket takes it; does not wait for the peer's."""
+        if self._socket is None or self._unsent:
+            return
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(ssl.SSLError):
+                self._object.unwrap()
+            self._socket.send(self._outgoing.read())
+
+    def _translated(self, exc: ssl.SSLError) -> TlsError:
+        return TlsError(tls_cause(exc, certificate=self._certificate), exc.reason or str(exc))

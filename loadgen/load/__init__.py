@@ -1,0 +1,1 @@
+"""The load that one worker makes: users, pacing, keys, records."""

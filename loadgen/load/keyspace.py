@@ -1,0 +1,201 @@
+"""The keys of a run: a prefix that nobody uses, values to read, and nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import secrets
+import string
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+
+from cluster.base.endpoint import split_endpoints
+from cluster.base.security import Security
+from loadgen.client.connect_errors import HINTS
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import bytes_prefix_end, put_op
+from loadgen.history.operation import Operation, Outcome
+from loadgen.load import listening
+from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
+from loadgen.load.worker_run import DONE, SHARE_DONE
+from loadgen.load.workload import Keys, Values
+
+# etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
+_BATCH_OPERATIONS = 100
+_BATCH_BYTES = 1 << 20
+# Members without a leader say this, and an election takes a second or two: so long is waited for its end.
+_LEADERLESS, PATIENCE_S = "UNAVAILABLE", 10.0
+# A process number that no user has: users count from 1 in each worker's range.
+_PRELOAD_PROCESS = 0
+# Types of operation that want keys to be there.
+READING = frozenset({"get", "range", "list"})
+
+logger = logging.getLogger(__name__)
+
+
+class KeySpaceError(Exception):
+    """The keys could not be prepared or removed: one line that says why."""
+
+
+class KeySpace:
+    """The keys of one run on a cluster, from the choice of their prefix to their removal.
+
+    While the cluster has no leader what is asked is asked again: it reads, or can be done twice.
+    """
+
+    def __init__(self, client: EtcdClient, settings: Settings) -> None:
+        self._client = client
+        self.settings = settings
+        self.preloaded = 0
+        self._patient_s = PATIENCE_S
+
+    def prepare(self) -> Settings:
+        """Choose a prefix under which there is no key and write every key of the run once.
+
+        Returns the settings with the prefix in them. Raises KeySpaceError where the cluster does not answer
+        or refuses the values.
+        """
+        self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
+        # Writes need no values to be there; a get of a missing key would measure another code path.
+        if READING & self.settings.mix.keys():
+            self._preload()
+        return self.settings
+
+    def revision(self) -> int:
+        """Return the cluster's present revision, read linearizably. Raises KeySpaceError."""
+        return self._done(lambda: self._client.get(self.settings.prefix), "read the cluster's revision").revision
+
+    def remove(self) -> None:
+        """Delete every key under the run's prefix. Raises KeySpaceError."""
+        prefix = self.settings.prefix
+        if len(prefix) == PREFIX_BYTES:
+            self._done(lambda: self._client.delete(prefix, bytes_prefix_end(prefix)), "remove the run's keys")
+
+    def _free_prefix(self) -> bytes:
+        alphabet = string.ascii_lowercase + string.digits
+        for _ in range(20):
+            prefix = "".join(secrets.choice(alphabet) for _ in range(PREFIX_BYTES - 1)).encode() + b"/"
+            if self._count(prefix) == 0:
+                return prefix
+        raise KeySpaceError("20 random key prefixes are all in use on this cluster")
+
+    def _count(self, prefix: bytes) -> int:
+        found = self._done(
+            lambda: self._client.range(prefix, bytes_prefix_end(prefix), count_only=True), "look for a free key prefix"
+        )
+        return int(found.response.count)
+
+    def _preload(self) -> None:
+        settings = self.settings
+        values = Values(settings.seed, _PRELOAD_PROCESS, settings.value_size)
+        each = settings.key_size + settings.value_size
+        size = max(1, min(_BATCH_OPERATIONS, _BATCH_BYTES // each))
+        keys = Keys(settings)
+        for first in range(0, len(keys), size):
+            batch = [keys[n] for n in range(first, min(first + size, len(keys)))]
+            puts = [put_op(key, values.next()) for key in batch]
+            self._done(
+                functools.partial(self._client.txn, [], puts), f"write {len(keys)} keys of {settings.value_size} B"
+            )
+            self.preloaded += len(batch)
+
+    def _done(self, call: Callable[[], Operation], what: str) -> Operation:
+        """Call until the cluster has a leader; return what succeeded. Raises KeySpaceError."""
+        while True:
+            began = time.monotonic()
+            operation = call()
+            if operation.outcome is Outcome.OK:
+                self._patient_s = PATIENCE_S
+                return operation
+            if operation.error != _LEADERLESS or self._patient_s <= 0:
+                hint = HINTS.get(operation.error or "")
+                raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
+            gevent.sleep(0.1)
+            self._patient_s -= time.monotonic() - began
+
+
+def attach(environment: Any) -> None:
+    """Prepare and remove the keys of each test that plain Locust's master or local runner runs.
+
+    An engine of ours does so itself and marks its environment.
+    """
+    from locust.runners import MasterRunner, WorkerRunner
+
+    if isinstance(environment.runner, WorkerRunner) or getattr(environment, "raftload_engine", None):
+        return
+    spaces: list[KeySpace] = []
+    waiting: list[str] = []
+
+    def on_test_start(environment: Any, **_: Any) -> None:
+        try:
+            endpoints = split_endpoints(environment.host)
+            given = Settings.from_options(vars(environment.parsed_options), endpoints)
+            settings = for_scenario(environment.user_classes, given)
+            security = Security.from_environment()
+            client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, security=security)
+            space = KeySpace(client, settings)
+            waiting[:] = share_out(environment, space.prepare())
+            spaces.append(space)
+            # Locust's default is to kill users in mid-operation, of which nobody then knows the effect.
+            environment.stop_timeout = environment.stop_timeout or settings.timeout_s + 0.5
+        except (KeySpaceError, ValueError) as error:
+            logger.error("%s", error)  # noqa: TRY400
+            environment.process_exit_code = 4 if isinstance(error, KeySpaceError) else 2
+            environment.runner.quit()
+
+    def on_test_stop(**_: Any) -> None:
+        while spaces:
+            try:
+                spaces.pop().remove()
+            except KeySpaceError as error:
+                logger.error("%s", error)  # noqa: TRY400
+
+    def on_done(environment: Any, msg: Any, **_: Any) -> None:
+        """End the test once the last worker has done its share."""
+        if msg.node_id in waiting:
+            waiting.remove(msg.node_id)
+            if not waiting and msg.data["reason"] == SHARE_DONE:
+                runner = environment.runner
+                gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
+
+    if isinstance(environment.runner, MasterRunner):
+        listening.handle(environment.runner, DONE, on_done)
+    # Before the listeners that start the load in this same process.
+    listening.listen(environment.events.test_start, on_test_start, first=True)
+    listening.listen(environment.events.test_stop, on_test_stop)
+
+
+def for_scenario(user_classes: Sequence[Any], settings: Settings) -> Settings:
+    """Return the settings for a scenario: one that is about certain operations brings its own mix.
+
+    Raises SettingsError where it cannot run over the transport.
+    """
+    for user in user_classes:
+        transports = getattr(user, "transports", (settings.transport,))
+        if settings.transport not in transports:
+            raise SettingsError(f"this scenario needs --transport {' or '.join(transports)}")
+        least = getattr(user, "least_value_size", 0)
+        if settings.value_size < least:
+            raise SettingsError(f"this scenario needs unique values: --value-size of at least {least}")
+    mixes = [user.mix for user in user_classes if getattr(user, "mix", None)]
+    return dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
+
+
+def share_out(environment: Any, settings: Settings) -> list[str]:
+    """Write a run's settings and the order of its workers into the options that Locust sends to them.
+
+    Returns the client ids of the workers that share the run's operations, in their order: as many as there
+    are users, in the order in which Locust's dispatcher hands users to workers.
+    """
+    options = environment.parsed_options
+    for name, text in settings.to_options().items():
+        setattr(options, name, text)
+    clients = sorted(getattr(environment.runner, "clients", ()))
+    users = getattr(options, "num_users", None) or len(clients)
+    # Locust sends its own options' values to nobody, and these to every worker.
+    options.worker_ranks, options.load_users = ",".join(clients[: max(1, int(users))]), int(users)
+    return clients[: max(1, int(users))]

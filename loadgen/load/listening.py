@@ -1,0 +1,287 @@
+"""Listeners and message handlers of a run, and the end of the run where one of them raises.
+
+Locust logs an exception in a listener or a message handler and goes on; gevent prints one that leaves a greenlet or a
+callback of the event loop, and goes on. A run that goes on with half of what it should know counts wrongly or never
+ends. So all of ours are registered through `listen` and `handle`, and an `Alarm` watches the event loop: the exception
+is logged with its traceback, and the process's main greenlet gets a `ListenerError`, wherever it waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from cluster.base import exits
+
+# A worker tells its master of its own failure.
+FAILED = "raftload_failed"
+# Exceptions that leave greenlets of other code are that code's affair. Locust's greenlets carry the run.
+_PLAIN = frozenset({"loadgen", "cluster", "viz", "locustfiles"})
+_RUN = _PLAIN | {"locust"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception that ends a run.
+
+    Attributes:
+        code: the exit code for it.
+        what: its description; that of a worker's begins with the worker's name.
+        trace: its traceback.
+        log: the file that holds the traceback, None where there is none.
+    """
+
+    code: int
+    what: str
+    trace: str
+    log: Any = None
+
+    @property
+    def line(self) -> str:
+        """The line for stderr."""
+        return exits.line(self.code, self.what, self.log)
+
+
+class ListenerError(BaseException):
+    """A listener, a message handler, a greenlet or a callback of the run has raised, here or in a worker.
+
+    No ``except Exception`` catches it: Locust's is what it has to pass.
+
+    Attributes:
+        failure: the exception.
+        exit_code: the exit code for it.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
+        self.exit_code = failure.code
+
+
+class Alarm:
+    """Raises the first failure of this process's run in its main greenlet, which is the one that makes the alarm.
+
+    Takes the log that holds the tracebacks, and the level at which they are logged. Active from `install` to `close`.
+
+    Attributes:
+        failure: the first one, None while there is none.
+        log: as above.
+    """
+
+    def __init__(self, log: Any = None, level: int = logging.CRITICAL) -> None:
+        import gevent
+
+        self.failure: Failure | None = None
+        self.log = log
+        self._level = level
+        self._main = gevent.getcurrent()
+        self._held = False
+        self._undo: Callable[[], None] | None = None
+
+    def install(self) -> None:
+        """Watch the event loop, and be told of what the process's listeners raise."""
+        self._undo = _install(self, _RUN)
+
+    def close(self) -> None:
+        """Stop watching; may be called again."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    def caught(self, error: Exception) -> None:
+        """Take an exception of this process. Raises ListenerError where the main greenlet runs."""
+        trace = "".join(traceback.format_exception(error))
+        logger.log(self._level, "the run ends: %s\n%s", exits.describe(error), trace)
+        self.ring(Failure(exits.code_of(error), exits.describe(error), trace, self.log))
+
+    def ring(self, failure: Failure) -> None:
+        """Take a failure that is in the log. Raises ListenerError where the main greenlet runs."""
+        import gevent
+
+        if self.failure is not None or self._undo is None:
+            return
+        self.failure = failure
+        if self._held:
+            return
+        if gevent.getcurrent() is self._main:
+            raise ListenerError(failure)
+        gevent.kill(self._main, ListenerError(failure))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """A block in which the main greenlet is not disturbed, for the writing of results; `check` after it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def check(self) -> None:
+        """Raise ListenerError where there was a failure."""
+        if self.failure is not None:
+            raise ListenerError(self.failure)
+
+
+class _PlainAlarm:
+    """Under plain Locust: says it in Locust's log, and has the run quit with an exit code. Takes the environment."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._failed = False
+
+    def caught(self, error: Exception) -> None:
+        """Take an exception of this process."""
+        trace = "".join(traceback.format_exception(error))
+        self.end(Failure(exits.code_of(error), exits.describe(error), trace, "Locust's log"))
+
+    def end(self, failure: Failure) -> None:
+        """End the run; a worker tells its master first."""
+        import gevent
+        from locust.runners import WorkerRunner
+
+        logger.critical("%s\n%s", failure.line, failure.trace)
+        if self._failed:
+            return
+        self._failed = True
+        runner = self._environment.runner
+        self._environment.process_exit_code = failure.code
+        if isinstance(runner, WorkerRunner):
+            runner.send_message(FAILED, to_message(failure))
+        gevent.spawn(self._quit, runner)
+
+    def _quit(self, runner: Any) -> None:
+        runner.quit()
+        web_ui = getattr(self._environment, "web_ui", None)
+        if web_ui is not None:
+            web_ui.stop()
+
+
+_alarm: Any = None
+
+
+def listen(event: Any, function: Callable[..., Any], *, first: bool = False) -> None:
+    """Add a listener to an event of Locust's, before those that are there or after them."""
+    guarded = guard(function)
+    if first:
+        event._handlers.insert(0, guarded)
+    else:
+        event.add_listener(guarded)
+
+
+def handle(runner: Any, kind: str, function: Callable[..., Any]) -> None:
+    """Have a function called with each message of a kind that reaches a runner."""
+    runner.register_message(kind, guard(function))
+
+
+def guard(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that does the same, and whose exceptions end the run."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except _control():
+            raise
+        except Exception as error:
+            if _alarm is None:
+                logger.critical("a listener raised", exc_info=True)
+                # Locust would go on without what the listener brings.
+                raise SystemExit(exits.BUG) from error
+            _alarm.caught(error)
+            return None
+
+    return call
+
+
+def attach(environment: Any) -> None:
+    """End runs of plain Locust too: called at the ``init`` of an environment; an engine of ours has its own alarm."""
+    from locust.runners import MasterRunner
+
+    if isinstance(_alarm, Alarm):
+        return
+    alarm = _PlainAlarm(environment)
+    _install(alarm, _PLAIN)
+
+    def on_failed(environment: Any, msg: Any, **_: Any) -> None:
+        alarm.end(from_message(msg.data, f"worker {msg.node_id}"))
+
+    if isinstance(environment.runner, MasterRunner) and FAILED not in environment.runner.custom_messages:
+        handle(environment.runner, FAILED, on_failed)
+
+
+def to_message(failure: Failure) -> dict[str, Any]:
+    """Return a failure as the data of a message."""
+    return {"code": failure.code, "what": failure.what, "trace": failure.trace}
+
+
+def from_message(data: dict[str, Any], who: str, log: Any = None) -> Failure:
+    """Return the failure of a worker. Takes the message's data, the worker's name, and its log."""
+    return Failure(int(data["code"]), f"{who}: {data['what']}", str(data["trace"]), log)
+
+
+def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
+    """Make an alarm the process's, with what leaves greenlets and callbacks of packages; return what undoes it."""
+    global _alarm  # noqa: PLW0603
+    import gevent
+
+    hub = gevent.get_hub()
+    before, inherited = _alarm, type(hub).handle_error
+    _alarm = alarm
+
+    def handle_error(context: Any, kind: Any, error: Any, trace: Any) -> None:
+        """What the event loop calls; gevent's own one prints. See ``gevent.hub.Hub.handle_error``."""
+        if not isinstance(error, Exception) or isinstance(error, hub.NOT_ERROR) or _is_user(context):
+            inherited(hub, context, kind, error, trace)
+        elif isinstance(error, _control()):
+            logger.info("%s: %s", type(error).__name__, error)
+        elif isinstance(context, dict):
+            # The request of a page: its browser has been told.
+            logger.error("a page was not answered", exc_info=(type(error), error, trace))
+        elif _passes(trace, packages):
+            alarm.caught(error.with_traceback(trace))
+        else:
+            inherited(hub, context, kind, error, trace)
+
+    hub.handle_error = handle_error
+
+    def undo() -> None:
+        global _alarm  # noqa: PLW0603
+        if _alarm is alarm:
+            _alarm = before
+            vars(hub).pop("handle_error", None)
+
+    return undo
+
+
+def _control() -> tuple[type[Exception], ...]:
+    """The exceptions by which Locust steers, which its events let pass; none where Locust is not imported."""
+    locust = sys.modules.get("locust.exception")
+    if locust is None:
+        return ()
+    return (
+        locust.InterruptTaskSet, locust.RescheduleTask, locust.RescheduleTaskImmediately, locust.StopTest,
+        locust.StopUser,
+    )  # fmt: skip
+
+
+def _is_user(context: Any) -> bool:
+    """Tell whether it is the greenlet of a user: Locust counts what a user raises, and the result shows it."""
+    locust = sys.modules.get("locust")
+    args = getattr(context, "args", None) or (None,)
+    return locust is not None and isinstance(args[0], locust.User)
+
+
+def _passes(trace: TracebackType | None, packages: frozenset[str]) -> bool:
+    """Tell whether an exception passed through code of one of the packages."""
+    return any(
+        str(frame.f_globals.get("__name__")).partition(".")[0] in packages for frame, _ in traceback.walk_tb(trace)
+    )

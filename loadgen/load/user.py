@@ -1,0 +1,178 @@
+"""The Locust users: they ask the run what to do next, do it, and hand in what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+import locust
+from gevent import GreenletExit
+from locust import User, task
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
+
+from loadgen.history.operation import Operation, Outcome
+from loadgen.load import keyspace, listening
+from loadgen.load.settings import add_arguments
+from loadgen.load.worker_run import Load, attach
+from loadgen.load.workload import Workload
+
+
+class RunUser(User):  # type: ignore[misc]
+    """A user that takes part in a worker's run.
+
+    Attributes:
+        load: what the users of the worker share.
+        process: its number, unique in the run.
+        paced: it has a ``wait_time``. Locust's loop around a task costs a turn of the event loop; users without a pause
+            go through it once.
+        leaving: it has been told to stop, and begins no operation.
+    """
+
+    abstract = True
+    leaving = False
+    _counted = False
+
+    def on_start(self) -> None:
+        """Join the worker's run."""
+        self.load: Load = attach(self.environment)
+        self.process = self.load.user_started()
+        self._counted = True
+        self.paced = type(self).wait_time is not User.wait_time
+
+    def on_stop(self) -> None:
+        """Leave the worker's run."""
+        self.load.user_stopped()
+        self._counted = False
+
+    def start(self, group: Any) -> Any:
+        """Start its greenlet, as Locust has it.
+
+        One that dies of an exception is counted out: Locust notes the exception, and the run must not wait for it.
+        """
+        greenlet = super().start(group)
+        greenlet.link_exception(self._died)
+        return greenlet
+
+    def _died(self, _: Any) -> None:
+        if self._counted:
+            self._counted = False
+            self.load.user_stopped()
+
+    def stop(self, force: bool = False) -> bool:
+        """Stop, as Locust has it: one that pauses is killed, in the next turn of the event loop.
+
+        A pause that ends in this turn must not lead to an operation, which would be killed before its answer.
+        """
+        self.leaving = True
+        return bool(super().stop(force))
+
+
+class EtcdUser(RunUser):
+    """A user that drives etcd with the run's mix of puts, gets and transactions.
+
+    A scenario is a subclass; it may fix the mix, and set Locust's ``wait_time`` for users that pause between
+    operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop). A mix may name
+    other operations: each is a method of that name, which takes a key and a value drawn for it and returns the
+    Operation, whose ``f`` is the name. A scenario that one transport cannot run says in ``transports`` which can.
+    """
+
+    abstract = True
+    mix: ClassVar[Mapping[str, float] | None] = None
+    transports: ClassVar[tuple[str, ...]] = ("grpc", "gateway")
+
+    def on_start(self) -> None:
+        """Join the worker's run."""
+        super().on_start()
+        settings = self.load.settings
+        self.serializable = settings.read_consistency == "serializable"
+        self.client = self.load.client
+        self.workload = Workload(settings, self.process, self.load.keys)
+        self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
+        self._owing = len(settings.mix)
+
+    @task  # type: ignore[untyped-decorator]
+    def operate(self) -> None:
+        """Do operations until there is none left to do or the test is stopped."""
+        load, do = self.load, self._do
+        if self.leaving:
+            raise StopUser
+        if load.open_loop is not None:
+            load.open_loop.serve(self.operate_once)
+            raise StopUser
+        take, draw, record, owing = load.take, self.workload.next, load.record, self._owing
+        while True:
+            if self._state == LOCUST_STATE_STOPPING:
+                raise StopUser
+            number = take()
+            if number is None:
+                raise StopUser
+            f, key, value = draw(load.owed(number) if number < owing else None)
+            called = perf_counter_ns()
+            try:
+                operation = do[f](key, value)
+            except GreenletExit:
+                load.record_open(Operation(self.process, f, key, value, called, called), number)
+                raise
+            record(operation, number)
+            if self.paced:
+                return
+
+    def operate_once(self, number: int, due_ns: int) -> None:
+        """Do one operation of an open loop. Takes its number, -1 in the warm-up, and when it was due."""
+        load = self.load
+        f, key, value = self.workload.next(load.owed(number) if number < self._owing else None)
+        try:
+            operation = self._do[f](key, value)
+        except GreenletExit:
+            load.record_open(Operation(self.process, f, key, value, due_ns, perf_counter_ns()), number)
+            raise
+        operation.due_ns = due_ns
+        load.record(operation, number)
+
+    def put(self, key: bytes, value: bytes) -> Operation:
+        """Write a key."""
+        operation: Operation = self.client.put(key, value, process=self.process)
+        if operation.outcome is Outcome.OK:
+            self.load.revisions[key] = operation.revision
+        return operation
+
+    def get(self, key: bytes, _: None = None) -> Operation:
+        """Read a key, as the run's read consistency says."""
+        operation: Operation = self.client.get(key, serializable=self.serializable, process=self.process)
+        return operation
+
+    def txn(self, key: bytes, value: bytes) -> Operation:
+        """Write a key if nobody else has since this worker last saw it; else read it, and so see it."""
+        revisions = self.load.revisions
+        operation: Operation = self.client.cas(key, value, revisions.get(key, 0), process=self.process)
+        if operation.outcome is Outcome.OK:
+            answer = operation.response
+            if answer.succeeded:
+                revisions[key] = operation.revision
+            else:
+                found = answer.responses[0].response_range.kvs
+                revisions[key] = found[0].mod_revision if found else 0
+        return operation
+
+
+def _add_locust_arguments(parser: Any) -> None:
+    """Give plain Locust and its web UI the parameters of the load."""
+    group = parser.add_argument_group("raftload", "The load on etcd.")
+    for action in add_arguments(group):
+        action.include_in_web_ui = True  # as Locust's parser does for what is in no group
+
+
+def _on_parser(parser: Any, **_: Any) -> None:
+    _add_locust_arguments(parser)
+
+
+def _on_init(environment: Any, **_: Any) -> None:
+    listening.attach(environment)
+    attach(environment)
+    keyspace.attach(environment)
+
+
+listening.listen(locust.events.init_command_line_parser, _on_parser)
+listening.listen(locust.events.init, _on_init)

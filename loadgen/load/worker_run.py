@@ -1,0 +1,378 @@
+"""The worker's side of a run: what all users of one worker share, and how the worker says that it is done.
+
+A `Load` hangs on a Locust environment and lives as long. At every start of a test it reads the run's settings
+as Locust's master sent them, opens the client, tells the master `BEGUN`, and hands out operations to the users until
+the worker's share is used up or the test is stopped. Then it sends the last statistics and one `DONE` message, in this
+order, on the one connection to the master; so a master that has seen DONE has seen every operation.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from cluster.base.endpoint import split_endpoints
+from cluster.base.security import Security
+from loadgen.history.operation import Operation, Outcome
+from loadgen.load import listening
+from loadgen.load.loop_lag import LoopLag
+from loadgen.load.open_loop import OpenLoop
+from loadgen.load.recorder import STOPPED, Recorder, tell_locust
+from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
+from loadgen.load.workload import Keys, owed, share, timetable
+from loadgen.stats import precision
+
+BEGUN = "raftload_begun"
+DONE = "raftload_done"
+SHARE_DONE, CUT_SHORT = "share done", "stopped"
+REPORT = "raftload"
+SERIES = "raftload_series"
+SERVICE = "raftload_service"
+MAX_USERS_PER_WORKER = 1 << 16
+# Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
+# begins at once.
+START_OPTION = "open_loop_start_ns"
+MOST_AHEAD_NS = 3_000_000_000
+
+logger = logging.getLogger(__name__)
+
+
+def attach(environment: Any) -> Load:
+    """Return the load of a Locust environment; make it and hook it in at the first call."""
+    load = getattr(environment, "raftload", None)
+    if load is None:
+        load = environment.raftload = Load(environment)
+    assert isinstance(load, Load)
+    return load
+
+
+class Load:
+    """What the users of one worker share.
+
+    Attributes:
+        settings: of the present run.
+        client: the present run's client of etcd.
+        keys: the present run's keys.
+        rank, workers: this worker's place in the run, from 0, and how many there are.
+        revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
+        users: how many there are over all workers.
+        warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
+        open_loop: hands out the present run's operations; None in a closed loop.
+        sinks: called with every finished operation and whether it is measured (those of the warm-up are not), in
+            the user that did it; for histories and raw samples. They must not wait. Empty, they cost nothing.
+    """
+
+    settings: Settings
+    client: Any
+    keys: Keys
+    rank: int
+    workers: int
+    revisions: dict[bytes, int]
+
+    def __init__(self, environment: Any) -> None:
+        precision.install()
+        self._environment = environment
+        self._running = False
+        self._begun = False
+        self._ended = Event()
+        self.open_loop: OpenLoop | None = None
+        self.sinks: list[Callable[[Operation, bool], None]] = []
+        events = environment.events
+        listening.listen(events.test_start, self._on_test_start)
+        listening.listen(events.test_stopping, self._on_test_stopping)
+        listening.listen(events.test_stop, self._on_test_stop)
+        listening.listen(events.report_to_master, self._on_report_to_master)
+        listening.listen(events.worker_report, self._on_worker_report)
+
+    # -- the run --------------------------------------------------------------------------------------------
+
+    def _on_test_start(self, environment: Any, **_: Any) -> None:
+        from locust.runners import MasterRunner
+
+        if isinstance(environment.runner, MasterRunner):
+            return
+        self._begun = False
+        options = vars(environment.parsed_options)
+        endpoints = split_endpoints(environment.host)
+        self.settings = Settings.from_options(options, endpoints)
+        if len(self.settings.prefix) != PREFIX_BYTES:
+            raise SettingsError("the run has no key prefix; was the master started by raftload or its locustfiles?")
+        rank, workers = _rank(environment.runner, options)
+        quota, self._offset = share(self.settings.operations, workers, rank)
+        self._quota = quota if rank < workers else 0
+        self._taken = 0
+        self.rank, self.workers = rank, workers
+        self.users = int(options.get("load_users") or options.get("num_users") or 1)
+        self._next_user = 0
+        self._active = 0
+        self.keys = Keys(self.settings)
+        self.revisions = {}
+        schedule = self.settings.schedule()
+        self.recorder = Recorder(environment, open_loop=schedule is not None)
+        self.warmup = Recorder(environment)
+        self._cpu_started: float | None = None
+        self._cpu_s = 0.0
+        self.client = _open_client(self.settings)
+        # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
+        gc.collect()
+        gc.freeze()
+        # From here on: on a machine that is short of CPU the lines above take seconds.
+        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
+        self._lag = LoopLag(gevent.get_hub())
+        self._ended.clear()
+        self.open_loop = None
+        self._running = self._begun = True
+        if schedule is not None and self._quota != 0:
+            self.open_loop = self._make_open_loop(rank, workers, int(options.get(START_OPTION) or 0))
+        if _is_distributed(environment.runner):
+            environment.runner.send_message(BEGUN, {"prefix": self.settings.prefix.decode("ascii")})
+        else:
+            gevent.spawn(self._tell_every_second)
+        if self._quota == 0:
+            # No user may ever be started here, so nobody else would say that the share is done.
+            gevent.spawn(self._finish, SHARE_DONE)
+
+    def _make_open_loop(self, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
+        """Return the worker's part of the schedule that begins at a time on the master's wall clock, in nanoseconds."""
+        settings = self.settings
+        ahead_ns = start_at_ns + getattr(self._environment, "raftload_clock_offset_ns", 0) - time.time_ns()
+        start_ns = time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0)
+        classes = self._environment.user_classes
+
+        def start_user(group: Any) -> None:
+            # Scenarios with several kinds of users have them in the proportion of their weights.
+            (kind,) = self._rng.choices(classes, [each.weight or 1 for each in classes])
+            kind(self._environment).start(group)
+
+        self._rng = random.Random(f"users/{settings.seed}/{rank}")
+        return OpenLoop(
+            timetable(settings, rank, workers, start_ns),
+            limit=min(-(-settings.max_in_flight // workers), MAX_USERS_PER_WORKER // 2),
+            begin=self._begin_measuring,
+            start_user=start_user,
+            end=self._on_open_loop_end,
+        )
+
+    def user_started(self) -> int:
+        """Count a user in; return its process number, unique in the run."""
+        self._active += 1
+        self._next_user += 1
+        return self.rank * MAX_USERS_PER_WORKER + self._next_user
+
+    def place(self, process: int) -> int:
+        """Return a user's place among those of all workers, from 0. Takes the number that `user_started` gave it."""
+        return (process % MAX_USERS_PER_WORKER - 1) * self.workers + self.rank
+
+    def user_stopped(self) -> None:
+        """Count a user out; the last one out after the share was used up ends the worker's run."""
+        self._active -= 1
+        if self.open_loop is not None:
+            if self.open_loop.ended:
+                self._on_open_loop_end()
+        elif self._active == 0 and self._quota is not None and self._taken >= self._quota:
+            gevent.spawn(self._finish, SHARE_DONE)
+
+    def take(self) -> int | None:
+        """Return the number, from 0, of the worker's next operation; None when its share is used up.
+
+        During the warm-up operations are not numbered: the answer is -1.
+        """
+        if self._cpu_started is None:
+            if time.perf_counter_ns() < self.warm_until_ns:
+                return -1
+            self._begin_measuring()
+        taken = self._taken
+        if self._quota is not None and taken >= self._quota:
+            return None
+        self._taken = taken + 1
+        return taken
+
+    def _begin_measuring(self) -> None:
+        """Count CPU and loop lag from now on: the warm-up, if there was one, is over."""
+        if self._cpu_started is None:
+            self._cpu_started = _cpu_seconds()
+            self._lag.stop()
+            self._lag = LoopLag(gevent.get_hub())
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the measurement has not begun yet."""
+        return self._cpu_started is None
+
+    def owed(self, number: int) -> str | None:
+        """Return the type that operation ``number`` of this worker must have, None for any."""
+        return owed(self.settings, self._offset, number) if number >= 0 else None
+
+    def record(self, operation: Operation, number: int) -> None:
+        """Count a finished operation; ``number`` is what `take` gave it."""
+        if number >= 0:
+            self.recorder.record(operation)
+        else:
+            # The warm-up counts its writes, for the books, and nothing else.
+            self.warmup.count(operation)
+        if self.sinks:
+            for sink in self.sinks:
+                sink(operation, number >= 0)
+
+    def record_open(self, operation: Operation, number: int) -> None:
+        """Count an operation whose user was stopped while it was open: nobody knows whether it took effect."""
+        operation.return_ns = time.perf_counter_ns()
+        operation.outcome = Outcome.INFO
+        operation.error = STOPPED
+        self.record(operation, number)
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+        if self._running and self.open_loop is not None:
+            self.open_loop.stop()
+
+    def _on_test_stop(self, environment: Any, **_: Any) -> None:
+        if self._running:
+            if self.open_loop is not None:
+                self.open_loop.join(self.settings.timeout_s + 0.5)
+            self._finish(CUT_SHORT)
+
+    def _on_open_loop_end(self) -> None:
+        """End the worker's run once the open loop's last operation has; a stopped one ends with Locust's stop."""
+        loop = self.open_loop
+        if self._active == 0 and (loop is None or not loop.stopped):
+            gevent.spawn(self._finish, SHARE_DONE)
+
+    def _finish(self, reason: str) -> None:
+        """Send the last statistics, then DONE. Only the first call of a run does anything."""
+        if not self._running:
+            self._ended.wait(timeout=5)
+            return
+        self._running = False
+        runner = self._environment.runner
+        if self._cpu_started is not None:
+            self._cpu_s = _cpu_seconds() - self._cpu_started
+        self._lag.stop()
+        self.client.close()
+        if _is_distributed(runner):
+            runner._send_stats()
+            runner.send_message(DONE, {"reason": reason, "rank": self.rank})
+            # Locust waits this long after a stop before the worker is ready again; it is drained already.
+            self._environment.stop_timeout = 0
+        else:
+            self._tell_locust()
+            if reason == SHARE_DONE:
+                gevent.spawn(runner.quit if self._environment.web_ui is None else runner.stop)
+        self._ended.set()
+
+    def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
+        if not self._begun:
+            return
+        data[REPORT] = self.snapshot()
+        data[SERIES], data[SERVICE] = self.recorder.take_series()
+
+    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+        """Count what a worker reports in the statistics of Locust's master."""
+        report = data.get(REPORT)
+        if report is not None and not report["locust_counts"]:
+            tell_locust(self._environment.stats, data[SERIES], report["totals"])
+
+    def _tell_every_second(self) -> None:
+        while self._running:
+            gevent.sleep(1)
+            self._tell_locust()
+
+    def _tell_locust(self) -> None:
+        """Count what was done since the last call in Locust's statistics, where there is no master to do it."""
+        recorder = self.recorder
+        latencies, _ = recorder.take_series()
+        if not recorder.fires_each:
+            tell_locust(self._environment.stats, latencies, recorder.totals())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what this worker did since the run's start, as plain numbers for the master.
+
+        ``cpu_s`` is user and system time of this process since its first measured operation, and ``wall_s`` the
+        time itself, in seconds.
+        """
+        cpu_s = self._cpu_s
+        if self._running and self._cpu_started is not None:
+            cpu_s = _cpu_seconds() - self._cpu_started
+        # The gateway's client has no channel: a user has one request under way at the most, and none is resent.
+        channel = getattr(self.client, "channel", None)
+        return {
+            "prefix": self.settings.prefix.decode("ascii"),
+            "locust_counts": self.recorder.fires_each,
+            "totals": self.recorder.totals(),
+            "warmup": self.warmup.totals(),
+            "cpu_s": cpu_s,
+            "wall_s": self._lag.watched_s,
+            "in_flight_max": getattr(channel, "in_flight_max", self._next_user),
+            "resent": getattr(channel, "resent", 0),
+            "loop_lag_p99_ms": self._lag.percentile_ms(0.99),
+            "open_loop": self._open_loop_snapshot(),
+        }
+
+    def _open_loop_snapshot(self) -> dict[str, Any] | None:
+        """Return what became of the schedule: operations due and dropped, how late they and the last were sent."""
+        loop = self.open_loop
+        if loop is None:
+            return None
+        return {
+            "scheduled": loop.scheduled,
+            "dropped": loop.dropped,
+            "start_lags": dict(self.recorder.start_lags),
+            "length_s": max(0, loop.last_due_ns - loop.first_due_ns) / 1e9,
+            "overrun_s": max(0, self.recorder.last_call_ns - loop.last_due_ns) / 1e9,
+        }
+
+
+def _open_client(settings: Settings) -> Any:
+    """Return a connected client for the settings' transport.
+
+    How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
+    put it: the settings travel in messages that anybody on the way could read.
+    """
+    security = Security.from_environment()
+    if settings.transport == "gateway":
+        from loadgen.load.json_client import GatewayClient
+
+        endpoints = settings.endpoints[:1] if settings.balance == "first" else settings.endpoints
+        return GatewayClient(endpoints, timeout_s=settings.timeout_s, security=security)
+    from loadgen.client.etcd import EtcdClient
+
+    client = EtcdClient(
+        settings.endpoints,
+        timeout_s=settings.timeout_s,
+        connections=settings.connections,
+        security=security,
+        balance=settings.balance,
+    )
+    # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot
+    # reach the operations will not either, and they say so.
+    client.get(settings.prefix, serializable=True)
+    return client
+
+
+def _rank(runner: Any, options: dict[str, Any]) -> tuple[int, int]:
+    """Return this worker's place in the run and how many share it, as the master wrote them down."""
+    ranks = str(options.get("worker_ranks") or "").split(",")
+    client_id = getattr(runner, "client_id", "")
+    if ranks == [""]:
+        return 0, 1
+    return (ranks.index(client_id) if client_id in ranks else len(ranks)), len(ranks)
+
+
+def _is_distributed(runner: Any) -> bool:
+    from locust.runners import LocalRunner
+
+    return runner is not None and not isinstance(runner, LocalRunner)
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

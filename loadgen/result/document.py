@@ -1,0 +1,314 @@
+"""A run folder, or any Locust run's CSV files, made into the result document ``raftload.result/1``.
+
+What was counted and how long it took comes from Locust's CSV files; what was run, against what, and between
+which two moments comes from run.json. The two are held against each other: a difference is a problem of the
+run, and a run with a problem cannot pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.observe import record
+from loadgen import schema
+from loadgen.result import gate, knee
+from loadgen.result.locust_csv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
+from loadgen.result.threshold import Threshold, ThresholdError
+
+__all__ = [
+    "ReportError", "build", "find_run", "from_csv", "load", "print_json", "write",
+]  # fmt: skip
+
+TYPES = ("put", "get", "txn")
+RUN_FIELDS = (
+    "id", "started_at", "ended_at", "command", "seed", "scenario", "loop", "rate", "stages", "step", "arrivals",
+    "max_in_flight", "allow_rate_miss", "workers", "users",
+    "transport", "key_size", "value_size", "key_space", "mix", "operations", "timeout_s", "warmup_s",
+    "read_consistency", "prefix", "versions", "warmup", "preloaded_keys",
+)  # fmt: skip
+TARGET_FIELDS = (
+    "kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes", "wal_fsync_p99_ms",
+    "backend_commit_p99_ms", "observed", "observer",
+)  # fmt: skip
+GENERATOR_FIELDS = (
+    "cpu_us_per_op", "start_lag_p99_ms", "loop_lag_p99_ms", "in_flight_max", "scheduled", "dropped",
+    "rate_reached", "resent", "saturated",
+    "saturated_by", "workers_started", "workers_lost",
+)  # fmt: skip
+# Of runs that had faults or were checked; other runs do not have these at all.
+BLOCKS = ("chaos", "check")
+_SUFFIX = "_stats.csv"
+
+
+def build(run_dir: Path) -> dict[str, Any]:
+    """Return the result document of a run folder, judged by the thresholds in its run.json.
+
+    Reads files only and writes nothing. Raises ReportError where the folder, its run.json or one of its CSV
+    files is missing or broken.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise ReportError(f"{run_dir}: no such run folder")
+    run = _read_run(run_dir / "run.json")
+    rows = read_stats(run_dir / "locust_stats.csv")
+    failures = read_failures(run_dir / "locust_failures.csv")
+    measured: dict[str, Any] = run["measured"]
+    problems = [str(problem) for problem in run.get("problems") or []]
+    problems += _row_problems(rows, failures)
+    if run.get("ended_at"):
+        problems += _count_problems(rows, measured)
+    else:
+        problems.append("the run did not end in an orderly way, so what was counted is not all")
+    results = _results(rows, failures, measured)
+    try:
+        thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
+    except ThresholdError as exc:
+        raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
+    total = measured.get("total") or {}
+    result = {
+        "schema": schema.RESULT,
+        "run": {
+            **_pick(run, RUN_FIELDS),
+            "duration_s": total.get("duration_s"),
+            "requested_duration_s": run.get("duration_s"),
+        },
+        "target": {**_pick({}, TARGET_FIELDS), **(run.get("target") or {}), **record.summary(run_dir)},
+        "results": results,
+        "generator": {**_pick({}, GENERATOR_FIELDS), **(run.get("generator") or {})},
+        "knee": _knee(run_dir, run, problems),
+        "books": run.get("books"),
+        "interrupted": run.get("interrupted"),
+        "lost_workers": run.get("lost_workers") or [],
+        "problems": problems,
+        "notes": [str(note) for note in run.get("notes") or []],
+    }
+    result.update({name: run[name] for name in BLOCKS if name in run})
+    return gate.apply(result, thresholds)
+
+
+def _knee(run_dir: Path, run: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    try:
+        return knee.find(run_dir, run)
+    except (OSError, ValueError) as exc:
+        problems.append(f"the knee was not looked for: {exc}")
+        return None
+
+
+def from_csv(prefix: Path | str) -> dict[str, Any]:
+    """Return the result document of a plain Locust run's ``PREFIX_stats.csv`` and ``PREFIX_failures.csv``.
+
+    What the files do not say is None; throughput is Locust's Requests/s. Requests by other names than put,
+    get and txn stand beside these under their own. Raises ReportError where there is no such file or one
+    is broken.
+    """
+    base = str(prefix).removesuffix(_SUFFIX)
+    stats_path = Path(base + _SUFFIX)
+    if not stats_path.is_file():
+        raise ReportError(f"{stats_path}: no such file; give the prefix that Locust was given as --csv")
+    rows = read_stats(stats_path)
+    failures_path = Path(base + "_failures.csv")
+    failures = read_failures(failures_path) if failures_path.exists() else None
+    notes = []
+    if rows[-1].failures:
+        notes.append("latencies may include failed requests: Locust counts every request that has a response time")
+    if failures is None:
+        notes.append(f"{failures_path.name} is missing, so failures are not told apart by cause")
+    result = {
+        "schema": schema.RESULT,
+        "run": {**_pick({}, RUN_FIELDS), "duration_s": None, "requested_duration_s": None},
+        "target": None,
+        "results": _results(rows, failures, None),
+        "generator": None,
+        "knee": None,
+        "books": None,
+        "interrupted": None,
+        "lost_workers": [],
+        "problems": _row_problems(rows, failures),
+        "notes": notes,
+    }
+    return gate.apply(result, [])
+
+
+def write(run_dir: Path) -> dict[str, Any]:
+    """Build a run folder's result, write it to its result.json in one step, and return it.
+
+    Raises ReportError where it cannot be built, and OSError where it cannot be written; an older result.json
+    is then left as it was.
+    """
+    result = build(run_dir)
+    write_json(result, Path(run_dir) / "result.json")
+    return result
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write a document to a file through a temporary one beside it, so that no reader sees half of it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(to_json(document))
+        # A temporary file is the owner's alone; this one is for whoever may read the folder.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return a document as indented JSON with a newline at the end."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a document on stdout, and nothing else."""
+    sys.stdout.write(to_json(document))
+
+
+def find_run(name: str, runs: Path = Path("runs")) -> Path:
+    """Return the path that RUN means: ``latest`` is the newest run folder in ./runs, any other is itself.
+
+    The newest is the one whose run.json was written last. A folder without one counts too: a run that broke
+    must not be passed over for an older one that did not. Raises ReportError where there is none.
+    """
+    path = Path(name)
+    if name != "latest" or path.exists():
+        return path
+    try:
+        ages = {folder: _written_at(folder) for folder in runs.iterdir() if folder.is_dir()}
+    except OSError:
+        ages = {}
+    if not ages:
+        raise ReportError(f"no run in {runs.absolute()}; name a run folder, or run `raftload bench` first")
+    return max(ages, key=lambda folder: (ages[folder], folder.name))
+
+
+def _written_at(folder: Path) -> int:
+    """Return when a run was recorded; for one that never came so far, when its folder was last changed."""
+    record = folder / "run.json"
+    return (record if record.is_file() else folder).stat().st_mtime_ns
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return the judged result of a run folder, of ``latest``, or of a result.json.
+
+    A folder's result is built anew from its files. Raises ReportError.
+    """
+    path = find_run(name)
+    if path.is_dir():
+        return build(path)
+    result = _read_json(path)
+    if wrong := schema.problem(result, "result"):
+        raise ReportError(f"{path}: not a result document: {wrong}")
+    return result
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except OSError as exc:
+        raise ReportError(f"{path}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise ReportError(f"{path}: not JSON, or cut short ({exc})") from exc
+    if not isinstance(document, dict):
+        raise ReportError(f"{path}: not a JSON object")
+    return document
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ReportError(f"{path}: No such file: this is no run folder, or the run ended before its load began")
+    run = _read_json(path)
+    if wrong := schema.problem(run, "run"):
+        raise ReportError(f"{path}: {wrong}")
+    return run
+
+
+def _pick(document: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    return {field: document.get(field) for field in fields}
+
+
+def _key(row: StatsRow | FailureRow, rows: list[StatsRow]) -> str:
+    """Return a request's name in ``results``; its type is put before it where the name alone is taken."""
+    shared = sum(other.name == row.name for other in rows[:-1]) > 1
+    return f"{row.type} {row.name}".strip() if shared or row.name in ("total", AGGREGATED) else row.name
+
+
+def _results(
+    rows: list[StatsRow], failures: list[FailureRow] | None, measured: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return ``results``: a row per request name, then the total. ``measured`` is run.json's, or None."""
+    by_key = {_key(row, rows): row for row in rows[:-1]}
+    results: dict[str, Any] = dict.fromkeys(TYPES)
+    for key, row in by_key.items():
+        causes = None if failures is None else [failure for failure in failures if _key(failure, rows) == key]
+        results[key] = _row(row, causes, None if measured is None else measured.get(key) or {})
+    # The total of no requests is a run of nothing, not a run that was not.
+    results["total"] = _row(rows[-1], failures, None if measured is None else measured.get("total") or {})
+    return {key: row if row is None or key == "total" or row["operations"] else None for key, row in results.items()}
+
+
+def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    succeeded = row.requests - row.failures
+    errors: dict[str, int] | None = None
+    if failures is not None:
+        errors = {}
+        for failure in sorted(failures, key=lambda failure: (-failure.occurrences, failure.error)):
+            errors[failure.error] = errors.get(failure.error, 0) + failure.occurrences
+    if measured is None:
+        throughput, info, service = row.rate, None, None
+    else:
+        duration = measured.get("duration_s")
+        throughput = round(row.requests / duration, 3) if duration else None
+        info, service = measured.get("info"), measured.get("service")
+    document: dict[str, Any] = {
+        "operations": row.requests,
+        "succeeded": succeeded,
+        "failed": row.failures,
+        "info": info,
+        "success_rate": succeeded / row.requests if row.requests else None,
+        "throughput_ops_s": throughput,
+        "latency": {**row.latency, "service": service} if succeeded else None,
+        "errors": errors,
+    }
+    if measured and measured.get("branches") is not None:
+        document["branches"] = measured["branches"]
+    return document
+
+
+def _row_problems(rows: list[StatsRow], failures: list[FailureRow] | None) -> list[str]:
+    """Return in what ways Locust's files contradict each other."""
+    problems = []
+    counted, total = sum(row.requests for row in rows[:-1]), rows[-1].requests
+    if counted != total:
+        problems.append(f"Locust's rows add up to {counted} requests, and its {AGGREGATED} row says {total}")
+    caused = None if failures is None else sum(failure.occurrences for failure in failures)
+    if caused is not None and caused != rows[-1].failures:
+        problems.append(f"Locust counted {rows[-1].failures} failures, and names causes of {caused}")
+    return problems
+
+
+def _count_problems(rows: list[StatsRow], measured: Mapping[str, Any]) -> list[str]:
+    """Return where Locust counted other operations than the workers did."""
+    counted = {_key(row, rows): row for row in rows[:-1]} | {"total": rows[-1]}
+    problems = []
+    for name in dict.fromkeys([*TYPES, *measured, *counted]):
+        ours, theirs = measured.get(name) or {}, counted.get(name)
+        for field, here, there in (
+            ("operations", ours.get("operations", 0), theirs.requests if theirs else 0),
+            ("failures", ours.get("failed", 0), theirs.failures if theirs else 0),
+        ):
+            if here != there:
+                problems.append(f"{name}: the workers counted {here} {field}, and Locust {there}")
+    return problems

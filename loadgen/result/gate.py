@@ -1,0 +1,183 @@
+"""Thresholds over a result, the verdict that follows from them, and the exit code that follows from that.
+
+Unknown is never pass: a threshold without a sample, or one over what the generator distorted, is UNKNOWN,
+and so is a run that lost a worker or whose books do not balance. A threshold that failed has failed all the
+same, wherever what is missing could not have saved it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
+
+
+class Verdict(enum.StrEnum):
+    """What came of a threshold, or of a whole run."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of one threshold.
+
+    Attributes:
+        expression: the threshold as text.
+        value: what was measured, in the field's unit; None without a sample.
+        verdict: PASS, FAIL or UNKNOWN.
+        reason: why it is not PASS, in one line; empty when it is.
+    """
+
+    expression: str
+    value: float | None
+    verdict: Verdict
+    reason: str
+
+
+def judge(threshold: Threshold, result: dict[str, Any]) -> Judgement:
+    """Return what a result document says about a threshold."""
+    value, missing = _value(threshold, result)
+    if value is None:
+        return Judgement(str(threshold), None, Verdict.UNKNOWN, missing)
+    holds = threshold.holds(value)
+    doubt = _doubt(threshold, value, holds, result)
+    if doubt:
+        return Judgement(str(threshold), value, Verdict.UNKNOWN, doubt)
+    if holds:
+        return Judgement(str(threshold), value, Verdict.PASS, "")
+    return Judgement(str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}")
+
+
+def _value(threshold: Threshold, result: dict[str, Any]) -> tuple[float | None, str]:
+    """Return the number that a threshold is about, or None and the reason why there is none."""
+    name = threshold.type
+    measured = result["results"].get(name)
+    if measured is None:
+        return None, f"{name} was not run"
+    if threshold.field in COUNT_FIELDS or threshold.field in RATE_FIELDS:
+        value = measured.get(threshold.field)
+        return value, f"{name}.{threshold.field} was not measured"
+    latency = measured["latency"]
+    if latency is None:
+        return None, f"no {name} succeeded, so there is no latency"
+    if threshold.field in SERVICE_FIELDS:
+        latency = latency.get("service")
+        if latency is None:
+            return None, "service latency is measured in an open loop only"
+    return latency.get(threshold.field.removeprefix("service.")), f"{name}.{threshold.field} was not measured"
+
+
+def _doubt(threshold: Threshold, value: float, holds: bool, result: dict[str, Any]) -> str:
+    """Return why a value does not decide a threshold, or an empty text when it does."""
+    field = threshold.field
+    if (result.get("generator") or {}).get("saturated"):
+        if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
+            return "the generator was saturated, so the latency is partly its own"
+        if field == "throughput_ops_s" and not holds:
+            return "the generator was saturated, so the target may be capable of more"
+    if _lost_workers(result) and not holds:
+        if field == "throughput_ops_s":
+            return "a worker was lost, so the load was lower than asked for"
+        # What a lost worker did not report can only add to a count.
+        if field in COUNT_FIELDS and threshold.operator in (">", ">=", "==") and value <= threshold.bound:
+            return "a worker was lost, and its last operations are not counted"
+    return ""
+
+
+def _lost_workers(result: dict[str, Any]) -> list[str]:
+    """Return a line for each worker that a run lost, as far as they have names."""
+    lost = result.get("lost_workers") or []
+    if lost:
+        return [
+            f"worker {worker['name']} was lost" + (f": {worker['reason']}" if worker.get("reason") else "")
+            for worker in lost
+        ]
+    count = (result.get("generator") or {}).get("workers_lost")
+    return [f"{count} worker{'s' if count > 1 else ''} lost"] if count else []
+
+
+def _inconclusive(result: dict[str, Any]) -> list[str]:
+    """Return why a run cannot pass, whatever its thresholds say."""
+    reasons = _lost_workers(result)
+    if result.get("interrupted"):
+        reasons.append(f"the run was interrupted by {result['interrupted']}")
+    generator = result.get("generator") or {}
+    if generator.get("rate_reached") is False and not result["run"].get("allow_rate_miss"):
+        dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were never sent"
+        late = dropped if generator.get("dropped") else "operations were sent too late"
+        reasons.append(f"the target rate was not reached: {late}")
+    if (result.get("books") or {}).get("balanced") is False:
+        reasons.append("the books do not balance")
+    reasons += [str(problem) for problem in result.get("problems") or []]
+    if not (result["results"].get("total") or {}).get("operations"):
+        reasons.append("no operation was run")
+    return reasons + _unsure(result)
+
+
+def _broken(result: dict[str, Any]) -> list[str]:
+    """Return the guarantees that the check of a run's history found broken, with etcd's own words."""
+    rows = (result.get("check") or {}).get("guarantees") or []
+    return [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
+
+
+def _unsure(result: dict[str, Any]) -> list[str]:
+    """Return what a run with faults, or its check, left open."""
+    chaos, check = result.get("chaos") or {}, result.get("check") or {}
+    reasons = [f"round {row['number']}, {row['fault']}: {row['reason']}"
+               for row in chaos.get("faults") or [] if row["verdict"] == "unknown"]  # fmt: skip
+    reasons += [f"{row['name']} is unknown: {row['reason']}"
+                for row in check.get("guarantees") or [] if row["verdict"] == "unknown"]  # fmt: skip
+    if chaos.get("stopped_by") and check.get("verdict") != "fail":
+        reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found nothing")
+    return reasons
+
+
+def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, Any]:
+    """Return a copy of a result with ``thresholds``, ``verdict`` and ``verdict_reasons`` filled in."""
+    judgements = [judge(threshold, result) for threshold in thresholds]
+    total = result["results"].get("total") or {}
+    failed = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.FAIL]
+    unknown = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.UNKNOWN]
+    if not judgements and total.get("operations") and not total.get("succeeded"):
+        failed.append("every operation failed")
+    failed += _broken(result)
+    inconclusive = unknown + _inconclusive(result)
+    verdict = Verdict.FAIL if failed else Verdict.UNKNOWN if inconclusive else Verdict.PASS
+    return {
+        **result,
+        "thresholds": [
+            {
+                "expression": j.expression,
+                "value": j.value,
+                "verdict": j.verdict.value,
+                "reason": j.reason or None,
+            }
+            for j in judgements
+        ],
+        "verdict": verdict.value,
+        "verdict_reasons": failed + inconclusive,
+    }
+
+
+def verdict_code(result: dict[str, Any]) -> int:
+    """Return the exit code of a judged result's verdict alone: 0 pass, 1 fail, 3 unknown."""
+    return {Verdict.PASS: 0, Verdict.FAIL: 1}.get(result["verdict"], 3)
+
+
+def exit_code(result: dict[str, Any]) -> int:
+    """Return the exit code of the run that a judged result is of.
+
+    130 or 143 where SIGINT or SIGTERM ended it, else that of its verdict: 1 fail, 3 unknown, 0 pass. The
+    codes that come before these (70 our bug, 2 usage, 4 environment) are never a result's.
+    """
+    interrupted = result.get("interrupted")
+    if interrupted in ("SIGINT", "SIGTERM"):
+        return 128 + signal.Signals[interrupted]
+    return verdict_code(result)

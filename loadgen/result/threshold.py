@@ -1,0 +1,102 @@
+"""A bound on one number of a result, from its text: ``put.p99_ms < 50``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+import re
+from collections.abc import Collection
+
+from cluster.base.units import OPERATION_TYPES, SCENARIO_TYPES
+
+TYPES = (*OPERATION_TYPES, *SCENARIO_TYPES, "total")
+LATENCY_FIELDS = (
+    "min_ms", "mean_ms", "median_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "p99_99_ms",
+    "max_ms",
+)  # fmt: skip
+SERVICE_FIELDS = tuple(f"service.{field}" for field in LATENCY_FIELDS)
+COUNT_FIELDS = ("operations", "succeeded", "failed", "info")
+RATE_FIELDS = ("success_rate", "throughput_ops_s")
+FIELDS = (*LATENCY_FIELDS, *SERVICE_FIELDS, *COUNT_FIELDS, *RATE_FIELDS)
+OPERATORS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
+_EXPRESSION = re.compile(r"\s*(?P<metric>.*?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<bound>[^<>=\s]+)\s*")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+class ThresholdError(ValueError):
+    """A text that is not a threshold; the message is one line that says what would be one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Threshold:
+    """A bound on one number of a result, such as ``put.p99_ms < 50``.
+
+    Attributes:
+        type: an operation type, ``total``, or a request name of a plain Locust run.
+        field: one of FIELDS.
+        operator: one of ``<``, ``<=``, ``>``, ``>=``, ``==``.
+        bound: milliseconds, operations, operations per second, or a share between 0 and 1, as the field is.
+    """
+
+    type: str
+    field: str
+    operator: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str, types: Collection[str] = TYPES) -> Threshold:
+        """Return the threshold that a text means, ``<type>.<field> <operator> <number>``.
+
+        ``types`` are the names that may stand before the dot. Raises ThresholdError.
+        """
+        match = _EXPRESSION.fullmatch(text)
+        if not match:
+            raise ThresholdError(
+                f"{text!r} is not a threshold; write <type>.<field> <operator> <number>, "
+                "such as 'put.p99_ms < 50' (operators: < <= > >= ==)"
+            )
+        type_, field = _split(match["metric"])
+        if field not in FIELDS:
+            raise ThresholdError(f"{field!r} in {text!r} is not a field; {_suggest(field, _SUGGESTED)}")
+        if type_ not in types:
+            raise ThresholdError(f"{type_!r} in {text!r} is not an operation type; {_suggest(type_, types)}")
+        if not _NUMBER.fullmatch(match["bound"]) or not math.isfinite(float(match["bound"])):
+            raise ThresholdError(
+                f"{match['bound']!r} in {text!r} is not a plain number; "
+                "latencies are in ms, success_rate is between 0 and 1"
+            )
+        return cls(type_, field, match["operator"], float(match["bound"]))
+
+    def __str__(self) -> str:
+        bound = int(self.bound) if self.bound.is_integer() and abs(self.bound) < 1e15 else self.bound
+        return f"{self.type}.{self.field} {self.operator} {bound!r}"
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value is within the bound."""
+        return bool(OPERATORS[self.operator](value, self.bound))
+
+
+_SUGGESTED = tuple(field for field in FIELDS if field not in SERVICE_FIELDS)
+
+
+def _split(metric: str) -> tuple[str, str]:
+    """Return type and field of a metric; request names of plain Locust runs may hold dots themselves."""
+    for field in SERVICE_FIELDS:
+        if metric.endswith(f".{field}"):
+            return metric.removesuffix(f".{field}"), field
+    type_, dot, field = metric.rpartition(".")
+    return (type_, field) if dot else (metric, "")
+
+
+def _suggest(name: str, valid: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}There are {', '.join(valid)}"

@@ -1,0 +1,1 @@
+"""Distributed runs: the master, its workers, the target, the run folder."""

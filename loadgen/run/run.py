@@ -1,0 +1,397 @@
+"""One distributed run on a `Session`: its keys, its users, its end, and the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from cluster.base.units import DELIVERY
+from loadgen.client.etcd import EtcdClient
+from loadgen.load import keyspace, worker_run
+from loadgen.load.listening import Failure
+from loadgen.load.settings import Settings
+from loadgen.result import document as report
+from loadgen.run import run_folder, saturation, totals
+from loadgen.run.cluster_recorder import Witness
+from loadgen.run.local_workers import WorkerProcess
+from loadgen.run.remote_workers import RemoteWorker
+from loadgen.run.session import LATEST_BEGIN_S, Session
+from loadgen.run.target import Target
+from loadgen.stats import precision
+
+# After the last operation's deadline, how long a worker may take to report before it is given up.
+REPORT_GRACE_S = 10.0
+NO_ANSWER = "did not answer to stop"
+# Time for workers to get ready for a schedule that all of them begin at one moment.
+OPEN_LOOP_LEAD_NS = 500_000_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a run is to do and where it goes.
+
+    Attributes:
+        users: Locust users over all workers.
+        duration_s: after how many seconds to stop, None to go on until the operations are done.
+        keep: leave the run's keys in the cluster.
+        command: the command line, for the record.
+        thresholds: expressions that judge the result.
+        allow_rate_miss: an open loop that did not keep its schedule can still pass.
+    """
+
+    settings: Settings
+    users: int
+    duration_s: float | None = None
+    keep: bool = False
+    command: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()
+    allow_rate_miss: bool = False
+
+
+class Run:
+    """One test on a session, from its keys to its result.
+
+    Attributes:
+        revision_before: of the store, before the load.
+        blocks: what else is to stand in run.json, by name.
+    """
+
+    def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
+        self._session = session
+        self._target = target
+        self._plan = plan
+        self.folder = folder
+        self.interrupted: str | None = None
+        self.lost: dict[str, str] = {}
+        self._starter: gevent.Greenlet | None = None
+        self._undo = contextlib.ExitStack()
+        self._stop_asked_at: float | None = None
+        self._waited = False
+        self._problems: list[str] = []
+        self._notes: list[str] = []
+        self._started_at = run_folder.utc_now()
+        self.blocks: dict[str, Any] = {}
+        self._under_load = False
+
+    def begin(self) -> None:
+        """Choose and write the keys, open the files, and note what the cluster is before the load.
+
+        Raises KeySpaceError, FolderError.
+        """
+        session, plan = self._session, self._plan
+        self._witness = Witness(self.folder, self._target.watched(), self._target.security)
+        self._undo.callback(self._witness.abandon)
+        self._client = EtcdClient(
+            plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s), security=session.security
+        )
+        self._undo.callback(self._client.close)
+        self._space = keyspace.KeySpace(self._client, plan.settings)
+        self._undo.callback(self._space.remove)
+        self.settings = self._space.prepare()
+        options = session.environment.parsed_options
+        options.num_users = plan.users
+        keyspace.share_out(session.environment, self.settings)
+        session.environment.host = ",".join(self.settings.endpoints)
+        # Users in mid-operation are waited for until their deadline, and a little.
+        session.environment.stop_timeout = self.settings.timeout_s + 0.5
+        session.expect(self.settings.prefix.decode("ascii"))
+        self._target.before()
+        self.revision_before = self._space.revision()
+        self._csv = run_folder.LocustCsv(session.environment, self.folder)
+        self._undo.callback(self._csv.close)
+        self._write_run_json({}, None)
+        self._witness.load_begins()
+
+    def start(self) -> None:
+        """Let Locust start the users."""
+        self._clock_started = time.monotonic()
+        self._under_load = True
+        runner, users = self._session.runner, self._plan.users
+        options = self._session.environment.parsed_options
+        setattr(options, worker_run.START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
+        self._starter = gevent.spawn(runner.start, users, max(users, 1))
+
+    def wait(self, tick: Callable[[Run], None] | None = None) -> None:
+        """Wait until every worker has done its share, or has stopped after `ask_stop`, or is lost.
+
+        Takes a function to call ten times a second, for a progress line.
+        """
+        while not self._over():
+            gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
+            if self._plan.duration_s is not None and self.load_s > self._plan.duration_s + self._before_and_after_s:
+                self.ask_stop()
+            if tick is not None:
+                tick(self)
+        self._waited = True
+
+    @property
+    def _before_and_after_s(self) -> float:
+        """What a run of a given duration takes beside it; the workers of an open loop know its end themselves."""
+        settings = self.settings
+        grace_s = settings.timeout_s + REPORT_GRACE_S if settings.schedule() else 0.0
+        return settings.warmup_s + grace_s
+
+    def ask_stop(self, signal_name: str | None = None) -> None:
+        """Have the workers stop issuing operations and wait for those that are open. The users were started before."""
+        if signal_name is not None and self.interrupted is None:
+            self.interrupted = signal_name
+        if self._stop_asked_at is None:
+            self._stop_asked_at = time.monotonic()
+            if self._starter is not None:
+                self._starter.join(timeout=1)
+            self._session.stop_workers()
+
+    def started_by_locust(self) -> None:
+        """Note that Locust is starting the users by itself: the web UI asked it to."""
+        self._clock_started = time.monotonic()
+        self._under_load = True
+
+    def stopped_by_locust(self) -> None:
+        """Note that Locust has told the workers to stop by itself: the web UI asked it to."""
+        if self._stop_asked_at is None and not self._waited:
+            self._stop_asked_at = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the users were started."""
+        return time.monotonic() - self._clock_started
+
+    @property
+    def load_s(self) -> float:
+        """Seconds since the last worker started its users, the warm-up among them; 0 until then.
+
+        A duration counts from there: on a machine that is short of CPU a worker takes seconds to connect.
+        """
+        latest, session = self._clock_started + LATEST_BEGIN_S, self._session
+        present = [worker.client_id or "" for worker in session.workers if worker.name not in self.lost]
+        began = max((session.begun.get(client_id, latest) for client_id in present), default=latest)
+        return max(0.0, time.monotonic() - began)
+
+    @property
+    def stats(self) -> Any:
+        """Locust's statistics of the run so far."""
+        return self._session.environment.stats
+
+    def finish(self) -> dict[str, Any]:
+        """Close the books, remove the keys, write the run folder and return the result document.
+
+        Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.
+        """
+        revision_after: int | None = None
+        self._witness.load_ended()
+        with self._noting("close the books"):
+            revision_after = self._space.revision()
+        with self._noting("ask the cluster's members"):
+            self._target.after()
+        if not self._plan.keep:
+            with self._noting("remove the run's keys"):
+                self._space.remove()
+        self._client.close()
+        with self._noting("gather what the members said"):
+            self._target.observer = self._witness.close()
+        if self._starter is not None:
+            self._starter.kill()
+        self._csv.close()
+        measured = totals.measured(self._snapshots(), self._session.service)
+        self._write_series()
+        self._problems += totals.missing_samples(measured, self._session.series)
+        self._write_run_json(measured, revision_after)
+        return report.write(self.folder)
+
+    def cut_short(self, failure: Failure) -> None:
+        """End the load at once and write what was reported until then. Takes what ended the run.
+
+        What else goes wrong now goes into the log: the failure is what the command says.
+        """
+        session = self._session
+        with session.alarm.held():
+            session.halt()
+            logger.warning("the load has ended")
+            if not self._under_load:
+                self.abandon()
+                return
+            self._problems.append(f"the run was ended: {failure.what}")
+            for worker in session.workers:
+                if (worker.client_id or "") not in session.done:
+                    self.lost.setdefault(worker.name, "ended with the run")
+            try:
+                self.finish()
+            except Exception:
+                logger.exception("the results until then could not be written")
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Remove the keys and close the files of a run that was begun, however far, and will not be finished."""
+        with contextlib.suppress(Exception):
+            self._undo.close()
+
+    # -- watching the workers -------------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        session, over = self._session, True
+        for worker in session.workers:
+            client_id = worker.client_id or ""
+            if isinstance(worker, RemoteWorker) and worker.name in self.lost and self._is_back(worker):
+                # It was cut off for a while; its reports have waited for the network, so nothing is missing.
+                self._notes.append(f"{worker.name} was {self.lost.pop(worker.name)}, and came back: it counts")
+            if client_id in session.done or worker.name in self.lost:
+                continue
+            if death := worker.death():
+                # It may have reported and left between the two looks.
+                self._let_arrive(worker)
+                if client_id not in session.done:
+                    session.inquire(worker)
+                    self._lose(worker, death)
+                continue
+            asked = self._stop_asked_at
+            if asked is not None and time.monotonic() > asked + self.settings.timeout_s + REPORT_GRACE_S:
+                self._lose(worker, NO_ANSWER)
+                continue
+            over = False
+        return over
+
+    def _let_arrive(self, worker: WorkerProcess | RemoteWorker) -> None:
+        """Wait for what a worker that has ended may have said before.
+
+        One that ended by itself has said that it was done: on a busy machine that arrives after the news of its end.
+        """
+        left = isinstance(worker, WorkerProcess) and worker.left
+        until = time.monotonic() + (REPORT_GRACE_S if left else 0.2)
+        while (worker.client_id or "") not in self._session.done and time.monotonic() < until:
+            gevent.sleep(0.02)
+
+    def _lose(self, worker: WorkerProcess | RemoteWorker, reason: str) -> None:
+        self.lost[worker.name] = reason
+        self._session.bury(worker.client_id or "")
+
+    def _is_back(self, worker: RemoteWorker) -> bool:
+        return self.lost[worker.name] != NO_ANSWER and worker.death() is None
+
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._problems.append(f"could not {what}: {error}")
+
+    # -- the record -----------------------------------------------------------------------------------------
+
+    def _snapshots(self) -> list[dict[str, Any]]:
+        return list(self._session.snapshots.values())
+
+    def _write_series(self) -> None:
+        """Write the seconds and the distributions."""
+        try:
+            self._session.series.write(self.folder)
+            self._session.service.write_logs(self.folder, ".service")
+        except OSError as error:
+            raise run_folder.FolderError(f"cannot write into {self.folder}: {error.strerror}") from error
+
+    def _generator(self, operations: int) -> dict[str, Any]:
+        session, total = self._session, self.stats.total
+        p99 = precision.percentile(total, 0.99) if total.response_times else None
+        return {
+            **saturation.block(self._snapshots(), operations, p99),
+            "workers_started": len(session.workers),
+            "workers_lost": len(self.lost),
+            "workers": totals.workers(session.workers, session.snapshots, self.lost),
+        }
+
+    def _about_workers(self) -> list[str]:
+        """Sentences about workers that a reader should know of."""
+        session = self._session
+        notes = [f"a worker was turned away ({who}): {why}" for who, why in session.fleet.turned_away.items()]
+        if self._stop_asked_at is None:
+            took_s = {worker: at - self._clock_started for worker, at in session.done_at.items()}
+            notes += totals.slow_workers(session.workers, took_s)
+        return list(dict.fromkeys(notes + totals.clocks_off(session.fleet.workers)))
+
+    def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
+        """Write what is known: before the load without the measured rows and a revision, at the end with them."""
+        ended = bool(measured) or revision_after is not None
+        how = self._generator(measured.get("total", {}).get("operations", 0))
+        if ended:
+            self._check_count(measured, how["dropped"])
+            self._check_end()
+        # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
+        alone = not self.lost and self._target.ours
+        document = {
+            "schema": "raftload.run/1",
+            "id": self.folder.name,
+            "scenario": self._session.scenario,
+            "started_at": run_folder.iso(self._started_at),
+            "ended_at": run_folder.iso(run_folder.utc_now()) if ended else None,
+            **self._parameters(),
+            "versions": totals.versions(),
+            "target": self._target.as_dict(),
+            "measured": measured,
+            "warmup": totals.warmup(self._snapshots()),
+            "preloaded_keys": self._space.preloaded,
+            "generator": how,
+            "books": totals.books(self._snapshots(), self.revision_before, revision_after, alone=alone),
+            "interrupted": self.interrupted,
+            "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
+            "problems": self._problems,
+            "notes": self._notes + self._about_workers() + self._witness.notes,
+            "thresholds": list(self._plan.thresholds),
+            **self.blocks,
+        }
+        run_folder.write_json(self.folder / "run.json", document)
+
+    def _check_count(self, measured: dict[str, Any], dropped: int) -> None:
+        """Note it as a problem where other than the wanted operations were executed, and nothing explains it."""
+        wanted = self.settings.operations
+        cut_short = self.lost or self.interrupted or self._plan.duration_s
+        done = sum(row["operations"] for f, row in measured.items() if f not in ("total", DELIVERY))
+        if wanted and done + dropped != wanted and not cut_short:
+            self._problems.append(f"{done} of {wanted} operations were executed")
+
+    def _check_end(self) -> None:
+        """Note it as a problem where a worker stopped without its share done and without being asked to."""
+        if self._starter is None:
+            return  # The web UI says when.
+        session, asked_at = self._session, self._stop_asked_at or math.inf
+        for worker in session.workers:
+            client_id = worker.client_id or ""
+            if session.done.get(client_id) == worker_run.CUT_SHORT and session.done_at[client_id] < asked_at:
+                self._problems.append(f"{worker.name} stopped before the end of the run")
+
+    def _parameters(self) -> dict[str, Any]:
+        plan, settings = self._plan, self.settings
+        open_loop = settings.schedule() is not None
+        return {
+            "command": list(plan.command),
+            "seed": settings.seed,
+            "loop": "open" if open_loop else "closed",
+            "rate": settings.rate,
+            "stages": settings.stages or None,
+            "step": settings.step or None,
+            "arrivals": settings.arrivals if open_loop else None,
+            "max_in_flight": settings.max_in_flight if open_loop else None,
+            "allow_rate_miss": plan.allow_rate_miss,
+            "workers": len(self._session.workers),
+            "users": plan.users,
+            "transport": settings.transport,
+            "key_size": settings.key_size,
+            "value_size": settings.value_size,
+            "key_space": settings.key_space,
+            "mix": dict(settings.mix),
+            "operations": settings.operations,
+            "duration_s": plan.duration_s,
+            "connections": settings.connections,
+            "balance": settings.balance,
+            "timeout_s": settings.timeout_s,
+            "warmup_s": settings.warmup_s,
+            "read_consistency": settings.read_consistency,
+            "prefix": settings.prefix.decode("ascii"),
+        }

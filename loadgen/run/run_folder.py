@@ -1,0 +1,138 @@
+"""A run's folder: made once, written whole or not at all."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from loadgen.result import document as report
+
+CSV_PREFIX = "locust"
+
+
+class FolderError(Exception):
+    """The folder cannot be made or written: one line that says why.
+
+    Attributes:
+        exit_code: 2 where another folder should be named, 4 where the machine is in the way.
+    """
+
+    def __init__(self, message: str, exit_code: int = 4) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def utc_now() -> datetime.datetime:
+    """Return the present time, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def iso(moment: datetime.datetime) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def planned(scenario: str, output: Path | None, parent: Path | None = None) -> Path:
+    """Return where a run that starts now will put its folder; make nothing."""
+    if output is not None:
+        return output
+    return (parent or Path("runs")) / f"{utc_now():%Y%m%dT%H%M%SZ}-{scenario}"
+
+
+def create(folder: Path, *, exact: bool) -> Path:
+    """Make a run's folder with its ``logs`` and return its path.
+
+    Takes whether the name must be this one: then one that exists and is not empty is an error, else a number
+    is appended. Raises FolderError.
+    """
+    try:
+        if exact:
+            if folder.is_dir() and not any(folder.iterdir()):
+                pass
+            elif folder.exists():
+                raise FolderError(f"{folder} exists and is not empty; name another --output", exit_code=2)
+            else:
+                folder.mkdir(parents=True)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder = _numbered(folder)
+        (folder / "logs").mkdir()
+    except OSError as error:
+        raise FolderError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def _numbered(folder: Path) -> Path:
+    for number in range(1, 1000):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise FolderError(f"{folder} and 999 numbered ones exist")
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON document in place of what was there, whole or not at all. Raises FolderError."""
+    try:
+        report.write_json(document, path)
+    except OSError as error:
+        raise FolderError(f"cannot write {path}: {error.strerror}") from error
+
+
+class LocustCsv:
+    """Locust's CSV files of one run, written every second and, unlike Locust's own, once more at the end."""
+
+    def __init__(self, environment: Any, folder: Path) -> None:
+        import gevent
+        from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter
+
+        self.error: OSError | None = None
+        try:
+            self._writer = StatsCSVFileWriter(
+                environment, PERCENTILES_TO_REPORT, str(folder / CSV_PREFIX), full_history=True
+            )
+        except OSError as error:
+            raise FolderError(f"cannot write into {folder}: {error.strerror}") from error
+        self._folder = folder
+        self._greenlet = gevent.spawn(self._write_every_second)
+
+    def _write_every_second(self) -> None:
+        try:
+            self._writer.stats_writer()
+        except OSError as error:
+            self.error = error
+
+    def close(self) -> None:
+        """Write the final rows of every file and close them. Raises FolderError where that fails."""
+        import time
+
+        self._greenlet.kill()
+        writer = self._writer
+        error = self.error
+        try:
+            if error is None:
+                for file, write in (
+                    (writer.requests_csv_filehandle, lambda: writer.requests_csv(writer.requests_csv_writer)),
+                    (writer.failures_csv_filehandle, lambda: writer.failures_csv(writer.failures_csv_writer)),
+                    (
+                        writer.exceptions_csv_filehandle,
+                        lambda: writer.exceptions_csv(writer.exceptions_csv_writer),
+                    ),
+                ):
+                    file.seek(0)
+                    file.truncate()
+                    write()  # type: ignore[no-untyped-call]
+                if writer.stats_history_csv_filehandle.tell() == 0:
+                    writer.stats_history_csv_writer.writerow(writer.stats_history_csv_columns)
+                writer._stats_history_data_rows(writer.stats_history_csv_writer, time.time())
+        except OSError as failed:
+            error = failed
+        try:
+            writer.close_files()
+        except OSError as failed:
+            error = error or failed
+        if error is not None:
+            raise FolderError(f"cannot write the CSV files in {self._folder}: {error.strerror}") from error

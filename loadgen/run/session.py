@@ -1,0 +1,270 @@
+"""Locust's master in this process, its workers in theirs, and what they say to each other.
+
+A `Session` is ready for any number of runs one after the other, as the web UI has them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from cluster.base import exits
+from cluster.base.security import Security
+from loadgen.load import listening, patching, worker_run
+from loadgen.load.listening import Failure
+from loadgen.run.local_workers import WorkerProcess
+from loadgen.run.remote_workers import HELLO, Fleet, RemoteWorker, correct, identity
+from loadgen.run.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
+from loadgen.stats import precision
+from loadgen.stats.series import Series
+
+# Workers of this machine make their Locust runners before they report, and share the cores.
+WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
+# A worker that is not connected to the cluster within this time is not waited for any longer.
+LATEST_BEGIN_S = 10.0
+NO_WORKER = "no worker is left; start it again"
+
+logger = logging.getLogger(__name__)
+
+
+class EngineError(Exception):
+    """The run cannot be started: one line that says why and what to do. The exit code is 4."""
+
+
+class Session:
+    """A Locust master and its workers. `start` it, and `close` it.
+
+    Takes the scenario, the worker processes of this machine as `processes.fork_workers` made them for it, a folder
+    for the master's log, how many workers of other machines to wait for, the address and port at which those find the
+    master (port 0: any), and how to reach the cluster.
+
+    Attributes:
+        alarm: where what listeners raise ends the run, from now until `close`.
+        environment: Locust's, of the master.
+        workers: the worker processes, in the order of their numbers; those of other machines follow.
+        prefix: of the keys of the run that is on; what workers report of another is passed over.
+        begun: when each worker was connected and started its users, by its client id, in seconds of the monotonic
+            clock.
+        done: why each worker stopped, by its client id; ``done_at``: when, in seconds of the monotonic clock.
+        snapshots: what each worker last counted, by its client id.
+        series: latencies from when an operation was due, over all workers; ``service``: from when it was sent.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        workers: Sequence[WorkerProcess],
+        logs: Path,
+        expected: int = 0,
+        bind: tuple[str, int] = ("127.0.0.1", 0),
+        security: Security | None = None,
+    ) -> None:
+        patching.import_locust()
+        from locust import runners
+
+        runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+        # Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last;
+        # a minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so
+        # who is dead Locust hears from us: `bury`.
+        # Both are heartbeats, of which Locust counts one a second.
+        runners.HEARTBEAT_LIVENESS = NEVER_S
+        runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
+        precision.install()
+        self.expect("")
+        self.scenario = scenario
+        self.security = security or Security()
+        self.alarm = listening.Alarm(logs / "master.log")
+        self.alarm.install()
+        try:
+            self._make(workers, expected, bind)
+        except BaseException:
+            for worker in workers:
+                worker.end()
+            self.alarm.close()
+            raise
+
+    def _make(self, workers: Sequence[WorkerProcess], expected: int, bind: tuple[str, int]) -> None:
+        self.environment = make_environment(self.scenario)
+        self.environment.raftload_engine = self
+        self._processes = [*workers]
+        self.workers: list[WorkerProcess | RemoteWorker] = [*workers]
+        self._local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
+        wanted = identity(self.scenario)
+        # From here on messages may come, at every turn of the event loop: what they are for has to be there.
+        runner = self.runner = self._listen(*bind)
+        self.fleet = Fleet(runner, wanted, expected, len(workers) + 1)
+        self.fleet.listen()
+        listening.handle(runner, HELLO, self._on_hello)
+        listening.handle(runner, worker_run.BEGUN, self._on_begun)
+        listening.handle(runner, worker_run.DONE, self._on_done)
+        listening.handle(runner, listening.FAILED, self._on_failed)
+        listening.listen(self.environment.events.worker_report, self._on_report)
+
+    def start(self) -> None:
+        """Have the workers of this machine report for work. The first may do so before the last is told."""
+        for worker in self._processes:
+            worker.start(self._local, self.runner.server.port)
+
+    def _listen(self, host: str, port: int) -> Any:
+        from locust.exception import RPCError
+
+        try:
+            return self.environment.create_master_runner(host if host != "0.0.0.0" else "*", port)
+        except RPCError as error:
+            raise EngineError(f"cannot listen for workers on {host}:{port}: {error}; name another --bind") from error
+
+    def expect(self, prefix: str) -> None:
+        """Forget what workers reported of the run before. Takes the prefix of the next one's keys."""
+        self.prefix = prefix
+        self.begun: dict[str, float] = {}
+        self.done: dict[str, str] = {}
+        self.done_at: dict[str, float] = {}
+        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.series, self.service = Series(), Series()
+
+    def wait_ready(self, wait_s: float = 60.0, say: Callable[[str], None] | None = None) -> None:
+        """Wait until every worker has reported for work. Raises EngineError where one does not.
+
+        Takes the seconds to wait for other machines, and a function that is told who has reported from them.
+        """
+        began = time.monotonic()
+        here_s = WORKERS_READY_S + WORKER_READY_S * len(self.workers)
+        told = ""
+        while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
+            for worker in self.workers:
+                if death := worker.death():
+                    self.inquire(worker)
+                    raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
+            if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
+                say(told)
+            waited_s = time.monotonic() - began
+            if waited_s > here_s and not all(worker.client_id for worker in self.workers):
+                raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {self.workers[0].log}")
+            if waited_s > wait_s and not self.fleet.complete:
+                raise EngineError(
+                    f"after {waited_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
+                    f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
+                )
+            gevent.sleep(0.01)
+        if say is not None and self.fleet.expected and told != self.fleet.describe():
+            say(self.fleet.describe())
+        self.workers += self.fleet.workers
+        self.fleet.close({worker.client_id or "" for worker in self.workers})
+
+    def fire_init(self, web_ui: Any = None) -> None:
+        """Tell the scenario's listeners that the environment is there, as plain Locust does."""
+        self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether every worker of this run is connected to the cluster and has started its users."""
+        return all(worker.client_id in self.begun for worker in self.workers if not worker.gone)
+
+    def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
+        """Return the worker behind a client id of Locust's protocol."""
+        return next((w for w in self.workers if w.client_id == client_id), None)
+
+    def bury(self, client_id: str) -> None:
+        """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
+        client = self.runner.clients.get(client_id)
+        if client is not None:
+            client.heartbeat = -1
+
+    def inquire(self, worker: WorkerProcess | RemoteWorker) -> None:
+        """End the run where a worker's end is a bug of ours that it could not tell of. Takes one that has ended."""
+        if isinstance(worker, WorkerProcess) and worker.failed:
+            words = worker.last_words().partition(": internal error: ")[2].partition("; please report")[0]
+            what = f"{worker.name}: {words or worker.death()}"
+            self.alarm.ring(Failure(exits.BUG, what, "", worker.log))
+
+    def halt(self) -> None:
+        """End the workers of this machine at once, in mid-operation, and tell the others to quit."""
+        for worker in self._processes:
+            worker.end(grace_s=0)
+        self.fleet.dismiss()
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether no worker is left: Locust would start nothing, and tell nobody."""
+        return all(worker.gone and worker.death() for worker in self.workers)
+
+    def drop_dead(self) -> list[str]:
+        """Go on without the workers that have ended; return a sentence about each.
+
+        Raises EngineError where none is left.
+        """
+        dead = [(worker, death) for worker in self.workers if worker.gone and (death := worker.death())]
+        for worker, _ in dead:
+            self.workers.remove(worker)
+            self.runner.clients.pop(worker.client_id or "", None)
+        if not self.workers:
+            raise EngineError(NO_WORKER)
+        return [f"{worker.name} was lost before this run ({death})" for worker, death in dead]
+
+    def stop_workers(self) -> None:
+        """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
+        from locust.runners import STATE_STOPPING
+
+        runner = self.runner
+        runner.environment.events.test_stopping.fire(environment=self.environment)
+        runner.update_state(STATE_STOPPING)
+        # While there is a dispatcher, Locust gives the users of a worker that stops to those that still run.
+        runner._users_dispatcher = None
+        runner.send_message("stop")
+
+    def close(self) -> None:
+        """End the workers and the master's greenlets; nothing stays."""
+        # What is reported from now on changes nothing any more.
+        with self.alarm.held():
+            for worker in self._processes:
+                worker.end()
+            self.fleet.dismiss()
+            self.runner.greenlet.kill(block=True)
+            # Milliseconds for "quit" to leave, where it goes to another machine.
+            self.runner.server.close(linger=1000 if self.fleet.workers else 0)
+        self.alarm.close()
+
+    def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+        # Whoever reaches the port of workers of other machines can send anything.
+        data = msg.data if isinstance(msg.data, dict) else {}
+        number = data.get("number") or 0
+        if number == 0:
+            self.fleet.hello(msg.node_id, data)
+        for worker in self._processes:
+            if worker.number == number:
+                worker.client_id = msg.node_id
+
+    def _on_begun(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self.worker_of(msg.node_id) is not None and msg.data["prefix"] == self.prefix:
+            self.begun[msg.node_id] = time.monotonic()
+
+    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self.worker_of(msg.node_id) is not None:
+            self.done[msg.node_id] = msg.data["reason"]
+            self.done_at[msg.node_id] = time.monotonic()
+
+    def _on_failed(self, environment: Any, msg: Any, **_: Any) -> None:
+        worker = self.worker_of(msg.node_id) or self.fleet.worker_of(msg.node_id)
+        if worker is None:
+            logger.warning("a worker that is not of this session failed: %s", msg.data)
+            return
+        failure = listening.from_message(msg.data, worker.name, worker.log or self.alarm.log)
+        logger.critical("the run ends: %s\n%s", failure.what, failure.trace)
+        self.alarm.ring(failure)
+
+    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        # A run of the web UI may begin while the last words of the one before are on their way.
+        worker = self.worker_of(client_id)
+        if worker is None or worker_run.REPORT not in data or data[worker_run.REPORT]["prefix"] != self.prefix:
+            return
+        snapshot = self.snapshots[client_id] = data[worker_run.REPORT]
+        offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
+        correct(snapshot["totals"], offset_ns)
+        shift_s = -round(offset_ns / 1e9)
+        self.series.add(data[worker_run.SERIES], shift_s)
+        self.service.add(data[worker_run.SERVICE], shift_s)

@@ -1,0 +1,167 @@
+"""What a run comes to: the parts of run.json that follow from what its workers reported.
+
+Pure: takes the workers' snapshots (`loadgen.load.worker_run.Load.snapshot`) and returns rows and sentences.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from loadgen.client.kv import WRITES_NOTHING
+from loadgen.run import saturation
+from loadgen.run.local_workers import WorkerProcess
+from loadgen.run.remote_workers import RemoteWorker
+from loadgen.stats.series import Series
+
+Snapshot = Mapping[str, Any]
+Worker = WorkerProcess | RemoteWorker
+
+# A worker is called slow when its share took it so many times as long as half of the workers needed, and a second more.
+SLOW_FACTOR = 1.5
+WORKER_FIELDS = ("cpu_share", "loop_lag_p99_ms", "start_lag_p99_ms", "in_flight_max")
+CLOCK_WORTH_SAYING_NS = 100_000_000
+
+
+def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Any]:
+    """Return a row for each operation type and one for ``total``. Takes the latencies from sending, as a series."""
+    rows: dict[str, dict[str, int]] = {}
+    for snapshot in snapshots:
+        for f, totals in snapshot["totals"].items():
+            for name in (f, "total"):
+                _accumulate(rows.setdefault(name, {}), totals)
+    found = {f: _row(row, f) for f, row in rows.items()}
+    for f, summary in service.summaries.items():
+        found[f]["service"] = summary.latencies()
+    return found
+
+
+def _accumulate(row: dict[str, int], totals: Mapping[str, int]) -> None:
+    for name, value in totals.items():
+        if name == "first_call_ns":
+            row[name] = min(row.get(name, value), value)
+        elif name == "last_return_ns":
+            row[name] = max(row.get(name, value), value)
+        else:
+            row[name] = row.get(name, 0) + value
+
+
+def _row(row: Mapping[str, int], f: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operations": row["succeeded"] + row["failed"],
+        "succeeded": row["succeeded"],
+        "failed": row["failed"],
+        "info": row["info"],
+        "duration_s": max(0, row["last_return_ns"] - row["first_call_ns"]) / 1e9,
+    }
+    if f == "txn" or (f != "total" and row["committed"] + row["not_committed"] > 0):
+        found["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
+    return found
+
+
+def warmup(snapshots: Sequence[Snapshot]) -> dict[str, int]:
+    """Return how many operations of each type warmed up, whatever became of them."""
+    total: dict[str, int] = {}
+    for snapshot in snapshots:
+        for f, totals in snapshot["warmup"].items():
+            total[f] = total.get(f, 0) + totals["succeeded"] + totals["failed"]
+    return total
+
+
+def books(snapshots: Sequence[Snapshot], before: int, after: int | None, *, alone: bool) -> dict[str, Any]:
+    """Return the writes that were acknowledged beside the revisions that the store advanced by.
+
+    Takes the store's revision before and after, None for unknown, and whether these workers, all of whom reported
+    to the end, were the only ones who could write.
+    """
+    ok = info = 0
+    unsure = False
+    for snapshot in snapshots:
+        for part in ("totals", "warmup"):
+            for f, totals in snapshot[part].items():
+                if f in WRITES_NOTHING:
+                    continue
+                told = totals["committed"] + totals["not_committed"]
+                ok += totals["succeeded"] if f == "put" else totals["committed"]
+                info += totals["info"]
+                # As of a lease that was revoked, of which nobody knows whether it had keys.
+                unsure = unsure or (f != "put" and told != totals["succeeded"])
+    delta = None if after is None else after - before
+    return {
+        "revision_before": before,
+        "revision_after": after,
+        "revision_delta": delta,
+        "writes_ok": ok,
+        "writes_info": info,
+        "balanced": ok <= delta <= ok + info if alone and not unsure and delta is not None else None,
+    }
+
+
+def missing_samples(rows: Mapping[str, Any], series: Series) -> list[str]:
+    """Return a sentence for each type of which the series has not just the successes that the workers counted."""
+    counted = {f: summary.count for f, summary in series.summaries.items()}
+    return [
+        f"{f}: the workers counted {row['succeeded']} successes, and series.csv {counted.get(f, 0)}"
+        for f, row in rows.items()
+        if counted.get(f, 0) != row["succeeded"]
+    ]
+
+
+def workers(
+    every: Sequence[Worker], snapshots: Mapping[str, Snapshot], lost: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return what each worker did; null for what one that was lost did not say.
+
+    Takes the snapshots by client id, and why workers were lost by their names.
+    """
+    rows = []
+    for worker in every:
+        snapshot = snapshots.get(worker.client_id or "")
+        remote = worker if isinstance(worker, RemoteWorker) else None
+        done = sum(row["succeeded"] + row["failed"] for row in snapshot["totals"].values()) if snapshot else None
+        error_ns = remote.clock_error_ns if remote else None
+        rows.append({
+            "name": worker.name,
+            "host": remote.host if remote else None,
+            "operations": done,
+            "cpu_us_per_op": round(snapshot["cpu_s"] / done * 1e6, 3) if snapshot and done else None,
+            **(saturation.of_worker(snapshot) if snapshot else dict.fromkeys(WORKER_FIELDS)),
+            "clock_offset_ms": round(remote.clock_offset_ns / 1e6, 3) if remote else None,
+            "clock_error_ms": None if error_ns is None else round(error_ns / 1e6, 3),
+            "lost": lost.get(worker.name),
+        })  # fmt: skip
+    return rows
+
+
+def slow_workers(every: Sequence[Worker], took_s: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each worker that needed far longer than half of them. Takes the times by client id."""
+    if len(took_s) < 2:
+        return []
+    middle = sorted(took_s.values())[len(took_s) // 2]
+    return [
+        f"{worker.name} was slow: {own:.1f} s for its share, half of them {middle:.1f} s or less"
+        for worker in every
+        if (own := took_s.get(worker.client_id or "", 0.0)) > SLOW_FACTOR * middle + 1.0
+    ]
+
+
+def clocks_off(every: Sequence[RemoteWorker]) -> list[str]:
+    """Return a sentence for each machine whose clock is noticeably off ours."""
+    return [
+        f"the clock of {worker.host} is {worker.clock_offset_ns / 1e6:+,.1f} ms off ours; its times are corrected"
+        for worker in every
+        if abs(worker.clock_offset_ns) > CLOCK_WORTH_SAYING_NS
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("raftload", "locust", "gevent", "protobuf", "hpack"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "source"
+    return found

@@ -1,0 +1,216 @@
+"""A worker process: Locust's worker runner with our users, from its start to its end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cluster.base.security import Security
+from cluster.base.security import add_arguments as add_security_arguments
+from loadgen.load import patching
+
+if TYPE_CHECKING:
+    from loadgen.load.listening import Failure
+
+# Locust would otherwise wait a minute before a worker believes that its master is gone.
+MASTER_SILENCE_S = 10
+NEVER_S = 10**9
+REPORT_INTERVAL_S = 0.5
+# A master that is there answers within milliseconds.
+SAY_AFTER_S = 2.0
+# For the last words, where the master is on another machine.
+LAST_WORDS_MS = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload worker`."""
+    parser.add_argument("--master-host", default="127.0.0.1", metavar="HOST", help="the master's address")
+    parser.add_argument("--master-port", type=int, default=5557, metavar="PORT", help="its port")
+    parser.add_argument("--scenario", default="kv", help="the same as the master's (default: kv)")
+    add_security_arguments(parser.add_argument_group("TLS and user", "How this machine reaches the cluster."))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Work for a master until it says quit. Returns the exit code."""
+    # Where the client looks; the load's parameters come from the master, these do not travel.
+    os.environ.update(Security.from_arguments(args).to_environment())
+    return work(args.master_host, args.master_port, args.scenario)
+
+
+def work(host: str, port: int, scenario: str, number: int = 0) -> int:
+    """Work for the master at an address until it says quit. Returns the exit code.
+
+    Takes the scenario, and the number of a worker that its master has forked; 0 where somebody has started it.
+    """
+    patching.import_locust()
+    from locust import runners
+
+    from loadgen.load.listening import Alarm, ListenerError
+
+    # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
+    told = number and sys.platform == "linux"
+    runners.MASTER_HEARTBEAT_TIMEOUT = NEVER_S if told else MASTER_SILENCE_S
+    runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+    runners.CPU_MONITOR_INTERVAL = 1.0
+    # A worker that somebody started by hand speaks to a person; ours write a log.
+    level = logging.INFO if number else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # The traceback goes to the master too.
+    alarm = Alarm("this log") if number else Alarm("the master's log", level=logging.DEBUG)
+    alarm.install()
+    environment = None
+    try:
+        environment = make_environment(scenario)
+        return _work(environment, (host, port), scenario, number)
+    except ListenerError as error:
+        _tell_master(environment, error.failure)
+        raise
+    finally:
+        _hang_up(environment)
+
+
+def _work(environment: Any, master: tuple[str, int], scenario: str, number: int) -> int:
+    """Report for work and do it. Returns the exit code."""
+    from loadgen.load import worker_run
+    from loadgen.run import remote_workers
+    from loadgen.run.gevent_signals import EXIT_CODES, Signals
+
+    where = f"{master[0]}:{master[1]}"
+    signals = Signals()
+    # Before the runner reports for work: the master may send the run the moment it does.
+    worker_run.attach(environment)
+    try:
+        runner = _report_for_work(environment, master)
+    except ConnectionError:
+        print(
+            f"raftload: error: no master answers at {where}; start one with 'raftload bench --expect-workers N'",
+            file=sys.stderr,
+        )
+        return 4
+    environment.events.init.fire(environment=environment, runner=runner, web_ui=None)
+    ended_by: list[str] = []
+
+    def end(name: str) -> None:
+        """Finish the open operations and report, then end."""
+        ended_by.append(name)
+        runner.stop()
+        runner.quit()
+
+    signals.gently = end
+    refusals = _listen(environment, runner)
+    me = {"number": number, "host": socket.gethostname(), "pid": os.getpid(), **remote_workers.identity(scenario)}
+    runner.send_message(remote_workers.HELLO, me)
+    if not number:
+        print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
+    runner.greenlet.join()
+    if ended_by:
+        return EXIT_CODES[ended_by[0]]
+    if refusals:
+        print(f"raftload: error: the master at {where} turned this worker away: {refusals[0]}", file=sys.stderr)
+        return 4
+    return 0
+
+
+def _tell_master(environment: Any, failure: Failure) -> None:
+    """Send a failure of this worker to the master."""
+    from locust.rpc import Message
+
+    from loadgen.load.listening import FAILED, to_message
+
+    runner = getattr(environment, "runner", None)
+    if runner is None:
+        return
+    runner.greenlet.kill(block=False)
+    with contextlib.suppress(Exception):
+        runner.client.send(Message(FAILED, to_message(failure), runner.client_id))
+
+
+def _hang_up(environment: Any) -> None:
+    """End the connection to the master: what was sent has arrived, or there is no way, when this returns.
+
+    A thread of ZeroMQ sends what is to be sent, and it ends with the process at the latest.
+    """
+    runner = getattr(environment, "runner", None)
+    if runner is None:
+        return
+    with contextlib.suppress(Exception):
+        context = runner.client.socket.context
+        runner.client.close(linger=LAST_WORDS_MS)
+        context.term()
+
+
+def _listen(environment: Any, runner: Any) -> list[str]:
+    """Answer what our masters say beside Locust's messages; return where the reason stands, should one refuse us."""
+    import gevent
+
+    from loadgen.load import listening
+    from loadgen.run import remote_workers
+
+    refusals: list[str] = []
+
+    def on_refused(environment: Any, msg: Any, **_: Any) -> None:
+        refusals.append(msg.data["reason"])
+        gevent.spawn(runner.quit)
+
+    def on_clock(environment: Any, msg: Any, **_: Any) -> None:
+        runner.send_message(remote_workers.CLOCK, {**msg.data, "there": time.time_ns()})
+
+    def on_offset(environment: Any, msg: Any, **_: Any) -> None:
+        environment.raftload_clock_offset_ns = msg.data["ns"]
+
+    listening.handle(runner, remote_workers.REFUSED, on_refused)
+    listening.handle(runner, remote_workers.CLOCK, on_clock)
+    listening.handle(runner, remote_workers.OFFSET, on_offset)
+    return refusals
+
+
+def _report_for_work(environment: Any, master: tuple[str, int]) -> Any:
+    """Return the runner once a master has answered. Raises ConnectionError where none does for five minutes."""
+    import gevent
+
+    def say_so() -> None:
+        try:
+            socket.getaddrinfo(*master)
+            why = ""
+        except OSError as error:
+            why = f" ({error.strerror})"
+        where = f"{master[0]}:{master[1]}{why}"
+        print(
+            f"raftload: waiting for a master at {where} for five minutes (Ctrl-C ends it)", file=sys.stderr, flush=True
+        )
+
+    waiting = gevent.spawn_later(SAY_AFTER_S, say_so)
+    try:
+        # Locust prints what a name does not resolve to.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return environment.create_worker_runner(*master)
+    finally:
+        waiting.kill()
+
+
+def make_environment(scenario: str, **attributes: Any) -> Any:
+    """Return a Locust Environment for a scenario, with Locust's own options at their defaults."""
+    import locust
+    from locust import argument_parser
+    from locust.env import Environment
+
+    from loadgen.load.scenarios import user_classes
+
+    classes = user_classes(scenario)
+    # Locust reads its options from the environment and from files too; a run's parameters are the master's.
+    parser = argument_parser.get_parser(default_config_files=[])
+    options = parser.parse_args([], env_vars={})
+    return Environment(
+        user_classes=classes,
+        events=locust.events,
+        parsed_options=options,
+        catch_exceptions=True,
+        **attributes,
+    )

@@ -1,0 +1,1 @@
+"""Histograms, series by second, and the rounding of latencies."""

@@ -1,0 +1,187 @@
+"""``raftload viz``, also installed as ``visualize-raft-state``: diagrams of Raft and of a live cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.base.errors import ClusterError
+from cluster.base.parser import USAGE, Parser
+from cluster.base.security import add_arguments as add_security_arguments
+from viz.cli.options import OBSERVED, STATUS, TYPES, NothingObserved, UsageError, choose, endpoints, interval, model
+from viz.diagrams.output import FORMATS, SUFFIXES, NoGraphviz, render, write
+from viz.diagrams.raft import DIAGRAMS
+from viz.live.snapshot import DEFAULT_ENDPOINT
+
+PASS, ENVIRONMENT = 0, 4
+EXAMPLES = (
+    """\
+variants (the first is the default):
+"""
+    + "".join(f"  {kind:<17} {', '.join(variants)}\n" for kind, variants in DIAGRAMS.items())
+    + f"""
+examples:
+  raftload viz --type state-machine                          Mermaid on stdout
+  raftload viz --type state-machine --variant etcd --output states.svg
+  raftload viz --type leader-election --variant split-vote --nodes 5 --format ascii
+  raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
+  raftload viz --type leader-election --observed --logs n1.log n2.log n3.log
+  raftload viz --type timeline --observed --logs *.log --output who-led.svg
+  raftload viz --type timeline --observed --endpoints {DEFAULT_ENDPOINT} --for 30s     without logs: by polls
+  raftload viz --type cluster-status --watch
+  watch -n 1 'raftload viz --type cluster-status'
+
+exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be written,
+  logs without a line about Raft
+"""
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command to a parser."""
+    parser.add_argument("--type", required=True, metavar="TYPE", help=f"what to draw: {', '.join(TYPES)}")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; default: by the suffix of --output, else ascii for {STATUS} and mermaid "
+        "for the rest; svg and png need Graphviz's dot",
+    )
+    parser.add_argument("--output", metavar="FILE", help=f"write to a file ({' '.join(SUFFIXES)}) instead of stdout")
+    parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
+    parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
+    parser.add_argument(
+        "--watch", nargs="?", const="1s", metavar="INTERVAL", help=f"{STATUS} again and again (default every 1s)"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format json; with --watch a line a tick")
+    parser.add_argument(
+        "--observed",
+        action="store_true",
+        help=f"what really happened, from --logs or those of `raftload cluster up`: {', '.join(OBSERVED)}",
+    )
+    parser.add_argument(
+        "--logs", nargs="+", metavar="FILE", help="the members' logs, JSON or text, of etcd 3.4 and later; - is stdin"
+    )
+    parser.add_argument(
+        "--polls",
+        metavar="FILE",
+        help="instead of logs, what --watch --json wrote: no candidates and votes; - is stdin",
+    )
+    parser.add_argument(
+        "--for", dest="for_", metavar="T", help="with --observed --endpoints: poll for so long, or until Ctrl-C (10s)"
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", help="with --observed: from this time on, 2026-01-31T12:00:00Z or seconds since 1970"
+    )
+    parser.add_argument(
+        "--until", metavar="TIME", help="and up to this; without both, the last election, and all of the rest"
+    )
+    parser.add_argument(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        help=f"the cluster to ask for its state or its members' names; without it {STATUS} takes "
+        f"$ETCDCTL_ENDPOINTS, else a cluster of `raftload cluster up`, else {DEFAULT_ENDPOINT}",
+    )
+    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code, having said in one line what went wrong."""
+    try:
+        if args.watch is not None:
+            return _watch(args)
+        name = _format(args)
+        output = _output(args, name)
+        content = render(model(args), name)
+        if output is not None:
+            write(output, content)
+        elif name == "png" and sys.stdout.isatty():
+            raise UsageError("png is no text for a terminal: give --output FILE.png")
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except UsageError as exc:
+        return _fail(USAGE, exc)
+    except (ClusterError, NoGraphviz, NothingObserved) as exc:
+        return _fail(ENVIRONMENT, exc)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        return _fail(ENVIRONMENT, f"cannot write {args.output or 'to stdout'}: {exc.strerror or exc}")
+    return PASS
+
+
+def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
+    """The console script ``visualize-raft-state``: this command without ``raftload`` before it."""
+    parser = Parser(
+        prog="visualize-raft-state",
+        description="Draw Raft as it is written, and a live etcd cluster.",
+        epilog=EXAMPLES.replace("raftload viz", "visualize-raft-state"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    try:
+        return main(parser.parse_args(argv))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _fail(code: int, reason: object) -> int:
+    print(f"raftload: error: {reason}", file=sys.stderr)
+    return code
+
+
+def _format(args: argparse.Namespace) -> str:
+    choose("--type", args.type, TYPES)
+    if args.json and args.format not in (None, "json"):
+        raise UsageError(f"--json and --format {args.format} exclude each other")
+    if args.json:
+        return "json"
+    if args.format is not None:
+        return choose("--format", args.format, FORMATS)
+    if args.output is None:
+        return "ascii" if args.type == STATUS else "mermaid"
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"no --format, and the suffix of {args.output!r} is none of {' '.join(SUFFIXES)}; "
+            f"give --format, one of {', '.join(FORMATS)}"
+        )
+    return SUFFIXES[suffix]
+
+
+def _output(args: argparse.Namespace, name: str) -> Path | None:
+    """Where to write, checked before anything is asked or drawn."""
+    if args.output is None:
+        return None
+    path = Path(args.output)
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {name} to {args.output}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"cannot write {name} to {args.output}: it is a folder")
+    return path
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from viz.live.status import watch
+
+    choose("--type with --watch", args.type, (STATUS,))
+    for name in ("output", "variant", "nodes", "logs", "polls", "for_", "since", "until"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name.strip('_')}")
+    if args.format not in (None, "ascii", "json"):
+        raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
+    every_s = interval("--watch", args.watch, 0.1, 3600)
+    named, security = endpoints(args)
+    as_json = args.json or args.format == "json"
+    return watch(named, every_s, sys.stdout, as_json=as_json, security=security)
+
+
+if __name__ == "__main__":
+    raise SystemExit(visualize_raft_state())

@@ -1,0 +1,214 @@
+"""What the options of ``raftload viz`` ask for: checked, and as the model that is to be drawn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.base.security import Security, given
+from cluster.base.topology import member_names
+from viz.diagrams.model import ClusterSnapshot, Model
+from viz.diagrams.raft import DIAGRAMS, diagram
+from viz.live.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
+
+if TYPE_CHECKING:
+    from viz.live.polled import Look
+
+STATUS = "cluster-status"
+TIMELINE = "timeline"
+TYPES = (*DIAGRAMS, STATUS, TIMELINE)
+OBSERVED = ("leader-election", "state-machine", TIMELINE)
+MOST_NODES = 25
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant, in one line."""
+
+
+class NothingObserved(RuntimeError):  # noqa: N818
+    """The logs say nothing about Raft."""
+
+
+def model(args: argparse.Namespace) -> Model:
+    """What is to be drawn. Raises UsageError, NothingObserved, and ClusterError where nobody answers."""
+    if args.observed or args.logs or args.polls:
+        return _observed(args)
+    if args.for_ is not None:
+        raise UsageError("--for is for --observed by polls")
+    if args.since is not None or args.until is not None:
+        raise UsageError("--since and --until are for --observed")
+    if args.type == TIMELINE:
+        raise UsageError(f"{TIMELINE} is of what happened: give --observed, or --logs FILE…")
+    if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
+        raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
+    if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):
+        raise UsageError("--nodes is for a cluster that is not asked: leave it out with --endpoints and cluster-status")
+    if args.type == STATUS:
+        if args.variant is not None:
+            raise UsageError(f"{STATUS} has no variants; leave out --variant")
+        return _ask(args)
+    variants = DIAGRAMS[args.type]
+    variant = choose(f"--variant of {args.type}", variants[0] if args.variant is None else args.variant, variants)
+    if args.endpoints is None:
+        return diagram(args.type, member_names(args.nodes or 3), variant)
+    return _diagram_of(_ask(args), args.type, variant)
+
+
+def _diagram_of(cluster: ClusterSnapshot, kind: str, variant: str) -> Model:
+    """A diagram of Raft with the members of a cluster that lives, and what they are now."""
+    # Learners have no vote, so they are in no election; whoever is silent is a member all the same.
+    voters = [member for member in cluster.members if member.role != "learner"]
+    leader = next((number for number, member in enumerate(voters) if member.role == "leader"), 0)
+    now: dict[str, list[str]] = {}
+    for member in cluster.members:
+        now.setdefault(member.role, []).append(member.name)
+    return diagram(kind, [member.name for member in voters], variant, leader, now)
+
+
+def _observed(args: argparse.Namespace) -> Model:
+    """A picture of what happened, by logs or by polls."""
+    choose("--type with --observed", args.type, OBSERVED)
+    for name in ("variant", "nodes"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} is for diagrams that are not --observed; leave it out")
+    since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
+    if since is not None and until is not None and since > until:
+        raise UsageError(f"--since {args.since} is after --until {args.until}")
+    if sum(each is not None for each in (args.logs, args.polls, args.endpoints)) > 1:
+        raise UsageError("--logs, --polls and --endpoints exclude each other: give one")
+    if args.for_ is not None and args.endpoints is None:
+        raise UsageError("--for is for polls: give --endpoints")
+    if args.polls is not None or args.endpoints is not None:
+        return _by_polls(args, since, until)
+    return _by_logs(args, since, until)
+
+
+def _by_logs(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
+    """Takes a range of time, in seconds since 1970; what could not be read is counted on stderr."""
+    from viz.diagrams import elections, observed
+
+    try:
+        if args.logs:
+            found = elections.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
+        else:
+            found = elections.read(_logs_of_ours())
+    except OSError as exc:
+        raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+    for note in found.notes:
+        _note(note)
+    if not found.logs:
+        where = ", ".join(args.logs or ["the cluster's logs"])
+        raise NothingObserved(f"no line about Raft in {where}: are these logs of etcd at level info?")
+    if args.type == "state-machine":
+        return observed.state_graph(found, since, until)
+    if args.type == TIMELINE:
+        return observed.timeline(found, since, until)
+    return observed.sequence(found, elections.between(found.elections, since, until))
+
+
+def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
+    """The logs of the cluster that `raftload cluster up` started. Raises NothingObserved where there is none."""
+    from cluster.lifecycle.up import find
+
+    cluster = find()
+    if cluster is None:
+        raise NothingObserved(
+            "no cluster of `raftload cluster up` is there: name the members' logs with --logs FILE…, or --endpoints"
+        )
+    with cluster:
+        names = [member.name for member in cluster.members]
+        return [(f"log of {name}", name, cluster.log(name).splitlines()) for name in names]
+
+
+def _by_polls(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
+    """The same by polls, which each picture says."""
+    from viz.live import polled
+
+    if args.polls is not None:
+        looks = _looks(args.polls)
+    else:
+        named, security = endpoints(args)
+        seconds = interval("--for", args.for_ or "10s", 0.1, 86400)
+        _note(f"polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
+        looks = polled.poll(named, seconds, security=security)
+    looks = polled.between(looks, since, until)
+    if args.type == "state-machine":
+        return polled.state_graph(looks)
+    if args.type == TIMELINE:
+        return polled.timeline(looks)
+    return polled.sequence(looks, last_only=since is None and until is None)
+
+
+def _looks(name: str) -> list[Look]:
+    """The polls in a file, or on stdin. Raises NothingObserved where there is none."""
+    from viz.live import polled
+
+    try:
+        with Path("/dev/stdin" if name == "-" else name).open(encoding="utf-8", errors="replace") as file:
+            looks, garbage = polled.read(file)
+    except OSError as exc:
+        raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+    if garbage:
+        _note(f"{name}: {garbage} lines are not of --watch --json and were left out")
+    if not looks:
+        raise NothingObserved(f"no poll in {name}: write it by --type cluster-status --watch --json")
+    return looks
+
+
+def _note(text: str) -> None:
+    print(f"raftload: note: {text}", file=sys.stderr)
+
+
+def _ask(args: argparse.Namespace) -> ClusterSnapshot:
+    named, security = endpoints(args)
+    return ask(named, security=security)[0]
+
+
+def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
+    """The endpoints to ask, and how to reach those that were named: our own clusters speak plain and know no users."""
+    text = args.endpoints
+    try:
+        if text is None:
+            text = os.environ.get("ETCDCTL_ENDPOINTS")
+        if text is not None and (text or args.endpoints is not None):
+            security = Security.from_arguments(args)
+            return parse_endpoints(text, security), security
+        if (option := given(args)) is not None:
+            raise UsageError(f"{option} is for a cluster that --endpoints names")
+    except ValueError as exc:
+        raise UsageError(exc) from exc
+    from cluster.observe.running import find_running
+
+    running = find_running()
+    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), None
+
+
+def interval(option: str, text: str, least: float, most: float) -> float:
+    """Seconds of an option such as ``500ms``. Takes the least and the most; raises UsageError beyond them."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
+    units = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+    seconds = float(found.group(1)) * units[found.group(2)] if found else 0.0
+    if not least <= seconds <= most:
+        raise UsageError(f"{option} {text!r} is no interval from {least:g}s to {most:g}s, such as 1s or 500ms")
+    return seconds
+
+
+def _time(option: str, text: str | None) -> float | None:
+    from cluster.observe.raftlog import parse_time
+
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as exc:
+        raise UsageError(f"{option} {text!r} is no time: write 2026-01-31T12:00:00Z or seconds since 1970") from exc
+
+
+def choose(what: str, value: str, valid: Sequence[str]) -> str:
+    """One of the valid values. Takes what it is, for people; raises UsageError for any other."""
+    if value not in valid:
+        raise UsageError(f"unknown {what} {value!r}; choose one of {', '.join(valid)}")
+    return value

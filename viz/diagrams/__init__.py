@@ -1,0 +1,1 @@
+"""Models of Raft and of observed elections, and their renderers."""

@@ -1,0 +1,234 @@
+"""Models as Graphviz DOT, from which SVG and PNG are made. Pure: a model in, the text out.
+
+State graphs and clusters are laid out by ``dot``. Sequences and charts say ``layout=neato`` and pin every
+node, so that the lanes are straight whatever is on them: a message is an edge between two points, with its
+label as a node of its own above it, ``t3`` for the edge of id ``e3``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from viz.diagrams.ascii import wrap
+from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Note, Sequence, Span, StateGraph, width
+
+_FONT = 'fontname="Helvetica,Arial,sans-serif"'
+_CHAR = 6.4  # points for a column of text at 11 points, on the safe side
+_LINE = 14.0
+_SHORT = 16  # how far from its target a lost message ends
+_WRAP = 34
+_COLOURS = {"leader": "#2e7d32", "candidate": "#f9a825", "follower": "#90a4ae", "down": "#212121"}
+
+
+def render(model: Model) -> str:
+    """Takes a model, returns DOT that ends in a newline."""
+    if isinstance(model, StateGraph):
+        lines = _states(model)
+    elif isinstance(model, Sequence):
+        lines = _sequence(model)
+    elif isinstance(model, ClusterSnapshot):
+        lines = _cluster(model)
+    else:
+        lines = _chart(model)
+    return "\n".join(["digraph {", *(f"  {line};" for line in lines), "}"]) + "\n"
+
+
+def escape(text: str) -> str:
+    """A string that means nothing to Graphviz, in its quotes: no escapes (entities are read before these, so a
+    backslash is doubled), no entities.
+    """
+    return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;") + '"'
+
+
+def _wrapped(*texts: str, room: int = _WRAP) -> str:
+    parts = [escape(line)[1:-1] for text in texts for line in wrap(text, room)]
+    return '"' + "\\n".join(parts) + '"'
+
+
+def _attributes(**values: str | float) -> str:
+    """``[a=1, b="x"]``; what is quoted already stays so."""
+    shown = [f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in values.items()]
+    return f"[{', '.join(shown)}]"
+
+
+def _general(title: str, **values: str) -> list[str]:
+    return [
+        f"graph [{_FONT}, fontsize=14, labelloc=t, label={escape(title)}, bgcolor=white, pad=0.3"
+        + "".join(f", {name}={value}" for name, value in values.items())
+        + "]",
+        f"node [{_FONT}, fontsize=11]",
+        f"edge [{_FONT}, fontsize=10]",
+    ]
+
+
+def _states(model: StateGraph) -> list[str]:
+    ids = {START: "start"} | {state.id: f"s{number}" for number, state in enumerate(model.states, 1)}
+    lines = _general(model.title, rankdir="LR", nodesep="0.6", ranksep="0.7")
+    if any(each.source == START for each in model.transitions):
+        lines.append('start [shape=circle, style=filled, fillcolor=black, width=0.15, fixedsize=true, label=""]')
+    for state in model.states:
+        texts = (state.label, state.detail) if state.detail else (state.label,)
+        lines.append(f'{ids[state.id]} [shape=box, style="rounded", margin="0.25,0.15", label={_wrapped(*texts)}]')
+    for each in model.transitions:
+        lines.append(f"{ids[each.source]} -> {ids[each.target]} [label={_wrapped(each.text, room=22)}]")
+    return lines
+
+
+def _cluster(model: ClusterSnapshot) -> list[str]:
+    lines = _general(model.title, rankdir="TB", ranksep="0.8")
+    looks = {
+        "leader": 'penwidth=3, color="#2e7d32"',
+        "no answer": 'style=dashed, color="#c62828", fontcolor="#c62828"',
+    }
+    for number, member in enumerate(model.members, 1):
+        look = looks.get(member.role, 'color="#555555"')
+        label = _wrapped(*member.lines, room=40)
+        lines.append(f'm{number} [shape=box, margin="0.2,0.12", {look}, label={label}]')
+    for source, target, text in model.links:
+        style = ", style=dashed" if model.members[target].role == "learner" else ""
+        label = '"  ' + _wrapped(text)[1:]  # blanks keep it off the edge
+        lines.append(f"m{source + 1} -> m{target + 1} [label={label}{style}]")
+    return lines
+
+
+def _sequence(model: Sequence) -> list[str]:
+    place = {lane.id: number for number, lane in enumerate(model.lanes)}
+    xs = _lane_xs(model, place)
+    lines = _general(model.title, layout="neato", splines="line", outputorder="edgesfirst")
+    y, number = -30.0, 0
+    body: list[str] = []
+    for step, item in enumerate(model.items, 1):
+        if isinstance(item, Note):
+            x = (xs[0] + xs[-1]) / 2 if item.lane is None else xs[place[item.lane]]
+            label = wrap(item.text, 60 if item.lane is None else _WRAP)
+            y -= _LINE * len(label) / 2 + 14
+            note = _wrapped(item.text, room=60 if item.lane is None else _WRAP)
+            look = (
+                'shape=box, style=filled, fillcolor="#fff8e1", color="#c0a040", margin="0.08,0.04", width=0, height=0'
+            )
+            body.append(f"n{step} [{look}, {_at(x, y)}, label={note}]")
+            y -= _LINE * len(label) / 2 + 6
+            continue
+        number += 1
+        lines_of_text, y, text_at = _place_label(item, xs, place, y)
+        body += _arrow(item, number, xs, place, y)
+        look = "shape=plaintext, style=filled, fillcolor=white, margin=0, width=0, height=0"
+        body.append(f"t{number} [{look}, {text_at}, label={lines_of_text}]")
+        y -= 24.0 if item.source == item.target else 6.0
+    bottom = y - 14
+    for lane, x in zip(model.lanes, xs, strict=True):
+        name = f"l{place[lane.id] + 1}"
+        lines.append(f'{name} [shape=box, margin="0.12,0.06", {_at(x, 0)}, label={_wrapped(lane.label)}]')
+        lines.append(f'{name}e [shape=point, width=0.01, {_at(x, bottom)}, color="#90a4ae"]')
+        lines.append(f'{name} -> {name}e [arrowhead=none, color="#90a4ae", style=dashed]')
+    return lines + body
+
+
+def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
+    """Where each lane stands, in points, so that no label runs into another lane's."""
+    halves = [max(width(line) for line in wrap(lane.label, _WRAP)) * _CHAR / 2 + 14 for lane in model.lanes]
+    notes = dict.fromkeys(place, 0.0)
+    for item in model.items:
+        if isinstance(item, Note) and item.lane is not None:
+            size = max(map(width, wrap(item.text, _WRAP))) * _CHAR / 2 + 12
+            notes[item.lane] = max(notes[item.lane], size)
+    sides = [max(half, notes[lane.id]) for half, lane in zip(halves, model.lanes, strict=True)]
+    # A note of one lane may reach to the next one's line, not across it.
+    gaps = [
+        max(left + right + 10, first, second)
+        for left, right, first, second in zip(halves, halves[1:], sides, sides[1:], strict=False)
+    ]
+    for item in model.messages:
+        first, last = sorted((place[item.source], place[item.target]))
+        last = min(last + (first == last), len(gaps))
+        ends = 24 + (2 * _SHORT if item.kind == "lost" else 0)
+        lacking = max(map(width, wrap(item.text, _WRAP))) * _CHAR + ends - sum(gaps[first:last])
+        for number in range(first, last):
+            gaps[number] += max(0.0, lacking) / (last - first)
+    xs = [0.0]
+    for gap in gaps:
+        xs.append(xs[-1] + gap)
+    return xs
+
+
+def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: float) -> tuple[str, float, str]:
+    """The label as DOT, the height of its arrow, and the label's position above or beside that."""
+    source, target = _reach(item, xs, place)
+    label = wrap(item.text, _WRAP)
+    height = _LINE * len(label)
+    if source == target:
+        y -= max(10.0, height / 2 - 6) + 8
+        return _wrapped(item.text), y, _at(source + 26 + max(map(width, label)) * _CHAR / 2, y - 8)
+    y -= height + 8
+    return _wrapped(item.text), y, _at((source + target) / 2, y + height / 2 + 1)
+
+
+def _reach(item: Message, xs: list[float], place: Mapping[str, int]) -> tuple[float, float]:
+    """Where its arrow begins and ends: one that is lost does not come to its target."""
+    source, target = xs[place[item.source]], xs[place[item.target]]
+    if item.kind == "lost" and source != target:
+        target += _SHORT if target < source else -_SHORT
+    return source, target
+
+
+def _arrow(item: Message, number: int, xs: list[float], place: Mapping[str, int], y: float) -> list[str]:
+    source, target = _reach(item, xs, place)
+    style = {"call": "", "reply": ", style=dashed", "lost": ', color="#c62828", arrowhead=tee'}[item.kind]
+    point = "shape=point, width=0.01"
+    ends = f"a{number}", f"b{number}"
+    if source != target:
+        return [
+            f"{ends[0]} [{point}, {_at(source, y)}]",
+            f"{ends[1]} [{point}, {_at(target, y)}]",
+            f'{ends[0]} -> {ends[1]} [id="e{number}"{style}]',
+        ]
+    corners = f"c{number}", f"d{number}"
+    return [
+        f"{ends[0]} [{point}, {_at(source, y)}]",
+        f"{corners[0]} [{point}, {_at(source + 18, y)}]",
+        f"{corners[1]} [{point}, {_at(source + 18, y - 16)}]",
+        f"{ends[1]} [{point}, {_at(source, y - 16)}]",
+        f"{ends[0]} -> {corners[0]} [arrowhead=none]",
+        f"{corners[0]} -> {corners[1]} [arrowhead=none]",
+        f'{corners[1]} -> {ends[1]} [id="e{number}"{style}]',
+    ]
+
+
+def _at(x: float, y: float) -> str:
+    """A pinned position; neato takes inches."""
+    return f'pos="{x / 72:.4f},{y / 72:.4f}!"'
+
+
+def _chart(model: Chart) -> list[str]:
+    lines = _general(model.title, layout="neato", splines="line")
+    room = max((width(row.label) for row in model.rows), default=0) * _CHAR + 20
+    across = 640.0
+    scale = across / model.duration if model.duration else 0.0
+    number = 0
+    for index, row in enumerate(model.rows, 1):
+        y = -30.0 * index
+        lines.append(f"r{index} [shape=plaintext, {_at(-room / 2, y)}, label={escape(row.label)}]")
+        for span in sorted(row.spans, key=lambda each: each.start - each.end):
+            number += 1
+            lines.append(f"p{number} {_bar(span, scale, y)}")
+    bottom = -30.0 * (len(model.rows) + 1)
+    for tick in range(5):
+        at = model.duration * tick / 4
+        text = escape(f"{at:.2f} s" if tick else "0 s")
+        lines.append(f"k{tick} [shape=plaintext, {_at(across * tick / 4, bottom)}, label={text}]")
+    begins = escape(f"from {model.started_at}; leader thick, candidate yellow, down black")
+    lines.append(f"from [shape=plaintext, {_at(across / 2, bottom - 24)}, label={begins}]")
+    return lines
+
+
+def _bar(span: Span, scale: float, y: float) -> str:
+    size = max(2.0, (span.end - span.start) * scale)
+    height = 20 if span.kind == "leader" else 8
+    text = escape(span.text)
+    shown = text if span.kind == "leader" and width(span.text) * _CHAR < size else '""'
+    values = _attributes(
+        shape="box", fixedsize="true", width=size / 72, height=height / 72, style="filled", label=shown,
+        fillcolor=escape(_COLOURS[span.kind]), color=escape(_COLOURS[span.kind]), fontcolor="white", fontsize=9,
+        tooltip=text,
+    )  # fmt: skip
+    return f"{values[:-1]}, {_at(span.start * scale + size / 2, y)}]"

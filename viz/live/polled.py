@@ -1,0 +1,234 @@
+"""Elections as polls of the members' status show them, for a cluster whose logs cannot be had.
+
+Status names the leader, but no candidate and no vote, and an election between two polls leaves at most a new term
+behind. So each picture says that it is of polls and how far apart they were, and nothing is drawn between a poll that
+a member answered and one that it did not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from cluster.base.security import Security
+from cluster.observe.raftlog import parse_time
+from viz.diagrams.model import (
+    Chart,
+    ClusterSnapshot,
+    Item,
+    Lane,
+    Note,
+    Role,
+    Row,
+    Span,
+    SpanKind,
+    State,
+    StateGraph,
+    Transition,
+    clean_name,
+    iso,
+    shortened,
+)
+from viz.diagrams.model import Sequence as SequenceModel
+from viz.live.snapshot import Poller
+
+EVERY_S = 0.1
+MOST_NOTES = 150
+_TIMEOUT_S = 0.5
+_KINDS: dict[Role, SpanKind] = {"leader": "leader", "follower": "follower", "learner": "follower", "no answer": "down"}
+_LABELS: dict[Role, str] = {
+    "leader": "Leader", "follower": "Follower", "learner": "Learner", "no leader": "Knows no leader",
+    "no answer": "Does not answer",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """One poll of all members: when, in seconds since 1970, and each one's role and term (None: it said none)."""
+
+    at: float
+    members: Mapping[str, tuple[Role, int | None]]
+
+    @property
+    def leader(self) -> tuple[str, int] | None:
+        """Who says that it leads, and in which term; of several the one of the newest."""
+        leading = [(term or 0, name) for name, (role, term) in self.members.items() if role == "leader"]
+        return (max(leading)[1], max(leading)[0]) if leading else None
+
+
+def look(at: float, snapshot: ClusterSnapshot) -> Look:
+    """Takes what ``snapshot.Poller`` saw at a time."""
+    return Look(at, {member.name: (member.role, member.term) for member in snapshot.members})
+
+
+def poll(
+    endpoints: Sequence[str],
+    for_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+    security: Security | None = None,
+) -> list[Look]:
+    """Polls a cluster ten times a second for so many seconds, or until Ctrl-C.
+
+    ``security`` is how to speak TLS to it and who logs in. Raises NoCluster where nobody answers the first time.
+    """
+    poller = Poller(endpoints, _TIMEOUT_S, security)
+    looks: list[Look] = []
+    began = time.monotonic()
+    try:
+        while not looks or time.monotonic() - began < for_s:
+            due = time.monotonic() + EVERY_S
+            at = time.time()
+            looks.append(look(at, poller.poll()[0]))
+            sleep(max(0.0, due - time.monotonic()))
+    except KeyboardInterrupt:
+        if not looks:
+            raise
+    return looks
+
+
+def read(lines: Iterable[str]) -> tuple[list[Look], int]:
+    """Takes lines that ``--type cluster-status --watch --json`` wrote.
+
+    Returns the polls, and how many lines were none.
+    """
+    looks, garbage = [], 0
+    for line in filter(str.strip, lines):
+        try:
+            tick = json.loads(line)
+            members = {clean_name(str(each["name"])): (_role(each["role"]), each["term"]) for each in tick["members"]}
+            looks.append(Look(parse_time(tick["at"]), members))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            garbage += 1
+    looks.sort(key=lambda each: each.at)
+    return looks, garbage
+
+
+def _role(text: str) -> Role:
+    for role in _LABELS:
+        if role == text:
+            return role
+    raise ValueError(f"no role: {text}")
+
+
+def between(looks: Sequence[Look], since: float | None, until: float | None) -> list[Look]:
+    """The polls in a time range."""
+    return [
+        each for each in looks if (since is None or each.at >= since) and (until is None or each.at <= until)
+    ]  # fmt: skip
+
+
+def timeline(looks: Sequence[Look]) -> Chart:
+    """Who was seen as what: a row a member, each poll's answer until the next poll. A gap: it knew of no leader."""
+    begin = looks[0].at if looks else 0.0
+    end = looks[-1].at if looks else 0.0
+    rows = []
+    for name in _names(looks):
+        spans: list[Span] = []
+        for here, after in pairwise(looks):
+            role, term = here.members.get(name, ("no answer", None))
+            if role not in _KINDS:
+                continue
+            text = "no answer" if role == "no answer" else f"{_LABELS[role]}, term {'?' if term is None else term}"
+            start, stop = round(here.at - begin, 6), round(after.at - begin, 6)
+            last = spans[-1] if spans else None
+            if last is not None and (last.end, last.kind, last.text) == (start, _KINDS[role], text):
+                spans[-1] = dataclasses.replace(last, end=stop)
+            else:
+                spans.append(Span(start, stop, _KINDS[role], text))
+        rows.append(Row(name, tuple(spans)))
+    return Chart(
+        f"Who led when, {_how(looks)}; a gap: knew of no leader", iso(begin), round(end - begin, 6), tuple(rows)
+    )
+
+
+def state_graph(looks: Sequence[Look]) -> StateGraph:
+    """What members were seen to change from and to, and how often."""
+    seen: Counter[tuple[Role, Role]] = Counter()
+    for here, after in pairwise(looks):
+        for name, (role, _) in after.members.items():
+            before = here.members.get(name, (role, None))[0]
+            if before != role:
+                seen[before, role] += 1
+    used = {end for pair in seen for end in pair} | {role for each in looks for role, _ in each.members.values()}
+    states = tuple(State(role, label) for role, label in _LABELS.items() if role in used)
+    order = [state.id for state in states]
+    transitions = tuple(
+        Transition(source, target, "seen", count)
+        for (source, target), count in sorted(seen.items(), key=lambda each: [order.index(end) for end in each[0]])
+    )
+    return StateGraph(f"State changes of {len(_names(looks))} members, {_how(looks)}", states, transitions)
+
+
+def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
+    """What each member was seen to become, of the last change of leader or of all polls."""
+    changes = _leader_changes(looks)
+    shown = list(looks)
+    title = f"Polled: no change of leader, {_how(looks)}"
+    if changes:
+        old, new = changes[-1]
+        leader = looks[new].leader
+        assert leader is not None
+        least, most = _leaderless(looks, old, new)
+        title = (
+            f"Polled election: {leader[0]} leads term {leader[1]}, {least:.1f} to {most:.1f} s without a leader"
+            if last_only
+            else f"Polled elections: {len(changes)}"
+        )
+        if last_only:
+            shown = list(looks[old:])
+    items: list[Item] = [Note(f"{_how(looks)}: candidates and votes are not seen")]
+    begin = shown[0].at if shown else 0.0
+    if shown:
+        items.append(Note(f"{iso(begin)} is +0.000 s"))
+        items += [Note(_says(role, term), name) for name, (role, term) in shown[0].members.items()]
+    for here, after in pairwise(shown):
+        at = f"(seen at +{after.at - begin:.3f} s)"
+        for name, now in after.members.items():
+            if here.members.get(name) != now:
+                items.append(Note(f"{_says(*now)} {at}", name))
+    items = shortened(items, MOST_NOTES)
+    lanes = tuple(Lane(name, name) for name in _names(looks))
+    return SequenceModel(title, lanes or (Lane("none", "(no member)"),), tuple(items))
+
+
+def _says(role: Role, term: int | None) -> str:
+    if role == "no answer":
+        return "does not answer"
+    said = {"leader": "LEADER", "follower": "follows a leader", "learner": "learns", "no leader": "knows no leader"}[
+        role
+    ]
+    return f"{said} in term {'?' if term is None else term}"
+
+
+def _names(looks: Sequence[Look]) -> list[str]:
+    return list(dict.fromkeys(name for each in looks for name in each.members))
+
+
+def _how(looks: Sequence[Look]) -> str:
+    if len(looks) < 2:
+        return f"{len(looks)} poll{'s' * (len(looks) != 1)}"
+    longest = max(after.at - here.at for here, after in pairwise(looks))
+    return f"{len(looks)} polls at most {longest:.2f} s apart"
+
+
+def _leader_changes(looks: Sequence[Look]) -> list[tuple[int, int]]:
+    """Places of the last poll that saw the old leader and of the first that saw the new one, for each change."""
+    found = []
+    old: int | None = None
+    for here, each in enumerate(looks):
+        if each.leader is None:
+            continue
+        if old is not None and each.leader != looks[old].leader:
+            found.append((old, here))
+        old = here
+    return found
+
+
+def _leaderless(looks: Sequence[Look], old: int, new: int) -> tuple[float, float]:
+    """The least and the most seconds for which nobody led: inside the polls that saw nobody, and around them."""
+    none = looks[old + 1 : new]
+    return (none[-1].at - none[0].at if none else 0.0), looks[new].at - looks[old].at

@@ -1,0 +1,244 @@
+"""Asks a live cluster who is in it and how each member is: endpoints in, ClusterSnapshot out.
+
+Over HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that silent members cost
+one timeout together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cluster.base.endpoint import Endpoint, read_endpoints
+from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.observe import probe
+from cluster.observe.probe import MemberStatus
+from viz.diagrams.model import ClusterSnapshot, MemberView, clean, clean_name
+
+DEFAULT_ENDPOINT = "127.0.0.1:2379"
+TIMEOUT_S = 1.0
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class NoCluster(ClusterError):  # noqa: N818
+    """Not one endpoint answers as etcd does."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """A member as the cluster lists it: its id in decimal, its name, where it says that clients reach it."""
+
+    id: int
+    name: str
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of asking one endpoint: its status and how long that took, or why there is none."""
+
+    endpoint: str
+    status: MemberStatus | None
+    round_trip_ms: float
+    reason: str = ""
+
+
+def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, ...]:
+    """Takes ``a:2379,http://b:2379`` and how to reach them, returns them one by one.
+
+    ``https://`` stays, ``http://`` goes. Raises ValueError in one line for what is no endpoint.
+    """
+    named = map(Endpoint.parse, read_endpoints(text, security or Security()))
+    return tuple(dict.fromkeys(str(each) if each.tls else each.authority for each in named))
+
+
+def ask(
+    endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
+) -> tuple[ClusterSnapshot, list[Answer]]:
+    """Asks every endpoint, and every member of the cluster that no endpoint stands for at its own URL.
+
+    Returns the picture, and the answers that it is of. Raises NoCluster where nobody answers.
+    """
+    return Poller(endpoints, timeout_s, security).poll()
+
+
+class Poller:
+    """Asks the same cluster again and again, and remembers who its members are while they are silent.
+
+    Attributes:
+        timeout_s: the seconds that each may take to answer; may be changed between polls.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
+    ) -> None:
+        """Takes endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, and how to
+        speak TLS and who logs in.
+        """
+        self._security = security
+        self._endpoints = tuple(endpoints)
+        self.timeout_s = timeout_s
+        self._listed: list[Listed] = []
+        self._ids: dict[str, int] = {}  # of the member that last answered at an endpoint
+
+    def poll(self) -> tuple[ClusterSnapshot, list[Answer]]:
+        """As ``ask``; where nobody answers any more the members that are known are drawn as silent.
+
+        Raises NoCluster where nobody ever answered.
+        """
+        answers = _at_once(lambda endpoint: _status(endpoint, self.timeout_s, self._security), self._endpoints)
+        living = [answer for answer in answers if answer.status is not None]
+        if living:
+            self._listed = _members(living, self.timeout_s, self._security) or self._listed
+        elif not self._ids:
+            reasons = "; ".join(answer.reason for answer in answers)
+            raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
+        answers += self._ask_others(answers)
+        self._ids.update({answer.endpoint: answer.status.member_id for answer in answers if answer.status})
+        return picture(answers, self._listed, self._ids), answers
+
+    def _ask_others(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The members that no endpoint stands for, each where it says that it listens. A silent endpoint stands for
+        the member that answered there, or that says that it listens there.
+        """
+        asked = {answer.endpoint for answer in answers}
+        known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
+        known |= {member.id for member in self._listed if asked & {_bare(url) for url in member.client_urls}}
+        others = [member for member in self._listed if member.id not in known]
+        more = _at_once(lambda member: _first(member, self.timeout_s, self._security), others)
+        self._ids.update({answer.endpoint: member.id for answer, member in zip(more, others, strict=True)})
+        return more
+
+
+def picture(answers: Sequence[Answer], listed: Sequence[Listed], ids: Mapping[str, int]) -> ClusterSnapshot:
+    """Pure: the answers, the cluster's list (empty where it could not be read), and the ids of members behind
+    endpoints that may be silent; returns the snapshot. A member that answered at two endpoints is in it once.
+    """
+    by_id = {member.id: member for member in listed}
+    by_url = {_bare(url): member for member in listed for url in member.client_urls}
+    statuses = [answer.status for answer in answers if answer.status is not None]
+    leaders = [status for status in statuses if status.is_leader]
+    leader = max(leaders, key=lambda status: status.term, default=None)
+    views, seen = [], set[int]()
+    for answer in answers:
+        number = answer.status.member_id if answer.status else ids.get(answer.endpoint, 0)
+        member = by_id.get(number) or (None if answer.status else by_url.get(answer.endpoint))
+        number = number or (member.id if member else 0)
+        if number and number in seen:
+            continue
+        seen.add(number)
+        views.append(_view(answer, clean_name(member.name if member and member.name else answer.endpoint), leader))
+    live = len({status.member_id for status in statuses if not status.is_learner})
+    voters = len([member for member in listed if not member.is_learner]) or sum(not _learns(view) for view in views)
+    return ClusterSnapshot(_title(views, leader, live, voters), tuple(views))
+
+
+def _learns(view: MemberView) -> bool:
+    return view.role == "learner"
+
+
+def _title(views: Sequence[MemberView], leader: MemberStatus | None, live: int, voters: int) -> str:
+    leading = [view for view in views if view.role == "leader" and leader is not None and view.term == leader.term]
+    who = f"leader {leading[0].name} in term {leading[0].term}" if leading else "leader NONE"
+    quorum = "quorum" if live > voters // 2 else "NO QUORUM"
+    return f"etcd cluster: {who}, {quorum} ({live} of {voters} answer)"
+
+
+def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
+    status = answer.status
+    if status is None:
+        return MemberView(name, answer.endpoint, "no answer", alarms=(clean(answer.reason),))
+    return MemberView(
+        name=name,
+        endpoint=answer.endpoint,
+        role=status.role,
+        term=status.term,
+        commit_index=status.commit_index,
+        applied_index=status.applied_index,
+        lag=None if leader is None else max(0, leader.commit_index - status.applied_index),
+        db_size=status.db_size,
+        version=clean(status.version),
+        round_trip_ms=round(answer.round_trip_ms, 3),
+        alarms=tuple(clean(error) for error in status.errors),
+    )
+
+
+def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answer:
+    began = time.perf_counter()
+    try:
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        status = probe.member_status(Member("", url, "", ""), timeout_s, security)
+    except (ClusterError, ValueError, UnicodeError) as exc:
+        return Answer(endpoint, None, 0.0, clean(str(exc)))
+    return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
+
+
+def _first(member: Listed, timeout_s: float, security: Security | None) -> Answer:
+    """A member that no endpoint stands for, asked where it says that it listens."""
+    if not member.client_urls:
+        return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
+    return _status(_bare(member.client_urls[0]), timeout_s, security)
+
+
+def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[Listed]:
+    """The cluster's list from the first that gives it; empty where none does."""
+    for answer in living:
+        try:
+            return _parse(_list(answer.endpoint, timeout_s, security))
+        except (ClusterError, ValueError, TypeError, AttributeError):
+            continue
+    return []
+
+
+def _list(endpoint: str, timeout_s: float, security: Security | None) -> Any:
+    # Without a quorum too; 3.4 does not know the field and lists its own members anyway.
+    for body in (b'{"linearizable":false}', b"{}"):
+        code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s, security)
+        if code == 200:
+            return json.loads(answer)
+    raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
+
+
+def _parse(answer: Any) -> list[Listed]:
+    return [
+        Listed(
+            id=int(each.get("ID") or 0),
+            name=str(each.get("name") or ""),
+            client_urls=tuple(map(str, each.get("clientURLs") or ())),
+            is_learner=bool(each.get("isLearner")),
+        )
+        for each in answer["members"]
+    ]
+
+
+def _bare(url: str) -> str:
+    return url.removeprefix("http://").rstrip("/")
+
+
+def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """The answers in the order of the things, each asked in a thread of its own."""
+    answers: dict[int, R] = {}
+    errors: list[BaseException] = []
+
+    def run(number: int, thing: T) -> None:
+        try:
+            answers[number] = question(thing)
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(things)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [answers[number] for number in range(len(things))]

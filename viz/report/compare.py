@@ -1,0 +1,176 @@
+"""Two runs side by side: the same figures of both with their ratio, and their charts over each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from viz.diagrams.model import clean
+from viz.diagrams.output import write as write_file
+from viz.report import charts, drawn, hlog, sections
+from viz.report.charts import Axis, Chart, Line, number
+from viz.report.page import page
+from viz.report.rundata import RunData, found_at
+
+SCHEMA = "raftload.comparison/1"
+NAME = "comparison.html"
+_COUNTS = ("operations", "failed", "success_rate", "throughput_ops_s")
+_LATENCIES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
+# Parameters that say when and where, not what.
+_OWN = {"id", "started_at", "ended_at", "command", "prefix", "duration_s"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A figure of both runs, None where one has none."""
+
+    field: str
+    a: float | None
+    b: float | None
+
+    @property
+    def name(self) -> str:
+        """The field as people read it, ``put.p99_ms``."""
+        return self.field.removeprefix("results.").replace(".latency.", ".")
+
+    @property
+    def ratio(self) -> float | None:
+        """``b / a``; None where it says nothing."""
+        return self.b / self.a if self.a and self.b is not None else None
+
+
+def rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Row]:
+    """The figures of two results, those that neither has left out."""
+    found = [Row(".".join(path), _at(a, path), _at(b, path)) for path in _paths(a, b)]
+    return [row for row in found if row.a is not None or row.b is not None]
+
+
+def _paths(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    names = dict.fromkeys([*(a.get("results") or {}), *(b.get("results") or {})])
+    for f in [*(f for f in names if f != "total"), "total"]:
+        yield from (("results", f, key) for key in _COUNTS)
+        yield from (("results", f, "latency", key) for key in _LATENCIES)
+    yield ("generator", "cpu_us_per_op")
+    yield ("target", "leader_changes")
+    for column in ("wal_fsync_p99_ms", "backend_commit_p99_ms"):
+        yield ("target", column, "during")
+
+
+def _at(document: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
+    value = found_at(document, path)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The parameters in which two runs differ, and the version of etcd."""
+    ours, theirs = (each.get("run") or {} for each in (a, b))
+    found: dict[str, tuple[Any, Any]] = {
+        key: (ours.get(key), theirs.get(key))
+        for key in dict.fromkeys([*ours, *theirs])
+        if key not in _OWN and ours.get(key) != theirs.get(key)
+    }
+    first, second = ((each.get("target") or {}).get("etcd_version") for each in (a, b))
+    return found if first == second else {**found, "etcd_version": (first, second)}
+
+
+def document(a: RunData, b: RunData) -> dict[str, Any]:
+    """The comparison as plain values."""
+    return {
+        "schema": SCHEMA,
+        "a": {"id": a.id, "verdict": a.result.get("verdict")},
+        "b": {"id": b.id, "verdict": b.result.get("verdict")},
+        "differences": {key: list(pair) for key, pair in differences(a.result, b.result).items()},
+        "figures": [{**dataclasses.asdict(row), "ratio": row.ratio} for row in rows(a.result, b.result)],
+    }
+
+
+def text(a: RunData, b: RunData) -> str:
+    """The comparison as a table for a terminal, without a final newline."""
+    cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A")]
+    cells += map(_cells, rows(a.result, b.result))
+    widths = [max(len(each[column]) for each in cells) for column in range(4)]
+    lines: list[str] = []
+    group = ""
+    for name, *values in cells:
+        if lines and name.partition(".")[0] != group:
+            lines.append("-" * (sum(widths) + 6))
+        group = name.partition(".")[0]
+        lines.append(
+            name.ljust(widths[0]) + "".join(f"  {v.rjust(w)}" for v, w in zip(values, widths[1:], strict=True))
+        )
+    for key, (ours, theirs) in differences(a.result, b.result).items():
+        lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
+    for name, data in (("A", a), ("B", b)):
+        if (data.result.get("generator") or {}).get("saturated"):
+            lines.append(f"{name}: SATURATED, its latencies are partly the generator's own")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    return row.name, _cell(row, row.a), _cell(row, row.b), "-" if row.ratio is None else f"{row.ratio:.3f}"
+
+
+def _cell(row: Row, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6f}" if row.field.endswith("success_rate") else number(value)
+
+
+def write(a: RunData, b: RunData, path: Path) -> None:
+    """Writes the comparison as an HTML page. Raises OSError."""
+    write_file(path, render(a, b).encode())
+
+
+def render(a: RunData, b: RunData) -> str:
+    """The comparison as an HTML document."""
+    title = f"{a.id} and {b.id}"
+    parts = [
+        f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
+        _figures(a, b),
+        _differences(a, b),
+        _overlay("p99", "p99 of each second", "p99 latency, ms", "ms", a, b, log=True),
+        _overlay("rate", "Operations that succeeded, each second", "succeeded/s", "/s", a, b, log=False),
+        "<h2>Latency by percentile</h2>"
+        + drawn.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
+    ]
+    return page(title, parts)
+
+
+def _name(data: RunData) -> str:
+    verdict = escape(str(data.result.get("verdict")))
+    return f'{escape(data.id)}, <b class="{verdict}">{verdict.upper()}</b>'
+
+
+def _figures(a: RunData, b: RunData) -> str:
+    made = [tuple(map(escape, _cells(row))) for row in rows(a.result, b.result)]
+    return "<h2>Figures</h2>" + sections.table(("", "A", "B", "B / A"), made)
+
+
+def _differences(a: RunData, b: RunData) -> str:
+    found = differences(a.result, b.result)
+    if not found:
+        return "<p>The parameters of both are the same.</p>"
+    made = [(escape(key), escape(str(ours)), escape(str(theirs))) for key, (ours, theirs) in found.items()]
+    return "<h2>What differs</h2>" + sections.table(("parameter", "A", "B"), made, (1, 2))
+
+
+def _overlay(name: str, title: str, label: str, unit: str, a: RunData, b: RunData, *, log: bool) -> str:
+    """A line for each run, both from their own beginning."""
+    lines = [
+        Line(run, look, drawn.p99(data) if log else drawn.succeeded(data), step=not log)
+        for run, look, data in (("A", "a", a), ("B", "b", b))
+    ]
+    values = charts.heights(lines)
+    if not values:
+        return ""
+    x: Axis = charts.linear(0.0, max(a.end - a.begin, b.end - b.begin), "s")
+    y = charts.logarithmic(values, unit) if log else charts.up_to(max(values), unit)
+    chart = Chart(name, title, x, y, label, tuple(lines), group="time")
+    return f"<h2>{escape(title)}</h2>{charts.render(chart)}"
+
+
+def _spectrum(name: str, look: str, data: RunData) -> Line:
+    return Line(name, look, tuple(hlog.spectrum(hlog.together(data.latencies.get("total", ())))))

@@ -1,0 +1,258 @@
+"""The charts of a run: from its data to what `viz.report.charts` draws. All of them have one time axis, and one cursor."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+
+from cluster.observe.record import between, p99_ms
+from viz.report import charts, hlog, leadership
+from viz.report.charts import Axis, Band, Chart, Line, Point, Span
+from viz.report.rundata import RunData, Second
+
+LOOKS = ("a", "b", "c", "d", "e", "f")
+# What etcd's operators take as the marks, https://etcd.io/docs/latest/op-guide/hardware/ and its FAQ.
+FSYNC_MARK_MS, COMMIT_MARK_MS = 10.0, 25.0
+_TERM_LOOKS = 6
+UNITS = {"users": "users", "rate": "operations/s asked for"}
+
+
+def time_axis(data: RunData) -> Axis:
+    """Seconds since the load's first."""
+    return charts.linear(0.0, data.end - data.begin, "s")
+
+
+def bands(data: RunData) -> tuple[Band, ...]:
+    """Each fault's time, numbered as in the table of faults."""
+    limit = data.end - data.begin
+    return tuple(
+        Band(max(0.0, fault.begin - data.begin), min(limit, fault.end - data.begin), str(number), fault.text)
+        for number, fault in enumerate(data.faults, 1)
+    )
+
+
+def leaders(data: RunData) -> str:
+    """Who led when, as HTML; empty where nobody watched."""
+    rows = leadership.rows(data)
+    if not rows:
+        return ""
+    terms = leadership.terms(data)
+    shown = []
+    for name, periods in rows:
+        spans = [_span(each, terms, data.begin) for each in periods]
+        shown.append((name, spans))
+    x = time_axis(data)
+    chart = Chart("leadership", "Leadership: a row a member, over time", x, Axis(0, 1, ()), "", (), bands(data),
+                  group="time", height=34 * len(rows) + 16)  # fmt: skip
+    legend = (
+        '<span><i class="box lead"></i>leads (colour by term)</span><span><i class="box thin"></i>follows</span>'
+        '<span><i class="box none"></i>knows no leader</span><span><i class="box silent"></i>does not answer</span>'
+        '<span><output class="at"></output></span>'
+    )
+    return charts.render_rows(chart, shown, legend)
+
+
+def _span(period: leadership.Period, terms: Sequence[int], begin: float) -> Span:
+    start, end = period.start - begin, period.end - begin
+    if period.kind == "silent":
+        return Span(start, end, "silent", "does not answer")
+    if period.kind == "none":
+        return Span(start, end, "none", f"knows no leader, term {period.term}", 0.75)
+    look = f"t{terms.index(period.term) % _TERM_LOOKS}" if period.term else "none"
+    if period.kind == "leader":
+        return Span(start, end, look, f"leader, term {period.term}")
+    return Span(start, end, look, f"{period.kind}, term {period.term}", 0.32)
+
+
+def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
+    """Maximum, p99 and p50 of each second, all operation types together."""
+    total = data.series.get("total", ())
+    keys = {"max": "max_ms", "p99": "p99_ms", "p50": "p50_ms"}
+    return [(name, _over_time(data, total, operator.attrgetter(key))) for name, key in keys.items()]
+
+
+def latency(data: RunData) -> str:
+    """The same as HTML."""
+    lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
+    return _over_seconds(data, "latency", "Latency of successes, each second", "latency, ms", lines, "ms", log=True)
+
+
+def throughput(data: RunData) -> str:
+    """What succeeded in each second, by operation type, as HTML."""
+    lines = [
+        Line(f, look, _in_steps(data, seconds, lambda each: each.succeeded), step=True)
+        for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
+    ]
+    return _over_seconds(data, "throughput", "Operations that succeeded, each second", "succeeded/s", lines, "/s")
+
+
+def failures(data: RunData) -> str:
+    """What failed in each second, by operation type, as HTML; a sentence where nothing did."""
+    lines = [
+        Line(f, look, _in_steps(data, seconds, lambda each: each.failed), step=True)
+        for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
+        if any(each.failed for each in seconds)
+    ]
+    if not lines:
+        return "<p>No operation failed.</p>" if data.series else ""
+    return _over_seconds(data, "failures", "Operations that failed, each second", "failed/s", lines, "/s", height=80)
+
+
+def p99(data: RunData) -> tuple[Point, ...]:
+    """The p99 of each second, all operation types together."""
+    return _over_time(data, data.series.get("total", ()), operator.attrgetter("p99_ms"))
+
+
+def succeeded(data: RunData) -> tuple[Point, ...]:
+    """How many operations succeeded in each second, all types together."""
+    return _in_steps(data, data.series.get("total", ()), operator.attrgetter("succeeded"))
+
+
+def _but_total(data: RunData) -> Iterable[tuple[str, Sequence[Second]]]:
+    return ((f, seconds) for f, seconds in data.series.items() if f != "total")
+
+
+def _over_time(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float | None]) -> tuple[Point, ...]:
+    """A value of each second at its middle; a gap where seconds are missing."""
+    points: list[Point] = []
+    for number, each in enumerate(seconds):
+        if number and each.at > seconds[number - 1].at + 1:
+            points.append((each.at - 0.5 - data.begin, None))
+        points.append((each.at + 0.5 - data.begin, value(each)))
+    return tuple(points)
+
+
+def _in_steps(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float]) -> tuple[Point, ...]:
+    """A count of each second from its beginning to its end; 0 where seconds are missing."""
+    points: list[Point] = []
+    for number, each in enumerate(seconds):
+        if number and each.at > seconds[number - 1].at + 1:
+            points.append((seconds[number - 1].at + 1 - data.begin, 0.0))
+        points.append((each.at - data.begin, value(each)))
+    return (*points, (seconds[-1].at + 1 - data.begin, points[-1][1])) if points else ()
+
+
+def _over_seconds(
+    data: RunData, name: str, title: str, label: str, lines: Sequence[Line], unit: str, *, log: bool = False,
+    height: int = 190,
+) -> str:  # fmt: skip
+    values = charts.heights(lines)
+    if not values:
+        return ""
+    y = charts.logarithmic(values, unit) if log else charts.up_to(max(values), unit, 4 if height > 100 else 2)
+    return charts.render(
+        Chart(name, title, time_axis(data), y, label, tuple(lines), bands(data), group="time", height=height)
+    )
+
+
+def lag_lines(data: RunData) -> tuple[Line, ...]:
+    """How far each member's applied index was behind the highest commit index that any member had told by then.
+
+    A member that does not answer has a gap there.
+    """
+    highest = 0
+    points: dict[str, list[Point]] = {}
+    for poll in data.polls:
+        mine = points.setdefault(poll.member, [])
+        if poll.commit_index is None or poll.applied_index is None:
+            mine.append((poll.at - data.begin, None))
+            continue
+        highest = max(highest, poll.commit_index)
+        mine.append((poll.at - data.begin, float(highest - poll.applied_index)))
+    return _by_member(data, points)
+
+
+def lag(data: RunData) -> str:
+    """The same as HTML."""
+    lines = lag_lines(data)
+    values = charts.heights(lines)
+    if not values:
+        return ""
+    y = charts.counting(max(values), "entries")
+    title = "Replication lag of each member"
+    return charts.render(
+        Chart("lag", title, time_axis(data), y, "entries behind", lines, bands(data), group="time", height=150)
+    )
+
+
+def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
+    """A member's p99 of a disk histogram between two scrapes, as HTML; ``mark_ms`` is what to hold it against."""
+    points: dict[str, list[Point]] = {}
+    for member, scrapes in data.scrapes.items():
+        load = [each for each in scrapes if each.phase != "after"]
+        for earlier, later in itertools.pairwise(load):
+            value = p99_ms(between([earlier, later], column))
+            mine = points.setdefault(member, [])
+            if later.metrics.restarted_since(earlier.metrics) or later.at - earlier.at > 4.5:
+                mine.append((earlier.at - data.begin, None))
+            # It says something of all the time since the last scrape, so it stands at its end.
+            mine.append((later.at - data.begin, value))
+    lines = _by_member(data, points)
+    values = charts.heights(lines)
+    if not values:
+        return ""
+    y = charts.logarithmic([*values, mark_ms], "ms")
+    return charts.render(
+        Chart(column, f"{name} p99, every two seconds", time_axis(data), y, f"{name} p99, ms", lines, bands(data),
+              ((mark_ms, f"operators' mark: {mark_ms:g} ms"),), group="time", height=130)
+    )  # fmt: skip
+
+
+def _by_member(data: RunData, points: dict[str, list[Point]]) -> tuple[Line, ...]:
+    """Lines of members, those points left out that lie outside the load."""
+    limit = data.end - data.begin
+    return tuple(
+        Line(member, LOOKS[number % len(LOOKS)], tuple(each for each in points[member] if 0 <= each[0] <= limit))
+        for number, member in enumerate(sorted(points))
+    )
+
+
+def percentiles(data: RunData) -> str:
+    """Latency by percentile over the whole run, for each operation type, as HTML."""
+    lines = []
+    for look, (f, intervals) in zip(("f", *LOOKS) if len(data.latencies) > len(LOOKS) else LOOKS,
+                                    data.latencies.items(), strict=False):  # fmt: skip
+        points = hlog.spectrum(hlog.together(intervals))
+        lines.append(Line(f, "soft" if f == "total" and len(data.latencies) > 2 else look, tuple(points)))
+    return spectrum("percentiles", lines)
+
+
+def spectrum(name: str, lines: Sequence[Line]) -> str:
+    """A chart of latency over 1 / (1 - p), as HTML; empty of no line."""
+    if not any(line.points for line in lines):
+        return ""
+    highest = max(x for line in lines for x, _ in line.points)
+    ticks = [10.0**n for n in range(7) if 10.0**n <= max(10.0, highest * 1.0001)]
+    labels = tuple(f"{100 * (1 - 1 / tick):.10g}%" for tick in ticks)
+    x = Axis(1.0, max(10.0, min(highest, 1e6)), tuple(ticks), "log", "= 1/(1-p)", labels)
+    y = charts.logarithmic(charts.heights(lines), "ms")
+    title = "Latency by percentile: the share of operations that took at most so long"
+    return charts.render(Chart(name, title, x, y, "latency, ms", tuple(lines), height=240))
+
+
+def knee(data: RunData) -> str:
+    """Latency over throughput, a point for each step of the load, with the knee marked, as HTML."""
+    found = data.result.get("knee") or {}
+    steps = sorted(found.get("steps") or (), key=lambda each: each["throughput_ops_s"])
+    if len(steps) < 2:
+        return ""
+    lines = tuple(
+        Line(name, look, tuple((each["throughput_ops_s"], each[key]) for each in steps), dots=True)
+        for name, look, key in (("p99", "b", "p99_ms"), ("p50", "a", "p50_ms"))
+    )
+    best = found.get("knee")
+    marked = () if not best else (Band(best["throughput_ops_s"], best["throughput_ops_s"],
+                                       f"knee: {charts.number(best['load'])} {UNITS[found['axis']]}"),)  # fmt: skip
+    x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")
+    y = charts.logarithmic(charts.heights(lines), "ms")
+    return charts.render(
+        Chart("knee", "Latency over throughput, a point for each step", x, y, "latency, ms, over succeeded/s", lines,
+              marked, height=260)
+    )  # fmt: skip
+
+
+def missing(data: RunData) -> str:
+    """What could not be drawn, and why, as HTML."""
+    return "".join(f"<li>{escape(each)}</li>" for each in data.missing)

@@ -1,0 +1,115 @@
+"""``report.html``: one run on one page that loads nothing, from the files of its run folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from viz.diagrams import elections, ladder, observed
+from viz.diagrams.output import write as write_file
+from viz.report import drawn, sections, trials
+from viz.report.rundata import RunData, RunError, load
+
+NAME = "report.html"
+MOST_ELECTIONS = 4
+
+__all__ = ["NAME", "RunError", "page", "render", "write"]
+
+
+def write(folder: Path, to: Path | None = None, result: dict[str, Any] | None = None) -> Path:
+    """Writes the report of a run folder and returns its path.
+
+    Takes where to, None for ``report.html`` in the folder, and the result where it was just made. Raises RunError
+    where there is nothing to report, and OSError.
+    """
+    path = folder / NAME if to is None else to
+    write_file(path, render(load(folder, result)).encode())
+    return path
+
+
+def render(data: RunData) -> str:
+    """The report as an HTML document."""
+    parts = [
+        sections.head(data),
+        sections.verdict(data.result),
+        _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
+        _section("Leadership", drawn.leaders(data)),
+        _section("Faults", trials.faults(data)),
+        _section("What etcd promises", trials.guarantees(data.result), "held against the recorded history"),
+        _section("Latency over time", drawn.latency(data), "each second of all operations that succeeded in it"),
+        _section("Throughput and failures", drawn.throughput(data) + drawn.failures(data)),
+        _section("Latency by percentile", drawn.percentiles(data), "over the whole run"),
+        _section(
+            "Knee", sections.knee(data.result) + drawn.knee(data), "where latency begins to grow faster than throughput"
+        ),
+        _section("Replication lag", drawn.lag(data), "applied index behind the highest commit index seen"),
+        _section("What the cluster said of itself", _cluster(data)),
+        _section("Elections", _elections(data), "from the members' logs; each member has its own clock"),
+        _section("Load generator", sections.generator(data.result)),
+        _section("Repeat this run", sections.repeat(data.result)),
+        _section("Not in this report", f"<ul>{drawn.missing(data)}</ul>" if data.missing else ""),
+    ]
+    return page(data.id, parts)
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """An HTML document of sections, with the style and the script in it, and a policy that lets nothing else in."""
+    style, script = _asset("report.css"), _asset("report.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} - raftload</title><style>{style}</style></head>\n<body><main>\n"
+        + "\n".join(part for part in parts if part)
+        + '\n<footer class="dim">raftload. Over a chart: the pointer or the arrow keys show values; drag, or + and -, '
+        "to zoom in time; double-click or Escape for all of it.</footer></main>"
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def _section(title: str, inside: str, what: str = "") -> str:
+    """A section under its title; nothing where there is nothing in it."""
+    if not inside:
+        return ""
+    note = f'<p class="dim">{escape(what)}</p>' if what else ""
+    return f"<section><h2>{escape(title)}</h2>{note}\n{inside}</section>"
+
+
+def _asset(name: str) -> str:
+    return resources.files("viz").joinpath("assets", name).read_text(encoding="utf-8").strip()
+
+
+def _hash(text: str) -> str:
+    """What a content security policy knows an inline style or script by (CSP Level 3, section 2.3.1)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _cluster(data: RunData) -> str:
+    return (
+        sections.members(data.result)
+        + drawn.disk(data, "wal_fsync", "WAL fsync", drawn.FSYNC_MARK_MS)
+        + drawn.disk(data, "backend_commit", "backend commit", drawn.COMMIT_MARK_MS)
+    )
+
+
+def _elections(data: RunData) -> str:
+    found = elections.between(data.history.elections, data.begin - 1, data.end + 1)
+    parts = []
+    for number, election in enumerate(found[:MOST_ELECTIONS], 1):
+        model = observed.sequence(data.history, [election], most=60)
+        parts.append(f'<h3>{escape(model.title)}</h3><div class="scroll">{ladder.render(model, f"e{number}")}</div>')
+    if len(found) > MOST_ELECTIONS:
+        command = f"raftload viz --type leader-election --observed --logs {data.folder}/logs/*.log"
+        parts.append(f"<p>and {len(found) - MOST_ELECTIONS} more: <code>{escape(command)}</code></p>")
+    if not found and data.history.logs:
+        parts.append("<p>None in the time of the run.</p>")
+    return "".join(parts)

@@ -1,0 +1,113 @@
+"""The charts of a run as PNG, SVG or PDF files, drawn by matplotlib: ``pip install raftload[plots]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from viz.report import drawn, hlog, leadership
+from viz.report.rundata import RunData
+
+_COLOURS = ("#0969da", "#d9600a", "#8250df", "#1a7f37", "#bf3989", "#59636e")
+_TERMS = ("#8da0cb", "#66c2a5", "#fc9d6a", "#e78ac3", "#a6d854", "#e5c494")
+
+
+class NoMatplotlib(RuntimeError):  # noqa: N818
+    """matplotlib is not installed; one line that says how to have it."""
+
+
+def write(data: RunData, folder: Path, form: str) -> list[Path]:
+    """Writes a file for each chart that the run has something for, and returns their paths.
+
+    Takes the form, ``png``, ``svg`` or ``pdf``. Raises NoMatplotlib, and OSError where a file cannot be written.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise NoMatplotlib("plots need matplotlib: pip install 'raftload[plots]'; --html needs nothing") from exc
+    mpl.rcParams.update({"svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True})
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in _PLOTS.items():
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        axes = figure.add_subplot()
+        if not draw(data, axes):
+            continue
+        if name != "percentiles":
+            axes.set_xlim(0, data.end - data.begin)
+            axes.set_xlabel("s")
+            for number, fault in enumerate(data.faults, 1):
+                axes.axvspan(
+                    fault.begin - data.begin, fault.end - data.begin, color="#cf222e", alpha=0.1, lw=0, zorder=0
+                )
+                axes.annotate(str(number), (fault.begin - data.begin, 1), xycoords=("data", "axes fraction"),
+                              xytext=(3, -12), textcoords="offset points", color="#cf222e")  # fmt: skip
+        figure.suptitle(data.id, fontsize=10)
+        path = folder / f"{name}.{form}"
+        figure.savefig(path, format=form, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def _lines(axes: Any, lines: list[tuple[str, Any]], label: str, **how: Any) -> bool:
+    """Draws named points, a None as a gap. Returns whether there were any."""
+    drawn_any = False
+    for colour, (name, points) in zip(_COLOURS, lines, strict=False):
+        if points:
+            axes.plot([x for x, _ in points], [float("nan") if y is None else y for _, y in points], label=name,
+                      color=colour, linewidth=1.4, **how)  # fmt: skip
+            drawn_any = True
+    axes.set_ylabel(label)
+    if drawn_any:
+        axes.legend(loc="best", frameon=False)
+    return drawn_any
+
+
+def _latency(data: RunData, axes: Any) -> bool:
+    axes.set_yscale("log")
+    return _lines(axes, drawn.latencies(data), "latency of successes, ms")
+
+
+def _throughput(data: RunData, axes: Any) -> bool:
+    axes.set_ylim(bottom=0, auto=True)
+    return _lines(axes, [("all types", drawn.succeeded(data))], "succeeded/s", drawstyle="steps-post")
+
+
+def _percentiles(data: RunData, axes: Any) -> bool:
+    lines = [(f, hlog.spectrum(hlog.together(each))) for f, each in data.latencies.items()]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = [10.0**n for n in range(5)]
+    axes.set_xticks(ticks, [f"{100 * (1 - 1 / tick):.10g}%" for tick in ticks])
+    return _lines(axes, lines, "latency, ms")
+
+
+def _lag(data: RunData, axes: Any) -> bool:
+    axes.set_yscale("symlog", linthresh=1)
+    return _lines(axes, [(line.name, line.points) for line in drawn.lag_lines(data)], "entries behind")
+
+
+def _leadership(data: RunData, axes: Any) -> bool:
+    rows = leadership.rows(data)
+    terms = leadership.terms(data)
+    for number, (_, periods) in enumerate(rows):
+        for each in periods:
+            colour = {"none": "#e5484d", "silent": "#24292f"}.get(each.kind, "")
+            colour = colour or (_TERMS[terms.index(each.term) % len(_TERMS)] if each.term else "#e5484d")
+            tall = {"leader": 0.7, "silent": 0.7, "none": 0.5}.get(each.kind, 0.22)
+            axes.barh(number, each.end - each.start, tall, each.start - data.begin, color=colour)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    return bool(rows)
+
+
+_PLOTS: dict[str, Callable[[RunData, Any], bool]] = {
+    "leadership": _leadership,
+    "latency": _latency,
+    "throughput": _throughput,
+    "lag": _lag,
+    "percentiles": _percentiles,
+}

@@ -1,0 +1,219 @@
+"""A run folder as the report needs it: every file that is there, read, and what is missing, named."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.base.errors import ClusterError
+from cluster.observe import record
+from cluster.observe.record import Poll, Scrape
+from cluster.observe.timeline import Timeline
+from viz.diagrams import elections
+from viz.report import hlog
+
+TYPES = ("put", "get", "txn", "total")
+_UNDO = {"start", "restart", "resume", "heal"}
+_SEEN = {"effect", "failed"}
+_LASTING = {"kill", "stop", "pause", "partition", "delay", "drop"}
+
+
+class RunError(ValueError):
+    """The folder holds no result that could be drawn; one line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Second:
+    """What came back within one second, of one operation type; latencies are None where nothing succeeded."""
+
+    at: int
+    succeeded: float
+    failed: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that was done to members, and until when it lasted: its undo, or the end of the run.
+
+    Attributes:
+        begin, end: seconds since 1970.
+        text: what was seen of it.
+    """
+
+    kind: str
+    members: tuple[str, ...]
+    begin: float
+    end: float
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """All that is known of one run.
+
+    Attributes:
+        series: seconds by operation type, and ``total``.
+        latencies: intervals of each operation type's histogram log, as `viz.report.hlog.read` has them.
+        polls, scrapes: what the members said.
+        history: the members' logs.
+        missing: what could not be drawn, a line each.
+        begin, end: of the time axis, seconds since 1970.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    series: Mapping[str, Sequence[Second]]
+    latencies: Mapping[str, Sequence[tuple[float, Mapping[int, int]]]]
+    polls: Sequence[Poll]
+    scrapes: Mapping[str, Sequence[Scrape]]
+    faults: Sequence[Fault]
+    history: elections.History
+    missing: tuple[str, ...]
+    begin: float
+    end: float
+
+    @property
+    def id(self) -> str:
+        """What the run is called."""
+        return str((self.result.get("run") or {}).get("id") or self.folder.name)
+
+
+def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
+    """Reads a run folder. Takes its result where that was just made, else reads ``result.json``.
+
+    Raises RunError where there is none.
+    """
+    result = _result(folder) if result is None else result
+    missing: list[str] = []
+    series = _series(folder, missing)
+    polls, scrapes = record.read_polls(folder), record.read_scrapes(folder)
+    if not polls:
+        missing.append("members.csv: nobody watched the members, so their silences and replication lag are not known")
+    begin, end = _span(result, series, polls)
+    history = elections.read_files(_member_logs(folder, polls))
+    if polls and not history.logs:
+        missing.append("logs of the members: the elections are not drawn, and leadership is as the polls saw it")
+    return RunData(
+        folder=folder,
+        result=result,
+        series=series,
+        latencies=_latencies(folder, missing),
+        polls=polls,
+        scrapes=scrapes,
+        faults=_faults(folder, end, missing),
+        history=history,
+        missing=tuple(missing),
+        begin=begin,
+        end=end,
+    )
+
+
+def found_at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """What stands in a document at a path of keys; None where one of them is not there."""
+    value: Any = document
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise RunError(f"{path}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise RunError(f"{path}: not JSON, or cut short ({exc})") from exc
+    if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
+        raise RunError(f"{path}: not a result document")
+    return document
+
+
+def _series(folder: Path, missing: list[str]) -> dict[str, list[Second]]:
+    path = folder / "series.csv"
+    if not path.is_file():
+        missing.append("series.csv: latency and throughput over time are not drawn")
+        return {}
+    found: dict[str, list[Second]] = {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            try:
+                times = [float(row[key]) if row[key] else None for key in ("p50_ms", "p99_ms", "max_ms")]
+                second = Second(int(row["time"]), int(row["succeeded"]), int(row["failed"]), *times)
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short
+            found.setdefault(row["f"], []).append(second)
+    # A run that was idle for long has no rows for it.
+    return {f: sorted(seconds, key=lambda each: each.at) for f, seconds in found.items()}
+
+
+def _latencies(folder: Path, missing: list[str]) -> dict[str, list[tuple[float, dict[int, int]]]]:
+    found = {}
+    for path in sorted(folder.glob("*.hlog")):
+        try:
+            intervals = hlog.read(path)
+        except (OSError, ValueError) as exc:
+            missing.append(f"{path.name}: {exc}")
+            continue
+        if intervals:
+            found[path.stem] = intervals
+    if not found:
+        missing.append("*.hlog: latency by percentile is not drawn")
+    return {f: found[f] for f in (*(f for f in TYPES if f in found), *(f for f in found if f not in TYPES))}
+
+
+def _span(
+    result: Mapping[str, Any], series: Mapping[str, Sequence[Second]], polls: Sequence[Poll]
+) -> tuple[float, float]:
+    """The time axis: the seconds of the load, else the time of the polls, else that of the run."""
+    seconds = series.get("total") or ()
+    if seconds:
+        return float(seconds[0].at), float(seconds[-1].at + 1)
+    if polls:
+        return polls[0].at, polls[-1].at
+    run = result.get("run") or {}
+    times = [seconds_of(run[key]) for key in ("started_at", "ended_at") if run.get(key)]
+    return (times[0], max(times[-1], times[0] + 1)) if times else (0.0, 1.0)
+
+
+def seconds_of(text: str) -> float:
+    """ISO 8601 as seconds since 1970. Raises ValueError."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def _member_logs(folder: Path, polls: Sequence[Poll]) -> list[Path]:
+    names = {poll.member for poll in polls}
+    logs = sorted((folder / "logs").glob("*.log"))
+    return [path for path in logs if path.stem in names] or [p for p in logs if p.stem.startswith("etcd-node")]
+
+
+def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:
+    try:
+        rows = Timeline(folder / "events.csv").read()
+        events = [(seconds_of(row["time"]), row) for row in rows]
+    except (ClusterError, OSError, ValueError, KeyError, TypeError) as exc:
+        missing.append(f"events.csv: {exc}")
+        return []
+    found = []
+    for number, (at, row) in enumerate(events):
+        if row["phase"] != "begin" or row["fault"] in _UNDO - {"restart"}:
+            continue
+        members, later = tuple(row["members"].split()), events[number + 1 :]
+        effects = [(when, each) for when, each in later if each["fault"] == row["fault"] and each["phase"] in _SEEN]
+        over = [when for when, each in later if _undoes(each, members)] if row["fault"] in _LASTING else []
+        until = over[0] if over else end if row["fault"] in _LASTING or not effects else effects[0][0]
+        text = (effects[0][1]["detail"] if effects else "") or f"{row['fault']}: {', '.join(members)}"
+        found.append(Fault(row["fault"], members, at, max(at, until), text))
+    return found
+
+
+def _undoes(event: Mapping[str, str], members: Sequence[str]) -> bool:
+    return event["phase"] == "effect" and event["fault"] in _UNDO and bool(set(event["members"].split()) & set(members))

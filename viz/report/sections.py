@@ -1,0 +1,265 @@
+"""The parts of a report that are text and tables. Every figure is that of ``result.json``, and says which one it is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cluster.observe.record import PHASES
+from viz.diagrams.model import human_bytes
+from viz.report.charts import number
+from viz.report.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
+from viz.report.rundata import RunData, found_at
+
+_LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
+              "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
+UNKNOWN = '<span class="dim">-</span>'
+
+
+def figure(document: Mapping[str, Any], *path: str) -> str:
+    """A number of a document at a path of keys, as HTML that names it; a dash where it is not known."""
+    value = found_at(document, path)
+    if value is None or isinstance(value, Mapping | list):
+        return UNKNOWN
+    text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f'<data value="{escape(str(value))}" data-field="{escape(".".join(path))}">{escape(text)}</data>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (), sums: bool = False) -> str:
+    """A table of cells that are HTML; takes which columns are words, and whether the last row is a sum."""
+    classes = [' class="text"' if column in text else "" for column in range(len(head))]
+    made = ["<tr>" + "".join(f"<th{c}>{h}</th>" for h, c in zip(head, classes, strict=True)) + "</tr>"]
+    body = list(rows)
+    for index, row in enumerate(body):
+        last = ' class="sum"' if sums and index == len(body) - 1 else ""
+        made.append(f"<tr{last}>" + "".join(f"<td{c}>{v}</td>" for v, c in zip(row, classes, strict=True)) + "</tr>")
+    return f'<div class="scroll"><table><thead>{made[0]}</thead><tbody>{"".join(made[1:])}</tbody></table></div>'
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values, the values HTML; those that are empty left out."""
+    inside = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in pairs if value)
+    return f'<dl class="facts">{inside}</dl>' if inside else ""
+
+
+def head(data: RunData) -> str:
+    """Title, verdict, what was run, and the figures that one looks for first."""
+    result = data.result
+    run, target = result.get("run") or {}, result.get("target") or {}
+    verdict = str(result.get("verdict") or "unknown")
+    members = target.get("members")
+    count = len(members) if isinstance(members, list) else members
+    said = [
+        f"{target.get('kind')} etcd {target.get('etcd_version')}" if target.get("etcd_version") else "",
+        f"{count} member{'s' * (count != 1)}" if count else "",
+        f"{number(run['users'])} users in {run['workers']} workers" if run.get("users") else "",
+        f"{run.get('loop')} loop" + (f" at {number(run['rate'])}/s" if run.get("rate") else "")
+        if run.get("loop")
+        else "",
+        f"{run['duration_s']:.1f} s" if run.get("duration_s") else "",
+        str(run.get("started_at") or "").replace("T", " ").partition(".")[0] + " UTC" if run.get("started_at") else "",
+    ]
+    cards = [
+        (figure(result, "results", "total", "succeeded"), "operations succeeded"),
+        (figure(result, "results", "total", "failed"), _failed(result)),
+        (figure(result, "results", "total", "throughput_ops_s"), "operations per second"),
+        (f"{figure(result, 'results', 'total', 'latency', 'p50_ms')} <small>/ "
+         f"{figure(result, 'results', 'total', 'latency', 'p99_ms')}</small>", "p50 / p99 latency, ms"),
+    ]  # fmt: skip
+    if data.series:
+        longest = longest_silence(data)
+        cards.append((f"{longest}<small> s</small>", "longest without a success, whole seconds"))
+    if target.get("leader_changes") is not None:
+        cards.append((figure(result, "target", "leader_changes"), _leaderless(data)))
+    boxes = "".join(f"<div><dd>{value}</dd><dt>{escape(name)}</dt></div>" for value, name in cards)
+    title = escape(str(run.get("scenario") or data.id))
+    return (f'<header><h1>{title}<span class="pill {escape(verdict)}">{escape(verdict.upper())}</span></h1>'
+            f'<p class="sub">{escape(", ".join(filter(None, said)))}<br>run {escape(data.id)}</p>'
+            f'<dl class="cards">{boxes}</dl></header>')  # fmt: skip
+
+
+def _failed(result: Mapping[str, Any]) -> str:
+    info = ((result.get("results") or {}).get("total") or {}).get("info")
+    return f"failed, {number(info)} of them of unknown effect" if info else "failed"
+
+
+def _leaderless(data: RunData) -> str:
+    elections = [each for each in data.history.elections if each.won and data.begin <= each.won <= data.end]
+    waits = [each.won - each.began for each in elections if each.won]
+    return f"leader changes; at most {max(waits):.2f} s without a leader" if waits else "leader changes"
+
+
+def longest_silence(data: RunData) -> int:
+    """For how many whole seconds in a row nothing succeeded."""
+    longest = current = 0
+    last = None
+    for second in data.series.get("total", ()):
+        if last is not None:
+            current += second.at - last - 1  # an idle second may have no row
+        last = second.at
+        current = 0 if second.succeeded else current + 1
+        longest = max(longest, current)
+    return longest
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """Thresholds with their verdicts, and what speaks against the figures."""
+    parts = []
+    generator = result.get("generator") or {}
+    reasons = [str(each) for each in (*(result.get("verdict_reasons") or ()), *(result.get("problems") or ()))]
+    if reasons:
+        listed = "".join(f"<li>{escape(each)}</li>" for each in dict.fromkeys(reasons))
+        parts.append(f'<div class="warn {escape(str(result.get("verdict")))}"><ul>{listed}</ul></div>')
+    if generator.get("saturated"):
+        parts.append('<div class="warn"><p><b>The load generator was saturated</b>: latencies are partly its own. '
+                     f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
+    rows = [
+        (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
+         else UNKNOWN, f'<b class="{escape(each["verdict"])}">{escape(each["verdict"].upper())}</b>',
+         escape(str(each.get("reason") or "")))
+        for each in result.get("thresholds") or ()
+    ]  # fmt: skip
+    if rows:
+        parts.append(f"<h2>Thresholds</h2>{table(('threshold', 'measured', 'verdict', ''), rows, (2, 3))}")
+    notes = [str(each) for each in result.get("notes") or ()]
+    if notes:
+        parts.append(f'<ul class="dim">{"".join(f"<li>{escape(each)}</li>" for each in notes)}</ul>')
+    return "\n".join(parts)
+
+
+def results(result: Mapping[str, Any]) -> str:
+    """A row for each operation type that was run, then the total; failures by cause."""
+    names = [f for f, row in (result.get("results") or {}).items() if row]
+    order = [*(f for f in names if f != "total"), *(f for f in names if f == "total")]
+    rows = [
+        (escape(f), *(figure(result, "results", f, key) for key in ("operations", "failed", "throughput_ops_s")),
+         *(figure(result, "results", f, "latency", key) for key in _LATENCIES))
+        for f in order
+    ]  # fmt: skip
+    causes = [
+        f"{figure(result, 'results', f, 'errors', cause)} {escape(f)} {escape(cause)}"
+        for f in order
+        if f != "total"
+        for cause in result["results"][f].get("errors") or ()
+    ]
+    failures = f"<p>Failures by cause: {'; '.join(causes)}.</p>" if causes else ""
+    return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + failures
+
+
+def knee(result: Mapping[str, Any]) -> str:
+    """The steps of the load, and where the knee is."""
+    found = result.get("knee")
+    if not found:
+        return ""
+    best = found.get("knee")
+    said = f"<p>No knee: {escape(str(found.get('reason')))}.</p>"
+    if best:
+        said = (f"<p><b>The knee is at {number(best['load'])} {UNITS[found['axis']]}</b>: "
+                f"{number(best['throughput_ops_s'])} operations/s, p50 {number(best['p50_ms'])} ms, p99 "
+                f"{number(best['p99_ms'])} ms. Beyond it more load buys latency, not throughput.</p>")  # fmt: skip
+    if found.get("caution"):
+        said += f'<p class="unknown">{escape(found["caution"]).capitalize()}.</p>'
+    keys = ("load", "throughput_ops_s", "mean_ms", "p50_ms", "p99_ms", "power")
+    rows = [
+        tuple(f"<b>{number(row[key])}</b>" if row == best else number(row[key]) for key in keys)
+        for row in found.get("steps") or ()
+    ]
+    head_row = (UNITS[found["axis"]], "succeeded/s", "mean, ms", "p50, ms", "p99, ms", "power")
+    return said + table(head_row, rows) + f'<p class="dim">Method: {escape(str(found["method"]))}.</p>'
+
+
+def members(result: Mapping[str, Any]) -> str:
+    """What each member counted: fsync and commit before, during and after the load, elections, size."""
+    target = result.get("target") or {}
+    rows = []
+    for each in target.get("observed") or ():
+        silent = f"{each['unanswered']} of {each['polls']}"
+        rows.append((
+            escape(each["name"]), *_phases(each, "wal_fsync_p99_ms", FSYNC_MARK_MS),
+            *_phases(each, "backend_commit_p99_ms", COMMIT_MARK_MS), human_bytes(each.get("db_size_last")),
+            *(UNKNOWN if each.get(key) is None else number(each[key])
+              for key in ("proposals_failed", "proposals_pending_max", "slow_applies")), silent,
+        ))  # fmt: skip
+    if not rows:
+        return ""
+    head_row = ("member", "fsync p99<br>before", "<br>during", "<br>after", "commit p99<br>before", "<br>during",
+                "<br>after", "DB size", "proposals<br>failed", "pending<br>at most", "slow<br>applies",
+                "polls not<br>answered")  # fmt: skip
+    worst = table(head_row, rows)
+    return worst + (
+        f"<p class=\"dim\">Milliseconds. Before the load: all the member's life; after: removing the run's keys. "
+        f"Above the operators' marks of {FSYNC_MARK_MS:g} ms for fsync and {COMMIT_MARK_MS:g} ms for commit in red. "
+        f"Leader changes: {figure(result, 'target', 'leader_changes')}. Slowest member during the load: fsync "
+        f"{figure(result, 'target', 'wal_fsync_p99_ms', 'during')} ms, commit "
+        f"{figure(result, 'target', 'backend_commit_p99_ms', 'during')} ms.</p>"
+    )
+
+
+def _phases(row: Mapping[str, Any], key: str, mark: float) -> list[str]:
+    values = [(row.get(key) or {}).get(phase) for phase in PHASES]
+    return [
+        UNKNOWN if value is None else f'<span class="over">{number(value)}</span>' if value > mark else number(value)
+        for value in values
+    ]
+
+
+def generator(result: Mapping[str, Any]) -> str:
+    """How the load generator itself was."""
+    if not result.get("generator"):
+        return ""
+    state = result["generator"].get("saturated")
+    words: dict[Any, str] = {
+        True: '<b class="unknown">yes</b>: latencies are partly the generator\'s own',
+        False: "no",
+        None: "",
+    }
+    observer = (result.get("target") or {}).get("observer") or {}
+    balanced: dict[Any, str] = {
+        True: "yes: acknowledged writes and the store's revision agree",
+        False: '<b class="fail">no</b>',
+    }
+    books = balanced.get((result.get("books") or {}).get("balanced"), "")
+    fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop late at p99, ms",
+              "start_lag_p99_ms": "due to sent at p99, ms", "in_flight_max": "operations open at most",
+              "dropped": "due and never sent", "resent": "sent again", "workers_started": "workers started",
+              "workers_lost": "workers lost"}  # fmt: skip
+    return facts((
+        ("saturated", words.get(state, "")),
+        *((name, figure(result, "generator", key)) for key, name in fields.items()),
+        ("books balance", books),
+        ("watching the members", f"{observer['polls']} polls and {observer['scrapes']} scrapes for "
+                                 f"{observer['cpu_s']} s of CPU" if observer.get("polls") else ""),
+    ))  # fmt: skip
+
+
+def repeat(result: Mapping[str, Any]) -> str:
+    """The command line that runs it again, and every parameter."""
+    run = result.get("run") or {}
+    if not run.get("command"):
+        return ""
+    apart = ("command", "id")
+    shown = {key: value for key, value in run.items() if value not in (None, {}, []) and key not in apart}
+    rows = [(key, escape(_words(value))) for key, value in shown.items()]
+    button = '<button class="copy screen" type="button" hidden>Copy</button>'
+    return f"<div><pre>{escape(command(run))}</pre>{button}</div>{facts(rows)}"
+
+
+def command(run: Mapping[str, Any]) -> str:
+    """The command line as it was given, its seed made explicit."""
+    words = [str(word) for word in run.get("command") or ()]
+    if not words:
+        return ""
+    words[0] = Path(words[0]).name
+    seeded = any(word == "--seed" or word.startswith("--seed=") for word in words)
+    if not seeded and run.get("seed") is not None and words[1:2] != ["web"]:
+        words += ["--seed", str(run["seed"])]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {number(each) if isinstance(each, float) else each}" for key, each in value.items())
+    return number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,109 @@
+"""The parts of a report that say what a cluster was put through, and whether it kept its promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from cluster.observe.record import PHASES
+from viz.report import hlog
+from viz.report.charts import number
+from viz.report.rundata import Fault, RunData
+from viz.report.sections import UNKNOWN, table
+
+# How much of the time around a fault it is held against, at most.
+_AROUND_S = 10.0
+
+
+def faults(data: RunData) -> str:
+    """What was done to the cluster, and what the load saw before, during and after it."""
+    chaos = (data.result.get("chaos") or {}).get("faults")
+    return _faults_of_chaos(chaos) if chaos else _faults_of_events(data)
+
+
+def _faults_of_chaos(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rounds of `raftload chaos`, from its recorded history."""
+    made = []
+    for row in rows:
+        led = f"{escape(str(row['leader']))}, term {row['term']}" if row.get("leader") else UNKNOWN
+        verdict = escape(str(row["verdict"]))
+        made.append((
+            str(row["number"]), escape(str(row["fault"])), escape(", ".join(row["members"])) or UNKNOWN, led,
+            *(UNKNOWN if row.get(key) is None else f"{row[key]:.2f} s" for key in ("leaderless_s", "longest_gap_s")),
+            *(_window(row[window]) for window in PHASES),
+            f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}',
+        ))  # fmt: skip
+    head_row = ("", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
+    return table(head_row, made, (1, 2, 3, 9)) + '<p class="dim">before, during, after: operations/s, p99, failures</p>'
+
+
+def _window(window: Mapping[str, Any]) -> str:
+    rate, p99 = window.get("throughput_ops_s"), window.get("p99_ms")
+    failed = (window.get("failed") or 0) + (window.get("unknown") or 0)
+    shown = UNKNOWN if rate is None else number(round(rate)), UNKNOWN if p99 is None else number(p99)
+    return f"{shown[0]}/s<br>{shown[1]} ms<br>{number(failed)} failed"
+
+
+def guarantees(result: Mapping[str, Any]) -> str:
+    """What was held against the recorded history, and what broke it."""
+    check = result.get("check")
+    if not check:
+        return ""
+    rows = []
+    for row in check.get("guarantees") or ():
+        verdict = escape(str(row["verdict"]))
+        rows.append((escape(str(row["name"])), escape(str(row.get("promise") or "")), number(row.get("judged") or 0),
+                     f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}'))  # fmt: skip
+    return _violations(check) + table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3))
+
+
+def _violations(check: Mapping[str, Any]) -> str:
+    """What broke each guarantee, the earliest first, and the fault nearest to that."""
+    named = {row["name"]: row for row in check.get("guarantees") or ()}
+    broken = [named[name] for name in check.get("broken") or ()]
+    parts = []
+    for row in broken:
+        first, *more = (escape(str(each["text"])) for each in row["violations"])
+        rest = f"<details><summary>more</summary><ul>{''.join(f'<li>{text}</li>' for text in more)}</ul></details>"
+        fault = check.get("nearest_fault") if row is broken[0] else None
+        parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
+                     + (f"<br>The nearest fault: {escape(str(fault))}" if fault else "")
+                     + (rest if more else "") + "</li>")  # fmt: skip
+    return f"<h3>What broke them, the first violation first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{number(count)} times"
+
+
+def _faults_of_events(data: RunData) -> str:
+    """What `raftload cluster` did to it in the time of the run."""
+    rows = []
+    for index, fault in enumerate(data.faults):
+        before = data.faults[index - 1].end if index else data.begin
+        after = data.faults[index + 1].begin if index + 1 < len(data.faults) else data.end
+        windows = (
+            (max(before, fault.begin - _AROUND_S, data.begin), fault.begin),
+            (fault.begin, max(fault.end, fault.begin + 1)),
+            (fault.end, min(after, fault.end + _AROUND_S)),
+        )
+        rows.append((str(index + 1), f"{fault.begin - data.begin:.1f} s", escape(fault.text), _lasted(fault, data),
+                     *(_seen(data, *window) for window in windows)))  # fmt: skip
+    if not rows:
+        return ""
+    head_row = ("", "at", "what was done and seen", "lasted", "before", "during", "after")
+    around = f"before and after: up to {_AROUND_S:.0f} s; p99 of what succeeded / failures"
+    return table(head_row, rows, (2,)) + f'<p class="dim">{around}</p>'
+
+
+def _lasted(fault: Fault, data: RunData) -> str:
+    return f"{fault.end - fault.begin:.1f} s" if fault.end < data.end else "to the end"
+
+
+def _seen(data: RunData, start: float, end: float) -> str:
+    """The p99 and the failures of the seconds that began within a time."""
+    counts = hlog.together(each for each in data.latencies.get("total", ()) if start <= each[0] < end)
+    p99 = hlog.percentile_ms(counts, 0.99)
+    failed = sum(each.failed for each in data.series.get("total", ()) if start <= each.at < end)
+    return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {number(failed)}"
