@@ -7,7 +7,7 @@ Runs under `raftload bench --scenario get` and under plain Locust:
 
 from typing import ClassVar
 
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 
 class GetUser(EtcdUser):

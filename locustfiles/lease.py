@@ -13,7 +13,7 @@ Runs under `raftload bench --scenario lease` and under plain Locust:
 from typing import ClassVar
 
 from loadgen.history.operation import Operation
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 TTL_S = 60
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from loadgen.client.kv import bytes_prefix_end
 from loadgen.history.operation import Operation
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 PAGE = 100
 

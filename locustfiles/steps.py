@@ -16,8 +16,8 @@ import gevent
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from loadgen.load.user import EtcdUser
 from loadgen.result.knee import users_by_step
+from loadgen.user import EtcdUser
 
 DEFAULT_S = 60.0
 _LOOK_S = 0.1

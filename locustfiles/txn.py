@@ -7,7 +7,7 @@ Runs under `raftload bench --scenario txn` and under plain Locust:
 
 from typing import ClassVar
 
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 
 class TxnUser(EtcdUser):

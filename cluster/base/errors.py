@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 
-class ClusterError(RuntimeError):
-    """The cluster cannot be started, asked or changed.
-
-    Raised with one line for the person at the terminal.
+class RaftloadError(Exception):
+    """An error that ends a command, with one line for the person at the terminal.
 
     Attributes:
-        exit_code: of a command that it ends.
+        exit_code: the command's.
     """
 
     exit_code = 4
+
+
+class ClusterError(RaftloadError):
+    """The cluster cannot be started, asked or changed."""
 
 
 class UsageError(ClusterError):

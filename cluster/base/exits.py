@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
+
+from cluster.base.errors import RaftloadError
+from cluster.base.signals import Interrupted
 
 USAGE, ENVIRONMENT, BUG = 2, 4, 70
 # By name: their modules import Locust, and a command that fails early has not loaded these.
 _USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
 _ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception that ends a run.
+
+    Attributes:
+        code: the exit code for it.
+        what: its description; that of a worker's begins with the worker's name.
+        trace: its traceback.
+        log: the file that holds the traceback, None where there is none.
+    """
+
+    code: int
+    what: str
+    trace: str
+    log: Any = None
+
+    @property
+    def line(self) -> str:
+        """The line for stderr."""
+        return line(self.code, self.what, self.log)
+
+
+class ListenerError(BaseException):
+    """A listener, a message handler, a greenlet or a callback of the run has raised, here or in a worker.
+
+    No ``except Exception`` catches it: Locust's is what it has to pass.
+
+    Attributes:
+        failure: the exception.
+        exit_code: the exit code for it.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
+        self.exit_code = failure.code
 
 
 def run(command: Callable[[], int]) -> int:
@@ -36,9 +79,6 @@ def run(command: Callable[[], int]) -> int:
 
 def _say(error: BaseException) -> int | None:
     """Say in one line what went wrong and return the exit code; None for what is not ours to catch."""
-    from loadgen.load.listening import ListenerError
-    from loadgen.run.gevent_signals import Interrupted
-
     if isinstance(error, Interrupted):
         return error.exit_code
     debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
@@ -58,10 +98,7 @@ def _say(error: BaseException) -> int | None:
 
 def code_of(error: Exception) -> int:
     """Return the exit code for an exception; 70 where it is a bug of ours."""
-    from cluster.base.errors import ClusterError
-    from loadgen.run.run_folder import FolderError
-
-    if isinstance(error, (ClusterError, FolderError)):
+    if isinstance(error, RaftloadError):
         return error.exit_code
     if isinstance(error, OSError):
         return ENVIRONMENT

@@ -13,6 +13,8 @@ from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.01
+# 128 + the signal's number, as shells have it.
+EXIT_CODES = {number.name: 128 + number for number in _NUMBERS}
 
 
 class Interrupted(BaseException):

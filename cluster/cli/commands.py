@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security, SecurityError, given
@@ -20,16 +20,6 @@ from cluster.observe import running
 # Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
 # exit code.
 watch: Callable[[tuple[str, ...], argparse.Namespace, Security | None], int] | None = None
-
-
-def say(text: str) -> None:
-    """Tells the person at the terminal what goes on."""
-    print(f"raftload: {text}", file=sys.stderr, flush=True)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """The one document of a command with ``--json``."""
-    print(json.dumps(document, indent=2))
 
 
 def up(args: argparse.Namespace) -> int:
@@ -203,9 +193,9 @@ def fault(args: argparse.Namespace) -> int:
 
 def test(args: argparse.Namespace) -> int:
     """Tests what etcd promises."""
-    from cluster import conformance
+    from cluster.cli import test
 
-    return conformance.main(args)
+    return test.main(args)
 
 
 def need(backend: str | None) -> Any:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from cluster.base.console import say
 from cluster.base.errors import ClusterError
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
@@ -74,11 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_test(parser: argparse.ArgumentParser) -> None:
-    from cluster import conformance
+    from cluster.cli import test
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = conformance.EXAMPLES
-    conformance.add_arguments(parser)
+    parser.epilog = test.EXAMPLES
+    test.add_arguments(parser)
 
 
 def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -138,7 +139,7 @@ def main(args: argparse.Namespace) -> int:
         with interruptible():
             return int(args.cluster_main(args))
     except Interrupted as exc:
-        commands.say(f"interrupted by {exc}")
+        say(f"interrupted by {exc}")
         return exc.exit_code
     except ClusterError as exc:
         print(f"raftload: error: {exc}", file=sys.stderr)

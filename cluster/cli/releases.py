@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 
+from cluster.base.console import say
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.signals import Interrupted, interruptible
 from cluster.base.versions import CURRENT, parse_version, releases_dir
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         with interruptible():
             return int(args.etcd_main(args))
     except Interrupted as exc:
-        _say(f"interrupted by {exc}; nothing half-written is left")
+        say(f"interrupted by {exc}; nothing half-written is left")
         return exc.exit_code
 
 
@@ -83,9 +83,9 @@ def _get(args: argparse.Namespace) -> int:
     from cluster.releases import cache
     from cluster.releases.download import Base
 
-    release = cache.get(version, Base.choose(args.base_url, silence_s), _say)
+    release = cache.get(version, Base.choose(args.base_url, silence_s), say)
     print(release.path)
-    _say(f"use it by --etcd {version}, or for all commands by RAFTLOAD_ETCD={version}")
+    say(f"use it by --etcd {version}, or for all commands by RAFTLOAD_ETCD={version}")
     return 0
 
 
@@ -104,7 +104,7 @@ def _list(args: argparse.Namespace) -> int:
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     else:
-        _say(f"no release is in {releases_dir()}: `raftload etcd get {CURRENT}` gets one")
+        say(f"no release is in {releases_dir()}: `raftload etcd get {CURRENT}` gets one")
     return 0
 
 
@@ -130,7 +130,3 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
-
-
-def _say(text: str) -> None:
-    print(f"raftload: {text}", file=sys.stderr, flush=True)

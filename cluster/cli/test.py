@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
+from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError as BadEtcd
 from cluster.base.security import Security, given
@@ -143,13 +144,13 @@ def main(
         if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
             raise UsageError("--endpoints names a cluster that is not ours to start or remove")
     except (ValueError, BadEtcd) as exc:
-        _say(f"error: {exc} (see 'raftload cluster test --help')")
+        say(f"error: {exc} (see 'raftload cluster test --help')")
         return USAGE
     if args.cleanup:
         return _cleanup(args)
     provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
     factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
-    with provider(args, _say) as ground:
+    with provider(args, say) as ground:
         report = run(
             factory, ground.endpoints, ground.handle,
             only=args.only, extended=args.all, destructive=args.destructive or ground.handle is not None,
@@ -163,11 +164,11 @@ def main(
         else:
             print(render(report, color=_wants_color(), width=shutil.get_terminal_size((100, 24)).columns))
         for endpoint, why in report.unreachable.items():
-            _say(f"warning: {endpoint} does not answer: {why}")
+            say(f"warning: {endpoint} does not answer: {why}")
         urls = ",".join(ground.endpoints)
-        _say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
+        say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
         if ground.stays and not args.down:
-            _say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
+            say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
     return report.exit_code
 
 
@@ -251,11 +252,11 @@ def _remove(backend: str | None) -> list[str]:
         return []
     from cluster.lifecycle.up import down
 
-    removed = down(backend, _say)
+    removed = down(backend, say)
     for name in removed:
-        _say(f"removed {name}")
+        say(f"removed {name}")
     if not removed:
-        _say("nothing to remove")
+        say("nothing to remove")
     return removed
 
 
@@ -277,11 +278,7 @@ def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _progress(result: Result) -> None:
     if sys.stderr.isatty() and result.verdict != Verdict.SKIP:
-        _say(f"{result.verdict.value:<7} {result.name}")
-
-
-def _say(text: str) -> None:
-    print(f"raftload: {text}", file=sys.stderr, flush=True)
+        say(f"{result.verdict.value:<7} {result.name}")
 
 
 def _wants_color() -> bool:

@@ -1,9 +1,9 @@
 """Looks at members while a load runs: a process of its own, so that it takes no time from whoever makes the load.
 
 It asks each member for its status four times a second and for its metrics every two seconds, and appends the answers
-to ``members.csv`` and ``metrics.csv``. It runs as ``python -m cluster.observe.observer``, takes one JSON object on stdin that
-says whom to watch, then a line for each scrape that is wanted at once, which it answers on stdout, and ends with its
-stdin, so it never outlives its owner.
+to ``members.csv`` and ``metrics.csv``. It runs as ``python -m cluster.observe.observer``, takes one JSON object on
+stdin that says whom to watch, then a line for each scrape that is wanted at once, which it answers on stdout, and ends
+with its stdin, so it never outlives its owner.
 
 A question to a member costs that member about as much as a serializable read over the JSON gateway; see
 ``docs/formats.md`` for what was measured.

@@ -1,8 +1,8 @@
 """One chaos run: load on every member, faults beside it, and at the end what each member holds.
 
 The master drives: workers are Locust's and record what they do; the cluster is held and broken by another process
-(``cluster.faults.driver``), so nothing here ever blocks the event loop; compactions and the final reads are the master's own
-and are recorded in a history of its own.
+(``cluster.faults.driver``), so nothing here ever blocks the event loop; compactions and the final reads are the
+master's own and are recorded in a history of its own.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 from cluster.base.known_bugs import known_bugs
 from loadgen.chaos import fault_stats
 from loadgen.chaos.campaign import Campaign
+from loadgen.check import report
 from loadgen.check.rules import select
-from loadgen.cli import check
 from loadgen.history.reader import read
 
 
@@ -33,7 +33,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
         "recorded": len(history.rows),
         "faults": faults,
     }  # fmt: skip
-    campaign.run.blocks["check"] = check.judged(folder, select(list(guarantees)))
+    campaign.run.blocks["check"] = report.judged(folder, select(list(guarantees)))
     return campaign.run.finish()
 
 
@@ -41,7 +41,7 @@ def render(result: dict[str, Any], *, color: bool, width: int) -> str:
     """Returns a result as people read it: faults, guarantees, what broke one, and how to run it again."""
     chaos, total = result["chaos"], result["results"]["total"] or {}
     lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
-    lines += [check.render(result["check"], color=color, width=width), ""]
+    lines += [report.render(result["check"], color=color, width=width), ""]
     rate = total.get("throughput_ops_s") or 0
     lines.append(f"{total.get('operations', 0):,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
     if chaos["stopped_by"]:

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterable, Sequence
 
 from cluster.observe.raftlog import Log
-from loadgen.check import members, order, raft
+from loadgen.check import convergence, order, raft
 from loadgen.check.evidence import Evidence
 from loadgen.check.replay import Replay
 from loadgen.check.rules import RULES, Ledger, Result
@@ -62,7 +62,7 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
     order.real_time(evidence, watches, replay.resolved, ledger)
     order.members(evidence, ledger)
     order.compactions(evidence, ledger)
-    members.convergence(evidence, ledger)
+    convergence.convergence(evidence, ledger)
     raft.elections(logs, ledger, foreign=evidence.cluster.known and not evidence.cluster.exclusive)
     if not evidence.cluster.known:
         for rule in RULES:

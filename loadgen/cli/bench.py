@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import units
+from cluster.base.console import say
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.security import masked
 from cluster.base.signals import importing
-from loadgen.cli import report as report_cli
 from loadgen.load import patching, scenarios, settings
 from loadgen.result import document, gate, table
 from loadgen.result.threshold import Threshold
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a benchmark. Returns the exit code; raises what `loadgen.cli.main` turns into a message and a code."""
+    """Run a benchmark. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
     from loadgen.run.target import Choice
 
     thresholds = [Threshold.parse(expression) for expression in args.threshold]
@@ -130,7 +130,9 @@ def main(args: argparse.Namespace) -> int:
     result = _run(args, choice, plan, crew, folder)
     result = gate.apply(result, thresholds)
     run_folder.write_json(folder / "result.json", result)
-    if reason := report_cli.write_page(folder, result):
+    from viz.report import page
+
+    if reason := page.try_write(folder, result):
         say(f"warning: {reason}")
     if args.json:
         document.print_json(result)
@@ -176,9 +178,10 @@ def _duration(args: argparse.Namespace) -> float:
 
 def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
+    from cluster.base.exits import ListenerError
+    from cluster.base.signals import Interrupted
     from loadgen.load import keyspace
-    from loadgen.load.listening import ListenerError
-    from loadgen.run.gevent_signals import Interrupted, Signals
+    from loadgen.run.gevent_signals import Signals
     from loadgen.run.local_workers import fork_workers
     from loadgen.run.run import Run
     from loadgen.run.session import Session
@@ -271,11 +274,6 @@ class Progress:
         if self._enabled:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
-
-
-def say(line: str) -> None:
-    """Tell the person at the terminal, on stderr."""
-    print(f"raftload: {line}", file=sys.stderr, flush=True)
 
 
 def log_to(path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.known_bugs import known_bugs
 from cluster.base.security import Security
@@ -19,7 +20,6 @@ from cluster.faults import plan as rounds
 from loadgen.chaos.bug_recipes import TRACKS
 from loadgen.check.rules import select
 from loadgen.cli import bench
-from loadgen.cli import report as report_cli
 from loadgen.load import patching, settings
 from loadgen.result import document, gate, table
 from loadgen.run import run_folder
@@ -181,7 +181,7 @@ class Wish:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a campaign. Returns the exit code; raises what `loadgen.cli.main` turns into a message and a code."""
+    """Run a campaign. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
     wish = Wish.from_arguments(args)
     if wish.names and wish.nodes is not None:  # else it is known when the cluster is found
         rounds.plan_rounds(wish.names, member_names(wish.nodes), every_s=1, count=0, seed=0)
@@ -193,23 +193,26 @@ def main(args: argparse.Namespace) -> int:
     bench.log_to(folder / "logs" / "master.log")
     result = _run(wish, folder)
     run_folder.write_json(folder / "result.json", result)
-    if reason := report_cli.write_page(folder, result):
-        bench.say(f"warning: {reason}")
+    from viz.report import page
+
+    if reason := page.try_write(folder, result):
+        say(f"warning: {reason}")
     if args.json:
         document.print_json(result)
     else:
         print(render(result, color=table.wants_color(sys.stdout), width=table.terminal_width()))
-        bench.say(f"run folder {folder}")
+        say(f"run folder {folder}")
     return gate.exit_code(result)
 
 
 def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     """Carry out a wish from the start of its workers to the end of its cluster; return the result document."""
+    from cluster.base.exits import ListenerError
+    from cluster.base.signals import Interrupted
     from cluster.faults.driver import Driver
     from loadgen.chaos.campaign import Campaign
     from loadgen.chaos.outcome import judge
-    from loadgen.load.listening import ListenerError
-    from loadgen.run.gevent_signals import Interrupted, Signals
+    from loadgen.run.gevent_signals import Signals
     from loadgen.run.local_workers import fork_workers
     from loadgen.run.run import Plan
     from loadgen.run.session import Session
@@ -224,7 +227,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
             stack.callback(session.close)
             session.fire_init()
             session.start()
-            driver = stack.enter_context(Driver(bench.say)) if wish.backend else None
+            driver = stack.enter_context(Driver(say)) if wish.backend else None
             held = _open(driver, wish, folder) if driver else None
             target = target or _target(wish, held)
             _say_bugs(target.version)
@@ -234,7 +237,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
                 keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
             )  # fmt: skip
             session.wait_ready()
-            campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=bench.say)
+            campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=say)
             progress = bench.Progress(plan, enabled=sys.stderr.isatty())
 
             def begun() -> None:
@@ -258,7 +261,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
                 campaign.run.abandon()
                 raise
     except Interrupted:
-        bench.say("interrupted before there was a result")
+        say("interrupted before there was a result")
         raise
     finally:
         signals.close()
@@ -272,7 +275,7 @@ def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
             "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
             binary=wish.etcd, log_dir=str((folder / "logs").absolute()), **wish.cluster,
         )  # fmt: skip
-        bench.say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
+        say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
         return held
     if wish.backend == "docker":
         return driver.open("docker", timeline=timeline, nodes=wish.nodes, etcd=wish.etcd)
@@ -283,7 +286,7 @@ def _target(wish: Wish, held: Held | None) -> Target:
     from loadgen.run.target import Target, probed
 
     if held is None:
-        target = probed("external", wish.endpoints, bench.say)
+        target = probed("external", wish.endpoints, say)
     else:
         kind: Any = wish.backend
         target = Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
@@ -294,9 +297,9 @@ def _target(wish: Wish, held: Held | None) -> Target:
 def _say_bugs(version: str | None) -> None:
     bugs = known_bugs(version or "")
     for bug in bugs:
-        bench.say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
+        say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
     if not bugs:
-        bench.say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
+        say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
 
 
 def _design(wish: Wish, held: Held | None) -> Design:
@@ -309,7 +312,7 @@ def _design(wish: Wish, held: Held | None) -> Design:
         methods = {"partition": "isolate", "delay": "delay", "drop": "drop"}
         left = [n for n in names if (kind := rounds.kind_of(n)) is None or methods.get(kind, "") not in held.cannot]
         for name in sorted(set(names) - set(left)):
-            bench.say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
+            say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
         names = tuple(left)
     planned = (
         rounds.plan_rounds(names, members, every_s=wish.every_s, count=wish.rounds, seed=wish.load.seed)

@@ -121,7 +121,3 @@ def _watch_status(endpoints: tuple[str, ...], args: argparse.Namespace, security
     from viz.live.status import watch
 
     return watch(endpoints, 1.0, sys.stdout, as_json=bool(args.json), security=security)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run())

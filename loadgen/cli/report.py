@@ -148,14 +148,3 @@ def _compare(args: argparse.Namespace) -> int:
 def _cannot_write(path: str, error: OSError) -> int:
     print(f"raftload: error: cannot write {path}: {error.strerror or error}", file=sys.stderr)
     return 4
-
-
-def write_page(folder: Path, result: dict[str, Any]) -> str | None:
-    """Write ``report.html`` of a run that has just ended; return why not where it cannot be, which loses no run."""
-    from viz.report import page
-
-    try:
-        page.write(folder, result=result)
-    except Exception as error:
-        return f"{page.NAME} was not written: {error or type(error).__name__}"
-    return None

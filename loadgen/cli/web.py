@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security, masked
@@ -88,8 +89,9 @@ def _run(
     """Serve the UI from the start of its workers to the end of its cluster. Returns the exit code."""
     from gevent.event import Event
 
-    from loadgen.load.listening import ListenerError
-    from loadgen.run.gevent_signals import Interrupted, Signals
+    from cluster.base.exits import ListenerError
+    from cluster.base.signals import Interrupted
+    from loadgen.run.gevent_signals import Signals
     from loadgen.run.local_workers import fork_workers
     from loadgen.run.session import Session
 
@@ -101,14 +103,14 @@ def _run(
             session = Session(args.scenario, workers, logs, crew.expected, crew.bind, choice.security)
             stack.callback(session.close)
             session.start()
-            target = stack.enter_context(choice.open(logs, bench.say, args.peer_links))
+            target = stack.enter_context(choice.open(logs, say, args.peer_links))
             _first_values(session, args, users, target)
-            session.wait_ready(crew.wait_s, bench.say)
+            session.wait_ready(crew.wait_s, say)
             lookout, runs = _beside(session, target, args, command, stack)
             try:
                 web_ui = _serve(session, args, port, lookout, runs, stack)
                 host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
-                bench.say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
+                say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
                 Event().wait()
             except ListenerError as error:
                 raise ListenerError(runs.cut_short(error.failure, logs)) from error
@@ -143,7 +145,7 @@ def _beside(
         target.security,
     )  # fmt: skip
     stack.callback(lookout.close)
-    runs = Runs(session, lambda endpoints: target_of(endpoints, target, bench.say), lookout, args, command)
+    runs = Runs(session, lambda endpoints: target_of(endpoints, target, say), lookout, args, command)
     stack.callback(runs.close)
     return lookout, runs
 

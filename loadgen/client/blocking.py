@@ -1,6 +1,7 @@
-"""What `raftload cluster test --transport grpc` asks etcd with: ``cluster.gateway.client.Client`` and ``Admin`` over gRPC.
+"""The client of `raftload cluster test --transport grpc`: blocking calls over gRPC.
 
-The tests run in threads, which wait; the calls run as greenlets of one thread for all clients.
+It is a ``cluster.gateway.client.Client`` and an ``Admin``. The tests run in threads, which wait; the calls run as
+greenlets of one thread for all clients.
 """
 
 from __future__ import annotations

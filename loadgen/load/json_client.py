@@ -1,7 +1,7 @@
 """etcd over its JSON gateway, by etcd3-py: the interface of ``EtcdClient`` at a hundred times its cost.
 
-The quirks of etcd3-py are mended in ``cluster.gateway.etcd3py``. Requests are made as protobuf messages and turned into the
-gateway's JSON and back, so that both clients give the same answers.
+The quirks of etcd3-py are mended in ``cluster.gateway.etcd3py``. Requests are made as protobuf messages and turned into
+the gateway's JSON and back, so that both clients give the same answers.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ is logged with its traceback, and the process's main greenlet gets a `ListenerEr
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import sys
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from cluster.base import exits
+from cluster.base.exits import Failure, ListenerError
 
 # A worker tells its master of its own failure.
 FAILED = "raftload_failed"
@@ -27,44 +27,6 @@ _PLAIN = frozenset({"loadgen", "cluster", "viz", "locustfiles"})
 _RUN = _PLAIN | {"locust"}
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception that ends a run.
-
-    Attributes:
-        code: the exit code for it.
-        what: its description; that of a worker's begins with the worker's name.
-        trace: its traceback.
-        log: the file that holds the traceback, None where there is none.
-    """
-
-    code: int
-    what: str
-    trace: str
-    log: Any = None
-
-    @property
-    def line(self) -> str:
-        """The line for stderr."""
-        return exits.line(self.code, self.what, self.log)
-
-
-class ListenerError(BaseException):
-    """A listener, a message handler, a greenlet or a callback of the run has raised, here or in a worker.
-
-    No ``except Exception`` catches it: Locust's is what it has to pass.
-
-    Attributes:
-        failure: the exception.
-        exit_code: the exit code for it.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.what)
-        self.failure = failure
-        self.exit_code = failure.code
 
 
 class Alarm:

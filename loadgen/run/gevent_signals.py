@@ -6,24 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
-
-
-class Interrupted(BaseException):
-    """A signal asked this process to end. Like KeyboardInterrupt no `except Exception` catches it.
-
-    Attributes:
-        name: ``SIGINT`` or ``SIGTERM``.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells have it."""
-        return EXIT_CODES[self.name]
+from cluster.base.signals import Interrupted
 
 
 class Signals:
@@ -60,4 +43,4 @@ class Signals:
         if gently is not None and not again:
             gevent.spawn(gently, name)
         else:
-            gevent.kill(self._main, Interrupted(name))
+            gevent.kill(self._main, Interrupted(number))

@@ -24,8 +24,8 @@ from gevent import monkey
 
 from cluster.base import exits
 from cluster.base.security import Security
+from cluster.base.signals import EXIT_CODES
 from loadgen.load import patching, scenarios
-from loadgen.run.gevent_signals import EXIT_CODES
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 # Its command line is its master's; this is what `ps -o comm`, `top` and `pgrep` go by.

@@ -13,10 +13,10 @@ from typing import Any
 
 import gevent
 
+from cluster.base.exits import Failure
 from cluster.base.units import DELIVERY
 from loadgen.client.etcd import EtcdClient
 from loadgen.load import keyspace, worker_run
-from loadgen.load.listening import Failure
 from loadgen.load.settings import Settings
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals

@@ -6,12 +6,13 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from cluster.base.errors import RaftloadError
 from loadgen.result import document as report
 
 CSV_PREFIX = "locust"
 
 
-class FolderError(Exception):
+class FolderError(RaftloadError):
     """The folder cannot be made or written: one line that says why.
 
     Attributes:

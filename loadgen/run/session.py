@@ -14,9 +14,9 @@ from typing import Any
 import gevent
 
 from cluster.base import exits
+from cluster.base.exits import Failure
 from cluster.base.security import Security
 from loadgen.load import listening, patching, worker_run
-from loadgen.load.listening import Failure
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import HELLO, Fleet, RemoteWorker, correct, identity
 from loadgen.run.worker import NEVER_S, REPORT_INTERVAL_S, make_environment

@@ -17,7 +17,7 @@ from cluster.base.security import add_arguments as add_security_arguments
 from loadgen.load import patching
 
 if TYPE_CHECKING:
-    from loadgen.load.listening import Failure
+    from cluster.base.exits import Failure
 
 # Locust would otherwise wait a minute before a worker believes that its master is gone.
 MASTER_SILENCE_S = 10
@@ -52,7 +52,8 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     patching.import_locust()
     from locust import runners
 
-    from loadgen.load.listening import Alarm, ListenerError
+    from cluster.base.exits import ListenerError
+    from loadgen.load.listening import Alarm
 
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
     told = number and sys.platform == "linux"
@@ -78,9 +79,10 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
 
 def _work(environment: Any, master: tuple[str, int], scenario: str, number: int) -> int:
     """Report for work and do it. Returns the exit code."""
+    from cluster.base.signals import EXIT_CODES
     from loadgen.load import worker_run
     from loadgen.run import remote_workers
-    from loadgen.run.gevent_signals import EXIT_CODES, Signals
+    from loadgen.run.gevent_signals import Signals
 
     where = f"{master[0]}:{master[1]}"
     signals = Signals()

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base.console import say
 from cluster.base.endpoint import split_endpoints
-from loadgen.cli import bench, report
 from loadgen.load import listening, scenarios, settings
 from loadgen.run import run_folder
 from loadgen.run.session import LATEST_BEGIN_S
 
 if TYPE_CHECKING:
-    from loadgen.load.listening import Failure
+    from cluster.base.exits import Failure
     from loadgen.run.run import Run
     from loadgen.run.session import Session
     from loadgen.run.target import Target
@@ -150,7 +150,9 @@ class Runs:
         except Exception as error:
             self._say(f"error: the run folder {run.folder} is not complete: {error}")
             return
-        if reason := report.write_page(run.folder, result):
+        from viz.report import page
+
+        if reason := page.try_write(run.folder, result):
             self._say(f"warning: {reason}")
         self.folders[run.folder.name] = run.folder.resolve()
         self.finished[run.folder.name] = result
@@ -182,7 +184,7 @@ class Runs:
             gevent.sleep(0.1)
 
     def _say(self, text: str) -> None:
-        bench.say(text)
+        say(text)
         self._lookout.note(text)
 
     def cut_short(self, failure: Failure, logs: Path) -> Failure:

@@ -16,7 +16,7 @@ from pathlib import Path
 SCENARIO = """\
 from locust import constant_throughput
 
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 
 class Paced(EtcdUser):
@@ -38,7 +38,7 @@ def main() -> None:
         scenario = Path(folder, "paced.py")
         scenario.write_text(SCENARIO)
         command = [
-            sys.executable, "-m", "loadgen.cli.main", "bench", "--scenario", str(scenario), "--workers", str(workers),
+            sys.executable, "-m", "loadgen.cli", "bench", "--scenario", str(scenario), "--workers", str(workers),
             "--concurrency", str(workers), "--duration", f"{seconds}s", "--json", "--output", f"{folder}/run",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -24,10 +24,10 @@ from locust.exception import StopUser
 
 from loadgen.client.transport import Transport
 from loadgen.load.settings import add_arguments
-from loadgen.load.user import EtcdUser
 from loadgen.load.worker_run import attach
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
+from loadgen.user import EtcdUser
 from loadgen.wire import frames
 from loadgen.wire.grpc import PREFIX
 

@@ -109,7 +109,7 @@ def raftload(endpoint: str, f: str, operations: int, connections: int, streams: 
     The CPU is the worker's own from its first measured operation to its last, as the result reports it.
     """
     _, text = measured(
-        [sys.executable, "-m", "loadgen.cli.main", "bench", "--scenario", f, "--operations", str(operations),
+        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", f, "--operations", str(operations),
          "--concurrency", str(connections * streams), "--workers", "1", "--connections", str(connections),
          "--key-space", "1000", "--endpoints", endpoint,
          "--output", str(Path(folder, f"{f}-{os.urandom(4).hex()}")), "--json", *more]

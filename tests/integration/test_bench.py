@@ -206,7 +206,7 @@ def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Pa
 OWN_SCENARIO = """
 import os, pathlib
 from locust import events, between
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 seen = [0, 0]
 

@@ -13,14 +13,15 @@ import pytest
 
 from cluster import conformance, schema
 from cluster.base.errors import NoAnswer
+from cluster.cli import test as test_command
 from cluster.local.cluster import LocalCluster
 from tests.support.ports import take_ports
 
 
 def command(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    conformance.add_arguments(parser)
-    return conformance.main(parser.parse_args(words))
+    test_command.add_arguments(parser)
+    return test_command.main(parser.parse_args(words))
 
 
 @pytest.fixture(autouse=True)

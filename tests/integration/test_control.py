@@ -204,6 +204,7 @@ def test_it_works_where_gevent_has_patched(etcd_cluster: LocalCluster) -> None:
 
 
 def test_starting_a_cluster_imports_nothing_that_gevent_must_patch_first() -> None:
-    script = "import sys, cluster.local.cluster; print({'ssl', 'requests', 'urllib3', 'gevent', 'locust'} & set(sys.modules))"
+    script = "import cluster.local.cluster, sys; "
+    script += "print({'ssl', 'requests', 'urllib3', 'gevent', 'locust'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

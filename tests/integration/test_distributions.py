@@ -22,7 +22,7 @@ RECORDING = """
 import os
 import locust
 from loadgen.load.worker_run import attach
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 class User(EtcdUser):
     pass
@@ -42,7 +42,7 @@ def test_percentiles_agree_with_the_raw_samples(etcd_single: LocalCluster, tmp_p
     raw = tmp_path / "raw"
     raw.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "loadgen.cli.main", "bench", "--scenario", "recording.py", "--operations", "11000",
+        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", "recording.py", "--operations", "11000",
          "--warmup", "0.5s", "--concurrency", "20", "--workers", "2", "--endpoints", ",".join(etcd_single.endpoints),
          "--output", "run", "--json"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "RAW": str(raw)}, check=True,

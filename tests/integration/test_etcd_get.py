@@ -556,7 +556,7 @@ def test_a_proxy_for_plain_http(
 def test_the_bar(small: bytes, page: ReleasePage, tmp_path: Path, env: dict[str, str], colours: bool) -> None:
     page.add(VERSION, NAME, small)
     outer, inner = pty.openpty()
-    words = [sys.executable, "-m", "loadgen.cli.main", "etcd", "get", VERSION, "--base-url", page.url]
+    words = [sys.executable, "-m", "loadgen.cli", "etcd", "get", VERSION, "--base-url", page.url]
     every = {**os.environ, "PYTHONPATH": str(command.ROOT), "TERM": "xterm", "COLUMNS": "140", **env}
     if colours:
         every.pop("NO_COLOR", None)

@@ -267,7 +267,7 @@ def test_many_users_and_large_values_fit_into_one_worker(
     etcd_single: LocalCluster, tmp_path: Path, users: int, value_size: int
 ) -> None:
     bench = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli.main", "bench", "--endpoints", ",".join(etcd_single.endpoints), "--workers", "1",
+        [sys.executable, "-m", "loadgen.cli", "bench", "--endpoints", ",".join(etcd_single.endpoints), "--workers", "1",
          "--mix", "get" if users > 1000 else "put=1,get=1",
          "--concurrency", str(users), "--value-size", str(value_size), "--operations", str(max(400, 3 * users)),
          "--timeout", "60s", "--output", str(tmp_path / "run"), "--json"],

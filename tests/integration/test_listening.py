@@ -175,7 +175,8 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(PLANTED)
     done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load.worker_run Load _on_test_start", AT="1", RAFTLOAD_DEBUG="1")  # fmt: skip
+                       PLANT="worker loadgen.load.worker_run Load _on_test_start", AT="1",
+                       RAFTLOAD_DEBUG="1")  # fmt: skip
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "in planted" in done.stderr

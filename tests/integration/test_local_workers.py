@@ -89,7 +89,7 @@ def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(
     words = ("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--duration", "60s",
              "--output", "run")  # fmt: skip
     with subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli.main", *words], cwd=tmp_path, pass_fds=[writer], stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "loadgen.cli", *words], cwd=tmp_path, pass_fds=[writer], stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(command.ROOT)},
     ) as process:  # fmt: skip
         command.until_load(process, tmp_path / "run")

@@ -133,7 +133,7 @@ def test_what_is_due_while_too_many_are_open_is_dropped(etcd_single: LocalCluste
 
 PACED = """
 from locust import constant
-from loadgen.load.user import EtcdUser
+from loadgen.user import EtcdUser
 
 class Paced(EtcdUser):
     abstract = False

@@ -59,7 +59,7 @@ def start(cluster: LocalCluster, workers: int, operations: int) -> dict[str, Any
         began = time.monotonic()
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "loadgen.cli.main", "bench", "--workers", str(workers), "--operations",
+                [sys.executable, "-m", "loadgen.cli", "bench", "--workers", str(workers), "--operations",
                  str(operations), "--endpoints", ",".join(cluster.endpoints), "--json"],
                 cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
                 timeout=HANGS_S, check=False,

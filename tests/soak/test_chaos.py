@@ -32,7 +32,7 @@ CAMPAIGNS = (
 
 def _run(folder: Path, etcd: str, *options: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "loadgen.cli.main", "chaos", "--json", "--output", str(folder), *options],
+        [sys.executable, "-m", "loadgen.cli", "chaos", "--json", "--output", str(folder), *options],
         cwd=ROOT, env={**os.environ, "RAFTLOAD_ETCD": etcd}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(options)}: exit code {done.returncode}\n{done.stderr}{done.stdout[:3000]}"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(
-    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli.main", **env: str
+    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", **env: str
 ) -> subprocess.Popen[str]:
     """Starts a command in a process group of its own, as a shell does.
 

@@ -1,9 +1,9 @@
 """Ports of 127.0.0.1 that no other test worker and no cluster of ours chooses.
 
-`cluster.base.ports.free_ports` chooses at random from 15000 on, and whoever starts a server tries again where somebody else
-was quicker. A test that names a port to a command cannot try again, so each worker of pytest-xdist has a range of its
-own below 15000 and goes through it in order. Where two test runs share a machine, a row of ports belongs to the one
-that first bound the name of it.
+`cluster.base.ports.free_ports` chooses at random from 15000 on, and whoever starts a server tries again where somebody
+else was quicker. A test that names a port to a command cannot try again, so each worker of pytest-xdist has a range of
+its own below 15000 and goes through it in order. Where two test runs share a machine, a row of ports belongs to the
+one that first bound the name of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Asks a live cluster who is in it and how each member is: endpoints in, ClusterSnapshot out.
 
-Over HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that silent members cost
-one timeout together.
+Over HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that silent
+members cost one timeout together.
 """
 
 from __future__ import annotations

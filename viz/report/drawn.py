@@ -1,4 +1,4 @@
-"""The charts of a run: from its data to what `viz.report.charts` draws. All of them have one time axis, and one cursor."""
+"""The charts of a run, made from its data for `viz.report.charts`. All have one time axis and one cursor."""
 
 from __future__ import annotations
 

@@ -32,6 +32,15 @@ def write(folder: Path, to: Path | None = None, result: dict[str, Any] | None = 
     return path
 
 
+def try_write(folder: Path, result: dict[str, Any]) -> str | None:
+    """Writes ``report.html`` of a run that has just ended; returns why not where it cannot be, which loses no run."""
+    try:
+        write(folder, result=result)
+    except Exception as error:
+        return f"{NAME} was not written: {error or type(error).__name__}"
+    return None
+
+
 def render(data: RunData) -> str:
     """The report as an HTML document."""
     parts = [

@@ -1,0 +1,136 @@
+"""The document of a check, made from a run folder, and its text."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadgen.check.rules import RULES, Result, Verdict, overall
+
+if TYPE_CHECKING:
+    from cluster.observe.raftlog import Log
+
+SCHEMA = "raftload.check/1"
+# That a refused write is there, or an acknowledged one is gone, says more than what follows from it.
+_TELLING = ("kv.failed", "durability.acknowledged")
+_STYLES = {Verdict.PASS: "32", Verdict.FAIL: "31", Verdict.UNKNOWN: "33", Verdict.SKIP: "2"}
+
+
+def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
+    """Return the check document of a run folder. Raises HistoryError where it has no history, and OSError."""
+    from loadgen.check.judge import check
+    from loadgen.history.reader import read
+
+    history = read(folder)
+    report = check(history, rules, _logs(folder / "logs"))
+    return {
+        "schema": SCHEMA,
+        "run": folder.resolve().name,
+        "command": _command(folder),
+        "operations": report.operations,
+        "watches": report.watches,
+        "lease_overdue_s": report.lease_overdue_s,
+        "nearest_fault": report.nearest_fault,
+        "files": [{"name": part.path.name, "cut": part.cut or None} for part in history.parts],
+        "guarantees": [_row(result) for result in report.results],
+        "broken": _broken(report.results),
+        "verdict": overall(report.results).value,
+    }
+
+
+def _logs(folder: Path) -> list[Log]:
+    """Read members' logs; files that are no member's are left out."""
+    from cluster.observe.raftlog import read_log
+
+    logs = []
+    for path in sorted(folder.rglob("*.log")) if folder.is_dir() else ():
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            log = read_log(lines, path.stem)
+        if log.member and log.events:
+            logs.append(log)
+    return logs
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.rule,
+        "promise": RULES[result.rule],
+        "verdict": result.verdict.value,
+        "judged": result.judged,
+        "broken": result.broken,
+        "reason": result.reason or None,
+        "violations": [{"revision": finding.revision, "text": finding.text} for finding in result.findings],
+    }
+
+
+def _broken(results: Sequence[Result]) -> list[str]:
+    """The broken guarantees by their first violation; of several at one revision, those that say most first."""
+    order = (*_TELLING, *RULES)
+    broken = [result for result in results if result.findings]
+    broken.sort(key=lambda result: (result.findings[0].revision, order.index(result.rule)))
+    return [result.rule for result in broken]
+
+
+def _command(folder: Path) -> list[str] | None:
+    """What the run was started with, where its run.json says."""
+    try:
+        command = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return [str(word) for word in command] if isinstance(command, list) else None
+
+
+def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
+    """Return a check document as text, without a final newline."""
+    width = max(60, min(width, 120))
+
+    def paint(text: str, verdict: str) -> str:
+        return f"\033[{_STYLES[Verdict(verdict)]}m{text}\033[0m" if color else text
+
+    rows = document["guarantees"]
+    first = max(len(row["name"]) for row in rows)
+    lines = [f"{document['run']}: {document['operations']:,} operations, {document['watches']:,} watches", ""]
+    lines.append(f"{'guarantee':<{first}}  {'verdict':<7}  {'judged':>11}")
+    for row in rows:
+        judged_ = f"{row['judged']:,}" if row["judged"] else "-"
+        line = f"{row['name']:<{first}}  {paint(row['verdict'].ljust(7), row['verdict'])}  {judged_:>11}"
+        if row["broken"]:
+            line += f"  broken {row['broken']:,} times" if row["broken"] > 1 else "  broken once"
+        elif row["reason"]:
+            room = max(20, width - first - 24)
+            line += f"  {textwrap.shorten(row['reason'], room, placeholder=' …')}"
+        lines.append(line)
+    named = {row["name"]: row for row in rows}
+    for number, row in enumerate(map(named.__getitem__, document["broken"])):
+        found = row["violations"][0]
+        if number == 0:
+            lines += ["", paint(f"The first violation, at revision {found['revision']}:", "fail")]
+        elif number == 1:
+            lines += ["", "Also broken, each with its first violation:"]
+        lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "fail")]
+        lines += textwrap.wrap(found["text"], width, initial_indent="  ", subsequent_indent="  ")
+        if number == 0 and document.get("nearest_fault"):
+            lines.append(f"  The nearest fault: {document['nearest_fault']}")
+        if row["broken"] > 1:
+            lines.append(f"  … and {row['broken'] - 1:,} more, from revision {found['revision']} on")
+    unknown = [row for row in rows if row["verdict"] == Verdict.UNKNOWN]
+    if unknown:
+        lines.append("")
+        for row in unknown:
+            text = f"{row['name']} is unknown: {row['reason']}"
+            lines += textwrap.wrap(text, width, subsequent_indent="  ")
+    lines.append("")
+    for file in document["files"]:
+        if file["cut"]:
+            lines.append(f"note       {file['name']}: {file['cut']}")
+    if document["lease_overdue_s"] is not None:
+        lines.append(f"leases     lived on for {document['lease_overdue_s']:.3f} s after their time at most")
+    if document["command"]:
+        import shlex
+
+        lines.append(f"repeat     {shlex.join(document['command'])}")
+    lines.append(f"verdict    {paint(document['verdict'], document['verdict'])}")
+    return "\n".join(line.rstrip() for line in lines)
