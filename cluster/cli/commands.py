@@ -24,24 +24,24 @@ watch: Callable[[tuple[str, ...], argparse.Namespace, Security | None], int] | N
 
 def up(args: argparse.Namespace) -> int:
     """Starts a cluster that stays, or reports the one that is there."""
-    from cluster.lifecycle.up import Wish, saying_what_stays
+    from cluster.lifecycle.up import ClusterRequest, saying_what_stays
 
-    wish = Wish.from_env(
+    request = ClusterRequest.from_env(
         backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
         binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
     )  # fmt: skip
     with saying_what_stays(args.backend, say):
-        return _report_up(wish, as_json=args.json)
+        return _report_up(request, as_json=args.json)
 
 
-def _report_up(wish: Any, *, as_json: bool) -> int:
+def _report_up(request: Any, *, as_json: bool) -> int:
     from cluster.lifecycle.up import describe
     from cluster.lifecycle.up import up as bring_up
     from cluster.observe.status import SCHEMA
 
     began = time.monotonic()
-    cluster, done = bring_up(wish, say)
+    cluster, done = bring_up(request, say)
     took = time.monotonic() - began
     with cluster:
         view = _look(cluster)

@@ -187,20 +187,20 @@ def nodes(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
     """Members as processes on loopback, for the length of the tests."""
-    from cluster.lifecycle.up import Wish
+    from cluster.lifecycle.up import ClusterRequest
     from cluster.local.cluster import LocalCluster
 
     count = nodes(args)
     if count % 2 == 0:
         say(f"warning: {count} members tolerate no more failures than {count - 1}")
-    wish = Wish.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
-    cluster = LocalCluster(count, base_port=args.base_port, binary=wish.binary or wish.version)
+    request = ClusterRequest.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
+    cluster = LocalCluster(count, base_port=args.base_port, binary=request.binary or request.version)
     binary = cluster.binary
     say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.whence}")
     if binary.note:
         say(f"note: {binary.note}")
     with cluster:
-        asked = parse_version(wish.version) if wish.version and not wish.binary else None
+        asked = parse_version(request.version) if request.version and not request.binary else None
         yield Ground("embedded", cluster.endpoints, cluster, asked)
 
 
@@ -209,12 +209,12 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
 
     @contextlib.contextmanager
     def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
-        from cluster.lifecycle.up import Wish, describe, saying_what_stays, up
+        from cluster.lifecycle.up import ClusterRequest, describe, saying_what_stays, up
 
         count = nodes(args) if args.nodes is not None else None
-        wish = Wish.from_env(backend=backend, nodes=count, base_port=args.base_port, etcd=args.etcd)
+        request = ClusterRequest.from_env(backend=backend, nodes=count, base_port=args.base_port, etcd=args.etcd)
         with saying_what_stays(backend, say):
-            cluster, done = up(wish, say)
+            cluster, done = up(request, say)
         ended = False
         try:
             with cluster:

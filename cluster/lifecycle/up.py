@@ -30,7 +30,7 @@ _UNFINISHED_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wish:
+class ClusterRequest:
     """A cluster as asked for; what is None does not matter where one is there, and has a default where not."""
 
     backend: Literal["docker", "local"] = "docker"
@@ -47,7 +47,7 @@ class Wish:
     links: Literal["relay", "direct"] = "relay"
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Wish:
+    def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> ClusterRequest:
         """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
         ``etcd`` is a version or the path of a binary. Raises UsageError for what makes no sense.
@@ -70,31 +70,33 @@ class Wish:
         for name in ("image", "version", "binary"):
             if not named and env.get(f"ETCD_{name.upper()}"):
                 given[name] = env[f"ETCD_{name.upper()}"]
-        wish = cls(**given)
-        if wish.nodes is not None and not 1 <= wish.nodes <= 99:
-            raise UsageError(f"a cluster has 1 to 99 members, not {wish.nodes}")
-        last = (wish.base_port or DEFAULT_PORT) + (wish.nodes or DEFAULT_NODES) - 1
-        if (wish.base_port is not None and wish.base_port < 1) or last > 65535:
-            raise UsageError(f"there is no port {last if last > 65535 else wish.base_port}: choose another --base-port")
-        if wish.version is not None:
-            parse_version(wish.version)
-        if wish.backend == "local" and wish.image is not None and "image" in named:
+        request = cls(**given)
+        if request.nodes is not None and not 1 <= request.nodes <= 99:
+            raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
+        last = (request.base_port or DEFAULT_PORT) + (request.nodes or DEFAULT_NODES) - 1
+        if (request.base_port is not None and request.base_port < 1) or last > 65535:
+            raise UsageError(
+                f"there is no port {last if last > 65535 else request.base_port}: choose another --base-port"
+            )
+        if request.version is not None:
+            parse_version(request.version)
+        if request.backend == "local" and request.image is not None and "image" in named:
             raise UsageError("--image is for --backend docker: give --etcd")
-        if wish.data is not None:
-            containers.check_data(wish.data, wish.backend)
-        return wish
+        if request.data is not None:
+            containers.check_data(request.data, request.backend)
+        return request
 
 
-def up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+def up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     """A running cluster as asked for, found or made.
 
     Returns it, to be closed, and what was done. Waits for another process that makes or removes one. Raises
     ClusterError.
     """
-    if wish.nodes is not None and wish.nodes % 2 == 0:
-        say(f"warning: {wish.nodes} members survive no more failures than {wish.nodes - 1}")
+    if request.nodes is not None and request.nodes % 2 == 0:
+        say(f"warning: {request.nodes} members survive no more failures than {request.nodes - 1}")
     with state.changing(say):
-        return _docker_up(wish, say) if wish.backend == "docker" else _local_up(wish, say)
+        return _docker_up(request, say) if request.backend == "docker" else _local_up(request, say)
 
 
 @contextlib.contextmanager
@@ -108,31 +110,36 @@ def saying_what_stays(backend: str | None, say: Say) -> Iterator[None]:
         raise
 
 
-def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     client = connect()
     try:
         there = containers.find(client)
-        wanted = parse_version(wish.version) if wish.version else None
+        wanted = parse_version(request.version) if request.version else None
         if there is None and containers.ours(client):
             there = _finished_by_another(client, say)
         differs = "unfinished" if there is None and containers.ours(client) else ""
         if there:
             differs = containers.unlike(
-                there.spec, nodes=wish.nodes, version=wanted, image=wish.image, base_port=wish.base_port, data=wish.data
+                there.spec,
+                nodes=request.nodes,
+                version=wanted,
+                image=request.image,
+                base_port=request.base_port,
+                data=request.data,
             )
         if there and not differs:
             _remember_docker(there)
             return there, "found"
         if differs:
-            if containers.has_volumes(client) and not wish.replace:
+            if containers.has_volumes(client) and not request.replace:
                 raise UsageError(
                     f"a cluster with named volumes is there ({differs}): --replace removes it and its data"
                 )
             say(f"replacing the cluster that is there ({differs})")
         # What can fail without touching the old cluster comes first.
         image = find_image(
-            client, image=wish.image, version=wish.version, binary=wish.binary, say=say, pull=wish.pull,
-            pull_timeout_s=wish.pull_timeout_s,
+            client, image=request.image, version=request.version, binary=request.binary, say=say, pull=request.pull,
+            pull_timeout_s=request.pull_timeout_s,
         )  # fmt: skip
         say(f"image {image.reference} ({image.source}: {image.detail})")
         if differs or containers.has_volumes(client):
@@ -140,8 +147,8 @@ def _docker_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created
                 state.forget("docker")
                 containers.remove(client)
         made = create(
-            client, image, nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT,
-            data=wish.data or "container", wait_s=wish.wait_s, say=say,
+            client, image, nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT,
+            data=request.data or "container", wait_s=request.wait_s, say=say,
         )  # fmt: skip
         _remember_docker(made)
         return made, "replaced" if differs else "created"
@@ -159,12 +166,12 @@ def _finished_by_another(client: Any, say: Say) -> DockerCluster | None:
     return found
 
 
-def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     there = DetachedCluster.find()
     # What can fail without touching the old cluster comes first.
-    asked = wish.binary or wish.version
+    asked = request.binary or request.version
     binary = find_etcd(asked) if asked else None
-    differs = _unlike(there.running, wish, binary) if there is not None else ""
+    differs = _unlike(there.running, request, binary) if there is not None else ""
     if there is not None and not differs:
         return there, "found"
     binary = binary or find_etcd()
@@ -174,20 +181,20 @@ def _local_up(wish: Wish, say: Say) -> tuple[Cluster, Literal["found", "created"
             there.down()
     if binary.note:
         say(f"note: {binary.note}")
-    if wish.links == "relay":
+    if request.links == "relay":
         say("the peer links run through a relay, for partition, delay and drop; to measure, use --links direct")
     made = start_detached(
-        nodes=wish.nodes or DEFAULT_NODES, base_port=wish.base_port or DEFAULT_PORT, binary=binary.path,
-        source=binary.source, data=wish.data or "container", links=wish.links, wait_s=wish.wait_s,
-        requested_version=parse_version(wish.version) if wish.version else None,
+        nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT, binary=binary.path,
+        source=binary.source, data=request.data or "container", links=request.links, wait_s=request.wait_s,
+        requested_version=parse_version(request.version) if request.version else None,
     )  # fmt: skip
     return made, "replaced" if there is not None else "created"
 
 
-def _unlike(there: Running, wish: Wish, binary: EtcdBinary | None) -> str:
+def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) -> str:
     """How the local cluster that is there differs from what is wanted, for people; empty where it does not."""
     first = int(there.members[0].endpoint.rpartition(":")[2])
-    if wish.nodes not in (None, len(there.members)) or wish.base_port not in (None, first):
+    if request.nodes not in (None, len(there.members)) or request.base_port not in (None, first):
         return f"{len(there.members)} members from port {first}"
     if binary is not None and not there.source.startswith(f"{binary.path} ("):
         return f"etcd {there.version} of {there.source}"
@@ -286,15 +293,15 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
 
 @contextlib.contextmanager
 def open_docker_cluster(
-    nodes: int | None = None, *, say: Say = lambda text: None, **wish: Any
+    nodes: int | None = None, *, say: Say = lambda text: None, **request: Any
 ) -> Iterator[DockerCluster]:
     """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
 
     Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
-    progress to, and further fields of Wish. One of another size or etcd than was asked for is not replaced. Raises
-    ClusterError.
+    progress to, and further fields of ClusterRequest. One of another size or etcd than was asked for is not replaced.
+    Raises ClusterError.
     """
-    asked = Wish.from_env(nodes=nodes, backend="docker", **wish)
+    asked = ClusterRequest.from_env(nodes=nodes, backend="docker", **request)
     there = find("docker")
     if there is not None:
         assert isinstance(there, DockerCluster)
@@ -304,7 +311,7 @@ def open_docker_cluster(
                     f"a Docker cluster of {len(there.members)} is there, not of {nodes}: "
                     f"leave --nodes out, or `raftload cluster down` first"
                 )
-            if wish.get("etcd") is not None:
+            if request.get("etcd") is not None:
                 _expect_same_etcd(there, asked)
             yield there
         return
@@ -317,7 +324,7 @@ def open_docker_cluster(
         say(f"removed {len(down('docker', say))} things of the Docker cluster")
 
 
-def _expect_same_etcd(there: DockerCluster, asked: Wish) -> None:
+def _expect_same_etcd(there: DockerCluster, asked: ClusterRequest) -> None:
     """Raises UsageError where the etcd that was asked for by name is not the one that runs."""
     version = find_etcd(asked.binary).version if asked.binary else parse_version(str(asked.version))
     runs = {status.version for status in state.statuses(there.members)}

@@ -31,7 +31,7 @@ from cluster.local.supervisor import Supervisor
 from cluster.observe import logs, probe
 
 if TYPE_CHECKING:
-    from cluster.local.relay import PeerRelay, Weather
+    from cluster.local.relay import LinkState, PeerRelay
 
 State = Literal["running", "paused", "down"]
 _PORT_ATTEMPTS = 5
@@ -376,11 +376,11 @@ class LocalCluster:
         if number == signal.SIGKILL:
             self._paused.discard(name)
 
-    def _links(self, name: str) -> Weather:
+    def _links(self, name: str) -> LinkState:
         self.spec.member(name)
         if self._relay is None:
             raise ClusterError("the members' links are direct: make the cluster with peer_links='relay'")
-        return self._relay.weather(name)
+        return self._relay.link_state(name)
 
     def _close_relay(self) -> None:
         relay, self._relay = self._relay, None

@@ -30,7 +30,7 @@ _START_S = 10.0
 
 
 @dataclasses.dataclass(slots=True)
-class Weather:
+class LinkState:
     """What is done to the links of one member."""
 
     cut: bool = False
@@ -39,18 +39,18 @@ class Weather:
     drop: float = 0.0
 
     @property
-    def is_rough(self) -> bool:
+    def is_disturbed(self) -> bool:
         """Whether anything but a cut is done."""
         return self.delay_s > 0 or self.drop > 0
 
 
-_CALM = Weather()
+_UNDISTURBED = LinkState()
 
 
-def hold_back(weather: tuple[Weather, Weather], rng: random.Random) -> float:
-    """Seconds by which one piece is late on a link between two members. Takes the weather at both ends."""
+def hold_back(ends: tuple[LinkState, LinkState], rng: random.Random) -> float:
+    """Seconds by which one piece is late on a link between two members. Takes the state of both ends' links."""
     late = 0.0
-    for end in weather:
+    for end in ends:
         if end.delay_s:
             late += max(0.0, end.delay_s + rng.uniform(-end.jitter_s, end.jitter_s))
         wait = _RETRANSMIT_S
@@ -70,7 +70,7 @@ class PeerRelay:
         where a port is taken.
         """
         self._routes = dict(routes)
-        self._weather = {name: Weather() for name in routes}
+        self._link_states = {name: LinkState() for name in routes}
         self._ids: dict[int, str] = {}
         self._rng = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -94,22 +94,22 @@ class PeerRelay:
         self._loop.close()
 
     def know(self, ids: Mapping[str, int]) -> None:
-        """Takes etcd's id of each member by its name: until then all callers have fair weather."""
+        """Takes etcd's id of each member by its name: until then nothing is done to what callers send."""
         self._ids = {number: name for name, number in ids.items()}
 
-    def weather(self, name: str) -> Weather:
+    def link_state(self, name: str) -> LinkState:
         """What is done to a member's links, to be changed in place. Raises KeyError for an unknown member."""
-        return self._weather[name]
+        return self._link_states[name]
 
     @property
     def cut(self) -> frozenset[str]:
         """Members that are cut off."""
-        return frozenset(name for name, weather in self._weather.items() if weather.cut)
+        return frozenset(name for name, link_state in self._link_states.items() if link_state.cut)
 
     @property
     def rough(self) -> frozenset[str]:
         """Members whose links are delayed or lossy."""
-        return frozenset(name for name, weather in self._weather.items() if weather.is_rough)
+        return frozenset(name for name, link_state in self._link_states.items() if link_state.is_disturbed)
 
     # In the thread
 
@@ -200,6 +200,6 @@ class PeerRelay:
     def _is_cut(self, ends: tuple[int, str]) -> bool:
         return any(end.cut for end in self._ends(ends))
 
-    def _ends(self, ends: tuple[int, str]) -> tuple[Weather, Weather]:
-        """The weather at the caller, who may become known only after the connection was made, and at the called."""
-        return self._weather.get(self._ids.get(ends[0], ""), _CALM), self._weather[ends[1]]
+    def _ends(self, ends: tuple[int, str]) -> tuple[LinkState, LinkState]:
+        """The states of the caller's links and of the called member's; a caller may become known after it connected."""
+        return self._link_states.get(self._ids.get(ends[0], ""), _UNDISTURBED), self._link_states[ends[1]]

@@ -22,8 +22,8 @@ from cluster.base.errors import ClusterError
 from cluster.faults.driver import Driver, Held
 from cluster.faults.plan import Round
 from loadgen.chaos.chaos_worker import CLOSE, CLOSED, OPTION, SUSPECT, Orders
-from loadgen.chaos.fault_stats import MIN_WRITES_S, Struck
-from loadgen.chaos.master_client import Warden
+from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
+from loadgen.chaos.master_client import MasterClient
 from loadgen.chaos.traffic import Shape
 from loadgen.chaos.watch_streams import Watching
 from loadgen.history.format import FOLDER, SUFFIX
@@ -76,7 +76,7 @@ class Campaign:
     ) -> None:  # fmt: skip
         """Takes what to do, with which workers and to which cluster; without a driver there are no faults."""
         self.design = design
-        self.struck: list[Struck] = []
+        self.fault_rounds: list[FaultRound] = []
         self.stopped_by = ""
         self.ended_ns = 0
         self.run = Run(session, target, plan, folder)
@@ -103,11 +103,11 @@ class Campaign:
         setattr(self._session.environment.parsed_options, OPTION, orders.to_option())
         history = HistoryWriter(folder / f"master{SUFFIX}", worker=0, prefix=run.settings.prefix.decode("ascii"))
         history.flush_every()
-        self._warden = Warden(run.settings.endpoints, self.shape, history, whole=self._driver is not None)
+        self._master = MasterClient(run.settings.endpoints, self.shape, history, whole=self._driver is not None)
         try:
             names = {member.client_url: member.name for member in self._held.members} if self._held else {}
             exclusive = self._held is not None and self._held.ours
-            self._warden.fill(run.revision_before, names, exclusive=exclusive)
+            self._master.fill(run.revision_before, names, exclusive=exclusive)
             run.start()
             self._fighting = True
             begun()
@@ -125,13 +125,13 @@ class Campaign:
             keeper = gevent.spawn(self._keep_workers)
             try:
                 self._settle()
-                revision = self._warden.agree()
+                revision = self._master.agree()
                 self._close_workers(revision)
             finally:
                 keeper.kill()
-            self._warden.read_members(revision)
+            self._master.read_members(revision)
         finally:
-            self._warden.close()
+            self._master.close()
 
     # ---- while there is load
 
@@ -149,7 +149,7 @@ class Campaign:
     def _compact_regularly(self) -> None:
         every = self.design.compact_every_s
         while every and not self._stopping.wait(every):
-            self._warden.compact()
+            self._master.compact()
 
     def _strike(self) -> None:
         while not self.run.stats.total.num_requests and not self._stopping.wait(0.05):
@@ -160,14 +160,14 @@ class Campaign:
             if self._stopping.wait(due - time.monotonic()) or not self._await_load():
                 return
             began = time.monotonic()
-            struck = self._round(each)
-            self.struck.append(struck)
-            if struck.problem:
-                self._say(f"round {each.number} of {len(self.design.rounds)}: {each.name}: {struck.problem}")
-            if not struck.healthy_ns:
-                self.stop(f"round {each.number}: {struck.problem}")
+            done = self._round(each)
+            self.fault_rounds.append(done)
+            if done.problem:
+                self._say(f"round {each.number} of {len(self.design.rounds)}: {each.name}: {done.problem}")
+            if not done.healthy_ns:
+                self.stop(f"round {each.number}: {done.problem}")
                 return
-            if self.design.hashes and (difference := self._warden.compare_hashes()):
+            if self.design.hashes and (difference := self._master.compare_hashes()):
                 self.stop(difference)
                 return
         if not self._stopping.wait(max(CALM_S, began + self.design.every_s - time.monotonic())):
@@ -184,43 +184,45 @@ class Campaign:
                 return False
         return True
 
-    def _round(self, each: Round) -> Struck:
+    def _round(self, each: Round) -> FaultRound:
         assert self._driver is not None
-        struck = Struck(each.number, each.name, datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"))
-        struck.began_ns = time.monotonic_ns()
+        done = FaultRound(
+            each.number, each.name, datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        )
+        done.began_ns = time.monotonic_ns()
         try:
             if each.fault is None:
-                self._warden.compact()
-                struck.effect_ns = struck.healed_ns = time.monotonic_ns()
+                self._master.compact()
+                done.effect_ns = done.healed_ns = time.monotonic_ns()
             else:
-                self._warden.mark_fault("begin", each.name, ())
+                self._master.mark_fault("begin", each.name, ())
                 effect = self._driver.inject(each.fault, each.seed)
-                struck.effect_ns = time.monotonic_ns()
-                self._warden.mark_fault("effect", each.name, effect["members"])
-                struck.members, struck.leader, struck.term = tuple(effect["members"]), effect["leader"], effect["term"]
-                struck.taken = effect["before"] in struck.members and each.fault.kind in _TAKE_AWAY
+                done.effect_ns = time.monotonic_ns()
+                self._master.mark_fault("effect", each.name, effect["members"])
+                done.members, done.leader, done.term = tuple(effect["members"]), effect["leader"], effect["term"]
+                done.taken = effect["before"] in done.members and each.fault.kind in _TAKE_AWAY
                 told = each.fault.kind in ("stop", "restart")
-                struck.silent = told and 2 * len(struck.members) > len(self._held.members if self._held else ())
-                self._stopping.wait(max(0.0, each.hold_s - (struck.effect_ns - struck.began_ns) / 1e9))
+                done.silent = told and 2 * len(done.members) > len(self._held.members if self._held else ())
+                self._stopping.wait(max(0.0, each.hold_s - (done.effect_ns - done.began_ns) / 1e9))
         except ClusterError as error:
-            struck.problem = str(error)
-        with self._noted(struck):
+            done.problem = str(error)
+        with self._noted(done):
             if each.fault is not None:
                 self._driver.heal()
-                struck.healed_ns = time.monotonic_ns()
-                self._warden.mark_fault("heal", each.name, struck.members)
-                for member in struck.members if each.fault.kind in _RESTARTS else ():
-                    self._warden.mark_restart(member)
+                done.healed_ns = time.monotonic_ns()
+                self._master.mark_fault("heal", each.name, done.members)
+                for member in done.members if each.fault.kind in _RESTARTS else ():
+                    self._master.mark_restart(member)
             self._driver.wait_healthy(HEALTHY_S)
-            struck.healthy_ns = time.monotonic_ns()
-        return struck
+            done.healthy_ns = time.monotonic_ns()
+        return done
 
     @contextlib.contextmanager
-    def _noted(self, struck: Struck) -> Iterator[None]:
+    def _noted(self, done: FaultRound) -> Iterator[None]:
         try:
             yield
         except ClusterError as error:
-            struck.problem = struck.problem or str(error)
+            done.problem = done.problem or str(error)
 
     # ---- after it
 

@@ -65,7 +65,7 @@ class Orders:
         return cls(**{**values, "watching": Watching(**values.get("watching", {}))})
 
 
-class Station:
+class WorkerState:
     """What the users of one worker share in one run."""
 
     def __init__(self, load: Load, environment: Any) -> None:
@@ -107,17 +107,17 @@ class Station:
             self.history.close()
 
 
-_stations: dict[bytes, Station] = {}
+_states: dict[bytes, WorkerState] = {}
 
 
-def station(load: Load, environment: Any) -> Station:
-    """Returns the station of a worker's present run; makes it at the first call, and ends that of an earlier run."""
+def worker_state(load: Load, environment: Any) -> WorkerState:
+    """Returns the state of a worker's present run; makes it at the first call, and ends that of an earlier run."""
     prefix = load.settings.prefix
-    if prefix not in _stations:
-        for old in list(_stations):
-            _stations.pop(old).close(0, 0.0)
-        _stations[prefix] = Station(load, environment)
-    return _stations[prefix]
+    if prefix not in _states:
+        for old in list(_states):
+            _states.pop(old).close(0, 0.0)
+        _states[prefix] = WorkerState(load, environment)
+    return _states[prefix]
 
 
 class ConsistencyUser(RunUser):
@@ -127,16 +127,16 @@ class ConsistencyUser(RunUser):
     mix: ClassVar = {"put": 1.0, "txn": 1.0}
 
     def on_start(self) -> None:
-        """Join the worker's run and its station."""
+        """Join the worker's run and share its state."""
         super().on_start()
-        self.station = station(self.load, self.environment)
-        self.client = self.station.clients[self.process % len(self.station.clients)]
-        self.traffic = Traffic(self.station.shape, self.process, self.station.known)
+        self.worker_state = worker_state(self.load, self.environment)
+        self.client = self.worker_state.clients[self.process % len(self.worker_state.clients)]
+        self.traffic = Traffic(self.worker_state.shape, self.process, self.worker_state.known)
 
     @task  # type: ignore[untyped-decorator]
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
-        load, known, fence = self.load, self.station.known, self.station.shape.fence
+        load, known, fence = self.load, self.worker_state.known, self.worker_state.shape.fence
         draw, send, record = self.traffic.next, self.client.send, load.record
         if self.leaving:
             raise StopUser
@@ -165,7 +165,7 @@ class ConsistencyUser(RunUser):
             if failed:
                 gevent.sleep(_AFTER_FAILURE_S)
             elif request.linear and operation.f != REFUSAL and operation.revision < floor + (request.f == "put"):
-                self.station.suspect(
+                self.worker_state.suspect(
                     f"{operation.f} of process {operation.process} was answered at revision {operation.revision}, after"
                     f" revision {floor} had been seen"
                 )
@@ -188,9 +188,9 @@ def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
 
 def _close(runner: Any, order: dict[str, Any]) -> None:
     problem = None
-    for prefix in list(_stations):
+    for prefix in list(_states):
         try:
-            _stations.pop(prefix).close(order["revision"], order["timeout_s"])
+            _states.pop(prefix).close(order["revision"], order["timeout_s"])
         except Exception as error:
             logger.exception("the history could not be closed")
             problem = str(error)

@@ -22,7 +22,7 @@ _WRITES = (Method.PUT, Method.DELETE_RANGE, Method.TXN)
 
 
 @dataclasses.dataclass
-class Struck:
+class FaultRound:
     """A round as it went. Times are nanoseconds of the monotonic clock, ``at`` is ISO 8601 in UTC; 0 and "" for what
     did not come to pass. ``taken`` is whether the leader was taken away at once, ``silent`` whether the
     logs do not say when it went: of a majority that is told to end, the last may lead until it is gone.
@@ -95,7 +95,7 @@ class Load:
 
 
 def describe(
-    struck: Sequence[Struck], history: History, logs: Path, *, every_s: float, end_ns: int
+    rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int
 ) -> list[dict[str, Any]]:
     """Returns what became of each round, as ``result.json`` has it.
 
@@ -106,14 +106,14 @@ def describe(
     read = [read_log(path.read_text(errors="replace").splitlines()) for path in sorted(logs.glob("etcd-node*.log"))]
     rows = []
     calm_ns = 0
-    for number, each in enumerate(struck):
-        next_ns = struck[number + 1].began_ns if number + 1 < len(struck) else end_ns
+    for number, each in enumerate(rounds):
+        next_ns = rounds[number + 1].began_ns if number + 1 < len(rounds) else end_ns
         rows.append(_row(each, load, read, max(calm_ns, each.began_ns - round(every_s * 1e9)), next_ns))
         calm_ns = each.healthy_ns
     return rows
 
 
-def _row(each: Struck, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: int) -> dict[str, Any]:
+def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: int) -> dict[str, Any]:
     began, healed = each.began_ns, each.healed_ns or next_ns
     healthy = each.healthy_ns or next_ns
     at = datetime.fromisoformat(each.at).timestamp()

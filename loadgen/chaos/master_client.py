@@ -25,14 +25,14 @@ _BATCH = 100
 _TRIES = 5
 
 
-class Warden:
+class MasterClient:
     """Takes the members' endpoints, the traffic's shape, where to record, and whether the whole store is the run's (or
     only what is under its prefix: then nothing is compacted). Close it, which closes the history.
     """
 
     def __init__(self, endpoints: Sequence[str], shape: Shape, history: HistoryWriter, *, whole: bool) -> None:
         self._endpoints, self._shape, self._history, self._whole = tuple(endpoints), shape, history, whole
-        self._rng = random.Random(f"warden/{shape.seed}")
+        self._rng = random.Random(f"master/{shape.seed}")
         self._client = EtcdClient(endpoints, timeout_s=_TIMEOUT_S, history=history)
         self._each = {url: EtcdClient([url], timeout_s=_TIMEOUT_S, history=history) for url in endpoints}
         self._names: Mapping[str, str] = {}

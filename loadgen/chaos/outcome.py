@@ -21,7 +21,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
     folder, design = campaign.folder, campaign.design
     history = read(folder)
     faults = fault_stats.describe(
-        campaign.struck, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns
+        campaign.fault_rounds, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns
     )
     campaign.run.blocks["chaos"] = {
         "plan": {"faults": list(names), "rounds": len(design.rounds), "every_s": design.every_s,

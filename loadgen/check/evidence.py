@@ -157,7 +157,7 @@ class Evidence:
         """Returns the error of an operation that did not succeed."""
         return self.history.response(int(self.rows[number])).decode(errors="replace")
 
-    def unsure(self) -> list[int]:
+    def unknown(self) -> list[int]:
         """Returns the writes of unknown effect."""
         of_writes = np.isin(self.method, list(_WRITES))
         numbers: list[int] = np.flatnonzero((self.outcome == INFO) & of_writes).tolist()

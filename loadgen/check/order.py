@@ -37,11 +37,11 @@ def real_time(evidence: Evidence, watches: list[Watch], resolved: dict[int, int]
         judged = witnesses[evidence.ordered[witnesses]]
         revisions = evidence.revision[judged]
         strict = evidence.writes[judged] == WRITE
-        unsure = late[evidence.clocks[late] == clock] if len(late) else late
-        if len(unsure):
-            judged = np.concatenate((judged, unsure))
-            revisions = np.concatenate((revisions, np.array([resolved[each] for each in unsure.tolist()], np.int64)))
-            strict = np.concatenate((strict, np.ones(len(unsure), np.bool_)))
+        unknown = late[evidence.clocks[late] == clock] if len(late) else late
+        if len(unknown):
+            judged = np.concatenate((judged, unknown))
+            revisions = np.concatenate((revisions, np.array([resolved[each] for each in unknown.tolist()], np.int64)))
+            strict = np.concatenate((strict, np.ones(len(unknown), np.bool_)))
         ledger.judged["kv.real-time"] += len(judged)
 
         def words(place: int, witnesses: Numbers = witnesses, shown: list[Watch] = shown) -> str:

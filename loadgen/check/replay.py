@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from cluster.observe.probe import version_key
 from loadgen.check.answers import Problems, do, do_txn, wrong_range
+from loadgen.check.corroboration import read_entries
 from loadgen.check.evidence import MAYBE, WRITE, Evidence
 from loadgen.check.leases import Leases
+from loadgen.check.resolve import Resolver
 from loadgen.check.rules import Ledger
-from loadgen.check.settle import Settler
 from loadgen.check.store import Changes, Store, entry_of
 from loadgen.check.watches import Watch
-from loadgen.check.witnesses import read_entries
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import OK, Method
 from loadgen.proto import etcd_pb2 as pb
@@ -52,7 +52,7 @@ class Replay:
         self._reads = _by(evidence.at, np.flatnonzero(acknowledged & looks))
         self._revocations = _by(evidence.revision, np.flatnonzero(acknowledged & (evidence.writes == MAYBE)))
         self._write_revisions: list[int] = evidence.revision[self._writes].tolist()
-        self.settler = Settler(evidence, watches, ledger, self.store, self.leases, self.writer_of)
+        self.resolver = Resolver(evidence, watches, ledger, self.store, self.leases, self.writer_of)
         self._methods = evidence.method.tobytes()
         self._final_revision = 0
         # The next one to begin is the last.
@@ -62,7 +62,7 @@ class Replay:
     @property
     def resolved(self) -> dict[int, int]:
         """The revisions of writes of unknown outcome that were seen to have happened."""
-        return self.settler.unsure.resolved
+        return self.resolver.unknown.resolved
 
     def writer_of(self, revision: int) -> int | None:
         """Returns the acknowledged write of a revision."""
@@ -75,7 +75,7 @@ class Replay:
 
     def run(self) -> None:
         """Walks from the first revision to the last."""
-        evidence, settler, ledger = self._evidence, self.settler, self._ledger
+        evidence, resolver, ledger = self._evidence, self.resolver, self._ledger
         revisions = self._revisions()
         reads = self._read_steps()
         write_revisions, numbers = self._write_revisions, self._writes.tolist()
@@ -117,7 +117,7 @@ class Replay:
                 if len(acknowledged) == 1:
                     self.store.undo(changes)
                 groups = [(watch, watch.events(first), watch.times[first]) for watch, first in delivered]
-                changes = settler.settle(revision, acknowledged, revoked.get(revision, []), groups, silent)
+                changes = resolver.settle(revision, acknowledged, revoked.get(revision, []), groups, silent)
             for _, _, new in changes:
                 if new is not None and new[4]:
                     self.leases.attached(new[4], revision, self.writer_of)
@@ -135,7 +135,7 @@ class Replay:
             ledger.judged[f"watch.{rule}"] += judged_events
         if any(watch.previous for watch in self._watches):
             ledger.judged["watch.previous-value"] += judged_events
-        settler.finish()
+        resolver.finish()
         self.leases.finish()
 
     def _look(
@@ -188,7 +188,7 @@ class Replay:
         inside = known[known > base]
         if evidence.cluster.known and len(inside) < newest - base:
             seen = read_entries(evidence, set(inside.tolist()), base)
-            self.settler.seen = seen
+            self.resolver.seen = seen
             known = np.unique(np.concatenate((known, np.array(sorted(seen), np.int64))))
         revisions: list[int] = known.tolist()
         return revisions
@@ -310,7 +310,7 @@ class Replay:
             for watch in (*self._active, *(each for each in self._waiting if each.begins() <= low))
         )
         span = f"revision {low}" if low == high else f"revisions {low} to {high}"
-        reason = self.settler.possible()
+        reason = self.resolver.possible()
         if covered:
             # Nothing of ours: a watch would have seen it.
             if not evidence.cluster.exclusive:

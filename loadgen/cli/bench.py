@@ -22,7 +22,7 @@ from loadgen.load import patching, scenarios, settings
 from loadgen.result import document, gate, table
 from loadgen.result.threshold import Threshold
 from loadgen.run import run_folder
-from loadgen.run.worker_options import Crew
+from loadgen.run.worker_options import WorkerOptions
 from loadgen.run.worker_options import add_arguments as add_worker_arguments
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ def main(args: argparse.Namespace) -> int:
     thresholds = [Threshold.parse(expression) for expression in args.threshold]
     choice = Choice.from_arguments(args)
     users = _count("concurrency", args.concurrency)
-    crew = Crew.from_arguments(args)
-    crew.check_target(choice.endpoints)
+    options = WorkerOptions.from_arguments(args)
+    options.check_target(choice.endpoints)
     load = _settings(args, choice.endpoints)
     name = scenarios.check(args.scenario)
     folder = run_folder.planned(name, args.output)
     if args.dry_run:
-        _print_plan(choice, load, f"{users} users in {crew.describe()}", folder, args)
+        _print_plan(choice, load, f"{users} users in {options.describe()}", folder, args)
         return 0
     folder = run_folder.create(folder, exact=args.output is not None)
 
@@ -127,7 +127,7 @@ def main(args: argparse.Namespace) -> int:
     plan = Plan(
         load, users, load.duration_s, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss
     )
-    result = _run(args, choice, plan, crew, folder)
+    result = _run(args, choice, plan, options, folder)
     result = gate.apply(result, thresholds)
     run_folder.write_json(folder / "result.json", result)
     from viz.report import page
@@ -176,7 +176,7 @@ def _duration(args: argparse.Namespace) -> float:
     return duration_s
 
 
-def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: Path) -> dict[str, Any]:
+def _run(args: argparse.Namespace, choice: Any, plan: Plan, options: WorkerOptions, folder: Path) -> dict[str, Any]:
     """Run a plan from the start of its workers to the end of its cluster; return the result document."""
     from cluster.base.exits import ListenerError
     from cluster.base.signals import Interrupted
@@ -187,13 +187,13 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
     from loadgen.run.session import Session
 
     with importing():
-        workers = fork_workers(crew.local, args.scenario, folder / "logs", choice.security)
+        workers = fork_workers(options.local, args.scenario, folder / "logs", choice.security)
         signals = Signals()
     run: Run | None = None
     progress = Progress(plan, enabled=sys.stderr.isatty())
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, workers, folder / "logs", crew.expected, crew.bind, choice.security)
+            session = Session(args.scenario, workers, folder / "logs", options.expected, options.bind, choice.security)
             stack.callback(session.close)
             session.fire_init()
             session.start()
@@ -202,7 +202,7 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, crew: Crew, folder: 
             endpoints = target.usable()
             given = dataclasses.replace(plan.settings, endpoints=endpoints)
             plan.settings = keyspace.for_scenario(session.environment.user_classes, given)
-            session.wait_ready(crew.wait_s, say)
+            session.wait_ready(options.wait_s, say)
             run = Run(session, target, plan, folder)
             try:
                 run.begin()

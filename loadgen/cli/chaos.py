@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class ChaosOptions:
     """What a command line asks for.
 
     Attributes:
@@ -124,7 +124,7 @@ class Wish:
     guarantees: tuple[str, ...]
 
     @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> Wish:
+    def from_arguments(cls, args: argparse.Namespace) -> ChaosOptions:
         """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
         from loadgen.run.target import check_etcd
 
@@ -182,16 +182,16 @@ class Wish:
 
 def main(args: argparse.Namespace) -> int:
     """Run a campaign. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
-    wish = Wish.from_arguments(args)
-    if wish.names and wish.nodes is not None:  # else it is known when the cluster is found
-        rounds.plan_rounds(wish.names, member_names(wish.nodes), every_s=1, count=0, seed=0)
+    chosen = ChaosOptions.from_arguments(args)
+    if chosen.names and chosen.nodes is not None:  # else it is known when the cluster is found
+        rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
     folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None)
 
     patching.patch()
     from loadgen.chaos.outcome import render
 
     bench.log_to(folder / "logs" / "master.log")
-    result = _run(wish, folder)
+    result = _run(chosen, folder)
     run_folder.write_json(folder / "result.json", result)
     from viz.report import page
 
@@ -205,8 +205,8 @@ def main(args: argparse.Namespace) -> int:
     return gate.exit_code(result)
 
 
-def _run(wish: Wish, folder: Path) -> dict[str, Any]:
-    """Carry out a wish from the start of its workers to the end of its cluster; return the result document."""
+def _run(chosen: ChaosOptions, folder: Path) -> dict[str, Any]:
+    """Carry out a run from the start of its workers to the end of its cluster; return the result document."""
     from cluster.base.exits import ListenerError
     from cluster.base.signals import Interrupted
     from cluster.faults.driver import Driver
@@ -218,22 +218,22 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
     from loadgen.run.session import Session
 
     with importing():
-        workers = fork_workers(wish.workers, "consistency", folder / "logs", Security())
+        workers = fork_workers(chosen.workers, "consistency", folder / "logs", Security())
         signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
-            target = None if wish.backend else _target(wish, None)
+            target = None if chosen.backend else _target(chosen, None)
             session = Session("consistency", workers, folder / "logs")
             stack.callback(session.close)
             session.fire_init()
             session.start()
-            driver = stack.enter_context(Driver(say)) if wish.backend else None
-            held = _open(driver, wish, folder) if driver else None
-            target = target or _target(wish, held)
+            driver = stack.enter_context(Driver(say)) if chosen.backend else None
+            held = _open(driver, chosen, folder) if driver else None
+            target = target or _target(chosen, held)
             _say_bugs(target.version)
-            design = _design(wish, held)
+            design = _design(chosen, held)
             plan = Plan(
-                dataclasses.replace(wish.load, endpoints=target.usable()), wish.users, wish.duration_s,
+                dataclasses.replace(chosen.load, endpoints=target.usable()), chosen.users, chosen.duration_s,
                 keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
             )  # fmt: skip
             session.wait_ready()
@@ -249,7 +249,7 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
                 if driver is not None:
                     driver.save_logs(folder / "logs")
                 with session.alarm.held():
-                    result = judge(campaign, wish.names, wish.guarantees, target.version)
+                    result = judge(campaign, chosen.names, chosen.guarantees, target.version)
                 session.alarm.check()
                 return result
             except ListenerError as error:
@@ -267,28 +267,28 @@ def _run(wish: Wish, folder: Path) -> dict[str, Any]:
         signals.close()
 
 
-def _open(driver: Driver, wish: Wish, folder: Path) -> Held:
+def _open(driver: Driver, chosen: ChaosOptions, folder: Path) -> Held:
     timeline = str((folder / "events.csv").absolute())
-    if wish.backend == "embedded":
-        links = "relay" if wish.names and rounds.needs_relay(wish.names) else "direct"
+    if chosen.backend == "embedded":
+        links = "relay" if chosen.names and rounds.needs_relay(chosen.names) else "direct"
         held = driver.open(
-            "embedded", timeline=timeline, nodes=wish.nodes, peer_links=links, storage=wish.storage,
-            binary=wish.etcd, log_dir=str((folder / "logs").absolute()), **wish.cluster,
+            "embedded", timeline=timeline, nodes=chosen.nodes, peer_links=links, storage=chosen.storage,
+            binary=chosen.etcd, log_dir=str((folder / "logs").absolute()), **chosen.cluster,
         )  # fmt: skip
-        say(f"an embedded cluster of {wish.nodes} for this run, etcd {held.version} from {held.source}")
+        say(f"an embedded cluster of {chosen.nodes} for this run, etcd {held.version} from {held.source}")
         return held
-    if wish.backend == "docker":
-        return driver.open("docker", timeline=timeline, nodes=wish.nodes, etcd=wish.etcd)
+    if chosen.backend == "docker":
+        return driver.open("docker", timeline=timeline, nodes=chosen.nodes, etcd=chosen.etcd)
     return driver.open("local", timeline=timeline)
 
 
-def _target(wish: Wish, held: Held | None) -> Target:
+def _target(chosen: ChaosOptions, held: Held | None) -> Target:
     from loadgen.run.target import Target, probed
 
     if held is None:
-        target = probed("external", wish.endpoints, say)
+        target = probed("external", chosen.endpoints, say)
     else:
-        kind: Any = wish.backend
+        kind: Any = chosen.backend
         target = Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
     target.ours = False  # the check keeps better books
     return target
@@ -302,12 +302,12 @@ def _say_bugs(version: str | None) -> None:
         say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
 
 
-def _design(wish: Wish, held: Held | None) -> Design:
+def _design(chosen: ChaosOptions, held: Held | None) -> Design:
     from loadgen.chaos.campaign import Design
     from loadgen.chaos.watch_streams import Watching
 
     members = [member.name for member in held.members] if held else []
-    names = wish.names
+    names = chosen.names
     if held is not None:
         methods = {"partition": "isolate", "delay": "delay", "drop": "drop"}
         left = [n for n in names if (kind := rounds.kind_of(n)) is None or methods.get(kind, "") not in held.cannot]
@@ -315,10 +315,10 @@ def _design(wish: Wish, held: Held | None) -> Design:
             say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
         names = tuple(left)
     planned = (
-        rounds.plan_rounds(names, members, every_s=wish.every_s, count=wish.rounds, seed=wish.load.seed)
-        if names and wish.rounds else ()
+        rounds.plan_rounds(names, members, every_s=chosen.every_s, count=chosen.rounds, seed=chosen.load.seed)
+        if names and chosen.rounds else ()
     )  # fmt: skip
     return Design(
-        rounds=planned, every_s=wish.every_s, compact_every_s=wish.compact_every_s, shape=wish.shape,
-        watching=Watching(**wish.watching), hashes=len(members) > 1,
+        rounds=planned, every_s=chosen.every_s, compact_every_s=chosen.compact_every_s, shape=chosen.shape,
+        watching=Watching(**chosen.watching), hashes=len(members) > 1,
     )  # fmt: skip

@@ -16,13 +16,13 @@ from cluster.base.security import Security, masked
 from cluster.base.signals import importing
 from loadgen.cli import bench
 from loadgen.load import patching, scenarios, settings
-from loadgen.run.worker_options import Crew
+from loadgen.run.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from cluster.faults.nemesis import Breakable
     from loadgen.run.session import Session
     from loadgen.run.target import Choice, Target
-    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.cluster_view import ClusterView
     from loadgen.webui.runs import Runs
 
 EXAMPLES = """\
@@ -68,8 +68,8 @@ def main(args: argparse.Namespace) -> int:
 
     choice = Choice.from_arguments(args)
     port = settings.read("web-port", args.web_port, int, 0, 65535)
-    crew = Crew.from_arguments(args)
-    crew.check_target(choice.endpoints)
+    options = WorkerOptions.from_arguments(args)
+    options.check_target(choice.endpoints)
     users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
@@ -80,11 +80,17 @@ def main(args: argparse.Namespace) -> int:
     patching.patch()
     with bench.temporary_logs() as logs:
         bench.log_to(logs / "master.log")
-        return _run(args, choice, crew, users, port, command, logs)
+        return _run(args, choice, options, users, port, command, logs)
 
 
 def _run(
-    args: argparse.Namespace, choice: Choice, crew: Crew, users: int, port: int, command: tuple[str, ...], logs: Path
+    args: argparse.Namespace,
+    choice: Choice,
+    options: WorkerOptions,
+    users: int,
+    port: int,
+    command: tuple[str, ...],
+    logs: Path,
 ) -> int:
     """Serve the UI from the start of its workers to the end of its cluster. Returns the exit code."""
     from gevent.event import Event
@@ -96,19 +102,19 @@ def _run(
     from loadgen.run.session import Session
 
     with importing():
-        workers = fork_workers(crew.local, args.scenario, logs, choice.security)
+        workers = fork_workers(options.local, args.scenario, logs, choice.security)
         signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, workers, logs, crew.expected, crew.bind, choice.security)
+            session = Session(args.scenario, workers, logs, options.expected, options.bind, choice.security)
             stack.callback(session.close)
             session.start()
             target = stack.enter_context(choice.open(logs, say, args.peer_links))
             _first_values(session, args, users, target)
-            session.wait_ready(crew.wait_s, say)
-            lookout, runs = _beside(session, target, args, command, stack)
+            session.wait_ready(options.wait_s, say)
+            view, runs = _beside(session, target, args, command, stack)
             try:
-                web_ui = _serve(session, args, port, lookout, runs, stack)
+                web_ui = _serve(session, args, port, view, runs, stack)
                 host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
                 say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
                 Event().wait()
@@ -132,22 +138,22 @@ def _first_values(session: Session, args: argparse.Namespace, users: int, target
 
 def _beside(
     session: Session, target: Target, args: argparse.Namespace, command: tuple[str, ...], stack: contextlib.ExitStack
-) -> tuple[Lookout, Runs]:
+) -> tuple[ClusterView, Runs]:
     """What stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
     from loadgen.run.target import target_of
-    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.cluster_view import ClusterView
     from loadgen.webui.runs import Runs
     from viz.live.snapshot import parse_endpoints
 
     environment = session.environment
-    lookout = Lookout(
+    view = ClusterView(
         environment, _breakable(target, stack), lambda: parse_endpoints(str(environment.host or "")),
         target.security,
     )  # fmt: skip
-    stack.callback(lookout.close)
-    runs = Runs(session, lambda endpoints: target_of(endpoints, target, say), lookout, args, command)
+    stack.callback(view.close)
+    runs = Runs(session, lambda endpoints: target_of(endpoints, target, say), view, args, command)
     stack.callback(runs.close)
-    return lookout, runs
+    return view, runs
 
 
 def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
@@ -166,7 +172,12 @@ def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
 
 
 def _serve(
-    session: Session, args: argparse.Namespace, port: int, lookout: Lookout, runs: Runs, stack: contextlib.ExitStack
+    session: Session,
+    args: argparse.Namespace,
+    port: int,
+    view: ClusterView,
+    runs: Runs,
+    stack: contextlib.ExitStack,
 ) -> Any:
     """Start Locust's web UI, with our pages and a check of the form before a run starts."""
     import gevent
@@ -182,8 +193,8 @@ def _serve(
     stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
     web_ui = environment.create_web_ui(host=args.web_host, port=port, web_login=args.web_login, delayed_start=True)
     gevent.spawn(stats.stats_history, session.runner)
-    pages.install(web_ui, lookout, runs, Guard(args.web_host, args.web_name))
-    _check_form(web_ui.app, session, lookout, runs)
+    pages.install(web_ui, view, runs, Guard(args.web_host, args.web_name))
+    _check_form(web_ui.app, session, view, runs)
     # Before the first request: what asks for a login, or counts a run, is set up there.
     session.fire_init(web_ui)
     web_ui.start()
@@ -194,7 +205,7 @@ def _serve(
     return web_ui
 
 
-def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> None:
+def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> None:
     """Answer a form that no run can be made of with a message, before Locust takes its values."""
     from flask import jsonify, request
     from locust.runners import STATE_RUNNING, STATE_SPAWNING
@@ -212,8 +223,8 @@ def _check_form(app: Any, session: Session, lookout: Lookout, runs: Runs) -> Non
         try:
             _read_form(request.form.to_dict(), environment, runs if begins else None)
             endpoints = split_endpoints(request.form.get("host", environment.host))
-            if begins and lookout.is_at(endpoints) and lookout.why_no_load:
-                raise ValueError(lookout.why_no_load)
+            if begins and view.is_at(endpoints) and view.why_no_load:
+                raise ValueError(view.why_no_load)
         except (ValueError, ClusterError) as error:
             return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
         runs.starting = runs.starting or begins

@@ -23,7 +23,7 @@ EVENTS = "events.csv"
 MOST_LOG_BYTES = 4 << 20
 
 
-class Witness:
+class ClusterRecorder:
     """Watches from before the load until after it.
 
     Attributes:

@@ -20,7 +20,7 @@ from loadgen.load import keyspace, worker_run
 from loadgen.load.settings import Settings
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
-from loadgen.run.cluster_recorder import Witness
+from loadgen.run.cluster_recorder import ClusterRecorder
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.run.session import LATEST_BEGIN_S, Session
@@ -89,8 +89,8 @@ class Run:
         Raises KeySpaceError, FolderError.
         """
         session, plan = self._session, self._plan
-        self._witness = Witness(self.folder, self._target.watched(), self._target.security)
-        self._undo.callback(self._witness.abandon)
+        self._cluster_recorder = ClusterRecorder(self.folder, self._target.watched(), self._target.security)
+        self._undo.callback(self._cluster_recorder.abandon)
         self._client = EtcdClient(
             plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s), security=session.security
         )
@@ -110,7 +110,7 @@ class Run:
         self._csv = run_folder.LocustCsv(session.environment, self.folder)
         self._undo.callback(self._csv.close)
         self._write_run_json({}, None)
-        self._witness.load_begins()
+        self._cluster_recorder.load_begins()
 
     def start(self) -> None:
         """Let Locust start the users."""
@@ -188,7 +188,7 @@ class Run:
         Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.
         """
         revision_after: int | None = None
-        self._witness.load_ended()
+        self._cluster_recorder.load_ended()
         with self._noting("close the books"):
             revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
@@ -198,7 +198,7 @@ class Run:
                 self._space.remove()
         self._client.close()
         with self._noting("gather what the members said"):
-            self._target.observer = self._witness.close()
+            self._target.observer = self._cluster_recorder.close()
         if self._starter is not None:
             self._starter.kill()
         self._csv.close()
@@ -342,7 +342,7 @@ class Run:
             "interrupted": self.interrupted,
             "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
             "problems": self._problems,
-            "notes": self._notes + self._about_workers() + self._witness.notes,
+            "notes": self._notes + self._about_workers() + self._cluster_recorder.notes,
             "thresholds": list(self._plan.thresholds),
             **self.blocks,
         }

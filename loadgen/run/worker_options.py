@@ -18,7 +18,7 @@ DEFAULT_WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Crew:
+class WorkerOptions:
     """Who is to work in a run.
 
     Attributes:
@@ -33,7 +33,7 @@ class Crew:
     wait_s: float = 60.0
 
     @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> Crew:
+    def from_arguments(cls, args: argparse.Namespace) -> WorkerOptions:
         """Read the options that `add_arguments` adds. Raises SettingsError."""
         expected = read("expect-workers", args.expect_workers, int, 0, 10_000)
         if args.bind is not None and not expected:

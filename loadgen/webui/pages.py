@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
 
 from cluster.base.errors import ClusterError, UsageError
+from loadgen.webui.cluster_view import KEEP_S, ClusterView
 from loadgen.webui.guard import Guard
-from loadgen.webui.lookout import KEEP_S, Lookout
 from loadgen.webui.runs import FILES, Runs
 from viz.diagrams import svg
 from viz.diagrams.raft import state_machine
@@ -24,7 +24,7 @@ _ROOT = re.compile(rb'(?=<div id="root">)')
 _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
 
 
-def install(web_ui: Any, lookout: Lookout, runs: Runs, guard: Guard) -> None:
+def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
     """Adds the pages to Locust's web UI before it starts, and to its own page a link to them.
 
     Locust's UI is one React application: `extended_tabs` hold tables of statistics only, and its template has no
@@ -51,7 +51,7 @@ def install(web_ui: Any, lookout: Lookout, runs: Runs, guard: Guard) -> None:
 
     @route("/events")
     def events() -> Response:
-        stream = (f"data: {json.dumps(document, separators=(',', ':'))}\n\n" for document in lookout.documents())
+        stream = (f"data: {json.dumps(document, separators=(',', ':'))}\n\n" for document in view.documents())
         return Response(_begun(stream), content_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     @route("/act", methods=["POST"])
@@ -63,7 +63,7 @@ def install(web_ui: Any, lookout: Lookout, runs: Runs, guard: Guard) -> None:
         if fault not in FAULTS or not isinstance(member, str) or not (member or fault == "heal"):
             return jsonify(error=f"expected a fault of {', '.join(FAULTS)} and a member"), 400
         try:
-            return jsonify(lookout.act(fault, member).to_json())
+            return jsonify(view.act(fault, member).to_json())
         except UsageError as error:
             return jsonify(error=str(error)), 409
         except ClusterError as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loadgen.run.run import Run
     from loadgen.run.session import Session
     from loadgen.run.target import Target
-    from loadgen.webui.lookout import Lookout
+    from loadgen.webui.cluster_view import ClusterView
 
 FILES = {"report.html": "text/html", "result.json": "application/json"}
 
@@ -40,7 +40,7 @@ class Runs:
         self,
         session: Session,
         target: Callable[[tuple[str, ...]], Target],
-        lookout: Lookout,
+        view: ClusterView,
         args: argparse.Namespace,
         command: tuple[str, ...],
     ) -> None:
@@ -49,7 +49,7 @@ class Runs:
         """
         self._session = session
         self.target = target
-        self._lookout = lookout
+        self._cluster_view = view
         self._args = args
         self._command = command
         self._run: Run | None = None
@@ -125,9 +125,9 @@ class Runs:
             self._say(f"error: the run was not started: {error}")
             environment.runner.log_exception("master", f"the run was not started: {error}", "")
             raise StopTest(str(error)) from error
-        self._lookout.load.clear()
-        self._lookout.folder = folder
-        self._lookout.note(f"run {folder.name} begins")
+        self._cluster_view.load.clear()
+        self._cluster_view.folder = folder
+        self._cluster_view.note(f"run {folder.name} begins")
         self._run.started_by_locust()
         self._watcher = gevent.spawn(self._finish, self._run, target)
 
@@ -139,7 +139,7 @@ class Runs:
 
         run.wait()
         gevent.spawn(self._bring_to_rest)
-        self._lookout.folder = None
+        self._cluster_view.folder = None
         try:
             if target.cluster is not None:
                 # Its logs are the session's; a report draws the elections of its run from them.
@@ -156,7 +156,7 @@ class Runs:
             self._say(f"warning: {reason}")
         self.folders[run.folder.name] = run.folder.resolve()
         self.finished[run.folder.name] = result
-        self._lookout.note(f"run {run.folder.name} is finished: {result['verdict']}")
+        self._cluster_view.note(f"run {run.folder.name} is finished: {result['verdict']}")
         print(
             table.render(result, color=table.wants_color(sys.stderr), width=table.terminal_width(), folder=run.folder),
             file=sys.stderr,
@@ -185,7 +185,7 @@ class Runs:
 
     def _say(self, text: str) -> None:
         say(text)
-        self._lookout.note(text)
+        self._cluster_view.note(text)
 
     def cut_short(self, failure: Failure, logs: Path) -> Failure:
         """End a run that is going on with what it measured, and keep the session's logs in its folder.

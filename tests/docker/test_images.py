@@ -38,8 +38,8 @@ def registry(etcd_binary: str) -> Iterator[Registry]:
     made.close()
 
 
-def _ask(client: Any, said: list[str], **wish: Any) -> images.Image:
-    return find_image(client, **{"image": None, "version": None, "binary": None, "say": said.append, **wish})
+def _ask(client: Any, said: list[str], **request: Any) -> images.Image:
+    return find_image(client, **{"image": None, "version": None, "binary": None, "say": said.append, **request})
 
 
 def test_a_given_image_is_pulled(engine: Docker, client: Any, registry: Registry) -> None:

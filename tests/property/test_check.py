@@ -21,9 +21,9 @@ JUDGED = [rule for rule in RULES if rule not in ABSENT]
 
 
 @settings(max_examples=examples(40), deadline=None)
-@given(seed=SEEDS, unsure=st.sampled_from((0.0, 0.05, 0.4)), processes=st.integers(1, 12))
-def test_what_keeps_its_promises_passes(seed: int, unsure: float, processes: int) -> None:
-    script = Simulation(seed, processes=processes, unsure=unsure).run(120)
+@given(seed=SEEDS, unknown=st.sampled_from((0.0, 0.05, 0.4)), processes=st.integers(1, 12))
+def test_what_keeps_its_promises_passes(seed: int, unknown: float, processes: int) -> None:
+    script = Simulation(seed, processes=processes, unknown=unknown).run(120)
     with tempfile.TemporaryDirectory() as folder:
         results = check(read(script.write(Path(folder))), JUDGED).results
     assert {result.rule: result.findings for result in results if result.findings} == {}
@@ -34,7 +34,7 @@ def test_what_keeps_its_promises_passes(seed: int, unsure: float, processes: int
 @given(seed=SEEDS, processes=st.integers(2, 12))
 def test_any_of_many_unsure_deletions_may_have_done_it(seed: int, processes: int) -> None:
     """Deletions have no value that tells one from another; only when they were invoked does."""
-    script = Simulation(seed, processes=processes, unsure=0.5, keys=3, weights=(6, 1, 0, 6, 0, 0)).run(120)
+    script = Simulation(seed, processes=processes, unknown=0.5, keys=3, weights=(6, 1, 0, 6, 0, 0)).run(120)
     random.Random(seed).shuffle(script.ops)
     with tempfile.TemporaryDirectory() as folder:
         results = check(read(script.write(Path(folder)))).results
@@ -44,7 +44,7 @@ def test_any_of_many_unsure_deletions_may_have_done_it(seed: int, processes: int
 @settings(max_examples=examples(20), deadline=None)
 @given(seed=SEEDS)
 def test_without_watches_nothing_false_is_found(seed: int) -> None:
-    script = Simulation(seed, unsure=0.2).run(120)
+    script = Simulation(seed, unknown=0.2).run(120)
     script.streams.clear()
     with tempfile.TemporaryDirectory() as folder:
         results = check(read(script.write(Path(folder)))).results

@@ -248,8 +248,8 @@ class Script:
 class Simulation:
     """Processes that call at random times, operations that take effect between call and return, members that lag.
 
-    ``unsure`` is the share of answers that get lost, ``weights`` those of puts, gets, ranges, deletes, transactions and
-    reads of the past.
+    ``unknown`` is the share of answers that get lost, ``weights`` those of puts, gets, ranges, deletes, transactions
+    and reads of the past.
     """
 
     def __init__(
@@ -257,13 +257,13 @@ class Simulation:
         seed: int,
         *,
         processes: int = 4,
-        unsure: float = 0.05,
+        unknown: float = 0.05,
         keys: int = 6,
         weights: tuple[int, ...] = (6, 4, 2, 1, 4, 1),
     ) -> None:
         self.random = random.Random(seed)
         self._weights = weights
-        self._unsure = unsure
+        self._unknown = unknown
         self._processes = processes
         self._keys = [PREFIX + b"k%d" % n for n in range(keys)]
         self._value = 0
@@ -279,7 +279,7 @@ class Simulation:
             call = free[process] + draw.randrange(MS)
             back = call + draw.randrange(1000, 3 * MS)
             op = Op(process, call, back, None, member=draw.randrange(3), effect=draw.randrange(call + 1, back))
-            if draw.random() < self._unsure:
+            if draw.random() < self._unknown:
                 op.outcome, op.error = Outcome.INFO, "DEADLINE_EXCEEDED"
                 op.effect = 0 if draw.random() < 0.5 else draw.randrange(call + 1, back + 5 * MS)
             ops.append(op)

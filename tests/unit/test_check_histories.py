@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.check import report
 from loadgen.check.judge import check
-from loadgen.check.rules import Verdict
-from loadgen.cli import check as command
+from loadgen.check.rules import Verdict, select
 from loadgen.history.reader import read
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "data" / "histories").iterdir() if path.is_dir())
@@ -29,7 +29,7 @@ def test_verdicts(folder: Path) -> None:
 
 def test_a_healthy_run_is_all_evidence_and_no_fault() -> None:
     healthy = next(folder for folder in FOLDERS if folder.name.startswith("healthy"))
-    document = command.judged(healthy, command.select(["kv", "durability", "convergence", "txn", "watch"]))
+    document = report.judged(healthy, select(["kv", "durability", "convergence", "txn", "watch"]))
     assert document["verdict"] == "pass"
     assert all(row["judged"] for row in document["guarantees"])
 
@@ -57,7 +57,7 @@ def test_a_healthy_run_is_all_evidence_and_no_fault() -> None:
     ],
 )
 def test_the_counterexample_is_one_that_a_reader_can_follow(name: str, words: tuple[str, ...]) -> None:
-    document = command.judged(next(folder for folder in FOLDERS if folder.name == name))
-    text = " ".join(command.render(document, color=False, width=100).split())
+    document = report.judged(next(folder for folder in FOLDERS if folder.name == name))
+    text = " ".join(report.render(document, color=False, width=100).split())
     first = text[text.index("The first violation") :][:600]
     assert all(each in first for each in words), first

@@ -63,8 +63,8 @@ class Healthy(Script):
         self.refuse(pb.RangeRequest(key=k(0), revision=4), "mvcc: required revision has been compacted", "compacted")
         self.refuse(pb.RangeRequest(key=k(0), revision=900), "mvcc: required revision is a future revision", "future")
         self.refuse(pb.PutRequest(key=k(0), value=b"refused", lease=99), "requested lease not found", "refused")
-        self.do(pb.PutRequest(key=k(3), value=b"unsure and done"), "unsure").outcome = Outcome.INFO
-        self.refuse(pb.PutRequest(key=k(3), value=b"unsure and lost"), "lost", "lost").outcome = Outcome.INFO
+        self.do(pb.PutRequest(key=k(3), value=b"unknown and done"), "unknown").outcome = Outcome.INFO
+        self.refuse(pb.PutRequest(key=k(3), value=b"unknown and lost"), "lost", "lost").outcome = Outcome.INFO
         self.markers.append(("restart", self.at, {"member": "b"}))
         for n in range(4):
             self.do(pb.PutRequest(key=k(n), value=b"last-%d" % n), f"last {n}")
@@ -268,7 +268,7 @@ def refused_write_has_an_effect(h: Healthy) -> None:
 
 @plant("kv.once")
 def unsure_write_happens_twice(h: Healthy) -> None:
-    op, again = h.named["unsure"], h.named["last 3"]
+    op, again = h.named["unknown"], h.named["last 3"]
     h.ops.remove(again)
     revision = again.response.header.revision
     for answer in h.everywhere(revision):
@@ -279,7 +279,7 @@ def unsure_write_happens_twice(h: Healthy) -> None:
 
 @plant("kv.once", "kv.real-time")
 def effect_before_the_call(h: Healthy) -> None:
-    op = h.named["unsure"]
+    op = h.named["unknown"]
     op.call, op.back = h.at + 10 * MS, h.at + 11 * MS
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.base.errors import UsageError
 from cluster.faults.kinds import KINDS, Action, Fault, Subject, after, healing, plan
-from cluster.local.relay import Weather, hold_back
+from cluster.local.relay import LinkState, hold_back
 from cluster.observe.timeline import COLUMNS, Timeline
 
 A, B, C = (Subject(f"etcd-node{number}") for number in (1, 2, 3))
@@ -137,14 +137,14 @@ def test_healing_calms_the_links() -> None:
 
 
 def test_how_late_a_piece_is() -> None:
-    calm, rng = Weather(), random.Random(1)
+    calm, rng = LinkState(), random.Random(1)
     assert hold_back((calm, calm), rng) == 0
-    assert hold_back((Weather(delay_s=0.05), calm), rng) == 0.05
-    assert hold_back((Weather(delay_s=0.05), Weather(delay_s=0.01)), rng) == pytest.approx(0.06)
-    late = [hold_back((calm, Weather(delay_s=0.05, jitter_s=0.02)), rng) for _ in range(500)]
+    assert hold_back((LinkState(delay_s=0.05), calm), rng) == 0.05
+    assert hold_back((LinkState(delay_s=0.05), LinkState(delay_s=0.01)), rng) == pytest.approx(0.06)
+    late = [hold_back((calm, LinkState(delay_s=0.05, jitter_s=0.02)), rng) for _ in range(500)]
     assert min(late) >= 0.03
     assert max(late) <= 0.07
-    lost = [hold_back((calm, Weather(drop=0.25)), rng) for _ in range(4000)]
+    lost = [hold_back((calm, LinkState(drop=0.25)), rng) for _ in range(4000)]
     # One piece in four waits 200 ms, one in sixteen of them 400 ms more, and so on: 0.25*0.2 + 0.0625*0.4 + … = 0.1.
     assert statistics.mean(lost) == pytest.approx(0.1, rel=0.2)
     assert sum(each == 0 for each in lost) / len(lost) == pytest.approx(0.75, abs=0.03)

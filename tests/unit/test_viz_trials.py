@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from loadgen.cli import check
+from loadgen.check import report, rules
 from viz.report import trials
 
 HISTORIES = Path(__file__).parents[1] / "data" / "histories"
 
 
 def test_the_first_violation_stands_first_and_the_rest_is_folded() -> None:
-    page = trials.guarantees({"check": check.judged(HISTORIES / "etcd-13766-3.5.1")})
+    page = trials.guarantees({"check": report.judged(HISTORIES / "etcd-13766-3.5.1")})
     broken = re.findall(r"<li><b>([\w.-]+)</b>, broken (once|[\d,]+ times): ", page)
     assert broken[0] == ("watch.members", "2,539 times")
     assert {name for name, _ in broken} >= {"convergence.keys", "durability.acknowledged"}
@@ -23,7 +23,7 @@ def test_the_first_violation_stands_first_and_the_rest_is_folded() -> None:
 
 
 def test_a_run_that_kept_its_promises_has_no_list_of_violations() -> None:
-    page = trials.guarantees({"check": check.judged(HISTORIES / "healthy-3.5.30", check.select(["kv", "txn"]))})
+    page = trials.guarantees({"check": report.judged(HISTORIES / "healthy-3.5.30", rules.select(["kv", "txn"]))})
     assert "What broke them" not in page
     assert page.count('<b class="pass">PASS</b>') > 10
     assert trials.guarantees({}) == ""

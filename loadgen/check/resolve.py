@@ -14,24 +14,24 @@ import numpy as np
 from loadgen.check import compare
 from loadgen.check.answers import Problems, do
 from loadgen.check.compare import Group
+from loadgen.check.corroboration import read_revisions, writers
 from loadgen.check.evidence import Evidence
 from loadgen.check.leases import Leases
 from loadgen.check.rules import Ledger
 from loadgen.check.store import Changes, Entry, Store, entry_of
-from loadgen.check.unsure import Index, Unsure
+from loadgen.check.unknown_writes import Index, UnknownWrites
 from loadgen.check.watches import Watch
-from loadgen.check.witnesses import read_revisions, writers
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import FAIL, Method
 
 _WRITING = (Method.PUT, Method.TXN, Method.DELETE_RANGE)
 
 
-class Settler:
+class Resolver:
     """Keeps what is still open: writes of unknown outcome, and those that were refused.
 
     Attributes:
-        unsure: the writes of unknown outcome, and which of them happened.
+        unknown: the writes of unknown outcome, and which of them happened.
         seen: the keys that reads found at revisions that no watch and no answer tells of.
     """
 
@@ -46,7 +46,7 @@ class Settler:
     ) -> None:
         self._evidence, self._ledger, self._store, self._leases = evidence, ledger, store, leases
         self._writer_of = writer_of
-        self.unsure = Unsure(evidence, watches)
+        self.unknown = UnknownWrites(evidence, watches)
         self.seen: dict[int, dict[bytes, Entry]] = {}
         self._rest: dict[tuple[bytes, bytes], int] = {}
         self._written: dict[tuple[bytes, bytes], int] | None = None
@@ -64,7 +64,7 @@ class Settler:
         """Says what could be at a revision that nothing tells of; empty where nothing could."""
         if self._evidence.history.cut:
             return f"{self._evidence.history.cut[0].path.name} is cut"
-        if left := self.unsure.count - len(self.unsure.resolved):
+        if left := self.unknown.count - len(self.unknown.resolved):
             return f"{left} writes have an unknown outcome"
         return "a lease may have ended" if self._store.leases else ""
 
@@ -212,10 +212,10 @@ class Settler:
         puts = [(event.kv.key, event.kv.value) for event in events if event.type == 0]
         deleted = [event.kv.key for event in events]
         lease = 0 if puts else self._leases.lease_of(deleted, self._store.entries)
-        options = self._fitting(self.unsure.candidates(events), group, revision)
+        options = self._fitting(self.unknown.candidates(events), group, revision)
         if lease and options:
             return self._adopt([group])  # either may have done it, so neither is held to it
-        number = self.unsure.assign(revision, options)
+        number = self.unknown.assign(revision, options)
         if number is not None:
             first = min(each[2] for each in groups)
             if first < self._evidence.call[number]:
@@ -246,7 +246,7 @@ class Settler:
             if not evidence.cluster.exclusive:
                 return
         elif puts and (writer := self._wrote(puts[0])) is not None:
-            again = self.unsure.resolved.get(writer) or int(evidence.revision[writer])
+            again = self.unknown.resolved.get(writer) or int(evidence.revision[writer])
             if writer in self._gone or again > revision:
                 words = f"{evidence.words(writer)} was acknowledged at revision {again}, and is at {revision} instead"
                 ledger.broken("durability.acknowledged", revision, lambda: f"{words}: {seen}")
@@ -265,12 +265,12 @@ class Settler:
         entries = self.seen[revision]
         key, entry = next(iter(entries.items()))
         options = []
-        for number in self.unsure.puts.get((key, entry[0]), ()):
+        for number in self.unknown.puts.get((key, entry[0]), ()):
             changes, _ = self._try(self._raw(number), revision)
             if all(store.entries.get(each) == has for each, has in entries.items()):
                 options.append(number)
             store.undo(changes)
-        if (writer := self.unsure.assign(revision, options)) is not None:
+        if (writer := self.unknown.assign(revision, options)) is not None:
             return self._try(self._raw(writer), revision)[0]
         changes = []
         for each, has in entries.items():
@@ -339,9 +339,9 @@ class Settler:
     def _wrote(self, pair: tuple[bytes, bytes]) -> int | None:
         """Returns an operation that put this value and is known to have happened."""
         if self._written is None:
-            self._written = writers(self._evidence, self.unsure.resolved)
-        for number in self.unsure.puts.get(pair, ()):
-            if number in self.unsure.resolved:
+            self._written = writers(self._evidence, self.unknown.resolved)
+        for number in self.unknown.puts.get(pair, ()):
+            if number in self.unknown.resolved:
                 return number
         return self._written.get(pair)
 

@@ -43,7 +43,7 @@ KEEP_S = 180
 logger = logging.getLogger(__name__)
 
 
-class Lookout:
+class ClusterView:
     """The cluster under load as the page shows it.
 
     Attributes:

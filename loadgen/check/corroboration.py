@@ -8,7 +8,7 @@ import numpy as np
 
 from loadgen.check.evidence import Evidence
 from loadgen.check.store import Entry, entry_of
-from loadgen.check.unsure import Pair, puts_of
+from loadgen.check.unknown_writes import Pair, puts_of
 from loadgen.history.format import OK, Method
 from loadgen.proto import etcd_pb2 as pb
 

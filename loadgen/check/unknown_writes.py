@@ -52,11 +52,11 @@ class Index:
         return (*self._deletes.get(events[0].kv.key, ()), *self._wide) if len(events) else ()
 
 
-class Unsure(Index):
+class UnknownWrites(Index):
     """The writes of unknown outcome. ``resolved``: those that happened, with the revision that each made."""
 
     def __init__(self, evidence: Evidence, watches: list[Watch]) -> None:
-        numbers = evidence.unsure()
+        numbers = evidence.unknown()
         super().__init__(evidence, numbers)
         self._evidence, self._watches = evidence, watches
         self.count = len(numbers)

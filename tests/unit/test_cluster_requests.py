@@ -13,7 +13,7 @@ from cluster.base.versions import parse_version
 from cluster.cli.options import duration
 from cluster.docker.cluster import DockerSpec, unlike
 from cluster.docker.engine import why_no_engine
-from cluster.lifecycle.up import Wish
+from cluster.lifecycle.up import ClusterRequest
 from cluster.observe import running
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import Running
@@ -27,11 +27,11 @@ SPEC = DockerSpec(
 
 def test_the_environment_gives_defaults_and_options_win() -> None:
     env = {"NODES": "7", "ETCD_VERSION": "v3.5.10", "ETCD_IMAGE": "my/etcd:1"}
-    wish = Wish.from_env(env)
-    assert (wish.nodes, wish.version, wish.image) == (7, "v3.5.10", "my/etcd:1")
-    wish = Wish.from_env(env, nodes=3, version="3.6.1")
-    assert (wish.nodes, wish.version, wish.image) == (3, "3.6.1", None)
-    assert Wish.from_env({}).nodes is None
+    request = ClusterRequest.from_env(env)
+    assert (request.nodes, request.version, request.image) == (7, "v3.5.10", "my/etcd:1")
+    request = ClusterRequest.from_env(env, nodes=3, version="3.6.1")
+    assert (request.nodes, request.version, request.image) == (3, "3.6.1", None)
+    assert ClusterRequest.from_env({}).nodes is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_environment_gives_defaults_and_options_win() -> None:
 )
 def test_senseless_wishes(env: dict[str, str], given: dict[str, object], reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Wish.from_env(env, **given)
+        ClusterRequest.from_env(env, **given)
     assert reason in str(caught.value)
 
 
