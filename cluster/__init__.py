@@ -1,1 +1,1 @@
-"""What raftload tests: etcd members, where they run and what is done to them."""
+"""The system under test: etcd members, where they run, and the faults that are injected into them."""

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands' own help: ``python docs/reference.py``. A test fails where the two differ.
+"""The generator of docs/cli.md from the commands' own help: ``python docs/reference.py``. A test compares the two.
 
 The parsers are read, not their printed help, whose layout differs between versions of Python.
 """

@@ -1,1 +1,1 @@
-"""What drives the load, and what becomes of the numbers."""
+"""The load generator: workers, runs, results, checks."""

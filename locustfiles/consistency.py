@@ -1,4 +1,4 @@
-"""Everything that etcd's promises are about: reads of all kinds, transactions, leases and watches, at every member.
+"""Requests of every kind that etcd's promises are about, at every member: the traffic of `raftload chaos`.
 
 It is what `raftload chaos` runs, which records and checks it. Under plain Locust it is load alone:
 

@@ -1,4 +1,4 @@
-"""What kube-apiserver does to etcd: guarded writes, paged lists, watches from a revision, and leases.
+"""The requests of kube-apiserver: guarded writes, paged lists, watches from a revision, and leases.
 
 Each user is an informer and a controller. It lists the run's keys in pages at one revision (not measured), watches from
 the next one on, and so knows every object's revision. `create` is a transaction that puts a key if it does not exist,

@@ -1,1 +1,1 @@
-"""How people see a Raft cluster: diagrams and live views."""
+"""The views of a Raft cluster: diagrams, live views, reports."""

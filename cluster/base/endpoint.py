@@ -1,4 +1,4 @@
-"""Where an etcd member listens for clients, as people write it."""
+"""The address at which an etcd member listens for clients, as people write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the cluster under test; every message is one line and says what to do."""
+"""Errors that end a command; every message is one line and says what to do."""
 
 from __future__ import annotations
 

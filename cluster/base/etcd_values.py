@@ -1,4 +1,4 @@
-"""What is asked of etcd's store and what it answers, apart from any client: plain values."""
+"""Requests to etcd's store and its answers as plain values, apart from any client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Python processes that we start find our code."""
+"""The import path for the Python processes that raftload starts."""
 
 from __future__ import annotations
 

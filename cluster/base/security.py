@@ -1,4 +1,4 @@
-"""How to reach a cluster that wants TLS or a user: etcdctl's options and environment names, and what TLS says.
+"""TLS and login options of a cluster: etcdctl's flags and environment names, and the text of TLS errors.
 
 ``ssl`` is imported where it is used: it must not be before gevent has patched it, in a process that gevent patches.
 """

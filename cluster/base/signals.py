@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a command that makes or removes something: never between two halves of it."""
+"""SIGINT and SIGTERM handling for commands that make or remove something: never between two halves of it."""
 
 from __future__ import annotations
 

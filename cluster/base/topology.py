@@ -1,4 +1,4 @@
-"""Who is in a cluster and how each member is started: plain values in, etcd's command line out. No I/O."""
+"""The members of a cluster and the command line of each: plain values, no I/O."""
 
 from __future__ import annotations
 

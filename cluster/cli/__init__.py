@@ -1,1 +1,1 @@
-"""The  and `raftload etcd` commands."""
+"""The `raftload cluster` and `raftload etcd` commands."""

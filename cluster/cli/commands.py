@@ -1,4 +1,4 @@
-"""What the `raftload cluster` commands do. Each takes the parsed options and returns the exit code."""
+"""The `raftload cluster` commands: each takes the parsed options and returns the exit code."""
 
 from __future__ import annotations
 

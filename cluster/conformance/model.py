@@ -1,4 +1,4 @@
-"""What a conformance test is, what it is given and what becomes of it."""
+"""The parts of a conformance test: the test, its environment, its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators do: members come and go, users have rights, a full store refuses writes, a snapshot is restored."""
+"""Tests of operators' work: membership changes, users and roles, a full store, a restored snapshot."""
 
 from __future__ import annotations
 

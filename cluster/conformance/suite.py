@@ -1,4 +1,4 @@
-"""Runs the conformance tests and reports."""
+"""The conformance suite: the selection, the run and the report of its tests."""
 
 from __future__ import annotations
 

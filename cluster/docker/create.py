@@ -1,4 +1,4 @@
-"""Makes a cluster of containers: all of it and healthy, or nothing."""
+"""The creation of a cluster of containers: all of it and healthy, or nothing."""
 
 from __future__ import annotations
 

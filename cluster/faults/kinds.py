@@ -1,4 +1,4 @@
-"""What can be done to a cluster, and to whom: a fault and a situation in, actions out. No I/O.
+"""Kinds of faults and their targets: a fault and a cluster's state in, actions out. No I/O.
 
 A target is one or more members by name, with commas; ``leader``; ``follower`` or ``random``, one to which the fault
 applies; ``majority``, as many as make a quorum, or ``minority``, as many as a quorum can spare, chosen at random; or

@@ -1,4 +1,4 @@
-"""Does faults to a cluster, waits until their effect is seen, and undoes them."""
+"""The nemesis: it injects a fault, waits until the effect is seen, and undoes it."""
 
 from __future__ import annotations
 

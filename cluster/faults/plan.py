@@ -1,4 +1,4 @@
-"""Which fault comes when, and to whom: a fault plan, made from names and a seed. No I/O.
+"""A fault plan, made from names and a seed: the time and the targets of each fault. No I/O.
 
 A name is a kind and a target, ``kill-leader``, ``pause-follower``, ``isolate-random``, ``restart-all``; or ``compact``,
 ``defrag`` and ``transfer-leader``, which need no target. The same names, numbers and seed give the same plan; whom

@@ -1,4 +1,4 @@
-"""What an operator does to a cluster, for the tests of it: members, alarms, snapshots, users and roles."""
+"""Operators' calls for the conformance tests: members, alarms, snapshots, users and roles."""
 
 from __future__ import annotations
 

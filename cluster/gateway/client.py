@@ -1,4 +1,4 @@
-"""What the conformance tests ask of etcd, as a Protocol; ``gateway.py`` is its default.
+"""The client that the conformance tests need, as a Protocol; ``conformance_client.py`` is the default.
 
 The tests are written against ``Client`` alone, so that any transport can be tested, and so that a client that
 lies can stand in for a cluster that is broken. A client belongs to one thread or greenlet at a time; a watch may

@@ -1,4 +1,4 @@
-"""The process that owns the local cluster which survives its command; ``detached.py`` starts it and gives it orders.
+"""The process that owns the local cluster which survives its command; ``daemon_client.py`` starts it.
 
 What is said to its stdin: one JSON object that describes the cluster, then "keep" or nothing. What it answers on
 stdout: a JSON object each time. An order over its socket is one JSON list a line, the answer one JSON object.

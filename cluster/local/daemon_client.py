@@ -1,4 +1,4 @@
-"""The local cluster that survives its command: a process that owns it (``owner.py``) takes orders over a socket.
+"""The client of the local cluster that survives its command; its owner (``daemon.py``) takes orders over a socket.
 
 It is a ``LocalCluster`` in a process of its own, in a session of its own. Whoever started it says "keep" once it is
 healthy; a starter that ends before takes everything with it. The socket lies in the members' own folder, which the

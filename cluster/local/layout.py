@@ -1,4 +1,4 @@
-"""Where the members of a local cluster live: their folders and their ports on 127.0.0.1."""
+"""The folders and the ports (on 127.0.0.1) of a local cluster's members."""
 
 from __future__ import annotations
 

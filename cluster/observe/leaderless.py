@@ -1,4 +1,4 @@
-"""For how long a cluster had no leader, from its members' logs: they know of elections that no poll sees.
+"""The times without a leader, from the members' logs, which know of elections that no poll sees.
 
 Status tells a term when an entry of it is applied and never says "candidate"; the lines of ``raft.go`` and ``node.go``
 tell at the moment, to the millisecond.

@@ -1,4 +1,4 @@
-"""What a member's log says about its end."""
+"""The reason why a member ended, from its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a member counts about itself: its ``/metrics``, in Prometheus' text format.
+"""A member's ``/metrics``, in Prometheus' text format.
 
 Durations are histograms that grow from the member's start. What happened between two scrapes is the difference of
 their buckets, and a percentile of that is found as PromQL's ``histogram_quantile`` finds it. The metrics are those

@@ -1,4 +1,4 @@
-"""Looks at members while a load runs: a process of its own, so that it takes no time from whoever makes the load.
+"""The observer of members during a load: a process of its own, so that it takes no time from the generator.
 
 It asks each member for its status four times a second and for its metrics every two seconds, and appends the answers
 to ``members.csv`` and ``metrics.csv``. It runs as ``python -m cluster.observe.observer``, takes one JSON object on

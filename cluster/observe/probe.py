@@ -1,4 +1,4 @@
-"""Asks a member how it is, over HTTP and a bare socket: for members on loopback, while they start.
+"""Probes of a member over HTTP and a bare socket, for members on loopback while they start.
 
 ``control.py`` is the full control plane. This one does not import ``requests``, and ``ssl`` only for ``https://``:
 they must not be imported before gevent patches them, so a cluster can be started by a process that has yet to decide

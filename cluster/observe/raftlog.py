@@ -1,4 +1,4 @@
-"""What members wrote to their logs about Raft: lines in, events out, in an order that could have happened.
+"""Raft events from members' logs: lines in, events out, in an order that could have happened.
 
 The messages have been the same from etcd 3.4 to 3.7; what differs is what stands around them: JSON lines of zap, its
 console lines (``--log-format=console``, 3.6 and later), or 3.4's capnslog (``2021-09-11 14:46:26.379622 I | raft: …``,

@@ -1,4 +1,4 @@
-"""What the observer wrote about a run's members, ``members.csv`` and ``metrics.csv``, read again and summed up."""
+"""The observer's ``members.csv`` and ``metrics.csv``, read again and summed up."""
 
 from __future__ import annotations
 

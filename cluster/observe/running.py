@@ -1,4 +1,4 @@
-"""Which cluster `raftload cluster up` left running: a file for each backend, believed only where members answer."""
+"""The cluster that `raftload cluster up` left running: a file for each backend, believed only where members answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a cluster is, for people and programs."""
+"""The state of a cluster, for people and programs."""
 
 from __future__ import annotations
 

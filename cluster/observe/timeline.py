@@ -1,4 +1,4 @@
-"""What happened when, as ``events.csv``: one line for each thing done to a cluster and each effect seen.
+"""The timeline ``events.csv``: one line for each thing done to a cluster and each effect seen.
 
 Columns: ``time`` (ISO 8601, UTC, milliseconds) and ``monotonic_ns`` (CLOCK_MONOTONIC, comparable between processes of
 one boot) of the same moment; ``phase``: ``begin`` before it is done, ``done`` once it is, ``effect`` when its effect is

@@ -1,4 +1,4 @@
-"""What each fault did to the load, from the recorded history: rates, latencies and gaps before, during and after it."""
+"""The effect of each fault on the load, from the recorded history: rates, latencies and gaps."""
 
 from __future__ import annotations
 

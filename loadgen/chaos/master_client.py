@@ -1,5 +1,6 @@
-"""What the master of a chaos run itself asks of the cluster, all of it recorded: first writes, compactions, comparisons
-of members under way, and the last reads of each.
+"""The master's own recorded requests in a chaos run.
+
+They are the first writes, compactions, comparisons of members under way, and the last reads of each member.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a chaos run came to: the check of its history, what each fault did, the verdict, and all of it as text."""
+"""The outcome of a chaos run: the check of its history, the effect of each fault, the verdict, and their text."""
 
 from __future__ import annotations
 

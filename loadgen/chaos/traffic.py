@@ -1,4 +1,4 @@
-"""What a user of a chaos run asks next: requests of every kind that etcd's promises are about. Pure: no I/O, no clock.
+"""The traffic of a chaos run: requests of every kind that etcd's promises are about. Pure: no I/O, no clock.
 
 Values are unique over the run, so a value tells which write it came from. Compares are drawn around what the worker has
 seen, so that both branches of transactions are taken.

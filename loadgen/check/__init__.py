@@ -1,4 +1,4 @@
-"""Decides whether a recorded history kept etcd's promises: pure functions from a History to verdicts, O(n log n).
+"""The check of a recorded history against etcd's promises: pure functions from a History to verdicts, O(n log n).
 
 No search over interleavings is needed: the revision in an answer's header is the place of the operation in the one
 order that all members agreed on. ``evidence`` decodes what was recorded, ``replay`` walks the revisions in order with

@@ -1,4 +1,4 @@
-"""Holds the answer of a read, a write or a transaction against the store, and does to the store what it did.
+"""The check of one answer (read, write or transaction) against the store, and its effect on the store.
 
 Functions return what is wrong in words, None where nothing is; ``Problems`` collects pairs of rule and words.
 """

@@ -1,4 +1,4 @@
-"""Holds what a watch delivered of one revision against what was done there."""
+"""The comparison of a watch's events at one revision with the write that made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answers to other operations say of a write: asked where watches and its own answer leave it open."""
+"""Evidence of a write in the answers to other operations, for writes that watches and their own answer leave open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decodes what a check needs of every operation first: where it stands in the order of revisions, and who answered."""
+"""The decoded facts of every operation: its place in the order of revisions, and the member that answered."""
 
 from __future__ import annotations
 

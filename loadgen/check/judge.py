@@ -1,4 +1,4 @@
-"""From a history to its verdicts: the one function that uses all the others."""
+"""The verdicts on a history: the one function that uses all the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds the order of revisions against real time, in O(n log n): no search, as revisions are the one order there is.
+"""The check of the order of revisions against real time, in O(n log n), without a search.
 
 Strict serializability (Herlihy and Wing; etcd, "KV API guarantees"): what completed before an operation was invoked
 comes before it. So no operation may have an older revision than anything that had returned when it was called, and a

@@ -1,4 +1,4 @@
-"""Walks through the revisions in order with a store of its own, and holds what was answered and watched against it.
+"""The replay of all revisions in order on a store of its own, which answers and watches are compared with.
 
 Before each revision it judges the reads of the state so far; at each revision it does what was done there, and
 compares what each watch delivered. ``settle`` decides what was done where that is not plain.

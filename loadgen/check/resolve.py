@@ -1,4 +1,4 @@
-"""Decides what was done at a revision where the answers and the watches do not plainly agree.
+"""The resolution of revisions for which the answers and the watches do not plainly agree.
 
 A write whose outcome its client does not know is resolved by what watches (or, without them, reads) saw of it: the
 candidate that would have done exactly that to the store. Nothing is guessed. What no operation explains is a finding.

@@ -1,4 +1,4 @@
-"""How keys, values, operations and times are put into words: short, and the same everywhere."""
+"""Keys, values, operations and times as text: short, and the same everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the installed commands start.
+"""The entry points of the installed commands.
 
 Only what must come first is done here, with next to no imports: Python shows a traceback where Ctrl-C comes meanwhile.
 """

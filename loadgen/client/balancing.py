@@ -1,4 +1,4 @@
-"""Which endpoints of a cluster get the calls: all in turn, the leader alone, or one. Pure."""
+"""Load balancing over the endpoints of a cluster: all in turn, the leader alone, or one. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call to etcd and what came of it: what every group of calls in ``loadgen.client.etcd`` stands on."""
+"""One call to etcd and its outcome: the base of every group of calls in ``loadgen.client.etcd``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why there is no connection: constants that can be counted, each with a hint for people."""
+"""Reasons why there is no connection: constants that can be counted, each with a hint for people."""
 
 from __future__ import annotations
 

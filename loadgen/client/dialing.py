@@ -1,4 +1,4 @@
-"""How a connection begins: a socket that never waits, with TLS where asked for, to a peer that may not be etcd."""
+"""The start of a connection: a non-blocking socket, with TLS where asked for, to a peer that may not be etcd."""
 
 from __future__ import annotations
 

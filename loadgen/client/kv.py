@@ -1,4 +1,4 @@
-"""What a key-value client offers, whichever way it talks to etcd; and what the end of a call means."""
+"""The interface of a key-value client over either transport, and the meaning of a call's end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrives for one greenlet, in order, until it ends."""
+"""A queue of messages for one greenlet, in order, until it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one asks of a member rather than of the cluster: the Maintenance service."""
+"""Calls to one member rather than to the cluster: the Maintenance service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who belongs to the cluster: the Cluster service."""
+"""The members of the cluster: the Cluster service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS over a non-blocking socket, with a socket's own ``recv`` and ``send``: what the transport puts in their place.
+"""TLS over a non-blocking socket, with a socket's own ``recv`` and ``send``, for the transport.
 
 OpenSSL works on memory (``ssl.SSLObject``), so one read of the socket brings many records and one record carries what
 all greenlets of a turn have written.

@@ -1,4 +1,4 @@
-"""One watch: what its taker sees of it.
+"""One watch, as its reader sees it.
 
 Source: etcd's API (Watch service, "Watch API guarantees": ordered, atomic, resumable, bookmarkable).
 """

@@ -1,4 +1,4 @@
-"""Which watches of a stream an answer to a request for progress is about. Pure."""
+"""The watches of a stream that an answer to a progress request is about. Pure."""
 
 from __future__ import annotations
 

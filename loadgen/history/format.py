@@ -1,4 +1,4 @@
-"""How a history lies on disk: blocks of fixed records and, behind them, the bytes that etcd was sent and answered.
+"""The file format of a history: blocks of fixed records and, behind them, the bytes sent to and received from etcd.
 
 A file is ``MAGIC``, then blocks: a head (``BLOCK``), the records (``RECORD``) of all its entries, then their
 payloads, request before response, in the same order. Nothing is encoded twice: a request is the protobuf message that

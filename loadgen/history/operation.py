@@ -1,4 +1,4 @@
-"""What a client did and what came of it: the unit of every measurement and of every history.
+"""An operation and its outcome: the unit of every measurement and of every history.
 
 The words are Jepsen's: a *process* invokes an operation *f* and it ends OK (it took effect), FAIL (it
 certainly did not) or INFO (it may or may not have).

@@ -1,4 +1,4 @@
-"""Reads the files of a history into columns; finds out what was lost."""
+"""A reader of history files: columns, and what was lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what one worker did to one append-only file, for about a microsecond an operation."""
+"""A writer of one worker's history: one append-only file, about a microsecond an operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the event loop keeps a ready socket waiting: the delay that the generator itself adds."""
+"""The delay that the generator itself adds: for how long the event loop keeps a ready socket waiting."""
 
 from __future__ import annotations
 

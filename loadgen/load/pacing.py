@@ -1,4 +1,4 @@
-"""When operations are due, in an open loop. Pure: arithmetic only, no clock.
+"""The schedule of an open loop: when each operation is due. Pure: arithmetic only, no clock.
 
 A schedule is a rate over time. Its integral N(t) is how many operations are due by then, and operation n, counted
 from 0 over all workers, is due at the t at which N(t) = n. So worker i of w, which has the operations i, i + w,

@@ -1,4 +1,4 @@
-"""What a worker's operations came to, by type and second, handed on once a report and not once an operation.
+"""The counts and latencies of a worker, by type and second, reported twice a second and not once an operation.
 
 Locust's request event costs about 5 us an operation: two statistics entries, a clock reading each, keyword
 arguments through a hook. Here an operation costs a tenth of that, and the same numbers reach the same

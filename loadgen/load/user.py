@@ -1,4 +1,4 @@
-"""The Locust users: they ask the run what to do next, do it, and hand in what came of it."""
+"""The Locust users: they take the next operation from the run, carry it out, and record its outcome."""
 
 from __future__ import annotations
 

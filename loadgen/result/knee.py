@@ -1,4 +1,4 @@
-"""Where a cluster's latency begins to grow faster than its throughput: the knee, from plateaus of rising load.
+"""The knee: the load at which latency begins to grow faster than throughput, from plateaus of rising load.
 
 The method is Kleinrock's: of each plateau take the power, throughput / mean latency. While a system has capacity
 left, more load raises its throughput and hardly its latency; beyond it, latency alone. Power has its maximum between,

@@ -1,4 +1,4 @@
-"""What the cluster said of itself while a run went on, gathered in the run folder.
+"""The recorder of the cluster's own figures, metrics and logs during a run, into the run folder.
 
 Polls and metrics come from `cluster.observe.observer`. Of a cluster of ours, whatever ends up in its timeline while the
 run goes on, be it by `raftload cluster kill` in another terminal, becomes the run's `events.csv`, and the members' logs

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a process that gevent runs: stop what is going on, cleanly, and say which it was."""
+"""SIGINT and SIGTERM in a process that gevent runs: the run stops cleanly, and the command says which it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers on other machines: who is let in, how far their clocks are off, and when one counts as lost.
+"""Workers on other machines: admission, clock offset, loss.
 
 A worker of another machine reports for work over Locust's own protocol and says, in one more message, what it is:
 its version of raftload and its scenario. One that does not fit is turned away with the reason, before it can take

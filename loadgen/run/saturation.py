@@ -1,4 +1,4 @@
-"""How the load generator fared, from what its workers report: was it the bottleneck, and did it keep its schedule?
+"""Saturation of the load generator, from its workers' reports: whether it was the bottleneck or behind schedule.
 
 Pure: takes the workers' snapshots (`loadgen.load.worker_run.Load.snapshot`), returns parts of the result document.
 """

@@ -1,4 +1,4 @@
-"""What a run loads: somebody's endpoints, or a cluster that lives as long as the run."""
+"""The target of a run: somebody's endpoints, or a cluster that lives as long as the run."""
 
 from __future__ import annotations
 

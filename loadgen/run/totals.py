@@ -1,4 +1,4 @@
-"""What a run comes to: the parts of run.json that follow from what its workers reported.
+"""The totals of a run: the parts of run.json that follow from its workers' reports.
 
 Pure: takes the workers' snapshots (`loadgen.load.worker_run.Load.snapshot`) and returns rows and sentences.
 """

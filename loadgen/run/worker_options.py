@@ -1,4 +1,4 @@
-"""Who works in a run: processes of this machine, and workers of other machines, as the command line says it."""
+"""The workers of a run as the command line gives them: processes here, and workers of other machines."""
 
 from __future__ import annotations
 

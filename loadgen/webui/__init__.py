@@ -1,1 +1,1 @@
-"""What `raftload web` adds to Locust's web UI: the Cluster page, the runs and their files, and who may ask for what."""
+"""The pages that `raftload web` adds to Locust's web UI: the Cluster page, finished runs and their files."""

@@ -1,4 +1,4 @@
-"""Looks at the cluster for the Cluster page, does faults to it, and says what changed to whoever listens.
+"""The cluster as the Cluster page shows it: its state, its events, and the faults that a button injects.
 
 All of it runs in greenlets of the master's process: whatever waits (a member's answer, the keeper of the members, the
 Docker Engine) waits on a socket that gevent has patched, so Locust's heartbeats and statistics go on meanwhile.

@@ -1,4 +1,4 @@
-"""How an election went, by the members' own logs: polls see a change of leader a quarter of a second late."""
+"""The course of an election from the members' logs; polls see a change of leader a quarter of a second late."""
 
 from __future__ import annotations
 

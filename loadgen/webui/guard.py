@@ -1,4 +1,4 @@
-"""Who may ask the web UI for what: nothing that another website has the user's browser send.
+"""The web UI's protection against requests that another website makes the user's browser send.
 
 Locust's UI answers every origin (CORS ``*``), and a form on any page could start a load or, here, kill a member.
 So: the ``Host`` must be an address or a name of this machine, which a rebound DNS name is not; whatever changes

@@ -1,4 +1,4 @@
-"""Who was what when, as it was seen: a row of spans for each member. Pure."""
+"""The roles of the members over time, as they were seen: a row of spans for each member. Pure."""
 
 from __future__ import annotations
 

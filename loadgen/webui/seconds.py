@@ -1,4 +1,4 @@
-"""What the workers report, second by second, for a chart: operations, failures, and latencies of the successes."""
+"""The workers' reports second by second, for a chart: operations, failures, and latencies of the successes."""
 
 from __future__ import annotations
 

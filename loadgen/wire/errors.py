@@ -1,4 +1,4 @@
-"""What can go wrong on a connection: by whom, and under which HTTP/2 error code."""
+"""Errors of a connection: by whom, and under which HTTP/2 error code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``Connection.receive_data`` returns. A finished call is its ``Stream`` itself; the rest is here."""
+"""The events that ``Connection.receive_data`` returns, apart from a finished call, which is its ``Stream``."""
 
 from __future__ import annotations
 

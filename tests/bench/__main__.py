@@ -1,4 +1,4 @@
-"""What an operation costs, ours and others', in one table.
+"""The cost of an operation, ours and others', in one table.
 
     python -m tests.bench [--part peers|users|size] [--rounds 3] [--types get,put,txn]
 

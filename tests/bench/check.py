@@ -1,4 +1,4 @@
-"""How long a check takes and how much memory: histories of 10^4, 10^5 and 10^6 operations, each in its own process.
+"""The time and memory of a check: histories of 10^4, 10^5 and 10^6 operations, each in its own process.
 
     python -m tests.bench.check [--operations N ...] [--keep DIR]
 

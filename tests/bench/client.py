@@ -1,4 +1,4 @@
-"""What a GET costs the client: CPU (user + system) of its process, us per operation, ours against grpcio and h2load.
+"""The client's cost of a GET: CPU (user + system) of its process, us per operation, ours against grpcio and h2load.
 
     python -m tests.bench.client [--operations N] [--rounds N] [--connections N] [--endpoint HOST:PORT]
 

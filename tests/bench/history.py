@@ -1,4 +1,4 @@
-"""What recording an operation costs: us of one processor, files on disk and all, against a line of JSON each.
+"""The cost of recording an operation: us of one processor, files on disk included, against a line of JSON each.
 
     python -m tests.bench.history [--operations N] [--rounds N]
 

@@ -1,4 +1,4 @@
-"""What fifty workers cost their master: its CPU as a share of one core while they report, and whether a sample is lost.
+"""The master's cost of fifty workers: its CPU as a share of one core while they report, and whether a sample is lost.
 
 Run as ``python -m tests.bench.many [WORKERS] [SECONDS]``. Each worker has one user that does ten operations a second.
 """

@@ -1,4 +1,4 @@
-"""What an operation costs a worker apart from system calls: all of our own code, against a peer in memory.
+"""A worker's cost of an operation apart from system calls: all of our own code, against a peer in memory.
 
     python -m tests.bench.path [--types get,put,txn] [--operations 20000]
 

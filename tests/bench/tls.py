@@ -1,4 +1,4 @@
-"""What TLS costs the client: CPU of its process per GET, plain against TLS 1.3, to the same etcd binary.
+"""The client's cost of TLS: CPU of its process per GET, plain against TLS 1.3, to the same etcd binary.
 
     python -m tests.bench.tls [--operations N] [--rounds N] [--connections N]
 

@@ -1,4 +1,4 @@
-"""What the fixture for pages notices, since every other test here relies on it."""
+"""The page fixture itself, since every other test here relies on it."""
 
 from __future__ import annotations
 

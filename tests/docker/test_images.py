@@ -1,4 +1,4 @@
-"""Which image runs: given, pulled or built, and what is said where it cannot be had."""
+"""The image that runs: given, pulled or built, and the message where it cannot be had."""
 
 from __future__ import annotations
 

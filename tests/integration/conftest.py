@@ -1,4 +1,4 @@
-"""What more than one file of integration tests needs."""
+"""Fixtures of more than one file of integration tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Mermaid and Graphviz themselves, and a reader of our ASCII, find in a rendered picture is what its model says.
+"""Rendered pictures as Mermaid, Graphviz and a reader of our ASCII read them, against their models.
 
 For every type, variant and size, with hostile names. Mermaid is the real one from npm, installed once into the user's
 cache. Starting it takes seconds and starting Graphviz a tenth of one, so

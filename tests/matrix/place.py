@@ -1,4 +1,4 @@
-"""Where the cells of one release run: its etcd, a folder, commands, and a cluster that the cells share."""
+"""The surroundings of the cells of one release: its etcd, a folder, commands, and a cluster that the cells share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long an arrival waits: the formula against a simulation, and the watch on a real loop."""
+"""The wait of an arrival: the formula against a simulation, and the watch on a real loop."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Whatever is in a log, it is read without an error, and no event is lost or made up by merging."""
+"""Logs of any content: they are read without an error, and no event is lost or made up by merging."""
 
 from __future__ import annotations
 

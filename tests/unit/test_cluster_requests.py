@@ -1,4 +1,4 @@
-"""What `cluster up` is asked for, what is remembered of it, and what it says of a cluster."""
+"""Requests for a cluster: what `cluster up` is asked for, and the record of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a conformance test's end, without a cluster."""
+"""The end of a conformance test, without a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fault did to the load, by a recorded history."""
+"""The effect of a fault on the load, by a recorded history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the generator was the bottleneck, and whether it kept its schedule: from what workers report."""
+"""Saturation and schedule of the generator, from workers' reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in a cluster and how each member is started."""
+"""The members of a cluster and the command line of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users of a chaos run ask: the same for the same seed, and what parts members only where it is wanted."""
+"""Traffic of a chaos run: the same for the same seed, and nothing that parts members unless it is wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of a run that broke a promise: the first violation first."""
+"""A report of a run that broke a promise: the first violation first."""
 
 from __future__ import annotations
 

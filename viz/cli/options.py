@@ -1,4 +1,4 @@
-"""What the options of ``raftload viz`` ask for: checked, and as the model that is to be drawn."""
+"""The options of ``raftload viz``: checked, and turned into the model that is to be drawn."""
 
 from __future__ import annotations
 

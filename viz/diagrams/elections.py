@@ -1,4 +1,4 @@
-"""What members' logs say together: the events in order, and the elections among them."""
+"""The members' logs together: the events in order, and the elections among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raft as it is written: the Raft paper's figures, and what etcd adds, for members of any number and name.
+"""Raft's diagrams: the Raft paper's figures, and what etcd adds, for members of any number and name.
 
 Pure: names and a variant in, a model out. The registry DIAGRAMS says which variants each type has.
 """

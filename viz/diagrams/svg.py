@@ -1,4 +1,4 @@
-"""The states of a Raft server as SVG, drawn here so that a page can show who is in which state without Graphviz.
+"""The states of a Raft server as SVG, drawn here so that a page can show each member's state without Graphviz.
 
 Pure: a StateGraph of the states ``follower``, ``candidate`` and ``leader`` in, the text out. Each state is a group of
 class ``state`` with its id in ``data-state``, and in it an empty text of class ``now`` for the members that are in it.

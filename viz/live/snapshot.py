@@ -1,4 +1,4 @@
-"""Asks a live cluster who is in it and how each member is: endpoints in, ClusterSnapshot out.
+"""A snapshot of a live cluster and its members: endpoints in, ClusterSnapshot out.
 
 Over HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that silent
 members cost one timeout together.

@@ -1,4 +1,4 @@
-"""The live view: who leads, how far everybody is, what just changed, once a tick until it is interrupted.
+"""The live view: the leader, the progress of each member, the latest changes, once a tick until it is interrupted.
 
 ``View`` is pure: snapshots in, lines out. ``watch`` asks and prints: a table in place on a terminal, one line a
 tick into a pipe, or one JSON document a line.

@@ -1,4 +1,4 @@
-"""Reads HdrHistogram logs: the text in, how often which latency occurred out.
+"""A reader of HdrHistogram logs: the text in, counts by latency out.
 
 The format is HdrHistogram's version 2, compressed with zlib and in base64 (`encodeIntoCompressedByteBuffer` and
 `fillCountsArrayFromSourceBuffer` in its AbstractHistogram). Only what a run folder holds is understood.

@@ -1,4 +1,4 @@
-"""Who led when, of a run: a row a member, from the members' logs where they are there, else from the polls.
+"""The leaders of a run over time: a row a member, from the members' logs where they are there, else from the polls.
 
 Logs know of every term and every candidate; polls know of silence, which no log tells of. So silence is always the
 polls'.

@@ -1,4 +1,4 @@
-"""The parts of a report that say what a cluster was put through, and whether it kept its promises."""
+"""The parts of a report on the faults and on the promises that the cluster kept or broke."""
 
 from __future__ import annotations
 
