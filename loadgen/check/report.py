@@ -109,11 +109,11 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
         if number == 0:
             lines += ["", paint(f"The first violation, at revision {found['revision']}:", "fail")]
         elif number == 1:
-            lines += ["", "Also broken, each with its first violation:"]
+            lines += ["", "Also broken, with the first violation of each:"]
         lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "fail")]
         lines += textwrap.wrap(found["text"], width, initial_indent="  ", subsequent_indent="  ")
         if number == 0 and document.get("nearest_fault"):
-            lines.append(f"  The nearest fault: {document['nearest_fault']}")
+            lines.append(f"  Nearest fault: {document['nearest_fault']}")
         if row["broken"] > 1:
             lines.append(f"  … and {row['broken'] - 1:,} more, from revision {found['revision']} on")
     unknown = [row for row in rows if row["verdict"] == Verdict.UNKNOWN]
@@ -127,7 +127,7 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
         if file["cut"]:
             lines.append(f"note       {file['name']}: {file['cut']}")
     if document["lease_overdue_s"] is not None:
-        lines.append(f"leases     lived on for {document['lease_overdue_s']:.3f} s after their time at most")
+        lines.append(f"leases     outlived their TTL by at most {document['lease_overdue_s']:.2f} s")
     if document["command"]:
         import shlex
 

@@ -110,7 +110,7 @@ def _inconclusive(result: dict[str, Any]) -> list[str]:
         reasons.append(f"the run was interrupted by {result['interrupted']}")
     generator = result.get("generator") or {}
     if generator.get("rate_reached") is False and not result["run"].get("allow_rate_miss"):
-        dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were never sent"
+        dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were not sent"
         late = dropped if generator.get("dropped") else "operations were sent too late"
         reasons.append(f"the target rate was not reached: {late}")
     if (result.get("books") or {}).get("balanced") is False:

@@ -148,7 +148,7 @@ def _facts(result: dict[str, Any], paint: _Painter, folder: Path | None) -> list
         ("generator", _generator(result.get("generator"), paint)),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
-        ("books", _books(result.get("books"), paint)),
+        ("writes", _books(result.get("books"), paint)),
         *_verdict(result, paint),
         ("folder", [str(folder)] if folder else []),
     ]
@@ -171,8 +171,12 @@ def _target(target: dict[str, Any] | None, paint: _Painter) -> list[str]:
     if wanted and version and not str(version).startswith(str(wanted)):
         texts.append(paint(f"etcd {wanted} was asked for", "yellow"))
     if target.get("peer_links") == "relay":
-        texts.append(paint("every message between members takes a relay of ours, for faults: not etcd's own", "yellow"))
-        texts.append("  latencies; to measure, `raftload cluster up --backend local --links direct`")
+        texts.append(
+            paint(
+                "messages between members pass through a relay, for faults: latencies are not etcd's alone;", "yellow"
+            )
+        )
+        texts.append("  to measure, `raftload cluster up --backend local --links direct`")
     texts += [
         paint(f"endpoint {_clean(str(endpoint.get('url')))} was not reachable", "yellow")
         for endpoint in target.get("endpoints") or []
@@ -233,7 +237,7 @@ def _failures(results: dict[str, Any], paint: _Painter) -> list[str]:
         texts.append(f"{sum(count for count, _, _ in rest):{size},} of {len(rest)} more causes")
     info = results["total"].get("info")
     if info:
-        texts.append(f"{info:,} of them of unknown effect: they may or may not have happened")
+        texts.append(f"{info:,} of them with unknown effect: they may or may not have happened")
     return texts
 
 
@@ -250,10 +254,10 @@ def _books(books: dict[str, Any] | None, paint: _Painter) -> list[str]:
     delta, writes, info = (books.get(field) for field in ("revision_delta", "writes_ok", "writes_info"))
     sums = f"{_plural(writes, 'write')} acknowledged" if writes is not None else ""
     sums += f", {info:,} unknown" if info else ""
-    sums += f", store revision moved by {delta:,}" if delta is not None else ""
+    sums += f", store revision advanced by {delta:,}" if delta is not None else ""
     if books["balanced"]:
-        return [f"balance: {sums}" if sums else "balance"]
-    return [paint("DO NOT BALANCE", "red", "bold") + (f": {sums}" if sums else "")]
+        return [f"agree: {sums}" if sums else "agree"]
+    return [paint("DO NOT AGREE", "red", "bold") + (f": {sums}" if sums else "")]
 
 
 def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[str]]]:

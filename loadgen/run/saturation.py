@@ -79,9 +79,10 @@ def rate_reached(open_loops: Sequence[Snapshot]) -> bool:
 def _blame(delay_ms: float, snapshots: Sequence[Snapshot], open_loop: bool) -> str:
     """Say what was late and why: the busiest worker had no more CPU of its own to use, or others had it."""
     used = max(s["cpu_s"] / s["wall_s"] if s["wall_s"] else 0.0 for s in snapshots)
-    why = "its own work; add workers" if used > BUSY_WORKER else "processes that compete for the CPU"
-    what = "operations sent {} ms late at p99 by" if open_loop else "answers waiting {} ms at p99 for"
-    return f"{what.format(f'{delay_ms:.1f}')} a worker, {used:.0%} of a core busy: {why}"
+    busy = used > BUSY_WORKER
+    why = "their own work fills a core; add workers" if busy else "other processes use the CPU"
+    what = "sent operations" if open_loop else "read answers"
+    return f"workers {what} up to {delay_ms:.1f} ms late (p99) at {used:.0%} of a core: {why}"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -214,7 +214,7 @@ def _bench_figures(result: Any, operations: int | None) -> str:
     """Holds a result to what a run on a healthy cluster is, and sums it up. ``operations``: how many were asked for."""
     hold(not result["problems"], "; ".join(result["problems"]))
     hold(not result["lost_workers"], f"lost workers: {result['lost_workers']}")
-    hold(result["books"]["balanced"] is not False, f"the books do not balance: {result['books']}")
+    hold(result["books"]["balanced"] is not False, f"acknowledged writes and revision do not agree: {result['books']}")
     total = result["results"]["total"]
     errors = {f: row["errors"] for f, row in result["results"].items() if row and row["failed"]}
     # A keepalive may be answered by a leader that has not applied the grant yet, as the scenario's help says.

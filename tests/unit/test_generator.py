@@ -44,8 +44,8 @@ def test_an_open_loop_is_judged_by_its_start_lag() -> None:
     block = saturation.block([worker(loop_lag_ms=90.0, open_loop=kept(start_lags=lags))], 1000, 60.0)
     assert block["start_lag_p99_ms"] == pytest.approx(50, rel=0.005)
     assert block["saturated"] is True
-    assert block["saturated_by"].startswith("operations sent 50.")
-    assert "processes that compete" in block["saturated_by"]
+    assert block["saturated_by"].startswith("workers sent operations up to 50.")
+    assert "other processes use the CPU" in block["saturated_by"]
     busy = saturation.block([worker(cpu_s=0.95, open_loop=kept(start_lags=lags))], 1000, 60.0)
     assert "add workers" in busy["saturated_by"]
     lags = {bucket_ns(MS // 10): 991, bucket_ns(50 * MS): 9}

@@ -145,7 +145,7 @@ def test_lag_is_not_drawn_over_the_silence_of_a_member(data: rundata.RunData) ->
         ("series.csv", "Latency over time", "series.csv: latency and throughput over time are not drawn"),
         ("members.csv", "Replication lag", "nobody watched the members"),
         ("metrics.csv", "WAL fsync p99, ms", ""),
-        ("events.csv", "what was done and seen", ""),
+        ("events.csv", "fault and effect", ""),
     ],
 )
 def test_what_is_missing_is_said_and_not_drawn(folder: Path, name: str, gone: str, said: str) -> None:

@@ -16,8 +16,8 @@ def test_the_first_violation_stands_first_and_the_rest_is_folded() -> None:
     broken = re.findall(r"<li><b>([\w.-]+)</b>, broken (once|[\d,]+ times): ", page)
     assert broken[0] == ("watch.members", "2,539 times")
     assert {name for name, _ in broken} >= {"convergence.keys", "durability.acknowledged"}
-    assert page.index("The nearest fault: crash-random, etcd-node2 (1.565629 s to ") < page.index("kv.revisions</b>")
-    assert page.count("The nearest fault") == 1
+    assert page.index("Nearest fault: crash-random, etcd-node2 (1.565629 s to ") < page.index("kv.revisions</b>")
+    assert page.count("Nearest fault") == 1
     # Twenty of each are kept; one is shown.
     assert page.count("<details>") == sum(times != "once" for _, times in broken)
 

@@ -251,7 +251,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chart:
-    """Who led when: a row a member, time to the right.
+    """The leaders over time: one row per member, time to the right.
 
     Attributes:
         started_at: of second 0, ``2026-01-31T12:00:00.000Z``.

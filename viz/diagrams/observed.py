@@ -169,7 +169,7 @@ def timeline(found: History, since: float | None = None, until: float | None = N
                 text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
                 spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
         rows.append(Row(found.names[log.member], tuple(spans)))
-    return Chart("Who led when", iso(begin), round(end - begin, 6), tuple(rows))
+    return Chart("Leadership", iso(begin), round(end - begin, 6), tuple(rows))
 
 
 def _gone(found: History) -> dict[str, list[float]]:

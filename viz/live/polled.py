@@ -140,9 +140,7 @@ def timeline(looks: Sequence[Look]) -> Chart:
             else:
                 spans.append(Span(start, stop, _KINDS[role], text))
         rows.append(Row(name, tuple(spans)))
-    return Chart(
-        f"Who led when, {_how(looks)}; a gap: knew of no leader", iso(begin), round(end - begin, 6), tuple(rows)
-    )
+    return Chart(f"Leadership, {_how(looks)}; a gap: no leader known", iso(begin), round(end - begin, 6), tuple(rows))
 
 
 def state_graph(looks: Sequence[Look]) -> StateGraph:

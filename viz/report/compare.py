@@ -131,8 +131,8 @@ def render(a: RunData, b: RunData) -> str:
         f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
         _figures(a, b),
         _differences(a, b),
-        _overlay("p99", "p99 of each second", "p99 latency, ms", "ms", a, b, log=True),
-        _overlay("rate", "Operations that succeeded, each second", "succeeded/s", "/s", a, b, log=False),
+        _overlay("p99", "p99 latency per second", "p99 latency, ms", "ms", a, b, log=True),
+        _overlay("rate", "Successful operations per second", "succeeded/s", "/s", a, b, log=False),
         "<h2>Latency by percentile</h2>"
         + drawn.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
     ]

@@ -34,7 +34,7 @@ def bands(data: RunData) -> tuple[Band, ...]:
 
 
 def leaders(data: RunData) -> str:
-    """Who led when, as HTML; empty where nobody watched."""
+    """The leaders over time, as HTML; empty where nobody watched."""
     rows = leadership.rows(data)
     if not rows:
         return ""
@@ -44,7 +44,7 @@ def leaders(data: RunData) -> str:
         spans = [_span(each, terms, data.begin) for each in periods]
         shown.append((name, spans))
     x = time_axis(data)
-    chart = Chart("leadership", "Leadership: a row a member, over time", x, Axis(0, 1, ()), "", (), bands(data),
+    chart = Chart("leadership", "Leadership over time, one row per member", x, Axis(0, 1, ()), "", (), bands(data),
                   group="time", height=34 * len(rows) + 16)  # fmt: skip
     legend = (
         '<span><i class="box lead"></i>leads (colour by term)</span><span><i class="box thin"></i>follows</span>'
@@ -76,7 +76,9 @@ def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
 def latency(data: RunData) -> str:
     """The same as HTML."""
     lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
-    return _over_seconds(data, "latency", "Latency of successes, each second", "latency, ms", lines, "ms", log=True)
+    return _over_seconds(
+        data, "latency", "Latency of successful operations per second", "latency, ms", lines, "ms", log=True
+    )
 
 
 def throughput(data: RunData) -> str:
@@ -85,7 +87,7 @@ def throughput(data: RunData) -> str:
         Line(f, look, _in_steps(data, seconds, lambda each: each.succeeded), step=True)
         for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
     ]
-    return _over_seconds(data, "throughput", "Operations that succeeded, each second", "succeeded/s", lines, "/s")
+    return _over_seconds(data, "throughput", "Successful operations per second", "succeeded/s", lines, "/s")
 
 
 def failures(data: RunData) -> str:
@@ -97,7 +99,7 @@ def failures(data: RunData) -> str:
     ]
     if not lines:
         return "<p>No operation failed.</p>" if data.series else ""
-    return _over_seconds(data, "failures", "Operations that failed, each second", "failed/s", lines, "/s", height=80)
+    return _over_seconds(data, "failures", "Failed operations per second", "failed/s", lines, "/s", height=80)
 
 
 def p99(data: RunData) -> tuple[Point, ...]:
@@ -196,7 +198,7 @@ def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
     y = charts.logarithmic([*values, mark_ms], "ms")
     return charts.render(
         Chart(column, f"{name} p99, every two seconds", time_axis(data), y, f"{name} p99, ms", lines, bands(data),
-              ((mark_ms, f"operators' mark: {mark_ms:g} ms"),), group="time", height=130)
+              ((mark_ms, f"recommended: below {mark_ms:g} ms"),), group="time", height=130)
     )  # fmt: skip
 
 
@@ -228,7 +230,7 @@ def spectrum(name: str, lines: Sequence[Line]) -> str:
     labels = tuple(f"{100 * (1 - 1 / tick):.10g}%" for tick in ticks)
     x = Axis(1.0, max(10.0, min(highest, 1e6)), tuple(ticks), "log", "= 1/(1-p)", labels)
     y = charts.logarithmic(charts.heights(lines), "ms")
-    title = "Latency by percentile: the share of operations that took at most so long"
+    title = "Latency by percentile"
     return charts.render(Chart(name, title, x, y, "latency, ms", tuple(lines), height=240))
 
 
@@ -248,7 +250,7 @@ def knee(data: RunData) -> str:
     x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")
     y = charts.logarithmic(charts.heights(lines), "ms")
     return charts.render(
-        Chart("knee", "Latency over throughput, a point for each step", x, y, "latency, ms, over succeeded/s", lines,
+        Chart("knee", "Latency over throughput, one point per step", x, y, "latency, ms, over succeeded/s", lines,
               marked, height=260)
     )  # fmt: skip
 

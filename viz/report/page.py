@@ -49,16 +49,22 @@ def render(data: RunData) -> str:
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
         _section("Leadership", drawn.leaders(data)),
         _section("Faults", trials.faults(data)),
-        _section("What etcd promises", trials.guarantees(data.result), "held against the recorded history"),
-        _section("Latency over time", drawn.latency(data), "each second of all operations that succeeded in it"),
+        _section("Guarantees", trials.guarantees(data.result), "checked against the recorded history"),
+        _section("Latency over time", drawn.latency(data), "per second, successful operations only"),
         _section("Throughput and failures", drawn.throughput(data) + drawn.failures(data)),
         _section("Latency by percentile", drawn.percentiles(data), "over the whole run"),
         _section(
             "Knee", sections.knee(data.result) + drawn.knee(data), "where latency begins to grow faster than throughput"
         ),
-        _section("Replication lag", drawn.lag(data), "applied index behind the highest commit index seen"),
-        _section("What the cluster said of itself", _cluster(data)),
-        _section("Elections", _elections(data), "from the members' logs; each member has its own clock"),
+        _section(
+            "Replication lag",
+            drawn.lag(data),
+            "entries between a member's applied index and the highest commit index that any member reported",
+        ),
+        _section("Cluster metrics", _cluster(data)),
+        _section(
+            "Elections", _elections(data), "from the members' logs; each member's times are those of its own clock"
+        ),
         _section("Load generator", sections.generator(data.result)),
         _section("Repeat this run", sections.repeat(data.result)),
         _section("Not in this report", f"<ul>{drawn.missing(data)}</ul>" if data.missing else ""),

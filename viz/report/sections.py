@@ -71,7 +71,7 @@ def head(data: RunData) -> str:
     ]  # fmt: skip
     if data.series:
         longest = longest_silence(data)
-        cards.append((f"{longest}<small> s</small>", "longest without a success, whole seconds"))
+        cards.append((f"{longest}<small> s</small>", "longest time without a success, in whole seconds"))
     if target.get("leader_changes") is not None:
         cards.append((figure(result, "target", "leader_changes"), _leaderless(data)))
     boxes = "".join(f"<div><dd>{value}</dd><dt>{escape(name)}</dt></div>" for value, name in cards)
@@ -83,13 +83,13 @@ def head(data: RunData) -> str:
 
 def _failed(result: Mapping[str, Any]) -> str:
     info = ((result.get("results") or {}).get("total") or {}).get("info")
-    return f"failed, {number(info)} of them of unknown effect" if info else "failed"
+    return f"failed, {number(info)} of them with unknown effect" if info else "failed"
 
 
 def _leaderless(data: RunData) -> str:
     elections = [each for each in data.history.elections if each.won and data.begin <= each.won <= data.end]
     waits = [each.won - each.began for each in elections if each.won]
-    return f"leader changes; at most {max(waits):.2f} s without a leader" if waits else "leader changes"
+    return f"leader changes; longest time without a leader: {max(waits):.2f} s" if waits else "leader changes"
 
 
 def longest_silence(data: RunData) -> int:
@@ -159,7 +159,7 @@ def knee(result: Mapping[str, Any]) -> str:
     if best:
         said = (f"<p><b>The knee is at {number(best['load'])} {UNITS[found['axis']]}</b>: "
                 f"{number(best['throughput_ops_s'])} operations/s, p50 {number(best['p50_ms'])} ms, p99 "
-                f"{number(best['p99_ms'])} ms. Beyond it more load buys latency, not throughput.</p>")  # fmt: skip
+                f"{number(best['p99_ms'])} ms. Beyond it, more load raises latency, not throughput.</p>")  # fmt: skip
     if found.get("caution"):
         said += f'<p class="unknown">{escape(found["caution"]).capitalize()}.</p>'
     keys = ("load", "throughput_ops_s", "mean_ms", "p50_ms", "p99_ms", "power")
@@ -186,12 +186,13 @@ def members(result: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     head_row = ("member", "fsync p99<br>before", "<br>during", "<br>after", "commit p99<br>before", "<br>during",
-                "<br>after", "DB size", "proposals<br>failed", "pending<br>at most", "slow<br>applies",
-                "polls not<br>answered")  # fmt: skip
+                "<br>after", "DB size", "proposals<br>failed", "most<br>pending", "slow<br>applies",
+                "polls<br>unanswered")  # fmt: skip
     worst = table(head_row, rows)
     return worst + (
-        f"<p class=\"dim\">Milliseconds. Before the load: all the member's life; after: removing the run's keys. "
-        f"Above the operators' marks of {FSYNC_MARK_MS:g} ms for fsync and {COMMIT_MARK_MS:g} ms for commit in red. "
+        f"<p class=\"dim\">Milliseconds. Before: from the member's start to the load. After: while the run's "
+        f"keys are removed. "
+        f"Red: above etcd's recommended {FSYNC_MARK_MS:g} ms for fsync and {COMMIT_MARK_MS:g} ms for commit. "
         f"Leader changes: {figure(result, 'target', 'leader_changes')}. Slowest member during the load: fsync "
         f"{figure(result, 'target', 'wal_fsync_p99_ms', 'during')} ms, commit "
         f"{figure(result, 'target', 'backend_commit_p99_ms', 'during')} ms.</p>"
@@ -218,19 +219,19 @@ def generator(result: Mapping[str, Any]) -> str:
     }
     observer = (result.get("target") or {}).get("observer") or {}
     balanced: dict[Any, str] = {
-        True: "yes: acknowledged writes and the store's revision agree",
-        False: '<b class="fail">no</b>',
+        True: "agree with the store's revision",
+        False: '<b class="fail">do not agree with the store\'s revision</b>',
     }
     books = balanced.get((result.get("books") or {}).get("balanced"), "")
-    fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop late at p99, ms",
-              "start_lag_p99_ms": "due to sent at p99, ms", "in_flight_max": "operations open at most",
-              "dropped": "due and never sent", "resent": "sent again", "workers_started": "workers started",
+    fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop lag p99, ms",
+              "start_lag_p99_ms": "start lag p99, ms", "in_flight_max": "most operations in flight",
+              "dropped": "scheduled but not sent", "resent": "sent again", "workers_started": "workers started",
               "workers_lost": "workers lost"}  # fmt: skip
     return facts((
         ("saturated", words.get(state, "")),
         *((name, figure(result, "generator", key)) for key, name in fields.items()),
-        ("books balance", books),
-        ("watching the members", f"{observer['polls']} polls and {observer['scrapes']} scrapes for "
+        ("acknowledged writes", books),
+        ("observer of the members", f"{observer['polls']} polls and {observer['scrapes']} scrapes for "
                                  f"{observer['cpu_s']} s of CPU" if observer.get("polls") else ""),
     ))  # fmt: skip
 

@@ -12,7 +12,7 @@ from viz.report.charts import number
 from viz.report.rundata import Fault, RunData
 from viz.report.sections import UNKNOWN, table
 
-# How much of the time around a fault it is held against, at most.
+# The longest time before and after a fault that its effect is compared with.
 _AROUND_S = 10.0
 
 
@@ -35,7 +35,10 @@ def _faults_of_chaos(rows: Sequence[Mapping[str, Any]]) -> str:
             f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}',
         ))  # fmt: skip
     head_row = ("", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
-    return table(head_row, made, (1, 2, 3, 9)) + '<p class="dim">before, during, after: operations/s, p99, failures</p>'
+    return (
+        table(head_row, made, (1, 2, 3, 9))
+        + '<p class="dim">before, during, after: operations per second, p99 latency, failures</p>'
+    )
 
 
 def _window(window: Mapping[str, Any]) -> str:
@@ -68,9 +71,9 @@ def _violations(check: Mapping[str, Any]) -> str:
         rest = f"<details><summary>more</summary><ul>{''.join(f'<li>{text}</li>' for text in more)}</ul></details>"
         fault = check.get("nearest_fault") if row is broken[0] else None
         parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
-                     + (f"<br>The nearest fault: {escape(str(fault))}" if fault else "")
+                     + (f"<br>Nearest fault: {escape(str(fault))}" if fault else "")
                      + (rest if more else "") + "</li>")  # fmt: skip
-    return f"<h3>What broke them, the first violation first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+    return f"<h3>Violations, earliest first</h3><ul>{''.join(parts)}</ul>" if parts else ""
 
 
 def _times(count: int) -> str:
@@ -92,8 +95,8 @@ def _faults_of_events(data: RunData) -> str:
                      *(_seen(data, *window) for window in windows)))  # fmt: skip
     if not rows:
         return ""
-    head_row = ("", "at", "what was done and seen", "lasted", "before", "during", "after")
-    around = f"before and after: up to {_AROUND_S:.0f} s; p99 of what succeeded / failures"
+    head_row = ("", "at", "fault and effect", "duration", "before", "during", "after")
+    around = f"before and after: up to {_AROUND_S:.0f} s; p99 of successful operations / failures"
     return table(head_row, rows, (2,)) + f'<p class="dim">{around}</p>'
 
 
