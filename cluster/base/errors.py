@@ -7,20 +7,20 @@ class RaftloadError(Exception):
     """An error that ends a command, with one line for the person at the terminal.
 
     Attributes:
-        exit_code: the command's.
+        exit_code: the command's; 4 where the environment is in the way, 2 where something else should be asked for.
     """
 
     exit_code = 4
 
 
-class ClusterError(RaftloadError):
-    """The cluster cannot be started, asked or changed."""
-
-
-class UsageError(ClusterError):
+class UsageError(RaftloadError):
     """What was asked for makes no sense, or not here."""
 
     exit_code = 2
+
+
+class ClusterError(RaftloadError):
+    """The cluster cannot be started, asked or changed."""
 
 
 class EtcdNotFound(ClusterError):  # noqa: N818

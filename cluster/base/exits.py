@@ -11,10 +11,7 @@ from typing import Any
 from cluster.base.errors import RaftloadError
 from cluster.base.signals import Interrupted
 
-USAGE, ENVIRONMENT, BUG = 2, 4, 70
-# By name: their modules import Locust, and a command that fails early has not loaded these.
-_USAGE = frozenset({"HistoryError", "SettingsError", "SecurityError", "ScenarioError", "ThresholdError", "ReportError"})
-_ENVIRONMENT = frozenset({"EngineError", "KeySpaceError"})
+BUG = 70
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,12 +97,7 @@ def code_of(error: Exception) -> int:
     """Return the exit code for an exception; 70 where it is a bug of ours."""
     if isinstance(error, RaftloadError):
         return error.exit_code
-    if isinstance(error, OSError):
-        return ENVIRONMENT
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & _USAGE:
-        return USAGE
-    return ENVIRONMENT if names & _ENVIRONMENT else BUG
+    return RaftloadError.exit_code if isinstance(error, OSError) else BUG
 
 
 def describe(error: Exception) -> str:

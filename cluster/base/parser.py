@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-USAGE = 2
+from cluster.base.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process."""
         program = self.prog.partition(" ")[0]
-        self.exit(USAGE, f"{program}: error: {message} (see '{self.prog} --help')\n")
+        self.exit(UsageError.exit_code, f"{program}: error: {message} (see '{self.prog} --help')\n")
 
     def _meant(self, word: str) -> str:
         import difflib

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.base.errors import UsageError
+
 if TYPE_CHECKING:
     import ssl
 
@@ -48,7 +50,7 @@ TLS_HINTS = {
 }
 
 
-class SecurityError(ValueError):
+class SecurityError(UsageError):
     """An option about TLS or the user that makes no sense, or a file that cannot be used: one line."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
-from cluster.base.security import Security, SecurityError, given
+from cluster.base.security import Security, given
 from cluster.observe import running
 
 # Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
@@ -102,11 +102,8 @@ def status(args: argparse.Namespace) -> int:
 
 def _security(args: argparse.Namespace, named: str | None) -> Security | None:
     """How to reach the endpoints that were named: our own clusters speak plain and know no users."""
-    try:
-        if named is not None:
-            return Security.from_arguments(args)
-    except SecurityError as exc:
-        raise UsageError(str(exc)) from exc
+    if named is not None:
+        return Security.from_arguments(args)
     if (option := given(args)) is not None:
         raise UsageError(f"{option} is for a cluster that --endpoints names")
     return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
 
+from cluster.base import exits
 from cluster.base.console import say
-from cluster.base.errors import ClusterError
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
 from cluster.cli import commands
@@ -134,15 +133,12 @@ def duration(text: str) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs one command of the group. Returns the exit code."""
+    """Runs one command of the group. Returns the exit code; raises RaftloadError."""
     try:
         with interruptible():
             return int(args.cluster_main(args))
     except Interrupted as exc:
         say(f"interrupted by {exc}")
-        return exc.exit_code
-    except ClusterError as exc:
-        print(f"raftload: error: {exc}", file=sys.stderr)
         return exc.exit_code
 
 
@@ -157,7 +153,8 @@ def standalone(argv: list[str] | None = None) -> int:
     """Runs `raftload cluster …` without the rest of raftload, for tests: takes what follows those words."""
     parser = argparse.ArgumentParser(prog="raftload cluster", epilog=EXAMPLES)
     add_arguments(parser)
-    return main(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    return exits.run(lambda: main(args))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs one command of the group. Returns the exit code; raises ClusterError."""
+    """Runs one command of the group. Returns the exit code; raises RaftloadError."""
     try:
         with interruptible():
             return int(args.etcd_main(args))

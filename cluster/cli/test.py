@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
-from cluster.base.errors import UsageError as BadEtcd
+from cluster.base.errors import UsageError
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.versions import parse_version, version_or_path
@@ -24,7 +24,6 @@ from cluster.conformance.table import render
 from cluster.gateway.client import ClientFactory
 from cluster.gateway.conformance_client import gateway_factory
 
-USAGE = 2
 EXAMPLES = """\
 examples:
   raftload cluster test                               the cluster that is up, else a new one in Docker
@@ -71,10 +70,6 @@ class TransportFactory(Protocol):
 TRANSPORTS: dict[str, TransportFactory] = {"gateway": gateway_factory}
 """By the word for ``--transport``. Whoever has another client adds it: `raftload` does, since this package imports
 nothing of it."""
-
-
-class UsageError(ValueError):
-    """An option that makes no sense, in one line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +119,7 @@ def main(
     """Runs `raftload cluster test`; returns the exit code.
 
     Takes the options of ``add_arguments``; another client than those of ``TRANSPORTS``; other providers of clusters
-    than ``BACKENDS``. Raises ClusterError where there is no cluster and none can be started.
+    than ``BACKENDS``. Raises UsageError, and ClusterError where there is no cluster and none can be started.
     """
     if args.list:
         for test in TESTS:
@@ -143,9 +138,8 @@ def main(
             raise UsageError(f"{option} is for a cluster that --endpoints names")
         if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
             raise UsageError("--endpoints names a cluster that is not ours to start or remove")
-    except (ValueError, BadEtcd) as exc:
-        say(f"error: {exc} (see 'raftload cluster test --help')")
-        return USAGE
+    except (ValueError, UsageError) as exc:
+        raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
         return _cleanup(args)
     provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from cluster.base.errors import ClusterError, EtcdError, NoAnswer, grpc_code_name
+from cluster.base.errors import ClusterError, EtcdError, grpc_code_name
 from cluster.base.etcd_values import prefix_end
 from cluster.base.topology import Member
 from cluster.gateway.client import Client, ClientFactory
@@ -323,7 +323,7 @@ def _verdict(test: Test, env: Env, unreachable: Sequence[str]) -> tuple[Verdict,
         refused = exc.code in _REFUSALS
         verdict = Verdict.FAIL if refused else Verdict.UNKNOWN
         reason = f"etcd {'refused a valid request' if refused else 'could not serve'}: {exc}"
-    except (NoAnswer, ClusterError) as exc:
+    except ClusterError as exc:
         verdict, reason = Verdict.UNKNOWN, str(exc)
     return verdict, reason
 

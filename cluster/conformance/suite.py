@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.errors import ClusterError, NoAnswer, UsageError
 from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
 from cluster.gateway.client import ClientFactory
@@ -131,7 +131,7 @@ def run(
         bounds: how long things may take.
         on_result: told of each result as it comes.
 
-    Returns the report. Raises NoAnswer where no endpoint answers and ValueError for an unknown name in ``only``.
+    Returns the report. Raises NoAnswer where no endpoint answers and UsageError for an unknown name in ``only``.
     """
     chosen = select(only, extended=extended)
     destructive = handle is not None if destructive is None else destructive
@@ -186,13 +186,13 @@ def run(
 def select(only: Iterable[str], *, extended: bool = False) -> list[Test]:
     """Takes names of tests and groups, returns those tests in order; for none all, extended ones if asked for.
 
-    Raises ValueError for an unknown name.
+    Raises UsageError for an unknown name.
     """
     names = set(only)
     known = {test.name for test in TESTS} | {test.group for test in TESTS}
     if unknown := sorted(names - known):
         groups = ", ".join(dict.fromkeys(test.group for test in TESTS))
-        raise ValueError(f"no test or group of tests {unknown[0]!r}; the groups are {groups}")
+        raise UsageError(f"no test or group of tests {unknown[0]!r}; the groups are {groups}")
     if not names:
         return [test for test in TESTS if extended or not test.extended]
     return [test for test in TESTS if names & {test.name, test.group}]

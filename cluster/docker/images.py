@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.base.binary import EtcdBinary, find_etcd, version_note
-from cluster.base.errors import ClusterError
+from cluster.base.errors import ClusterError, RaftloadError
 from cluster.base.versions import CURRENT, parse_version
 
 REGISTRIES = ("gcr.io/etcd-development/etcd", "quay.io/coreos/etcd")
@@ -101,7 +101,7 @@ def find_image(
         raise ImageNotFound(f"no registry has an image of etcd {wanted}: give another ETCD_VERSION, or --image")
     try:
         found = _release(wanted) or find_etcd()
-    except ClusterError as exc:
+    except RaftloadError as exc:
         raise ClusterError(f"no registry answers for an image of etcd {wanted}, and {exc}; or give --image") from exc
     say(f"no registry answers: building an image from {found.path} (etcd {found.version}, asked for {wanted})")
     if found.version != wanted:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, UsageError
+from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, RaftloadError, UsageError
 from cluster.base.pythonpath import python_path
 from cluster.base.signals import uninterrupted
 from cluster.base.topology import Member
@@ -147,10 +147,10 @@ class Driver:
             self._process.stdout.close()
 
 
-def _error(answer: dict[str, Any]) -> ClusterError:
+def _error(answer: dict[str, Any]) -> RaftloadError:
     if answer["kind"] == "MemberFailed":
         return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
-    kinds = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
+    kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
     return kinds.get(answer["kind"], ClusterError)(answer["error"])
 
 
@@ -171,7 +171,7 @@ def serve() -> None:
             number = order.pop("number")
             try:
                 _tell({"number": number, "answer": desk.do(order.pop("order"), order)})
-            except (ClusterError, ValueError, OSError) as exc:
+            except (RaftloadError, ValueError, OSError) as exc:
                 _tell({
                     "number": number, "error": str(exc), "kind": type(exc).__name__,
                     "member": getattr(exc, "member", ""), "last_line": getattr(exc, "last_line", ""),
@@ -229,7 +229,7 @@ class _Desk:
 
     def _heal_at_the_end(self, *, made: bool) -> None:
         if not made:  # what was made for us goes as it is
-            with uninterrupted(), contextlib.suppress(ClusterError):
+            with uninterrupted(), contextlib.suppress(RaftloadError):
                 Nemesis(self._cluster, self._timeline).heal()
 
     def _wait_healthy(self, timeout_s: float) -> None:

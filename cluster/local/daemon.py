@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.base.errors import ClusterError
+from cluster.base.errors import ClusterError, RaftloadError
 from cluster.local.cluster import LocalCluster
 from cluster.observe.running import Running, forget, save, statuses
 
@@ -46,7 +46,7 @@ def own() -> None:
             save(_describe(cluster, control, order["requested_version"], order["source"]))
             _tell({"ok": True})
             _serve(server, cluster)
-    except (ClusterError, ValueError) as exc:
+    except (RaftloadError, ValueError) as exc:
         with contextlib.suppress(OSError):
             _tell({"error": str(exc), "kind": type(exc).__name__})
     finally:
@@ -129,7 +129,7 @@ def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, A
             return {}
         elif order != "down":
             raise ClusterError(f"unknown order {order}")
-    except (ClusterError, KeyError) as exc:
+    except (RaftloadError, KeyError) as exc:
         return {"error": str(exc.args[0]), "kind": type(exc).__name__}
     return {}
 

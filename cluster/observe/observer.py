@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.pythonpath import python_path
 from cluster.base.security import Security
 from cluster.base.topology import Member
@@ -242,7 +242,7 @@ class _Watch(threading.Thread):
                 self._member.client_url, "GET", "/metrics", timeout_s=ANSWER_S, security=self._security
             )
             found = metrics.parse(body.decode("utf-8", "replace")) if code == 200 else None
-        except (NoAnswer, ValueError):
+        except (RaftloadError, ValueError):
             found = None
         if found is None:
             return
@@ -262,7 +262,7 @@ def _listed(url: str, security: Security) -> dict[int, str]:
     try:
         _, body = probe.http(url, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S, security)
         return {int(each["ID"]): str(each["name"]) for each in json.loads(body)["members"] if each.get("name")}
-    except (NoAnswer, ValueError, KeyError, TypeError):
+    except (RaftloadError, ValueError, KeyError, TypeError):
         return {}
 
 

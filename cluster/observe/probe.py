@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cluster.base.errors import NoAnswer
+from cluster.base.errors import NoAnswer, RaftloadError
 from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
 from cluster.base.topology import Member
 
@@ -237,7 +237,7 @@ def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None
     try:
         code, body = http(member.client_url, "GET", "/health", timeout_s=timeout_s, security=security)
         return code == 200 and str(json.loads(body)["health"]) == "true"
-    except (NoAnswer, ValueError, KeyError, TypeError):
+    except (RaftloadError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from cluster.faults.driver import Driver, Held
 from cluster.faults.plan import Round
 from loadgen.chaos.chaos_worker import CLOSE, CLOSED, OPTION, SUSPECT, Orders
@@ -204,7 +204,7 @@ class Campaign:
                 told = each.fault.kind in ("stop", "restart")
                 done.silent = told and 2 * len(done.members) > len(self._held.members if self._held else ())
                 self._stopping.wait(max(0.0, each.hold_s - (done.effect_ns - done.began_ns) / 1e9))
-        except ClusterError as error:
+        except RaftloadError as error:
             done.problem = str(error)
         with self._noted(done):
             if each.fault is not None:
@@ -221,7 +221,7 @@ class Campaign:
     def _noted(self, done: FaultRound) -> Iterator[None]:
         try:
             yield
-        except ClusterError as error:
+        except RaftloadError as error:
             done.problem = done.problem or str(error)
 
     # ---- after it

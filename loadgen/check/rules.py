@@ -10,6 +10,8 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Sequence
 
+from cluster.base.errors import UsageError
+
 
 class Verdict(enum.StrEnum):
     """What a history says of a guarantee. UNKNOWN: neither kept nor broken could be shown. SKIP: nothing used it."""
@@ -154,8 +156,8 @@ def overall(results: Iterable[Result]) -> Verdict:
 
 
 def select(names: Sequence[str]) -> list[str]:
-    """Returns the rules that names of rules or families mean, in order; all for none. Raises ValueError."""
+    """Returns the rules that names of rules or families mean, in order; all for none. Raises UsageError."""
     for name in names:
         if name not in RULES and name not in FAMILIES:
-            raise ValueError(f"no guarantee {name!r}; there are {', '.join(FAMILIES)}, and {', '.join(RULES)}")
+            raise UsageError(f"no guarantee {name!r}; there are {', '.join(FAMILIES)}, and {', '.join(RULES)}")
     return [rule for rule in RULES if not names or rule in names or rule.partition(".")[0] in names]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
+from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
 from cluster.base.security import Security
 from cluster.base.signals import importing
@@ -159,7 +160,7 @@ class ChaosOptions:
             shape["keys"] = settings.read("keys", options["keys"], int, 8, 99_999)
         try:
             select(args.guarantee)
-        except ValueError as error:
+        except UsageError as error:
             raise settings.SettingsError(f"--guarantee: {error}") from error
         nodes = settings.read("nodes", options["nodes"], int, 1, 99)
         backend = None if foreign else args.cluster or "embedded"

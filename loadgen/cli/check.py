@@ -49,15 +49,11 @@ examples:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``raftload check``: print the verdicts and return the exit code. Raises HistoryError and ReportError."""
+    """Run ``raftload check``: print the verdicts and return the exit code. Raises UsageError."""
     from loadgen.check import report
     from loadgen.result.document import find_run
 
-    try:
-        rules = select(args.guarantee)
-    except ValueError as error:
-        print(f"raftload: error: {error}", file=sys.stderr)
-        return 2
+    rules = select(args.guarantee)
     document = report.judged(find_run(args.run), rules)
     if args.json:
         json.dump(document, sys.stdout, indent=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from cluster.base.console import say
+from cluster.base.errors import UsageError
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
     COUNT_FIELDS,
@@ -13,7 +15,6 @@ from loadgen.result.threshold import (
     RATE_FIELDS,
     TYPES,
     Threshold,
-    ThresholdError,
 )
 
 
@@ -56,22 +57,18 @@ Where $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``raftload gate``: print the verdicts and return the exit code."""
+    """Run ``raftload gate``: print the verdicts and return the exit code. Raises UsageError."""
+    result = document.load(args.run)
+    expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
+    result = gate.apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
     try:
-        result = document.load(args.run)
-        expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
-        result = gate.apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
         if args.junit:
             junit.write(result, args.junit)
         junit.append_step_summary(result)
-    except (document.ReportError, ThresholdError) as exc:
-        print(f"raftload: error: {exc}", file=sys.stderr)
-        return 2
     except OSError as exc:
-        print(f"raftload: error: {exc.filename}: cannot be written: {exc.strerror}", file=sys.stderr)
-        return 2
+        raise UsageError(f"{exc.filename}: cannot be written: {exc.strerror}") from exc
     if not result["thresholds"]:
-        print("raftload: hint: no threshold was given; judged by whether the run is sound", file=sys.stderr)
+        say("hint: no threshold was given; judged by whether the run is sound")
     if args.json:
         document.print_json(result)
     else:

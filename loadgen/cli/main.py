@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import exits
-from cluster.base.parser import USAGE, Parser
+from cluster.base.errors import UsageError
+from cluster.base.parser import Parser
 from cluster.base.signals import done
 from loadgen.cli.entry import EndingAtOnce
 
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
-        return USAGE
+        return UsageError.exit_code
     return exits.run(lambda: args.main(args))
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.base.console import say
+from cluster.base.files import writing
 from loadgen.result import document
 from loadgen.result.document import ReportError
 
@@ -55,18 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run `raftload report`. Returns 0; 2 where there is no such run or it is broken, 4 where a file cannot be written.
+    """Run `raftload report`. Returns 0; raises UsageError where there is no such run or it is broken, and RaftloadError
+    where a file cannot be written.
 
     The run's own verdict is `raftload gate`'s business and does not show in the exit code.
     """
-    from viz.report.rundata import RunError
-
-    try:
-        _check(args)
-        return _compare(args) if len(args.run) == 2 else _show(args)
-    except (ReportError, RunError) as error:
-        print(f"raftload: error: {error}", file=sys.stderr)
-        return 2
+    _check(args)
+    if len(args.run) == 2:
+        _compare(args)
+    else:
+        _show(args)
+    return 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -80,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ReportError(f"--html {args.html}: there is no folder {Path(args.html).parent}")
 
 
-def _show(args: argparse.Namespace) -> int:
+def _show(args: argparse.Namespace) -> None:
     from loadgen.result import table
 
     if args.csv is not None:
@@ -92,39 +93,33 @@ def _show(args: argparse.Namespace) -> int:
         except OSError as error:
             raise ReportError(f"{folder}: cannot write result.json: {error.strerror or error}") from error
     for note in result["notes"]:
-        print(f"raftload: hint: {note}", file=sys.stderr)
+        say(f"hint: {note}")
     if args.json:
         document.print_json(result)
     else:
         color = table.wants_color(sys.stdout)
         print(table.render(result, color=color, width=table.terminal_width(), folder=folder))
-    return _write_pictures(args, folder, result) if folder is not None else 0
+    if folder is not None:
+        _write_pictures(args, folder, result)
 
 
-def _write_pictures(args: argparse.Namespace, folder: Path, result: dict[str, Any]) -> int:
+def _write_pictures(args: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
     from viz.report import page
 
     if args.html is not None:
-        try:
-            path = page.write(folder, Path(args.html) if args.html else None, result)
-        except OSError as error:
-            return _cannot_write(args.html or str(folder / page.NAME), error)
-        print(f"raftload: wrote {path}", file=sys.stderr)
+        path = Path(args.html) if args.html else folder / page.NAME
+        with writing(path):
+            page.write(folder, path, result)
+        say(f"wrote {path}")
     if args.plots is not None:
         from viz.report import plots, rundata
 
-        try:
+        with writing(args.plots):
             paths = plots.write(rundata.load(folder, result), Path(args.plots), args.plot_format)
-        except plots.NoMatplotlib as error:
-            print(f"raftload: error: {error}", file=sys.stderr)
-            return 4
-        except OSError as error:
-            return _cannot_write(args.plots, error)
-        print(f"raftload: wrote {', '.join(str(path) for path in paths)}", file=sys.stderr)
-    return 0
+        say(f"wrote {', '.join(str(path) for path in paths)}")
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace) -> None:
     from viz.report import compare, rundata
 
     if args.plots is not None:
@@ -137,14 +132,6 @@ def _compare(args: argparse.Namespace) -> int:
         print(compare.text(a, b))
     if args.html is not None:
         path = Path(args.html or compare.NAME)
-        try:
+        with writing(path):
             compare.write(a, b, path)
-        except OSError as error:
-            return _cannot_write(str(path), error)
-        print(f"raftload: wrote {path}", file=sys.stderr)
-    return 0
-
-
-def _cannot_write(path: str, error: OSError) -> int:
-    print(f"raftload: error: cannot write {path}: {error.strerror or error}", file=sys.stderr)
-    return 4
+        say(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from cluster.base.security import Security, masked
 from cluster.base.signals import importing
 from loadgen.cli import bench
@@ -225,7 +225,7 @@ def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> No
             endpoints = split_endpoints(request.form.get("host", environment.host))
             if begins and view.is_at(endpoints) and view.why_no_load:
                 raise ValueError(view.why_no_load)
-        except (ValueError, ClusterError) as error:
+        except (ValueError, RaftloadError) as error:
             return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
         runs.starting = runs.starting or begins
         return None
@@ -237,7 +237,7 @@ def _in_fields(message: str) -> str:
 
 
 def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> None:
-    """Raise ValueError or ClusterError, in one line, for values of which no run can be made.
+    """Raise ValueError or RaftloadError, in one line, for values of which no run can be made.
 
     Takes the runs, which know the targets, where a run is to begin.
     """

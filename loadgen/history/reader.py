@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.base.errors import UsageError
 from loadgen.history.format import BLOCK, BLOCK_MAGIC, FOLDER, MAGIC, SCHEMA, SUFFIX, Kind
 
 # Blocks of a quarter of a MiB in memory, and rows that are made into Python's numbers, at one time.
@@ -30,7 +31,7 @@ COLUMNS = np.dtype(
 """``format.RECORD`` for numpy, which reads a block's records in one go."""
 
 
-class HistoryError(Exception):
+class HistoryError(UsageError):
     """There is no history there, or it is none of ours: one line that says why."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 
 from cluster.base.endpoint import split_endpoints
+from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security
 from loadgen.client.connect_errors import HINTS
 from loadgen.client.etcd import EtcdClient
@@ -37,7 +38,7 @@ READING = frozenset({"get", "range", "list"})
 logger = logging.getLogger(__name__)
 
 
-class KeySpaceError(Exception):
+class KeySpaceError(RaftloadError):
     """The keys could not be prepared or removed: one line that says why."""
 
 
@@ -142,9 +143,9 @@ def attach(environment: Any) -> None:
             spaces.append(space)
             # Locust's default is to kill users in mid-operation, of which nobody then knows the effect.
             environment.stop_timeout = environment.stop_timeout or settings.timeout_s + 0.5
-        except (KeySpaceError, ValueError) as error:
+        except (RaftloadError, ValueError) as error:
             logger.error("%s", error)  # noqa: TRY400
-            environment.process_exit_code = 4 if isinstance(error, KeySpaceError) else 2
+            environment.process_exit_code = getattr(error, "exit_code", UsageError.exit_code)
             environment.runner.quit()
 
     def on_test_stop(**_: Any) -> None:

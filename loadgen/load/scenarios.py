@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import locustfiles
+from cluster.base.errors import UsageError
 
 # Scenarios that go by time and not by a number of operations, and for how long where nobody says.
 BY_TIME = {"steps": "60s"}
 
 
-class ScenarioError(ValueError):
+class ScenarioError(UsageError):
     """There is no such scenario, or its file cannot be used: one line that says so."""
 
 

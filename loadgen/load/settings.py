@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, cast
 
+from cluster.base.errors import UsageError
 from cluster.base.units import OPERATION_TYPES, format_mix, parse_duration, parse_mix, parse_size
 from loadgen.client.balancing import BALANCES, Balance
 from loadgen.load import pacing
@@ -31,7 +32,7 @@ Consistency = Literal["linearizable", "serializable"]
 Arrivals = Literal["constant", "poisson"]
 
 
-class SettingsError(ValueError):
+class SettingsError(UsageError):
     """A parameter that cannot be: one line that says which and what would be right."""
 
 

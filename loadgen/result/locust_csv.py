@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.base.errors import UsageError
+
 AGGREGATED = "Aggregated"
 
 # Our name of each latency, and the column of Locust's that holds it; all in milliseconds.
@@ -35,7 +37,7 @@ _STATS = ("Type", "Name", *_COUNTS, *LATENCY_COLUMNS.values(), "Requests/s")
 _FAILURES = ("Method", "Name", "Error", "Occurrences")
 
 
-class ReportError(Exception):
+class ReportError(UsageError):
     """What was given cannot be made into a result; the message is one line that says what and why."""
 
 

@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Collection
 
+from cluster.base.errors import UsageError
 from cluster.base.units import OPERATION_TYPES, SCENARIO_TYPES
 
 TYPES = (*OPERATION_TYPES, *SCENARIO_TYPES, "total")
@@ -31,7 +32,7 @@ _EXPRESSION = re.compile(r"\s*(?P<metric>.*?)\s*(?P<operator><=|>=|==|<|>)\s*(?P
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-class ThresholdError(ValueError):
+class ThresholdError(UsageError):
     """A text that is not a threshold; the message is one line that says what would be one."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 
 from cluster.base import exits
+from cluster.base.errors import RaftloadError
 from cluster.base.exits import Failure
 from cluster.base.security import Security
 from loadgen.load import listening, patching, worker_run
@@ -32,8 +33,8 @@ NO_WORKER = "no worker is left; start it again"
 logger = logging.getLogger(__name__)
 
 
-class EngineError(Exception):
-    """The run cannot be started: one line that says why and what to do. The exit code is 4."""
+class EngineError(RaftloadError):
+    """The run cannot be started: one line that says why and what to do."""
 
 
 class Session:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError
-from cluster.base.security import Security, SecurityError, given
+from cluster.base.security import Security, given
 from cluster.base.units import parse_duration
 from cluster.base.versions import version_or_path
 from loadgen.load.settings import SettingsError, read
@@ -87,10 +87,7 @@ class Choice:
                 kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
                 links=running.links, requested_version=running.requested_version,
             )  # fmt: skip
-        try:
-            security = Security.from_arguments(args)
-        except SecurityError as error:
-            raise SettingsError(str(error)) from error
+        security = Security.from_arguments(args)
         try:
             endpoints = read_endpoints(text, security)
         except ValueError as error:

@@ -122,8 +122,6 @@ class ClusterView:
         number = self._faults
         try:
             effect = nemesis.heal(name) if fault == "heal" else nemesis.inject(Fault(fault, name))  # type: ignore[arg-type]
-        except UsageError:
-            raise
         except ClusterError as error:
             # What was waited for may be what the next fault prevented: that one tells how it is now.
             if number == self._faults:

@@ -133,7 +133,7 @@ import json, resource, sys
 from pathlib import Path
 from time import perf_counter
 began = perf_counter()
-from loadgen.cli.check import judged
+from loadgen.check.report import judged
 document = judged(Path(sys.argv[1]))
 took = perf_counter() - began
 bad = [row for row in document["guarantees"] if row["verdict"] not in ("pass", "skip") and row["name"][:4] != "raft"]

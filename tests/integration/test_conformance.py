@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from cluster.base.errors import NoAnswer
+from cluster.base.errors import NoAnswer, UsageError
 from cluster.conformance import Report, Verdict, run
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
@@ -66,5 +66,5 @@ def test_no_cluster_is_an_error_of_the_environment() -> None:
 
 
 def test_an_unknown_name_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ValueError, match="no test or group of tests 'kw'; the groups are kv,"):
+    with pytest.raises(UsageError, match="no test or group of tests 'kw'; the groups are kv,"):
         run(gateway_factory(), [closed_port()], only=["kw"])

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from cluster import conformance, schema
+from cluster.base import exits
 from cluster.base.errors import NoAnswer
 from cluster.cli import test as test_command
 from cluster.local.cluster import LocalCluster
@@ -125,7 +126,7 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
     ],
 )
 def test_bad_input_is_one_line_and_exits_2(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(*words) == 2
+    assert exits.run(lambda: command(*words)) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from cluster.base.binary import EtcdBinary, find_etcd
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from tests.support.command import ROOT
 from tests.support.etcds import etcds_to_test, version_of
 
@@ -31,7 +31,7 @@ def find(target: str) -> EtcdBinary:
                 return find_etcd(path)
         built = _last_line(".ci/etcds", target, line=0)
         return find_etcd(built.partition("=")[2].strip("'"))
-    except ClusterError as exc:
+    except RaftloadError as exc:
         raise NoEtcd(str(exc)) from exc
 
 

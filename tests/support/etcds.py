@@ -8,7 +8,7 @@ import os
 import pytest
 
 from cluster.base.binary import find_etcd
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from cluster.observe.probe import version_key
 from tests.support.missing import require
 
@@ -34,7 +34,7 @@ def version_of(path: str) -> str:
     """
     try:
         return find_etcd(path).version
-    except ClusterError as exc:
+    except RaftloadError as exc:
         raise pytest.UsageError(f"${ENV}: {exc}") from exc
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.base import exits
 from loadgen import schema
 from loadgen.cli import gate as gate_cli
 from loadgen.result import document, gate, junit
@@ -280,7 +281,8 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
 def run_gate(*words: str) -> int:
     parser = argparse.ArgumentParser()
     gate_cli.add_arguments(parser)
-    return gate_cli.main(parser.parse_args(words))
+    args = parser.parse_args(words)
+    return exits.run(lambda: gate_cli.main(args))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.base import exits
 from loadgen import schema
 from loadgen.cli import report as report_cli
 from loadgen.result import document as report
@@ -353,7 +354,7 @@ def test_main_refuses_in_one_line(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert report_cli.main(arguments(*words)) == 2
+    assert exits.run(lambda: report_cli.main(arguments(*words))) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("raftload: error: ")

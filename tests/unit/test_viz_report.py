@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cluster.base import exits
 from loadgen.cli import report as report_cli
 from loadgen.result import document as results
 from loadgen.stats import hdr
@@ -280,7 +281,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     def run(*words: str) -> int:
         parser = argparse.ArgumentParser()
         report_cli.add_arguments(parser)
-        return report_cli.main(parser.parse_args(words))
+        args = parser.parse_args(words)
+        return exits.run(lambda: report_cli.main(args))
 
     return run
 

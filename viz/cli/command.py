@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.base.errors import ClusterError
-from cluster.base.parser import USAGE, Parser
+from cluster.base import exits
+from cluster.base.errors import UsageError
+from cluster.base.files import writing
+from cluster.base.parser import Parser
 from cluster.base.security import add_arguments as add_security_arguments
-from viz.cli.options import OBSERVED, STATUS, TYPES, NothingObserved, UsageError, choose, endpoints, interval, model
-from viz.diagrams.output import FORMATS, SUFFIXES, NoGraphviz, render, write
+from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, interval, model
+from viz.diagrams.output import FORMATS, SUFFIXES, render, write
 from viz.diagrams.raft import DIAGRAMS
 from viz.live.snapshot import DEFAULT_ENDPOINT
 
-PASS, ENVIRONMENT = 0, 4
 EXAMPLES = (
     """\
 variants (the first is the default):
@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code, having said in one line what went wrong."""
-    try:
+    """Runs the command; returns the exit code. Raises UsageError and RaftloadError."""
+    with writing(args.output or "to stdout"):
         if args.watch is not None:
             return _watch(args)
         name = _format(args)
@@ -103,15 +103,7 @@ def main(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
-    except UsageError as exc:
-        return _fail(USAGE, exc)
-    except (ClusterError, NoGraphviz, NothingObserved) as exc:
-        return _fail(ENVIRONMENT, exc)
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        return _fail(ENVIRONMENT, f"cannot write {args.output or 'to stdout'}: {exc.strerror or exc}")
-    return PASS
+    return 0
 
 
 def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
@@ -123,18 +115,8 @@ def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    try:
-        return main(parser.parse_args(argv))
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-
-
-def _fail(code: int, reason: object) -> int:
-    print(f"raftload: error: {reason}", file=sys.stderr)
-    return code
+    args = parser.parse_args(argv)
+    return exits.run(lambda: main(args))
 
 
 def _format(args: argparse.Namespace) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security, given
 from cluster.base.topology import member_names
 from viz.diagrams.model import ClusterSnapshot, Model
@@ -26,11 +27,7 @@ OBSERVED = ("leader-election", "state-machine", TIMELINE)
 MOST_NODES = 25
 
 
-class UsageError(ValueError):
-    """A command line that cannot be meant, in one line."""
-
-
-class NothingObserved(RuntimeError):  # noqa: N818
+class NothingObserved(RaftloadError):  # noqa: N818
     """The logs say nothing about Raft."""
 
 
@@ -181,7 +178,7 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
         if (option := given(args)) is not None:
             raise UsageError(f"{option} is for a cluster that --endpoints names")
     except ValueError as exc:
-        raise UsageError(exc) from exc
+        raise UsageError(str(exc)) from exc
     from cluster.observe.running import find_running
 
     running = find_running()

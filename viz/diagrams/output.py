@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cluster.base.errors import RaftloadError
 from viz.diagrams import ascii as text_picture
 from viz.diagrams import dot, mermaid
 from viz.diagrams.model import Model, to_dict
@@ -23,7 +24,7 @@ SUFFIXES: Mapping[str, str] = {
 _DOT_TIMEOUT_S = 60.0
 
 
-class NoGraphviz(RuntimeError):  # noqa: N818
+class NoGraphviz(RaftloadError):  # noqa: N818
     """SVG or PNG is wanted and Graphviz's ``dot`` is missing or fails; one line that says what to do."""
 
 

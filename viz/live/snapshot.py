@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cluster.base.endpoint import Endpoint, read_endpoints
-from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe import probe
@@ -176,7 +176,7 @@ def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answe
     try:
         url = endpoint if "://" in endpoint else f"http://{endpoint}"
         status = probe.member_status(Member("", url, "", ""), timeout_s, security)
-    except (ClusterError, ValueError, UnicodeError) as exc:
+    except (RaftloadError, ValueError) as exc:
         return Answer(endpoint, None, 0.0, clean(str(exc)))
     return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
 
@@ -193,7 +193,7 @@ def _members(living: Sequence[Answer], timeout_s: float, security: Security | No
     for answer in living:
         try:
             return _parse(_list(answer.endpoint, timeout_s, security))
-        except (ClusterError, ValueError, TypeError, AttributeError):
+        except (RaftloadError, ValueError, TypeError, AttributeError):
             continue
     return []
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from cluster.base.errors import ClusterError
+from cluster.base.errors import RaftloadError
 from cluster.base.security import Security
 from cluster.observe import probe
 from viz.diagrams.ascii import pad, wrap
@@ -177,7 +177,7 @@ def _quotas(snapshot: ClusterSnapshot, answers: Sequence[Answer], security: Secu
             code, body = probe.http(member.endpoint, "GET", "/metrics", timeout_s=1.0, security=security)
             begin = body.index(_QUOTA) + len(_QUOTA)
             found[member.name] = int(float(body[begin : body.index(b"\n", begin)])) if code == 200 else None
-        except (ClusterError, ValueError):
+        except (RaftloadError, ValueError):
             found[member.name] = None
     return found
 

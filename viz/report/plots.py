@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.base.errors import RaftloadError
 from viz.report import drawn, hlog, leadership
 from viz.report.rundata import RunData
 
@@ -13,7 +14,7 @@ _COLOURS = ("#0969da", "#d9600a", "#8250df", "#1a7f37", "#bf3989", "#59636e")
 _TERMS = ("#8da0cb", "#66c2a5", "#fc9d6a", "#e78ac3", "#a6d854", "#e5c494")
 
 
-class NoMatplotlib(RuntimeError):  # noqa: N818
+class NoMatplotlib(RaftloadError):  # noqa: N818
     """matplotlib is not installed; one line that says how to have it."""
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.base.errors import ClusterError
+from cluster.base.errors import ClusterError, UsageError
 from cluster.observe import record
 from cluster.observe.record import Poll, Scrape
 from cluster.observe.timeline import Timeline
@@ -23,7 +23,7 @@ _SEEN = {"effect", "failed"}
 _LASTING = {"kill", "stop", "pause", "partition", "delay", "drop"}
 
 
-class RunError(ValueError):
+class RunError(UsageError):
     """The folder holds no result that could be drawn; one line."""
 
 
