@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, NoReturn
 
 from cluster.base.errors import UsageError
+from cluster.base.units import parse_duration
+
+
+class Duration:
+    """A ``type`` for options that take a duration, in seconds: from ``least`` to ``most``."""
+
+    def __init__(self, least: float = 0.0, most: float = math.inf) -> None:
+        self._least, self._most = least, most
+
+    def __call__(self, text: str) -> float:
+        """Returns the seconds. Raises ArgumentTypeError."""
+        try:
+            seconds = parse_duration(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+        if not self._least <= seconds <= self._most:
+            bound = f"at least {self._least:g}s" if seconds < self._least else f"at most {self._most:g}s"
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+        return seconds
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import getpass
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import UsageError
+from cluster.base.units import duration_text, parse_duration
 
 if TYPE_CHECKING:
     import ssl
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 DIAL_TIMEOUT_S = 5.0
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})  # Go's strconv.ParseBool
 _FALSE = frozenset({"", "0", "f", "F", "false", "False", "FALSE"})
-_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 WRONG_CA = "certificate not trusted"
 EXPIRED = "certificate expired"
@@ -127,7 +125,7 @@ class Security:
             "INSECURE_SKIP_TLS_VERIFY": "true" if self.insecure_skip_tls_verify else None,
             "USER": self.user,
             "PASSWORD": self.password,
-            "DIAL_TIMEOUT": f"{self.dial_timeout_s}s" if self.dial_timeout_s != DIAL_TIMEOUT_S else None,
+            "DIAL_TIMEOUT": duration_text(self.dial_timeout_s) if self.dial_timeout_s != DIAL_TIMEOUT_S else None,
         }
         return {f"ETCDCTL_{name}": value for name, value in values.items() if value}
 
@@ -266,8 +264,7 @@ def _boolean(name: str, env: Mapping[str, str]) -> bool:
 
 
 def _duration(name: str, env: Mapping[str, str]) -> float:
-    value = env.get(name, "")
-    parts: list[Any] = _GO_DURATION.findall(value)
-    if "".join(number + unit for number, unit in parts) != value:
-        raise SecurityError(f"${name} is {value!r}: write a duration such as 2s or 500ms")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    try:
+        return parse_duration(env.get(name) or "0", plain=False)
+    except ValueError as exc:
+        raise SecurityError(f"${name}: {exc}") from exc

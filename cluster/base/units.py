@@ -12,8 +12,15 @@ _SIZE_UNITS = {
     "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "g": 1000**3, "gb": 1000**3,
     "ki": 1024, "kib": 1024, "mi": 1024**2, "mib": 1024**2, "gi": 1024**3, "gib": 1024**3,
 }  # fmt: skip
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)?")
-_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+# As Go's time.ParseDuration has it: both letters that look like a mu, and a digit on one side of the point at least.
+_DURATION_UNITS = {
+    "ns": 1e-9, "us": 1e-6, "\N{MICRO SIGN}s": 1e-6, "\N{GREEK SMALL LETTER MU}s": 1e-6, "ms": 1e-3, "s": 1.0,
+    "m": 60.0, "h": 3600.0,
+}  # fmt: skip
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+_PART = re.compile(rf"({_NUMBER})({'|'.join(_DURATION_UNITS)})")
+_DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
+_PLAIN = re.compile(_NUMBER)
 
 OPERATION_TYPES = ("put", "get", "txn")
 """What `--mix` chooses from."""
@@ -43,17 +50,29 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-def parse_duration(text: str) -> float:
-    """Return the seconds that a text such as ``30s``, ``250ms``, ``1m30s`` or ``5`` (seconds) means.
+def parse_duration(text: str, *, plain: bool = True) -> float:
+    """Return the seconds that a text such as ``30s``, ``250ms``, ``1h30m``, ``100us`` or ``5`` (seconds) means.
 
+    The grammar is that of Go's durations, without a minus. ``plain`` is whether a number without a unit is one.
     Raises ValueError for anything else.
     """
     compact = text.strip()
-    parts = _DURATION.findall(compact)
-    whole = "".join(number + unit for number, unit in parts) == compact
-    if not compact or not whole or (len(parts) > 1 and any(not unit for _, unit in parts)):
-        raise ValueError(f"{text!r} is not a duration; write seconds or a unit, such as 30s, 250ms or 1m30s")
-    return math.fsum(float(number) * _DURATION_UNITS[unit or "s"] for number, unit in parts)
+    if compact == "0" or (plain and _PLAIN.fullmatch(compact)):
+        return float(compact)
+    if not _DURATION.fullmatch(compact):
+        seconds = " (a plain number is seconds)" if plain else ""
+        raise ValueError(
+            f"{text!r} is not a duration; write numbers with units (ns, us, ms, s, m, h), such as 250ms, 30s or "
+            f"1h30m{seconds}"
+        )
+    return math.fsum(float(number) * _DURATION_UNITS[unit] for number, unit in _PART.findall(compact))
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as `parse_duration` reads it, exactly."""
+    from decimal import Decimal  # few need it, and every command imports this module
+
+    return f"{Decimal(repr(float(seconds))):f}s"
 
 
 def parse_mix(text: str, types: Collection[str] | None = OPERATION_TYPES) -> dict[str, float]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 
 from cluster.base import exits
 from cluster.base.console import say
+from cluster.base.parser import Duration
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
 from cluster.cli import commands
@@ -37,8 +37,6 @@ FAULTS = {
     "transfer-leader": "hand leadership to a member",
     "defrag": "have a member defragment its store, during which it answers nothing",
 }
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
-_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,12 +86,12 @@ def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
         parser.add_argument("target", metavar="TARGET", help=f"members by name, with commas, or {', '.join(TARGETS)}")
         parser.add_argument("--seed", type=int, metavar="N", help="for what is chosen at random")
     if kind == "delay":
-        parser.add_argument("--by", type=duration, required=True, metavar="T", help="each way, such as 50ms")
-        parser.add_argument("--jitter", type=duration, default=0.0, metavar="T", help="more or less (default: 0)")
+        parser.add_argument("--by", type=Duration(), required=True, metavar="T", help="each way, such as 50ms")
+        parser.add_argument("--jitter", type=Duration(), default=0.0, metavar="T", help="more or less (default: 0)")
     if kind == "drop":
         parser.add_argument("--share", type=_share, required=True, metavar="P", help="such as 10%% or 0.1")
     _add_backend(parser)
-    parser.add_argument("--wait", type=duration, default=30.0, metavar="T", help="for the effect (default: 30s)")
+    parser.add_argument("--wait", type=Duration(), default=30.0, metavar="T", help="for the effect (default: 30s)")
     parser.add_argument("--timeline", metavar="FILE", help="append events to it too (not only events.csv by the state)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -111,10 +109,10 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--binary", metavar="PATH", help="as --etcd PATH")
     up.add_argument("--data", choices=("container", "volume", "shm"),
                     help="container (default), volume: named volumes, or shm: in memory")  # fmt: skip
-    up.add_argument("--wait", type=duration, default=60.0, metavar="T", help="until all are healthy (default: 60s)")
+    up.add_argument("--wait", type=Duration(), default=60.0, metavar="T", help="until all are healthy (default: 60s)")
     up.add_argument("--replace", action="store_true", help="replace even a cluster with named volumes")
     up.add_argument("--pull", action="store_true", help="ask the registries again although a built image is there")
-    up.add_argument("--pull-timeout", type=duration, default=300.0, metavar="T", help="for the image (default: 300s)")
+    up.add_argument("--pull-timeout", type=Duration(), default=300.0, metavar="T", help="for the image (default: 300s)")
     up.add_argument("--links", choices=("relay", "direct"), default="relay",
                     help="local peers through a relay, for partition, delay and drop (default)")  # fmt: skip
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -122,14 +120,6 @@ def _add_up(up: argparse.ArgumentParser) -> None:
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=running.BACKENDS, help="default: the one that has a cluster")
-
-
-def duration(text: str) -> float:
-    """Takes ``60s``, ``250ms``, ``2m`` or ``5`` (seconds), returns seconds. Raises ArgumentTypeError."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 60s, 250ms or 2m")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def main(args: argparse.Namespace) -> int:

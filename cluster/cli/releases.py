@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 
 from cluster.base.console import say
-from cluster.base.errors import ClusterError, UsageError
+from cluster.base.errors import ClusterError
+from cluster.base.parser import Duration
 from cluster.base.signals import Interrupted, interruptible
 from cluster.base.versions import CURRENT, parse_version, releases_dir
 
@@ -51,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "https://github.com/etcd-io/etcd/releases/download)",
     )  # fmt: skip
     get.add_argument(
-        "--timeout", default="30s", metavar="DURATION", help="give up where nothing comes for so long (default: 30s)"
-    )
+        "--timeout", type=Duration(0.001), default=30.0, metavar="DURATION",
+        help="give up where nothing comes for so long (default: 30s)",
+    )  # fmt: skip
     command("list", "show the releases in the cache: version, size and path", _list).add_argument(
         "--json", action="store_true", help="one JSON document on stdout"
     )
@@ -71,19 +73,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _get(args: argparse.Namespace) -> int:
-    from cluster.cli.options import duration
-
     version = parse_version(args.version)
-    try:
-        silence_s = duration(args.timeout)
-    except argparse.ArgumentTypeError as exc:
-        raise UsageError(f"--timeout: {exc}") from exc
-    if silence_s <= 0:
-        raise UsageError(f"--timeout must be above 0, not {args.timeout}")
     from cluster.releases import cache
     from cluster.releases.download import Base
 
-    release = cache.get(version, Base.choose(args.base_url, silence_s), say)
+    release = cache.get(version, Base.choose(args.base_url, args.timeout), say)
     print(release.path)
     say(f"use it by --etcd {version}, or for all commands by RAFTLOAD_ETCD={version}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.topology import local_members
 from cluster.base.versions import parse_version
-from cluster.cli.options import duration
 from cluster.docker.cluster import DockerSpec, unlike
 from cluster.docker.engine import why_no_engine
 from cluster.lifecycle.up import ClusterRequest
@@ -54,17 +52,6 @@ def test_senseless_wishes(env: dict[str, str], given: dict[str, object], reason:
 @pytest.mark.parametrize(("text", "version"), [("v3.5.10", "3.5.10"), ("3.6.0-rc.1", "3.6.0-rc.1")])
 def test_versions(text: str, version: str) -> None:
     assert parse_version(text) == version
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("250ms", 0.25), ("2m", 120), ("5", 5)])
-def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "s", "-1s", "1h30", "nan"])
-def test_no_durations(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
-        duration(text)
 
 
 def test_the_label_reads_back() -> None:

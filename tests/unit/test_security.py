@@ -62,7 +62,7 @@ def test_tls_is_spoken_where_files_are_given_and_nothing_else_is_said() -> None:
         (["--user", "root"], {}, "--user needs a password"),
         (["--cacert", "/none"], {}, "--cacert /none: No such file"),
         (["--key", "/", "--cert", "/dev/null"], {}, "--key /: Is a directory"),
-        ([], {"ETCDCTL_DIAL_TIMEOUT": "2"}, "ETCDCTL_DIAL_TIMEOUT is '2': write a duration"),
+        ([], {"ETCDCTL_DIAL_TIMEOUT": "2"}, r"\$ETCDCTL_DIAL_TIMEOUT: '2' is not a duration; write numbers with units"),
         ([], {"ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "yes"}, "write true or false"),
     ],
 )

@@ -1,7 +1,10 @@
 """Sizes, durations and mixes: what is read, and what is refused with which words."""
 
+import argparse
+
 import pytest
 
+from cluster.base.parser import Duration
 from cluster.base.units import format_duration, format_mix, parse_duration, parse_mix, parse_size
 
 
@@ -25,12 +28,48 @@ def test_what_is_no_size(text: str) -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
+    assert Duration()(text) == parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["", "-3s", "3 days", "5 5", "s", "1m30", "nan", "3ss"])
+NO_DURATIONS = ["", "-3s", "3 days", "5 5", "s", "1m30", "1h30", "nan", "inf", "3ss", "1e3s", "1d", "٣s", "1h 30m"]
+
+
+@pytest.mark.parametrize("text", NO_DURATIONS)
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
+    with pytest.raises(ValueError, match=r"^'.*' is not a duration; write numbers with units \(ns, us, ms, s, m, h\)"):
         parse_duration(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a duration"):
+        Duration()(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        # The table of Go's own test, time_test.go, parseDurationTests, without the negative ones.
+        ("0", 0), ("5s", 5), ("30s", 30), ("1478s", 1478), ("+5s", 5), ("+0", None), ("5.0s", 5), ("5.6s", 5.6),
+        ("5.s", 5), (".5s", 0.5), ("1.0s", 1), ("1.00s", 1), ("1.004s", 1.004), ("1.0040s", 1.004),
+        ("100.00100s", 100.001), ("10ns", 1e-8), ("11us", 11e-6), ("12µs", 12e-6), ("12μs", 12e-6), ("13ms", 0.013),
+        ("14s", 14), ("15m", 900), ("16h", 57_600), ("3h30m", 12_600), ("10.5s4m", 250.5),
+        ("1h2m3s4ms5us6ns", 3723.004005006), ("39h9m14.425s", 140_954.425), ("52763797000ns", 52.763797),
+        ("0.3333333333333333333h", 1200), ("9223372036854775807ns", 9223372036.854775807),
+        # And what it refuses, parseDurationErrorTests.
+        ("", None), ("3", None), ("-", None), ("s", None), (".", None), ("-.", None), (".s", None), ("+.s", None),
+        ("1d", None), ("\x85\x85", None), ("hello \uffff world", None),
+    ],
+)  # fmt: skip
+def test_go_reads_the_same(text: str, seconds: float | None) -> None:
+    if seconds is None:
+        with pytest.raises(ValueError, match="is not a duration"):
+            parse_duration(text, plain=False)
+    else:
+        assert parse_duration(text, plain=False) == pytest.approx(seconds, rel=1e-12)
+
+
+def test_an_option_has_bounds() -> None:
+    assert Duration(0.1, 60)("1m") == 60
+    for text, why in (("0.05", "must be at least 0.1s, not 0.05"), ("2m", "must be at most 60s, not 2m")):
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            Duration(0.1, 60)(text)
 
 
 def test_mix_keeps_only_what_runs() -> None:

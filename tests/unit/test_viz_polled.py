@@ -100,11 +100,17 @@ def test_what_watch_wrote_is_read_again_and_the_rest_counted(
         (["--polls", "/nowhere/x"], 2, "cannot read /nowhere/x"),
         (["--polls", "/dev/null"], 4, "no poll in /dev/null"),
         (["--observed", "--polls", "x", "--endpoints", "a:1"], 2, "exclude each other"),
-        (["--observed", "--endpoints", "a:1", "--for", "soon"], 2, "--for 'soon' is no interval"),
+        (["--observed", "--endpoints", "a:1", "--for", "soon"], 2, "--for: 'soon' is not a duration; write"),
+        (["--observed", "--endpoints", "a:1", "--for", "0.01"], 2, "--for: must be at least 0.1s, not 0.01"),
         (["--observed", "--for", "1s"], 2, "--for is for polls"),
         (["--for", "1s"], 2, "--for is for --observed"),
     ],
 )
 def test_bad_input(words: list[str], code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert visualize_raft_state(["--type", "leader-election", *words]) == code
-    assert line in capsys.readouterr().err
+    try:
+        ended = visualize_raft_state(["--type", "leader-election", *words])
+    except SystemExit as exc:  # as argparse ends it
+        ended = int(str(exc.code))
+    assert ended == code
+    err = capsys.readouterr().err
+    assert line in err and err.count("\n") == 1

@@ -10,9 +10,9 @@ from pathlib import Path
 from cluster.base import exits
 from cluster.base.errors import UsageError
 from cluster.base.files import writing
-from cluster.base.parser import Parser
+from cluster.base.parser import Duration, Parser
 from cluster.base.security import add_arguments as add_security_arguments
-from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, interval, model
+from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, model
 from viz.diagrams.output import FORMATS, SUFFIXES, render, write
 from viz.diagrams.raft import DIAGRAMS
 from viz.live.snapshot import DEFAULT_ENDPOINT
@@ -53,8 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
     parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
     parser.add_argument(
-        "--watch", nargs="?", const="1s", metavar="INTERVAL", help=f"{STATUS} again and again (default every 1s)"
-    )
+        "--watch", nargs="?", type=Duration(0.1, 3600), const=1.0, metavar="INTERVAL",
+        help=f"{STATUS} again and again (default every 1s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as --format json; with --watch a line a tick")
     parser.add_argument(
         "--observed",
@@ -70,8 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of logs, what --watch --json wrote: no candidates and votes; - is stdin",
     )
     parser.add_argument(
-        "--for", dest="for_", metavar="T", help="with --observed --endpoints: poll for so long, or until Ctrl-C (10s)"
-    )
+        "--for", dest="for_", type=Duration(0.1, 86400), metavar="T",
+        help="with --observed --endpoints: poll for so long, or until Ctrl-C (10s)",
+    )  # fmt: skip
     parser.add_argument(
         "--since", metavar="TIME", help="with --observed: from this time on, 2026-01-31T12:00:00Z or seconds since 1970"
     )
@@ -159,10 +161,9 @@ def _watch(args: argparse.Namespace) -> int:
             raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name.strip('_')}")
     if args.format not in (None, "ascii", "json"):
         raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
-    every_s = interval("--watch", args.watch, 0.1, 3600)
     named, security = endpoints(args)
     as_json = args.json or args.format == "json"
-    return watch(named, every_s, sys.stdout, as_json=as_json, security=security)
+    return watch(named, args.watch, sys.stdout, as_json=as_json, security=security)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ TIMELINE = "timeline"
 TYPES = (*DIAGRAMS, STATUS, TIMELINE)
 OBSERVED = ("leader-election", "state-machine", TIMELINE)
 MOST_NODES = 25
+POLL_FOR_S = 10.0
 
 
 class NothingObserved(RaftloadError):  # noqa: N818
@@ -130,7 +130,7 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
         looks = _looks(args.polls)
     else:
         named, security = endpoints(args)
-        seconds = interval("--for", args.for_ or "10s", 0.1, 86400)
+        seconds = POLL_FOR_S if args.for_ is None else args.for_
         _note(f"polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
         looks = polled.poll(named, seconds, security=security)
     looks = polled.between(looks, since, until)
@@ -183,16 +183,6 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
 
     running = find_running()
     return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), None
-
-
-def interval(option: str, text: str, least: float, most: float) -> float:
-    """Seconds of an option such as ``500ms``. Takes the least and the most; raises UsageError beyond them."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
-    units = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-    seconds = float(found.group(1)) * units[found.group(2)] if found else 0.0
-    if not least <= seconds <= most:
-        raise UsageError(f"{option} {text!r} is no interval from {least:g}s to {most:g}s, such as 1s or 500ms")
-    return seconds
 
 
 def _time(option: str, text: str | None) -> float | None:
