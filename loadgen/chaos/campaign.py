@@ -21,7 +21,7 @@ from gevent.event import Event
 from cluster.base.errors import RaftloadError
 from cluster.faults.driver import Driver, Held
 from cluster.faults.plan import Round
-from loadgen.chaos.chaos_worker import CLOSE, CLOSED, OPTION, SUSPECT, Orders
+from loadgen.chaos.chaos_worker import Orders
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
 from loadgen.chaos.traffic import Shape
@@ -29,6 +29,7 @@ from loadgen.chaos.watch_streams import Watching
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
+from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close, Closed, Suspect
 from loadgen.run.run import Plan, Run
 from loadgen.run.session import Session
 from loadgen.run.target import Target
@@ -100,7 +101,7 @@ class Campaign:
         run.begin()
         self.shape = Shape(prefix=run.settings.prefix, seed=run.settings.seed, **self.design.shape)
         orders = Orders(str(folder.absolute()), self.design.shape, self.design.watching)
-        setattr(self._session.environment.parsed_options, OPTION, orders.to_option())
+        setattr(self._session.environment.parsed_options, CHAOS_OPTION, orders.to_option())
         history = HistoryWriter(folder / f"master{SUFFIX}", worker=0, prefix=run.settings.prefix.decode("ascii"))
         history.flush_every()
         self._master = MasterClient(run.settings.endpoints, self.shape, history, whole=self._driver is not None)
@@ -234,14 +235,15 @@ class Campaign:
     def _close_workers(self, revision: int) -> None:
         """Has every worker see its watchers to a revision and close its history; waits until they have."""
         alive = [w for w in self._session.workers if w.client_id and w.name not in self.run.lost]
-        self._tell(CLOSE, {"revision": revision, "timeout_s": WATCHERS_S})
+        order: Close = {"revision": revision, "timeout_s": WATCHERS_S}
+        self._tell(CLOSE.name, order)
         deadline = time.monotonic() + 2 * WATCHERS_S
         while time.monotonic() < deadline and any(
             worker.client_id not in self._closed and worker.death() is None for worker in alive
         ):
             gevent.sleep(0.02)
 
-    def _tell(self, kind: str, data: dict[str, Any] | None = None) -> None:
+    def _tell(self, kind: str, data: Close | None = None) -> None:
         """Sends a message to every worker, also to one that has stopped its users, which Locust no longer knows."""
         from locust.rpc import Message
 
@@ -255,8 +257,8 @@ class Campaign:
             self._tell("heartbeat")
             gevent.sleep(1)
 
-    def _on_suspect(self, environment: Any, msg: Any, **_: Any) -> None:
-        self.stop(msg.data["seen"])
+    def _on_suspect(self, client_id: str, suspect: Suspect) -> None:
+        self.stop(suspect["seen"])
 
-    def _on_closed(self, environment: Any, msg: Any, **_: Any) -> None:
-        self._closed[msg.node_id] = msg.data["problem"]
+    def _on_closed(self, client_id: str, closed: Closed) -> None:
+        self._closed[client_id] = closed["problem"]

@@ -29,11 +29,10 @@ from loadgen.history.format import SUFFIX
 from loadgen.history.operation import Operation, Outcome
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
+from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close
 from loadgen.load.user import RunUser  # brings the parameters of the load to Locust's command line
 from loadgen.load.worker_run import Load
 
-OPTION = "consistency"
-CLOSE, CLOSED, SUSPECT = "raftload_close", "raftload_closed", "raftload_suspect"
 # A member that is down refuses at once: what is asked meanwhile is nothing but refusals.
 _AFTER_FAILURE_S = 0.02
 
@@ -71,7 +70,7 @@ class WorkerState:
     def __init__(self, load: Load, environment: Any) -> None:
         settings = load.settings
         options = vars(environment.parsed_options)
-        orders = Orders.from_option(str(options.get(OPTION) or ""))
+        orders = Orders.from_option(str(options.get(CHAOS_OPTION) or ""))
         self.prefix = settings.prefix
         self.shape = Shape(prefix=settings.prefix, seed=settings.seed, **orders.shape)
         self.known = Known()
@@ -96,7 +95,7 @@ class WorkerState:
         """Tells the master, once, of an answer or event that cannot be where etcd keeps its promises."""
         if not self._suspected and self.history is not None:
             self._suspected = True
-            self._runner.send_message(SUSPECT, {"seen": seen})
+            SUSPECT.send(self._runner, {"seen": seen})
 
     def close(self, revision: int, timeout_s: float) -> None:
         """Ends the watchers once they have seen a revision, or after so many seconds, and closes the history."""
@@ -180,13 +179,13 @@ def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
     if not isinstance(runner, WorkerRunner):
         return
 
-    def close(environment: Any, msg: Any, **_: Any) -> None:
-        gevent.spawn(_close, runner, msg.data)
+    def close(_: str, order: Close) -> None:
+        gevent.spawn(_close, runner, order)
 
     listening.handle(runner, CLOSE, close)
 
 
-def _close(runner: Any, order: dict[str, Any]) -> None:
+def _close(runner: Any, order: Close) -> None:
     problem = None
     for prefix in list(_states):
         try:
@@ -194,4 +193,4 @@ def _close(runner: Any, order: dict[str, Any]) -> None:
         except Exception as error:
             logger.exception("the history could not be closed")
             problem = str(error)
-    runner.send_message(CLOSED, {"problem": problem})
+    CLOSED.send(runner, {"problem": problem})

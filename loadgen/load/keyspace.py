@@ -21,8 +21,8 @@ from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
+from loadgen.load.protocol import DONE, RANKS_OPTION, SHARE_DONE, USERS_OPTION, Done
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
-from loadgen.load.worker_run import DONE, SHARE_DONE
 from loadgen.load.workload import Keys, Values
 
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
@@ -155,11 +155,11 @@ def attach(environment: Any) -> None:
             except KeySpaceError as error:
                 logger.error("%s", error)  # noqa: TRY400
 
-    def on_done(environment: Any, msg: Any, **_: Any) -> None:
+    def on_done(client_id: str, done: Done) -> None:
         """End the test once the last worker has done its share."""
-        if msg.node_id in waiting:
-            waiting.remove(msg.node_id)
-            if not waiting and msg.data["reason"] == SHARE_DONE:
+        if client_id in waiting:
+            waiting.remove(client_id)
+            if not waiting and done["reason"] == SHARE_DONE:
                 runner = environment.runner
                 gevent.spawn(runner.quit if environment.web_ui is None else runner.stop)
 
@@ -198,5 +198,7 @@ def share_out(environment: Any, settings: Settings) -> list[str]:
     clients = sorted(getattr(environment.runner, "clients", ()))
     users = getattr(options, "num_users", None) or len(clients)
     # Locust sends its own options' values to nobody, and these to every worker.
-    options.worker_ranks, options.load_users = ",".join(clients[: max(1, int(users))]), int(users)
-    return clients[: max(1, int(users))]
+    sharing = clients[: max(1, int(users))]
+    setattr(options, RANKS_OPTION, ",".join(sharing))
+    setattr(options, USERS_OPTION, int(users))
+    return sharing

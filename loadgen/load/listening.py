@@ -19,9 +19,8 @@ from typing import Any
 
 from cluster.base import exits
 from cluster.base.exits import Failure, ListenerError
+from loadgen.load.protocol import FAILED, Failed, Kind, Payload
 
-# A worker tells its master of its own failure.
-FAILED = "raftload_failed"
 # Exceptions that leave greenlets of other code are that code's affair. Locust's greenlets carry the run.
 _PLAIN = frozenset({"loadgen", "cluster", "viz", "locustfiles"})
 _RUN = _PLAIN | {"locust"}
@@ -117,7 +116,7 @@ class _PlainAlarm:
         runner = self._environment.runner
         self._environment.process_exit_code = failure.code
         if isinstance(runner, WorkerRunner):
-            runner.send_message(FAILED, to_message(failure))
+            FAILED.send(runner, to_message(failure))
         gevent.spawn(self._quit, runner)
 
     def _quit(self, runner: Any) -> None:
@@ -139,9 +138,13 @@ def listen(event: Any, function: Callable[..., Any], *, first: bool = False) -> 
         event.add_listener(guarded)
 
 
-def handle(runner: Any, kind: str, function: Callable[..., Any]) -> None:
-    """Have a function called with each message of a kind that reaches a runner."""
-    runner.register_message(kind, guard(function))
+def handle(runner: Any, kind: Kind[Payload], function: Callable[[str, Payload], None]) -> None:
+    """Have a function called with the sender's client id and the payload of each message of a kind that comes in."""
+
+    def on_message(environment: Any, msg: Any, **_: Any) -> None:
+        function(msg.node_id, kind.payload(msg))
+
+    runner.register_message(kind.name, guard(on_message))
 
 
 def guard(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,21 +176,21 @@ def attach(environment: Any) -> None:
     alarm = _PlainAlarm(environment)
     _install(alarm, _PLAIN)
 
-    def on_failed(environment: Any, msg: Any, **_: Any) -> None:
-        alarm.end(from_message(msg.data, f"worker {msg.node_id}"))
+    def on_failed(client_id: str, failed: Failed) -> None:
+        alarm.end(from_message(failed, f"worker {client_id}"))
 
-    if isinstance(environment.runner, MasterRunner) and FAILED not in environment.runner.custom_messages:
+    if isinstance(environment.runner, MasterRunner) and FAILED.name not in environment.runner.custom_messages:
         handle(environment.runner, FAILED, on_failed)
 
 
-def to_message(failure: Failure) -> dict[str, Any]:
-    """Return a failure as the data of a message."""
+def to_message(failure: Failure) -> Failed:
+    """Return a failure as the payload of a message."""
     return {"code": failure.code, "what": failure.what, "trace": failure.trace}
 
 
-def from_message(data: dict[str, Any], who: str, log: Any = None) -> Failure:
-    """Return the failure of a worker. Takes the message's data, the worker's name, and its log."""
-    return Failure(int(data["code"]), f"{who}: {data['what']}", str(data["trace"]), log)
+def from_message(failed: Failed, who: str, log: Any = None) -> Failure:
+    """Return the failure of a worker. Takes the message's payload, the worker's name, and its log."""
+    return Failure(failed["code"], f"{who}: {failed['what']}", failed["trace"], log)
 
 
 def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:

@@ -14,19 +14,19 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from cluster.base.units import DELIVERY, OPERATION_TYPES
 from loadgen.history.operation import Operation, Outcome
+from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
+from loadgen.stats.series import Intervals, Row
 
 REQUEST_TYPE = "etcd"
 STOPPED = "STOPPED"
 _OK = Outcome.OK
 _SECOND_NS = 1_000_000_000
-
-Intervals = dict[str, list[list[Any]]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,9 +49,9 @@ class Totals:
     first_call_ns: int = sys.maxsize
     last_return_ns: int = 0
 
-    def as_dict(self, clock_offset_ns: int) -> dict[str, int]:
+    def as_dict(self, clock_offset_ns: int) -> Counts:
         """Return the totals with the two times moved to the wall clock, so that machines compare."""
-        row = dataclasses.asdict(self)
+        row = cast(Counts, dataclasses.asdict(self))
         if self.last_return_ns:
             row["first_call_ns"] += clock_offset_ns
             row["last_return_ns"] += clock_offset_ns
@@ -93,9 +93,9 @@ class Interval:
         self.min_ns = min(self.min_ns, latency_ns)
         self.max_ns = max(self.max_ns, latency_ns)
 
-    def as_list(self) -> list[Any]:
+    def as_row(self) -> Row:
         """Return what `loadgen.stats.series.Series.add` takes, as plain numbers for the master."""
-        return [self.second, self.failed, self.info, self.min_ns, self.max_ns, self.total_ns, dict(self.counts)]
+        return self.second, self.failed, self.info, self.min_ns, self.max_ns, self.total_ns, dict(self.counts)
 
 
 _NEVER = Interval(0, -_SECOND_NS)
@@ -137,7 +137,7 @@ class Recorder:
         self._tracks: dict[str, _Track] = {}
         self.clock_offset_ns = time.time_ns() - time.perf_counter_ns()
 
-    def totals(self) -> dict[str, dict[str, int]]:
+    def totals(self) -> dict[str, Counts]:
         """Return what each operation type came to since the run's start, as `Totals.as_dict` does."""
         return {f: track.totals.as_dict(self.clock_offset_ns) for f, track in self._tracks.items()}
 
@@ -235,15 +235,15 @@ class Recorder:
     def take_series(self) -> tuple[Intervals, Intervals]:
         """Return the intervals, by type, since the last call: of latencies and of service times.
 
-        Each as `Interval.as_list` makes them.
+        Each as `Interval.as_row` makes them.
         """
         latencies: Intervals = {}
         service: Intervals = {}
         for f, track in self._tracks.items():
             intervals, track.intervals, track.interval = track.intervals.values(), {}, _NEVER
             if intervals:
-                latencies[f] = [each.as_list() for each in intervals]
-            if served := [each.service.as_list() for each in intervals if each.service is not None]:
+                latencies[f] = [each.as_row() for each in intervals]
+            if served := [each.service.as_row() for each in intervals if each.service is not None]:
                 service[f] = served
         return latencies, service
 
@@ -257,7 +257,7 @@ def _count_effect(operation: Operation, totals: Totals) -> None:
         totals.not_committed += not effect
 
 
-def tell_locust(stats: Any, latencies: Intervals, totals: Mapping[str, Mapping[str, int]]) -> None:
+def tell_locust(stats: Any, latencies: Intervals, totals: Mapping[str, Counts]) -> None:
     """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
 
     Takes a `RequestStats`, what `Recorder.take_series` returned, and the types' totals as `Totals.as_dict` makes them.

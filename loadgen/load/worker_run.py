@@ -25,21 +25,26 @@ from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
 from loadgen.load.loop_lag import LoopLag
 from loadgen.load.open_loop import OpenLoop
+from loadgen.load.protocol import (
+    BEGUN,
+    CUT_SHORT,
+    DONE,
+    RANKS_OPTION,
+    SHARE_DONE,
+    START_OPTION,
+    USERS_OPTION,
+    OpenLoopCounts,
+    Report,
+    Snapshot,
+)  # fmt: skip
 from loadgen.load.recorder import STOPPED, Recorder, tell_locust
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.workload import Keys, owed, share, timetable
 from loadgen.stats import precision
 
-BEGUN = "raftload_begun"
-DONE = "raftload_done"
-SHARE_DONE, CUT_SHORT = "share done", "stopped"
-REPORT = "raftload"
-SERIES = "raftload_series"
-SERVICE = "raftload_service"
 MAX_USERS_PER_WORKER = 1 << 16
 # Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
 # begins at once.
-START_OPTION = "open_loop_start_ns"
 MOST_AHEAD_NS = 3_000_000_000
 
 logger = logging.getLogger(__name__)
@@ -110,7 +115,7 @@ class Load:
         self._quota = quota if rank < workers else 0
         self._taken = 0
         self.rank, self.workers = rank, workers
-        self.users = int(options.get("load_users") or options.get("num_users") or 1)
+        self.users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
         self._next_user = 0
         self._active = 0
         self.keys = Keys(self.settings)
@@ -133,7 +138,7 @@ class Load:
         if schedule is not None and self._quota != 0:
             self.open_loop = self._make_open_loop(rank, workers, int(options.get(START_OPTION) or 0))
         if _is_distributed(environment.runner):
-            environment.runner.send_message(BEGUN, {"prefix": self.settings.prefix.decode("ascii")})
+            BEGUN.send(environment.runner, {"prefix": self.settings.prefix.decode("ascii")})
         else:
             gevent.spawn(self._tell_every_second)
         if self._quota == 0:
@@ -260,7 +265,7 @@ class Load:
         self.client.close()
         if _is_distributed(runner):
             runner._send_stats()
-            runner.send_message(DONE, {"reason": reason, "rank": self.rank})
+            DONE.send(runner, {"reason": reason, "rank": self.rank})
             # Locust waits this long after a stop before the worker is ready again; it is drained already.
             self._environment.stop_timeout = 0
         else:
@@ -272,14 +277,13 @@ class Load:
     def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
         if not self._begun:
             return
-        data[REPORT] = self.snapshot()
-        data[SERIES], data[SERVICE] = self.recorder.take_series()
+        Report(self.snapshot(), *self.recorder.take_series()).write(data)
 
     def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
         """Count what a worker reports in the statistics of Locust's master."""
-        report = data.get(REPORT)
-        if report is not None and not report["locust_counts"]:
-            tell_locust(self._environment.stats, data[SERIES], report["totals"])
+        report = Report.read(data)
+        if report is not None and not report.snapshot["locust_counts"]:
+            tell_locust(self._environment.stats, report.series, report.snapshot["totals"])
 
     def _tell_every_second(self) -> None:
         while self._running:
@@ -293,12 +297,8 @@ class Load:
         if not recorder.fires_each:
             tell_locust(self._environment.stats, latencies, recorder.totals())
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what this worker did since the run's start, as plain numbers for the master.
-
-        ``cpu_s`` is user and system time of this process since its first measured operation, and ``wall_s`` the
-        time itself, in seconds.
-        """
+    def snapshot(self) -> Snapshot:
+        """Return what this worker did since the run's start."""
         cpu_s = self._cpu_s
         if self._running and self._cpu_started is not None:
             cpu_s = _cpu_seconds() - self._cpu_started
@@ -317,8 +317,8 @@ class Load:
             "open_loop": self._open_loop_snapshot(),
         }
 
-    def _open_loop_snapshot(self) -> dict[str, Any] | None:
-        """Return what became of the schedule: operations due and dropped, how late they and the last were sent."""
+    def _open_loop_snapshot(self) -> OpenLoopCounts | None:
+        """Return what became of the schedule."""
         loop = self.open_loop
         if loop is None:
             return None
@@ -360,7 +360,7 @@ def _open_client(settings: Settings) -> Any:
 
 def _rank(runner: Any, options: dict[str, Any]) -> tuple[int, int]:
     """Return this worker's place in the run and how many share it, as the master wrote them down."""
-    ranks = str(options.get("worker_ranks") or "").split(",")
+    ranks = str(options.get(RANKS_OPTION) or "").split(",")
     client_id = getattr(runner, "client_id", "")
     if ranks == [""]:
         return 0, 1

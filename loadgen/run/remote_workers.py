@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,8 @@ import gevent
 from gevent.event import AsyncResult
 
 from loadgen.load import listening
+from loadgen.load.protocol import CLOCK, CLOCK_OFFSET, REFUSED, Clock, Counts, Hello, Identity
 from loadgen.load.scenarios import check
-
-HELLO = "raftload_hello"
-REFUSED = "raftload_refused"
-CLOCK = "raftload_clock"
-OFFSET = "raftload_clock_offset"
 
 # A worker reports twice a second; after so long without a word it counts as lost, unless it speaks up again.
 SILENCE_S = 5.0
@@ -81,7 +78,7 @@ class Fleet:
     first. ``turned_away`` maps the names of those that were not let in to the reason.
     """
 
-    def __init__(self, runner: Any, wanted: dict[str, str], expected: int, first_number: int) -> None:
+    def __init__(self, runner: Any, wanted: Identity, expected: int, first_number: int) -> None:
         self._runner = runner
         self._wanted = wanted
         self.expected = expected
@@ -117,7 +114,7 @@ class Fleet:
         away = "; ".join(f"turned away {name}: {reason}" for name, reason in self.turned_away.items())
         return f"{text}; {away}" if away else text
 
-    def hello(self, client_id: str, data: dict[str, Any]) -> None:
+    def hello(self, client_id: str, data: Hello) -> None:
         """Let a worker in, or turn it away. Takes what it said of itself."""
         if self.worker_of(client_id) is not None:
             return
@@ -161,7 +158,7 @@ class Fleet:
 
     def _refuse(self, client_id: str, name: str, reason: str) -> None:
         self.turned_away[name] = reason
-        self._runner.send_message(REFUSED, {"reason": reason}, client_id)
+        REFUSED.send(self._runner, {"reason": reason}, client_id)
         self._runner.clients.pop(client_id, None)
 
     def _drop(self, client_id: str, reason: str) -> None:
@@ -180,7 +177,7 @@ class Fleet:
         for _ in range(_PINGS):
             pong = self._pongs[worker.client_id] = AsyncResult()
             sent = time.time_ns()
-            self._runner.send_message(CLOCK, {"sent": sent}, worker.client_id)
+            CLOCK.send(self._runner, {"sent": sent}, worker.client_id)
             try:
                 there, back = pong.get(timeout=_PING_S)
             except gevent.Timeout:
@@ -192,16 +189,16 @@ class Fleet:
             worker.clock_offset_ns = best[1]
             worker.clock_error_ns = best[0] // 2
             # For what all workers are to begin at one moment.
-            self._runner.send_message(OFFSET, {"ns": best[1]}, worker.client_id)
+            CLOCK_OFFSET.send(self._runner, {"ns": best[1]}, worker.client_id)
 
-    def _on_pong(self, environment: Any, msg: Any, **_: Any) -> None:
+    def _on_pong(self, client_id: str, clock: Clock) -> None:
         back = time.time_ns()
-        pong = self._pongs.get(msg.node_id)
+        pong = self._pongs.get(client_id)
         if pong is not None and not pong.ready():
-            pong.set((msg.data["there"], back))
+            pong.set((clock["there"], back))
 
 
-def identity(scenario: str) -> dict[str, str]:
+def identity(scenario: str) -> Identity:
     """Return what workers must have in common with their master: raftload's version, and the scenario.
 
     A scenario of one's own is known by a hash of its file, not by its path.
@@ -216,7 +213,7 @@ def identity(scenario: str) -> dict[str, str]:
     return {"version": release, "scenario": name}
 
 
-def correct(totals: dict[str, Any], offset_ns: int) -> None:
+def correct(totals: Mapping[str, Counts], offset_ns: int) -> None:
     """Move a report's wall-clock times from its worker's clock to the master's, in place."""
     for row in totals.values():
         if row["last_return_ns"]:

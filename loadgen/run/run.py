@@ -16,7 +16,8 @@ import gevent
 from cluster.base.exits import Failure
 from cluster.base.units import DELIVERY
 from loadgen.client.etcd import EtcdClient
-from loadgen.load import keyspace, worker_run
+from loadgen.load import keyspace
+from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
 from loadgen.load.settings import Settings
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
@@ -118,7 +119,7 @@ class Run:
         self._under_load = True
         runner, users = self._session.runner, self._plan.users
         options = self._session.environment.parsed_options
-        setattr(options, worker_run.START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
+        setattr(options, START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
         self._starter = gevent.spawn(runner.start, users, max(users, 1))
 
     def wait(self, tick: Callable[[Run], None] | None = None) -> None:
@@ -286,7 +287,7 @@ class Run:
 
     # -- the record -----------------------------------------------------------------------------------------
 
-    def _snapshots(self) -> list[dict[str, Any]]:
+    def _snapshots(self) -> list[Snapshot]:
         return list(self._session.snapshots.values())
 
     def _write_series(self) -> None:
@@ -363,7 +364,7 @@ class Run:
         session, asked_at = self._session, self._stop_asked_at or math.inf
         for worker in session.workers:
             client_id = worker.client_id or ""
-            if session.done.get(client_id) == worker_run.CUT_SHORT and session.done_at[client_id] < asked_at:
+            if session.done.get(client_id) == CUT_SHORT and session.done_at[client_id] < asked_at:
                 self._problems.append(f"{worker.name} stopped before the end of the run")
 
     def _parameters(self) -> dict[str, Any]:

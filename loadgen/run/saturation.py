@@ -1,13 +1,14 @@
 """Saturation of the load generator, from its workers' reports: whether it was the bottleneck or behind schedule.
 
-Pure: takes the workers' snapshots (`loadgen.load.worker_run.Load.snapshot`), returns parts of the result document.
+Pure: takes the workers' snapshots (`loadgen.load.protocol.Snapshot`), returns parts of the result document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from loadgen.load.protocol import OpenLoopCounts, Snapshot
 from loadgen.stats import hdr
 
 # A worker above this share of one core had little to spare.
@@ -20,8 +21,6 @@ DELAY_SHARE = 0.1
 REACHED_SHARE = 0.99
 REACHED_LATE_SHARE = 0.01
 REACHED_LATE_S = 0.1
-
-Snapshot = Mapping[str, Any]
 
 
 def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def of_worker(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def start_lag_p99_ms(open_loops: Sequence[Snapshot]) -> float | None:
+def start_lag_p99_ms(open_loops: Sequence[OpenLoopCounts]) -> float | None:
     """Return how long after they were due 99 % of all operations were sent at the latest; None without any."""
     counts: dict[int, int] = {}
     for each in open_loops:
@@ -69,9 +68,9 @@ def start_lag_p99_ms(open_loops: Sequence[Snapshot]) -> float | None:
     return hdr.percentiles(counts, (0.99,))[0] / 1e6 if counts else None
 
 
-def rate_reached(open_loops: Sequence[Snapshot]) -> bool:
+def rate_reached(open_loops: Sequence[OpenLoopCounts]) -> bool:
     """Tell whether the schedule was kept: next to nothing dropped, and the last operation sent next to in time."""
-    scheduled, dropped = (sum(each[name] for each in open_loops) for name in ("scheduled", "dropped"))
+    scheduled, dropped = (sum(each["scheduled"] for each in open_loops), sum(each["dropped"] for each in open_loops))
     in_time = all(each["overrun_s"] <= REACHED_LATE_S + REACHED_LATE_SHARE * each["length_s"] for each in open_loops)
     return in_time and scheduled - dropped >= REACHED_SHARE * scheduled
 

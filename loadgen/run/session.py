@@ -17,9 +17,10 @@ from cluster.base import exits
 from cluster.base.errors import RaftloadError
 from cluster.base.exits import Failure
 from cluster.base.security import Security
-from loadgen.load import listening, patching, worker_run
+from loadgen.load import listening, patching
+from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot
 from loadgen.run.local_workers import WorkerProcess
-from loadgen.run.remote_workers import HELLO, Fleet, RemoteWorker, correct, identity
+from loadgen.run.remote_workers import Fleet, RemoteWorker, correct, identity
 from loadgen.run.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
 from loadgen.stats import precision
 from loadgen.stats.series import Series
@@ -101,9 +102,9 @@ class Session:
         self.fleet = Fleet(runner, wanted, expected, len(workers) + 1)
         self.fleet.listen()
         listening.handle(runner, HELLO, self._on_hello)
-        listening.handle(runner, worker_run.BEGUN, self._on_begun)
-        listening.handle(runner, worker_run.DONE, self._on_done)
-        listening.handle(runner, listening.FAILED, self._on_failed)
+        listening.handle(runner, BEGUN, self._on_begun)
+        listening.handle(runner, DONE, self._on_done)
+        listening.handle(runner, FAILED, self._on_failed)
         listening.listen(self.environment.events.worker_report, self._on_report)
 
     def start(self) -> None:
@@ -125,7 +126,7 @@ class Session:
         self.begun: dict[str, float] = {}
         self.done: dict[str, str] = {}
         self.done_at: dict[str, float] = {}
-        self.snapshots: dict[str, dict[str, Any]] = {}
+        self.snapshots: dict[str, Snapshot] = {}
         self.series, self.service = Series(), Series()
 
     def wait_ready(self, wait_s: float = 60.0, say: Callable[[str], None] | None = None) -> None:
@@ -230,42 +231,42 @@ class Session:
             self.runner.server.close(linger=1000 if self.fleet.workers else 0)
         self.alarm.close()
 
-    def _on_hello(self, environment: Any, msg: Any, **_: Any) -> None:
+    def _on_hello(self, client_id: str, hello: Hello) -> None:
         # Whoever reaches the port of workers of other machines can send anything.
-        data = msg.data if isinstance(msg.data, dict) else {}
-        number = data.get("number") or 0
+        number = hello.get("number") or 0
         if number == 0:
-            self.fleet.hello(msg.node_id, data)
+            self.fleet.hello(client_id, hello)
         for worker in self._processes:
             if worker.number == number:
-                worker.client_id = msg.node_id
+                worker.client_id = client_id
 
-    def _on_begun(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self.worker_of(msg.node_id) is not None and msg.data["prefix"] == self.prefix:
-            self.begun[msg.node_id] = time.monotonic()
+    def _on_begun(self, client_id: str, begun: Begun) -> None:
+        if self.worker_of(client_id) is not None and begun["prefix"] == self.prefix:
+            self.begun[client_id] = time.monotonic()
 
-    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self.worker_of(msg.node_id) is not None:
-            self.done[msg.node_id] = msg.data["reason"]
-            self.done_at[msg.node_id] = time.monotonic()
+    def _on_done(self, client_id: str, done: Done) -> None:
+        if self.worker_of(client_id) is not None:
+            self.done[client_id] = done["reason"]
+            self.done_at[client_id] = time.monotonic()
 
-    def _on_failed(self, environment: Any, msg: Any, **_: Any) -> None:
-        worker = self.worker_of(msg.node_id) or self.fleet.worker_of(msg.node_id)
+    def _on_failed(self, client_id: str, failed: Failed) -> None:
+        worker = self.worker_of(client_id) or self.fleet.worker_of(client_id)
         if worker is None:
-            logger.warning("a worker that is not of this session failed: %s", msg.data)
+            logger.warning("a worker that is not of this session failed: %s", failed)
             return
-        failure = listening.from_message(msg.data, worker.name, worker.log or self.alarm.log)
+        failure = listening.from_message(failed, worker.name, worker.log or self.alarm.log)
         logger.critical("the run ends: %s\n%s", failure.what, failure.trace)
         self.alarm.ring(failure)
 
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         # A run of the web UI may begin while the last words of the one before are on their way.
         worker = self.worker_of(client_id)
-        if worker is None or worker_run.REPORT not in data or data[worker_run.REPORT]["prefix"] != self.prefix:
+        report = Report.read(data)
+        if worker is None or report is None or report.snapshot["prefix"] != self.prefix:
             return
-        snapshot = self.snapshots[client_id] = data[worker_run.REPORT]
+        self.snapshots[client_id] = report.snapshot
         offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
-        correct(snapshot["totals"], offset_ns)
+        correct(report.snapshot["totals"], offset_ns)
         shift_s = -round(offset_ns / 1e9)
-        self.series.add(data[worker_run.SERIES], shift_s)
-        self.service.add(data[worker_run.SERVICE], shift_s)
+        self.series.add(report.series, shift_s)
+        self.service.add(report.service, shift_s)

@@ -1,6 +1,6 @@
 """The totals of a run: the parts of run.json that follow from its workers' reports.
 
-Pure: takes the workers' snapshots (`loadgen.load.worker_run.Load.snapshot`) and returns rows and sentences.
+Pure: takes the workers' snapshots (`loadgen.load.protocol.Snapshot`) and returns rows and sentences.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from loadgen.client.kv import WRITES_NOTHING
+from loadgen.load.protocol import Counts, Snapshot
 from loadgen.run import saturation
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.stats.series import Series
 
-Snapshot = Mapping[str, Any]
 Worker = WorkerProcess | RemoteWorker
 
 # A worker is called slow when its share took it so many times as long as half of the workers needed, and a second more.
@@ -27,28 +27,30 @@ CLOCK_WORTH_SAYING_NS = 100_000_000
 
 def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Any]:
     """Return a row for each operation type and one for ``total``. Takes the latencies from sending, as a series."""
-    rows: dict[str, dict[str, int]] = {}
+    rows: dict[str, Counts] = {}
     for snapshot in snapshots:
-        for f, totals in snapshot["totals"].items():
+        for f, counts in snapshot["totals"].items():
             for name in (f, "total"):
-                _accumulate(rows.setdefault(name, {}), totals)
+                rows[name] = _sum(rows[name], counts) if name in rows else counts
     found = {f: _row(row, f) for f, row in rows.items()}
     for f, summary in service.summaries.items():
         found[f]["service"] = summary.latencies()
     return found
 
 
-def _accumulate(row: dict[str, int], totals: Mapping[str, int]) -> None:
-    for name, value in totals.items():
-        if name == "first_call_ns":
-            row[name] = min(row.get(name, value), value)
-        elif name == "last_return_ns":
-            row[name] = max(row.get(name, value), value)
-        else:
-            row[name] = row.get(name, 0) + value
+def _sum(a: Counts, b: Counts) -> Counts:
+    return {
+        "succeeded": a["succeeded"] + b["succeeded"],
+        "failed": a["failed"] + b["failed"],
+        "info": a["info"] + b["info"],
+        "committed": a["committed"] + b["committed"],
+        "not_committed": a["not_committed"] + b["not_committed"],
+        "first_call_ns": min(a["first_call_ns"], b["first_call_ns"]),
+        "last_return_ns": max(a["last_return_ns"], b["last_return_ns"]),
+    }
 
 
-def _row(row: Mapping[str, int], f: str) -> dict[str, Any]:
+def _row(row: Counts, f: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operations": row["succeeded"] + row["failed"],
         "succeeded": row["succeeded"],
@@ -79,8 +81,8 @@ def books(snapshots: Sequence[Snapshot], before: int, after: int | None, *, alon
     ok = info = 0
     unsure = False
     for snapshot in snapshots:
-        for part in ("totals", "warmup"):
-            for f, totals in snapshot[part].items():
+        for part in (snapshot["totals"], snapshot["warmup"]):
+            for f, totals in part.items():
                 if f in WRITES_NOTHING:
                     continue
                 told = totals["committed"] + totals["not_committed"]

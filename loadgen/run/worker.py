@@ -81,6 +81,7 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
     """Report for work and do it. Returns the exit code."""
     from cluster.base.signals import EXIT_CODES
     from loadgen.load import worker_run
+    from loadgen.load.protocol import HELLO
     from loadgen.run import remote_workers
     from loadgen.run.gevent_signals import Signals
 
@@ -107,8 +108,8 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
 
     signals.gently = end
     refusals = _listen(environment, runner)
-    me = {"number": number, "host": socket.gethostname(), "pid": os.getpid(), **remote_workers.identity(scenario)}
-    runner.send_message(remote_workers.HELLO, me)
+    me = remote_workers.identity(scenario)
+    HELLO.send(runner, {"number": number, "host": socket.gethostname(), "pid": os.getpid(), **me})
     if not number:
         print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
     runner.greenlet.join()
@@ -124,14 +125,15 @@ def _tell_master(environment: Any, failure: Failure) -> None:
     """Send a failure of this worker to the master."""
     from locust.rpc import Message
 
-    from loadgen.load.listening import FAILED, to_message
+    from loadgen.load.listening import to_message
+    from loadgen.load.protocol import FAILED
 
     runner = getattr(environment, "runner", None)
     if runner is None:
         return
     runner.greenlet.kill(block=False)
     with contextlib.suppress(Exception):
-        runner.client.send(Message(FAILED, to_message(failure), runner.client_id))
+        runner.client.send(Message(FAILED.name, to_message(failure), runner.client_id))
 
 
 def _hang_up(environment: Any) -> None:
@@ -153,23 +155,23 @@ def _listen(environment: Any, runner: Any) -> list[str]:
     import gevent
 
     from loadgen.load import listening
-    from loadgen.run import remote_workers
+    from loadgen.load.protocol import CLOCK, CLOCK_OFFSET, REFUSED, Clock, ClockOffset, Refused
 
     refusals: list[str] = []
 
-    def on_refused(environment: Any, msg: Any, **_: Any) -> None:
-        refusals.append(msg.data["reason"])
+    def on_refused(_: str, refused: Refused) -> None:
+        refusals.append(refused["reason"])
         gevent.spawn(runner.quit)
 
-    def on_clock(environment: Any, msg: Any, **_: Any) -> None:
-        runner.send_message(remote_workers.CLOCK, {**msg.data, "there": time.time_ns()})
+    def on_clock(_: str, clock: Clock) -> None:
+        CLOCK.send(runner, {"sent": clock["sent"], "there": time.time_ns()})
 
-    def on_offset(environment: Any, msg: Any, **_: Any) -> None:
-        environment.raftload_clock_offset_ns = msg.data["ns"]
+    def on_offset(_: str, offset: ClockOffset) -> None:
+        environment.raftload_clock_offset_ns = offset["ns"]
 
-    listening.handle(runner, remote_workers.REFUSED, on_refused)
-    listening.handle(runner, remote_workers.CLOCK, on_clock)
-    listening.handle(runner, remote_workers.OFFSET, on_offset)
+    listening.handle(runner, REFUSED, on_refused)
+    listening.handle(runner, CLOCK, on_clock)
+    listening.handle(runner, CLOCK_OFFSET, on_offset)
     return refusals
 
 

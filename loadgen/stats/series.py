@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from loadgen.stats import hdr
 
 COLUMNS = ("time", "f", "succeeded", "failed", "info", "p50_ms", "p99_ms", "max_ms")
 TOTAL = "total"
+# What came back within one second: its start as Unix time, failures, those of unknown effect among them, and of the
+# successes' latencies minimum, maximum and sum in nanoseconds, and the histogram. `Intervals` are by operation type.
+Row = tuple[int, int, int, int, int, int, dict[int, int]]
+Intervals = dict[str, list[Row]]
 PERCENTILES = {
     "p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999, "p99_99_ms": 0.9999,
 }  # fmt: skip
@@ -95,8 +98,8 @@ class Series:
         self._closed: dict[int, dict[str, _Closed]] = {}
         self._newest = 0
 
-    def add(self, intervals: Mapping[str, Sequence[Sequence[Any]]], shift_s: int = 0) -> None:
-        """Add one worker's intervals since its last report, by type, as `recorder.Interval.as_list` makes them.
+    def add(self, intervals: Intervals, shift_s: int = 0) -> None:
+        """Add one worker's intervals since its last report, by type.
 
         Takes the seconds to add to its clock, where that is not ours.
         """

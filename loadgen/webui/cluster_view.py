@@ -22,7 +22,8 @@ from cluster.base.security import Security
 from cluster.faults.kinds import Fault
 from cluster.faults.nemesis import Breakable, Effect, Nemesis
 from cluster.observe.timeline import Timeline
-from loadgen.load import listening, worker_run
+from loadgen.load import listening
+from loadgen.load.protocol import Report
 from loadgen.run.worker import REPORT_INTERVAL_S
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
@@ -228,9 +229,10 @@ class ClusterView:
     def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         session = self._environment.raftload_engine
         # Last words of the run before may come late.
-        if worker_run.REPORT in data and data[worker_run.REPORT]["prefix"] == session.prefix:
+        report = Report.read(data)
+        if report is not None and report.snapshot["prefix"] == session.prefix:
             worker = session.worker_of(client_id)
-            self.load.add(data[worker_run.SERIES], -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
+            self.load.add(report.series, -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
 
     def _document(self, since: float) -> dict[str, Any]:
         tick = self._tick

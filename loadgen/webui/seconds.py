@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from loadgen.stats import hdr
+from loadgen.stats.series import Intervals
 
 QUANTILES = (0.5, 0.99)
 
@@ -33,7 +32,7 @@ class Seconds:
         self._seconds.clear()
         self._first, self._last = None, 0
 
-    def add(self, intervals: Mapping[str, Sequence[Sequence[Any]]], shift_s: int = 0) -> None:
+    def add(self, intervals: Intervals, shift_s: int = 0) -> None:
         """Add one worker's intervals since its last report, as `loadgen.stats.series.Series.add` takes them."""
         for rows in intervals.values():
             for there, failed, _, _, max_ns, _, counts in rows:

@@ -19,7 +19,7 @@ WAITING = """
 import sys
 from pathlib import Path
 
-from loadgen import patching
+from loadgen.load import patching
 
 patching.patch()
 from cluster.base.security import Security
