@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from cluster.base.files import to_json
 
 
 def say(line: str) -> None:
@@ -15,4 +16,4 @@ def say(line: str) -> None:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
-    print(json.dumps(document, indent=2))
+    sys.stdout.write(to_json(document))

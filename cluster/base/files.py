@@ -1,9 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from cluster.base.errors import RaftloadError
 
@@ -21,3 +26,33 @@ def writing(where: object) -> Iterator[None]:
         raise
     except OSError as exc:
         raise FileError(f"cannot write {where}: {exc.strerror or exc}") from exc
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """A document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a document as ``write_bytes`` does. Raises OSError."""
+    write_bytes(path, to_json(document).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file in one step: what was there before stays until the new one is complete, and so does its mode.
+
+    A device or pipe is written as it is. Raises OSError.
+    """
+    path = path.resolve()  # the file behind a link, not the link
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        path.write_bytes(content)
+        return
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+        if path.exists():
+            draft.chmod(stat.S_IMODE(path.stat().st_mode))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.errors import ClusterError
 from cluster.base.parser import Duration
 from cluster.base.signals import Interrupted, interruptible
@@ -89,7 +88,7 @@ def _list(args: argparse.Namespace) -> int:
     found = cache.releases()
     if args.json:
         document = {"schema": SCHEMA, "folder": str(releases_dir()), "releases": [each.to_json() for each in found]}
-        print(json.dumps(document, indent=2))
+        print_json(document)
         return 0
     rows = [("version", "platform", "size", "path")]
     rows += [(each.version, each.platform, _size(each.size_bytes), str(each.path)) for each in found]

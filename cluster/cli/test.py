@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.security import Security, given
@@ -154,7 +153,7 @@ def main(
             report, kind=ground.kind, requested_version=ground.requested_version, transport=args.transport
         )
         if args.json:
-            print(json.dumps(report.to_json(), indent=2))
+            print_json(report.to_json())
         else:
             print(render(report, color=_wants_color(), width=shutil.get_terminal_size((100, 24)).columns))
         for endpoint, why in report.unreachable.items():
@@ -237,7 +236,7 @@ def _found_backend() -> str:
 def _cleanup(args: argparse.Namespace) -> int:
     removed = _remove(args.backend)
     if args.json:
-        print(json.dumps({"schema": "raftload.removed/1", "removed": removed}, indent=2))
+        print_json({"schema": "raftload.removed/1", "removed": removed})
     return 0
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.base.errors import ClusterError, NoAnswer
+from cluster.base.files import write_json
 from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe.probe import MemberStatus, member_status
@@ -107,10 +107,7 @@ def save(running: Running) -> None:
     values = {"schema": SCHEMA, **dataclasses.asdict(running)}
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".cluster-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-        Path(name).replace(_file(running.backend))
+        write_json(_file(running.backend), values)
     except OSError as exc:
         raise _unwritable(exc) from exc
 

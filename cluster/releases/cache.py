@@ -23,6 +23,7 @@ from typing import Any
 
 from cluster.base.binary import run_version
 from cluster.base.errors import ClusterError, EtcdBroken
+from cluster.base.files import write_json
 from cluster.base.signals import finishing, uninterrupted
 from cluster.base.versions import release_name, releases_dir
 from cluster.releases.archive import archive_name, unpack
@@ -215,7 +216,7 @@ def _fill(part: Path, version: str, base: Base, say: Say) -> None:
         "sha256": wanted, "url": f"{base.shown}/v{version}/{archive}",
         "fetched_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_json(part / _FACTS, facts)
     say(f"{summary}; the checksum is right")
 
 

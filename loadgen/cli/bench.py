@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import units
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.security import masked
 from cluster.base.signals import importing
 from loadgen.load import patching, scenarios, settings
-from loadgen.result import document, gate, table
+from loadgen.result import gate, table
 from loadgen.result.threshold import Threshold
 from loadgen.run import run_folder
 from loadgen.run.worker_options import WorkerOptions
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> int:
     if reason := page.try_write(folder, result):
         say(f"warning: {reason}")
     if args.json:
-        document.print_json(result)
+        print_json(result)
     else:
         print(table.render(result, color=table.wants_color(sys.stdout), width=table.terminal_width(), folder=folder))
         say(f"run folder {folder}")

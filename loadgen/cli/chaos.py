@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
@@ -22,7 +22,7 @@ from loadgen.chaos.bug_recipes import TRACKS
 from loadgen.check.rules import select
 from loadgen.cli import bench
 from loadgen.load import patching, settings
-from loadgen.result import document, gate, table
+from loadgen.result import gate, table
 from loadgen.run import run_folder
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def main(args: argparse.Namespace) -> int:
     if reason := page.try_write(folder, result):
         say(f"warning: {reason}")
     if args.json:
-        document.print_json(result)
+        print_json(result)
     else:
         print(render(result, color=table.wants_color(sys.stdout), width=table.terminal_width()))
         say(f"run folder {folder}")

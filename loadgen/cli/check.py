@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
+from cluster.base.console import print_json
 from loadgen.check.rules import FAMILIES, RULES, Verdict, select
 
 EXIT = {Verdict.PASS: 0, Verdict.SKIP: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
@@ -56,8 +56,7 @@ def main(args: argparse.Namespace) -> int:
     rules = select(args.guarantee)
     document = report.judged(find_run(args.run), rules)
     if args.json:
-        json.dump(document, sys.stdout, indent=2)
-        print()
+        print_json(document)
     else:
         from loadgen.result import table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.errors import UsageError
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
     if not result["thresholds"]:
         say("hint: no threshold was given; judged by whether the run is sound")
     if args.json:
-        document.print_json(result)
+        print_json(result)
     else:
         color = table.wants_color(sys.stdout)
         print(table.render_verdict(result, color=color, width=table.terminal_width()))

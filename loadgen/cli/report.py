@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.base.console import say
+from cluster.base.console import print_json, say
 from cluster.base.files import writing
 from loadgen.result import document
 from loadgen.result.document import ReportError
@@ -95,7 +95,7 @@ def _show(args: argparse.Namespace) -> None:
     for note in result["notes"]:
         say(f"hint: {note}")
     if args.json:
-        document.print_json(result)
+        print_json(result)
     else:
         color = table.wants_color(sys.stdout)
         print(table.render(result, color=color, width=table.terminal_width(), folder=folder))
@@ -127,7 +127,7 @@ def _compare(args: argparse.Namespace) -> None:
     folders = [document.find_run(name) for name in args.run]
     a, b = (rundata.load(folder, document.build(folder)) for folder in folders)
     if args.json:
-        document.print_json(compare.document(a, b))
+        print_json(compare.document(a, b))
     else:
         print(compare.text(a, b))
     if args.html is not None:

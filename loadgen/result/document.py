@@ -8,22 +8,18 @@ run, and a run with a problem cannot pass.
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.base.files import write_json
 from cluster.observe import record
 from loadgen import schema
 from loadgen.result import gate, knee
 from loadgen.result.locust_csv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 from loadgen.result.threshold import Threshold, ThresholdError
 
-__all__ = [
-    "ReportError", "build", "find_run", "from_csv", "load", "print_json", "write",
-]  # fmt: skip
+__all__ = ["ReportError", "build", "find_run", "from_csv", "load", "write"]
 
 TYPES = ("put", "get", "txn")
 RUN_FIELDS = (
@@ -142,34 +138,8 @@ def write(run_dir: Path) -> dict[str, Any]:
     is then left as it was.
     """
     result = build(run_dir)
-    write_json(result, Path(run_dir) / "result.json")
+    write_json(Path(run_dir) / "result.json", result)
     return result
-
-
-def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write a document to a file through a temporary one beside it, so that no reader sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(to_json(document))
-        # A temporary file is the owner's alone; this one is for whoever may read the folder.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def to_json(document: Mapping[str, Any]) -> str:
-    """Return a document as indented JSON with a newline at the end."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """Print a document on stdout, and nothing else."""
-    sys.stdout.write(to_json(document))
 
 
 def find_run(name: str, runs: Path = Path("runs")) -> Path:

@@ -6,8 +6,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from cluster.base import files
 from cluster.base.errors import RaftloadError
-from loadgen.result import document as report
 
 CSV_PREFIX = "locust"
 
@@ -78,7 +78,7 @@ def _numbered(folder: Path) -> Path:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a JSON document in place of what was there, whole or not at all. Raises FolderError."""
     try:
-        report.write_json(document, path)
+        files.write_json(path, document)
     except OSError as error:
         raise FolderError(f"cannot write {path}: {error.strerror}") from error
 

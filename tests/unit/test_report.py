@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.base import exits
+from cluster.base import exits, files
 from loadgen import schema
 from loadgen.cli import report as report_cli
 from loadgen.result import document as report
@@ -315,7 +315,7 @@ def test_write_is_in_one_step(run_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     before = sorted(run_dir.iterdir())
-    monkeypatch.setattr(report, "to_json", full)
+    monkeypatch.setattr(files, "to_json", full)
     with pytest.raises(OSError, match="No space"):
         report.write(run_dir)
     assert json.loads(path.read_text()) == result

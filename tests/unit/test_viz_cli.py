@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.base.files import write_bytes
 from viz.cli.command import visualize_raft_state
 from viz.cli.options import TYPES
 from viz.diagrams.model import START, clean, clean_name
-from viz.diagrams.output import FORMATS, SUFFIXES, write
+from viz.diagrams.output import FORMATS, SUFFIXES
 from viz.diagrams.raft import DIAGRAMS
 
 ROOT = Path(__file__).parents[2]
@@ -164,13 +165,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path.chmod(0o640)
     link = tmp_path / "link.txt"
     link.symlink_to(path)
-    write(link, b"new")
+    write_bytes(link, b"new")
     assert path.read_bytes() == b"new" and link.is_symlink() and path.stat().st_mode & 0o777 == 0o640
-    write(Path("/dev/null"), b"new")
+    write_bytes(Path("/dev/null"), b"new")
     folder = tmp_path / "closed"
     folder.mkdir()
     with pytest.raises(OSError):
-        write(folder / "missing" / "x", b"new")
+        write_bytes(folder / "missing" / "x", b"new")
     assert {each.name for each in tmp_path.iterdir()} == {"x.txt", "link.txt", "closed"}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cluster.base import exits
 from cluster.base.errors import UsageError
-from cluster.base.files import writing
+from cluster.base.files import write_bytes, writing
 from cluster.base.parser import Duration, Parser
 from cluster.base.security import add_arguments as add_security_arguments
 from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, model
-from viz.diagrams.output import FORMATS, SUFFIXES, render, write
+from viz.diagrams.output import FORMATS, SUFFIXES, render
 from viz.diagrams.raft import DIAGRAMS
 from viz.live.snapshot import DEFAULT_ENDPOINT
 
@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         output = _output(args, name)
         content = render(model(args), name)
         if output is not None:
-            write(output, content)
+            write_bytes(output, content)
         elif name == "png" and sys.stdout.isatty():
             raise UsageError("png is no text for a terminal: give --output FILE.png")
         else:

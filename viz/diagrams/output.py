@@ -1,17 +1,13 @@
-"""Models to bytes in any format, and those to a file, whole or not at all."""
+"""Models to bytes in any format."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import shutil
-import stat
 import subprocess
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from cluster.base.errors import RaftloadError
+from cluster.base.files import to_json
 from viz.diagrams import ascii as text_picture
 from viz.diagrams import dot, mermaid
 from viz.diagrams.model import Model, to_dict
@@ -28,16 +24,11 @@ class NoGraphviz(RaftloadError):  # noqa: N818
     """SVG or PNG is wanted and Graphviz's ``dot`` is missing or fails; one line that says what to do."""
 
 
-def to_json(model: Model) -> str:
-    """The model itself, one JSON document."""
-    return json.dumps(to_dict(model), indent=2, ensure_ascii=False) + "\n"
-
-
 _TEXT: Mapping[str, Callable[[Model], str]] = {
     "mermaid": mermaid.render,
     "graphviz": dot.render,
     "ascii": text_picture.render,
-    "json": to_json,
+    "json": lambda model: to_json(to_dict(model)),
 }
 
 
@@ -65,25 +56,3 @@ def _graphviz(source: str, name: str) -> bytes:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise NoGraphviz(f"Graphviz's {program} failed: {said[0] if said else f'exit code {done.returncode}'}")
     return done.stdout
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: what was there before stays until the new one is complete.
-
-    A device or pipe is written as it is. Raises OSError.
-    """
-    path = path.resolve()  # the file behind a link, not the link
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        path.write_bytes(content)
-        return
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            draft.chmod(stat.S_IMODE(path.stat().st_mode))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

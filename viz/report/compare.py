@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cluster.base.files import write_bytes
 from viz.diagrams.model import clean
-from viz.diagrams.output import write as write_file
 from viz.report import charts, drawn, hlog, sections
 from viz.report.charts import Axis, Chart, Line, number
 from viz.report.page import page
@@ -121,7 +121,7 @@ def _cell(row: Row, value: float | None) -> str:
 
 def write(a: RunData, b: RunData, path: Path) -> None:
     """Writes the comparison as an HTML page. Raises OSError."""
-    write_file(path, render(a, b).encode())
+    write_bytes(path, render(a, b).encode())
 
 
 def render(a: RunData, b: RunData) -> str:

@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cluster.base.files import write_bytes
 from viz.diagrams import elections, ladder, observed
-from viz.diagrams.output import write as write_file
 from viz.report import drawn, sections, trials
 from viz.report.rundata import RunData, RunError, load
 
@@ -28,7 +28,7 @@ def write(folder: Path, to: Path | None = None, result: dict[str, Any] | None = 
     where there is nothing to report, and OSError.
     """
     path = folder / NAME if to is None else to
-    write_file(path, render(load(folder, result)).encode())
+    write_bytes(path, render(load(folder, result)).encode())
     return path
 
 

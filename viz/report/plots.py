@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster.base.errors import RaftloadError
+from cluster.base.files import write_bytes
 from viz.report import drawn, hlog, leadership
 from viz.report.rundata import RunData
 
@@ -47,7 +49,9 @@ def write(data: RunData, folder: Path, form: str) -> list[Path]:
                               xytext=(3, -12), textcoords="offset points", color="#cf222e")  # fmt: skip
         figure.suptitle(data.id, fontsize=10)
         path = folder / f"{name}.{form}"
-        figure.savefig(path, format=form, dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=form, dpi=120)
+        write_bytes(path, picture.getvalue())
         paths.append(path)
     return paths
 
