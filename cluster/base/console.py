@@ -1,12 +1,19 @@
-"""The terminal of the person who runs a command: messages on stderr, documents on stdout."""
+"""The terminal of the person who runs a command: messages and progress on stderr, tables and documents on stdout."""
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import sys
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, TextIO
 
 from cluster.base.files import to_json
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+"""What a terminal can show, by name: the parameters of ECMA-48's SGR."""
 
 
 def say(line: str) -> None:
@@ -17,3 +24,83 @@ def say(line: str) -> None:
 def print_json(document: Mapping[str, Any]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
     sys.stdout.write(to_json(document))
+
+
+def wants_color(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that may be coloured; NO_COLOR and TERM=dumb say it may not."""
+    return _is_drawn_on(stream) and not os.environ.get("NO_COLOR")
+
+
+def _is_drawn_on(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal or of $COLUMNS; 100 where there is neither."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+class Painter:
+    """Wraps texts in terminal colours, or leaves them as they are."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def __call__(self, text: str, *styles: str) -> str:
+        """Return a text in so many of STYLES."""
+        if not self._color or not styles or not text.strip():
+            return text
+        return f"\x1b[{';'.join(STYLES[style] for style in styles)}m{text}\x1b[0m"
+
+
+class StatusLine:
+    """One line on stderr that is drawn in its place again and again.
+
+    Attributes:
+        live: whether there is a terminal to draw on; elsewhere nothing is drawn.
+    """
+
+    def __init__(self, every_s: float = 0.2) -> None:
+        """Takes the seconds between two times that it ``is_due``."""
+        self.live = _is_drawn_on(sys.stderr)
+        self._every_s, self._drawn_at = every_s, -math.inf
+
+    def is_due(self) -> bool:
+        """Tell whether to draw now."""
+        return self.live and time.monotonic() - self._drawn_at >= self._every_s
+
+    def draw(self, text: str) -> None:
+        """Draw a text in place of the one before; it must not be wider than the terminal."""
+        if self.live:
+            self._drawn_at = time.monotonic()
+            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        self.draw("")
+
+
+def columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Return a line for each row of cells, with the cells of a column below each other and two blanks between columns.
+
+    Takes also the numbers of the columns that are set to the right.
+    """
+    sizes = [(max(map(width, column)), at in right) for at, column in enumerate(zip(*rows, strict=True))]
+    return ["  ".join(pad(cell, *size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in rows]
+
+
+def pad(text: str, size: int, right: bool = False) -> str:
+    """Return a text filled with blanks to so many columns of a terminal."""
+    blanks = " " * (size - width(text))
+    return blanks + text if right else text + blanks
+
+
+def width(text: str) -> int:
+    """Return the columns that a terminal needs for a text: two for wide characters, none for combining ones."""
+    if text.isascii():  # nearly all is, and pictures ask for single characters many times
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )

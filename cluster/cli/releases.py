@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from cluster.base.console import print_json, say
+from cluster.base.console import columns, print_json, say
 from cluster.base.errors import ClusterError
 from cluster.base.parser import Duration
 from cluster.base.signals import Interrupted, interruptible
@@ -90,12 +90,9 @@ def _list(args: argparse.Namespace) -> int:
         document = {"schema": SCHEMA, "folder": str(releases_dir()), "releases": [each.to_json() for each in found]}
         print_json(document)
         return 0
-    rows = [("version", "platform", "size", "path")]
-    rows += [(each.version, each.platform, _size(each.size_bytes), str(each.path)) for each in found]
+    rows = [(each.version, each.platform, _size(each.size_bytes), str(each.path)) for each in found]
     if found:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(columns([("version", "platform", "size", "path"), *rows])))
     else:
         say(f"no release is in {releases_dir()}: `raftload etcd get {CURRENT}` gets one")
     return 0

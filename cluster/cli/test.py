@@ -6,18 +6,18 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
-from cluster.base.console import print_json, say
+from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.verdict import Verdict
 from cluster.base.versions import parse_version, version_or_path
-from cluster.conformance.model import Disturber, Result, Verdict
+from cluster.conformance.model import Disturber, Result
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
 from cluster.gateway.client import ClientFactory
@@ -155,7 +155,7 @@ def main(
         if args.json:
             print_json(report.to_json())
         else:
-            print(render(report, color=_wants_color(), width=shutil.get_terminal_size((100, 24)).columns))
+            print(render(report, color=wants_color(sys.stdout), width=terminal_width()))
         for endpoint, why in report.unreachable.items():
             say(f"warning: {endpoint} does not answer: {why}")
         urls = ",".join(ground.endpoints)
@@ -271,8 +271,4 @@ def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _progress(result: Result) -> None:
     if sys.stderr.isatty() and result.verdict != Verdict.SKIP:
-        say(f"{result.verdict.value:<7} {result.name}")
-
-
-def _wants_color() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        say(f"{result.verdict.name:<7} {result.name}")

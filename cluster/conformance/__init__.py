@@ -1,6 +1,6 @@
 """Tests of what etcd promises, each with a verdict."""
 
-from cluster.conformance.model import Bounds, Disturber, Result, Verdict
+from cluster.conformance.model import Bounds, Disturber, Result
 from cluster.conformance.suite import TESTS, Report, run
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "Disturber",
     "Report",
     "Result",
-    "Verdict",
     "run",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import enum
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 from cluster.base.errors import ClusterError, EtcdError, grpc_code_name
 from cluster.base.etcd_values import prefix_end
 from cluster.base.topology import Member
+from cluster.base.verdict import Verdict
 from cluster.gateway.client import Client, ClientFactory
 
 T = TypeVar("T")
@@ -21,15 +21,6 @@ POLL_S = 0.02
 
 # Codes by which etcd refuses what is valid; any other one tells of a cluster that cannot serve just now.
 _REFUSALS = frozenset({3, 5, 6, 9, 11, 12, 13, 15})
-
-
-class Verdict(enum.StrEnum):
-    """What a test found. UNKNOWN: neither kept nor broken could be shown."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    UNKNOWN = "UNKNOWN"
-    SKIP = "SKIP"
 
 
 class Broken(Exception):  # noqa: N818

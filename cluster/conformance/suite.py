@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cluster.base.errors import ClusterError, NoAnswer, UsageError
+from cluster.base.verdict import Verdict, overall
 from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
-from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, Verdict, judge
+from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, judge
 from cluster.gateway.client import ClientFactory
 from cluster.observe.probe import version_key
 
@@ -63,16 +64,12 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """FAIL where one failed, else UNKNOWN where one is, or where none passed; else PASS."""
-        if self.count(Verdict.FAIL):
-            return Verdict.FAIL
-        return Verdict.UNKNOWN if self.count(Verdict.UNKNOWN) or not self.count(Verdict.PASS) else Verdict.PASS
+        return overall(result.verdict for result in self.results)
 
     @property
     def exit_code(self) -> int:
         """0 passed or skipped, 1 a FAIL, 3 an UNKNOWN."""
-        if self.count(Verdict.FAIL):
-            return 1
-        return 3 if self.count(Verdict.UNKNOWN) else 0
+        return self.verdict.exit_code if any(result.verdict.exit_code for result in self.results) else 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, after the schema ``conformance``."""
@@ -96,15 +93,15 @@ class Report:
                     "name": result.name,
                     "group": result.group,
                     "promise": result.promise,
-                    "verdict": result.verdict.value,
+                    "verdict": result.verdict.name,
                     "reason": result.reason,
                     "duration_s": result.duration_s,
                     "figures": result.figures,
                 }
                 for result in self.results
             ],
-            "summary": {verdict.value.lower(): self.count(verdict) for verdict in Verdict},
-            "verdict": self.verdict.value,
+            "summary": {verdict.value: self.count(verdict) for verdict in Verdict},
+            "verdict": self.verdict.name,
         }
 
 

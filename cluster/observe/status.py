@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.base.console import columns
 from cluster.base.errors import NoAnswer
 from cluster.base.security import Security
 from cluster.base.topology import Member
@@ -83,10 +84,7 @@ class ClusterView:
                 (view.member.name, view.member.endpoint, state, status.role, str(status.term),
                  str(status.applied_index), str(status.revision), status.version)
             )  # fmt: skip
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return "\n".join(columns(rows))
 
 
 def look(

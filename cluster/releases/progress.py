@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
-from typing import TextIO
+
+from cluster.base.console import Painter, StatusLine, say, terminal_width, wants_color
 
 _BAR = 30
 _DRAW_S, _LINE_S = 0.1, 5.0
@@ -15,14 +14,12 @@ _DRAW_S, _LINE_S = 0.1, 5.0
 class Progress:
     """How far a download is; close it, or use it in ``with``."""
 
-    def __init__(self, what: str, total: int | None, stream: TextIO | None = None) -> None:
-        """Takes the name of what comes, its bytes where they are known, and where to write (default: stderr)."""
+    def __init__(self, what: str, total: int | None) -> None:
+        """Takes the name of what comes, and its bytes where they are known."""
         self._what, self._total = what, total
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._color = self._live and not os.environ.get("NO_COLOR")
-        self._began = time.monotonic()
-        self._told = self._began if not self._live else self._began - _DRAW_S
+        self._line = StatusLine(every_s=_DRAW_S)
+        self._paint = Painter(wants_color(sys.stderr))
+        self._began = self._told = time.monotonic()
         self._done = 0
 
     def __enter__(self) -> Progress:
@@ -35,18 +32,15 @@ class Progress:
         """So many more bytes came."""
         self._done += count
         now = time.monotonic()
-        if now - self._told < (_DRAW_S if self._live else _LINE_S):
-            return
-        self._told = now
-        if self._live:
+        if self._line.is_due():
             self._draw()
-        else:
-            self._write(f"raftload: {self._what}: {self._text()}\n")
+        elif not self._line.live and now - self._told >= _LINE_S:
+            self._told = now
+            say(f"{self._what}: {self._text()}")
 
     def close(self) -> None:
         """Takes the bar away."""
-        if self._live:
-            self._write("\r\x1b[2K")
+        self._line.clear()
 
     def summary(self) -> str:
         """What came, how long it took, and how fast, ``20.3 MB in 6.2 s, 3.3 MB/s``."""
@@ -70,18 +64,12 @@ class Progress:
 
     def _draw(self) -> None:
         text = f"{self._what}  {self._text()}"
-        room = min(_BAR, shutil.get_terminal_size((80, 24)).columns - len(text) - 5)
+        room = min(_BAR, terminal_width() - len(text) - 5)
         if self._total and room >= 5:
-            full = self._done * room // self._total
-            bar = "#" * full + "-" * (room - full)
-            if self._color:
-                bar = f"\x1b[32m{bar[:full]}\x1b[2m{bar[full:]}\x1b[0m"
+            full = max(1, self._done * room // self._total)
+            bar = self._paint("#" * full, "green") + self._paint("-" * (room - full), "dim")
             text = f"{self._what}  [{bar}]  {self._text()}"
-        self._write(f"\r\x1b[2K{text}")
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        self._line.draw(text)
 
 
 def _megabytes(count: float) -> str:

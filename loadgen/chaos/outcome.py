@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.base.console import columns
 from cluster.base.known_bugs import known_bugs
 from loadgen.chaos import fault_stats
 from loadgen.chaos.campaign import Campaign
@@ -63,5 +64,4 @@ def _faults(faults: list[dict[str, Any]]) -> list[str]:
         gap = "-" if each["leaderless_s"] is None else f"{each['leaderless_s']:.2f} s"
         rows.append((str(each["number"]), each["fault"], ", ".join(each["members"]) or "-", led, gap,
                      f"{each['longest_gap_s']:.2f} s", *rates, each["reason"] or ""))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return columns(rows)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen.check.rules import RULES, Result, Verdict, overall
+from cluster.base.console import Painter
+from cluster.base.verdict import Verdict, overall
+from loadgen.check.rules import RULES, Result
 
 if TYPE_CHECKING:
     from cluster.observe.raftlog import Log
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 SCHEMA = "raftload.check/1"
 # That a refused write is there, or an acknowledged one is gone, says more than what follows from it.
 _TELLING = ("kv.failed", "durability.acknowledged")
-_STYLES = {Verdict.PASS: "32", Verdict.FAIL: "31", Verdict.UNKNOWN: "33", Verdict.SKIP: "2"}
 
 
 def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
         "files": [{"name": part.path.name, "cut": part.cut or None} for part in history.parts],
         "guarantees": [_row(result) for result in report.results],
         "broken": _broken(report.results),
-        "verdict": overall(report.results).value,
+        "verdict": overall(result.verdict for result in report.results).value,
     }
 
 
@@ -86,17 +87,14 @@ def _command(folder: Path) -> list[str] | None:
 def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
     """Return a check document as text, without a final newline."""
     width = max(60, min(width, 120))
-
-    def paint(text: str, verdict: str) -> str:
-        return f"\033[{_STYLES[Verdict(verdict)]}m{text}\033[0m" if color else text
-
+    paint = Painter(color)
     rows = document["guarantees"]
     first = max(len(row["name"]) for row in rows)
     lines = [f"{document['run']}: {document['operations']:,} operations, {document['watches']:,} watches", ""]
     lines.append(f"{'guarantee':<{first}}  {'verdict':<7}  {'judged':>11}")
     for row in rows:
         judged_ = f"{row['judged']:,}" if row["judged"] else "-"
-        line = f"{row['name']:<{first}}  {paint(row['verdict'].ljust(7), row['verdict'])}  {judged_:>11}"
+        line = f"{row['name']:<{first}}  {paint(row['verdict'].ljust(7), Verdict(row['verdict']).style)}  {judged_:>11}"
         if row["broken"]:
             line += f"  broken {row['broken']:,} times" if row["broken"] > 1 else "  broken once"
         elif row["reason"]:
@@ -107,10 +105,10 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
     for number, row in enumerate(map(named.__getitem__, document["broken"])):
         found = row["violations"][0]
         if number == 0:
-            lines += ["", paint(f"The first violation, at revision {found['revision']}:", "fail")]
+            lines += ["", paint(f"The first violation, at revision {found['revision']}:", "red")]
         elif number == 1:
             lines += ["", "Also broken, with the first violation of each:"]
-        lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "fail")]
+        lines += ["", paint(f"{row['name']} is broken: {row['promise']}", "red")]
         lines += textwrap.wrap(found["text"], width, initial_indent="  ", subsequent_indent="  ")
         if number == 0 and document.get("nearest_fault"):
             lines.append(f"  Nearest fault: {document['nearest_fault']}")
@@ -132,5 +130,5 @@ def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
         import shlex
 
         lines.append(f"repeat     {shlex.join(document['command'])}")
-    lines.append(f"verdict    {paint(document['verdict'], document['verdict'])}")
+    lines.append(f"verdict    {paint(document['verdict'], Verdict(document['verdict']).style)}")
     return "\n".join(line.rstrip() for line in lines)

@@ -7,20 +7,10 @@ and Ousterhout, section 5.2).
 from __future__ import annotations
 
 import dataclasses
-import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.base.errors import UsageError
-
-
-class Verdict(enum.StrEnum):
-    """What a history says of a guarantee. UNKNOWN: neither kept nor broken could be shown. SKIP: nothing used it."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-    SKIP = "skip"
-
+from cluster.base.verdict import Verdict
 
 RULES = {
     "kv.revisions": "every acknowledged write has a revision of its own",
@@ -144,15 +134,6 @@ class Ledger:
         if rule in self._absent:
             return Result(rule, Verdict.SKIP, 0, reason=self._absent[rule])
         return Result(rule, Verdict.UNKNOWN, 0, reason="nothing in the history could be held against it")
-
-
-def overall(results: Iterable[Result]) -> Verdict:
-    """Returns the verdict on all: FAIL before UNKNOWN before PASS; all skipped is UNKNOWN."""
-    verdicts = {result.verdict for result in results}
-    for verdict in (Verdict.FAIL, Verdict.UNKNOWN, Verdict.PASS):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.UNKNOWN
 
 
 def select(names: Sequence[str]) -> list[str]:

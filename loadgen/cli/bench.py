@@ -8,13 +8,12 @@ import dataclasses
 import logging
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import units
-from cluster.base.console import print_json, say
+from cluster.base.console import StatusLine, print_json, say, terminal_width, wants_color
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.security import masked
 from cluster.base.signals import importing
@@ -137,7 +136,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        print(table.render(result, color=table.wants_color(sys.stdout), width=table.terminal_width(), folder=folder))
+        print(table.render(result, color=wants_color(sys.stdout), width=terminal_width(), folder=folder))
         say(f"run folder {folder}")
     return gate.exit_code(result)
 
@@ -190,7 +189,7 @@ def _run(args: argparse.Namespace, choice: Any, plan: Plan, options: WorkerOptio
         workers = fork_workers(options.local, args.scenario, folder / "logs", choice.security)
         signals = Signals()
     run: Run | None = None
-    progress = Progress(plan, enabled=sys.stderr.isatty())
+    progress = Progress(plan)
     try:
         with contextlib.ExitStack() as stack:
             session = Session(args.scenario, workers, folder / "logs", options.expected, options.bind, choice.security)
@@ -237,18 +236,15 @@ def _ignore(_: str) -> None:
 class Progress:
     """One line on the terminal that says how far a run is."""
 
-    def __init__(self, plan: Plan, *, enabled: bool) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._enabled = enabled
-        self._drawn_at = 0.0
-        self._last = (0.0, 0)
+        self._line = StatusLine()
+        self.clear = self._line.clear
 
     def tick(self, run: Run) -> None:
         """Draw the line anew, five times a second at most."""
-        now = time.monotonic()
-        if not self._enabled or now - self._drawn_at < 0.2:
+        if not self._line.is_due():
             return
-        self._drawn_at = now
         total = run.stats.total
         elapsed, done = run.elapsed_s, total.num_requests
         wanted = self._plan.settings.operations
@@ -266,14 +262,7 @@ class Progress:
         if run.interrupted:
             tail = f"{run.interrupted}: waiting for open operations"
         line = f"{head}   {rate:,.0f}/s   {p99}   {total.num_failures:,} failed   {tail}"
-        sys.stderr.write(f"\r\x1b[2K{line[: table.terminal_width() - 1]}")
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._enabled:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+        self._line.draw(line[: terminal_width() - 1])
 
 
 def log_to(path: Path) -> None:

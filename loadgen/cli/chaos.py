@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.base.console import print_json, say
+from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
@@ -22,7 +22,7 @@ from loadgen.chaos.bug_recipes import TRACKS
 from loadgen.check.rules import select
 from loadgen.cli import bench
 from loadgen.load import patching, settings
-from loadgen.result import gate, table
+from loadgen.result import gate
 from loadgen.run import run_folder
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        print(render(result, color=table.wants_color(sys.stdout), width=table.terminal_width()))
+        print(render(result, color=wants_color(sys.stdout), width=terminal_width()))
         say(f"run folder {folder}")
     return gate.exit_code(result)
 
@@ -239,7 +239,7 @@ def _run(chosen: ChaosOptions, folder: Path) -> dict[str, Any]:
             )  # fmt: skip
             session.wait_ready()
             campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=say)
-            progress = bench.Progress(plan, enabled=sys.stderr.isatty())
+            progress = bench.Progress(plan)
 
             def begun() -> None:
                 signals.gently = campaign.interrupt

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cluster.base.console import print_json
-from loadgen.check.rules import FAMILIES, RULES, Verdict, select
-
-EXIT = {Verdict.PASS: 0, Verdict.SKIP: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
+from cluster.base.console import print_json, terminal_width, wants_color
+from cluster.base.verdict import Verdict
+from loadgen.check.rules import FAMILIES, RULES, select
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,5 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document)
     else:
-        from loadgen.result import table
-
-        print(report.render(document, color=table.wants_color(sys.stdout), width=table.terminal_width()))
-    return EXIT[Verdict(document["verdict"])]
+        print(report.render(document, color=wants_color(sys.stdout), width=terminal_width()))
+    return Verdict(document["verdict"]).exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cluster.base.console import print_json, say
+from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.errors import UsageError
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
@@ -72,6 +72,6 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        color = table.wants_color(sys.stdout)
-        print(table.render_verdict(result, color=color, width=table.terminal_width()))
+        color = wants_color(sys.stdout)
+        print(table.render_verdict(result, color=color, width=terminal_width()))
     return gate.verdict_code(result)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.base.console import print_json, say
+from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.files import writing
 from loadgen.result import document
 from loadgen.result.document import ReportError
@@ -97,8 +97,8 @@ def _show(args: argparse.Namespace) -> None:
     if args.json:
         print_json(result)
     else:
-        color = table.wants_color(sys.stdout)
-        print(table.render(result, color=color, width=table.terminal_width(), folder=folder))
+        color = wants_color(sys.stdout)
+        print(table.render(result, color=color, width=terminal_width(), folder=folder))
     if folder is not None:
         _write_pictures(args, folder, result)
 

@@ -8,20 +8,12 @@ same, wherever what is missing could not have saved it.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import signal
 from collections.abc import Iterable
 from typing import Any
 
+from cluster.base.verdict import Verdict
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
-
-
-class Verdict(enum.StrEnum):
-    """What came of a threshold, or of a whole run."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,7 +160,7 @@ def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, 
 
 def verdict_code(result: dict[str, Any]) -> int:
     """Return the exit code of a judged result's verdict alone: 0 pass, 1 fail, 3 unknown."""
-    return {Verdict.PASS: 0, Verdict.FAIL: 1}.get(result["verdict"], 3)
+    return Verdict(result["verdict"]).exit_code
 
 
 def exit_code(result: dict[str, Any]) -> int:

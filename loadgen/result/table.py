@@ -5,11 +5,12 @@ Plain ASCII, so that it survives any locale, log file and chat window; colour on
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from cluster.base.console import Painter
+from cluster.base.verdict import Verdict
 
 LABEL = 12
 MAX_CAUSES = 8
@@ -23,19 +24,7 @@ _LATENCIES = {
 _DROPPED_FIRST = ("p99_9_ms", "min_ms", "mean_ms", "max_ms", "p95_ms")
 _GROUP = "latency of successes, ms"
 
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_VERDICT_STYLES = {"pass": "green", "fail": "red", "unknown": "yellow"}
-
-
-def wants_color(stream: TextIO) -> bool:
-    """Tell whether a stream is a terminal that may be coloured; NO_COLOR and TERM=dumb say it may not."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def terminal_width() -> int:
-    """Return the columns of the terminal or of $COLUMNS; 100 where there is neither."""
-    return shutil.get_terminal_size((100, 24)).columns
 
 
 def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Path | None = None) -> str:
@@ -45,7 +34,7 @@ def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Pat
     Below are the target, the generator, failures by cause, thresholds, and the run folder where one is given.
     """
     width = max(80, min(width, 120))
-    paint = _Painter(color)
+    paint = Painter(color)
     lines = [*_title(result, paint), *_rows(result["results"], paint, width), ""]
     for label, texts in _facts(result, paint, folder):
         lines += _labelled(label, texts, paint, width)
@@ -54,26 +43,14 @@ def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Pat
 
 def render_verdict(result: dict[str, Any], *, color: bool, width: int = 100) -> str:
     """Return thresholds and verdict of a judged result as text, without a final newline."""
-    paint = _Painter(color)
+    paint = Painter(color)
     lines = []
     for label, texts in _verdict(result, paint):
         lines += _labelled(label, texts, paint, width)
     return "\n".join(line.rstrip() for line in lines)
 
 
-class _Painter:
-    """Wraps texts in terminal colours, or leaves them as they are."""
-
-    def __init__(self, color: bool) -> None:
-        self._color = color
-
-    def __call__(self, text: str, *styles: str) -> str:
-        if not self._color or not styles or not text.strip():
-            return text
-        return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
-
-
-def _title(result: dict[str, Any], paint: _Painter) -> list[str]:
+def _title(result: dict[str, Any], paint: Painter) -> list[str]:
     run = result["run"]
     users, workers = run.get("users"), run.get("workers")
     parts = [
@@ -88,7 +65,7 @@ def _title(result: dict[str, Any], paint: _Painter) -> list[str]:
     return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
 
 
-def _rows(results: dict[str, Any], paint: _Painter, width: int) -> list[str]:
+def _rows(results: dict[str, Any], paint: Painter, width: int) -> list[str]:
     """Return the table: a group heading, the headings, the rows, a rule and the total."""
     names = [name for name, row in results.items() if row is not None and name != "total"]
     shown = [*names, "total"]
@@ -140,7 +117,7 @@ def _aligned(values: list[float | None], decimals: tuple[int, int, int]) -> list
     return ["-" if value is None else f"{value:,.{digits}f}" for value in values]
 
 
-def _facts(result: dict[str, Any], paint: _Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
+def _facts(result: dict[str, Any], paint: Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
     """Return what stands below the table: labels with one or more lines each."""
     facts = [
         ("target", _target(result.get("target"), paint)),
@@ -155,7 +132,7 @@ def _facts(result: dict[str, Any], paint: _Painter, folder: Path | None) -> list
     return [(label, texts) for label, texts in facts if texts]
 
 
-def _target(target: dict[str, Any] | None, paint: _Painter) -> list[str]:
+def _target(target: dict[str, Any] | None, paint: Painter) -> list[str]:
     if not target:
         return []
     version, changes = target.get("etcd_version"), target.get("leader_changes")
@@ -199,7 +176,7 @@ def _length(result: dict[str, Any]) -> list[str]:
     return [text] if text else []
 
 
-def _generator(generator: dict[str, Any] | None, paint: _Painter) -> list[str]:
+def _generator(generator: dict[str, Any] | None, paint: Painter) -> list[str]:
     if not generator:
         return []
     cpu, loop_lag = generator.get("cpu_us_per_op"), generator.get("loop_lag_p99_ms")
@@ -219,7 +196,7 @@ def _generator(generator: dict[str, Any] | None, paint: _Painter) -> list[str]:
     return texts
 
 
-def _failures(results: dict[str, Any], paint: _Painter) -> list[str]:
+def _failures(results: dict[str, Any], paint: Painter) -> list[str]:
     causes = [
         (count, name, error)
         for name, row in results.items()
@@ -248,7 +225,7 @@ def _branches(txn: dict[str, Any] | None) -> list[str]:
     return ["branches taken: " + ", ".join(f"{count:,} {_clean(name)}" for name, count in branches.items())]
 
 
-def _books(books: dict[str, Any] | None, paint: _Painter) -> list[str]:
+def _books(books: dict[str, Any] | None, paint: Painter) -> list[str]:
     if not books or books.get("balanced") is None:
         return []
     delta, writes, info = (books.get(field) for field in ("revision_delta", "writes_ok", "writes_info"))
@@ -260,21 +237,21 @@ def _books(books: dict[str, Any] | None, paint: _Painter) -> list[str]:
     return [paint("DO NOT AGREE", "red", "bold") + (f": {sums}" if sums else "")]
 
 
-def _verdict(result: dict[str, Any], paint: _Painter) -> list[tuple[str, list[str]]]:
+def _verdict(result: dict[str, Any], paint: Painter) -> list[tuple[str, list[str]]]:
     """Return the lines ``thresholds`` and ``verdict``."""
     thresholds = result["thresholds"]
     size = max((len(threshold["expression"]) for threshold in thresholds), default=0)
     texts = []
     for threshold in thresholds:
         verdict, value = threshold["verdict"], threshold["value"]
-        mark = paint(f"{verdict.upper():7}", _VERDICT_STYLES[verdict])
+        mark = paint(f"{verdict.upper():7}", Verdict(verdict).style)
         texts.append(f"{mark}  {_clean(threshold['expression']):{size}}  {_measured(threshold['expression'], value)}")
         if verdict == "unknown" and threshold.get("reason"):
             texts.append(" " * 9 + paint(_clean(threshold["reason"]), "dim"))
     verdict = result["verdict"]
     stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in thresholds}
     reasons = [_clean(reason) for reason in result.get("verdict_reasons") or [] if reason not in stated]
-    last = [paint(verdict.upper(), _VERDICT_STYLES[verdict], "bold"), *reasons]
+    last = [paint(verdict.upper(), Verdict(verdict).style, "bold"), *reasons]
     decided = any(threshold["verdict"] == verdict for threshold in thresholds)
     if reasons and not decided:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
@@ -293,7 +270,7 @@ def _measured(expression: str, value: float | None) -> str:
     return f"{value:,.10g}" + (" ops/s" if metric.endswith("_ops_s") else "")
 
 
-def _labelled(label: str, texts: list[str], paint: _Painter, width: int) -> list[str]:
+def _labelled(label: str, texts: list[str], paint: Painter, width: int) -> list[str]:
     """Return a label with its lines to the right of it, folded where they are too long."""
     lines = [line for text in texts for line in _folded(text, width - LABEL)]
     labels = [paint(label.ljust(LABEL), "dim"), *[" " * LABEL] * (len(lines) - 1)]

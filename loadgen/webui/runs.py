@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.base.console import say
+from cluster.base.console import say, terminal_width, wants_color
 from cluster.base.endpoint import split_endpoints
 from loadgen.load import listening, scenarios, settings
 from loadgen.run import run_folder
@@ -158,7 +158,7 @@ class Runs:
         self.finished[run.folder.name] = result
         self._cluster_view.note(f"run {run.folder.name} is finished: {result['verdict']}")
         print(
-            table.render(result, color=table.wants_color(sys.stderr), width=table.terminal_width(), folder=run.folder),
+            table.render(result, color=wants_color(sys.stderr), width=terminal_width(), folder=run.folder),
             file=sys.stderr,
         )
 

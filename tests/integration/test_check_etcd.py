@@ -10,9 +10,10 @@ from typing import Any
 import gevent
 import pytest
 
+from cluster.base.verdict import Verdict
 from cluster.local.cluster import LocalCluster
 from loadgen.check.judge import check
-from loadgen.check.rules import RULES, Verdict
+from loadgen.check.rules import RULES
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end
 from loadgen.history.operation import Outcome

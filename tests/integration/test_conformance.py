@@ -10,7 +10,8 @@ import socket
 import pytest
 
 from cluster.base.errors import NoAnswer, UsageError
-from cluster.conformance import Report, Verdict, run
+from cluster.base.verdict import Verdict
+from cluster.conformance import Report, run
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 

@@ -20,7 +20,8 @@ import pytest
 from cluster.base.errors import ClusterError, EtcdError
 from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.known_bugs import known_bug
-from cluster.conformance import TESTS, Bounds, Report, Result, Verdict, outage, run
+from cluster.base.verdict import Verdict
+from cluster.conformance import TESTS, Bounds, Report, Result, outage, run
 from cluster.conformance.model import Broken, Env, Target
 from cluster.gateway.admin import Admin, Alarm
 from cluster.gateway.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent

@@ -17,7 +17,8 @@ import pytest
 from cluster.base.errors import ClusterError, EtcdError
 from cluster.base.ports import free_ports
 from cluster.base.topology import ClusterSpec, Member, member_env
-from cluster.conformance import Verdict, operations, run
+from cluster.base.verdict import Verdict
+from cluster.conformance import operations, run
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 from cluster.local.supervisor import Supervisor

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cluster.base.console import width
 from tests.support.cache import cached
 from tests.support.missing import require
 from viz.diagrams import ascii as text_picture
@@ -40,7 +41,6 @@ from viz.diagrams.model import (
     StateGraph,
     Transition,
     clean_name,
-    width,
 )
 from viz.diagrams.raft import DIAGRAMS, diagram
 

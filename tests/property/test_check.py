@@ -9,8 +9,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.base.verdict import Verdict
 from loadgen.check.judge import check
-from loadgen.check.rules import RULES, Verdict
+from loadgen.check.rules import RULES
 from loadgen.history.reader import read
 from tests.support.examples import examples
 from tests.support.model import Simulation

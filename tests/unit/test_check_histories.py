@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.base.verdict import Verdict
 from loadgen.check import report
 from loadgen.check.judge import check
-from loadgen.check.rules import Verdict, select
+from loadgen.check.rules import select
 from loadgen.history.reader import read
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "data" / "histories").iterdir() if path.is_dir())

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from cluster.base.verdict import Verdict
 from cluster.observe.raftlog import Event, Log
 from loadgen.check.judge import check
-from loadgen.check.rules import RULES, Verdict
+from loadgen.check.rules import RULES
 from loadgen.history.operation import Outcome
 from loadgen.history.reader import read
 from loadgen.proto import etcd_pb2 as pb

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.base.errors import ClusterError, EtcdError, NoAnswer
 from cluster.base.etcd_values import KeyValue
-from cluster.conformance import Bounds, Report, Result, Verdict
+from cluster.base.verdict import Verdict
+from cluster.conformance import Bounds, Report, Result
 from cluster.conformance.model import Broken, Env, Inconclusive, NotApplicable, Target, judge
 from cluster.conformance.model import Test as Promise
 from cluster.conformance.suite import select

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.base import exits
+from cluster.base.verdict import Verdict
 from loadgen import schema
 from loadgen.cli import gate as gate_cli
 from loadgen.result import document, gate, junit
-from loadgen.result.gate import Verdict
 from loadgen.result.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
 
 DATA = Path(__file__).parent.parent / "data" / "report"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from pathlib import Path
@@ -89,19 +88,3 @@ def test_what_a_server_sends_does_not_reach_the_terminal_as_control_characters()
 )
 def test_decimals_are_those_of_the_largest_in_a_column(values: list[float | None], expected: list[str]) -> None:
     assert table._aligned(values, (3, 2, 1)) == expected
-
-
-def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    assert table.wants_color(Terminal())
-    assert not table.wants_color(io.StringIO())
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not table.wants_color(Terminal())
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "dumb")
-    assert not table.wants_color(Terminal())

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from viz.diagrams.model import ClusterSnapshot, MemberView, width
+from cluster.base.console import width
+from viz.diagrams.model import ClusterSnapshot, MemberView
 from viz.live.status import View, document, line
 
 GOOD = tuple(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence as Rows
 
+from cluster.base import console
+from cluster.base.console import pad, width
 from viz.diagrams.model import (
     START,
     Chart,
@@ -19,7 +21,6 @@ from viz.diagrams.model import (
     Sequence,
     StateGraph,
     human_bytes,
-    width,
 )
 
 _MARGIN = 5  # columns for the number of a row
@@ -56,20 +57,9 @@ def wrap(text: str, room: int) -> list[str]:
 
 def table(head: Rows[str], rows: Rows[Rows[str]]) -> list[str]:
     """Columns as wide as they need: the head, a rule, the rows. Numbers are set to the right."""
-    columns = list(zip(head, *rows, strict=True))
-    widths = [max(map(width, column)) for column in columns]
-    right = [all(cell[:1].isdigit() or cell == "?" for cell in column[1:]) for column in columns]
-
-    def line(cells: Rows[str]) -> str:
-        return "  ".join(pad(cell, size, end) for cell, size, end in zip(cells, widths, right, strict=True)).rstrip()
-
-    return [line(head), "  ".join("-" * size for size in widths), *map(line, rows)]
-
-
-def pad(text: str, columns: int, right: bool = False) -> str:
-    """Fills a text with blanks to so many columns."""
-    blanks = " " * (columns - width(text))
-    return blanks + text if right else text + blanks
+    sizes = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
+    numbers = {at for at in range(len(head)) if all(row[at][:1].isdigit() or row[at] == "?" for row in rows)}
+    return console.columns([head, ["-" * size for size in sizes], *rows], numbers)
 
 
 class _Line:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster.base.console import width
 from viz.diagrams.ascii import wrap
-from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Note, Sequence, Span, StateGraph, width
+from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Note, Sequence, Span, StateGraph
 
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
 _CHAR = 6.4  # points for a column of text at 11 points, on the safe side

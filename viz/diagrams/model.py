@@ -43,15 +43,6 @@ def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def width(text: str) -> int:
-    """Columns that a terminal needs for a text: two for wide characters, none for combining ones."""
-    if text.isascii():  # nearly all is, and pictures ask for single characters many times
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
 def _check_texts(*texts: str) -> None:
     for text in texts:
         if text != clean(text):

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cluster.base.console import Painter, pad, width
 from cluster.base.errors import RaftloadError
 from cluster.base.security import Security
 from cluster.observe import probe
-from viz.diagrams.ascii import pad, wrap
-from viz.diagrams.model import SCHEMA, ClusterSnapshot, MemberView, iso, width
+from viz.diagrams.ascii import wrap
+from viz.diagrams.model import SCHEMA, ClusterSnapshot, MemberView, iso
 from viz.live.snapshot import Answer, Poller
 
 QUOTA_EVERY_S = 10.0
@@ -28,7 +29,8 @@ _EVENTS_SHOWN = 8
 _NAME_COLUMNS = 15
 _HEAD = ("MEMBER", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ENT/S", "DB/QUOTA", "VERS", "RTTms")
 _WIDTHS = (_NAME_COLUMNS, 9, 4, 7, 7, 4, 5, 9, 6, 5)  # with a blank between them 80 columns
-_RED, _GREEN, _PLAIN = "\x1b[1;31m", "\x1b[32m", "\x1b[0m"
+_ALARM = ("bold", "red")
+_STYLES = {"leader": ("green",), "no answer": _ALARM, "no leader": _ALARM}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,14 +80,13 @@ class View:
     def screen(self, tick: Tick, *, colour: bool = True, columns: int = 80) -> list[str]:
         """The lines of a terminal: header, table, alarms, the latest events."""
         good = tick.snapshot.leader is not None and "NO QUORUM" not in tick.snapshot.title
-        lines = [_paint(line, "" if good else _RED, colour) for line in wrap(tick.snapshot.title, columns)]
+        paint = Painter(colour)
+        lines = [paint(line, *(() if good else _ALARM)) for line in wrap(tick.snapshot.title, columns)]
         lines += ["", _cells(_HEAD)]
         for member in tick.snapshot.members:
-            paint = {"leader": _GREEN, "no answer": _RED, "no leader": _RED}.get(member.role, "")
-            lines.append(_paint(_cells(_row(member, tick)), paint, colour))
+            lines.append(paint(_cells(_row(member, tick)), *_STYLES.get(member.role, ())))
         alarms = [f"! {each.name}: {alarm}" for each in tick.snapshot.members for alarm in each.alarms]
-        for alarm in alarms:
-            lines += [_paint(_cut(alarm, columns), _RED, colour)]
+        lines += [paint(_cut(alarm, columns), *_ALARM) for alarm in alarms]
         if self.events:
             lines += ["", *(_cut(event, columns) for event in self.events)]
         return lines
@@ -250,7 +251,3 @@ def _cut(text: str, columns: int) -> str:
     while width(text) > columns - 1:
         text = text[:-1]
     return text + "…"
-
-
-def _paint(text: str, code: str, colour: bool) -> str:
-    return f"{code}{text}{_PLAIN}" if colour and code else text

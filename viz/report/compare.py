@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cluster.base.console import columns
 from cluster.base.files import write_bytes
 from viz.diagrams.model import clean
 from viz.report import charts, drawn, hlog, sections
@@ -91,16 +92,13 @@ def text(a: RunData, b: RunData) -> str:
     """The comparison as a table for a terminal, without a final newline."""
     cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A")]
     cells += map(_cells, rows(a.result, b.result))
-    widths = [max(len(each[column]) for each in cells) for column in range(4)]
     lines: list[str] = []
     group = ""
-    for name, *values in cells:
+    for (name, *_), line in zip(cells, columns(cells, right=(1, 2, 3)), strict=True):
         if lines and name.partition(".")[0] != group:
-            lines.append("-" * (sum(widths) + 6))
+            lines.append("-" * len(line))
         group = name.partition(".")[0]
-        lines.append(
-            name.ljust(widths[0]) + "".join(f"  {v.rjust(w)}" for v, w in zip(values, widths[1:], strict=True))
-        )
+        lines.append(line)
     for key, (ours, theirs) in differences(a.result, b.result).items():
         lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
     for name, data in (("A", a), ("B", b)):
