@@ -108,6 +108,11 @@ def format_mix(mix: Mapping[str, float]) -> str:
     return ",".join(f"{name}={weight:g}" for name, weight in mix.items())
 
 
+def megabytes(count: float) -> str:
+    """Return a number of bytes for a person's eye: ``20.3 MB``."""
+    return f"{count / 1e6:.1f} MB"
+
+
 def format_duration(seconds: float) -> str:
     """Return seconds for a person's eye: ``850 ms``, ``12.3 s``, ``4 min 05 s``."""
     if seconds < 1:

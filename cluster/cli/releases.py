@@ -9,6 +9,7 @@ from cluster.base.console import columns, print_json, say
 from cluster.base.errors import ClusterError
 from cluster.base.parser import Duration
 from cluster.base.signals import Interrupted, interruptible
+from cluster.base.units import megabytes
 from cluster.base.versions import CURRENT, parse_version, releases_dir
 
 SCHEMA = "raftload.releases/1"
@@ -90,7 +91,7 @@ def _list(args: argparse.Namespace) -> int:
         document = {"schema": SCHEMA, "folder": str(releases_dir()), "releases": [each.to_json() for each in found]}
         print_json(document)
         return 0
-    rows = [(each.version, each.platform, _size(each.size_bytes), str(each.path)) for each in found]
+    rows = [(each.version, each.platform, megabytes(each.size_bytes), str(each.path)) for each in found]
     if found:
         print("\n".join(columns([("version", "platform", "size", "path"), *rows])))
     else:
@@ -114,9 +115,5 @@ def _remove(args: argparse.Namespace) -> int:
     if running is not None and running.running.source.startswith(f"{release.path} ("):
         raise ClusterError("the local cluster that is up runs this release: `raftload cluster down` first")
     cache.remove(release.version)
-    print(f"removed {release.folder} ({_size(release.size_bytes)})")
+    print(f"removed {release.folder} ({megabytes(release.size_bytes)})")
     return 0
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

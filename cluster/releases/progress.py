@@ -6,6 +6,7 @@ import sys
 import time
 
 from cluster.base.console import Painter, StatusLine, say, terminal_width, wants_color
+from cluster.base.units import megabytes
 
 _BAR = 30
 _DRAW_S, _LINE_S = 0.1, 5.0
@@ -44,21 +45,21 @@ class Progress:
 
     def summary(self) -> str:
         """What came, how long it took, and how fast, ``20.3 MB in 6.2 s, 3.3 MB/s``."""
-        return f"{_megabytes(self._done)} in {self._elapsed_s:.1f} s, {self._rate()}"
+        return f"{megabytes(self._done)} in {self._elapsed_s:.1f} s, {self._rate()}"
 
     @property
     def _elapsed_s(self) -> float:
         return max(time.monotonic() - self._began, 1e-3)
 
     def _rate(self) -> str:
-        return f"{_megabytes(self._done / self._elapsed_s)}/s"
+        return f"{megabytes(self._done / self._elapsed_s)}/s"
 
     def _text(self) -> str:
         if not self._total:
-            return f"{_megabytes(self._done)}, {self._rate()}"
+            return f"{megabytes(self._done)}, {self._rate()}"
         left_s = (self._total - self._done) * self._elapsed_s / self._done if self._done else 0.0
         return (
-            f"{self._done * 100 // self._total:3d}%  {self._done / 1e6:.1f} of {_megabytes(self._total)}  "
+            f"{self._done * 100 // self._total:3d}%  {self._done / 1e6:.1f} of {megabytes(self._total)}  "
             f"{self._rate()}  {left_s:.0f} s left"
         )
 
@@ -70,7 +71,3 @@ class Progress:
             bar = self._paint("#" * full, "green") + self._paint("-" * (room - full), "dim")
             text = f"{self._what}  [{bar}]  {self._text()}"
         self._line.draw(text)
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:.1f} MB"

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from cluster.base.errors import UsageError
-from cluster.base.units import OPERATION_TYPES, format_mix, parse_duration, parse_mix, parse_size
+from cluster.base.units import OPERATION_TYPES, duration_text, format_mix, parse_duration, parse_mix, parse_size
 from loadgen.client.balancing import BALANCES, Balance
 from loadgen.load import pacing
 
@@ -201,8 +201,8 @@ class Settings:
             "transport": self.transport,
             "connections": str(self.connections),
             "balance": self.balance,
-            "timeout": f"{self.timeout_s!r}s",
-            "warmup": f"{self.warmup_s!r}s",
+            "timeout": duration_text(self.timeout_s),
+            "warmup": duration_text(self.warmup_s),
             "seed": str(self.seed),
             "key_prefix": self.prefix.decode("ascii"),
             "rate": "" if self.rate is None else repr(self.rate),

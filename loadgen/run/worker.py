@@ -12,6 +12,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from cluster.base.console import say
+from cluster.base.errors import RaftloadError
 from cluster.base.security import Security
 from cluster.base.security import add_arguments as add_security_arguments
 from loadgen.load import patching
@@ -91,12 +93,10 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
     worker_run.attach(environment)
     try:
         runner = _report_for_work(environment, master)
-    except ConnectionError:
-        print(
-            f"raftload: error: no master answers at {where}; start one with 'raftload bench --expect-workers N'",
-            file=sys.stderr,
-        )
-        return 4
+    except ConnectionError as error:
+        raise RaftloadError(
+            f"no master answers at {where}; start one with 'raftload bench --expect-workers N'"
+        ) from error
     environment.events.init.fire(environment=environment, runner=runner, web_ui=None)
     ended_by: list[str] = []
 
@@ -111,13 +111,12 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
     me = remote_workers.identity(scenario)
     HELLO.send(runner, {"number": number, "host": socket.gethostname(), "pid": os.getpid(), **me})
     if not number:
-        print(f"raftload: worker {os.getpid()} has reported to {where}", file=sys.stderr, flush=True)
+        say(f"worker {os.getpid()} has reported to {where}")
     runner.greenlet.join()
     if ended_by:
         return EXIT_CODES[ended_by[0]]
     if refusals:
-        print(f"raftload: error: the master at {where} turned this worker away: {refusals[0]}", file=sys.stderr)
-        return 4
+        raise RaftloadError(f"the master at {where} turned this worker away: {refusals[0]}")
     return 0
 
 
@@ -186,9 +185,7 @@ def _report_for_work(environment: Any, master: tuple[str, int]) -> Any:
         except OSError as error:
             why = f" ({error.strerror})"
         where = f"{master[0]}:{master[1]}{why}"
-        print(
-            f"raftload: waiting for a master at {where} for five minutes (Ctrl-C ends it)", file=sys.stderr, flush=True
-        )
+        say(f"waiting for a master at {where} for five minutes (Ctrl-C ends it)")
 
     waiting = gevent.spawn_later(SAY_AFTER_S, say_so)
     try:

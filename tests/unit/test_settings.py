@@ -23,6 +23,8 @@ def test_settings_survive_the_way_to_a_worker() -> None:
     )  # fmt: skip
     settings = dataclasses.replace(settings, prefix=b"ab1z/")
     assert Settings.from_options(settings.to_options(), ENDPOINTS) == settings
+    brief = Settings.from_options({"warmup": "10us", "timeout": "1ms"}, ENDPOINTS)  # Python writes 1e-05 of that
+    assert Settings.from_options(brief.to_options(), ENDPOINTS) == brief
 
 
 @pytest.mark.parametrize(

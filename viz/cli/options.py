@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.console import say
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security, given
 from cluster.base.topology import member_names
@@ -97,7 +97,7 @@ def _by_logs(args: argparse.Namespace, since: float | None, until: float | None)
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     for note in found.notes:
-        _note(note)
+        say(f"note: {note}")
     if not found.logs:
         where = ", ".join(args.logs or ["the cluster's logs"])
         raise NothingObserved(f"no line about Raft in {where}: are these logs of etcd at level info?")
@@ -131,7 +131,7 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
     else:
         named, security = endpoints(args)
         seconds = POLL_FOR_S if args.for_ is None else args.for_
-        _note(f"polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
+        say(f"note: polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
         looks = polled.poll(named, seconds, security=security)
     looks = polled.between(looks, since, until)
     if args.type == "state-machine":
@@ -151,14 +151,10 @@ def _looks(name: str) -> list[Look]:
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     if garbage:
-        _note(f"{name}: {garbage} lines are not of --watch --json and were left out")
+        say(f"note: {name}: {garbage} lines are not of --watch --json and were left out")
     if not looks:
         raise NothingObserved(f"no poll in {name}: write it by --type cluster-status --watch --json")
     return looks
-
-
-def _note(text: str) -> None:
-    print(f"raftload: note: {text}", file=sys.stderr)
 
 
 def _ask(args: argparse.Namespace) -> ClusterSnapshot:
