@@ -1,1 +1,1 @@
-"""Plain values and small helpers that every part uses: errors, endpoints, versions, units, signals, ports."""
+"""Plain values and small helpers that every part uses: errors, endpoints, units, signals, the terminal, verdicts."""

@@ -95,6 +95,11 @@ def pad(text: str, size: int, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
+def printable(text: str) -> str:
+    """Return a text on one line and without control characters, which names and errors may hold."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def width(text: str) -> int:
     """Return the columns that a terminal needs for a text: two for wide characters, none for combining ones."""
     if text.isascii():  # nearly all is, and pictures ask for single characters many times

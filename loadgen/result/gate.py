@@ -8,10 +8,10 @@ same, wherever what is missing could not have saved it.
 from __future__ import annotations
 
 import dataclasses
-import signal
 from collections.abc import Iterable
 from typing import Any
 
+from cluster.base.signals import EXIT_CODES
 from cluster.base.verdict import Verdict
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
@@ -158,6 +158,12 @@ def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, 
     }
 
 
+def other_reasons(result: dict[str, Any]) -> list[str]:
+    """Return the reasons of a judged result's verdict that none of its thresholds gives."""
+    stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in result["thresholds"]}
+    return [reason for reason in result.get("verdict_reasons") or [] if reason not in stated]
+
+
 def verdict_code(result: dict[str, Any]) -> int:
     """Return the exit code of a judged result's verdict alone: 0 pass, 1 fail, 3 unknown."""
     return Verdict(result["verdict"]).exit_code
@@ -169,7 +175,4 @@ def exit_code(result: dict[str, Any]) -> int:
     130 or 143 where SIGINT or SIGTERM ended it, else that of its verdict: 1 fail, 3 unknown, 0 pass. The
     codes that come before these (70 our bug, 2 usage, 4 environment) are never a result's.
     """
-    interrupted = result.get("interrupted")
-    if interrupted in ("SIGINT", "SIGTERM"):
-        return 128 + signal.Signals[interrupted]
-    return verdict_code(result)
+    return EXIT_CODES.get(str(result.get("interrupted")), verdict_code(result))

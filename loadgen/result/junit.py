@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from cluster.base.console import printable
+from loadgen.result.gate import other_reasons
+
 _SUITE = "raftload"
 
 
@@ -17,12 +20,12 @@ def to_xml(result: dict[str, Any]) -> str:
     verdict does where something beside the thresholds decided it.
     """
     run = result["run"]
-    name = _printable(str(run.get("scenario") or "run"))
+    name = printable(str(run.get("scenario") or "run"))
     cases = [
         (threshold["expression"], threshold["verdict"], threshold.get("reason") or "", _value(threshold))
         for threshold in result["thresholds"]
     ]
-    reasons = _other_reasons(result)
+    reasons = other_reasons(result)
     # A failed threshold decides the verdict by itself; what is wrong beside it is at most inconclusive.
     beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
     cases.append(("the run is sound", beside, "; ".join(reasons), ""))
@@ -38,12 +41,12 @@ def to_xml(result: dict[str, Any]) -> str:
         # The format's own schema knows no time zone and no fraction; the time is UTC.
         suite.set("timestamp", str(run["started_at"])[:19])
     for expression, verdict, reason, value in cases:
-        attributes = {"classname": f"{_SUITE}.{name}", "name": _printable(expression), "time": "0"}
+        attributes = {"classname": f"{_SUITE}.{name}", "name": printable(expression), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", attributes)
         if verdict != "pass":
             tag = "failure" if verdict == "fail" else "error"
-            message = {"type": verdict, "message": _printable(reason)}
-            ElementTree.SubElement(case, tag, message).text = _printable(f"{expression}: {reason}")
+            message = {"type": verdict, "message": printable(reason)}
+            ElementTree.SubElement(case, tag, message).text = printable(f"{expression}: {reason}")
         elif value:
             ElementTree.SubElement(case, "system-out").text = value
     ElementTree.indent(root)
@@ -96,11 +99,6 @@ def append_step_summary(result: dict[str, Any]) -> bool:
 _SHOWN = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
 
 
-def _other_reasons(result: dict[str, Any]) -> list[str]:
-    stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in result["thresholds"]}
-    return [reason for reason in result.get("verdict_reasons") or [] if reason not in stated]
-
-
 def _value(threshold: dict[str, Any]) -> str:
     return "no sample" if threshold["value"] is None else f"{threshold['value']:,.10g}"
 
@@ -109,10 +107,5 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.3f}"
 
 
-def _printable(text: str) -> str:
-    """Return a text without the control characters that XML 1.0 has no way to write."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def _cell(text: str) -> str:
-    return _printable(text).replace("|", "\\|")
+    return printable(text).replace("|", "\\|")

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cluster.base.console import Painter
+from cluster.base.console import Painter, printable
 from cluster.base.verdict import Verdict
+from loadgen.result.gate import other_reasons
 
 LABEL = 12
 MAX_CAUSES = 8
@@ -61,7 +62,7 @@ def _title(result: dict[str, Any], paint: Painter) -> list[str]:
         f"values of {run['value_size']:,} B" if run.get("value_size") else "",
     ]
     details = ", ".join(part for part in parts if part)
-    name = _clean(str(run.get("scenario") or "Locust run"))
+    name = printable(str(run.get("scenario") or "Locust run"))
     return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
 
 
@@ -155,7 +156,7 @@ def _target(target: dict[str, Any] | None, paint: Painter) -> list[str]:
         )
         texts.append("  to measure, `raftload cluster up --backend local --links direct`")
     texts += [
-        paint(f"endpoint {_clean(str(endpoint.get('url')))} was not reachable", "yellow")
+        paint(f"endpoint {printable(str(endpoint.get('url')))} was not reachable", "yellow")
         for endpoint in target.get("endpoints") or []
         if endpoint.get("reachable") is False
     ]
@@ -192,7 +193,7 @@ def _generator(generator: dict[str, Any] | None, paint: Painter) -> list[str]:
     if generator.get("saturated"):
         texts.append(paint("SATURATED: latencies are partly the generator's own", "yellow", "bold"))
         if generator.get("saturated_by"):
-            texts.append(_clean(str(generator["saturated_by"])))
+            texts.append(printable(str(generator["saturated_by"])))
     return texts
 
 
@@ -222,7 +223,7 @@ def _branches(txn: dict[str, Any] | None) -> list[str]:
     branches = (txn or {}).get("branches")
     if not isinstance(branches, dict) or not branches:
         return []
-    return ["branches taken: " + ", ".join(f"{count:,} {_clean(name)}" for name, count in branches.items())]
+    return ["branches taken: " + ", ".join(f"{count:,} {printable(name)}" for name, count in branches.items())]
 
 
 def _books(books: dict[str, Any] | None, paint: Painter) -> list[str]:
@@ -244,13 +245,12 @@ def _verdict(result: dict[str, Any], paint: Painter) -> list[tuple[str, list[str
     texts = []
     for threshold in thresholds:
         verdict, value = threshold["verdict"], threshold["value"]
-        mark = paint(f"{verdict.upper():7}", Verdict(verdict).style)
-        texts.append(f"{mark}  {_clean(threshold['expression']):{size}}  {_measured(threshold['expression'], value)}")
+        mark, expression = paint(f"{verdict.upper():7}", Verdict(verdict).style), threshold["expression"]
+        texts.append(f"{mark}  {printable(expression):{size}}  {_measured(expression, value)}")
         if verdict == "unknown" and threshold.get("reason"):
-            texts.append(" " * 9 + paint(_clean(threshold["reason"]), "dim"))
+            texts.append(" " * 9 + paint(printable(threshold["reason"]), "dim"))
     verdict = result["verdict"]
-    stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in thresholds}
-    reasons = [_clean(reason) for reason in result.get("verdict_reasons") or [] if reason not in stated]
+    reasons = [printable(reason) for reason in other_reasons(result)]
     last = [paint(verdict.upper(), Verdict(verdict).style, "bold"), *reasons]
     decided = any(threshold["verdict"] == verdict for threshold in thresholds)
     if reasons and not decided:
@@ -297,11 +297,6 @@ def _plural(count: Any, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _clean(text: str) -> str:
-    """Return a text on one line and without control characters, which names and errors may hold."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def _shorten(text: str, limit: int) -> str:
-    clean = _clean(text)
+    clean = printable(text)
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
