@@ -30,7 +30,7 @@ check: $(VENV)/installed-dev ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-reference: $(VENV)/installed-dev ## write docs/cli.md from the commands' help
+reference: $(VENV)/installed-dev ## write docs/cli.md from the commands' help, and what schemas have from the code
 	$(BIN)/python docs/reference.py
 
 proto: $(VENV)/installed-dev ## generate the messages from loadgen/proto/*.proto

@@ -1,17 +1,22 @@
-"""The generator of docs/cli.md from the commands' own help: ``python docs/reference.py``. A test compares the two.
+"""The generator of what the documentation and the schemas have from the code: ``python docs/reference.py``.
 
-The parsers are read, not their printed help, whose layout differs between versions of Python.
+That is docs/cli.md from the commands' own help, and the names of faults in their schema. A test fails where the files
+differ. The parsers are read, not their printed help, whose layout differs between versions of Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from cluster.faults.kinds import HEAL, KINDS
 from loadgen.cli.main import build_parser
 
-PAGE = Path(__file__).with_name("cli.md")
+ROOT = Path(__file__).resolve().parents[1]
+FAULT = "cluster/schema/fault.schema.json"
 HEAD = """\
 # Commands
 
@@ -30,8 +35,23 @@ else to stderr.
 """
 
 
+def files() -> dict[Path, str]:
+    """Return the text of every file that is written, by its path."""
+    return {ROOT / "docs" / "cli.md": page(), ROOT / FAULT: _fault_schema()}
+
+
+def _fault_schema() -> str:
+    schema = json.loads((ROOT / FAULT).read_text(encoding="utf-8"))
+    schema["properties"]["fault"] = {"enum": [*KINDS, HEAL]}
+    return _json(schema)
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
 def page() -> str:
-    """Return the whole page."""
+    """Return the page of commands."""
     return "\n".join([HEAD, *_sections(build_parser(), 0)]).rstrip() + "\n"
 
 
@@ -89,4 +109,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")

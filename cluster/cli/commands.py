@@ -163,7 +163,7 @@ def logs(args: argparse.Namespace) -> int:
 
 def fault(args: argparse.Namespace) -> int:
     """Does one fault, or undoes them all, and says what came of it."""
-    from cluster.faults.kinds import Fault
+    from cluster.faults.kinds import HEAL, KINDS, Fault
     from cluster.faults.nemesis import Nemesis
     from cluster.observe.timeline import Timeline
 
@@ -173,14 +173,12 @@ def fault(args: argparse.Namespace) -> int:
         timeline = Timeline(Path(args.timeline), kept) if args.timeline else Timeline(kept)
         rng = random.Random(getattr(args, "seed", None))
         nemesis = Nemesis(cluster, timeline, rng=rng, wait_s=args.wait)
-        if args.cluster_command == "heal":
+        kind = args.cluster_command
+        if kind == HEAL:
             effect = nemesis.heal()
         else:
-            fault = Fault(
-                args.cluster_command, args.target, delay_s=getattr(args, "by", 0.0),
-                jitter_s=getattr(args, "jitter", 0.0), share=getattr(args, "share", 0.0),
-            )  # fmt: skip
-            effect = nemesis.inject(fault)
+            options = {option.name: getattr(args, option.name) for option in KINDS[kind].options}
+            effect = nemesis.inject(Fault(kind, args.target, options))
     if args.json:
         print_json(effect.to_json())
     else:

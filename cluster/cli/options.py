@@ -11,6 +11,7 @@ from cluster.base.parser import Duration
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
 from cluster.cli import commands
+from cluster.faults.kinds import HEAL, KINDS, TARGETS, Kind
 from cluster.observe import running
 
 EXAMPLES = """\
@@ -23,20 +24,6 @@ examples:
   raftload cluster heal
   raftload cluster down
 """
-FAULTS = {
-    "kill": "end a member at once, as SIGKILL does",
-    "crash": "end a member at once and start it again",
-    "stop": "end a member in order",
-    "start": "start a member that is down, on its data",
-    "restart": "end a member in order and start it again",
-    "pause": "freeze a member: connected and silent",
-    "resume": "undo pause",
-    "partition": "cut each member of TARGET off from all its peers; clients still reach it",
-    "delay": "delay what goes between a member and its peers (local backend)",
-    "drop": "lose a share of what goes between a member and its peers (local backend)",
-    "transfer-leader": "hand leadership to a member",
-    "defrag": "have a member defragment its store, during which it answers nothing",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_backend(logs)
     logs.add_argument("target", metavar="TARGET", help="a member by name, or leader")
     logs.add_argument("--lines", type=int, metavar="N", help="only the last N lines")
-    for kind, text in FAULTS.items():
-        _add_fault(command(kind, text, commands.fault), kind)
-    heal = command("heal", "undo every fault, and start what is down; idempotent", commands.fault)
-    _add_fault(heal, "heal")
+    for kind in KINDS.values():
+        _add_fault(command(kind.name, kind.help, commands.fault), kind)
+    _add_fault(command(HEAL, "undo every fault, and start what is down; idempotent", commands.fault))
     _add_test(command("test", "test what etcd promises, on a cluster that is brought up where none is", commands.test))
 
 
@@ -79,17 +65,15 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     test.add_arguments(parser)
 
 
-def _add_fault(parser: argparse.ArgumentParser, kind: str) -> None:
-    from cluster.faults.kinds import TARGETS
-
-    if kind != "heal":
+def _add_fault(parser: argparse.ArgumentParser, kind: Kind | None = None) -> None:
+    if kind is not None:
         parser.add_argument("target", metavar="TARGET", help=f"members by name, with commas, or {', '.join(TARGETS)}")
         parser.add_argument("--seed", type=int, metavar="N", help="for what is chosen at random")
-    if kind == "delay":
-        parser.add_argument("--by", type=Duration(), required=True, metavar="T", help="each way, such as 50ms")
-        parser.add_argument("--jitter", type=Duration(), default=0.0, metavar="T", help="more or less (default: 0)")
-    if kind == "drop":
-        parser.add_argument("--share", type=_share, required=True, metavar="P", help="such as 10%% or 0.1")
+        for option in kind.options:
+            parser.add_argument(
+                f"--{option.name}", type=_argument(option.parse), required=option.default is None,
+                default=option.default, metavar=option.metavar, help=option.help.replace("%", "%%"),
+            )  # fmt: skip
     _add_backend(parser)
     parser.add_argument("--wait", type=Duration(), default=30.0, metavar="T", help="for the effect (default: 30s)")
     parser.add_argument("--timeline", metavar="FILE", help="append events to it too (not only events.csv by the state)")
@@ -132,11 +116,16 @@ def main(args: argparse.Namespace) -> int:
         return exc.exit_code
 
 
-def _share(text: str) -> float:
-    try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 10% or 0.1") from exc
+def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
+    """Return a parser as argparse takes one: its error is the message."""
+
+    def parse_argument(text: str) -> float:
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    return parse_argument
 
 
 def standalone(argv: list[str] | None = None) -> int:

@@ -1,33 +1,205 @@
-"""Kinds of faults and their targets: a fault and a cluster's state in, actions out. No I/O.
+"""The kinds of faults: one record each, and a plan of what one does to which members. No I/O.
+
+A new fault is one record in KINDS. The commands of `raftload cluster`, fault plans (`raftload chaos`), the Cluster
+page, the report and the documentation derive from it. A method that a record names is one of the cluster's (``kill``,
+``isolate``, …); where the cluster has none, the record has the request to etcd that does it.
 
 A target is one or more members by name, with commas; ``leader``; ``follower`` or ``random``, one to which the fault
 applies; ``majority``, as many as make a quorum, or ``minority``, as many as a quorum can spare, chosen at random; or
-``all``, each to which it applies. A crash is a kill and a start at once. A partition cuts each of its members off
-from every other member.
+``all``, each to which it applies.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Collection, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
 from cluster.base.errors import UsageError
+from cluster.base.units import parse_duration
 
-Kind = Literal[
-    "kill", "crash", "stop", "start", "restart", "pause", "resume", "partition", "delay", "drop", "transfer-leader",
-    "defrag",
-]  # fmt: skip
-KINDS: tuple[str, ...] = get_args(Kind)
 TARGETS = ("leader", "follower", "random", "majority", "minority", "all")
+HEAL = "heal"
+"""The command that undoes every fault."""
 
-# What a fault does to a member, by the name of the method.
-_METHODS = {
-    "kill": ("kill",), "crash": ("kill", "start"), "stop": ("terminate",), "start": ("start",),
-    "restart": ("terminate", "start"), "pause": ("pause",), "resume": ("resume",), "partition": ("isolate",),
-    "delay": ("delay",), "drop": ("drop",), "transfer-leader": ("transfer",), "defrag": ("defrag",),
+# What a cluster's methods make of a member.
+_STATE_AFTER = {"kill": "down", "terminate": "down", "start": "running", "pause": "paused", "resume": "running"}
+_ISOLATED_AFTER = {"isolate": True, "join": False}
+
+_RUNNING, _UP, _ANY = ("running",), ("running", "paused"), ("running", "paused", "down")
+
+
+def parse_share(text: str) -> float:
+    """Return the share that a text such as ``10%`` or ``0.1`` means. Raises ValueError."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as exc:
+        raise ValueError(f"{text!r} is not a share; write 10% or 0.1") from exc
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """A number that a kind of fault takes.
+
+    Attributes:
+        name: of the command-line option, without dashes.
+        parse: from a text; raises ValueError.
+        metavar, help: as the command line shows them.
+        is_valid, bounds: which values there may be, and the sentence that says so.
+        in_plan: its value in fault plans.
+        default: its value on the command line; None where it must be given.
+    """
+
+    name: str
+    parse: Callable[[str], float]
+    metavar: str
+    help: str
+    is_valid: Callable[[float], bool]
+    bounds: str
+    in_plan: float
+    default: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A request to etcd that is a fault.
+
+    Attributes:
+        path: in etcd's JSON gateway.
+        verb: what etcd does then, for messages: ``defragment``.
+        member_field: where the leader is asked: the field of the request that names the member by its ID. Empty: the
+            member itself is asked.
+    """
+
+    path: str
+    verb: str
+    member_field: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """All that is known of one kind of fault.
+
+    Attributes:
+        name: of its command, and in events.
+        help: one sentence in the imperative mood.
+        methods: what is called on each member, in order.
+        options: the numbers that it takes, which the method gets in this order.
+        request: what does it where the cluster has no method for it.
+        applies_to: states of members to whom it can be done.
+        undone_by: the command that undoes it; empty for what ends by itself.
+        calm: the values with which its method undoes it, where that is how ``heal`` does it.
+        on_links: whether it is done to the links between members, for which a local cluster needs its relay.
+        takes_leader: whether a leader it is done to is gone at once. One that is told to end leads until it does.
+        effect: what is waited for: that members agree on a leader again (or know that there is none), nothing, or that
+            the member leads.
+        plan_names: its names in fault plans, each with ``-TARGET``.
+        plan_target: its target where its name stands alone in a fault plan; empty where it may not.
+        in_default_plan: names in the plan of a `raftload chaos` that names no faults.
+        button: its label on the Cluster page; empty for none.
+    """
+
+    name: str
+    help: str
+    methods: tuple[str, ...]
+    options: tuple[Option, ...] = ()
+    request: Request | None = None
+    applies_to: tuple[str, ...] = _RUNNING
+    undone_by: str = ""
+    calm: tuple[float, ...] = ()
+    on_links: bool = False
+    takes_leader: bool = False
+    effect: Literal["settled", "nothing", "leads"] = "settled"
+    plan_names: tuple[str, ...] = ()
+    plan_target: str = ""
+    in_default_plan: tuple[str, ...] = ()
+    button: str = ""
+
+    @property
+    def ends_process(self) -> bool:
+        """Whether the member's process is another one afterwards."""
+        return any(_STATE_AFTER.get(method) == "down" for method in self.methods)
+
+    @property
+    def brings_back(self) -> bool:
+        """Whether a member that was down or paused runs afterwards."""
+        return any(_STATE_AFTER.get(method) == "running" for method in self.methods)
+
+    def why_not_here(self, cannot: Mapping[str, str]) -> str:
+        """Return why it does not work on a cluster, from what the cluster says of its methods; empty where it does."""
+        return next((cannot[method] for method in self.methods if method in cannot), "")
+
+    def is_done_to(self, subject: Subject) -> bool:
+        """Whether a member is in a state in which this kind has put it; False for a kind that changes no state."""
+        fresh, actions = Subject(subject.name), [Action(method, subject.name) for method in self.methods]
+        return after((subject,), actions) == (subject,) and after((fresh,), actions) != (fresh,)
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "kill", "end a member at once, as SIGKILL does", ("kill",), applies_to=_UP, undone_by="start",
+            takes_leader=True, plan_names=("kill",), in_default_plan=("kill-leader", "kill-random"), button="Kill",
+        ),
+        Kind(
+            "stop", "end a member in order", ("terminate",), applies_to=_UP, undone_by="start", plan_names=("stop",),
+        ),
+        Kind(
+            "pause", "freeze a member: connected and silent", ("pause",), undone_by="resume", takes_leader=True,
+            plan_names=("pause",), in_default_plan=("pause-follower",), button="Pause",
+        ),
+        Kind(
+            "partition", "cut each member of TARGET off from all its peers; clients still reach it", ("isolate",),
+            undone_by=HEAL, on_links=True, takes_leader=True, plan_names=("partition", "isolate"),
+            in_default_plan=("partition-leader", "isolate-random"), button="Partition",
+        ),
+        Kind(
+            "delay", "delay what goes between a member and its peers (local backend)", ("delay",),
+            options=(
+                Option("by", parse_duration, "T", "each way, such as 50ms", lambda value: 0 < value <= 60,
+                       "a delay is more than 0 and at most 60 s", in_plan=0.05),
+                Option("jitter", parse_duration, "T", "more or less (default: 0)", lambda value: 0 <= value <= 60,
+                       "the jitter of a delay is 0 to 60 s", in_plan=0.02, default=0.0),
+            ),
+            undone_by=HEAL, calm=(0.0, 0.0), on_links=True, effect="nothing", plan_names=("delay",),
+        ),
+        Kind(
+            "drop", "lose a share of what goes between a member and its peers (local backend)", ("drop",),
+            options=(
+                Option("share", parse_share, "P", "such as 10% or 0.1", lambda value: 0 < value < 1,
+                       "a share to drop is more than 0 and less than 1 (100%)", in_plan=0.1),
+            ),
+            undone_by=HEAL, calm=(0.0,), on_links=True, effect="nothing", plan_names=("drop",),
+        ),
+        Kind("start", "start a member that is down, on its data", ("start",), applies_to=("down",), button="Start"),
+        Kind("resume", "undo pause", ("resume",), applies_to=("paused",), button="Resume"),
+        Kind(
+            "crash", "end a member at once and start it again", ("kill", "start"), applies_to=_ANY, takes_leader=True,
+            plan_names=("crash",),
+        ),
+        Kind(
+            "restart", "end a member in order and start it again", ("terminate", "start"), applies_to=_ANY,
+            plan_names=("restart",), in_default_plan=("restart-all",),
+        ),
+        Kind(
+            "defrag", "have a member defragment its store, during which it answers nothing", ("defrag",),
+            request=Request("/v3/maintenance/defragment", "defragment"),
+            plan_names=("defrag",), plan_target="all", in_default_plan=("defrag",),
+        ),
+        Kind(
+            "transfer-leader", "hand leadership to a member", ("transfer",),
+            request=Request("/v3/maintenance/transfer-leadership", "hand over leadership", member_field="targetID"),
+            effect="leads", plan_target="follower", in_default_plan=("transfer-leader",), button="Make leader",
+        ),
+    )
 }  # fmt: skip
+
+
+def undoing() -> frozenset[str]:
+    """Return the commands that undo faults, and do none."""
+    return frozenset({HEAL, *(kind.undone_by for kind in KINDS.values() if kind.undone_by)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,27 +209,28 @@ class Fault:
     Attributes:
         kind: one of KINDS.
         target: see the module.
-        duration_s: until it is undone; None leaves it.
-        delay_s, jitter_s: of a delay.
-        share: of a drop, 0 to 1.
+        options: values of the kind's options by name; those with a default may be left out.
     """
 
-    kind: Kind
+    kind: str
     target: str
-    duration_s: float | None = None
-    delay_s: float = 0.0
-    jitter_s: float = 0.0
-    share: float = 0.0
+    options: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"there is no fault {self.kind!r}: choose from {', '.join(KINDS)}")
-        if self.kind == "delay" and not 0 < self.delay_s <= 60:
-            raise UsageError("a delay is more than 0 and at most 60 s")
-        if not 0 <= self.jitter_s <= 60:
-            raise UsageError("the jitter of a delay is 0 to 60 s")
-        if self.kind == "drop" and not 0 < self.share < 1:
-            raise UsageError("a share to drop is more than 0 and less than 1 (100%)")
+        options = KINDS[self.kind].options
+        for name in self.options.keys() - {option.name for option in options}:
+            raise UsageError(f"{self.kind} takes no option {name!r}")
+        for option in options:
+            value = self.options.get(option.name, option.default)
+            if value is None or not option.is_valid(value):
+                raise UsageError(option.bounds)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of its options, in the order of the kind's."""
+        return tuple(self.options.get(each.name, each.default or 0.0) for each in KINDS[self.kind].options)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,32 +257,28 @@ class Action:
 
 
 def plan(fault: Fault, members: Sequence[Subject], leader: str | None, rng: random.Random) -> tuple[Action, ...]:
-    """What to do, in order.
+    """Return what to do, in order.
 
     Takes the members as they are, who leads (None: nobody), and where chance comes from. Raises UsageError, saying
     what to do, for an unknown target and for a fault that does not apply to a member.
     """
     chosen = _choose(fault, members, leader, rng)
     for subject in chosen:
-        if reason := _refusal(fault.kind, subject, members, leader):
-            raise UsageError(reason)
-    values: tuple[float, ...] = ()
-    if fault.kind == "delay":
-        values = (fault.delay_s, fault.jitter_s)
-    elif fault.kind == "drop":
-        values = (fault.share,)
+        reason, advice = refusal(fault.kind, subject, len(members), leader)
+        if reason:
+            raise UsageError(f"{reason}: {advice}" if advice else reason)
     return tuple(
-        Action(method, subject.name, values)
-        for method in _METHODS[fault.kind]
+        Action(method, subject.name, fault.values)
+        for method in KINDS[fault.kind].methods
         for subject in chosen
-        if not (method in ("terminate", "kill") and "start" in _METHODS[fault.kind] and subject.state == "down")
+        if not (_STATE_AFTER.get(method) == "down" and subject.state == "down")
     )
 
 
 def healing(members: Sequence[Subject], disturbed: Collection[str] = ()) -> tuple[Action, ...]:
-    """What undoes everything. Takes the members, and the names of those whose links are delayed or lossy."""
-    actions = [Action("delay", name, (0.0, 0.0)) for name in sorted(disturbed)]
-    actions += [Action("drop", name, (0.0,)) for name in sorted(disturbed)]
+    """Return what undoes everything. Takes the members, and the names of those whose links are delayed or lossy."""
+    calming = [(kind.methods[0], kind.calm) for kind in KINDS.values() if kind.calm]
+    actions = [Action(method, name, values) for method, values in calming for name in sorted(disturbed)]
     actions += [Action("join", member.name) for member in members if member.isolated]
     actions += [Action("resume", member.name) for member in members if member.state == "paused"]
     actions += [Action("start", member.name) for member in members if member.state == "down"]
@@ -117,25 +286,47 @@ def healing(members: Sequence[Subject], disturbed: Collection[str] = ()) -> tupl
 
 
 def after(members: Sequence[Subject], actions: Sequence[Action]) -> tuple[Subject, ...]:
-    """The members as they are when the actions were done."""
-    states = {"kill": "down", "terminate": "down", "start": "running", "pause": "paused", "resume": "running"}
+    """Return the members as they are when the actions were done."""
     found = {member.name: member for member in members}
     for action in actions:
         old = found[action.member]
-        isolated = {"isolate": True, "join": False}.get(action.method, old.isolated)
-        found[old.name] = Subject(old.name, states.get(action.method, old.state), isolated)
+        isolated = _ISOLATED_AFTER.get(action.method, old.isolated)
+        found[old.name] = Subject(old.name, _STATE_AFTER.get(action.method, old.state), isolated)
     return tuple(found[member.name] for member in members)
 
 
 def quorum(count: int) -> int:
-    """How many of so many members make a quorum."""
+    """Return how many of so many members make a quorum."""
     return count // 2 + 1
+
+
+def refusal(kind_name: str, subject: Subject, members: int, leader: str | None) -> tuple[str, str]:
+    """Return why a fault does not apply to a member of a cluster of so many, and what to do; twice "" where it does."""
+    kind, name = KINDS[kind_name], subject.name
+    if subject.state not in kind.applies_to:
+        if "running" not in kind.applies_to:
+            return f"{name} is {subject.state}, not {' or '.join(kind.applies_to)}", f"nothing to {kind.name}"
+        if subject.state == "down":
+            return f"{name} is down already", f"`raftload cluster start {name}`"
+        return f"{name} is paused", f"`raftload cluster resume {name}`"
+    if kind.on_links and members == 1:
+        return "a cluster of one has no links between members", ""
+    if subject.isolated and "isolate" in kind.methods:
+        return f"{name} is cut off already", "`raftload cluster heal`"
+    if kind.effect == "leads":
+        if leader is None:
+            return "nobody leads now, so nobody can hand it over", "`raftload cluster heal` first"
+        if subject.isolated:
+            return f"{name} is cut off", "`raftload cluster heal`"
+        if name == leader:
+            return f"{name} leads already", "name a follower"
+    return "", ""
 
 
 def _choose(fault: Fault, members: Sequence[Subject], leader: str | None, rng: random.Random) -> list[Subject]:
     by_name = {member.name: member for member in members}
     target = fault.target.strip()
-    fitting = [each for each in members if not _refusal(fault.kind, each, members, leader)]
+    fitting = [each for each in members if not refusal(fault.kind, each, len(members), leader)[0]]
     if target == "leader":
         if leader is None:
             raise UsageError("nobody leads now: name a member, or `raftload cluster heal` first")
@@ -164,32 +355,3 @@ def _choose(fault: Fault, members: Sequence[Subject], leader: str | None, rng: r
         if name not in by_name:
             raise UsageError(f"no member {name!r}: there are {', '.join(by_name)}; or {', '.join(TARGETS)}")
     return [by_name[name] for name in dict.fromkeys(names)]
-
-
-def _refusal(kind: str, subject: Subject, members: Sequence[Subject], leader: str | None) -> str:
-    """Why a fault does not apply to a member, and what to do; empty where it does."""
-    name = subject.name
-    if kind == "start":
-        return "" if subject.state == "down" else f"{name} is {subject.state}, not down: nothing to start"
-    if kind == "resume":
-        return "" if subject.state == "paused" else f"{name} is {subject.state}, not paused: nothing to resume"
-    if kind in ("restart", "crash"):
-        return ""
-    if subject.state == "down":
-        return f"{name} is down already: `raftload cluster start {name}`"
-    if kind in ("kill", "stop"):
-        return ""
-    if subject.state == "paused":
-        return f"{name} is paused: `raftload cluster resume {name}`"
-    if kind == "partition" and subject.isolated:
-        return f"{name} is cut off already: `raftload cluster heal`"
-    if kind in ("partition", "delay", "drop") and len(members) == 1:
-        return "a cluster of one has no links between members"
-    if kind == "transfer-leader":
-        if leader is None:
-            return "nobody leads now, so nobody can hand it over: `raftload cluster heal` first"
-        if subject.isolated:
-            return f"{name} is cut off: `raftload cluster heal`"
-        if name == leader:
-            return f"{name} leads already: name a follower"
-    return ""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.topology import Member
-from cluster.faults.kinds import Action, Fault, Subject, after, healing, plan, quorum
+from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Request, Subject, after, healing, plan, quorum
 from cluster.observe import probe
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import ask
@@ -98,9 +98,8 @@ class Nemesis:
         subjects = self._subjects()
         before = self._leader(subjects)
         actions = plan(fault, subjects, before.name if before else None, self._rng)
-        for action in actions:
-            if action.method in self._cluster.cannot:
-                raise UsageError(f"{fault.kind} does not work here: {self._cluster.cannot[action.method]}")
+        if reason := KINDS[fault.kind].why_not_here(self._cluster.cannot):
+            raise UsageError(f"{fault.kind} does not work here: {reason}")
         return self._do(fault.kind, subjects, actions, before)
 
     def heal(self, only: str = "") -> Effect:
@@ -109,7 +108,7 @@ class Nemesis:
         """
         subjects = self._subjects()
         actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
-        return self._do("heal", subjects, actions, self._leader(subjects))
+        return self._do(HEAL, subjects, actions, self._leader(subjects))
 
     # How
 
@@ -133,14 +132,15 @@ class Nemesis:
         self._note("begin", kind, names)
         began = time.monotonic()
         try:
+            request = None if kind == HEAL else KINDS[kind].request
             for action in actions:
-                self._act(action, subjects)
+                if request is not None:
+                    self._ask(request, action.member, subjects)
+                else:
+                    getattr(self._cluster, action.method)(action.member, *action.values)
             self._note("done", kind, names)
             done = after(subjects, actions)
-            waits = {
-                "delay": self._no_wait, "drop": self._no_wait, "transfer-leader": self._new_leader(names),
-            }  # fmt: skip
-            leader, term = waits.get(kind, self._settled)(done)
+            leader, term = self._wait("settled" if kind == HEAL else KINDS[kind].effect, names, done)
         except BaseException as exc:
             self._note("failed", kind, names, str(exc) or type(exc).__name__)
             raise
@@ -156,47 +156,29 @@ class Nemesis:
         if self._timeline is not None:
             self._timeline.add(phase, kind, names, detail)
 
-    def _act(self, action: Action, subjects: Sequence[Subject]) -> None:
-        if action.method == "transfer":
-            self._transfer(action.member, subjects)
-            return
-        if action.method == "defrag":
-            self._defragment(action.member)
-            return
-        getattr(self._cluster, action.method)(action.member, *action.values)
-
-    def _transfer(self, name: str, subjects: Sequence[Subject]) -> None:
-        statuses = self._statuses(subjects)
-        leader = self._leader(subjects)
-        if leader is None or name not in statuses:
-            raise ClusterError(f"cannot hand leadership to {name}: it does not answer, or nobody leads")
-        body = json.dumps({"targetID": str(statuses[name].member_id)}).encode()
-        code, answer = probe.http(leader.endpoint, "POST", "/v3/maintenance/transfer-leadership", body, self._wait_s)
+    def _ask(self, request: Request, name: str, subjects: Sequence[Subject]) -> None:
+        asked, body = name, {}
+        if request.member_field:
+            status, leader = self._statuses(subjects).get(name), self._leader(subjects)
+            if leader is None or status is None:
+                raise ClusterError(f"cannot {request.verb} to {name}: it does not answer, or nobody leads")
+            asked, body = leader.name, {request.member_field: str(status.member_id)}
+        endpoint = self._names[asked].endpoint
+        code, answer = probe.http(endpoint, "POST", request.path, json.dumps(body).encode(), self._wait_s)
         if code != 200:
-            raise ClusterError(f"{leader.name} does not hand over leadership: {answer.decode(errors='replace')[:200]}")
-
-    def _defragment(self, name: str) -> None:
-        endpoint = self._names[name].endpoint
-        code, answer = probe.http(endpoint, "POST", "/v3/maintenance/defragment", b"{}", self._wait_s)
-        if code != 200:
-            raise ClusterError(f"{name} does not defragment: {answer.decode(errors='replace')[:200]}")
+            raise ClusterError(f"{asked} does not {request.verb}: {answer.decode(errors='replace')[:200]}")
 
     @staticmethod
     def _voters(subjects: Sequence[Subject]) -> int:
         return sum(subject.takes_part for subject in subjects)
 
-    def _no_wait(self, subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
-        leader = self._leader(subjects)
-        return (leader.name, leader.term) if leader else (None, None)
-
-    def _new_leader(self, names: Sequence[str]) -> Callable[[tuple[Subject, ...]], tuple[str | None, int | None]]:
-        def wait(subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
+    def _wait(self, effect: str, names: Sequence[str], subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
+        """Waits for the effect of a kind, see `Kind`. Returns who leads, and the newest term."""
+        if effect == "nothing":
+            leader = self._leader(subjects)
+            return (leader.name, leader.term) if leader else (None, None)
+        if effect == "leads":
             return self._until(subjects, lambda leader: leader in names, f"{' '.join(names)} to lead")
-
-        return wait
-
-    def _settled(self, subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
-        """Waits until the members that can agree do, and those that cannot know of no leader."""
         if self._voters(subjects) >= quorum(len(subjects)):
             return self._until(subjects, lambda leader: leader is not None, "a leader")
         return self._until(subjects, lambda leader: leader is None, "the old leader to step down")
@@ -238,7 +220,7 @@ def _text(
     kind: str, names: Sequence[str], subjects: Sequence[Subject], before: MemberStatus | None, leader: str | None,
     term: int | None, has_quorum: bool, took: float,
 ) -> str:  # fmt: skip
-    head = "nothing to heal" if not names and kind == "heal" else f"{kind}: {', '.join(names)}"
+    head = "nothing to heal" if not names and kind == HEAL else f"{kind}: {', '.join(names)}"
     if not has_quorum:
         part = sum(subject.takes_part for subject in subjects)
         need = quorum(len(subjects))

@@ -12,22 +12,16 @@ import random
 from collections.abc import Sequence
 
 from cluster.base.errors import UsageError
-from cluster.faults.kinds import TARGETS, Fault, Kind
+from cluster.faults.kinds import KINDS, TARGETS, Fault, Kind
 
+# No fault of KINDS: a request like any other, and left to a client.
 COMPACT = "compact"
-_KINDS: dict[str, Kind] = {
-    "kill": "kill", "crash": "crash", "stop": "stop", "restart": "restart", "pause": "pause",
-    "partition": "partition", "isolate": "partition", "delay": "delay", "drop": "drop", "defrag": "defrag",
-}  # fmt: skip
-_ALONE: dict[str, tuple[Kind, str]] = {"transfer-leader": ("transfer-leader", "follower"), "defrag": ("defrag", "all")}
-# Over in themselves: there is nothing to hold.
-_MOMENTARY = frozenset({"crash", "restart", "transfer-leader", "defrag"})
-_NEED_RELAY = frozenset({"partition", "delay", "drop"})
-DELAY_S, JITTER_S, DROP_SHARE = 0.05, 0.02, 0.1
+# Faults of members and of links first, then requests to etcd.
 DEFAULT = (
-    "kill-leader", "kill-random", "pause-follower", "partition-leader", "isolate-random", "restart-all", "compact",
-    "defrag", "transfer-leader",
-)  # fmt: skip
+    *(name for kind in KINDS.values() if not kind.request for name in kind.in_default_plan),
+    COMPACT,
+    *(name for kind in KINDS.values() if kind.request for name in kind.in_default_plan),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +31,7 @@ class Round:
     Attributes:
         number: from 1.
         name: as it was asked for.
-        fault: what to do; None for ``compact``, which is a request like any other and left to a client.
+        fault: what to do; None for ``compact``.
         hold_s: how long it lasts before it is healed, from its beginning, in seconds.
         seed: for what is chosen at its time.
     """
@@ -50,29 +44,29 @@ class Round:
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """Takes names with commas, returns them checked. Raises UsageError for an unknown one, or none."""
+    """Return the names in a text, with commas between. Raises UsageError for an unknown one, or none."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise UsageError("no fault is named: " + _known())
     for name in names:
-        _parts(name)
+        kind_of(name)
     return names
 
 
-def needs_relay(names: Sequence[str]) -> bool:
-    """Whether one of these faults is done to the links between members."""
-    return any(name != COMPACT and _parts(name)[0] in _NEED_RELAY for name in names)
-
-
 def kind_of(name: str) -> Kind | None:
-    """The kind of fault that a name stands for; None for ``compact``. Raises UsageError for an unknown one."""
+    """Return the kind of fault that a name stands for; None for ``compact``. Raises UsageError for an unknown one."""
     return None if name == COMPACT else _parts(name)[0]
+
+
+def needs_relay(names: Sequence[str]) -> bool:
+    """Return whether one of these faults is done to the links between members."""
+    return any(kind.on_links for kind in map(kind_of, names) if kind)
 
 
 def plan_rounds(
     names: Sequence[str], members: Sequence[str], *, every_s: float, count: int, seed: int
 ) -> tuple[Round, ...]:
-    """The rounds of a run.
+    """Return the rounds of a run.
 
     Takes the names of faults, those of the members, the seconds from one fault to the next, how many there shall be,
     and the seed. Every name has its turn, in an order drawn anew each time, before one comes again. A fault lasts for
@@ -88,38 +82,46 @@ def plan_rounds(
             turn = rng.sample(list(names), len(names))
         name = turn.pop()
         hold, chosen, own = rng.uniform(0.1, 0.5) * every_s, rng.choice(list(members)), rng.getrandbits(32)
-        fault = None
+        fault, lasts = None, False
         if name != COMPACT:
             kind, target = _parts(name)
-            fault = Fault(
-                kind, chosen if target == "random" else target,
-                delay_s=DELAY_S if kind == "delay" else 0.0, jitter_s=JITTER_S if kind == "delay" else 0.0,
-                share=DROP_SHARE if kind == "drop" else 0.0,
-            )  # fmt: skip
-        momentary = fault is None or fault.kind in _MOMENTARY
-        rounds.append(Round(number, name, fault, 0.0 if momentary else round(hold, 3), own))
+            options = {option.name: option.in_plan for option in kind.options}
+            fault = Fault(kind.name, chosen if target == "random" else target, options)
+            lasts = bool(kind.undone_by)
+        rounds.append(Round(number, name, fault, round(hold, 3) if lasts else 0.0, own))
     return tuple(rounds)
 
 
+def names_of_kinds() -> tuple[str, ...]:
+    """Return the names that stand before ``-TARGET``."""
+    return tuple(name for kind in KINDS.values() for name in kind.plan_names)
+
+
+def names_alone() -> tuple[str, ...]:
+    """Return the names that need no target."""
+    return (COMPACT, *(kind.name for kind in KINDS.values() if kind.plan_target))
+
+
 def _parts(name: str) -> tuple[Kind, str]:
-    if name in _ALONE:
-        return _ALONE[name]
-    kind, _, target = name.partition("-")
-    if name != COMPACT and (kind not in _KINDS or target not in TARGETS):
-        raise UsageError(f"there is no fault {name!r}: {_known()}")
-    return _KINDS.get(kind, "defrag"), target
+    word, _, target = name.rpartition("-")
+    for kind in KINDS.values():
+        if name == kind.name and kind.plan_target:
+            return kind, kind.plan_target
+        if word in kind.plan_names and target in TARGETS:
+            return kind, target
+    raise UsageError(f"there is no fault {name!r}: {_known()}")
 
 
 def _refuse_alone(name: str, members: int) -> None:
     if members > 1 or name == COMPACT:
         return
     kind, target = _parts(name)
-    if kind in _NEED_RELAY or kind == "transfer-leader" or target in ("follower", "minority"):
+    if kind.on_links or kind.effect == "leads" or target in ("follower", "minority"):
         raise UsageError(f"{name} needs more than one member")
 
 
 def _known() -> str:
     return (
-        f"write one of {', '.join(_KINDS)} with one of {', '.join(TARGETS)}, such as kill-leader; "
-        f"or {COMPACT}, {', '.join(_ALONE)}"
+        f"write one of {', '.join(names_of_kinds())} with one of {', '.join(TARGETS)}, such as kill-leader; "
+        f"or {', '.join(names_alone())}"
     )

@@ -20,6 +20,7 @@ from gevent.event import Event
 
 from cluster.base.errors import RaftloadError
 from cluster.faults.driver import Driver, Held
+from cluster.faults.kinds import KINDS
 from cluster.faults.plan import Round
 from loadgen.chaos.chaos_worker import Orders
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
@@ -40,10 +41,6 @@ CALM_S = 0.5
 LOAD_S = 10.0
 WATCHERS_S = 15.0
 HELPERS_S = 3.0
-# Faults after which the processes of those they were done to are other ones.
-_RESTARTS = frozenset({"kill", "crash", "stop", "restart"})
-# Faults that take a leader away at once. One that is told to end leads on until it does, and hands over.
-_TAKE_AWAY = frozenset({"kill", "crash", "pause", "partition"})
 Say = Callable[[str], None]
 
 
@@ -191,8 +188,9 @@ class Campaign:
             each.number, each.name, datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         )
         done.began_ns = time.monotonic_ns()
+        kind = KINDS[each.fault.kind] if each.fault is not None else None
         try:
-            if each.fault is None:
+            if each.fault is None or kind is None:
                 self._master.compact()
                 done.effect_ns = done.healed_ns = time.monotonic_ns()
             else:
@@ -201,18 +199,18 @@ class Campaign:
                 done.effect_ns = time.monotonic_ns()
                 self._master.mark_fault("effect", each.name, effect["members"])
                 done.members, done.leader, done.term = tuple(effect["members"]), effect["leader"], effect["term"]
-                done.taken = effect["before"] in done.members and each.fault.kind in _TAKE_AWAY
-                told = each.fault.kind in ("stop", "restart")
+                done.taken = effect["before"] in done.members and kind.takes_leader
+                told = kind.ends_process and not kind.takes_leader
                 done.silent = told and 2 * len(done.members) > len(self._held.members if self._held else ())
                 self._stopping.wait(max(0.0, each.hold_s - (done.effect_ns - done.began_ns) / 1e9))
         except RaftloadError as error:
             done.problem = str(error)
         with self._noted(done):
-            if each.fault is not None:
+            if kind is not None:
                 self._driver.heal()
                 done.healed_ns = time.monotonic_ns()
                 self._master.mark_fault("heal", each.name, done.members)
-                for member in done.members if each.fault.kind in _RESTARTS else ():
+                for member in done.members if kind.ends_process else ():
                     self._master.mark_restart(member)
             self._driver.wait_healthy(HEALTHY_S)
             done.healthy_ns = time.monotonic_ns()

@@ -18,6 +18,7 @@ from cluster.base.signals import importing
 from cluster.base.topology import member_names
 from cluster.base.units import parse_duration, parse_size
 from cluster.faults import plan as rounds
+from cluster.faults.kinds import TARGETS
 from loadgen.chaos.bug_recipes import TRACKS
 from loadgen.check.rules import select
 from loadgen.cli import bench
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from loadgen.load.settings import Settings
     from loadgen.run.target import Target
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   raftload chaos                                     ten faults, one every 3 s, on a cluster of its own
   raftload chaos --faults kill-leader,isolate-random --every 5s --rounds 30 --concurrency 60
@@ -39,8 +40,10 @@ examples:
   raftload chaos --track 13766                       find a known bug of etcd 3.5.0 to 3.5.2
   raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    no faults: load and check, under a prefix
 
-faults: kill, crash (kill and start), stop, restart, pause, partition (or isolate), delay, drop and defrag, each with
-  -leader, -follower, -random, -majority, -minority or -all; compact, defrag, transfer-leader
+faults, which `raftload cluster --help` explains:
+  {", ".join(rounds.names_of_kinds())},
+  each with one of {", ".join(f"-{target}" for target in TARGETS)};
+  or {", ".join(rounds.names_alone())}
 
 exit codes:
   0 every promise was kept   1 one was broken   2 usage   3 inconclusive (too little load, a worker lost)
@@ -71,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "3.6.14 (docker: its image), or a binary's path (default: as `raftload bench`)")  # fmt: skip
     group.add_argument("--storage", choices=("disk", "memory"), help="where an embedded cluster writes (default: disk)")
     group = parser.add_argument_group("faults")
-    group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none (default: nine kinds)")
+    group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none "
+                       f"(default: {','.join(rounds.DEFAULT)})")  # fmt: skip
     add(group, "--every", "DURATION", "from one fault to the next")
     add(group, "--rounds", "N", "how many faults")
     add(group, "--compact-every", "DURATION", "compact the store so often; 0 for never")
@@ -310,11 +314,11 @@ def _design(chosen: ChaosOptions, held: Held | None) -> Design:
     members = [member.name for member in held.members] if held else []
     names = chosen.names
     if held is not None:
-        methods = {"partition": "isolate", "delay": "delay", "drop": "drop"}
-        left = [n for n in names if (kind := rounds.kind_of(n)) is None or methods.get(kind, "") not in held.cannot]
-        for name in sorted(set(names) - set(left)):
-            say(f"without {name}: {held.cannot[methods[str(rounds.kind_of(name))]]}")
-        names = tuple(left)
+        reasons = {name: kind.why_not_here(held.cannot) for name in names if (kind := rounds.kind_of(name)) is not None}
+        for name, reason in sorted(reasons.items()):
+            if reason:
+                say(f"without {name}: {reason}")
+        names = tuple(name for name in names if not reasons.get(name))
     planned = (
         rounds.plan_rounds(names, members, every_s=chosen.every_s, count=chosen.rounds, seed=chosen.load.seed)
         if names and chosen.rounds else ()

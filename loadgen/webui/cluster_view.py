@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gevent.event import Event
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
-from cluster.faults.kinds import Fault
+from cluster.faults.kinds import HEAL, KINDS, Fault, Subject, refusal, undoing
 from cluster.faults.nemesis import Breakable, Effect, Nemesis
 from cluster.observe.timeline import Timeline
 from loadgen.load import listening
@@ -122,13 +122,13 @@ class ClusterView:
         self._faults += 1
         number = self._faults
         try:
-            effect = nemesis.heal(name) if fault == "heal" else nemesis.inject(Fault(fault, name))  # type: ignore[arg-type]
+            effect = nemesis.heal(name) if fault == HEAL else nemesis.inject(Fault(fault, name))
         except ClusterError as error:
             # What was waited for may be what the next fault prevented: that one tells how it is now.
             if number == self._faults:
                 self.note(f"{fault} {name or 'all'}: {error}", "fault")
             raise
-        self.note(effect.text, "mend" if fault in ("heal", "start", "resume") else "fault")
+        self.note(effect.text, "mend" if fault in undoing() else "fault")
         return effect
 
     def documents(self) -> Iterator[dict[str, Any]]:
@@ -245,7 +245,6 @@ class ClusterView:
             "members": self._members(tick) if tick else [],
             "timeline": self._leadership.rows() if tick else [],
             "ours": self.is_ours,
-            "cannot": dict(self._cluster.cannot) if self.is_ours and self._cluster is not None else {},
             "events": list(self.events)[-60:],
             "load": {
                 "state": runner.state,
@@ -263,6 +262,7 @@ class ClusterView:
                 "role": self._role(member)[0],
                 "state": self._states.get(member.name, "running") if ours else "",
                 "isolated": ours and member.name in self._isolated,
+                "buttons": self._buttons(member.name, tick.snapshot) if ours else [],
                 "term": member.term,
                 "commit_index": member.commit_index,
                 "applied_index": member.applied_index,
@@ -275,6 +275,30 @@ class ClusterView:
             }
             for member in tick.snapshot.members
         ]
+
+    def _buttons(self, name: str, snapshot: ClusterSnapshot) -> list[dict[str, str]]:
+        leader = None if snapshot.leader is None else snapshot.members[snapshot.leader].name
+        subject = Subject(name, self._states.get(name, "running"), name in self._isolated)
+        return buttons(subject, len(snapshot.members), leader, self._cluster.cannot if self._cluster else {})
+
+
+def buttons(subject: Subject, members: int, leader: str | None, cannot: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return a member's buttons: the fault and label of each, and why it does not apply now, empty where it does.
+
+    Takes the member, how many there are, who leads, and the cluster's methods that do not work, with why. Where a fault
+    is on, its place has what undoes it.
+    """
+    rows = []
+    for kind in KINDS.values():
+        if not kind.button or kind.name in undoing():
+            continue
+        if kind.undone_by and kind.is_done_to(subject):
+            undo = KINDS.get(kind.undone_by)
+            rows.append({"fault": kind.undone_by, "label": undo.button if undo else "Heal", "reason": ""})
+            continue
+        reason, _ = refusal(kind.name, subject, members, leader)
+        rows.append({"fault": kind.name, "label": kind.button, "reason": reason or kind.why_not_here(cannot)})
+    return rows
 
 
 def _cluster(snapshot: ClusterSnapshot) -> dict[str, Any]:

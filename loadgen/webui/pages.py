@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
 
 from cluster.base.errors import ClusterError, UsageError
+from cluster.faults.kinds import HEAL, KINDS
 from loadgen.webui.cluster_view import KEEP_S, ClusterView
 from loadgen.webui.guard import Guard
 from loadgen.webui.runs import FILES, Runs
@@ -18,7 +19,7 @@ from viz.diagrams.raft import state_machine
 
 NAME = "raftload"
 View = TypeVar("View", bound=Callable[..., Any])
-FAULTS = ("kill", "start", "pause", "resume", "partition", "transfer-leader", "heal")
+FAULTS = (*(kind.name for kind in KINDS.values() if kind.button), HEAL)
 _ROOT = re.compile(rb'(?=<div id="root">)')
 # Locust's table rounds these two columns to 10 us in its script; the others it shows as they come.
 _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
@@ -60,7 +61,7 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
             return jsonify(error="the token is missing or of an earlier session: load the page again"), 403
         order = request.get_json(silent=True)
         fault, member = (order.get("fault"), order.get("member", "")) if isinstance(order, dict) else (None, "")
-        if fault not in FAULTS or not isinstance(member, str) or not (member or fault == "heal"):
+        if fault not in FAULTS or not isinstance(member, str) or not (member or fault == HEAL):
             return jsonify(error=f"expected a fault of {', '.join(FAULTS)} and a member"), 400
         try:
             return jsonify(view.act(fault, member).to_json())

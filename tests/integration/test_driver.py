@@ -12,8 +12,10 @@ import pytest
 
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
 from cluster.faults.driver import Driver
-from cluster.faults.kinds import Fault
+from cluster.faults.kinds import KINDS, Fault, Kind, Request
+from cluster.faults.nemesis import Nemesis
 from cluster.faults.plan import plan_rounds
+from cluster.local.cluster import LocalCluster
 from cluster.observe import probe
 from cluster.observe.leaderless import leaderless
 from cluster.observe.raftlog import parse_time, read_log
@@ -50,6 +52,23 @@ def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Lefto
     assert gap.term is not None
     assert 0.3 < gap.duration_s < end - begin  # etcd's election timeout is a second
     assert not leftovers_after(60)
+
+
+def test_a_new_record_is_a_fault_of_a_real_cluster(
+    make_cluster: Callable[..., LocalCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KINDS, "stun", Kind("stun", "freeze a member for a moment", ("pause", "resume")))
+    hash_store = Request("/v3/maintenance/hash", "hash its store")
+    monkeypatch.setitem(KINDS, "hash", Kind("hash", "have a member hash its store", ("hash",), request=hash_store))
+    monkeypatch.setitem(KINDS, "lie", Kind("lie", "", ("lie",), request=Request("/v3/lie", "lie")))
+    cluster = make_cluster(1)
+    nemesis = Nemesis(cluster)
+    for kind in ("stun", "hash"):
+        effect = nemesis.inject(Fault(kind, "leader"))
+        assert (effect.fault, effect.members, effect.leader) == (kind, ("etcd-node1",), "etcd-node1")
+    assert cluster.states() == {"etcd-node1": "running"}
+    with pytest.raises(ClusterError, match="etcd-node1 does not lie: "):
+        nemesis.inject(Fault("lie", "all"))
 
 
 def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:

@@ -18,8 +18,8 @@ DOWN, PAUSED, CUT = Subject("etcd-node2", "down"), Subject("etcd-node2", "paused
 
 
 def _plan(kind, target, members=(A, B, C), leader="etcd-node1", seed=1):  # type: ignore[no-untyped-def]
-    extra = {"delay": {"delay_s": 0.05, "jitter_s": 0.01}, "drop": {"share": 0.1}}.get(kind, {})
-    return plan(Fault(kind, target, **extra), members, leader, random.Random(seed))
+    options = {"delay": {"by": 0.05, "jitter": 0.01}, "drop": {"share": 0.1}}.get(kind, {})
+    return plan(Fault(kind, target, options), members, leader, random.Random(seed))
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_refused_with_the_reason_and_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("kind", "options"),
     [
-        {"kind": "explode"}, {"kind": "delay"}, {"kind": "delay", "delay_s": -1}, {"kind": "delay", "delay_s": 61},
-        {"kind": "delay", "delay_s": 1, "jitter_s": -1}, {"kind": "drop"}, {"kind": "drop", "share": 1.0},
+        ("explode", {}), ("delay", {}), ("delay", {"by": -1}), ("delay", {"by": 61}), ("kill", {"by": 1}),
+        ("delay", {"by": 1, "jitter": -1}), ("drop", {}), ("drop", {"share": 1.0}), ("drop", {"by": 1, "share": 0.1}),
     ],
 )  # fmt: skip
-def test_senseless_faults(values: dict[str, object]) -> None:
+def test_senseless_faults(kind: str, options: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        Fault(target="leader", **values)  # type: ignore[arg-type]
+        Fault(kind, "leader", options)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("start", "resume", "delay", "drop")])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.base.errors import ClusterError, UsageError
+from cluster.faults.kinds import HEAL, KINDS, undoing
 from cluster.observe import record
 from cluster.observe.record import Poll, Scrape
 from cluster.observe.timeline import Timeline
@@ -18,9 +19,11 @@ from viz.diagrams import elections
 from viz.report import hlog
 
 TYPES = ("put", "get", "txn", "total")
-_UNDO = {"start", "restart", "resume", "heal"}
 _SEEN = {"effect", "failed"}
-_LASTING = {"kill", "stop", "pause", "partition", "delay", "drop"}
+_LASTING = {kind.name for kind in KINDS.values() if kind.undone_by}
+# Whatever ends a fault, and what does nothing else.
+_ENDS = {HEAL, *(kind.name for kind in KINDS.values() if kind.brings_back)}
+_UNDO = undoing()
 
 
 class RunError(UsageError):
@@ -204,7 +207,7 @@ def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:
         return []
     found = []
     for number, (at, row) in enumerate(events):
-        if row["phase"] != "begin" or row["fault"] in _UNDO - {"restart"}:
+        if row["phase"] != "begin" or row["fault"] in _UNDO:
             continue
         members, later = tuple(row["members"].split()), events[number + 1 :]
         effects = [(when, each) for when, each in later if each["fault"] == row["fault"] and each["phase"] in _SEEN]
@@ -216,4 +219,4 @@ def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:
 
 
 def _undoes(event: Mapping[str, str], members: Sequence[str]) -> bool:
-    return event["phase"] == "effect" and event["fault"] in _UNDO and bool(set(event["members"].split()) & set(members))
+    return event["phase"] == "effect" and event["fault"] in _ENDS and bool(set(event["members"].split()) & set(members))

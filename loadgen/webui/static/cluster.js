@@ -45,25 +45,6 @@
 
   // Members and their buttons
 
-  const BUTTONS = [
-    member => member.state === "down" ? ["start", "Start"] : ["kill", "Kill"],
-    member => member.state === "paused" ? ["resume", "Resume"] : ["pause", "Pause"],
-    member => member.isolated ? ["heal", "Heal"] : ["partition", "Partition"],
-    () => ["transfer-leader", "Make leader"],
-  ];
-
-  function whyNot(fault, member, {leader, members, cannot}) {
-    if (["start", "kill", "resume", "heal"].includes(fault)) return "";
-    if (member.state !== "running") return `${member.name} is ${member.state}`;
-    if (fault === "partition") return members.length === 1 ? "it has no peers" : cannot.isolate || "";
-    if (fault === "transfer-leader") {
-      if (member.isolated) return `${member.name} is cut off`;
-      if (leader === null) return "nobody leads";
-      if (leader === member.name) return `${member.name} leads already`;
-    }
-    return "";
-  }
-
   function makeRow(name) {
     const row = document.createElement("tr");
     const cells = {};
@@ -84,16 +65,18 @@
     }
     const acts = document.createElement("td");
     acts.className = "acts";
-    cells.buttons = BUTTONS.map(() => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.addEventListener("click", () => press(button));
-      acts.append(button);
-      return button;
-    });
+    cells.buttons = [];
     cells.acts = acts;
     row.append(acts);
     return {row, cells};
+  }
+
+  function addButton({acts, buttons}) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.addEventListener("click", () => press(button));
+    acts.append(button);
+    buttons.push(button);
   }
 
   function members(document_) {
@@ -116,9 +99,9 @@
       write(cells.db, bytes(member.db_size));
       write(cells.answer, Charts.ms(member.round_trip_ms));
       cells.acts.hidden = !document_.ours;
-      cells.buttons.forEach((button, index) => {
-        const [fault, label] = BUTTONS[index](member);
-        const reason = whyNot(fault, member, document_);
+      while (cells.buttons.length < member.buttons.length) addButton(cells);
+      member.buttons.forEach(({fault, label, reason}, index) => {
+        const button = cells.buttons[index];
         button.dataset.fault = fault;
         button.dataset.member = member.name;
         write(button, label);
