@@ -1,7 +1,8 @@
 """The generator of what the documentation and the schemas have from the code: ``python docs/reference.py``.
 
-That is docs/cli.md from the commands' own help, and the names of faults in their schema. A test fails where the files
-differ. The parsers are read, not their printed help, whose layout differs between versions of Python.
+That is docs/cli.md from the commands' own help, the tables of settings and of operation types in docs/formats.md, the
+settings in the schemas of results and runs, and the names of faults in theirs. A test fails where the files differ. The
+parsers are read, not their printed help, whose layout differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any
 
 from cluster.faults.kinds import HEAL, KINDS
 from loadgen.cli.main import build_parser
+from loadgen.history.operation import TYPES
+from loadgen.load.settings import PARAMETERS, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULT = "cluster/schema/fault.schema.json"
+RESULT, RUN = "loadgen/schema/result.schema.json", "loadgen/schema/run.schema.json"
+FORMATS = "docs/formats.md"
 HEAD = """\
 # Commands
 
@@ -37,7 +42,39 @@ else to stderr.
 
 def files() -> dict[Path, str]:
     """Return the text of every file that is written, by its path."""
-    return {ROOT / "docs" / "cli.md": page(), ROOT / FAULT: _fault_schema()}
+    return {
+        ROOT / "docs" / "cli.md": page(), ROOT / FAULT: _fault_schema(), ROOT / FORMATS: _formats(),
+        ROOT / RESULT: _with_settings(RESULT, "run"), ROOT / RUN: _with_settings(RUN),
+    }  # fmt: skip
+
+
+def _formats() -> str:
+    text = (ROOT / FORMATS).read_text(encoding="utf-8")
+    settings = [f"| `{each.field}` | `{each.flag}` | {_values_of(each)} | {each.meaning} |" for each in PARAMETERS]
+    types = [f"| `{name}` | {each.meaning} |" for name, each in TYPES.items()]
+    for name, lines in (
+        ("settings", ["| field | option | value | meaning |", "| --- | --- | --- | --- |", *settings]),
+        ("types", ["| type | one of them is |", "| --- | --- |", *types]),
+    ):
+        before, begin, rest = text.partition(f"<!-- {name}: written by `make reference` -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        assert end, f"{FORMATS} has no place for the {name}"
+        text = "\n".join([before + begin, *lines, "", end + after])
+    return text
+
+
+def _values_of(setting: Parameter) -> str:
+    return ", ".join(f"`{choice}`" for choice in setting.choices) if setting.choices else setting.json
+
+
+def _with_settings(path: str, *where: str) -> str:
+    """Return a schema in which an object's properties are, for the settings, what their table says."""
+    schema = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    inner = schema
+    for name in where:
+        inner = inner["properties"][name]
+    inner["properties"] |= {each.field: each.schema for each in PARAMETERS}
+    return _json(schema)
 
 
 def _fault_schema() -> str:

@@ -1,10 +1,9 @@
-"""Sizes, durations and mixes as people write them, and numbers as people read them."""
+"""Sizes and durations as people write them, and numbers as people read them."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _SIZE_UNITS = {
@@ -21,18 +20,6 @@ _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})({'|'.join(_DURATION_UNITS)})")
 _DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
 _PLAIN = re.compile(_NUMBER)
-
-OPERATION_TYPES = ("put", "get", "txn")
-"""What `--mix` chooses from."""
-SCENARIO_TYPES = (
-    "range", "list", "create", "update", "delete", "watch", "lease_grant", "lease_keepalive", "lease_revoke",
-    "refusal",
-)  # fmt: skip
-"""What only scenarios of their own do; see locustfiles/."""
-REFUSAL = "refusal"
-"""An answer that etcd owed: that a revision is compacted, or a lease gone, where the traffic asked for just that."""
-DELIVERY = "watch"
-"""The one type that nobody asks for: it comes with the writes of others, and beyond `--operations`."""
 
 
 def parse_size(text: str) -> int:
@@ -73,39 +60,6 @@ def duration_text(seconds: float) -> str:
     from decimal import Decimal  # few need it, and every command imports this module
 
     return f"{Decimal(repr(float(seconds))):f}s"
-
-
-def parse_mix(text: str, types: Collection[str] | None = OPERATION_TYPES) -> dict[str, float]:
-    """Return the weight of each operation type in a text such as ``put=1,get=8,txn=1``.
-
-    A type that is not named has weight 0 and is left out; ``put`` alone means ``put=1``. ``types`` are those that
-    there are, None for any.
-    Raises ValueError for an unknown type, a type named twice, a weight that is not a number of at least 0,
-    and where no weight is above 0.
-    """
-    mix: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight_text = part.partition("=")
-        name = name.strip().lower()
-        if types is not None and name not in types:
-            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are put, get and txn")
-        if name in mix:
-            raise ValueError(f"{name!r} stands twice in mix {text!r}")
-        try:
-            weight = float(weight_text) if "=" in part else 1.0
-        except ValueError:
-            weight = -1.0
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"{weight_text!r} in mix {text!r} is not a weight; write a number of at least 0")
-        mix[name] = weight
-    if not any(mix.values()):
-        raise ValueError(f"mix {text!r} runs nothing: one weight at least must be above 0")
-    return {name: mix[name] for name in dict.fromkeys([*OPERATION_TYPES, *mix]) if mix.get(name)}
-
-
-def format_mix(mix: Mapping[str, float]) -> str:
-    """Return a mix as `parse_mix` reads it."""
-    return ",".join(f"{name}={weight:g}" for name, weight in mix.items())
 
 
 def megabytes(count: float) -> str:

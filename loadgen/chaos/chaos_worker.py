@@ -21,12 +21,11 @@ from locust import task
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from cluster.base.units import REFUSAL
 from loadgen.chaos.traffic import Known, Shape, Traffic
 from loadgen.chaos.watch_streams import Observers, Watching
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.format import SUFFIX
-from loadgen.history.operation import Operation, Outcome
+from loadgen.history.operation import REFUSAL, Operation, Outcome
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close

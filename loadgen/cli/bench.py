@@ -290,10 +290,10 @@ def _print_plan(choice: Any, load: settings.Settings, by: str, folder: Path, arg
         by += f", more as needed, {load.max_in_flight:,} operations open at most"
     lines = {
         "target": choice.describe(),
-        "load": f"{much} of {units.format_mix(load.mix)} by {by}",
+        "load": f"{much} of {settings.format_mix(load.mix)} by {by}",
         "keys": f"{load.key_space:,} keys of {load.key_size} B, values of {load.value_size} B",
         "transport": f"{load.transport}, {load.read_consistency} reads, "
-        f"deadline {units.format_duration(load.timeout_s)}, {load.balance}",
+        f"deadline {units.format_duration(load.timeout_s)}, load balancing {load.balance}",
         "security": choice.security.describe() or "none",
         "scenario": args.scenario,
         "thresholds": "; ".join(args.threshold) or "none",

@@ -6,8 +6,52 @@ certainly did not) or INFO (it may or may not have).
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OperationType:
+    """A type of operation, as results, thresholds and the documentation have it.
+
+    Attributes:
+        name: what `Operation.f` says.
+        meaning: what one is, for the documentation.
+        in_mix: whether `--mix` chooses it. Others come with scenarios of their own; see locustfiles/.
+    """
+
+    name: str
+    meaning: str
+    in_mix: bool = False
+
+
+TYPES: dict[str, OperationType] = {
+    each.name: each
+    for each in (
+        OperationType("put", "a write of one key", in_mix=True),
+        OperationType("get", "a read of one key", in_mix=True),
+        OperationType("txn", "a compare-and-swap transaction: it writes if nothing changed, and reads otherwise",
+                      in_mix=True),
+        OperationType("range", "a read of many keys"),
+        OperationType("list", "a page of a paged list, as kube-apiserver reads it"),
+        OperationType("create", "a transaction that writes a key if it does not exist"),
+        OperationType("update", "a transaction that writes a key if it is as the client knows it"),
+        OperationType("delete", "a deletion; in `kubernetes` a transaction that deletes a key if it is as the client "
+                      "knows it"),
+        OperationType("watch", "one delivery of an event to one watcher, from sending the write to reading the event, "
+                      "both in the writer's worker and on its clock"),
+        OperationType("lease_grant", "a new lease"),
+        OperationType("lease_keepalive", "a lease kept alive"),
+        OperationType("lease_revoke", "a lease revoked"),
+        OperationType("refusal", "an answer of `consistency` and `chaos` that etcd owed: that a revision is compacted, "
+                      "or a lease gone, where the traffic asked for just that"),
+    )
+}  # fmt: skip
+IN_MIX = tuple(name for name, each in TYPES.items() if each.in_mix)
+DELIVERY = TYPES["watch"].name
+"""The one type that nobody asks for: it comes with the writes of others, and beyond `--operations`."""
+REFUSAL = TYPES["refusal"].name
 
 
 class Outcome(enum.StrEnum):

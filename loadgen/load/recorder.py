@@ -16,8 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, cast
 
-from cluster.base.units import DELIVERY, OPERATION_TYPES
-from loadgen.history.operation import Operation, Outcome
+from loadgen.history.operation import DELIVERY, IN_MIX, Operation, Outcome
 from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
@@ -108,7 +107,7 @@ class _Track:
     __slots__ = ("interval", "intervals", "scheduled", "tells_effect", "totals")
 
     def __init__(self, f: str) -> None:
-        self.tells_effect = f not in OPERATION_TYPES
+        self.tells_effect = f not in IN_MIX
         self.scheduled = f != DELIVERY
         self.totals = Totals()
         self.intervals: dict[int, Interval] = {}

@@ -1,23 +1,27 @@
-"""Every parameter of a run's load, in one frozen record that master and workers share.
+"""Every setting of a run's load, in one frozen record that master and workers share.
 
-The same table of parameters feeds `raftload bench`, Locust's command line (`locust -f locustfiles/kv.py
---key-size 64`) and the fields of the web UI. Locust sends a run's parameters to its workers as plain strings,
-so that is the form in which they travel; `Settings.from_options` turns them into numbers, once, with a
-message for each mistake.
+`Settings` is the one table of settings: each field says its option, its default, what it may be and what it means. The
+options of `raftload bench` and `web` and of Locust's command line (`locust -f locustfiles/kv.py --key-size 64`), the
+fields of the web form, `run.json`, `result.json` and their JSON Schemas and documentation derive from it. Locust sends
+a run's settings to its workers as plain strings, so that is the form in which they travel; `Settings.from_options`
+turns them into numbers, once, with a message for each mistake.
 """
+
+# ruff: noqa: RUF009 - what `_setting` returns is a dataclasses.field
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from cluster.base.errors import UsageError
-from cluster.base.units import OPERATION_TYPES, duration_text, format_mix, parse_duration, parse_mix, parse_size
+from cluster.base.units import duration_text, parse_duration, parse_size
 from loadgen.client.balancing import BALANCES, Balance
+from loadgen.history.operation import IN_MIX
 from loadgen.load import pacing
 
 PREFIX_BYTES = 5
@@ -36,94 +40,221 @@ class SettingsError(UsageError):
     """A parameter that cannot be: one line that says which and what would be right."""
 
 
+def parse_mix(text: str, types: Collection[str] | None = IN_MIX) -> dict[str, float]:
+    """Return the weight of each operation type in a text such as ``put=1,get=8,txn=1``.
+
+    A type that is not named has weight 0 and is left out; ``put`` alone means ``put=1``. ``types`` are those that
+    there are, None for any.
+    Raises ValueError for an unknown type, a type named twice, a weight that is not a number of at least 0,
+    and where no weight is above 0.
+    """
+    mix: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight_text = part.partition("=")
+        name = name.strip().lower()
+        if types is not None and name not in types:
+            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are {', '.join(types)}")
+        if name in mix:
+            raise ValueError(f"{name!r} stands twice in mix {text!r}")
+        try:
+            weight = float(weight_text) if "=" in part else 1.0
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{weight_text!r} in mix {text!r} is not a weight; write a number of at least 0")
+        mix[name] = weight
+    if not any(mix.values()):
+        raise ValueError(f"mix {text!r} runs nothing: one weight at least must be above 0")
+    return {name: mix[name] for name in dict.fromkeys([*IN_MIX, *mix]) if mix.get(name)}
+
+
+def format_mix(mix: Mapping[str, float]) -> str:
+    """Return a mix as `parse_mix` reads it."""
+    return ",".join(f"{name}={weight:g}" for name, weight in mix.items())
+
+
+def _schedule(parse: Callable[[str], pacing.Schedule]) -> Callable[[str], str]:
+    """Return a parser that checks the text of a schedule and leaves it as it is."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of the load as users meet it.
+    """One setting as users meet it.
 
     Attributes:
-        name: its flag without the dashes, underscores for hyphens.
         default: its default, as text.
-        help: what it means, with its unit.
-        choices: all values it takes, where they can be listed.
+        help: of its option, with its unit.
+        meaning: in the documents that runs leave behind.
+        json: its type in these documents, as JSON Schema names it.
+        metavar, choices: as the command line shows them; choices where all values can be listed.
+        parse: from a text, raises ValueError. It is not called for the empty text, which means ``empty``.
+        minimum, maximum: of numbers.
+        text: back to a text.
+        empty: the value where neither a text nor a default is given.
+        open_loop: whether it says something in an open loop only.
+        shown: how the title of a result names it where it is not the default; empty: it does not.
+        field: of Settings and of the documents; it may end in the unit.
     """
 
-    name: str
     default: str
     help: str
+    meaning: str
+    json: str = "integer"
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
+    parse: Callable[[str], Any] = int
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    text: Callable[[Any], str] = str
+    empty: Any = None
+    open_loop: bool = False
+    shown: str = ""
+    field: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its option without the dashes, underscores for hyphens."""
+        return self.field.removesuffix("_s")
 
     @property
     def flag(self) -> str:
-        """Its command-line flag."""
+        """Its command-line option."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What it is in the documents, as JSON Schema."""
+        kind: dict[str, Any] = {"type": [self.json, "null"]}
+        if self.choices:
+            kind = {"enum": [*self.choices, None]}
+        elif self.json == "object":
+            kind["additionalProperties"] = {"type": "number", "minimum": 0}
+        elif self.minimum >= 0:
+            kind["minimum"] = 1 if self.json == "integer" and self.minimum >= 1 else 0
+        return {**kind, "description": f"{self.meaning[0].upper()}{self.meaning[1:]}."}
 
-# `operations` is empty by default here because plain Locust and the web UI run until they are stopped.
-PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("operations", "", "total operations over all types and workers; empty: no limit", "N"),
-    Parameter("mix", "put=1,get=1,txn=1", "operation types and their weights", "put=P,get=G,txn=T"),
-    Parameter("key_size", "32", "size of a key, its 5-byte prefix included (at least 12 B)", "SIZE"),
-    Parameter("value_size", "64", "size of a value (unique from 16 B up)", "SIZE"),
-    Parameter("key_space", "", "how many keys there are; default 1000, fewer for large values", "N"),
-    Parameter(
-        "read_consistency", "linearizable", "how GETs read", choices=("linearizable", "serializable")
-    ),
-    Parameter("transport", "grpc", "gRPC, or the JSON gateway over etcd3-py", choices=("grpc", "gateway")),
-    Parameter("connections", "1", "connections of each worker to each endpoint", "N"),
-    Parameter("balance", "round-robin", "which endpoints get the operations: all in turn, the leader's, the first",
-              choices=BALANCES),
-    Parameter("timeout", "5s", "deadline of one operation", "DURATION"),
-    Parameter("warmup", "0s", "load before the measurement starts, reported apart", "DURATION"),
-    Parameter("rate", "", "open loop: operations per second over all workers, whatever the server does", "R"),
-    Parameter("stages", "", "open loop: linear ramps from 0, such as 10s:500,30s:2000,10s:0", "DURATION:RATE,…"),
-    Parameter("step", "", "open loop: plateaus, such as 500:4000:500/10s", "FROM:TO:BY/DURATION"),
-    Parameter("arrivals", "constant", "open loop: evenly spaced, or at random", choices=("constant", "poisson")),
-    Parameter("max_in_flight", "10000", "open loop: most operations open at once; beyond it they are dropped", "N"),
-    Parameter("seed", "1", "seed of the choice of operations, keys and values", "N"),
-)  # fmt: skip
+    def read(self, text: str, parse: Callable[[str], Any] | None = None) -> Any:
+        """Return the value that a text means; takes what parses it, None for its own. Raises SettingsError."""
+        if self.choices and text not in self.choices:
+            raise SettingsError(f"{self.flag} takes {' or '.join(self.choices)}, not {text!r}")
+        if not text:
+            return self.empty
+        return read(self.flag.removeprefix("--"), text, parse or self.parse, self.minimum, self.maximum)
+
+
+def _setting(default: str, help_: str, meaning: str, **more: Any) -> Any:
+    """Return the field of one setting, from what a `Parameter` takes."""
+    if "choices" in more:
+        more |= {"json": "string", "parse": str}
+    parameter = Parameter(default, help_, meaning, **more)
+    return dataclasses.field(
+        default_factory=lambda: parameter.parse(default) if default else parameter.empty,
+        metadata={"parameter": parameter},
+    )
+
+
+_SECONDS: dict[str, Any] = {
+    "json": "number", "metavar": "DURATION", "parse": parse_duration, "text": duration_text
+}  # fmt: skip
+_TEXT: dict[str, Any] = {"json": "string", "empty": ""}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The load of one run.
+    """The load of one run: each field but the last three is a setting with an option of its own.
 
     Attributes:
-        endpoints: client URLs, ``host:port``.
-        operations: how many in total, None for no limit.
         mix: weight by operation type; only types with a weight above 0.
-        key_size, value_size: bytes.
-        key_space: number of distinct keys.
-        connections: of each worker to each endpoint; the gateway's client has its own way.
-        balance: which endpoints get the operations; the leader is followed when leadership moves.
-        timeout_s, warmup_s: seconds.
-        rate, stages, step: of the open loop, one of them; None and empty in a closed loop.
-        arrivals: how the open loop's due times are spaced.
-        max_in_flight: most operations that may be open at once in an open loop, over all workers.
+        stages, step: the schedule as text, empty for none; of ``rate``, ``stages`` and ``step`` one at most is given.
+        endpoints: client URLs, ``host:port``.
         duration_s: after how many seconds the load ends, None for never.
         prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
     """
 
+    # Without a default, as plain Locust and the web UI run until they are stopped.
+    operations: int | None = _setting(
+        "", "total operations over all types and workers; empty: no limit",
+        "operations asked for; null where a duration was", metavar="N", minimum=1,
+    )  # fmt: skip
+    mix: Mapping[str, float] = _setting(
+        "put=1,get=1,txn=1", "operation types and their weights",
+        "weight of each operation type; a scenario of its own operations brings its own",
+        metavar="put=P,get=G,txn=T", json="object", parse=parse_mix, text=format_mix,
+    )  # fmt: skip
+    key_size: int = _setting(
+        "32", "size of a key, its 5-byte prefix included (at least 12 B)", "bytes of a key",
+        metavar="SIZE", parse=parse_size, minimum=MIN_KEY_BYTES,
+    )  # fmt: skip
+    value_size: int = _setting(
+        "64", "size of a value (unique from 16 B up)", "bytes of a value",
+        metavar="SIZE", parse=parse_size, minimum=0, maximum=MAX_VALUE_BYTES,
+    )  # fmt: skip
+    key_space: int = _setting(
+        "", "how many keys there are; default 1000, fewer for large values", "number of different keys",
+        metavar="N", minimum=1, empty=1000,
+    )  # fmt: skip
+    read_consistency: Consistency = _setting(
+        "linearizable", "how GETs read", "how reads were done",
+        choices=("linearizable", "serializable"), shown="{} reads",
+    )  # fmt: skip
+    transport: Transport = _setting(
+        "grpc", "gRPC, or the JSON gateway over etcd3-py", "how etcd was reached", choices=("grpc", "gateway"),
+    )  # fmt: skip
+    connections: int = _setting(
+        "1", "connections of each worker to each endpoint",
+        "connections of each worker to each endpoint; the gateway's client has its own way",
+        metavar="N", minimum=1, maximum=1000, shown="{} connections per worker and endpoint",
+    )  # fmt: skip
+    balance: Balance = _setting(
+        "round-robin", "load balancing: operations go to all endpoints in turn, to the leader, or to the first",
+        "load balancing: which endpoints got the operations; `leader` follows where leadership moves",
+        choices=BALANCES, shown="load balancing {}",
+    )  # fmt: skip
+    timeout_s: float = _setting(
+        "5s", "deadline of one operation", "seconds after which an operation is given up",
+        **_SECONDS, minimum=0.001, maximum=3600,
+    )  # fmt: skip
+    warmup_s: float = _setting(
+        "0s", "load before the measurement starts, reported apart", "seconds of load before the measurement",
+        **_SECONDS, minimum=0,
+    )  # fmt: skip
+    rate: float | None = _setting(
+        "", "open loop: operations per second over all workers, whatever the server does",
+        "operations per second asked for, in an open loop of a constant rate",
+        json="number", metavar="R", parse=pacing.parse_rate, minimum=1e-3, maximum=1e7,
+    )  # fmt: skip
+    stages: str = _setting(
+        "", "open loop: linear ramps from 0, such as 10s:500,30s:2000,10s:0",
+        "the open loop's ramps, as they were given",
+        metavar="DURATION:RATE,…", parse=_schedule(pacing.parse_stages), **_TEXT,
+    )  # fmt: skip
+    step: str = _setting(
+        "", "open loop: plateaus, such as 500:4000:500/10s", "the open loop's plateaus, as they were given",
+        metavar="FROM:TO:BY/DURATION", parse=_schedule(pacing.parse_step), **_TEXT,
+    )  # fmt: skip
+    arrivals: Arrivals = _setting(
+        "constant", "open loop: evenly spaced, or at random",
+        "how due times are spaced: evenly, or at random with the same mean; null in a closed loop",
+        choices=("constant", "poisson"), open_loop=True, shown="{} arrivals",
+    )  # fmt: skip
+    max_in_flight: int = _setting(
+        "10000", "open loop: most operations open at once; beyond it they are dropped",
+        "operations that may be open at once, over all workers; null in a closed loop",
+        metavar="N", minimum=1, maximum=30_000, open_loop=True,
+    )  # fmt: skip
+    seed: int = _setting(
+        "1", "seed of the choice of operations, keys and values",
+        "what keys, values and the order of operations were drawn from", metavar="N",
+    )  # fmt: skip
     endpoints: tuple[str, ...] = ()
-    operations: int | None = None
-    mix: Mapping[str, float] = dataclasses.field(default_factory=lambda: parse_mix("put,get,txn"))
-    key_size: int = 32
-    value_size: int = 64
-    key_space: int = 1000
-    read_consistency: Consistency = "linearizable"
-    transport: Transport = "grpc"
-    connections: int = 1
-    balance: Balance = "round-robin"
-    timeout_s: float = 5.0
-    warmup_s: float = 0.0
-    seed: int = 1
-    prefix: bytes = b""
-    rate: float | None = None
-    stages: str = ""
-    step: str = ""
-    arrivals: Arrivals = "constant"
-    max_in_flight: int = 10_000
     duration_s: float | None = None
+    prefix: bytes = b""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], endpoints: tuple[str, ...]) -> Settings:
@@ -131,55 +262,33 @@ class Settings:
 
         Raises SettingsError with one line for the first value that cannot be.
         """
-        text = {p.name: str(options.get(p.name, p.default) or "").strip() or p.default for p in PARAMETERS}
-        key_size = read("key-size", text["key_size"], parse_size, MIN_KEY_BYTES)
-        value_size = read("value-size", text["value_size"], parse_size, 0, MAX_VALUE_BYTES)
-        digits = key_size - PREFIX_BYTES
-        key_space = read("key-space", text["key_space"], int, 1) if text["key_space"] else default_key_space(value_size)
-        if len(str(key_space - 1)) > digits:
-            raise SettingsError(f"--key-space {key_space} does not fit into keys of {key_size} bytes")
+        prefix = str(options.get("key_prefix") or "").encode("ascii")
+        duration = str(options.get("open_loop_s") or "")
+        values = {}
         for parameter in PARAMETERS:
-            if parameter.choices and text[parameter.name] not in parameter.choices:
-                listed = " or ".join(parameter.choices)
-                raise SettingsError(f"{parameter.flag} takes {listed}, not {text[parameter.name]!r}")
-        if text["balance"] == "leader" and text["transport"] == "gateway":
+            text = str(options.get(parameter.name, parameter.default) or "").strip() or parameter.default
+            # With the prefix comes the mix that the run's scenario brought, of whatever types it has.
+            is_any_mix = parameter.field == "mix" and prefix
+            values[parameter.field] = parameter.read(text, partial(parse_mix, types=None) if is_any_mix else None)
+        if not str(options.get("key_space") or "").strip():
+            values["key_space"] = default_key_space(values["value_size"])
+        settings = cls(
+            endpoints=endpoints, prefix=prefix, duration_s=float(duration) if duration else None, **values
+        )  # fmt: skip
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        """Raise SettingsError for settings that exclude each other."""
+        if len(str(self.key_space - 1)) > self.key_size - PREFIX_BYTES:
+            raise SettingsError(f"--key-space {self.key_space} does not fit into keys of {self.key_size} bytes")
+        if self.balance == "leader" and self.transport == "gateway":
             raise SettingsError("--balance leader is for --transport grpc")
-        operations = text["operations"]
-        rate = read("rate", text["rate"], pacing.parse_rate, 1e-3, 1e7) if text["rate"] else None
-        for name, parse in (("stages", pacing.parse_stages), ("step", pacing.parse_step)):
-            if text[name]:
-                read(name, text[name], lambda given, parse=parse: parse(given).length_s)
-        open_loop = [name for name in ("rate", "stages", "step") if text[name]]
+        open_loop = [name for name in ("rate", "stages", "step") if getattr(self, name)]
         if len(open_loop) > 1:
             raise SettingsError(f"--{open_loop[0]} and --{open_loop[1]} exclude each other; give one")
-        if operations and open_loop and open_loop != ["rate"]:
+        if self.operations and open_loop and open_loop != ["rate"]:
             raise SettingsError(f"--{open_loop[0]} says how many operations there are; leave out --operations")
-        duration = str(options.get("open_loop_s") or "")
-        prefix = str(options.get("key_prefix") or "").encode("ascii")
-        # With the prefix comes the mix that the run's scenario brought, of whatever types it has.
-        types = None if prefix else OPERATION_TYPES
-        return cls(
-            endpoints=endpoints,
-            operations=read("operations", operations, int, 1) if operations else None,
-            mix=cast(dict[str, float], read("mix", text["mix"], partial(parse_mix, types=types))),
-            key_size=key_size,
-            value_size=value_size,
-            key_space=key_space,
-            read_consistency=cast(Consistency, text["read_consistency"]),
-            transport=cast(Transport, text["transport"]),
-            balance=cast(Balance, text["balance"]),
-            connections=read("connections", text["connections"], int, 1, 1000),
-            timeout_s=read("timeout", text["timeout"], parse_duration, 0.001, 3600),
-            warmup_s=read("warmup", text["warmup"], parse_duration, 0),
-            seed=read("seed", text["seed"], int),
-            prefix=prefix,
-            rate=rate,
-            stages=text["stages"],
-            step=text["step"],
-            arrivals=cast(Arrivals, text["arrivals"]),
-            max_in_flight=read("max-in-flight", text["max_in_flight"], int, 1, 30_000),
-            duration_s=float(duration) if duration else None,
-        )
 
     def schedule(self) -> pacing.Schedule | None:
         """Return when operations are due, None in a closed loop."""
@@ -191,27 +300,29 @@ class Settings:
 
     def to_options(self) -> dict[str, str]:
         """Return the settings as the texts that `from_options` reads, without the endpoints."""
+        values = {parameter: getattr(self, parameter.field) for parameter in PARAMETERS}
         return {
-            "operations": "" if self.operations is None else str(self.operations),
-            "mix": format_mix(self.mix),
-            "key_size": str(self.key_size),
-            "value_size": str(self.value_size),
-            "key_space": str(self.key_space),
-            "read_consistency": self.read_consistency,
-            "transport": self.transport,
-            "connections": str(self.connections),
-            "balance": self.balance,
-            "timeout": duration_text(self.timeout_s),
-            "warmup": duration_text(self.warmup_s),
-            "seed": str(self.seed),
+            **{each.name: "" if value is None else each.text(value) for each, value in values.items()},
             "key_prefix": self.prefix.decode("ascii"),
-            "rate": "" if self.rate is None else repr(self.rate),
-            "stages": self.stages,
-            "step": self.step,
-            "arrivals": self.arrivals,
-            "max_in_flight": str(self.max_in_flight),
             "open_loop_s": "" if self.duration_s is None else repr(self.duration_s),
         }
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the settings as `run.json` has them, without endpoints and duration."""
+        loop = "closed" if self.schedule() is None else "open"
+        document: dict[str, Any] = {"loop": loop}
+        for parameter in PARAMETERS:
+            value = getattr(self, parameter.field)
+            is_known = value != "" and not (parameter.open_loop and loop == "closed")
+            document[parameter.field] = value if is_known else None
+        return {**document, "mix": dict(self.mix), "prefix": self.prefix.decode("ascii")}
+
+
+PARAMETERS: tuple[Parameter, ...] = tuple(
+    dataclasses.replace(field.metadata["parameter"], field=field.name)
+    for field in dataclasses.fields(Settings)
+    if "parameter" in field.metadata
+)
 
 
 def default_key_space(value_size: int) -> int:
@@ -219,18 +330,20 @@ def default_key_space(value_size: int) -> int:
     return max(1, min(1000, (64 << 20) // max(1, value_size)))
 
 
-def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **defaults: str) -> list[Any]:
-    """Add the table of parameters to a parser; values stay texts, so that one place checks them.
+def other_than_default(run: Mapping[str, Any]) -> list[str]:
+    """Return what to say in a title of the settings in a document that are not the defaults."""
+    said = [(each, run.get(each.field)) for each in PARAMETERS if each.shown]
+    return [each.shown.format(value) for each, value in said if value is not None and str(value) != each.default]
 
-    Takes defaults that differ from the table's by parameter name. Returns the actions that were added.
-    """
+
+def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> list[Any]:
+    """Add the options of all settings to a parser and return them; values stay texts, so that one place checks them."""
     actions = []
     for parameter in PARAMETERS:
-        default = defaults.get(parameter.name, parameter.default)
-        shown = f" (default: {default})" if default else ""
+        shown = f" (default: {parameter.default})" if parameter.default else ""
         action: Any = parser.add_argument(
             parameter.flag,
-            default=default,
+            default=parameter.default,
             metavar=None if parameter.choices else parameter.metavar,
             choices=parameter.choices,
             help=parameter.help.replace("%", "%%") + shown,
@@ -239,16 +352,14 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, **d
     return actions
 
 
-def read(
-    name: str, text: str, parse: Any, minimum: float = -math.inf, maximum: float = math.inf
-) -> Any:  # fmt: skip
+def read(name: str, text: str, parse: Any, minimum: float = -math.inf, maximum: float = math.inf) -> Any:
     """Return ``parse(text)``; raise SettingsError where it fails or is out of bounds."""
     try:
         value = parse(text)
     except ValueError as error:
         why = str(error) if parse is not int else f"{text!r} is not a whole number"
         raise SettingsError(f"--{name}: {why}") from error
-    if not isinstance(value, dict) and not minimum <= value <= maximum:
+    if isinstance(value, int | float) and not minimum <= value <= maximum:
         bound = f"at least {minimum:g}" if value < minimum else f"at most {maximum:g}"
         raise SettingsError(f"--{name} must be {bound}, not {text}")
     return value

@@ -9,11 +9,10 @@ from weakref import WeakKeyDictionary
 
 import gevent
 
-from cluster.base.units import DELIVERY
 from loadgen.client.kv import bytes_prefix_end
 from loadgen.client.watch import Watch
 from loadgen.client.watcher import Watcher
-from loadgen.history.operation import Operation, Outcome
+from loadgen.history.operation import DELIVERY, Operation, Outcome
 from loadgen.load.recorder import Recorder
 from loadgen.load.settings import UNIQUE_VALUE_BYTES
 from loadgen.load.user import EtcdUser

@@ -15,18 +15,17 @@ from typing import Any
 from cluster.base.files import write_json
 from cluster.observe import record
 from loadgen import schema
+from loadgen.history.operation import IN_MIX
+from loadgen.load.settings import PARAMETERS
 from loadgen.result import gate, knee
 from loadgen.result.locust_csv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 from loadgen.result.threshold import Threshold, ThresholdError
 
 __all__ = ["ReportError", "build", "find_run", "from_csv", "load", "write"]
 
-TYPES = ("put", "get", "txn")
 RUN_FIELDS = (
-    "id", "started_at", "ended_at", "command", "seed", "scenario", "loop", "rate", "stages", "step", "arrivals",
-    "max_in_flight", "allow_rate_miss", "workers", "users",
-    "transport", "key_size", "value_size", "key_space", "mix", "operations", "timeout_s", "warmup_s",
-    "read_consistency", "prefix", "versions", "warmup", "preloaded_keys",
+    "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
+    "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
 TARGET_FIELDS = (
     "kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes", "wal_fsync_p99_ms",
@@ -220,7 +219,7 @@ def _results(
 ) -> dict[str, Any]:
     """Return ``results``: a row per request name, then the total. ``measured`` is run.json's, or None."""
     by_key = {_key(row, rows): row for row in rows[:-1]}
-    results: dict[str, Any] = dict.fromkeys(TYPES)
+    results: dict[str, Any] = dict.fromkeys(IN_MIX)
     for key, row in by_key.items():
         causes = None if failures is None else [failure for failure in failures if _key(failure, rows) == key]
         results[key] = _row(row, causes, None if measured is None else measured.get(key) or {})
@@ -273,7 +272,7 @@ def _count_problems(rows: list[StatsRow], measured: Mapping[str, Any]) -> list[s
     """Return where Locust counted other operations than the workers did."""
     counted = {_key(row, rows): row for row in rows[:-1]} | {"total": rows[-1]}
     problems = []
-    for name in dict.fromkeys([*TYPES, *measured, *counted]):
+    for name in dict.fromkeys([*IN_MIX, *measured, *counted]):
         ours, theirs = measured.get(name) or {}, counted.get(name)
         for field, here, there in (
             ("operations", ours.get("operations", 0), theirs.requests if theirs else 0),

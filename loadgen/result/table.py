@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.base.console import Painter, printable
 from cluster.base.verdict import Verdict
+from loadgen.load.settings import other_than_default
 from loadgen.result.gate import other_reasons
 
 LABEL = 12
@@ -60,6 +61,7 @@ def _title(result: dict[str, Any], paint: Painter) -> list[str]:
         _plural(users, "user") + (f" in {_plural(workers, 'worker')}" if workers else "") if users else "",
         str(run.get("transport") or ""),
         f"values of {run['value_size']:,} B" if run.get("value_size") else "",
+        *other_than_default(run),
     ]
     details = ", ".join(part for part in parts if part)
     name = printable(str(run.get("scenario") or "Locust run"))

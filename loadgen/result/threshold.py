@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection
 
 from cluster.base.errors import UsageError
-from cluster.base.units import OPERATION_TYPES, SCENARIO_TYPES
+from loadgen.history import operation
 
-TYPES = (*OPERATION_TYPES, *SCENARIO_TYPES, "total")
+TYPES = (*operation.TYPES, "total")
 LATENCY_FIELDS = (
     "min_ms", "mean_ms", "median_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "p99_99_ms",
     "max_ms",

@@ -14,8 +14,8 @@ from typing import Any
 import gevent
 
 from cluster.base.exits import Failure
-from cluster.base.units import DELIVERY
 from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
 from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
 from loadgen.load.settings import Settings
@@ -368,31 +368,12 @@ class Run:
                 self._problems.append(f"{worker.name} stopped before the end of the run")
 
     def _parameters(self) -> dict[str, Any]:
-        plan, settings = self._plan, self.settings
-        open_loop = settings.schedule() is not None
+        plan = self._plan
         return {
             "command": list(plan.command),
-            "seed": settings.seed,
-            "loop": "open" if open_loop else "closed",
-            "rate": settings.rate,
-            "stages": settings.stages or None,
-            "step": settings.step or None,
-            "arrivals": settings.arrivals if open_loop else None,
-            "max_in_flight": settings.max_in_flight if open_loop else None,
+            **self.settings.to_document(),
             "allow_rate_miss": plan.allow_rate_miss,
             "workers": len(self._session.workers),
             "users": plan.users,
-            "transport": settings.transport,
-            "key_size": settings.key_size,
-            "value_size": settings.value_size,
-            "key_space": settings.key_space,
-            "mix": dict(settings.mix),
-            "operations": settings.operations,
             "duration_s": plan.duration_s,
-            "connections": settings.connections,
-            "balance": settings.balance,
-            "timeout_s": settings.timeout_s,
-            "warmup_s": settings.warmup_s,
-            "read_consistency": settings.read_consistency,
-            "prefix": settings.prefix.decode("ascii"),
         }

@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cluster.base.units import DELIVERY, REFUSAL, SCENARIO_TYPES
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
 from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import DELIVERY, REFUSAL, TYPES
 from tests.support import command
 
 USERS, OPERATIONS = 4, 300
@@ -158,4 +158,4 @@ def test_all_types_are_known() -> None:
     import locustfiles
 
     text = "".join(path.read_text() for path in Path(locustfiles.__path__[0]).glob("*.py"))
-    assert all(f"def {name}(" in text or name in (DELIVERY, REFUSAL) for name in SCENARIO_TYPES)
+    assert all(f"def {name}(" in text or name in (DELIVERY, REFUSAL) for name, each in TYPES.items() if not each.in_mix)

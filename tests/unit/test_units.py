@@ -5,7 +5,8 @@ import argparse
 import pytest
 
 from cluster.base.parser import Duration
-from cluster.base.units import format_duration, format_mix, parse_duration, parse_mix, parse_size
+from cluster.base.units import format_duration, parse_duration, parse_size
+from loadgen.load.settings import format_mix, parse_mix
 
 
 @pytest.mark.parametrize(

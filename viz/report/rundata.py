@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from cluster.observe.timeline import Timeline
 from viz.diagrams import elections
 from viz.report import hlog
 
-TYPES = ("put", "get", "txn", "total")
 _SEEN = {"effect", "failed"}
 _LASTING = {kind.name for kind in KINDS.values() if kind.undone_by}
 # Whatever ends a fault, and what does nothing else.
@@ -108,7 +107,7 @@ def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
         folder=folder,
         result=result,
         series=series,
-        latencies=_latencies(folder, missing),
+        latencies=_latencies(folder, result["results"], missing),
         polls=polls,
         scrapes=scrapes,
         faults=_faults(folder, end, missing),
@@ -158,7 +157,7 @@ def _series(folder: Path, missing: list[str]) -> dict[str, list[Second]]:
     return {f: sorted(seconds, key=lambda each: each.at) for f, seconds in found.items()}
 
 
-def _latencies(folder: Path, missing: list[str]) -> dict[str, list[tuple[float, dict[int, int]]]]:
+def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[str, list[tuple[float, dict[int, int]]]]:
     found = {}
     for path in sorted(folder.glob("*.hlog")):
         try:
@@ -170,7 +169,7 @@ def _latencies(folder: Path, missing: list[str]) -> dict[str, list[tuple[float, 
             found[path.stem] = intervals
     if not found:
         missing.append("*.hlog: latency by percentile is not drawn")
-    return {f: found[f] for f in (*(f for f in TYPES if f in found), *(f for f in found if f not in TYPES))}
+    return {f: found[f] for f in dict.fromkeys([*types, *found]) if f in found}
 
 
 def _span(
