@@ -1,8 +1,8 @@
 """The generator of what the documentation and the schemas have from the code: ``python docs/reference.py``.
 
-That is docs/cli.md from the commands' own help, the tables of settings and of operation types in docs/formats.md, the
-settings in the schemas of results and runs, and the names of faults in theirs. A test fails where the files differ. The
-parsers are read, not their printed help, whose layout differs between versions of Python.
+That is docs/cli.md from the commands' own help, the tables of settings and of operation types in docs/formats.md, both
+in the schemas of results and runs, and the names of faults in theirs. A test fails where the files differ. The parsers
+are read, not their printed help, whose layout differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.faults.kinds import HEAL, KINDS
 from loadgen.cli.main import build_parser
-from loadgen.history.operation import TYPES
+from loadgen.history.operation import IN_MIX, TYPES
 from loadgen.load.settings import PARAMETERS, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def files() -> dict[Path, str]:
     """Return the text of every file that is written, by its path."""
     return {
         ROOT / "docs" / "cli.md": page(), ROOT / FAULT: _fault_schema(), ROOT / FORMATS: _formats(),
-        ROOT / RESULT: _with_settings(RESULT, "run"), ROOT / RUN: _with_settings(RUN),
+        ROOT / RESULT: _with_tables(RESULT, "results", "run"), ROOT / RUN: _with_tables(RUN, "measured"),
     }  # fmt: skip
 
 
@@ -67,13 +67,18 @@ def _values_of(setting: Parameter) -> str:
     return ", ".join(f"`{choice}`" for choice in setting.choices) if setting.choices else setting.json
 
 
-def _with_settings(path: str, *where: str) -> str:
-    """Return a schema in which an object's properties are, for the settings, what their table says."""
+def _with_tables(path: str, rows_in: str, settings_in: str = "") -> str:
+    """Return a schema with the rows of operation types and the settings as their tables say.
+
+    Takes the names of the properties that hold them; the settings may stand at the top.
+    """
     schema = json.loads((ROOT / path).read_text(encoding="utf-8"))
-    inner = schema
-    for name in where:
-        inner = inner["properties"][name]
-    inner["properties"] |= {each.field: each.schema for each in PARAMETERS}
+    rows = schema["properties"][rows_in]
+    rows["properties"] = {**dict.fromkeys(IN_MIX, rows["additionalProperties"]), "total": rows["properties"]["total"]}
+    if "required" in rows:
+        rows["required"] = [*IN_MIX, "total"]
+    holder = schema["properties"][settings_in] if settings_in else schema
+    holder["properties"] |= {each.field: each.schema for each in PARAMETERS}
     return _json(schema)
 
 

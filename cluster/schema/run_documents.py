@@ -376,6 +376,8 @@ class Parameters(Schedule):
     timeout_s: float | None
     warmup_s: float | None
     read_consistency: str | None
+    connections: NotRequired[int | None]
+    balance: NotRequired[str | None]
     prefix: str | None
     versions: dict[str, str | None] | None
     warmup: dict[str, int] | None
@@ -452,7 +454,8 @@ class Run(Blocks, Schedule):
     timeout_s: NotRequired[float | None]
     warmup_s: NotRequired[float | None]
     read_consistency: NotRequired[str | None]
-    balance: NotRequired[str]
+    connections: NotRequired[int | None]
+    balance: NotRequired[str | None]
     prefix: NotRequired[str | None]
     versions: NotRequired[dict[str, str | None] | None]
     duration_s: NotRequired[float | None]

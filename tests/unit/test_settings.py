@@ -1,11 +1,19 @@
 """The table of parameters: defaults, the way to the workers and back, and each mistake's message."""
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
+import jsonschema
 import pytest
 
-from loadgen.load.settings import PARAMETERS, Settings, SettingsError, default_key_space
+from loadgen import schema
+from loadgen.load.settings import PARAMETERS, Settings, SettingsError, default_key_space, other_than_default
+from loadgen.result import document
 
+# It was recorded before run.json had `balance`.
+RUN = Path(__file__).parents[1] / "data" / "runs" / "leader-killed"
 ENDPOINTS = ("127.0.0.1:2379",)
 
 
@@ -56,3 +64,50 @@ def test_an_empty_field_of_the_web_form_means_the_default() -> None:
 
 def test_key_space_shrinks_for_large_values() -> None:
     assert [default_key_space(size) for size in (0, 64, 65536, 1 << 20, 1 << 27)] == [1000, 1000, 1000, 64, 1]
+
+
+# Each setting with a value other than the default; of rate, stages and step one at most may be given.
+OTHER = {
+    "operations": "77", "mix": "get=3", "key_size": "40", "value_size": "4KiB", "key_space": "9",
+    "read_consistency": "serializable", "transport": "gateway", "connections": "3", "balance": "first",
+    "timeout": "250ms", "warmup": "1.5s", "rate": "500", "arrivals": "poisson", "max_in_flight": "7", "seed": "9",
+}  # fmt: skip
+
+
+def test_every_setting_reaches_a_worker_and_the_documents(tmp_path: Path) -> None:
+    assert {*OTHER, "stages", "step"} == {parameter.name for parameter in PARAMETERS}
+    given = Settings.from_options(OTHER, ENDPOINTS)
+    assert Settings.from_options(given.to_options(), ENDPOINTS) == given
+    written = given.to_document()
+    plain = Settings().to_document()
+    same = {field for field in written if written[field] == plain[field]}
+    assert same == {"stages", "step", "prefix"}, "the others are what was given"
+    folder = tmp_path / "run"
+    shutil.copytree(RUN, folder)
+    (folder / "run.json").write_text(json.dumps(json.loads((RUN / "run.json").read_text()) | written))
+    result = document.build(folder)
+    assert {field: result["run"][field] for field in written} == written
+    jsonschema.validate(result, schema.load("result"))
+    jsonschema.validate(json.loads((folder / "run.json").read_text()), schema.load("run"))
+
+
+def test_a_run_of_before_a_setting_was_written_is_read() -> None:
+    run = document.build(RUN)["run"]
+    assert (run["connections"], run["balance"]) == (1, None)
+
+
+@pytest.mark.parametrize("options", [{"stages": "10s:500"}, {"step": "500:4000:500/10s"}])
+def test_a_schedule_stays_the_text_that_it_was(options: dict[str, str]) -> None:
+    settings = Settings.from_options(options, ENDPOINTS)
+    assert options.items() <= settings.to_document().items()
+    assert settings.to_document()["loop"] == "open"
+    assert Settings.from_options(settings.to_options(), ENDPOINTS) == settings
+
+
+def test_a_title_names_what_is_not_the_default() -> None:
+    assert other_than_default(Settings().to_document()) == []
+    assert other_than_default({}) == []
+    said = other_than_default(Settings.from_options(OTHER, ENDPOINTS).to_document())
+    assert said == [
+        "serializable reads", "3 connections per worker and endpoint", "load balancing first", "poisson arrivals",
+    ]  # fmt: skip
