@@ -28,15 +28,21 @@ HEAD = """\
 Written from `--help` by `make reference`; each command's own `--help` says the same. Answers go to stdout, everything
 else to stderr.
 
+## Exit codes
+
 | exit code | means |
 | --- | --- |
 | 0 | pass |
 | 1 | a threshold, check or test failed, or every operation did |
 | 2 | wrong usage |
-| 3 | inconclusive: no samples, a worker lost, the rate not reached, the generator saturated |
+| 3 | inconclusive: no samples, a lost worker, the rate not reached, a saturated generator, counts that do not agree |
 | 4 | environment: cluster unreachable, no Docker, no etcd, disk full |
 | 70 | a bug of ours |
 | 130, 143 | SIGINT, SIGTERM; what ran is written all the same |
+
+Where several apply, the first of these counts: 70, 2, 4, 130 or 143, 1, 3, 0. `gate` exits with the verdict alone, also
+for a run that a signal ended. `cluster status` exits 0 where there is a quorum, 1 where there is none, 4 where nobody
+answers.
 """
 
 

@@ -219,12 +219,14 @@ def _cpu_s(code: str) -> float:
 def test_the_pages_commands_give_what_stands_below_them(
     monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    page, readme = (ROOT / "docs" / "diagrams.md").read_text(), (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "diagrams.md").read_text()
     monkeypatch.chdir(ROOT)
-    shown = re.findall(r"```console\n\$ raftload viz (.*)\n```\n\n```\w+\n((?:(?!```).*\n)*)```\n", page + readme)
-    assert len(shown) == 7 + 3
-    for picture in re.findall(r"docs/gallery/[\w-]+\.svg", readme):
-        assert (ROOT / picture).read_text().rstrip().endswith("</svg>")
+    shown = re.findall(r"```console\n\$ raftload viz (.*)\n```\n\n```\w+\n((?:(?!```).*\n)*)```\n", page)
+    assert len(shown) == 8
+    pictures = re.findall(r"gallery/[\w-]+\.svg", page)
+    assert len(pictures) == 9
+    for picture in pictures:
+        assert (ROOT / "docs" / picture).read_text().rstrip().endswith("</svg>")
     for command, answer in shown:
         words = [
             word for each in command.split() for word in (sorted(map(str, ROOT.glob(each))) if "*" in each else [each])
