@@ -17,13 +17,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from cluster.base.console import width
-from tests.support.cache import cached
+from tests.support.mermaid import run_mermaid
 from tests.support.missing import require
 from viz.diagrams import ascii as text_picture
 from viz.diagrams import dot, elections, mermaid, observed
@@ -223,46 +223,13 @@ for (const [name, source] of Object.entries(JSON.parse(Buffer.concat(chunks).toS
 }
 process.exit(0);
 """
-VERSIONS = ("mermaid@11", "jsdom@24", "js-yaml@4")
-
-
-def _cannot(reason: str) -> NoReturn:
-    require("mermaid", reason)
-    raise AssertionError("require() ends the test")
-
-
-def install_mermaid(folder: Path) -> Path:
-    """Installs Mermaid into a folder; returns the one that is to be kept."""
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *VERSIONS]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        _cannot("npm install mermaid took more than 600 s")
-    if done.returncode != 0:
-        _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
-    made = folder / "whole"
-    made.mkdir()
-    for each in folder.iterdir():
-        if each != made:
-            each.rename(made / each.name)
-    return made
 
 
 @pytest.fixture(scope="module")
 def read_by_mermaid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the real Mermaid finds in the pictures of all models, and in the damaged ones."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        _cannot("no node and npm on PATH, from which the real Mermaid is installed")
-    folder = cached("mermaid-11", install_mermaid)
-    script = tmp_path_factory.mktemp("mermaid") / "parse.mjs"
-    script.write_text(PARSER)
-    (script.parent / "node_modules").symlink_to(folder / "node_modules")
-    done = subprocess.run(
-        ["node", str(script)], input=json.dumps(pictures(mermaid.render)).encode(), capture_output=True, timeout=600,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
-    return dict(json.loads(line) for line in done.stdout.decode().splitlines())
+    lines = run_mermaid(PARSER, pictures(mermaid.render), tmp_path_factory.mktemp("mermaid"))
+    return dict(json.loads(line) for line in lines)
 
 
 def decode(text: object) -> str:

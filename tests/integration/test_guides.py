@@ -1,0 +1,266 @@
+"""The documentation's commands run as they stand there, and its diagrams and the processes that it names are real.
+
+Each page is one script. What cannot run here is named below, with the reason and with what covers it instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.base.security import Security
+from cluster.base.topology import ServerTls
+from cluster.base.versions import release_name
+from cluster.local.cluster import LocalCluster
+from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import Outcome
+from tests.support import command, guides
+from tests.support.certificates import Authority
+from tests.support.command import ROOT, ClusterCommands
+from tests.support.guides import Command
+from tests.support.leftovers import SESSION
+from tests.support.mermaid import run_mermaid
+from tests.support.missing import require
+from tests.support.ports import take_ports
+from tests.support.release_page import file_entry, pack
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.xdist_group("guides")
+# Commands by how they begin: why they are not run, and what runs them.
+NOT_RUN = {
+    "make test": ("it runs this test", ".ci/run: make test"),
+    "pip install .": ("it would install into the tests' Python", "tests/docker/test_compose.py: pip_wheel(context"),
+    "raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 --bind": (
+        "it waits for eight other machines",
+        "tests/integration/test_many_machines.py: def test_workers_report_from_elsewhere_and_share_the_operations",
+    ),
+    "raftload worker --master-host": (
+        "its master is on another machine",
+        "tests/integration/test_many_machines.py: def test_workers_report_from_elsewhere_and_share_the_operations",
+    ),
+    "docker compose": (
+        "it builds an image from packages of the network",
+        "tests/docker/test_compose.py: def test_the_compose_file_runs_a_cluster_a_master_and_workers",
+    ),
+}
+# What takes minutes is made shorter, and what says how fast a machine must be is made true; no option is left out.
+SHORTER = {
+    "--operations 10000": "--operations 1000",
+    "put.p99_ms < 500": "put.p99_ms < 60000",
+    "throughput_ops_s > 500": "throughput_ops_s > 1",
+    "--duration 5m --warmup 10s": "--duration 2s --warmup 1s",
+    "--rate 1000": "--rate 200",
+    "--concurrency 256 --duration 4m": "--concurrency 4 --duration 6s",
+    "--step 500:8000:500/15s": "--step 50:100:50/3s",
+    "--concurrency 64 --duration 70s": "--concurrency 4 --duration 6s",
+    "--step 500:4000:500/10s": "--step 50:100:50/3s",
+    "--rate 2000 --duration 30s": "--rate 200 --duration 2s",
+    "--stages 10s:500,30s:2000,10s:0": "--stages 1s:200,2s:0",
+    "--duration 22s": "--duration 9s",
+    "--duration 30s": "--duration 2s",
+    "sleep 8": "sleep 2",
+    "sleep 6": "sleep 1",
+    "-t 10s": "-t 2s",
+    "--every 5s --rounds 30 --concurrency 60": "--every 1s --rounds 2 --concurrency 20",
+    "chaos --track 13766": "chaos --track 13766 --rounds 2",
+    "cluster test": "cluster test --only kv",
+    "raftload chaos\n": "raftload chaos --rounds 2 --every 1s\n",
+}
+RELEASE = "3.6.14"
+RUN = "runs/20260102T030405Z-kv"
+PAGES = guides.pages()
+
+
+def recipe(target: str) -> str:
+    """What `make` runs for a target, with this checkout's programs."""
+    lines = (ROOT / "Makefile").read_text().partition(f"\n{target}: ")[2].splitlines()
+    return lines[1].strip().replace("$(BIN)/", "")
+
+
+def kept(page: str) -> list[Command]:
+    """The commands of a page that are run, at their full length."""
+    return [each for each in guides.commands(page) if not each.docker and not each.text.startswith(tuple(NOT_RUN))]
+
+
+def test_what_is_not_run_is_there_and_is_covered() -> None:
+    texts = [each.text for page in PAGES for each in guides.commands(page)]
+    for beginning, (_, cover) in NOT_RUN.items():
+        assert any(text.startswith(beginning) for text in texts), f"no page has: {beginning}"
+        path, _, what = cover.partition(": ")
+        assert what in (ROOT / path).read_text(), cover
+    for found in SHORTER:
+        assert any(found in f"{text}\n" for text in texts), f"no page has: {found}"
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
+    """A mirror of etcd's releases with the one that the pages name, which is the tests' etcd under that version."""
+    root, name = tmp_path_factory.mktemp("mirror"), release_name(RELEASE)
+    program = f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {RELEASE}" && exit\nexec "{etcd_binary}" "$@"\n'
+    content = pack([file_entry(f"{name}/etcd", program.encode())])
+    folder = root / f"v{RELEASE}"
+    folder.mkdir()
+    (folder / f"{name}.tar.gz").write_bytes(content)
+    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  {name}.tar.gz\n")
+    return root.as_uri()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, etcd_cluster: LocalCluster) -> Path:
+    """The folder of a run, for the pages that read one."""
+    folder = tmp_path_factory.mktemp("finished")
+    words = ("bench", "--operations", "200", "--workers", "1", "--endpoints", ",".join(etcd_cluster.endpoints))
+    done = command.run(*words, "--output", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@contextlib.contextmanager
+def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[LocalCluster]:
+    """A cluster that speaks TLS and wants client certificates, or the password of the user root.
+
+    Takes a folder for the authority, and one for the files that the pages name.
+    """
+    authority = Authority(folder)
+    server, client = authority.sign("server", "127.0.0.1"), authority.sign("client", common_name=not auth)
+    for path, name in ((authority.cert, "ca"), (client.cert, "client"), (client.key, "client-key")):
+        shutil.copy(path, work / f"{name}.pem")
+    tls = ServerTls(server.cert, server.key, client_ca=None if auth else authority.cert)
+    security = Security(cacert=authority.cert, cert=client.cert, key=client.key)
+    with LocalCluster(3, binary=etcd, tls=tls, security=security) as cluster:
+        if auth:
+            with contextlib.closing(EtcdClient(cluster.endpoints, security=security)) as admin:
+                asked = (
+                    admin.user_add("root", "secret"),
+                    admin.role_add("root"),
+                    admin.user_grant_role("root", "root"),
+                )
+                assert {each.outcome for each in (*asked, admin.auth_enable())} == {Outcome.OK}
+        yield cluster
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page(
+    page: str, tmp_path: Path, etcd_binary: str, etcd_cluster: LocalCluster, finished: Path, mirror: str
+) -> None:
+    """They exit as their page says, and print what it shows."""
+    script = kept(page)
+    if any(each.text.startswith("jq ") or "$(jq " in each.text for each in script) and shutil.which("jq") is None:
+        require("jq", "no jq on PATH")
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in (RUN, "runs/before", "runs/after") if any("runs/" in each.text for each in script) else ():
+        shutil.copytree(finished, work / name)
+    with contextlib.ExitStack() as stack:
+        cluster = etcd_cluster
+        if any("ca.pem" in each.text for each in script):
+            auth = any("ETCDCTL_PASSWORD" in each.text for each in script)
+            cluster = stack.enter_context(secured(tmp_path / "authority", etcd_binary, work, auth=auth))
+        endpoints = [member.endpoint.removeprefix("https://") for member in cluster.members]
+        first, web = take_ports(8), take_ports(1)
+        replaced = {
+            "make bench": recipe("bench"),
+            **SHORTER,
+            **{f"10.0.0.{number}:2379": endpoint for number, endpoint in enumerate(endpoints, 1)},
+            "127.0.0.1:2379": endpoints[0],
+            "cluster up": f"cluster up --base-port {first}",
+            "raftload web": f"raftload web --web-port {web}",
+            "locust -f locustfiles/kv.py": f"locust -f locustfiles/kv.py --web-port {web}",
+            "--backend local --down": f"--backend local --base-port {first} --down",
+            "ETCDCTL_PASSWORD=…": "ETCDCTL_PASSWORD=secret",
+        }
+        ended = guides.run(script, tmp_path, replaced, RAFTLOAD_ETCD_BASE_URL=mirror)
+    assert ended.code == 0, ended.text[-6000:]
+    assert not ended.unexpected, ended.text[-6000:]
+    for each in script:
+        if each.sample:
+            missing = guides.missing_lines(each.sample, ended.outputs[each.place])
+            assert missing <= {"leases"}, f"{each.place} shows lines that `{each.text}` does not print: {missing}"
+
+
+PARSER = r"""
+import { JSDOM } from "jsdom";
+const dom = new JSDOM("<!DOCTYPE html><body></body>", { pretendToBeVisual: true });
+globalThis.window = dom.window; globalThis.document = dom.window.document;
+const { default: mermaid } = await import("mermaid");
+mermaid.initialize({ startOnLoad: false, securityLevel: "strict" });
+const chunks = []; for await (const chunk of process.stdin) chunks.push(chunk);
+for (const [name, source] of Object.entries(JSON.parse(Buffer.concat(chunks).toString()))) {
+  let error = "";
+  try { await mermaid.parse(source); } catch (wrong) { error = String(wrong.message ?? wrong); }
+  process.stdout.write(JSON.stringify([name, error]) + "\n");
+}
+process.exit(0);
+"""
+
+
+def test_mermaid_reads_every_diagram_of_the_pages(tmp_path: Path) -> None:
+    sources = {
+        f"{path.name} {number}": source
+        for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+        for number, source in enumerate(re.findall(r"^```mermaid\n(.*?)^```$", path.read_text(), re.M | re.S), 1)
+    }
+    assert sum(name.startswith("architecture.md") for name in sources) == 4
+    found = dict(
+        json.loads(line) for line in run_mermaid(PARSER, {**sources, "a wrong one": "sequenceDiagram\n a->"}, tmp_path)
+    )
+    assert found.pop("a wrong one")
+    assert found == dict.fromkeys(sources, "")
+
+
+def processes() -> dict[str, str]:
+    """The processes that docs/architecture.md names, with how `ps` shows each."""
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("| how `ps` shows it |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+    return {row[0]: row[3].strip("`") for row in rows}
+
+
+def running() -> Iterator[str]:
+    """How `ps` shows each process that has a mark of this test session: its name or its command line."""
+    mark = f"{SESSION}={os.environ[SESSION]}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes():
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield f"{(folder / 'comm').read_text().strip()} {words}"
+
+
+def test_the_processes_that_the_architecture_names_are_there(tmp_path: Path) -> None:
+    named = processes()
+    assert set(named) == {"master", "worker", "observer", "driver", "keeper", "member", "daemon"}
+    local = ClusterCommands(tmp_path)
+    local.run("up", "--backend", "local", "--nodes", "1", "--base-port", str(take_ports(1)))
+    try:
+        # As pip installs it.
+        program = tmp_path / "bin" / "raftload"
+        program.parent.mkdir()
+        program.write_text("import sys\nfrom loadgen.cli.entry import raftload\nsys.exit(raftload())\n")
+        words = ("chaos", "--nodes", "1", "--faults", "", "--duration", "60s", "--workers", "1", "--output", "run")
+        with subprocess.Popen(
+            [sys.executable, program, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ) as chaos:  # fmt: skip
+            try:
+                seen: list[str] = []
+
+                def missing() -> set[str]:
+                    assert chaos.poll() is None, chaos.communicate()
+                    seen[:] = running()
+                    return {name for name, shown in named.items() if not any(shown in each for each in seen)}
+
+                until(lambda: not missing(), f"{named} among {seen}")
+            finally:
+                chaos.terminate()
+                chaos.communicate(timeout=120)
+    finally:
+        local.run("down")
