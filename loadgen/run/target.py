@@ -58,7 +58,7 @@ class Choice:
     def from_arguments(cls, args: argparse.Namespace) -> Choice:
         """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like.
 
-        Raises SettingsError, and ClusterError for an etcd that cannot be had.
+        Raises UsageError, and ClusterError for an etcd that cannot be had.
         """
         nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
