@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -31,9 +30,9 @@ from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close, Closed, Suspect
-from loadgen.run.run import Plan, Run
+from loadgen.run import Hooks
+from loadgen.run.run import Run
 from loadgen.run.session import Session
-from loadgen.run.target import Target
 
 HEALTHY_S = 60.0
 # Between a healthy cluster and the next fault: without a while of load there is nothing to compare with.
@@ -69,51 +68,46 @@ class Campaign:
     """Carries out a design. See ``carry_out``."""
 
     def __init__(
-        self, design: Design, plan: Plan, session: Session, target: Target, folder: Path, *, driver: Driver | None,
-        held: Held | None, say: Say,
-    ) -> None:  # fmt: skip
-        """Takes what to do, with which workers and to which cluster; without a driver there are no faults."""
+        self, design: Design, run: Run, session: Session, *, driver: Driver | None, held: Held | None, say: Say
+    ) -> None:
+        """Takes what to do, the run and its session; without a driver there are no faults."""
         self.design = design
         self.fault_rounds: list[FaultRound] = []
         self.stopped_by = ""
         self.ended_ns = 0
-        self.run = Run(session, target, plan, folder)
-        self.folder = folder
-        self._plan, self._session = plan, session
+        self.run = run
+        self.shape = Shape(prefix=run.settings.prefix, seed=run.settings.seed, **design.shape)
+        self._session = session
         self._driver, self._held, self._say = driver, held, say
         self._stopping = Event()
         self._closed: dict[str, str | None] = {}
         self._fighting = False
+        self._folder = run.folder / FOLDER
+        self._folder.mkdir()
+        prefix = run.settings.prefix.decode("ascii")
+        history = HistoryWriter(self._folder / f"master{SUFFIX}", worker=0, prefix=prefix)
+        history.flush_every()
+        self._master = MasterClient(run.settings.endpoints, self.shape, history, whole=driver is not None)
         listening.handle(session.runner, SUSPECT, self._on_suspect)
         listening.handle(session.runner, CLOSED, self._on_closed)
 
-    def carry_out(self, tick: Callable[[Run], None], begun: Callable[[], None]) -> None:
-        """Runs load and faults to their end, heals, and reads what each member holds.
-
-        Takes what to call ten times a second while there is load, and what to call when it begins, from when on
-        ``interrupt`` may be. Raises ClusterError.
-        """
-        run, folder = self.run, self.folder / FOLDER
-        folder.mkdir()
-        run.begin()
-        self.shape = Shape(prefix=run.settings.prefix, seed=run.settings.seed, **self.design.shape)
-        orders = Orders(str(folder.absolute()), self.design.shape, self.design.watching)
+    def carry_out(self, hooks: Hooks) -> None:
+        """Runs load and faults to their end, heals, and reads what each member holds. Raises ClusterError."""
+        run = self.run
+        orders = Orders(str(self._folder.absolute()), self.design.shape, self.design.watching)
         setattr(self._session.environment.parsed_options, CHAOS_OPTION, orders.to_option())
-        history = HistoryWriter(folder / f"master{SUFFIX}", worker=0, prefix=run.settings.prefix.decode("ascii"))
-        history.flush_every()
-        self._master = MasterClient(run.settings.endpoints, self.shape, history, whole=self._driver is not None)
         try:
             names = {member.client_url: member.name for member in self._held.members} if self._held else {}
             exclusive = self._held is not None and self._held.ours
             self._master.fill(run.revision_before, names, exclusive=exclusive)
             run.start()
             self._fighting = True
-            begun()
+            hooks.load_begins(self.interrupt)
             helpers = [gevent.spawn(self._compact_regularly)]
             if self._driver is not None and self.design.rounds:
                 helpers.append(gevent.spawn(self._strike))
             try:
-                run.wait(tick)
+                run.wait(hooks.tick)
             finally:
                 self.ended_ns = time.monotonic_ns()  # the fault that is on may take longer to heal
                 self._fighting = False

@@ -19,7 +19,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
 
     Takes the run, the names of its faults, which guarantees to check (none: all), and the version of etcd.
     """
-    folder, design = campaign.folder, campaign.design
+    folder, design = campaign.run.folder, campaign.design
     history = read(folder)
     faults = fault_stats.describe(
         campaign.fault_rounds, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns

@@ -14,17 +14,17 @@ from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
 from cluster.base.security import Security
-from cluster.base.signals import importing
 from cluster.base.topology import member_names
 from cluster.base.units import parse_duration, parse_size
 from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
 from loadgen.chaos.bug_recipes import TRACKS
 from loadgen.check.rules import select
-from loadgen.cli import bench
+from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, settings
 from loadgen.result import gate
-from loadgen.run import run_folder
+from loadgen.run import Plan, WorkerOptions, run_folder
+from loadgen.run.benchmark import forked_session
 
 if TYPE_CHECKING:
     from cluster.faults.driver import Driver, Held
@@ -192,12 +192,9 @@ def main(args: argparse.Namespace) -> int:
         rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
     folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None)
 
-    patching.patch()
+    with Terminal() as terminal:
+        result = _run(chosen, folder, terminal)
     from loadgen.chaos.outcome import render
-
-    bench.log_to(folder / "logs" / "master.log")
-    result = _run(chosen, folder)
-    run_folder.write_json(folder / "result.json", result)
     from viz.report import page
 
     if reason := page.try_write(folder, result):
@@ -210,66 +207,40 @@ def main(args: argparse.Namespace) -> int:
     return gate.exit_code(result)
 
 
-def _run(chosen: ChaosOptions, folder: Path) -> dict[str, Any]:
+def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> dict[str, Any]:
     """Carry out a run from the start of its workers to the end of its cluster; return the result document."""
-    from cluster.base.exits import ListenerError
-    from cluster.base.signals import Interrupted
+    patching.patch()
     from cluster.faults.driver import Driver
     from loadgen.chaos.campaign import Campaign
     from loadgen.chaos.outcome import judge
-    from loadgen.run.gevent_signals import Signals
-    from loadgen.run.local_workers import fork_workers
-    from loadgen.run.run import Plan
-    from loadgen.run.session import Session
+    from loadgen.run.run import Run
 
-    with importing():
-        workers = fork_workers(chosen.workers, "consistency", folder / "logs", Security())
-        signals = Signals()
-    try:
-        with contextlib.ExitStack() as stack:
-            target = None if chosen.backend else _target(chosen, None)
-            session = Session("consistency", workers, folder / "logs")
-            stack.callback(session.close)
-            session.fire_init()
-            session.start()
-            driver = stack.enter_context(Driver(say)) if chosen.backend else None
-            held = _open(driver, chosen, folder) if driver else None
-            target = target or _target(chosen, held)
-            _say_bugs(target.version)
-            design = _design(chosen, held)
-            plan = Plan(
-                dataclasses.replace(chosen.load, endpoints=target.usable()), chosen.users, chosen.duration_s,
-                keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
-            )  # fmt: skip
-            session.wait_ready()
-            campaign = Campaign(design, plan, session, target, folder, driver=driver, held=held, say=say)
-            progress = bench.Progress(plan)
-
-            def begun() -> None:
-                signals.gently = campaign.interrupt
-
+    logs = folder / "logs"
+    with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
+        session = stack.enter_context(forked_session("consistency", WorkerOptions(chosen.workers), logs, terminal))
+        session.fire_init()
+        target = None if chosen.backend else _target(chosen, None)
+        session.start()
+        driver = stack.enter_context(Driver(say)) if chosen.backend else None
+        held = _open(driver, chosen, folder) if driver else None
+        target = target or _target(chosen, held)
+        _say_bugs(target.version)
+        design = _design(chosen, held)
+        load = dataclasses.replace(chosen.load, endpoints=target.usable(), duration_s=chosen.duration_s)
+        plan = Plan(load, chosen.users, keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]))
+        session.wait_ready()
+        with Run(session, target, plan, folder) as run:
+            campaign = Campaign(design, run, session, driver=driver, held=held, say=say)
             try:
-                campaign.carry_out(progress.tick, begun)
-                progress.clear()
-                if driver is not None:
-                    driver.save_logs(folder / "logs")
-                with session.alarm.held():
-                    result = judge(campaign, chosen.names, chosen.guarantees, target.version)
-                session.alarm.check()
-                return result
-            except ListenerError as error:
-                progress.clear()
-                campaign.run.cut_short(error.failure)
-                raise
-            except BaseException:
-                progress.clear()
-                campaign.run.abandon()
-                raise
-    except Interrupted:
-        say("interrupted before there was a result")
-        raise
-    finally:
-        signals.close()
+                campaign.carry_out(terminal)
+            finally:
+                terminal.clear()
+            if driver is not None:
+                driver.save_logs(logs)
+            with session.alarm.held():
+                result = judge(campaign, chosen.names, chosen.guarantees, target.version)
+            session.alarm.check()
+    return result
 
 
 def _open(driver: Driver, chosen: ChaosOptions, folder: Path) -> Held:
@@ -291,12 +262,9 @@ def _target(chosen: ChaosOptions, held: Held | None) -> Target:
     from loadgen.run.target import Target, probed
 
     if held is None:
-        target = probed("external", chosen.endpoints, say)
-    else:
-        kind: Any = chosen.backend
-        target = Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
-    target.ours = False  # the check keeps better books
-    return target
+        return probed("external", chosen.endpoints, say)
+    kind: Any = chosen.backend
+    return Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
 
 
 def _say_bugs(version: str | None) -> None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,16 @@ from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
 from cluster.base.errors import RaftloadError
 from cluster.base.security import Security, masked
-from cluster.base.signals import importing
-from loadgen.cli import bench
+from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, scenarios, settings
-from loadgen.run.worker_options import WorkerOptions
+from loadgen.run import TargetOptions, WorkerOptions, run_folder, worker_options
+from loadgen.run import target as target_options
+from loadgen.run.benchmark import forked_session
 
 if TYPE_CHECKING:
     from cluster.faults.nemesis import Breakable
     from loadgen.run.session import Session
-    from loadgen.run.target import Choice, Target
+    from loadgen.run.target import Target
     from loadgen.webui.cluster_view import ClusterView
     from loadgen.webui.runs import Runs
 
@@ -35,7 +37,9 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload web`."""
-    bench.add_target_arguments(parser)
+    target_options.add_arguments(parser)
+    scenarios.add_arguments(parser.add_argument_group("load"))
+    worker_options.add_arguments(parser.add_argument_group("workers"))
     parser.add_argument(
         "--peer-links", default="direct", choices=("direct", "relay"),
         help="between members of an embedded cluster; relay: they can be partitioned, and every message of Raft takes "
@@ -64,9 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Serve the UI until a signal ends it. Returns the exit code."""
-    from loadgen.run.target import Choice
-
-    choice = Choice.from_arguments(args)
+    choice = TargetOptions.from_arguments(args)
     port = settings.read("web-port", args.web_port, int, 0, 65535)
     options = WorkerOptions.from_arguments(args)
     options.check_target(choice.endpoints)
@@ -78,36 +80,32 @@ def main(args: argparse.Namespace) -> int:
     sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]
 
     patching.patch()
-    with bench.temporary_logs() as logs:
-        bench.log_to(logs / "master.log")
-        return _run(args, choice, options, users, port, command, logs)
+    # Of workers that outlive a single run; a run's folder gets what is in them by then.
+    with tempfile.TemporaryDirectory(prefix="raftload-logs-") as name, Terminal() as terminal:
+        logs = Path(name)
+        with run_folder.logging_to(logs / "master.log"):
+            return _run(args, choice, options, users, port, command, logs, terminal)
 
 
 def _run(
     args: argparse.Namespace,
-    choice: Choice,
+    choice: TargetOptions,
     options: WorkerOptions,
     users: int,
     port: int,
     command: tuple[str, ...],
     logs: Path,
+    terminal: Terminal,
 ) -> int:
     """Serve the UI from the start of its workers to the end of its cluster. Returns the exit code."""
     from gevent.event import Event
 
     from cluster.base.exits import ListenerError
     from cluster.base.signals import Interrupted
-    from loadgen.run.gevent_signals import Signals
-    from loadgen.run.local_workers import fork_workers
-    from loadgen.run.session import Session
 
-    with importing():
-        workers = fork_workers(options.local, args.scenario, logs, choice.security)
-        signals = Signals()
     try:
         with contextlib.ExitStack() as stack:
-            session = Session(args.scenario, workers, logs, options.expected, options.bind, choice.security)
-            stack.callback(session.close)
+            session = stack.enter_context(forked_session(args.scenario, options, logs, terminal, choice.security))
             session.start()
             target = stack.enter_context(choice.open(logs, say, args.peer_links))
             _first_values(session, args, users, target)
@@ -122,8 +120,6 @@ def _run(
                 raise ListenerError(runs.cut_short(error.failure, logs)) from error
     except Interrupted as signal:
         return signal.exit_code
-    finally:
-        signals.close()
     return 0
 
 

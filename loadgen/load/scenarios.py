@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import pkgutil
 from pathlib import Path
@@ -16,6 +17,13 @@ BY_TIME = {"steps": "60s"}
 
 class ScenarioError(UsageError):
     """There is no such scenario, or its file cannot be used: one line that says so."""
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the option that names a scenario."""
+    group.add_argument(
+        "--scenario", default="kv", help=f"{', '.join(names())} or a locustfile's path (default: kv)"
+    )  # fmt: skip
 
 
 def names() -> list[str]:

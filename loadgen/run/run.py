@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from cluster.base.exits import Failure
+from cluster.base.exits import Failure, ListenerError
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
 from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
-from loadgen.load.settings import Settings
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
 from loadgen.run.cluster_recorder import ClusterRecorder
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.run.session import LATEST_BEGIN_S, Session
-from loadgen.run.target import Target
+from loadgen.run.target import ClusterState, Target
 from loadgen.stats import precision
+
+if TYPE_CHECKING:
+    from loadgen.run.benchmark import Plan
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
@@ -37,34 +38,21 @@ OPEN_LOOP_LEAD_NS = 500_000_000
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass
-class Plan:
-    """What a run is to do and where it goes.
-
-    Attributes:
-        users: Locust users over all workers.
-        duration_s: after how many seconds to stop, None to go on until the operations are done.
-        keep: leave the run's keys in the cluster.
-        command: the command line, for the record.
-        thresholds: expressions that judge the result.
-        allow_rate_miss: an open loop that did not keep its schedule can still pass.
-    """
-
-    settings: Settings
-    users: int
-    duration_s: float | None = None
-    keep: bool = False
-    command: tuple[str, ...] = ()
-    thresholds: tuple[str, ...] = ()
-    allow_rate_miss: bool = False
-
-
 class Run:
     """One test on a session, from its keys to its result.
 
+    To make one chooses and writes the keys, opens the files, and notes what the cluster is before the load. As a
+    context manager it ends a run that its block has left with an exception: with what was measured where a listener
+    raised, else with nothing.
+
+    Takes the session, the cluster under load, what to do, and the run folder. Raises KeySpaceError, FolderError.
+
     Attributes:
+        settings: the load, with the prefix of the run's keys.
         revision_before: of the store, before the load.
         blocks: what else is to stand in run.json, by name.
+        interrupted: the name of the signal that ended the load, None without one.
+        lost: why workers were lost, by their names.
     """
 
     def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
@@ -74,49 +62,49 @@ class Run:
         self.folder = folder
         self.interrupted: str | None = None
         self.lost: dict[str, str] = {}
+        self.blocks: dict[str, Any] = {}
         self._starter: gevent.Greenlet | None = None
-        self._undo = contextlib.ExitStack()
+        self._load_began: float | None = None
         self._stop_asked_at: float | None = None
         self._waited = False
         self._problems: list[str] = []
         self._notes: list[str] = []
-        self._started_at = run_folder.utc_now()
-        self.blocks: dict[str, Any] = {}
-        self._under_load = False
+        self._began_at = run_folder.utc_now()
+        self._after: ClusterState | None = None
+        self._observed: dict[str, Any] | None = None
+        self._undo = contextlib.ExitStack()
+        try:
+            self._cluster_recorder = ClusterRecorder(folder, target.watched(), target.security)
+            self._undo.callback(self._cluster_recorder.abandon)
+            timeout_s = max(10.0, plan.settings.timeout_s)
+            self._client = EtcdClient(plan.settings.endpoints, timeout_s=timeout_s, security=session.security)
+            self._undo.callback(self._client.close)
+            self._space = keyspace.KeySpace(self._client, plan.settings)
+            self._undo.callback(self._space.remove)
+            self.settings = self._space.prepare()
+            session.prepare(self.settings, plan.users)
+            self._before = target.ask()
+            self.revision_before = self._space.revision()
+            self._csv = run_folder.LocustCsv(session.environment, folder)
+            self._undo.callback(self._csv.close)
+            self._write_run_json({}, None)
+            self._cluster_recorder.load_begins()
+        except BaseException:
+            self.abandon()
+            raise
 
-    def begin(self) -> None:
-        """Choose and write the keys, open the files, and note what the cluster is before the load.
+    def __enter__(self) -> Run:
+        return self
 
-        Raises KeySpaceError, FolderError.
-        """
-        session, plan = self._session, self._plan
-        self._cluster_recorder = ClusterRecorder(self.folder, self._target.watched(), self._target.security)
-        self._undo.callback(self._cluster_recorder.abandon)
-        self._client = EtcdClient(
-            plan.settings.endpoints, timeout_s=max(10.0, plan.settings.timeout_s), security=session.security
-        )
-        self._undo.callback(self._client.close)
-        self._space = keyspace.KeySpace(self._client, plan.settings)
-        self._undo.callback(self._space.remove)
-        self.settings = self._space.prepare()
-        options = session.environment.parsed_options
-        options.num_users = plan.users
-        keyspace.share_out(session.environment, self.settings)
-        session.environment.host = ",".join(self.settings.endpoints)
-        # Users in mid-operation are waited for until their deadline, and a little.
-        session.environment.stop_timeout = self.settings.timeout_s + 0.5
-        session.expect(self.settings.prefix.decode("ascii"))
-        self._target.before()
-        self.revision_before = self._space.revision()
-        self._csv = run_folder.LocustCsv(session.environment, self.folder)
-        self._undo.callback(self._csv.close)
-        self._write_run_json({}, None)
-        self._cluster_recorder.load_begins()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ListenerError):
+            self.cut_short(error.failure)
+        elif error is not None:
+            self.abandon()
 
     def start(self) -> None:
         """Let Locust start the users."""
-        self._clock_started = time.monotonic()
-        self._under_load = True
+        self._load_began = time.monotonic()
         runner, users = self._session.runner, self._plan.users
         options = self._session.environment.parsed_options
         setattr(options, START_OPTION, time.time_ns() + OPEN_LOOP_LEAD_NS)
@@ -129,7 +117,8 @@ class Run:
         """
         while not self._over():
             gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
-            if self._plan.duration_s is not None and self.load_s > self._plan.duration_s + self._before_and_after_s:
+            duration_s = self.settings.duration_s
+            if duration_s is not None and self.load_s > duration_s + self._before_and_after_s:
                 self.ask_stop()
             if tick is not None:
                 tick(self)
@@ -154,8 +143,7 @@ class Run:
 
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
-        self._clock_started = time.monotonic()
-        self._under_load = True
+        self._load_began = time.monotonic()
 
     def stopped_by_locust(self) -> None:
         """Note that Locust has told the workers to stop by itself: the web UI asked it to."""
@@ -164,8 +152,8 @@ class Run:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the users were started."""
-        return time.monotonic() - self._clock_started
+        """Seconds since the users were started; 0 until then."""
+        return 0.0 if self._load_began is None else time.monotonic() - self._load_began
 
     @property
     def load_s(self) -> float:
@@ -173,10 +161,11 @@ class Run:
 
         A duration counts from there: on a machine that is short of CPU a worker takes seconds to connect.
         """
-        latest, session = self._clock_started + LATEST_BEGIN_S, self._session
+        session, now = self._session, time.monotonic()
+        latest = (now if self._load_began is None else self._load_began) + LATEST_BEGIN_S
         present = [worker.client_id or "" for worker in session.workers if worker.name not in self.lost]
         began = max((session.begun.get(client_id, latest) for client_id in present), default=latest)
-        return max(0.0, time.monotonic() - began)
+        return max(0.0, now - began)
 
     @property
     def stats(self) -> Any:
@@ -193,13 +182,13 @@ class Run:
         with self._noting("close the books"):
             revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
-            self._target.after()
+            self._after = self._target.ask()
         if not self._plan.keep:
             with self._noting("remove the run's keys"):
                 self._space.remove()
         self._client.close()
         with self._noting("gather what the members said"):
-            self._target.observer = self._cluster_recorder.close()
+            self._observed = self._cluster_recorder.close()
         if self._starter is not None:
             self._starter.kill()
         self._csv.close()
@@ -207,7 +196,9 @@ class Run:
         self._write_series()
         self._problems += totals.missing_samples(measured, self._session.series)
         self._write_run_json(measured, revision_after)
-        return report.write(self.folder)
+        result = report.build(self.folder)
+        run_folder.write_json(self.folder / "result.json", result)
+        return result
 
     def cut_short(self, failure: Failure) -> None:
         """End the load at once and write what was reported until then. Takes what ended the run.
@@ -218,7 +209,7 @@ class Run:
         with session.alarm.held():
             session.halt()
             logger.warning("the load has ended")
-            if not self._under_load:
+            if self._load_began is None:
                 self.abandon()
                 return
             self._problems.append(f"the run was ended: {failure.what}")
@@ -312,8 +303,8 @@ class Run:
         """Sentences about workers that a reader should know of."""
         session = self._session
         notes = [f"a worker was turned away ({who}): {why}" for who, why in session.fleet.turned_away.items()]
-        if self._stop_asked_at is None:
-            took_s = {worker: at - self._clock_started for worker, at in session.done_at.items()}
+        if self._stop_asked_at is None and self._load_began is not None:
+            took_s = {worker: at - self._load_began for worker, at in session.done_at.items()}
             notes += totals.slow_workers(session.workers, took_s)
         return list(dict.fromkeys(notes + totals.clocks_off(session.fleet.workers)))
 
@@ -330,11 +321,11 @@ class Run:
             "schema": "raftload.run/1",
             "id": self.folder.name,
             "scenario": self._session.scenario,
-            "started_at": run_folder.iso(self._started_at),
+            "started_at": run_folder.iso(self._began_at),
             "ended_at": run_folder.iso(run_folder.utc_now()) if ended else None,
             **self._parameters(),
             "versions": totals.versions(),
-            "target": self._target.as_dict(),
+            "target": self._target.as_dict(self._before, self._after, self._observed),
             "measured": measured,
             "warmup": totals.warmup(self._snapshots()),
             "preloaded_keys": self._space.preloaded,
@@ -352,7 +343,7 @@ class Run:
     def _check_count(self, measured: dict[str, Any], dropped: int) -> None:
         """Note it as a problem where other than the wanted operations were executed, and nothing explains it."""
         wanted = self.settings.operations
-        cut_short = self.lost or self.interrupted or self._plan.duration_s
+        cut_short = self.lost or self.interrupted or self.settings.duration_s
         done = sum(row["operations"] for f, row in measured.items() if f not in ("total", DELIVERY))
         if wanted and done + dropped != wanted and not cut_short:
             self._problems.append(f"{done} of {wanted} operations were executed")
@@ -375,5 +366,5 @@ class Run:
             "allow_rate_miss": plan.allow_rate_miss,
             "workers": len(self._session.workers),
             "users": plan.users,
-            "duration_s": plan.duration_s,
+            "duration_s": self.settings.duration_s,
         }

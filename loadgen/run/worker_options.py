@@ -27,7 +27,7 @@ class WorkerOptions:
         bind: the address and port at which they find the master; port 0 is any that is free.
     """
 
-    local: int
+    local: int = DEFAULT_WORKERS
     expected: int = 0
     bind: tuple[str, int] = ("127.0.0.1", 0)
     wait_s: float = 60.0

@@ -103,7 +103,8 @@ class Runs:
         from locust.exception import StopTest
 
         from loadgen.load import keyspace
-        from loadgen.run.run import Plan, Run
+        from loadgen.run import Plan
+        from loadgen.run.run import Run
 
         if self._watcher is not None:
             self._watcher.join(timeout=10)
@@ -115,12 +116,11 @@ class Runs:
             load = keyspace.for_scenario(environment.user_classes, load)
             folder = run_folder.planned(scenarios.check(self._args.scenario), None, self._args.output)
             folder = run_folder.create(folder, exact=False)
-            plan = Plan(load, int(options.num_users or 1), None, self._args.keep, self._command)
+            plan = Plan(load, int(options.num_users or 1), self._args.keep, self._command)
             target = self.target(endpoints)
             for sentence in self._session.drop_dead():
                 self._say(f"warning: {sentence}")
             self._run = Run(self._session, target, plan, folder)
-            self._run.begin()
         except Exception as error:
             self._say(f"error: the run was not started: {error}")
             environment.runner.log_exception("master", f"the run was not started: {error}", "")

@@ -1,0 +1,81 @@
+"""What a command that runs load shows on its terminal, and what Ctrl-C does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cluster.base.console import StatusLine, say, terminal_width
+from cluster.base.signals import Interrupted
+from loadgen.run import Hooks
+
+if TYPE_CHECKING:
+    from loadgen.run.gevent_signals import Signals
+    from loadgen.run.run import Run
+
+
+class Terminal(Hooks):
+    """Messages and a progress line on stderr. The first signal ends the load, a second one the command.
+
+    As a context manager it gives the signals back.
+    """
+
+    def __init__(self) -> None:
+        self._signals: Signals | None = None
+        self._line = StatusLine()
+        self.clear = self._line.clear
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if self._signals is not None:
+            self._signals.close()
+        if isinstance(error, Interrupted):
+            say("interrupted before there was a result")
+
+    def say(self, message: str) -> None:
+        """Print a message."""
+        say(message)
+
+    def forked(self) -> None:
+        """Handle signals."""
+        from loadgen.run.gevent_signals import Signals
+
+        self._signals = Signals()
+
+    def load_begins(self, stop: Callable[[str], None]) -> None:
+        """Have the first signal end the load."""
+        assert self._signals is not None
+        self._signals.gently = stop
+
+    def tick(self, run: Run) -> None:
+        """Draw the progress line anew, five times a second at most."""
+        if self._line.is_due():
+            self._line.draw(_progress(run)[: terminal_width() - 1])
+
+    def load_ended(self) -> None:
+        """Take the progress line away, and have the first signal wait until the results are written."""
+        assert self._signals is not None
+        self.clear()
+        self._signals.gently = lambda _: None
+
+
+def _progress(run: Run) -> str:
+    """Return how far a run is: ``600/1,000 operations   3,000/s   p99 4.20 ms   0 failed   1 s left``."""
+    from loadgen.stats.precision import percentile
+
+    total, elapsed_s, settings = run.stats.total, run.elapsed_s, run.settings
+    done, wanted, left = total.num_requests, settings.operations, None
+    rate = done / elapsed_s if elapsed_s > 0 else 0.0
+    p99 = f"p99 {percentile(total, 0.99):.2f} ms" if total.response_times else "no answer yet"
+    head = f"{done:,} operations"
+    if wanted is not None:
+        head = f"{done:,}/{wanted:,} operations"
+        left = (wanted - done) / rate if rate else None
+    elif settings.duration_s:
+        left = max(0.0, settings.duration_s - run.load_s)
+    tail = f"{left:.0f} s left" if left is not None else f"{elapsed_s:.0f} s"
+    if run.interrupted:
+        tail = f"{run.interrupted}: waiting for open operations"
+    return f"{head}   {rate:,.0f}/s   {p99}   {total.num_failures:,} failed   {tail}"

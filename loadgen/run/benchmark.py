@@ -1,0 +1,172 @@
+"""A benchmark from Python: workers, the cluster under load, one run, and its result document."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.base.security import Security
+from cluster.base.signals import importing
+from cluster.base.units import parse_duration
+from loadgen.load import patching, scenarios
+from loadgen.load.settings import Settings, SettingsError
+from loadgen.result.threshold import Threshold
+from loadgen.run import run_folder
+from loadgen.run.target import TargetOptions
+from loadgen.run.worker_options import WorkerOptions
+
+if TYPE_CHECKING:
+    from loadgen.run.run import Run
+    from loadgen.run.session import Session
+
+DEFAULT_OPERATIONS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run is to do.
+
+    Attributes:
+        settings: the load. It ends when its ``operations`` are done, after its ``duration_s``, or with its schedule;
+            where nothing is said, after 1,000 operations.
+        users: Locust users over all workers.
+        keep: leave the run's keys in the cluster.
+        command: the command line, for the record.
+        thresholds: expressions that judge the result, such as ``put.p99_ms < 50``.
+        allow_rate_miss: an open loop that did not keep its schedule can still pass.
+    """
+
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    users: int = 10
+    keep: bool = False
+    command: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()
+    allow_rate_miss: bool = False
+
+
+class Hooks:
+    """What a run tells its caller while it goes on. Each method here does nothing: override those you want."""
+
+    def say(self, message: str) -> None:
+        """Take a message for the person who waits, such as a warning: one line."""
+
+    def forked(self) -> None:
+        """The workers are forked: from now on this process may handle signals, which it does not share with them.
+
+        Called while SIGINT and SIGTERM are held back.
+        """
+
+    def load_begins(self, stop: Callable[[str], None]) -> None:
+        """The load begins. Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result."""
+
+    def tick(self, run: Run) -> None:
+        """The load goes on; called ten times a second."""
+
+    def load_ended(self) -> None:
+        """The load has ended or failed, and the results are about to be written."""
+
+
+def bench(
+    plan: Plan | None = None,
+    target: TargetOptions | None = None,
+    workers: WorkerOptions | None = None,
+    *,
+    scenario: str = "kv",
+    folder: Path | None = None,
+    hooks: Hooks | None = None,
+) -> dict[str, Any]:
+    """Run a benchmark and return its result document, which is in the run folder as ``result.json`` too.
+
+    Patches the standard library with gevent, forks workers, and ends them: call it in the main thread, before the
+    process has started other threads. It prints nothing and handles no signal.
+
+    Takes what to do (1,000 operations by 10 users); the cluster to load (an embedded one of three members that lives as
+    long as the run); who works (two processes); the scenario, by name or by a locustfile's path; the run folder, which
+    must be empty or not there (``runs/<time>-<scenario>``); and what to call meanwhile.
+
+    Raises ThresholdError, ScenarioError and SettingsError for what cannot be, ClusterError where the cluster cannot be
+    started or reached, EngineError where the workers cannot, KeySpaceError where etcd refuses the run's keys,
+    FolderError where the folder cannot be written, and ListenerError where a listener or a worker has raised.
+    """
+    plan, target, workers = plan or Plan(), target or TargetOptions(), workers or WorkerOptions()
+    plan = dataclasses.replace(plan, settings=bounded(plan.settings, scenario))
+    for expression in plan.thresholds:
+        Threshold.parse(expression)
+    workers.check_target(target.endpoints)
+    planned = run_folder.planned(scenarios.check(scenario), folder)
+    return run_in(
+        run_folder.create(planned, exact=folder is not None), plan, target, workers, scenario, hooks or Hooks()
+    )
+
+
+def bounded(load: Settings, scenario: str) -> Settings:
+    """Return a load with an end: a schedule's, the scenario's, or 1,000 operations where nothing was said.
+
+    Raises SettingsError for operations in a scenario that goes by time.
+    """
+    if load.stages or load.step:
+        schedule = load.schedule()
+        assert schedule is not None
+        return dataclasses.replace(load, duration_s=schedule.length_s)
+    if scenario in scenarios.BY_TIME and load.operations is not None:
+        raise SettingsError(f"scenario {scenario} goes by time: give --duration, not --operations")
+    if load.operations is not None or load.duration_s is not None:
+        return load
+    if scenario in scenarios.BY_TIME:
+        return dataclasses.replace(load, duration_s=parse_duration(scenarios.BY_TIME[scenario]))
+    return dataclasses.replace(load, operations=DEFAULT_OPERATIONS)
+
+
+def run_in(
+    folder: Path, plan: Plan, target: TargetOptions, workers: WorkerOptions, scenario: str, hooks: Hooks
+) -> dict[str, Any]:
+    """Do what `bench` does in a folder that `run_folder.create` has made, with options that were checked."""
+    patching.patch()
+    from loadgen.load import keyspace
+    from loadgen.run.run import Run
+
+    logs = folder / "logs"
+    with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
+        session = stack.enter_context(forked_session(scenario, workers, logs, hooks, target.security))
+        session.fire_init()
+        session.start()
+        # The workers get ready while the cluster elects its first leader.
+        cluster = stack.enter_context(target.open(logs, hooks.say))
+        settings = dataclasses.replace(plan.settings, endpoints=cluster.usable())
+        plan = dataclasses.replace(plan, settings=keyspace.for_scenario(session.environment.user_classes, settings))
+        session.wait_ready(workers.wait_s, hooks.say)
+        with Run(session, cluster, plan, folder) as run:
+            try:
+                run.start()
+                hooks.load_begins(run.ask_stop)
+                run.wait(hooks.tick)
+            finally:
+                hooks.load_ended()
+            with session.alarm.held():
+                result = run.finish()
+            session.alarm.check()
+    return result
+
+
+@contextlib.contextmanager
+def forked_session(
+    scenario: str, workers: WorkerOptions, logs: Path, hooks: Hooks, security: Security | None = None
+) -> Iterator[Session]:
+    """Yield a session whose workers are forked and wait for `Session.start`; close it at the end.
+
+    For a process that `patching.patch` has patched. Takes the scenario, who works, a folder for the logs, what to call,
+    and how to reach the cluster. Raises EngineError.
+    """
+    from loadgen.run.local_workers import fork_workers
+    from loadgen.run.session import Session
+
+    security = security or Security()
+    # Who forks is not interrupted between two workers, and a worker does not get what was meant for its master.
+    with importing():
+        processes = fork_workers(workers.local, scenario, logs, security)
+        hooks.forked()
+    with contextlib.closing(Session(scenario, processes, logs, workers.expected, workers.bind, security)) as session:
+        yield session
