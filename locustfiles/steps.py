@@ -14,7 +14,6 @@ import time
 
 import gevent
 from locust.exception import StopUser
-from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadgen.result.knee import users_by_step
 from loadgen.user import EtcdUser
@@ -39,5 +38,5 @@ class StepsUser(EtcdUser):
         begins_ns = self.load.warm_until_ns + round(step * length_s / len(steps) * 1e9)
         while (left_s := (begins_ns - time.perf_counter_ns()) / 1e9) > 0:
             gevent.sleep(min(left_s, _LOOK_S))
-            if self._state == LOCUST_STATE_STOPPING:
+            if self.leaving:
                 raise StopUser

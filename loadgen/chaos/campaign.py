@@ -29,6 +29,7 @@ from loadgen.chaos.watch_streams import Watching
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
+from loadgen.load.locust_internals import keep_alive, send_to
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close, Closed, Suspect
 from loadgen.run import Hooks
 from loadgen.run.run import Run
@@ -228,26 +229,22 @@ class Campaign:
         """Has every worker see its watchers to a revision and close its history; waits until they have."""
         alive = [w for w in self._session.workers if w.client_id and w.name not in self.run.lost]
         order: Close = {"revision": revision, "timeout_s": WATCHERS_S}
-        self._tell(CLOSE.name, order)
+        for client_id in self._client_ids():
+            send_to(self._session.runner, client_id, CLOSE.name, order)
         deadline = time.monotonic() + 2 * WATCHERS_S
         while time.monotonic() < deadline and any(
             worker.client_id not in self._closed and worker.death() is None for worker in alive
         ):
             gevent.sleep(0.02)
 
-    def _tell(self, kind: str, data: Close | None = None) -> None:
-        """Sends a message to every worker, also to one that has stopped its users, which Locust no longer knows."""
-        from locust.rpc import Message
-
-        for worker in self._session.workers:
-            if worker.client_id:
-                self._session.runner.server.send_to_client(Message(kind, data, worker.client_id))
-
     def _keep_workers(self) -> None:
-        """Has the workers know that their master lives: Locust answers only those that it knows."""
         while True:
-            self._tell("heartbeat")
+            for client_id in self._client_ids():
+                keep_alive(self._session.runner, client_id)
             gevent.sleep(1)
+
+    def _client_ids(self) -> list[str]:
+        return [worker.client_id for worker in self._session.workers if worker.client_id]
 
     def _on_suspect(self, client_id: str, suspect: Suspect) -> None:
         self.stop(suspect["seen"])

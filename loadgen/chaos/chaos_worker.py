@@ -19,7 +19,6 @@ import gevent
 from gevent import GreenletExit
 from locust import task
 from locust.exception import StopUser
-from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadgen.chaos.traffic import Known, Shape, Traffic
 from loadgen.chaos.watch_streams import Observers, Watching
@@ -136,10 +135,8 @@ class ConsistencyUser(RunUser):
         """Do operations until there is none left to do or the test is stopped."""
         load, known, fence = self.load, self.worker_state.known, self.worker_state.shape.fence
         draw, send, record = self.traffic.next, self.client.send, load.record
-        if self.leaving:
-            raise StopUser
         while True:
-            if self._state == LOCUST_STATE_STOPPING:
+            if self.leaving:
                 raise StopUser
             number = load.take()
             if number is None:

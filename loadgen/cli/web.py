@@ -112,9 +112,9 @@ def _run(
             session.wait_ready(options.wait_s, say)
             view, runs = _beside(session, target, args, command, stack)
             try:
-                web_ui = _serve(session, args, port, view, runs, stack)
+                served = _serve(session, args, port, view, runs, stack)
                 host = f"[{args.web_host}]" if ":" in args.web_host else args.web_host
-                say(f"open http://{host}:{web_ui.server.server_port} (Ctrl-C ends it)")
+                say(f"open http://{host}:{served} (Ctrl-C ends it)")
                 Event().wait()
             except ListenerError as error:
                 raise ListenerError(runs.cut_short(error.failure, logs)) from error
@@ -174,19 +174,19 @@ def _serve(
     view: ClusterView,
     runs: Runs,
     stack: contextlib.ExitStack,
-) -> Any:
-    """Start Locust's web UI, with our pages and a check of the form before a run starts."""
+) -> int:
+    """Start Locust's web UI, with our pages and a check of the form before a run starts; return its port."""
     import gevent
     from locust import stats
 
+    from loadgen.load import locust_internals
     from loadgen.run.session import EngineError
     from loadgen.webui import pages
     from loadgen.webui.guard import Guard
 
     _free_or_fail(args.web_host, port, EngineError)
     environment = session.environment
-    stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
-    stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
+    locust_internals.set_percentiles_of_web_ui()
     web_ui = environment.create_web_ui(host=args.web_host, port=port, web_login=args.web_login, delayed_start=True)
     gevent.spawn(stats.stats_history, session.runner)
     pages.install(web_ui, view, runs, Guard(args.web_host, args.web_name))
@@ -195,10 +195,7 @@ def _serve(
     session.fire_init(web_ui)
     web_ui.start()
     stack.callback(web_ui.stop)
-    # Locust starts its server in a greenlet and tells nobody when it listens.
-    while getattr(web_ui, "server", None) is None or not web_ui.server.started:
-        gevent.sleep(0.01)
-    return web_ui
+    return locust_internals.wait_until_served(web_ui)
 
 
 def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> None:
@@ -206,12 +203,14 @@ def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> No
     from flask import jsonify, request
     from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
+    from loadgen.load import locust_internals
+
     environment = session.environment
 
     @app.before_request  # type: ignore[untyped-decorator]
     def check() -> Any:
         if request.path == "/stop":
-            runs.wait_begun(environment.web_ui._swarm_greenlet)
+            runs.wait_begun(locust_internals.swarm_of(environment.web_ui))
         if request.path != "/swarm" or request.method != "POST":
             return None
         # In mid-run the same form changes the number of users.

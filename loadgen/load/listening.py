@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster.base import exits
 from cluster.base.exits import Failure, ListenerError
+from loadgen.load import locust_internals
 from loadgen.load.protocol import FAILED, Failed, Kind, Payload
 
 # Exceptions that leave greenlets of other code are that code's affair. Locust's greenlets carry the run.
@@ -133,7 +134,7 @@ def listen(event: Any, function: Callable[..., Any], *, first: bool = False) -> 
     """Add a listener to an event of Locust's, before those that are there or after them."""
     guarded = guard(function)
     if first:
-        event._handlers.insert(0, guarded)
+        locust_internals.listen_first(event, guarded)
     else:
         event.add_listener(guarded)
 
@@ -179,7 +180,7 @@ def attach(environment: Any) -> None:
     def on_failed(client_id: str, failed: Failed) -> None:
         alarm.end(from_message(failed, f"worker {client_id}"))
 
-    if isinstance(environment.runner, MasterRunner) and FAILED.name not in environment.runner.custom_messages:
+    if isinstance(environment.runner, MasterRunner) and not locust_internals.handles(environment.runner, FAILED.name):
         handle(environment.runner, FAILED, on_failed)
 
 

@@ -13,10 +13,10 @@ import dataclasses
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any, cast
 
 from loadgen.history.operation import DELIVERY, IN_MIX, Operation, Outcome
+from loadgen.load.locust_internals import is_heard_by_others
 from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
@@ -131,8 +131,8 @@ class Recorder:
         self._open_loop = open_loop
         self.start_lags: defaultdict[int, int] = defaultdict(int)
         self.last_call_ns = 0
-        # Locust's runner is the first listener; any other wants to see each request.
-        self.fires_each = len(environment.events.request._handlers) > 1
+        # Any other listener than Locust's own wants to see each request.
+        self.fires_each = is_heard_by_others(environment.events.request)
         self._tracks: dict[str, _Track] = {}
         self.clock_offset_ns = time.time_ns() - time.perf_counter_ns()
 
@@ -254,33 +254,3 @@ def _count_effect(operation: Operation, totals: Totals) -> None:
     if effect is not None:
         totals.committed += bool(effect)
         totals.not_committed += not effect
-
-
-def tell_locust(stats: Any, latencies: Intervals, totals: Mapping[str, Counts]) -> None:
-    """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
-
-    Takes a `RequestStats`, what `Recorder.take_series` returned, and the types' totals as `Totals.as_dict` makes them.
-    """
-    for f, intervals in latencies.items():
-        last = totals[f]["last_return_ns"] / 1e9
-        for second, _, _, min_ns, max_ns, total_ns, counts in intervals:
-            if not counts:
-                continue
-            times: dict[float, int] = {}
-            for key, count in counts.items():
-                coarse = bucket_ns(hdr.middle(key)) / 1e6
-                times[coarse] = times.get(coarse, 0) + count
-            number = sum(times.values())
-            for entry in (stats.total, stats.entries[f, REQUEST_TYPE]):
-                before = entry.last_request_timestamp
-                if entry.use_response_times_cache and before and int(last) > int(before):
-                    entry._cache_response_times(int(last) - 1)
-                entry.last_request_timestamp = max(last, before or 0.0)
-                entry.num_requests += number
-                entry.num_reqs_per_sec[second] += number
-                entry.total_response_time += total_ns / 1e6
-                low, lowest = min_ns / 1e6, entry.min_response_time
-                entry.min_response_time = low if lowest is None else min(low, lowest)
-                entry.max_response_time = max(max_ns / 1e6, entry.max_response_time)
-                for time_ms, count in times.items():
-                    entry.response_times[time_ms] += count

@@ -10,7 +10,6 @@ import locust
 from gevent import GreenletExit
 from locust import User, task
 from locust.exception import StopUser
-from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import keyspace, listening
@@ -96,14 +95,12 @@ class EtcdUser(RunUser):
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
         load, do = self.load, self._do
-        if self.leaving:
-            raise StopUser
-        if load.open_loop is not None:
+        if load.open_loop is not None and not self.leaving:
             load.open_loop.serve(self.operate_once)
             raise StopUser
         take, draw, record, owing = load.take, self.workload.next, load.record, self._owing
         while True:
-            if self._state == LOCUST_STATE_STOPPING:
+            if self.leaving:
                 raise StopUser
             number = take()
             if number is None:

@@ -23,6 +23,7 @@ from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
+from loadgen.load.locust_internals import count_successes, install_microseconds, send_stats
 from loadgen.load.loop_lag import LoopLag
 from loadgen.load.open_loop import OpenLoop
 from loadgen.load.protocol import (
@@ -37,10 +38,9 @@ from loadgen.load.protocol import (
     Report,
     Snapshot,
 )  # fmt: skip
-from loadgen.load.recorder import STOPPED, Recorder, tell_locust
+from loadgen.load.recorder import REQUEST_TYPE, STOPPED, Recorder
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.workload import Keys, owed, share, timetable
-from loadgen.stats import precision
 
 MAX_USERS_PER_WORKER = 1 << 16
 # Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
@@ -83,7 +83,7 @@ class Load:
     revisions: dict[bytes, int]
 
     def __init__(self, environment: Any) -> None:
-        precision.install()
+        install_microseconds()
         self._environment = environment
         self._running = False
         self._begun = False
@@ -264,7 +264,7 @@ class Load:
         self._lag.stop()
         self.client.close()
         if _is_distributed(runner):
-            runner._send_stats()
+            send_stats(runner)
             DONE.send(runner, {"reason": reason, "rank": self.rank})
             # Locust waits this long after a stop before the worker is ready again; it is drained already.
             self._environment.stop_timeout = 0
@@ -283,7 +283,7 @@ class Load:
         """Count what a worker reports in the statistics of Locust's master."""
         report = Report.read(data)
         if report is not None and not report.snapshot["locust_counts"]:
-            tell_locust(self._environment.stats, report.series, report.snapshot["totals"])
+            count_successes(self._environment.stats, report.series, report.snapshot["totals"], REQUEST_TYPE)
 
     def _tell_every_second(self) -> None:
         while self._running:
@@ -295,7 +295,7 @@ class Load:
         recorder = self.recorder
         latencies, _ = recorder.take_series()
         if not recorder.fires_each:
-            tell_locust(self._environment.stats, latencies, recorder.totals())
+            count_successes(self._environment.stats, latencies, recorder.totals(), REQUEST_TYPE)
 
     def snapshot(self) -> Snapshot:
         """Return what this worker did since the run's start."""

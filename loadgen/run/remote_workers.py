@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from loadgen.load import listening
+from loadgen.load import listening, locust_internals
 from loadgen.load.protocol import CLOCK, CLOCK_OFFSET, REFUSED, Clock, Counts, Hello, Identity
 from loadgen.load.scenarios import check
 
@@ -88,12 +88,8 @@ class Fleet:
         self._closed = False
         self._known: set[str] = set()
         self._pongs: dict[str, AsyncResult] = {}
-        self._handle = runner.handle_message
-
-    def listen(self) -> None:
-        """Hear what workers say from now on."""
-        self._runner.handle_message = self._on_message
-        listening.handle(self._runner, CLOCK, self._on_pong)
+        self._handle = locust_internals.intercept_messages(runner, self._on_message)
+        listening.handle(runner, CLOCK, self._on_pong)
 
     def worker_of(self, client_id: str) -> RemoteWorker | None:
         """Return the worker behind a client id of Locust's protocol."""
@@ -141,7 +137,7 @@ class Fleet:
     def dismiss(self) -> None:
         """Tell the workers to quit."""
         for worker in self.workers:
-            self._runner.send_message("quit", client_id=worker.client_id)
+            locust_internals.dismiss(self._runner, worker.client_id)
 
     # -- messages -------------------------------------------------------------------------------------------
 
@@ -149,22 +145,22 @@ class Fleet:
         worker = self.worker_of(client_id)
         if worker is not None:
             worker.heard()
-            worker.gone |= msg.type == "quit"
-        elif msg.type == "client_ready" and self._closed and client_id not in self._known:
+            worker.gone |= msg.type == locust_internals.QUIT
+        elif msg.type == locust_internals.CLIENT_READY and self._closed and client_id not in self._known:
             # Locust would give it users of a run in which it has no share. Let it say who it is, no more.
-            self._runner.send_message("ack", client_id=client_id, data={"index": -1})
+            locust_internals.take_without_users(self._runner, client_id)
             return
         self._handle(client_id, msg)
 
     def _refuse(self, client_id: str, name: str, reason: str) -> None:
         self.turned_away[name] = reason
         REFUSED.send(self._runner, {"reason": reason}, client_id)
-        self._runner.clients.pop(client_id, None)
+        locust_internals.forget(self._runner, client_id)
 
     def _drop(self, client_id: str, reason: str) -> None:
         self.turned_away[client_id] = reason
-        self._runner.send_message("quit", client_id=client_id)
-        self._runner.clients.pop(client_id, None)
+        locust_internals.dismiss(self._runner, client_id)
+        locust_internals.forget(self._runner, client_id)
 
     # -- clocks ---------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from cluster.base.exits import Failure, ListenerError
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
+from loadgen.load.locust_internals import CsvFiles
 from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
@@ -85,7 +86,8 @@ class Run:
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()
-            self._csv = run_folder.LocustCsv(session.environment, folder)
+            with run_folder.writing(folder):
+                self._csv = CsvFiles(session.environment, folder / run_folder.CSV_PREFIX)
             self._undo.callback(self._csv.close)
             self._write_run_json({}, None)
             self._cluster_recorder.load_begins()
@@ -191,9 +193,11 @@ class Run:
             self._observed = self._cluster_recorder.close()
         if self._starter is not None:
             self._starter.kill()
-        self._csv.close()
+        with run_folder.writing(self.folder):
+            self._csv.close()
+            self._session.series.write(self.folder)
+            self._session.service.write_logs(self.folder, ".service")
         measured = totals.measured(self._snapshots(), self._session.service)
-        self._write_series()
         self._problems += totals.missing_samples(measured, self._session.series)
         self._write_run_json(measured, revision_after)
         result = report.build(self.folder)
@@ -280,14 +284,6 @@ class Run:
 
     def _snapshots(self) -> list[Snapshot]:
         return list(self._session.snapshots.values())
-
-    def _write_series(self) -> None:
-        """Write the seconds and the distributions."""
-        try:
-            self._session.series.write(self.folder)
-            self._session.service.write_logs(self.folder, ".service")
-        except OSError as error:
-            raise run_folder.FolderError(f"cannot write into {self.folder}: {error.strerror}") from error
 
     def _generator(self, operations: int) -> dict[str, Any]:
         session, total = self._session, self.stats.total

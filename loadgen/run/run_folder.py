@@ -87,6 +87,15 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make an OSError of a block that writes into a folder a FolderError."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Write what this process logs into a file, for the length of a block."""
     handler = logging.FileHandler(path)
@@ -102,60 +111,5 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
-        handler.close()
-
-
-class LocustCsv:
-    """Locust's CSV files of one run, written every second and, unlike Locust's own, once more at the end."""
-
-    def __init__(self, environment: Any, folder: Path) -> None:
-        import gevent
-        from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter
-
-        self.error: OSError | None = None
-        try:
-            self._writer = StatsCSVFileWriter(
-                environment, PERCENTILES_TO_REPORT, str(folder / CSV_PREFIX), full_history=True
-            )
-        except OSError as error:
-            raise FolderError(f"cannot write into {folder}: {error.strerror}") from error
-        self._folder = folder
-        self._greenlet = gevent.spawn(self._write_every_second)
-
-    def _write_every_second(self) -> None:
-        try:
-            self._writer.stats_writer()
-        except OSError as error:
-            self.error = error
-
-    def close(self) -> None:
-        """Write the final rows of every file and close them. Raises FolderError where that fails."""
-        import time
-
-        self._greenlet.kill()
-        writer = self._writer
-        error = self.error
-        try:
-            if error is None:
-                for file, write in (
-                    (writer.requests_csv_filehandle, lambda: writer.requests_csv(writer.requests_csv_writer)),
-                    (writer.failures_csv_filehandle, lambda: writer.failures_csv(writer.failures_csv_writer)),
-                    (
-                        writer.exceptions_csv_filehandle,
-                        lambda: writer.exceptions_csv(writer.exceptions_csv_writer),
-                    ),
-                ):
-                    file.seek(0)
-                    file.truncate()
-                    write()  # type: ignore[no-untyped-call]
-                if writer.stats_history_csv_filehandle.tell() == 0:
-                    writer.stats_history_csv_writer.writerow(writer.stats_history_csv_columns)
-                writer._stats_history_data_rows(writer.stats_history_csv_writer, time.time())
-        except OSError as failed:
-            error = failed
-        try:
-            writer.close_files()
-        except OSError as failed:
-            error = error or failed
-        if error is not None:
-            raise FolderError(f"cannot write the CSV files in {self._folder}: {error.strerror}") from error
+        with contextlib.suppress(OSError):
+            handler.close()

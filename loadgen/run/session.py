@@ -5,6 +5,7 @@ A `Session` is ready for any number of runs one after the other, as the web UI h
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,21 @@ from cluster.base.errors import RaftloadError
 from cluster.base.exits import Failure
 from cluster.base.security import Security
 from loadgen.load import keyspace, listening, patching
+from loadgen.load.locust_internals import (
+    bury,
+    close_master,
+    forget,
+    install_microseconds,
+    listeners_kept,
+    port_of,
+    set_master_timing,
+    stop_workers,
+)  # fmt: skip
 from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot
 from loadgen.load.settings import Settings
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import Fleet, RemoteWorker, correct, identity
-from loadgen.run.worker import NEVER_S, REPORT_INTERVAL_S, make_environment
-from loadgen.stats import precision
+from loadgen.run.worker import make_environment
 from loadgen.stats.series import Series
 
 # Workers of this machine make their Locust runners before they report, and share the cores.
@@ -68,26 +78,24 @@ class Session:
         security: Security | None = None,
     ) -> None:
         patching.import_locust()
-        from locust import runners
+        # Registers what hears of every session; what hears of this one is taken away with it.
+        import loadgen.load.user  # noqa: F401
 
-        runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
-        # Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last;
-        # a minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so
-        # who is dead Locust hears from us: `bury`.
-        # Both are heartbeats, of which Locust counts one a second.
-        runners.HEARTBEAT_LIVENESS = NEVER_S
-        runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
-        precision.install()
+        set_master_timing()
+        install_microseconds()
         self._expect("")
         self.scenario = scenario
         self.security = security or Security()
         self.alarm = listening.Alarm(logs / "master.log")
         self.alarm.install()
+        self._listeners = contextlib.ExitStack()
+        self._listeners.enter_context(listeners_kept())
         try:
             self._make(workers, expected, bind)
         except BaseException:
             for worker in workers:
                 worker.end()
+            self._listeners.close()
             self.alarm.close()
             raise
 
@@ -101,7 +109,6 @@ class Session:
         # From here on messages may come, at every turn of the event loop: what they are for has to be there.
         runner = self.runner = self._listen(*bind)
         self.fleet = Fleet(runner, wanted, expected, len(workers) + 1)
-        self.fleet.listen()
         listening.handle(runner, HELLO, self._on_hello)
         listening.handle(runner, BEGUN, self._on_begun)
         listening.handle(runner, DONE, self._on_done)
@@ -111,7 +118,7 @@ class Session:
     def start(self) -> None:
         """Have the workers of this machine report for work. The first may do so before the last is told."""
         for worker in self._processes:
-            worker.start(self._local, self.runner.server.port)
+            worker.start(self._local, port_of(self.runner))
 
     def _listen(self, host: str, port: int) -> Any:
         from locust.exception import RPCError
@@ -163,7 +170,7 @@ class Session:
             if waited_s > wait_s and not self.fleet.complete:
                 raise EngineError(
                     f"after {waited_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
-                    f"`raftload worker --master-host ADDRESS --master-port {self.runner.server.port}`"
+                    f"`raftload worker --master-host ADDRESS --master-port {port_of(self.runner)}`"
                 )
             gevent.sleep(0.01)
         if say is not None and self.fleet.expected and told != self.fleet.describe():
@@ -186,9 +193,7 @@ class Session:
 
     def bury(self, client_id: str) -> None:
         """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
-        client = self.runner.clients.get(client_id)
-        if client is not None:
-            client.heartbeat = -1
+        bury(self.runner, client_id)
 
     def inquire(self, worker: WorkerProcess | RemoteWorker) -> None:
         """End the run where a worker's end is a bug of ours that it could not tell of. Takes one that has ended."""
@@ -216,21 +221,14 @@ class Session:
         dead = [(worker, death) for worker in self.workers if worker.gone and (death := worker.death())]
         for worker, _ in dead:
             self.workers.remove(worker)
-            self.runner.clients.pop(worker.client_id or "", None)
+            forget(self.runner, worker.client_id or "")
         if not self.workers:
             raise EngineError(NO_WORKER)
         return [f"{worker.name} was lost before this run ({death})" for worker, death in dead]
 
     def stop_workers(self) -> None:
-        """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
-        from locust.runners import STATE_STOPPING
-
-        runner = self.runner
-        runner.environment.events.test_stopping.fire(environment=self.environment)
-        runner.update_state(STATE_STOPPING)
-        # While there is a dispatcher, Locust gives the users of a worker that stops to those that still run.
-        runner._users_dispatcher = None
-        runner.send_message("stop")
+        """Have every worker stop its users."""
+        stop_workers(self.runner)
 
     def close(self) -> None:
         """End the workers and the master's greenlets; nothing stays."""
@@ -239,9 +237,9 @@ class Session:
             for worker in self._processes:
                 worker.end()
             self.fleet.dismiss()
-            self.runner.greenlet.kill(block=True)
-            # Milliseconds for "quit" to leave, where it goes to another machine.
-            self.runner.server.close(linger=1000 if self.fleet.workers else 0)
+            # Time for "quit" to leave, where it goes to another machine.
+            close_master(self.runner, linger_ms=1000 if self.fleet.workers else 0)
+        self._listeners.close()
         self.alarm.close()
 
     def _on_hello(self, client_id: str, hello: Hello) -> None:

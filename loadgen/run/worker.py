@@ -21,10 +21,6 @@ from loadgen.load import patching
 if TYPE_CHECKING:
     from cluster.base.exits import Failure
 
-# Locust would otherwise wait a minute before a worker believes that its master is gone.
-MASTER_SILENCE_S = 10
-NEVER_S = 10**9
-REPORT_INTERVAL_S = 0.5
 # A master that is there answers within milliseconds.
 SAY_AFTER_S = 2.0
 # For the last words, where the master is on another machine.
@@ -52,16 +48,12 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     Takes the scenario, and the number of a worker that its master has forked; 0 where somebody has started it.
     """
     patching.import_locust()
-    from locust import runners
-
     from cluster.base.exits import ListenerError
     from loadgen.load.listening import Alarm
+    from loadgen.load.locust_internals import set_worker_timing
 
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
-    told = number and sys.platform == "linux"
-    runners.MASTER_HEARTBEAT_TIMEOUT = NEVER_S if told else MASTER_SILENCE_S
-    runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
-    runners.CPU_MONITOR_INTERVAL = 1.0
+    set_worker_timing(waits_for_master=bool(number) and sys.platform == "linux")
     # A worker that somebody started by hand speaks to a person; ours write a log.
     level = logging.INFO if number else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -122,31 +114,24 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
 
 def _tell_master(environment: Any, failure: Failure) -> None:
     """Send a failure of this worker to the master."""
-    from locust.rpc import Message
-
     from loadgen.load.listening import to_message
+    from loadgen.load.locust_internals import say_last
     from loadgen.load.protocol import FAILED
 
     runner = getattr(environment, "runner", None)
-    if runner is None:
-        return
-    runner.greenlet.kill(block=False)
-    with contextlib.suppress(Exception):
-        runner.client.send(Message(FAILED.name, to_message(failure), runner.client_id))
+    if runner is not None:
+        with contextlib.suppress(Exception):
+            say_last(runner, FAILED.name, to_message(failure))
 
 
 def _hang_up(environment: Any) -> None:
-    """End the connection to the master: what was sent has arrived, or there is no way, when this returns.
+    """End the connection to the master, where there is one."""
+    from loadgen.load.locust_internals import hang_up
 
-    A thread of ZeroMQ sends what is to be sent, and it ends with the process at the latest.
-    """
     runner = getattr(environment, "runner", None)
-    if runner is None:
-        return
-    with contextlib.suppress(Exception):
-        context = runner.client.socket.context
-        runner.client.close(linger=LAST_WORDS_MS)
-        context.term()
+    if runner is not None:
+        with contextlib.suppress(Exception):
+            hang_up(runner, LAST_WORDS_MS)
 
 
 def _listen(environment: Any, runner: Any) -> list[str]:

@@ -23,8 +23,8 @@ from cluster.faults.kinds import HEAL, KINDS, Fault, Subject, refusal, undoing
 from cluster.faults.nemesis import Breakable, Effect, Nemesis
 from cluster.observe.timeline import Timeline
 from loadgen.load import listening
+from loadgen.load.locust_internals import REPORT_INTERVAL_S
 from loadgen.load.protocol import Report
-from loadgen.run.worker import REPORT_INTERVAL_S
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds

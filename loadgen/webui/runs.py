@@ -135,10 +135,11 @@ class Runs:
         """Wait for the run's workers, bring Locust to rest, and write the run folder."""
         import gevent
 
+        from loadgen.load.locust_internals import bring_to_rest
         from loadgen.result import table
 
         run.wait()
-        gevent.spawn(self._bring_to_rest)
+        gevent.spawn(bring_to_rest, self._session.runner)
         self._cluster_view.folder = None
         try:
             if target.cluster is not None:
@@ -161,27 +162,6 @@ class Runs:
             table.render(result, color=wants_color(sys.stderr), width=terminal_width(), folder=run.folder),
             file=sys.stderr,
         )
-
-    def _bring_to_rest(self) -> None:
-        """Have Locust's test stop, and the UI say so.
-
-        The greenlet in which Locust's UI starts a test waits for the users to be there, a second at most, and then says
-        that the test is running; those of a short run are gone by then. Where one worker is missing and the others were
-        ready for the next test before Locust knew of it, Locust would be stopping for ever.
-        """
-        import gevent
-        from locust.runners import STATE_RUNNING, STATE_SPAWNING, STATE_STOPPED, STATE_STOPPING
-
-        runner = self._session.runner
-        starter = self._session.environment.web_ui._swarm_greenlet
-        if starter is not None:
-            starter.kill(block=True)
-        if runner.state in (STATE_RUNNING, STATE_SPAWNING):
-            runner.stop()
-        while runner.state == STATE_STOPPING:
-            if not runner.user_count:
-                runner.update_state(STATE_STOPPED)
-            gevent.sleep(0.1)
 
     def _say(self, text: str) -> None:
         say(text)

@@ -22,10 +22,10 @@ def main(kind: str) -> None:
     from locust import stats
     from locust.env import Environment
 
-    from loadgen.stats import precision
+    from loadgen.load.locust_internals import install_microseconds
 
     if kind != "plain":
-        precision.install()
+        install_microseconds()
     environment = Environment()
     environment.create_local_runner()
     rng = random.Random(7)

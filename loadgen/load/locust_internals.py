@@ -1,0 +1,361 @@
+"""What reaches into Locust beyond its documented interface, written for Locust 2.47.
+
+Each function says why the documented interface does not do. `tests/unit/test_locust_internals.py` holds the names used
+here against the installed Locust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from loadgen.load.protocol import Counts
+from loadgen.stats import hdr
+from loadgen.stats.precision import bucket_ns, bucket_response_time, percentile, response_time_percentile
+from loadgen.stats.series import Intervals
+
+WRITTEN_FOR = "2.47"
+REPORT_INTERVAL_S = 0.5
+# Locust would otherwise wait a minute before a worker believes that its master is gone.
+MASTER_SILENCE_S = 10
+NEVER_S = 10**9
+# Messages of Locust's own: a worker is ready for a test, and a worker leaves.
+CLIENT_READY, QUIT = "client_ready", "quit"
+
+
+# -- timing -------------------------------------------------------------------------------------------------
+
+
+def set_master_timing() -> None:
+    """Have no worker taken for dead by Locust.
+
+    Locust takes a worker for missing that it has not heard of for 4 s, and stops the test where it was the last; a
+    minute later it drops it and starts the test's users anew. One that waits for a processor is not dead, so who is
+    dead Locust hears from us: `bury`. Its two limits are module constants, counted in heartbeats of a second.
+    """
+    from locust import runners
+
+    runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+    runners.HEARTBEAT_LIVENESS = NEVER_S
+    runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
+
+
+def set_worker_timing(*, waits_for_master: bool) -> None:
+    """Set how often a worker reports and looks at its CPU, and whether a silent master means that it is gone.
+
+    All of them are module constants of Locust's.
+    """
+    from locust import runners
+
+    runners.MASTER_HEARTBEAT_TIMEOUT = NEVER_S if waits_for_master else MASTER_SILENCE_S
+    runners.WORKER_REPORT_INTERVAL = REPORT_INTERVAL_S
+    runners.CPU_MONITOR_INTERVAL = 1.0
+
+
+# -- events -------------------------------------------------------------------------------------------------
+
+
+def listen_first(event: Any, function: Callable[..., Any]) -> None:
+    """Add a listener before those that are there: `EventHook` adds at the end only."""
+    event._handlers.insert(0, function)
+
+
+def is_heard_by_others(event: Any) -> bool:
+    """Tell whether anybody but Locust's runner, which is the first, listens to an event: `EventHook` does not say."""
+    return len(event._handlers) > 1
+
+
+@contextlib.contextmanager
+def listeners_kept() -> Iterator[None]:
+    """Take away at the end of a block the listeners that were added to Locust's events in it.
+
+    Scenarios register with ``locust.events``, which is one for the process; runners, listeners of one session among
+    them, would hear of the sessions after it.
+    """
+    from locust import events
+
+    before = {name: list(hook._handlers) for name, hook in vars(events).items()}
+    try:
+        yield
+    finally:
+        for name, handlers in before.items():
+            getattr(events, name)._handlers = handlers
+
+
+# -- the master's runner ------------------------------------------------------------------------------------
+
+
+def intercept_messages(runner: Any, function: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """Have a function called with each message that reaches a master; return what handles it as Locust does.
+
+    Handlers can be registered only for kinds of message that Locust does not know.
+    """
+    handle: Callable[[str, Any], None] = runner.handle_message
+    runner.handle_message = function
+    return handle
+
+
+def handles(runner: Any, kind: str) -> bool:
+    """Tell whether a handler for a kind of message is registered; Locust raises for a second one."""
+    return kind in runner.custom_messages
+
+
+def send_to(runner: Any, client_id: str, kind: str, data: Any = None) -> None:
+    """Send a message to a worker, also to one that has stopped its users, which ``send_message`` no longer knows."""
+    from locust.rpc import Message
+
+    runner.server.send_to_client(Message(kind, data, client_id))
+
+
+def keep_alive(runner: Any, client_id: str) -> None:
+    """Have a worker know that its master lives: Locust answers only workers that can take users."""
+    send_to(runner, client_id, "heartbeat")
+
+
+def take_without_users(runner: Any, client_id: str) -> None:
+    """Let a worker that has reported say who it is, and give it no users: Locust gives them to all that report."""
+    runner.send_message("ack", {"index": -1}, client_id)
+
+
+def dismiss(runner: Any, client_id: str) -> None:
+    """Have one worker quit: Locust tells all of them or none."""
+    runner.send_message(QUIT, None, client_id)
+
+
+def port_of(runner: Any) -> int:
+    """Return the port at which a master listens: with port 0 the system has chosen it, and the runner says 0."""
+    return int(runner.server.port)
+
+
+def bury(runner: Any, client_id: str) -> None:
+    """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
+    client = runner.clients.get(client_id)
+    if client is not None:
+        client.heartbeat = -1
+
+
+def forget(runner: Any, client_id: str) -> None:
+    """Take a worker from those to which a master gives users: Locust does so only when it leaves by itself."""
+    runner.clients.pop(client_id, None)
+
+
+def stop_workers(runner: Any) -> None:
+    """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
+    from locust.runners import STATE_STOPPING
+
+    environment = runner.environment
+    environment.events.test_stopping.fire(environment=environment)
+    runner.update_state(STATE_STOPPING)
+    # While there is a dispatcher, Locust gives the users of a worker that stops to those that still run.
+    runner._users_dispatcher = None
+    runner.send_message("stop")
+
+
+def bring_to_rest(runner: Any) -> None:
+    """Have a web UI's test stop, and the UI say so.
+
+    The greenlet in which Locust's UI starts a test waits for the users to be there, a second at most, and then says
+    that the test is running; those of a short run are gone by then. Where one worker is missing and the others were
+    ready for the next test before Locust knew of it, Locust would be stopping for ever.
+    """
+    from locust.runners import STATE_RUNNING, STATE_SPAWNING, STATE_STOPPED, STATE_STOPPING
+
+    starter = swarm_of(runner.environment.web_ui)
+    if starter is not None:
+        starter.kill(block=True)
+    if runner.state in (STATE_RUNNING, STATE_SPAWNING):
+        runner.stop()
+    while runner.state == STATE_STOPPING:
+        if not runner.user_count:
+            runner.update_state(STATE_STOPPED)
+        gevent.sleep(0.1)
+
+
+def close_master(runner: Any, linger_ms: int) -> None:
+    """End a master's greenlets and its socket, which ``quit`` leaves open.
+
+    Takes for how long messages that are under way may take, in milliseconds.
+    """
+    runner.greenlet.kill(block=True)
+    runner.server.close(linger=linger_ms)
+
+
+# -- a worker's runner --------------------------------------------------------------------------------------
+
+
+def send_stats(runner: Any) -> None:
+    """Send a worker's statistics now: Locust does so by time, and when it stops or quits."""
+    runner._send_stats()
+
+
+def say_last(runner: Any, kind: str, data: Any) -> None:
+    """End a worker's greenlets, whatever state they are in, and send a last message to the master."""
+    from locust.rpc import Message
+
+    runner.greenlet.kill(block=False)
+    runner.client.send(Message(kind, data, runner.client_id))
+
+
+def hang_up(runner: Any, linger_ms: int) -> None:
+    """End the connection to the master: what was sent has arrived, or there is no way, when this returns.
+
+    A thread of ZeroMQ sends what is to be sent, and it ends with the process at the latest. Takes for how long that may
+    take, in milliseconds. Locust leaves the connection to the end of the process.
+    """
+    context = runner.client.socket.context
+    runner.client.close(linger=linger_ms)
+    context.term()
+
+
+# -- the web UI ---------------------------------------------------------------------------------------------
+
+
+def swarm_of(web_ui: Any) -> Any:
+    """Return the greenlet in which a web UI starts a test, None before the first: its ``/stop`` ends that greenlet."""
+    return web_ui._swarm_greenlet
+
+
+def wait_until_served(web_ui: Any) -> int:
+    """Wait until a web UI listens, of which Locust, that starts it in a greenlet, tells nobody; return its port."""
+    while getattr(web_ui, "server", None) is None or not web_ui.server.started:
+        gevent.sleep(0.01)
+    return int(web_ui.server.server_port)
+
+
+def set_percentiles_of_web_ui() -> None:
+    """Choose the percentiles of Locust's charts and tables, which are module constants."""
+    from locust import stats
+
+    stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
+    stats.PERCENTILES_TO_STATISTICS = [0.95, 0.99, 0.999]
+
+
+# -- statistics ---------------------------------------------------------------------------------------------
+
+
+def count_successes(stats: Any, latencies: Intervals, totals: Mapping[str, Counts], request_type: str) -> None:
+    """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
+
+    For each operation `StatsEntry.log` would cost more than the operation itself. Takes a `RequestStats`, the latencies
+    since the last call by operation type, what the types came to, and their type of request in Locust.
+    """
+    for f, intervals in latencies.items():
+        last = totals[f]["last_return_ns"] / 1e9
+        for second, _, _, min_ns, max_ns, total_ns, counts in intervals:
+            if not counts:
+                continue
+            times: dict[float, int] = {}
+            for key, count in counts.items():
+                coarse = bucket_ns(hdr.middle(key)) / 1e6
+                times[coarse] = times.get(coarse, 0) + count
+            number = sum(times.values())
+            for entry in (stats.total, stats.entries[f, request_type]):
+                before = entry.last_request_timestamp
+                if entry.use_response_times_cache and before and int(last) > int(before):
+                    entry._cache_response_times(int(last) - 1)
+                entry.last_request_timestamp = max(last, before or 0.0)
+                entry.num_requests += number
+                entry.num_reqs_per_sec[second] += number
+                entry.total_response_time += total_ns / 1e6
+                low, lowest = min_ns / 1e6, entry.min_response_time
+                entry.min_response_time = low if lowest is None else min(low, lowest)
+                entry.max_response_time = max(max_ns / 1e6, entry.max_response_time)
+                for time_ms, count in times.items():
+                    entry.response_times[time_ms] += count
+
+
+class CsvFiles:
+    """Locust's CSV files of one run, written every second and, unlike Locust's own, once more at the end.
+
+    Locust's writer ends with its greenlet, in the middle of a second. Takes the environment and the files' prefix.
+    Raises OSError.
+
+    Attributes:
+        error: why the files could not be written in between, None where they could.
+    """
+
+    def __init__(self, environment: Any, prefix: Path) -> None:
+        from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter
+
+        self.error: OSError | None = None
+        self._writer = StatsCSVFileWriter(environment, PERCENTILES_TO_REPORT, str(prefix), full_history=True)
+        self._greenlet = gevent.spawn(self._write_every_second)
+
+    def _write_every_second(self) -> None:
+        try:
+            self._writer.stats_writer()
+        except OSError as error:
+            self.error = error
+
+    def close(self) -> None:
+        """Write the final rows of every file and close them. Raises OSError, also one from in between."""
+        self._greenlet.kill()
+        writer = self._writer
+        with contextlib.ExitStack() as closing:
+            closing.callback(writer.close_files)
+            if self.error is not None:
+                raise self.error
+            for file, write in (
+                (writer.requests_csv_filehandle, lambda: writer.requests_csv(writer.requests_csv_writer)),
+                (writer.failures_csv_filehandle, lambda: writer.failures_csv(writer.failures_csv_writer)),
+                (writer.exceptions_csv_filehandle, lambda: writer.exceptions_csv(writer.exceptions_csv_writer)),
+            ):
+                file.seek(0)
+                file.truncate()
+                write()  # type: ignore[no-untyped-call]
+            if writer.stats_history_csv_filehandle.tell() == 0:
+                writer.stats_history_csv_writer.writerow(writer.stats_history_csv_columns)
+            writer._stats_history_data_rows(writer.stats_history_csv_writer, time.time())
+
+
+def install_microseconds() -> None:
+    """Give Locust's statistics, CSV files, web UI and HTML report microseconds, in this process; once is enough.
+
+    Locust rounds response times to whole milliseconds in three places: the histogram's keys, the CSV's percentile
+    columns, and the minimum and maximum that the web UI shows. The first has a documented hook; for the others, and for
+    the definition of a percentile, functions are replaced.
+    """
+    from locust import runners, stats
+
+    # When a test stops, Locust looks up its caller's source file for a debug line: tens of milliseconds in which no
+    # answer that is still open gets read. Without the module it does without the line.
+    runners.inspect = None
+    if stats.bucket_response_time is bucket_response_time:
+        return
+    stats.bucket_response_time = bucket_response_time
+    stats.calculate_response_time_percentile = response_time_percentile
+    round_for_ui = stats.StatsEntry.to_dict
+    current_of_locust = stats.StatsEntry.get_current_response_time_percentile
+
+    def percentile_fields(self: Any, stats_entry: Any, use_current: bool = False) -> list[Any]:
+        if not stats_entry.num_requests:
+            return list(self.percentiles_na)
+        if use_current and stats_entry.use_response_times_cache:
+            current = stats_entry.get_current_response_time_percentile
+            return [_microseconds(current(x) or 0.0) for x in self.percentiles_to_report]
+        return [_microseconds(percentile(stats_entry, x)) for x in self.percentiles_to_report]
+
+    def to_dict(self: Any, escape_string_values: bool = False) -> dict[str, Any]:
+        row = round_for_ui(self, escape_string_values)
+        low, high = float(self.min_response_time or 0.0), float(self.max_response_time)
+        # A bucket's midpoint may lie outside of what was measured.
+        times = {key: min(max(value, low), high) for key, value in row.items() if "response_time" in key}
+        times |= {"min_response_time": low, "max_response_time": high}
+        return {**row, **{key: _microseconds(value) for key, value in times.items()}}
+
+    def current(self: Any, percent: float) -> float | None:
+        value = current_of_locust(self, percent)
+        return None if value is None else _microseconds(value)
+
+    stats.StatsEntry.get_current_response_time_percentile = current
+    stats.StatsCSV._percentile_fields = percentile_fields
+    stats.StatsEntry.to_dict = to_dict
+
+
+def _microseconds(milliseconds: float) -> float:
+    return round(milliseconds, 3)
