@@ -35,15 +35,17 @@ class RunUser(User):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Join the worker's run."""
-        self.load: Load = attach(self.environment)
+        load = attach(self.environment).load
+        if load is None:
+            raise StopUser  # The run did not begin, and ends: its alarm says why.
+        self.load: Load = load
         self.process = self.load.user_started()
         self._counted = True
         self.paced = type(self).wait_time is not User.wait_time
 
     def on_stop(self) -> None:
         """Leave the worker's run."""
-        self.load.user_stopped()
-        self._counted = False
+        self._leave(None)
 
     def start(self, group: Any) -> Any:
         """Start its greenlet, as Locust has it.
@@ -51,10 +53,10 @@ class RunUser(User):  # type: ignore[misc]
         One that dies of an exception is counted out: Locust notes the exception, and the run must not wait for it.
         """
         greenlet = super().start(group)
-        greenlet.link_exception(self._died)
+        greenlet.link_exception(self._leave)
         return greenlet
 
-    def _died(self, _: Any) -> None:
+    def _leave(self, _: Any) -> None:
         if self._counted:
             self._counted = False
             self.load.user_stopped()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from time import perf_counter_ns
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import gevent
 
@@ -13,7 +12,6 @@ from loadgen.client.kv import bytes_prefix_end
 from loadgen.client.watch import Watch
 from loadgen.client.watcher import Watcher
 from loadgen.history.operation import DELIVERY, Operation, Outcome
-from loadgen.load.recorder import Recorder
 from loadgen.load.settings import UNIQUE_VALUE_BYTES
 from loadgen.load.user import EtcdUser
 from loadgen.load.worker_run import Load
@@ -51,9 +49,6 @@ class Written:
         return self._calls.get(value)
 
 
-_of_this_run: WeakKeyDictionary[Recorder, Written] = WeakKeyDictionary()
-
-
 class FollowingUser(EtcdUser):
     """A user that also watches all keys of the run, over a stream of its own.
 
@@ -74,7 +69,7 @@ class FollowingUser(EtcdUser):
         """Join the run and wait for the watch."""
         super().on_start()
         load = self.load
-        self.written = _of_this_run.setdefault(load.recorder, Written(load))
+        self.written: Written = load.shared.setdefault(Written, Written(load))
         self.watcher: Watcher = self.client.watcher()
         self.watch_of_all = self.begin_watch()
         self.watch_of_all.wait_created(load.settings.timeout_s)

@@ -1,9 +1,10 @@
-"""The worker's side of a run: what all users of one worker share, and how the worker says that it is done.
+"""The worker's side of runs: what the users of one worker share in a run, and how the worker says that it is done.
 
-A `Load` hangs on a Locust environment and lives as long. At every start of a test it reads the run's settings
-as Locust's master sent them, opens the client, tells the master `BEGUN`, and hands out operations to the users until
-the worker's share is used up or the test is stopped. Then it sends the last statistics and one `DONE` message, in this
-order, on the one connection to the master; so a master that has seen DONE has seen every operation.
+A `Worker` hangs on a Locust environment and lives as long. At every start of a test it reads the run's settings as
+Locust's master sent them, opens the client, and makes a `Load` of them, which tells the master `BEGUN` and hands out
+operations to the users until the worker's share is used up or the test is stopped. Then the load sends the last
+statistics and one `DONE` message, in this order, on the one connection to the master; so a master that has seen `DONE`
+has seen every operation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent.event import Event
 
 from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
@@ -50,46 +50,31 @@ MOST_AHEAD_NS = 3_000_000_000
 logger = logging.getLogger(__name__)
 
 
-def attach(environment: Any) -> Load:
-    """Return the load of a Locust environment; make it and hook it in at the first call."""
-    load = getattr(environment, "raftload", None)
-    if load is None:
-        load = environment.raftload = Load(environment)
-    assert isinstance(load, Load)
-    return load
+def attach(environment: Any) -> Worker:
+    """Return the worker of a Locust environment; make it and hook it in at the first call."""
+    worker = getattr(environment, "raftload", None)
+    if worker is None:
+        worker = environment.raftload = Worker(environment)
+    assert isinstance(worker, Worker)
+    return worker
 
 
-class Load:
-    """What the users of one worker share.
+class Worker:
+    """One process's part in the runs of its Locust environment; in a master it only counts what workers report.
 
     Attributes:
-        settings: of the present run.
-        client: the present run's client of etcd.
-        keys: the present run's keys.
-        rank, workers: this worker's place in the run, from 0, and how many there are.
-        revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
-        users: how many there are over all workers.
-        warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
-        open_loop: hands out the present run's operations; None in a closed loop.
+        load: of the present run, or of the last one where none is on; None before the first one, and while one begins.
         sinks: called with every finished operation and whether it is measured (those of the warm-up are not), in
             the user that did it; for histories and raw samples. They must not wait. Empty, they cost nothing.
+        clock_offset_ns: this process's wall clock less its master's, in nanoseconds.
     """
-
-    settings: Settings
-    client: Any
-    keys: Keys
-    rank: int
-    workers: int
-    revisions: dict[bytes, int]
 
     def __init__(self, environment: Any) -> None:
         install_microseconds()
         self._environment = environment
-        self._running = False
-        self._begun = False
-        self._ended = Event()
-        self.open_loop: OpenLoop | None = None
+        self.load: Load | None = None
         self.sinks: list[Callable[[Operation, bool], None]] = []
+        self.clock_offset_ns = 0
         events = environment.events
         listening.listen(events.test_start, self._on_test_start)
         listening.listen(events.test_stopping, self._on_test_stopping)
@@ -97,58 +82,115 @@ class Load:
         listening.listen(events.report_to_master, self._on_report_to_master)
         listening.listen(events.worker_report, self._on_worker_report)
 
-    # -- the run --------------------------------------------------------------------------------------------
-
     def _on_test_start(self, environment: Any, **_: Any) -> None:
         from locust.runners import MasterRunner
 
         if isinstance(environment.runner, MasterRunner):
             return
-        self._begun = False
+        self.load = None
         options = vars(environment.parsed_options)
-        endpoints = split_endpoints(environment.host)
-        self.settings = Settings.from_options(options, endpoints)
-        if len(self.settings.prefix) != PREFIX_BYTES:
+        settings = Settings.from_options(options, split_endpoints(environment.host))
+        if len(settings.prefix) != PREFIX_BYTES:
             raise SettingsError("the run has no key prefix; was the master started by raftload or its locustfiles?")
+        client = _open_client(settings)
+        # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
+        gc.collect()
+        gc.freeze()
         rank, workers = _rank(environment.runner, options)
-        quota, self._offset = share(self.settings.operations, workers, rank)
+        users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
+        starts_at_ns = int(options.get(START_OPTION) or 0) + self.clock_offset_ns
+        self.load = Load(
+            environment, settings, client, rank=rank, workers=workers, users=users, sinks=self.sinks,
+            starts_at_ns=starts_at_ns,
+        )  # fmt: skip
+        self.load.begin()
+
+    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+        if self.load is not None:
+            self.load.stopping()
+
+    def _on_test_stop(self, environment: Any, **_: Any) -> None:
+        if self.load is not None:
+            self.load.stop()
+
+    def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
+        if self.load is not None:
+            self.load.report().write(data)
+
+    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+        """Count what a worker reports in the statistics of Locust's master."""
+        report = Report.read(data)
+        if report is not None and not report.snapshot["locust_counts"]:
+            count_successes(self._environment.stats, report.series, report.snapshot["totals"], REQUEST_TYPE)
+
+
+class Load:
+    """What the users of one worker share in one run.
+
+    Takes Locust's environment, the run's settings, a connected client, the worker's place, what to call with each
+    operation (see `Worker`), and when an open loop begins, on this process's wall clock in nanoseconds.
+
+    Attributes:
+        settings: of the run.
+        client: the run's client of etcd.
+        keys: the run's keys.
+        rank, workers: this worker's place in the run, from 0, and how many there are.
+        users: how many there are over all workers.
+        revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
+        shared: what else the users of a scenario share, by whatever they like.
+        warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
+        open_loop: hands out the run's operations; None in a closed loop.
+        sinks: see `Worker`.
+    """
+
+    def __init__(
+        self, environment: Any, settings: Settings, client: Any, *, rank: int, workers: int, users: int,
+        sinks: list[Callable[[Operation, bool], None]], starts_at_ns: int,
+    ) -> None:  # fmt: skip
+        self._environment = environment
+        self.settings = settings
+        self.client = client
+        self.rank, self.workers, self.users = rank, workers, users
+        self.sinks = sinks
+        self.keys = Keys(settings)
+        self.revisions: dict[bytes, int] = {}
+        self.shared: dict[Any, Any] = {}
+        quota, self._offset = share(settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
         self._taken = 0
-        self.rank, self.workers = rank, workers
-        self.users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
         self._next_user = 0
         self._active = 0
-        self.keys = Keys(self.settings)
-        self.revisions = {}
-        schedule = self.settings.schedule()
+        schedule = settings.schedule()
         self.recorder = Recorder(environment, open_loop=schedule is not None)
         self.warmup = Recorder(environment)
         self._cpu_started: float | None = None
         self._cpu_s = 0.0
-        self.client = _open_client(self.settings)
-        # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
-        gc.collect()
-        gc.freeze()
-        # From here on: on a machine that is short of CPU the lines above take seconds.
-        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
+        self._running = True
+        self._rng = random.Random(f"users/{settings.seed}/{rank}")
+        self.warm_until_ns = time.perf_counter_ns() + round(settings.warmup_s * 1e9)
         self._lag = LoopLag(gevent.get_hub())
-        self._ended.clear()
-        self.open_loop = None
-        self._running = self._begun = True
+        self.open_loop: OpenLoop | None = None
+        # It calls back from the event loop, so it comes last.
         if schedule is not None and self._quota != 0:
-            self.open_loop = self._make_open_loop(rank, workers, int(options.get(START_OPTION) or 0))
-        if _is_distributed(environment.runner):
-            BEGUN.send(environment.runner, {"prefix": self.settings.prefix.decode("ascii")})
+            self.open_loop = self._make_open_loop(starts_at_ns)
+
+    # -- the run --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Tell the master that this worker is connected and starts its users."""
+        runner = self._environment.runner
+        if _is_distributed(runner):
+            BEGUN.send(runner, {"prefix": self.settings.prefix.decode("ascii")})
         else:
             gevent.spawn(self._tell_every_second)
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
 
-    def _make_open_loop(self, rank: int, workers: int, start_at_ns: int) -> OpenLoop:
-        """Return the worker's part of the schedule that begins at a time on the master's wall clock, in nanoseconds."""
-        settings = self.settings
-        ahead_ns = start_at_ns + getattr(self._environment, "raftload_clock_offset_ns", 0) - time.time_ns()
+    def _make_open_loop(self, starts_at_ns: int) -> OpenLoop:
+        """Return the worker's part of a schedule. Takes when it begins, on the wall clock in nanoseconds."""
+        settings, rank, workers = self.settings, self.rank, self.workers
+        ahead_ns = starts_at_ns - time.time_ns()
         start_ns = time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0)
         classes = self._environment.user_classes
 
@@ -157,7 +199,6 @@ class Load:
             (kind,) = self._rng.choices(classes, [each.weight or 1 for each in classes])
             kind(self._environment).start(group)
 
-        self._rng = random.Random(f"users/{settings.seed}/{rank}")
         return OpenLoop(
             timetable(settings, rank, workers, start_ns),
             limit=min(-(-settings.max_in_flight // workers), MAX_USERS_PER_WORKER // 2),
@@ -236,15 +277,16 @@ class Load:
 
     # -- the end --------------------------------------------------------------------------------------------
 
-    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+    def stopping(self) -> None:
+        """Hand out nothing more: the test is about to be stopped."""
         if self._running and self.open_loop is not None:
             self.open_loop.stop()
 
-    def _on_test_stop(self, environment: Any, **_: Any) -> None:
-        if self._running:
-            if self.open_loop is not None:
-                self.open_loop.join(self.settings.timeout_s + 0.5)
-            self._finish(CUT_SHORT)
+    def stop(self) -> None:
+        """End the worker's run where it has not ended: the test is stopped, and its users are gone."""
+        if self._running and self.open_loop is not None:
+            self.open_loop.join(self.settings.timeout_s + 0.5)
+        self._finish(CUT_SHORT)
 
     def _on_open_loop_end(self) -> None:
         """End the worker's run once the open loop's last operation has; a stopped one ends with Locust's stop."""
@@ -255,7 +297,6 @@ class Load:
     def _finish(self, reason: str) -> None:
         """Send the last statistics, then DONE. Only the first call of a run does anything."""
         if not self._running:
-            self._ended.wait(timeout=5)
             return
         self._running = False
         runner = self._environment.runner
@@ -272,18 +313,6 @@ class Load:
             self._tell_locust()
             if reason == SHARE_DONE:
                 gevent.spawn(runner.quit if self._environment.web_ui is None else runner.stop)
-        self._ended.set()
-
-    def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
-        if not self._begun:
-            return
-        Report(self.snapshot(), *self.recorder.take_series()).write(data)
-
-    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
-        """Count what a worker reports in the statistics of Locust's master."""
-        report = Report.read(data)
-        if report is not None and not report.snapshot["locust_counts"]:
-            count_successes(self._environment.stats, report.series, report.snapshot["totals"], REQUEST_TYPE)
 
     def _tell_every_second(self) -> None:
         while self._running:
@@ -297,8 +326,11 @@ class Load:
         if not recorder.fires_each:
             count_successes(self._environment.stats, latencies, recorder.totals(), REQUEST_TYPE)
 
-    def snapshot(self) -> Snapshot:
-        """Return what this worker did since the run's start."""
+    def report(self) -> Report:
+        """Return what to tell the master: all that was done, and what came back since the last call."""
+        return Report(self._snapshot(), *self.recorder.take_series())
+
+    def _snapshot(self) -> Snapshot:
         cpu_s = self._cpu_s
         if self._running and self._cpu_started is not None:
             cpu_s = _cpu_seconds() - self._cpu_started

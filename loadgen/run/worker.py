@@ -138,7 +138,7 @@ def _listen(environment: Any, runner: Any) -> list[str]:
     """Answer what our masters say beside Locust's messages; return where the reason stands, should one refuse us."""
     import gevent
 
-    from loadgen.load import listening
+    from loadgen.load import listening, worker_run
     from loadgen.load.protocol import CLOCK, CLOCK_OFFSET, REFUSED, Clock, ClockOffset, Refused
 
     refusals: list[str] = []
@@ -151,7 +151,7 @@ def _listen(environment: Any, runner: Any) -> list[str]:
         CLOCK.send(runner, {"sent": clock["sent"], "there": time.time_ns()})
 
     def on_offset(_: str, offset: ClockOffset) -> None:
-        environment.raftload_clock_offset_ns = offset["ns"]
+        worker_run.attach(environment).clock_offset_ns = offset["ns"]
 
     listening.handle(runner, REFUSED, on_refused)
     listening.handle(runner, CLOCK, on_clock)

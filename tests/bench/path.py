@@ -122,8 +122,7 @@ def measure(f: str, operations: int) -> float:
     options.key_prefix = "path/"
     environment.parsed_options = options
     environment.create_local_runner()
-    load = attach(environment)
-    load._on_test_start(environment)
+    attach(environment)._on_test_start(environment)
 
     def use() -> None:
         user = kind(environment)

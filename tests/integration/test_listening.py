@@ -36,7 +36,8 @@ def work(self):
     runner = vars(self).get("runner") or vars(self).get("_runner")
     if runner is not None:
         return runner.stats.total.num_requests
-    return vars(self).get("_taken", 0) if owner == "Load" else 1
+    load = vars(self).get("load") if owner == "Worker" else None
+    return 1 if owner != "Worker" else load is not None and load._taken
 
 def planted(self, *args, **kwargs):
     if at < 7 or work(self):
@@ -121,8 +122,8 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
         ("master loadgen.run.session Session _on_begun", 2, ()),
         ("master loadgen.run.session Session _on_report", 7, ()),
         ("master loadgen.run.remote_workers Fleet _on_message", 30, ()),
-        ("worker loadgen.load.worker_run Load _on_test_start", 1, ()),
-        ("worker loadgen.load.worker_run Load _on_report_to_master", 7, ()),
+        ("worker loadgen.load.worker_run Worker _on_test_start", 1, ()),
+        ("worker loadgen.load.worker_run Worker _on_report_to_master", 7, ()),
         # A callback of the event loop, which gevent would go on without.
         ("worker loadgen.load.open_loop OpenLoop _on_time", 100, ("--rate", "200")),
     ],
@@ -154,7 +155,7 @@ def test_a_listener_that_raises_ends_the_run(
 @pytest.mark.timing
 @pytest.mark.parametrize(
     "plant",
-    ["master loadgen.run.session Session _on_report", "worker loadgen.load.worker_run Load _on_report_to_master"],
+    ["master loadgen.run.session Session _on_report", "worker loadgen.load.worker_run Worker _on_report_to_master"],
 )
 def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plant: str) -> None:
     """From the exception to the end of the last worker; writing the results comes after it.
@@ -175,7 +176,7 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(PLANTED)
     done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load.worker_run Load _on_test_start", AT="1",
+                       PLANT="worker loadgen.load.worker_run Worker _on_test_start", AT="1",
                        RAFTLOAD_DEBUG="1")  # fmt: skip
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
@@ -190,7 +191,7 @@ def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_
         "import sys\nif 'chaos' in sys.argv: from gevent import monkey; monkey.patch_all(); import planted\n"
     )
     done = command.run("chaos", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load.worker_run Load _on_report_to_master", AT="7",
+                       PLANT="worker loadgen.load.worker_run Worker _on_report_to_master", AT="7",
                        PYTHONPATH=f"{tmp_path}{os.pathsep}{command.ROOT}")  # fmt: skip
     assert done.returncode == 70, done.stderr
     check(done.stderr, tmp_path)
@@ -199,7 +200,7 @@ def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_
 @pytest.fixture
 def planted_web(etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "planted.py").write_text(PLANTED)
-    monkeypatch.setenv("PLANT", "worker loadgen.load.worker_run Load _on_report_to_master")
+    monkeypatch.setenv("PLANT", "worker loadgen.load.worker_run Worker _on_report_to_master")
     monkeypatch.setenv("AT", "7")
     with serving(etcd_single, tmp_path, "--scenario", "planted.py") as running:
         yield running
@@ -220,7 +221,7 @@ def test_a_listener_that_raises_ends_the_web_ui(planted_web: Web) -> None:
     [
         ("master loadgen.load.worker_run Load _tell_locust", ()),
         # Forked after the locustfile was loaded; only workers report.
-        ("master loadgen.load.worker_run Load _on_report_to_master", ("--processes", "2")),
+        ("master loadgen.load.worker_run Worker _on_report_to_master", ("--processes", "2")),
     ],
 )
 def test_a_listener_that_raises_ends_plain_locust(
