@@ -8,13 +8,17 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cluster.observe.metrics import HISTOGRAMS, SCALARS, Histogram, Metrics
 from cluster.observe.observer import MEMBERS, METRICS
 
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Counted, CountPhases, Observed, ObservedSummary, Phases, Sizes
+
 Row = TypeVar("Row", "Poll", "Scrape")
-PHASES = ("before", "during", "after")
+Phase = Literal["before", "during", "after"]
+PHASES: tuple[Phase, ...] = ("before", "during", "after")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def read_scrapes(folder: Path) -> dict[str, list[Scrape]]:
     return dict(sorted(scrapes.items()))
 
 
-def _rows(path: Path, read: Callable[[Mapping[str, Any]], Row]) -> Iterator[Row]:
+def _rows(path: Path, read: Callable[[Mapping[str, str]], Row]) -> Iterator[Row]:
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -147,7 +151,7 @@ def leader_changes(polls: Iterable[Poll]) -> int | None:
     return len(terms) - 1 if terms else None
 
 
-def phases(scrapes: Sequence[Scrape]) -> dict[str, list[Scrape]]:
+def phases(scrapes: Sequence[Scrape]) -> dict[Phase, list[Scrape]]:
     """One member's scrapes before, during and after the load, each with the one at its beginning.
 
     Before the load is all the member's life up to then: the first of these is a scrape of nothing.
@@ -158,7 +162,7 @@ def phases(scrapes: Sequence[Scrape]) -> dict[str, list[Scrape]]:
     return {"before": [born, scrapes[begin]], "during": list(scrapes[begin : end + 1]), "after": list(scrapes[end:])}
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def summary(folder: Path) -> ObservedSummary:
     """What the members said of themselves, for ``target`` of a result; empty where nobody watched.
 
     ``leader_changes``; ``wal_fsync_p99_ms`` and ``backend_commit_p99_ms`` of the slowest member before, during and
@@ -167,44 +171,63 @@ def summary(folder: Path) -> dict[str, Any]:
     polls, scrapes = read_polls(folder), read_scrapes(folder)
     if not polls:
         return {}
-    rows = []
+    rows: list[Observed] = []
     for name in dict.fromkeys([*scrapes, *sorted({poll.member for poll in polls})]):
         mine = [poll for poll in polls if poll.member == name]
         rows.append({"name": name, "polls": len(mine), "unanswered": sum(not poll.answers for poll in mine),
                      **_sizes(mine), **_counted(scrapes.get(name, []))})  # fmt: skip
-    worst = {
-        f"{column}_p99_ms": {
-            phase: max((row[f"{column}_p99_ms"][phase] for row in rows if row[f"{column}_p99_ms"][phase] is not None),
-                       default=None)
-            for phase in PHASES
-        }
-        for column in HISTOGRAMS
-    }  # fmt: skip
-    return {"leader_changes": leader_changes(polls), **worst, "observed": rows}
+    return {
+        "leader_changes": leader_changes(polls),
+        "wal_fsync_p99_ms": _slowest([row["wal_fsync_p99_ms"] for row in rows]),
+        "backend_commit_p99_ms": _slowest([row["backend_commit_p99_ms"] for row in rows]),
+        "observed": rows,
+    }
 
 
-def _sizes(polls: Sequence[Poll]) -> dict[str, Any]:
+def _slowest(members: Sequence[Phases | None]) -> Phases:
+    def worst(phase: Phase) -> float | None:
+        figures = (each[phase] for each in members if each)
+        return max((each for each in figures if each is not None), default=None)
+
+    return {"before": worst("before"), "during": worst("during"), "after": worst("after")}
+
+
+def _sizes(polls: Sequence[Poll]) -> Sizes:
     sizes = [poll.db_size for poll in polls if poll.db_size is not None]
     return {"db_size_first": sizes[0] if sizes else None, "db_size_last": sizes[-1] if sizes else None,
             "db_size_max": max(sizes, default=None)}  # fmt: skip
 
 
-def _counted(scrapes: Sequence[Scrape]) -> dict[str, Any]:
+def _counted(scrapes: Sequence[Scrape]) -> Counted:
     parts = phases(scrapes) if scrapes else {phase: [] for phase in PHASES}
     load = parts["during"]
     values = [each.metrics.values for each in load]
-    found: dict[str, Any] = {
+    fsyncs, fsync_p99_ms = _phases(parts, "wal_fsync")
+    commits, commit_p99_ms = _phases(parts, "backend_commit")
+    return {
         "restarts": sum(b.metrics.restarted_since(a.metrics) for a, b in itertools.pairwise(scrapes)),
-        **{column: grown(load, column) for column in ("proposals_failed", "slow_applies", "heartbeat_failures")},
+        "proposals_failed": grown(load, "proposals_failed"),
+        "slow_applies": grown(load, "slow_applies"),
+        "heartbeat_failures": grown(load, "heartbeat_failures"),
         "proposals_pending_max": max((int(v["proposals_pending"]) for v in values if "proposals_pending" in v),
                                      default=None),
         "rss_bytes_max": max((int(v["rss_bytes"]) for v in values if "rss_bytes" in v), default=None),
+        "wal_fsyncs": fsyncs,
+        "wal_fsync_p99_ms": fsync_p99_ms,
+        "backend_commits": commits,
+        "backend_commit_p99_ms": commit_p99_ms,
     }  # fmt: skip
-    for column in HISTOGRAMS:
-        counted = {phase: between(parts[phase], column) for phase in PHASES}
-        found[f"{column}s"] = {phase: None if each is None else each.count for phase, each in counted.items()}
-        found[f"{column}_p99_ms"] = {phase: p99_ms(each) for phase, each in counted.items()}
-    return found
+
+
+def _phases(parts: Mapping[Phase, Sequence[Scrape]], column: str) -> tuple[CountPhases, Phases]:
+    """How often a histogram's event happened before, during and after the load, and how long it took at p99."""
+    before, during, after = (between(parts[phase], column) for phase in PHASES)
+    counts: CountPhases = {"before": _count(before), "during": _count(during), "after": _count(after)}
+    return counts, {"before": p99_ms(before), "during": p99_ms(during), "after": p99_ms(after)}
+
+
+def _count(histogram: Histogram | None) -> int | None:
+    return None if histogram is None else histogram.count
 
 
 def p99_ms(histogram: Histogram | None) -> float | None:

@@ -470,3 +470,34 @@ class Run(Blocks, Schedule):
     problems: NotRequired[list[str] | None]
     notes: NotRequired[list[str] | None]
     thresholds: NotRequired[list[str] | None]
+
+
+NO_TARGET: ResultTarget = {
+    "kind": None,
+    "endpoints": None,
+    "etcd_version": None,
+    "requested_version": None,
+    "members": None,
+    "leader_changes": None,
+    "wal_fsync_p99_ms": None,
+    "backend_commit_p99_ms": None,
+    "observed": None,
+    "observer": None,
+}
+"""A target of which nothing is known."""
+
+NO_GENERATOR: Generator = {
+    "cpu_us_per_op": None,
+    "start_lag_p99_ms": None,
+    "loop_lag_p99_ms": None,
+    "in_flight_max": None,
+    "scheduled": None,
+    "dropped": None,
+    "rate_reached": None,
+    "resent": None,
+    "saturated": None,
+    "saturated_by": None,
+    "workers_started": None,
+    "workers_lost": None,
+}
+"""A load generator of which nothing is known."""

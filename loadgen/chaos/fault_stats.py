@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from cluster.observe.leaderless import leaderless
 from cluster.observe.raftlog import Log, read_log
 from loadgen.history.format import FAIL, INFO, OK, Kind, Method
 from loadgen.history.reader import History
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import FaultRow, Window
 
 # Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
 MIN_WRITES_S = 20.0
@@ -43,19 +46,6 @@ class FaultRound:
     problem: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Window:
-    """The load between two moments: by when operations returned; latency in milliseconds, of successes."""
-
-    duration_s: float
-    operations: int
-    failed: int
-    unknown: int
-    throughput_ops_s: float | None
-    p50_ms: float | None
-    p99_ms: float | None
-
-
 class Load:
     """The operations of the users of a run, in the order in which they returned."""
 
@@ -70,17 +60,22 @@ class Load:
         self._writes: NDArray[np.int64] = rows["return_ns"][acknowledged]
 
     def window(self, start_ns: int, end_ns: int) -> Window:
-        """Returns the load between two moments."""
+        """Returns the load between two moments: by when operations returned; latency in milliseconds, of successes."""
         first, last = np.searchsorted(self._returns, (start_ns, end_ns))
         rows = self._rows[first:last]
         done = rows[rows["outcome"] == OK]
         seconds = max(0, end_ns - start_ns) / 1e9
         latency = (done["return_ns"] - done["due_ns"]) / 1e6
         p50, p99 = (round(float(value), 3) for value in np.percentile(latency, (50, 99))) if len(done) else (None, None)
-        return Window(
-            round(seconds, 3), len(rows), int((rows["outcome"] == FAIL).sum()), int((rows["outcome"] == INFO).sum()),
-            round(len(done) / seconds, 1) if seconds else None, p50, p99,
-        )  # fmt: skip
+        return {
+            "duration_s": round(seconds, 3),
+            "operations": len(rows),
+            "failed": int((rows["outcome"] == FAIL).sum()),
+            "unknown": int((rows["outcome"] == INFO).sum()),
+            "throughput_ops_s": round(len(done) / seconds, 1) if seconds else None,
+            "p50_ms": p50,
+            "p99_ms": p99,
+        }
 
     def writes_per_s(self, start_ns: int, end_ns: int) -> float:
         """Returns the rate of acknowledged writes between two moments; 0 where they are not apart."""
@@ -96,7 +91,7 @@ class Load:
 
 def describe(
     rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int
-) -> list[dict[str, Any]]:
+) -> list[FaultRow]:
     """Returns what became of each round, as ``result.json`` has it.
 
     Takes the rounds as they went, the run's history, the folder of the members' logs, the seconds between faults, and
@@ -113,7 +108,7 @@ def describe(
     return rows
 
 
-def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: int) -> dict[str, Any]:
+def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: int) -> FaultRow:
     began, healed = each.began_ns, each.healed_ns or next_ns
     healthy = each.healthy_ns or next_ns
     at = datetime.fromisoformat(each.at).timestamp()
@@ -135,9 +130,9 @@ def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_n
         "term": each.term,
         "leaderless_s": None if lost is None else round(sum(one.duration_s for one in lost), 3),
         "longest_gap_s": load.longest_gap_s(began, max(began, next_ns)),
-        "before": dataclasses.asdict(load.window(calm_ns, began)),
-        "during": dataclasses.asdict(load.window(began, max(began, min(healed, next_ns)))),
-        "after": dataclasses.asdict(load.window(healthy, max(healthy, next_ns))),
+        "before": load.window(calm_ns, began),
+        "during": load.window(began, max(began, min(healed, next_ns))),
+        "after": load.window(healthy, max(healthy, next_ns)),
         "verdict": "unknown" if reasons else "pass",
         "reason": "; ".join(reasons) or None,
     }

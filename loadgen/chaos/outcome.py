@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import columns
 from cluster.base.known_bugs import known_bugs
@@ -13,8 +13,15 @@ from loadgen.check import report
 from loadgen.check.rules import select
 from loadgen.history.reader import read
 
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import FaultRow, Result
 
-def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], version: str | None) -> dict[str, Any]:
+_HEAD: tuple[str, ...] = (
+    "ROUND", "FAULT", "MEMBERS", "LEADER AFTER", "NO LEADER", "NO WRITE", "OPS/S BEFORE", "DURING", "AFTER", "",
+)  # fmt: skip
+
+
+def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], version: str | None) -> Result:
     """Checks the history of a run that has ended and returns its result document.
 
     Takes the run, the names of its faults, which guarantees to check (none: all), and the version of etcd.
@@ -38,28 +45,29 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
     return campaign.run.finish()
 
 
-def render(result: dict[str, Any], *, color: bool, width: int) -> str:
+def render(result: Result, *, color: bool, width: int) -> str:
     """Returns a result as people read it: faults, guarantees, what broke one, and how to run it again."""
-    chaos, total = result["chaos"], result["results"]["total"] or {}
+    chaos, check, total = result["chaos"], result["check"], result["results"]["total"]
+    assert chaos, "the result of a chaos run"
+    assert check, "the result of a chaos run"
     lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
-    lines += [report.render(result["check"], color=color, width=width), ""]
-    rate = total.get("throughput_ops_s") or 0
-    lines.append(f"{total.get('operations', 0):,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
+    lines += [report.render(check, color=color, width=width), ""]
+    operations, rate = (total["operations"], total["throughput_ops_s"] or 0) if total else (0, 0)
+    lines.append(f"{operations:,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
     if chaos["stopped_by"]:
         lines.append(f"ended early: {chaos['stopped_by']}")
     lines.append(f"{result['verdict'].upper()}")
     # What the check says is above.
-    said = {f"{row['name']} is" for row in result["check"]["guarantees"]}
+    said = {f"{row['name']} is" for row in check["guarantees"]}
     lines += [f"  {reason}" for reason in result["verdict_reasons"] if not any(map(reason.startswith, said))]
     return "\n".join(lines)
 
 
-def _faults(faults: list[dict[str, Any]]) -> list[str]:
-    rows = [("ROUND", "FAULT", "MEMBERS", "LEADER AFTER", "NO LEADER", "NO WRITE", "OPS/S BEFORE", "DURING", "AFTER",
-             "")]  # fmt: skip
+def _faults(faults: list[FaultRow]) -> list[str]:
+    rows = [_HEAD]
     for each in faults:
-        rates = [f"{rate:,.0f}" if (rate := each[w]["throughput_ops_s"]) is not None else "-"
-                 for w in ("before", "during", "after")]  # fmt: skip
+        rates = [f"{rate:,.0f}" if (rate := window["throughput_ops_s"]) is not None else "-"
+                 for window in (each["before"], each["during"], each["after"])]  # fmt: skip
         led = f"{each['leader']} (term {each['term']})" if each["leader"] else "-"
         gap = "-" if each["leaderless_s"] is None else f"{each['leaderless_s']:.2f} s"
         rows.append((str(each["number"]), each["fault"], ", ".join(each["members"]) or "-", led, gap,

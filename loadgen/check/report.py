@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter
 from cluster.base.verdict import Verdict, overall
@@ -14,13 +14,13 @@ from loadgen.check.rules import RULES, Result
 
 if TYPE_CHECKING:
     from cluster.observe.raftlog import Log
+    from cluster.schema.run_documents import Check, Guarantee
 
-SCHEMA = "raftload.check/1"
 # That a refused write is there, or an acknowledged one is gone, says more than what follows from it.
 _TELLING = ("kv.failed", "durability.acknowledged")
 
 
-def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
+def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> Check:
     """Return the check document of a run folder. Raises HistoryError where it has no history, and OSError."""
     from loadgen.check.judge import check
     from loadgen.history.reader import read
@@ -28,7 +28,7 @@ def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> dict[str, Any]:
     history = read(folder)
     report = check(history, rules, _logs(folder / "logs"))
     return {
-        "schema": SCHEMA,
+        "schema": "raftload.check/1",
         "run": folder.resolve().name,
         "command": _command(folder),
         "operations": report.operations,
@@ -55,7 +55,7 @@ def _logs(folder: Path) -> list[Log]:
     return logs
 
 
-def _row(result: Result) -> dict[str, Any]:
+def _row(result: Result) -> Guarantee:
     return {
         "name": result.rule,
         "promise": RULES[result.rule],
@@ -84,7 +84,7 @@ def _command(folder: Path) -> list[str] | None:
     return [str(word) for word in command] if isinstance(command, list) else None
 
 
-def render(document: dict[str, Any], *, color: bool, width: int = 100) -> str:
+def render(document: Check, *, color: bool, width: int = 100) -> str:
     """Return a check document as text, without a final newline."""
     width = max(60, min(width, 120))
     paint = Painter(color)

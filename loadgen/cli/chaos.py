@@ -28,6 +28,7 @@ from loadgen.run.benchmark import forked_session
 
 if TYPE_CHECKING:
     from cluster.faults.driver import Driver, Held
+    from cluster.schema.run_documents import Result
     from loadgen.chaos.campaign import Design
     from loadgen.load.settings import Settings
     from loadgen.run.target import Target
@@ -207,7 +208,7 @@ def main(args: argparse.Namespace) -> int:
     return gate.exit_code(result)
 
 
-def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> dict[str, Any]:
+def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
     """Carry out a run from the start of its workers to the end of its cluster; return the result document."""
     patching.patch()
     from cluster.faults.driver import Driver

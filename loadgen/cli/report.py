@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.files import writing
 from loadgen.result import document
 from loadgen.result.document import ReportError
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 EXAMPLES = """\
 examples:
@@ -103,7 +106,7 @@ def _show(args: argparse.Namespace) -> None:
         _write_pictures(args, folder, result)
 
 
-def _write_pictures(args: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
+def _write_pictures(args: argparse.Namespace, folder: Path, result: Result) -> None:
     from viz.report import page
 
     if args.html is not None:

@@ -8,12 +8,13 @@ run, and a run with a problem cannot pass.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from cluster.base.files import write_json
 from cluster.observe import record
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
@@ -21,27 +22,31 @@ from loadgen.result import gate, knee
 from loadgen.result.locust_csv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
 from loadgen.result.threshold import Threshold, ThresholdError
 
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import (
+        Figures,
+        Knee,
+        Latencies,
+        Latency,
+        Measured,
+        Parameters,
+        Result,
+        ResultTarget,
+        Row,
+        Run,
+    )  # fmt: skip
+
 __all__ = ["ReportError", "build", "find_run", "from_csv", "load", "write"]
 
 RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
     "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
-TARGET_FIELDS = (
-    "kind", "endpoints", "etcd_version", "requested_version", "members", "leader_changes", "wal_fsync_p99_ms",
-    "backend_commit_p99_ms", "observed", "observer",
-)  # fmt: skip
-GENERATOR_FIELDS = (
-    "cpu_us_per_op", "start_lag_p99_ms", "loop_lag_p99_ms", "in_flight_max", "scheduled", "dropped",
-    "rate_reached", "resent", "saturated",
-    "saturated_by", "workers_started", "workers_lost",
-)  # fmt: skip
-# Of runs that had faults or were checked; other runs do not have these at all.
-BLOCKS = ("chaos", "check")
 _SUFFIX = "_stats.csv"
+_NOT_MEASURED: Measured = {"operations": 0, "succeeded": 0, "failed": 0}
 
 
-def build(run_dir: Path) -> dict[str, Any]:
+def build(run_dir: Path) -> Result:
     """Return the result document of a run folder, judged by the thresholds in its run.json.
 
     Reads files only and writes nothing. Raises ReportError where the folder, its run.json or one of its CSV
@@ -53,7 +58,7 @@ def build(run_dir: Path) -> dict[str, Any]:
     run = _read_run(run_dir / "run.json")
     rows = read_stats(run_dir / "locust_stats.csv")
     failures = read_failures(run_dir / "locust_failures.csv")
-    measured: dict[str, Any] = run["measured"]
+    measured = run["measured"]
     problems = [str(problem) for problem in run.get("problems") or []]
     problems += _row_problems(rows, failures)
     if run.get("ended_at"):
@@ -65,17 +70,14 @@ def build(run_dir: Path) -> dict[str, Any]:
         thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
     except ThresholdError as exc:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
-    total = measured.get("total") or {}
-    result = {
-        "schema": schema.RESULT,
-        "run": {
-            **_pick(run, RUN_FIELDS),
-            "duration_s": total.get("duration_s"),
-            "requested_duration_s": run.get("duration_s"),
-        },
-        "target": {**_pick({}, TARGET_FIELDS), **(run.get("target") or {}), **record.summary(run_dir)},
+    total = measured.get("total")
+    target: ResultTarget = {**NO_TARGET, **(run.get("target") or NO_TARGET), **record.summary(run_dir)}
+    result: Figures = {
+        "schema": "raftload.result/1",
+        "run": _parameters(run, total.get("duration_s") if total else None),
+        "target": target,
         "results": results,
-        "generator": {**_pick({}, GENERATOR_FIELDS), **(run.get("generator") or {})},
+        "generator": {**NO_GENERATOR, **(run.get("generator") or NO_GENERATOR)},
         "knee": _knee(run_dir, run, problems),
         "books": run.get("books"),
         "interrupted": run.get("interrupted"),
@@ -83,11 +85,15 @@ def build(run_dir: Path) -> dict[str, Any]:
         "problems": problems,
         "notes": [str(note) for note in run.get("notes") or []],
     }
-    result.update({name: run[name] for name in BLOCKS if name in run})
+    # Of runs that had faults or were checked; other runs do not have these at all.
+    if "chaos" in run:
+        result["chaos"] = run["chaos"]
+    if "check" in run:
+        result["check"] = run["check"]
     return gate.apply(result, thresholds)
 
 
-def _knee(run_dir: Path, run: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+def _knee(run_dir: Path, run: Run, problems: list[str]) -> Knee | None:
     try:
         return knee.find(run_dir, run)
     except (OSError, ValueError) as exc:
@@ -95,7 +101,7 @@ def _knee(run_dir: Path, run: Mapping[str, Any], problems: list[str]) -> dict[st
         return None
 
 
-def from_csv(prefix: Path | str) -> dict[str, Any]:
+def from_csv(prefix: Path | str) -> Result:
     """Return the result document of a plain Locust run's ``PREFIX_stats.csv`` and ``PREFIX_failures.csv``.
 
     What the files do not say is None; throughput is Locust's Requests/s. Requests by other names than put,
@@ -114,9 +120,9 @@ def from_csv(prefix: Path | str) -> dict[str, Any]:
         notes.append("latencies may include failed requests: Locust counts every request that has a response time")
     if failures is None:
         notes.append(f"{failures_path.name} is missing, so failures are not told apart by cause")
-    result = {
-        "schema": schema.RESULT,
-        "run": {**_pick({}, RUN_FIELDS), "duration_s": None, "requested_duration_s": None},
+    result: Figures = {
+        "schema": "raftload.result/1",
+        "run": _parameters({}, None),
         "target": None,
         "results": _results(rows, failures, None),
         "generator": None,
@@ -130,7 +136,7 @@ def from_csv(prefix: Path | str) -> dict[str, Any]:
     return gate.apply(result, [])
 
 
-def write(run_dir: Path) -> dict[str, Any]:
+def write(run_dir: Path) -> Result:
     """Build a run folder's result, write it to its result.json in one step, and return it.
 
     Raises ReportError where it cannot be built, and OSError where it cannot be written; an older result.json
@@ -165,7 +171,7 @@ def _written_at(folder: Path) -> int:
     return (record if record.is_file() else folder).stat().st_mtime_ns
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> Result:
     """Return the judged result of a run folder, of ``latest``, or of a result.json.
 
     A folder's result is built anew from its files. Raises ReportError.
@@ -176,10 +182,10 @@ def load(name: str) -> dict[str, Any]:
     result = _read_json(path)
     if wrong := schema.problem(result, "result"):
         raise ReportError(f"{path}: not a result document: {wrong}")
-    return result
+    return cast("Result", result)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> object:
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as exc:
@@ -195,17 +201,20 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def _read_run(path: Path) -> Run:
     if not path.exists():
         raise ReportError(f"{path}: No such file: this is no run folder, or the run ended before its load began")
     run = _read_json(path)
     if wrong := schema.problem(run, "run"):
         raise ReportError(f"{path}: {wrong}")
-    return run
+    return cast("Run", run)
 
 
-def _pick(document: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    return {field: document.get(field) for field in fields}
+def _parameters(run: Mapping[str, object], duration_s: float | None) -> Parameters:
+    """Return the parameters in run.json for a result, and how long the load took; None for what is not there."""
+    parameters = {field: run.get(field) for field in RUN_FIELDS}
+    times = {"duration_s": duration_s, "requested_duration_s": run.get("duration_s")}
+    return cast("Parameters", parameters | times)
 
 
 def _key(row: StatsRow | FailureRow, rows: list[StatsRow]) -> str:
@@ -215,40 +224,42 @@ def _key(row: StatsRow | FailureRow, rows: list[StatsRow]) -> str:
 
 
 def _results(
-    rows: list[StatsRow], failures: list[FailureRow] | None, measured: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    rows: list[StatsRow], failures: list[FailureRow] | None, measured: Mapping[str, Measured | None] | None
+) -> dict[str, Row | None]:
     """Return ``results``: a row per request name, then the total. ``measured`` is run.json's, or None."""
     by_key = {_key(row, rows): row for row in rows[:-1]}
-    results: dict[str, Any] = dict.fromkeys(IN_MIX)
+    results: dict[str, Row | None] = dict.fromkeys(IN_MIX)
     for key, row in by_key.items():
         causes = None if failures is None else [failure for failure in failures if _key(failure, rows) == key]
-        results[key] = _row(row, causes, None if measured is None else measured.get(key) or {})
+        results[key] = _row(row, causes, None if measured is None else measured.get(key) or _NOT_MEASURED)
     # The total of no requests is a run of nothing, not a run that was not.
-    results["total"] = _row(rows[-1], failures, None if measured is None else measured.get("total") or {})
-    return {key: row if row is None or key == "total" or row["operations"] else None for key, row in results.items()}
+    total = None if measured is None else measured.get("total") or _NOT_MEASURED
+    results["total"] = _row(rows[-1], failures, total)
+    return {key: row if row and (key == "total" or row["operations"]) else None for key, row in results.items()}
 
 
-def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | None) -> Row:
     succeeded = row.requests - row.failures
     errors: dict[str, int] | None = None
     if failures is not None:
         errors = {}
         for failure in sorted(failures, key=lambda failure: (-failure.occurrences, failure.error)):
             errors[failure.error] = errors.get(failure.error, 0) + failure.occurrences
-    if measured is None:
-        throughput, info, service = row.rate, None, None
-    else:
+    throughput: float | None = row.rate
+    info: int | None = None
+    service: Latencies | None = None
+    if measured is not None:
         duration = measured.get("duration_s")
         throughput = round(row.requests / duration, 3) if duration else None
         info, service = measured.get("info"), measured.get("service")
-    document: dict[str, Any] = {
+    document: Row = {
         "operations": row.requests,
         "succeeded": succeeded,
         "failed": row.failures,
         "info": info,
         "success_rate": succeeded / row.requests if row.requests else None,
         "throughput_ops_s": throughput,
-        "latency": {**row.latency, "service": service} if succeeded else None,
+        "latency": cast("Latency", {**row.latency, "service": service}) if succeeded else None,
         "errors": errors,
     }
     if measured and measured.get("branches") is not None:
@@ -268,15 +279,15 @@ def _row_problems(rows: list[StatsRow], failures: list[FailureRow] | None) -> li
     return problems
 
 
-def _count_problems(rows: list[StatsRow], measured: Mapping[str, Any]) -> list[str]:
+def _count_problems(rows: list[StatsRow], measured: Mapping[str, Measured | None]) -> list[str]:
     """Return where Locust counted other operations than the workers did."""
     counted = {_key(row, rows): row for row in rows[:-1]} | {"total": rows[-1]}
     problems = []
     for name in dict.fromkeys([*IN_MIX, *measured, *counted]):
-        ours, theirs = measured.get(name) or {}, counted.get(name)
+        ours, theirs = measured.get(name) or _NOT_MEASURED, counted.get(name)
         for field, here, there in (
-            ("operations", ours.get("operations", 0), theirs.requests if theirs else 0),
-            ("failures", ours.get("failed", 0), theirs.failures if theirs else 0),
+            ("operations", ours["operations"], theirs.requests if theirs else 0),
+            ("failures", ours["failed"], theirs.failures if theirs else 0),
         ):
             if here != there:
                 problems.append(f"{name}: the workers counted {here} {field}, and Locust {there}")

@@ -8,12 +8,16 @@ same, wherever what is missing could not have saved it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from cluster.base.signals import EXIT_CODES
 from cluster.base.verdict import Verdict
+from cluster.schema.run_documents import NO_GENERATOR
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Figures, Result
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Judgement:
     reason: str
 
 
-def judge(threshold: Threshold, result: dict[str, Any]) -> Judgement:
+def judge(threshold: Threshold, result: Figures) -> Judgement:
     """Return what a result document says about a threshold."""
     value, missing = _value(threshold, result)
     if value is None:
@@ -47,29 +51,36 @@ def judge(threshold: Threshold, result: dict[str, Any]) -> Judgement:
     return Judgement(str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}")
 
 
-def _value(threshold: Threshold, result: dict[str, Any]) -> tuple[float | None, str]:
+def _value(threshold: Threshold, result: Figures) -> tuple[float | None, str]:
     """Return the number that a threshold is about, or None and the reason why there is none."""
     name = threshold.type
     measured = result["results"].get(name)
     if measured is None:
         return None, f"{name} was not run"
     if threshold.field in COUNT_FIELDS or threshold.field in RATE_FIELDS:
-        value = measured.get(threshold.field)
-        return value, f"{name}.{threshold.field} was not measured"
+        return number_in(measured, threshold.field), f"{name}.{threshold.field} was not measured"
     latency = measured["latency"]
     if latency is None:
         return None, f"no {name} succeeded, so there is no latency"
-    if threshold.field in SERVICE_FIELDS:
-        latency = latency.get("service")
-        if latency is None:
-            return None, "service latency is measured in an open loop only"
-    return latency.get(threshold.field.removeprefix("service.")), f"{name}.{threshold.field} was not measured"
+    service = latency.get("service")
+    if threshold.field in SERVICE_FIELDS and service is None:
+        return None, "service latency is measured in an open loop only"
+    value = number_in(
+        service if threshold.field in SERVICE_FIELDS else latency, threshold.field.removeprefix("service.")
+    )
+    return value, f"{name}.{threshold.field} was not measured"
 
 
-def _doubt(threshold: Threshold, value: float, holds: bool, result: dict[str, Any]) -> str:
+def number_in(row: Mapping[str, object] | None, field: str) -> float | None:
+    """Return a number of a row by its field's name; None where the row has none, or is None itself."""
+    value = row.get(field) if row is not None else None
+    return value if isinstance(value, int | float) else None
+
+
+def _doubt(threshold: Threshold, value: float, holds: bool, result: Figures) -> str:
     """Return why a value does not decide a threshold, or an empty text when it does."""
     field = threshold.field
-    if (result.get("generator") or {}).get("saturated"):
+    if (result.get("generator") or NO_GENERATOR).get("saturated"):
         if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
             return "the generator was saturated, so the latency is partly its own"
         if field == "throughput_ops_s" and not holds:
@@ -83,7 +94,7 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: dict[str, An
     return ""
 
 
-def _lost_workers(result: dict[str, Any]) -> list[str]:
+def _lost_workers(result: Figures) -> list[str]:
     """Return a line for each worker that a run lost, as far as they have names."""
     lost = result.get("lost_workers") or []
     if lost:
@@ -91,53 +102,55 @@ def _lost_workers(result: dict[str, Any]) -> list[str]:
             f"worker {worker['name']} was lost" + (f": {worker['reason']}" if worker.get("reason") else "")
             for worker in lost
         ]
-    count = (result.get("generator") or {}).get("workers_lost")
+    count = (result.get("generator") or NO_GENERATOR).get("workers_lost")
     return [f"{count} worker{'s' if count > 1 else ''} lost"] if count else []
 
 
-def _inconclusive(result: dict[str, Any]) -> list[str]:
+def _inconclusive(result: Figures) -> list[str]:
     """Return why a run cannot pass, whatever its thresholds say."""
     reasons = _lost_workers(result)
     if result.get("interrupted"):
         reasons.append(f"the run was interrupted by {result['interrupted']}")
-    generator = result.get("generator") or {}
+    generator = result.get("generator") or NO_GENERATOR
     if generator.get("rate_reached") is False and not result["run"].get("allow_rate_miss"):
         dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were not sent"
         late = dropped if generator.get("dropped") else "operations were sent too late"
         reasons.append(f"the target rate was not reached: {late}")
-    if (result.get("books") or {}).get("balanced") is False:
+    books, total = result.get("books"), result["results"].get("total")
+    if books and books.get("balanced") is False:
         reasons.append("the books do not balance")
     reasons += [str(problem) for problem in result.get("problems") or []]
-    if not (result["results"].get("total") or {}).get("operations"):
+    if not total or not total["operations"]:
         reasons.append("no operation was run")
     return reasons + _unsure(result)
 
 
-def _broken(result: dict[str, Any]) -> list[str]:
+def _broken(result: Figures) -> list[str]:
     """Return the guarantees that the check of a run's history found broken, with etcd's own words."""
-    rows = (result.get("check") or {}).get("guarantees") or []
+    check = result.get("check")
+    rows = check["guarantees"] if check else []
     return [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
 
 
-def _unsure(result: dict[str, Any]) -> list[str]:
+def _unsure(result: Figures) -> list[str]:
     """Return what a run with faults, or its check, left open."""
-    chaos, check = result.get("chaos") or {}, result.get("check") or {}
+    chaos, check = result.get("chaos"), result.get("check")
     reasons = [f"round {row['number']}, {row['fault']}: {row['reason']}"
-               for row in chaos.get("faults") or [] if row["verdict"] == "unknown"]  # fmt: skip
+               for row in (chaos["faults"] if chaos else ()) if row["verdict"] == "unknown"]  # fmt: skip
     reasons += [f"{row['name']} is unknown: {row['reason']}"
-                for row in check.get("guarantees") or [] if row["verdict"] == "unknown"]  # fmt: skip
-    if chaos.get("stopped_by") and check.get("verdict") != "fail":
+                for row in (check["guarantees"] if check else ()) if row["verdict"] == "unknown"]  # fmt: skip
+    if chaos and chaos.get("stopped_by") and not (check and check.get("verdict") == "fail"):
         reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found nothing")
     return reasons
 
 
-def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, Any]:
+def apply(result: Figures, thresholds: Iterable[Threshold]) -> Result:
     """Return a copy of a result with ``thresholds``, ``verdict`` and ``verdict_reasons`` filled in."""
     judgements = [judge(threshold, result) for threshold in thresholds]
-    total = result["results"].get("total") or {}
+    total = result["results"].get("total")
     failed = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.FAIL]
     unknown = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.UNKNOWN]
-    if not judgements and total.get("operations") and not total.get("succeeded"):
+    if not judgements and total and total["operations"] and not total["succeeded"]:
         failed.append("every operation failed")
     failed += _broken(result)
     inconclusive = unknown + _inconclusive(result)
@@ -158,18 +171,18 @@ def apply(result: dict[str, Any], thresholds: Iterable[Threshold]) -> dict[str, 
     }
 
 
-def other_reasons(result: dict[str, Any]) -> list[str]:
+def other_reasons(result: Result) -> list[str]:
     """Return the reasons of a judged result's verdict that none of its thresholds gives."""
     stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in result["thresholds"]}
     return [reason for reason in result.get("verdict_reasons") or [] if reason not in stated]
 
 
-def verdict_code(result: dict[str, Any]) -> int:
+def verdict_code(result: Result) -> int:
     """Return the exit code of a judged result's verdict alone: 0 pass, 1 fail, 3 unknown."""
     return Verdict(result["verdict"]).exit_code
 
 
-def exit_code(result: dict[str, Any]) -> int:
+def exit_code(result: Result) -> int:
     """Return the exit code of the run that a judged result is of.
 
     130 or 143 where SIGINT or SIGTERM ended it, else that of its verdict: 1 fail, 3 unknown, 0 pass. The

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from cluster.base.console import printable
-from loadgen.result.gate import other_reasons
+from loadgen.result.gate import number_in, other_reasons
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result, ResultThreshold
 
 _SUITE = "raftload"
 
 
-def to_xml(result: dict[str, Any]) -> str:
+def to_xml(result: Result) -> str:
     """Return a judged result as JUnit XML: a test case per threshold, and one for the run as a whole.
 
     A threshold that failed is a ``failure``, one that is unknown an ``error``. The run's own case ends as its
@@ -53,12 +56,12 @@ def to_xml(result: dict[str, Any]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def write(result: dict[str, Any], path: Path | str) -> None:
+def write(result: Result, path: Path | str) -> None:
     """Write a judged result as JUnit XML. Raises OSError."""
     Path(path).write_text(to_xml(result), encoding="utf-8")
 
 
-def to_markdown(result: dict[str, Any]) -> str:
+def to_markdown(result: Result) -> str:
     """Return a judged result as Markdown: verdict, thresholds, and the figures of each operation type."""
     run, verdict = result["run"], result["verdict"]
     lines = [f"### raftload {_cell(str(run.get('scenario') or 'run'))}: {verdict.upper()}", ""]
@@ -76,14 +79,13 @@ def to_markdown(result: dict[str, Any]) -> str:
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for name, row in result["results"].items():
         if row is not None:
-            latency = row["latency"] or {}
-            figures = [row["throughput_ops_s"], *(latency.get(field) for field in _SHOWN)]
+            figures = [row["throughput_ops_s"], *(number_in(row["latency"], field) for field in _SHOWN)]
             cells = [f"{row['operations']:,}", f"{row['failed']:,}", *map(_figure, figures)]
             lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n"
 
 
-def append_step_summary(result: dict[str, Any]) -> bool:
+def append_step_summary(result: Result) -> bool:
     """Append the Markdown to the file that $GITHUB_STEP_SUMMARY names; tell whether it names one.
 
     Raises OSError.
@@ -99,7 +101,7 @@ def append_step_summary(result: dict[str, Any]) -> bool:
 _SHOWN = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
 
 
-def _value(threshold: dict[str, Any]) -> str:
+def _value(threshold: ResultThreshold) -> str:
     return "no sample" if threshold["value"] is None else f"{threshold['value']:,.10g}"
 
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from loadgen.load import pacing
 from loadgen.stats import hdr
 from loadgen.stats.series import TOTAL
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Knee, Plateau, Run
 
 METHOD = "maximum of throughput / mean latency (Kleinrock 1979)"
 SCENARIO = "steps"
@@ -34,21 +37,22 @@ def users_by_step(users: int) -> tuple[int, ...]:
     return (*(2**n for n in range(math.ceil(math.log2(users)))), users)
 
 
-def plateaus(run: Mapping[str, Any]) -> tuple[str, list[float], float] | None:
+def plateaus(run: Run) -> tuple[Literal["users", "rate"], list[float], float] | None:
     """What a run's load went through: ``rate`` or ``users``, its values, and the seconds of each; None for no steps.
 
     Takes run.json. The steps of a closed loop share its duration evenly.
     """
-    if run.get("step"):
-        schedule = pacing.parse_step(str(run["step"]))
+    if step := run.get("step"):
+        schedule = pacing.parse_step(step)
         return "rate", [stage.start_rate for stage in schedule.stages], schedule.stages[0].length_s
-    if run.get("scenario") == SCENARIO and run.get("loop") == "closed" and run.get("duration_s"):
-        users = users_by_step(int(run["users"]))
-        return "users", [float(each) for each in users], float(run["duration_s"]) / len(users)
+    duration_s, users = run.get("duration_s"), run.get("users")
+    if run.get("scenario") == SCENARIO and run.get("loop") == "closed" and duration_s and users is not None:
+        steps = users_by_step(int(users))
+        return "users", [float(each) for each in steps], duration_s / len(steps)
     return None
 
 
-def find(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
+def find(folder: Path, run: Run) -> Knee | None:
     """Returns ``knee`` of a result: every plateau and which one is the knee; None for a run without plateaus.
 
     Reads the histogram log of all operations. Raises OSError and ValueError where it is missing or broken.
@@ -62,12 +66,14 @@ def find(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
         [(at, counts) for at, _, counts in hdr.read_log(log.read_text(encoding="ascii"))] if log.is_file() else []
     )
     rows = [row for row in measured(intervals, loads, length_s) if row is not None]
-    saturated = (run.get("generator") or {}).get("saturated")
+    generator = run.get("generator")
+    saturated = generator and generator["saturated"]
     caution = "the load generator was saturated, so the knee may be its own" if saturated else None
-    return {"method": METHOD, "axis": axis, "steps": rows, **judge(rows), "caution": caution}
+    best, reason = judge(rows)
+    return {"method": METHOD, "axis": axis, "steps": rows, "knee": best, "reason": reason, "caution": caution}
 
 
-def measured(intervals: Sequence[Interval], loads: Sequence[float], length_s: float) -> Iterable[dict[str, Any] | None]:
+def measured(intervals: Sequence[Interval], loads: Sequence[float], length_s: float) -> Iterable[Plateau | None]:
     """Yields throughput and latency of each plateau, from its whole seconds but the first; None where they are too few.
 
     Takes the log's intervals of a second, the load of each plateau and its length. The first second belongs to the
@@ -84,7 +90,7 @@ def measured(intervals: Sequence[Interval], loads: Sequence[float], length_s: fl
         yield _row(load, seconds, counts) if seconds >= LEAST_SECONDS and counts else None
 
 
-def _row(load: float, seconds: int, counts: Mapping[int, int]) -> dict[str, Any]:
+def _row(load: float, seconds: int, counts: Mapping[int, int]) -> Plateau:
     count = sum(counts.values())
     mean_ms = sum(hdr.middle(key) * each for key, each in counts.items()) / count / 1e6
     p50, p99 = (value / 1e6 for value in hdr.percentiles(counts, (0.5, 0.99)))
@@ -100,13 +106,13 @@ def _row(load: float, seconds: int, counts: Mapping[int, int]) -> dict[str, Any]
     }
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the ``knee``, a plateau of those measured or None, and the ``reason`` why there is none."""
+def judge(rows: Sequence[Plateau]) -> tuple[Plateau | None, str | None]:
+    """Returns the knee, a plateau of those measured or None, and the reason why there is none."""
     if len(rows) < 3:
-        return {"knee": None, "reason": f"{len(rows)} plateaus of {LEAST_SECONDS + 1} s or more, and 3 are needed"}
+        return None, f"{len(rows)} plateaus of {LEAST_SECONDS + 1} s or more, and 3 are needed"
     best = max(range(len(rows)), key=lambda index: rows[index]["power"])
     if best == len(rows) - 1:
-        return {"knee": None, "reason": "power still rose at the last step: go on to a higher load"}
+        return None, "power still rose at the last step: go on to a higher load"
     if best == 0:
-        return {"knee": None, "reason": "power fell from the first step on: begin at a lower load"}
-    return {"knee": dict(rows[best]), "reason": None}
+        return None, "power fell from the first step on: begin at a lower load"
+    return rows[best], None

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, printable
 from cluster.base.verdict import Verdict
 from loadgen.load.settings import other_than_default
-from loadgen.result.gate import other_reasons
+from loadgen.result.gate import number_in, other_reasons
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Books, Generator, Result, ResultTarget, Row
 
 LABEL = 12
 MAX_CAUSES = 8
@@ -29,7 +32,7 @@ _GROUP = "latency of successes, ms"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Path | None = None) -> str:
+def render(result: Result, *, color: bool, width: int = 100, folder: Path | None = None) -> str:
     """Return a result document as text of at most ``width`` columns (80 at least), without a final newline.
 
     A row per operation type that was run and one for the total; a dash stands for what was not measured.
@@ -43,7 +46,7 @@ def render(result: dict[str, Any], *, color: bool, width: int = 100, folder: Pat
     return "\n".join(line.rstrip() for line in lines)
 
 
-def render_verdict(result: dict[str, Any], *, color: bool, width: int = 100) -> str:
+def render_verdict(result: Result, *, color: bool, width: int = 100) -> str:
     """Return thresholds and verdict of a judged result as text, without a final newline."""
     paint = Painter(color)
     lines = []
@@ -52,7 +55,7 @@ def render_verdict(result: dict[str, Any], *, color: bool, width: int = 100) -> 
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _title(result: dict[str, Any], paint: Painter) -> list[str]:
+def _title(result: Result, paint: Painter) -> list[str]:
     run = result["run"]
     users, workers = run.get("users"), run.get("workers")
     parts = [
@@ -68,18 +71,18 @@ def _title(result: dict[str, Any], paint: Painter) -> list[str]:
     return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
 
 
-def _rows(results: dict[str, Any], paint: Painter, width: int) -> list[str]:
+def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[str]:
     """Return the table: a group heading, the headings, the rows, a rule and the total."""
-    names = [name for name, row in results.items() if row is not None and name != "total"]
-    shown = [*names, "total"]
+    rows = {name: row for name, row in results.items() if row is not None}
+    shown = [*(name for name in rows if name != "total"), "total"]
     columns = [["", *(_shorten(name, MAX_NAME) for name in shown)]]
-    columns.append(["operations", *(f"{results[name]['operations']:,}" for name in shown)])
-    columns.append(["failed", *(f"{results[name]['failed']:,}" for name in shown)])
-    columns.append(["ops/s", *_aligned([results[name]["throughput_ops_s"] for name in shown], (1, 1, 0))])
+    columns.append(["operations", *(f"{rows[name]['operations']:,}" for name in shown)])
+    columns.append(["failed", *(f"{rows[name]['failed']:,}" for name in shown)])
+    columns.append(["ops/s", *_aligned([rows[name]["throughput_ops_s"] for name in shown], (1, 1, 0))])
     latencies = {
         field: [
             heading,
-            *_aligned([(results[name]["latency"] or {}).get(field) for name in shown], (3, 2, 1)),
+            *_aligned([number_in(rows[name]["latency"], field) for name in shown], (3, 2, 1)),
         ]
         for field, heading in _LATENCIES.items()
     }
@@ -101,7 +104,7 @@ def _rows(results: dict[str, Any], paint: Painter, width: int) -> list[str]:
             cells = [paint(cell, "dim") for cell in cells]
         else:
             total = ("bold",) if index == len(shown) else ()
-            bad = ("red",) if results[shown[index - 1]]["failed"] else ()
+            bad = ("red",) if rows[shown[index - 1]]["failed"] else ()
             cells = [paint(cell, *total, *(bad if at == 2 else ())) for at, cell in enumerate(cells)]
         if index == len(shown):
             lines.append(paint("-" * full, "dim"))
@@ -120,7 +123,7 @@ def _aligned(values: list[float | None], decimals: tuple[int, int, int]) -> list
     return ["-" if value is None else f"{value:,.{digits}f}" for value in values]
 
 
-def _facts(result: dict[str, Any], paint: Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
+def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
     """Return what stands below the table: labels with one or more lines each."""
     facts = [
         ("target", _target(result.get("target"), paint)),
@@ -135,7 +138,7 @@ def _facts(result: dict[str, Any], paint: Painter, folder: Path | None) -> list[
     return [(label, texts) for label, texts in facts if texts]
 
 
-def _target(target: dict[str, Any] | None, paint: Painter) -> list[str]:
+def _target(target: ResultTarget | None, paint: Painter) -> list[str]:
     if not target:
         return []
     version, changes = target.get("etcd_version"), target.get("leader_changes")
@@ -165,25 +168,25 @@ def _target(target: dict[str, Any] | None, paint: Painter) -> list[str]:
     return texts
 
 
-def _length(result: dict[str, Any]) -> list[str]:
+def _length(result: Result) -> list[str]:
     run = result["run"]
-    duration, wanted = run.get("duration_s"), run.get("requested_duration_s")
+    duration, wanted, started = run.get("duration_s"), run.get("requested_duration_s"), run.get("started_at")
     asked = f"{run['operations']:,} operations" if run.get("operations") else f"{wanted:g} s" if wanted else ""
     parts = [
         f"{duration:,.2f} s" if duration is not None else "",
         f"{asked} asked for" if asked else "",
-        f"started {run['started_at'][:19].replace('T', ' ')} UTC" if run.get("started_at") else "",
+        f"started {started[:19].replace('T', ' ')} UTC" if started else "",
         f"seed {run['seed']}" if run.get("seed") is not None else "",
     ]
     text = ", ".join(part for part in parts if part)
     return [text] if text else []
 
 
-def _generator(generator: dict[str, Any] | None, paint: Painter) -> list[str]:
+def _generator(generator: Generator | None, paint: Painter) -> list[str]:
     if not generator:
         return []
     cpu, loop_lag = generator.get("cpu_us_per_op"), generator.get("loop_lag_p99_ms")
-    start_lag, dropped, resent = (generator.get(field) for field in ("start_lag_p99_ms", "dropped", "resent"))
+    start_lag, dropped, resent = generator["start_lag_p99_ms"], generator["dropped"], generator["resent"]
     parts = [
         f"{cpu:,.1f} us CPU per operation" if cpu is not None else "",
         f"start lag p99 {start_lag:.3f} ms" if start_lag is not None else "",
@@ -199,7 +202,7 @@ def _generator(generator: dict[str, Any] | None, paint: Painter) -> list[str]:
     return texts
 
 
-def _failures(results: dict[str, Any], paint: Painter) -> list[str]:
+def _failures(results: dict[str, Row | None], paint: Painter) -> list[str]:
     causes = [
         (count, name, error)
         for name, row in results.items()
@@ -215,23 +218,23 @@ def _failures(results: dict[str, Any], paint: Painter) -> list[str]:
     rest = causes[MAX_CAUSES:]
     if rest:
         texts.append(f"{sum(count for count, _, _ in rest):{size},} of {len(rest)} more causes")
-    info = results["total"].get("info")
-    if info:
+    total = results["total"]
+    if total and (info := total.get("info")):
         texts.append(f"{info:,} of them with unknown effect: they may or may not have happened")
     return texts
 
 
-def _branches(txn: dict[str, Any] | None) -> list[str]:
-    branches = (txn or {}).get("branches")
-    if not isinstance(branches, dict) or not branches:
+def _branches(row: Row | None) -> list[str]:
+    branches = row.get("branches") if row else None
+    if not branches:
         return []
     return ["branches taken: " + ", ".join(f"{count:,} {printable(name)}" for name, count in branches.items())]
 
 
-def _books(books: dict[str, Any] | None, paint: Painter) -> list[str]:
+def _books(books: Books | None, paint: Painter) -> list[str]:
     if not books or books.get("balanced") is None:
         return []
-    delta, writes, info = (books.get(field) for field in ("revision_delta", "writes_ok", "writes_info"))
+    delta, writes, info = books["revision_delta"], books["writes_ok"], books["writes_info"]
     sums = f"{_plural(writes, 'write')} acknowledged" if writes is not None else ""
     sums += f", {info:,} unknown" if info else ""
     sums += f", store revision advanced by {delta:,}" if delta is not None else ""
@@ -240,7 +243,7 @@ def _books(books: dict[str, Any] | None, paint: Painter) -> list[str]:
     return [paint("DO NOT AGREE", "red", "bold") + (f": {sums}" if sums else "")]
 
 
-def _verdict(result: dict[str, Any], paint: Painter) -> list[tuple[str, list[str]]]:
+def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
     """Return the lines ``thresholds`` and ``verdict``."""
     thresholds = result["thresholds"]
     size = max((len(threshold["expression"]) for threshold in thresholds), default=0)
@@ -249,8 +252,8 @@ def _verdict(result: dict[str, Any], paint: Painter) -> list[tuple[str, list[str
         verdict, value = threshold["verdict"], threshold["value"]
         mark, expression = paint(f"{verdict.upper():7}", Verdict(verdict).style), threshold["expression"]
         texts.append(f"{mark}  {printable(expression):{size}}  {_measured(expression, value)}")
-        if verdict == "unknown" and threshold.get("reason"):
-            texts.append(" " * 9 + paint(printable(threshold["reason"]), "dim"))
+        if verdict == "unknown" and (reason := threshold.get("reason")):
+            texts.append(" " * 9 + paint(printable(reason), "dim"))
     verdict = result["verdict"]
     reasons = [printable(reason) for reason in other_reasons(result)]
     last = [paint(verdict.upper(), Verdict(verdict).style, "bold"), *reasons]
@@ -295,7 +298,7 @@ def _visible(text: str) -> int:
     return len(_ESCAPES.sub("", text))
 
 
-def _plural(count: Any, noun: str) -> str:
+def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -28,6 +28,7 @@ from loadgen.run.target import ClusterState, Target
 from loadgen.stats import precision
 
 if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
     from loadgen.run.benchmark import Plan
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
@@ -174,7 +175,7 @@ class Run:
         """Locust's statistics of the run so far."""
         return self._session.environment.stats
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Result:
         """Close the books, remove the keys, write the run folder and return the result document.
 
         Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from cluster.base import files
 from cluster.base.errors import RaftloadError
@@ -78,7 +77,7 @@ def _numbered(folder: Path) -> Path:
     raise FolderError(f"{folder} and 999 numbered ones exist")
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write a JSON document in place of what was there, whole or not at all. Raises FolderError."""
     try:
         files.write_json(path, document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
 
@@ -16,6 +16,9 @@ from loadgen.webui.guard import Guard
 from loadgen.webui.runs import FILES, Runs
 from viz.diagrams import svg
 from viz.diagrams.raft import state_machine
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 NAME = "raftload"
 View = TypeVar("View", bound=Callable[..., Any])
@@ -107,9 +110,10 @@ def _begun(stream: Iterator[str]) -> Iterator[str]:
     yield from stream
 
 
-def _row(name: str, result: dict[str, Any], files: list[str]) -> dict[str, Any]:
+def _row(name: str, result: Result, files: list[str]) -> dict[str, object]:
     total = result["results"]["total"]
-    latency = total["latency"] or {}
+    assert total is not None, "every result has a total"
+    latency = total["latency"]
     return {
         "name": name,
         "started_at": result["run"]["started_at"],
@@ -117,9 +121,9 @@ def _row(name: str, result: dict[str, Any], files: list[str]) -> dict[str, Any]:
         "operations": total["operations"],
         "failed": total["failed"],
         "throughput_ops_s": total["throughput_ops_s"],
-        "p50_ms": latency.get("p50_ms"),
-        "p99_ms": latency.get("p99_ms"),
-        "max_ms": latency.get("max_ms"),
+        "p50_ms": latency["p50_ms"] if latency else None,
+        "p99_ms": latency["p99_ms"] if latency else None,
+        "max_ms": latency["max_ms"] if latency else None,
         "verdict": result["verdict"],
         "files": {file: url_for(f"{NAME}.run_file", name=name, file=file) for file in files},
     }

@@ -17,7 +17,10 @@ from loadgen.run import run_folder
 from loadgen.run.session import LATEST_BEGIN_S
 
 if TYPE_CHECKING:
+    import gevent
+
     from cluster.base.exits import Failure
+    from cluster.schema.run_documents import Result
     from loadgen.run.run import Run
     from loadgen.run.session import Session
     from loadgen.run.target import Target
@@ -53,8 +56,8 @@ class Runs:
         self._args = args
         self._command = command
         self._run: Run | None = None
-        self._watcher: Any = None
-        self.finished: dict[str, dict[str, Any]] = {}
+        self._watcher: gevent.Greenlet | None = None
+        self.finished: dict[str, Result] = {}
         self.folders: dict[str, Path] = {}
         self.starting = False
         listening.listen(session.environment.events.test_start, self._on_test_start)
@@ -175,7 +178,7 @@ class Runs:
         """
         run = self._run if self.under_way else None
         self._session.halt()
-        if run is not None:
+        if run is not None and self._watcher is not None:
             self._watcher.kill()
             run.cut_short(failure)
             folder = run.folder

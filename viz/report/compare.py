@@ -6,17 +6,20 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from cluster.base.console import columns
 from cluster.base.files import write_bytes
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import clean
 from viz.report import charts, drawn, hlog, sections
 from viz.report.charts import Axis, Chart, Line, number
 from viz.report.page import page
 from viz.report.rundata import RunData, found_at
 
-SCHEMA = "raftload.comparison/1"
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
+
 NAME = "comparison.html"
 _COUNTS = ("operations", "failed", "success_rate", "throughput_ops_s")
 _LATENCIES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
@@ -43,13 +46,39 @@ class Row:
         return self.b / self.a if self.a and self.b is not None else None
 
 
-def rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Row]:
+class ComparedRun(TypedDict):
+    """One of the runs of a `Comparison`."""
+
+    id: str
+    verdict: str
+
+
+class ComparedFigure(TypedDict):
+    """A figure of a `Comparison`; None where a run has none, and where the ratio says nothing."""
+
+    field: str
+    a: float | None
+    b: float | None
+    ratio: float | None
+
+
+class Comparison(TypedDict):
+    """Two runs side by side, as JSON has it."""
+
+    schema: Literal["raftload.comparison/1"]
+    a: ComparedRun
+    b: ComparedRun
+    differences: dict[str, list[object]]
+    figures: list[ComparedFigure]
+
+
+def rows(a: Result, b: Result) -> list[Row]:
     """The figures of two results, those that neither has left out."""
     found = [Row(".".join(path), _at(a, path), _at(b, path)) for path in _paths(a, b)]
     return [row for row in found if row.a is not None or row.b is not None]
 
 
-def _paths(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _paths(a: Result, b: Result) -> Iterator[tuple[str, ...]]:
     names = dict.fromkeys([*(a.get("results") or {}), *(b.get("results") or {})])
     for f in [*(f for f in names if f != "total"), "total"]:
         yield from (("results", f, key) for key in _COUNTS)
@@ -60,31 +89,33 @@ def _paths(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, ..
         yield ("target", column, "during")
 
 
-def _at(document: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
+def _at(document: Mapping[str, object], path: tuple[str, ...]) -> float | None:
     value = found_at(document, path)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(a: Result, b: Result) -> dict[str, tuple[object, object]]:
     """The parameters in which two runs differ, and the version of etcd."""
-    ours, theirs = (each.get("run") or {} for each in (a, b))
-    found: dict[str, tuple[Any, Any]] = {
+    ours, theirs = (each["run"] for each in (a, b))
+    found: dict[str, tuple[object, object]] = {
         key: (ours.get(key), theirs.get(key))
         for key in dict.fromkeys([*ours, *theirs])
         if key not in _OWN and ours.get(key) != theirs.get(key)
     }
-    first, second = ((each.get("target") or {}).get("etcd_version") for each in (a, b))
+    first, second = ((each.get("target") or NO_TARGET)["etcd_version"] for each in (a, b))
     return found if first == second else {**found, "etcd_version": (first, second)}
 
 
-def document(a: RunData, b: RunData) -> dict[str, Any]:
+def document(a: RunData, b: RunData) -> Comparison:
     """The comparison as plain values."""
     return {
-        "schema": SCHEMA,
+        "schema": "raftload.comparison/1",
         "a": {"id": a.id, "verdict": a.result.get("verdict")},
         "b": {"id": b.id, "verdict": b.result.get("verdict")},
         "differences": {key: list(pair) for key, pair in differences(a.result, b.result).items()},
-        "figures": [{**dataclasses.asdict(row), "ratio": row.ratio} for row in rows(a.result, b.result)],
+        "figures": [
+            {"field": row.field, "a": row.a, "b": row.b, "ratio": row.ratio} for row in rows(a.result, b.result)
+        ],
     }
 
 
@@ -102,7 +133,7 @@ def text(a: RunData, b: RunData) -> str:
     for key, (ours, theirs) in differences(a.result, b.result).items():
         lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
     for name, data in (("A", a), ("B", b)):
-        if (data.result.get("generator") or {}).get("saturated"):
+        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
             lines.append(f"{name}: SATURATED, its latencies are partly the generator's own")
     return "\n".join(lines)
 

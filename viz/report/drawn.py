@@ -236,15 +236,15 @@ def spectrum(name: str, lines: Sequence[Line]) -> str:
 
 def knee(data: RunData) -> str:
     """Latency over throughput, a point for each step of the load, with the knee marked, as HTML."""
-    found = data.result.get("knee") or {}
-    steps = sorted(found.get("steps") or (), key=lambda each: each["throughput_ops_s"])
-    if len(steps) < 2:
+    found = data.result.get("knee")
+    steps = sorted(found["steps"] if found else (), key=lambda each: each["throughput_ops_s"])
+    if found is None or len(steps) < 2:
         return ""
-    lines = tuple(
-        Line(name, look, tuple((each["throughput_ops_s"], each[key]) for each in steps), dots=True)
-        for name, look, key in (("p99", "b", "p99_ms"), ("p50", "a", "p50_ms"))
+    lines = (
+        Line("p99", "b", tuple((each["throughput_ops_s"], each["p99_ms"]) for each in steps), dots=True),
+        Line("p50", "a", tuple((each["throughput_ops_s"], each["p50_ms"]) for each in steps), dots=True),
     )
-    best = found.get("knee")
+    best = found["knee"]
     marked = () if not best else (Band(best["throughput_ops_s"], best["throughput_ops_s"],
                                        f"knee: {charts.number(best['load'])} {UNITS[found['axis']]}"),)  # fmt: skip
     x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")

@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.files import write_bytes
 from viz.diagrams import elections, ladder, observed
 from viz.report import drawn, sections, trials
 from viz.report.rundata import RunData, RunError, load
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 NAME = "report.html"
 MOST_ELECTIONS = 4
@@ -21,7 +24,7 @@ MOST_ELECTIONS = 4
 __all__ = ["NAME", "RunError", "page", "render", "write"]
 
 
-def write(folder: Path, to: Path | None = None, result: dict[str, Any] | None = None) -> Path:
+def write(folder: Path, to: Path | None = None, result: Result | None = None) -> Path:
     """Writes the report of a run folder and returns its path.
 
     Takes where to, None for ``report.html`` in the folder, and the result where it was just made. Raises RunError
@@ -32,7 +35,7 @@ def write(folder: Path, to: Path | None = None, result: dict[str, Any] | None = 
     return path
 
 
-def try_write(folder: Path, result: dict[str, Any]) -> str | None:
+def try_write(folder: Path, result: Result) -> str | None:
     """Writes ``report.html`` of a run that has just ended; returns why not where it cannot be, which loses no run."""
     try:
         write(folder, result=result)

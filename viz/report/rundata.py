@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.faults.kinds import HEAL, KINDS, undoing
@@ -17,6 +17,9 @@ from cluster.observe.record import Poll, Scrape
 from cluster.observe.timeline import Timeline
 from viz.diagrams import elections
 from viz.report import hlog
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 _SEEN = {"effect", "failed"}
 _LASTING = {kind.name for kind in KINDS.values() if kind.undone_by}
@@ -71,7 +74,7 @@ class RunData:
     """
 
     folder: Path
-    result: dict[str, Any]
+    result: Result
     series: Mapping[str, Sequence[Second]]
     latencies: Mapping[str, Sequence[tuple[float, Mapping[int, int]]]]
     polls: Sequence[Poll]
@@ -85,10 +88,10 @@ class RunData:
     @property
     def id(self) -> str:
         """What the run is called."""
-        return str((self.result.get("run") or {}).get("id") or self.folder.name)
+        return str(self.result["run"].get("id") or self.folder.name)
 
 
-def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
+def load(folder: Path, result: Result | None = None) -> RunData:
     """Reads a run folder. Takes its result where that was just made, else reads ``result.json``.
 
     Raises RunError where there is none.
@@ -118,15 +121,15 @@ def load(folder: Path, result: dict[str, Any] | None = None) -> RunData:
     )
 
 
-def found_at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+def found_at(document: Mapping[str, object], path: Sequence[str]) -> object:
     """What stands in a document at a path of keys; None where one of them is not there."""
-    value: Any = document
+    value: object = document
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _result(folder: Path) -> Result:
     path = folder / "result.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -134,9 +137,9 @@ def _result(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path}: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise RunError(f"{path}: not JSON, or cut short ({exc})") from exc
-    if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
+    if not isinstance(document, dict) or not all(isinstance(document.get(part), dict) for part in ("run", "results")):
         raise RunError(f"{path}: not a result document")
-    return document
+    return cast("Result", document)
 
 
 def _series(folder: Path, missing: list[str]) -> dict[str, list[Second]]:
@@ -172,17 +175,15 @@ def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[s
     return {f: found[f] for f in dict.fromkeys([*types, *found]) if f in found}
 
 
-def _span(
-    result: Mapping[str, Any], series: Mapping[str, Sequence[Second]], polls: Sequence[Poll]
-) -> tuple[float, float]:
+def _span(result: Result, series: Mapping[str, Sequence[Second]], polls: Sequence[Poll]) -> tuple[float, float]:
     """The time axis: the seconds of the load, else the time of the polls, else that of the run."""
     seconds = series.get("total") or ()
     if seconds:
         return float(seconds[0].at), float(seconds[-1].at + 1)
     if polls:
         return polls[0].at, polls[-1].at
-    run = result.get("run") or {}
-    times = [seconds_of(run[key]) for key in ("started_at", "ended_at") if run.get(key)]
+    run = result["run"]
+    times = [seconds_of(text) for text in (run.get("started_at"), run.get("ended_at")) if text]
     return (times[0], max(times[-1], times[0] + 1)) if times else (0.0, 1.0)
 
 

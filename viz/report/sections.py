@@ -6,20 +6,24 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.observe.record import PHASES
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import human_bytes
 from viz.report.charts import number
 from viz.report.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.report.rundata import RunData, found_at
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Parameters, Phases, Result
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
 UNKNOWN = '<span class="dim">-</span>'
 
 
-def figure(document: Mapping[str, Any], *path: str) -> str:
+def figure(document: Mapping[str, object], *path: str) -> str:
     """A number of a document at a path of keys, as HTML that names it; a dash where it is not known."""
     value = found_at(document, path)
     if value is None or isinstance(value, Mapping | list):
@@ -48,17 +52,15 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 def head(data: RunData) -> str:
     """Title, verdict, what was run, and the figures that one looks for first."""
     result = data.result
-    run, target = result.get("run") or {}, result.get("target") or {}
+    run, target = result["run"], result.get("target") or NO_TARGET
     verdict = str(result.get("verdict") or "unknown")
-    members = target.get("members")
+    members, users, rate = target.get("members"), run.get("users"), run.get("rate")
     count = len(members) if isinstance(members, list) else members
     said = [
         f"{target.get('kind')} etcd {target.get('etcd_version')}" if target.get("etcd_version") else "",
         f"{count} member{'s' * (count != 1)}" if count else "",
-        f"{number(run['users'])} users in {run['workers']} workers" if run.get("users") else "",
-        f"{run.get('loop')} loop" + (f" at {number(run['rate'])}/s" if run.get("rate") else "")
-        if run.get("loop")
-        else "",
+        f"{number(users)} users in {run['workers']} workers" if users else "",
+        f"{run['loop']} loop" + (f" at {number(rate)}/s" if rate else "") if run.get("loop") else "",
         f"{run['duration_s']:.1f} s" if run.get("duration_s") else "",
         str(run.get("started_at") or "").replace("T", " ").partition(".")[0] + " UTC" if run.get("started_at") else "",
     ]
@@ -81,8 +83,9 @@ def head(data: RunData) -> str:
             f'<dl class="cards">{boxes}</dl></header>')  # fmt: skip
 
 
-def _failed(result: Mapping[str, Any]) -> str:
-    info = ((result.get("results") or {}).get("total") or {}).get("info")
+def _failed(result: Result) -> str:
+    total = result["results"].get("total")
+    info = total and total.get("info")
     return f"failed, {number(info)} of them with unknown effect" if info else "failed"
 
 
@@ -105,10 +108,10 @@ def longest_silence(data: RunData) -> int:
     return longest
 
 
-def verdict(result: Mapping[str, Any]) -> str:
+def verdict(result: Result) -> str:
     """Thresholds with their verdicts, and what speaks against the figures."""
     parts = []
-    generator = result.get("generator") or {}
+    generator = result.get("generator") or NO_GENERATOR
     reasons = [str(each) for each in (*(result.get("verdict_reasons") or ()), *(result.get("problems") or ()))]
     if reasons:
         listed = "".join(f"<li>{escape(each)}</li>" for each in dict.fromkeys(reasons))
@@ -130,10 +133,10 @@ def verdict(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def results(result: Mapping[str, Any]) -> str:
+def results(result: Result) -> str:
     """A row for each operation type that was run, then the total; failures by cause."""
-    names = [f for f, row in (result.get("results") or {}).items() if row]
-    order = [*(f for f in names if f != "total"), *(f for f in names if f == "total")]
+    made = {f: row for f, row in result["results"].items() if row}
+    order = [*(f for f in made if f != "total"), *(f for f in made if f == "total")]
     rows = [
         (escape(f), *(figure(result, "results", f, key) for key in ("operations", "failed", "throughput_ops_s")),
          *(figure(result, "results", f, "latency", key) for key in _LATENCIES))
@@ -143,45 +146,44 @@ def results(result: Mapping[str, Any]) -> str:
         f"{figure(result, 'results', f, 'errors', cause)} {escape(f)} {escape(cause)}"
         for f in order
         if f != "total"
-        for cause in result["results"][f].get("errors") or ()
+        for cause in made[f].get("errors") or ()
     ]
     failures = f"<p>Failures by cause: {'; '.join(causes)}.</p>" if causes else ""
     return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + failures
 
 
-def knee(result: Mapping[str, Any]) -> str:
+def knee(result: Result) -> str:
     """The steps of the load, and where the knee is."""
     found = result.get("knee")
     if not found:
         return ""
-    best = found.get("knee")
+    best, caution = found["knee"], found.get("caution")
     said = f"<p>No knee: {escape(str(found.get('reason')))}.</p>"
     if best:
         said = (f"<p><b>The knee is at {number(best['load'])} {UNITS[found['axis']]}</b>: "
                 f"{number(best['throughput_ops_s'])} operations/s, p50 {number(best['p50_ms'])} ms, p99 "
                 f"{number(best['p99_ms'])} ms. Beyond it, more load raises latency, not throughput.</p>")  # fmt: skip
-    if found.get("caution"):
-        said += f'<p class="unknown">{escape(found["caution"]).capitalize()}.</p>'
-    keys = ("load", "throughput_ops_s", "mean_ms", "p50_ms", "p99_ms", "power")
-    rows = [
-        tuple(f"<b>{number(row[key])}</b>" if row == best else number(row[key]) for key in keys)
-        for row in found.get("steps") or ()
-    ]
+    if caution:
+        said += f'<p class="unknown">{escape(caution).capitalize()}.</p>'
+    rows = []
+    for row in found.get("steps") or ():
+        figures = (row["load"], row["throughput_ops_s"], row["mean_ms"], row["p50_ms"], row["p99_ms"], row["power"])
+        rows.append(tuple(f"<b>{number(each)}</b>" if row == best else number(each) for each in figures))
     head_row = (UNITS[found["axis"]], "succeeded/s", "mean, ms", "p50, ms", "p99, ms", "power")
     return said + table(head_row, rows) + f'<p class="dim">Method: {escape(str(found["method"]))}.</p>'
 
 
-def members(result: Mapping[str, Any]) -> str:
+def members(result: Result) -> str:
     """What each member counted: fsync and commit before, during and after the load, elections, size."""
-    target = result.get("target") or {}
+    target = result.get("target") or NO_TARGET
     rows = []
     for each in target.get("observed") or ():
         silent = f"{each['unanswered']} of {each['polls']}"
         rows.append((
-            escape(each["name"]), *_phases(each, "wal_fsync_p99_ms", FSYNC_MARK_MS),
-            *_phases(each, "backend_commit_p99_ms", COMMIT_MARK_MS), human_bytes(each.get("db_size_last")),
-            *(UNKNOWN if each.get(key) is None else number(each[key])
-              for key in ("proposals_failed", "proposals_pending_max", "slow_applies")), silent,
+            escape(each["name"]), *_phases(each.get("wal_fsync_p99_ms"), FSYNC_MARK_MS),
+            *_phases(each.get("backend_commit_p99_ms"), COMMIT_MARK_MS), human_bytes(each.get("db_size_last")),
+            *(UNKNOWN if count is None else number(count) for count in (
+                each.get("proposals_failed"), each.get("proposals_pending_max"), each.get("slow_applies"))), silent,
         ))  # fmt: skip
     if not rows:
         return ""
@@ -199,46 +201,46 @@ def members(result: Mapping[str, Any]) -> str:
     )
 
 
-def _phases(row: Mapping[str, Any], key: str, mark: float) -> list[str]:
-    values = [(row.get(key) or {}).get(phase) for phase in PHASES]
+def _phases(figures: Phases | None, mark: float) -> list[str]:
+    values = [figures and figures[phase] for phase in PHASES]
     return [
         UNKNOWN if value is None else f'<span class="over">{number(value)}</span>' if value > mark else number(value)
         for value in values
     ]
 
 
-def generator(result: Mapping[str, Any]) -> str:
+def generator(result: Result) -> str:
     """How the load generator itself was."""
-    if not result.get("generator"):
+    found = result.get("generator")
+    if not found:
         return ""
-    state = result["generator"].get("saturated")
-    words: dict[Any, str] = {
+    words: dict[bool | None, str] = {
         True: '<b class="unknown">yes</b>: latencies are partly the generator\'s own',
         False: "no",
         None: "",
     }
-    observer = (result.get("target") or {}).get("observer") or {}
-    balanced: dict[Any, str] = {
+    observer = (result.get("target") or NO_TARGET).get("observer") or {}
+    balanced: dict[bool | None, str] = {
         True: "agree with the store's revision",
         False: '<b class="fail">do not agree with the store\'s revision</b>',
     }
-    books = balanced.get((result.get("books") or {}).get("balanced"), "")
+    books = result.get("books")
     fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop lag p99, ms",
               "start_lag_p99_ms": "start lag p99, ms", "in_flight_max": "most operations in flight",
               "dropped": "scheduled but not sent", "resent": "sent again", "workers_started": "workers started",
               "workers_lost": "workers lost"}  # fmt: skip
     return facts((
-        ("saturated", words.get(state, "")),
+        ("saturated", words.get(found.get("saturated"), "")),
         *((name, figure(result, "generator", key)) for key, name in fields.items()),
-        ("acknowledged writes", books),
+        ("acknowledged writes", balanced.get(books["balanced"], "") if books else ""),
         ("observer of the members", f"{observer['polls']} polls and {observer['scrapes']} scrapes for "
                                  f"{observer['cpu_s']} s of CPU" if observer.get("polls") else ""),
     ))  # fmt: skip
 
 
-def repeat(result: Mapping[str, Any]) -> str:
+def repeat(result: Result) -> str:
     """The command line that runs it again, and every parameter."""
-    run = result.get("run") or {}
+    run = result["run"]
     if not run.get("command"):
         return ""
     apart = ("command", "id")
@@ -248,7 +250,7 @@ def repeat(result: Mapping[str, Any]) -> str:
     return f"<div><pre>{escape(command(run))}</pre>{button}</div>{facts(rows)}"
 
 
-def command(run: Mapping[str, Any]) -> str:
+def command(run: Parameters) -> str:
     """The command line as it was given, its seed made explicit."""
     words = [str(word) for word in run.get("command") or ()]
     if not words:
@@ -260,7 +262,7 @@ def command(run: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {number(each) if isinstance(each, float) else each}" for key, each in value.items())
     return number(value) if isinstance(value, float) else str(value)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.observe.record import PHASES
 from viz.report import hlog
@@ -12,17 +12,20 @@ from viz.report.charts import number
 from viz.report.rundata import Fault, RunData
 from viz.report.sections import UNKNOWN, table
 
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Check, FaultRow, Result, Window
+
 # The longest time before and after a fault that its effect is compared with.
 _AROUND_S = 10.0
 
 
 def faults(data: RunData) -> str:
     """What was done to the cluster, and what the load saw before, during and after it."""
-    chaos = (data.result.get("chaos") or {}).get("faults")
-    return _faults_of_chaos(chaos) if chaos else _faults_of_events(data)
+    chaos = data.result.get("chaos")
+    return _faults_of_chaos(chaos["faults"]) if chaos and chaos["faults"] else _faults_of_events(data)
 
 
-def _faults_of_chaos(rows: Sequence[Mapping[str, Any]]) -> str:
+def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
     """The rounds of `raftload chaos`, from its recorded history."""
     made = []
     for row in rows:
@@ -30,7 +33,8 @@ def _faults_of_chaos(rows: Sequence[Mapping[str, Any]]) -> str:
         verdict = escape(str(row["verdict"]))
         made.append((
             str(row["number"]), escape(str(row["fault"])), escape(", ".join(row["members"])) or UNKNOWN, led,
-            *(UNKNOWN if row.get(key) is None else f"{row[key]:.2f} s" for key in ("leaderless_s", "longest_gap_s")),
+            *(UNKNOWN if seconds is None else f"{seconds:.2f} s"
+              for seconds in (row["leaderless_s"], row["longest_gap_s"])),
             *(_window(row[window]) for window in PHASES),
             f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}',
         ))  # fmt: skip
@@ -41,14 +45,14 @@ def _faults_of_chaos(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _window(window: Mapping[str, Any]) -> str:
+def _window(window: Window) -> str:
     rate, p99 = window.get("throughput_ops_s"), window.get("p99_ms")
     failed = (window.get("failed") or 0) + (window.get("unknown") or 0)
     shown = UNKNOWN if rate is None else number(round(rate)), UNKNOWN if p99 is None else number(p99)
     return f"{shown[0]}/s<br>{shown[1]} ms<br>{number(failed)} failed"
 
 
-def guarantees(result: Mapping[str, Any]) -> str:
+def guarantees(result: Result) -> str:
     """What was held against the recorded history, and what broke it."""
     check = result.get("check")
     if not check:
@@ -61,7 +65,7 @@ def guarantees(result: Mapping[str, Any]) -> str:
     return _violations(check) + table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3))
 
 
-def _violations(check: Mapping[str, Any]) -> str:
+def _violations(check: Check) -> str:
     """What broke each guarantee, the earliest first, and the fault nearest to that."""
     named = {row["name"]: row for row in check.get("guarantees") or ()}
     broken = [named[name] for name in check.get("broken") or ()]
