@@ -8,7 +8,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from cluster.base.errors import ClusterError, EtcdError, grpc_code_name
 from cluster.base.etcd_values import prefix_end
@@ -216,7 +216,7 @@ class Env:
                 return None
             self.sleep(POLL_S)
 
-    def together(self, works: Iterable[Callable[[], Any]]) -> list[Any]:
+    def together(self, works: Iterable[Callable[[], T]]) -> list[T]:
         """Runs functions at the same time, a thread each; returns their answers, or raises the first error."""
         works = list(works)
         with concurrent.futures.ThreadPoolExecutor(len(works)) as pool:
@@ -319,7 +319,7 @@ def _verdict(test: Test, env: Env, unreachable: Sequence[str]) -> tuple[Verdict,
     return verdict, reason
 
 
-def refused(call: Callable[[], Any], codes: Sequence[int], what: str) -> None:
+def refused(call: Callable[[], object], codes: Sequence[int], what: str) -> None:
     """Expects etcd to refuse a call with one of these gRPC codes; raises Broken where it does not."""
     names = " or ".join(grpc_code_name(code) for code in codes)
     try:

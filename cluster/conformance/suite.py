@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError, NoAnswer, UsageError
 from cluster.base.verdict import Verdict, overall
@@ -19,7 +19,9 @@ from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Te
 from cluster.gateway.client import ClientFactory
 from cluster.observe.probe import version_key
 
-SCHEMA = "raftload.conformance/1"
+if TYPE_CHECKING:
+    from cluster.schema.documents import Conformance
+
 TESTS: tuple[Test, ...] = (
     *kv.TESTS,
     *replication.TESTS,
@@ -71,10 +73,10 @@ class Report:
         """0 passed or skipped, 1 a FAIL, 3 an UNKNOWN."""
         return self.verdict.exit_code if any(result.verdict.exit_code for result in self.results) else 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Conformance:
         """As plain values, after the schema ``conformance``."""
         return {
-            "schema": SCHEMA,
+            "schema": "raftload.conformance/1",
             "started_at": self.started_at,
             "duration_s": self.duration_s,
             "target": {
@@ -100,7 +102,12 @@ class Report:
                 }
                 for result in self.results
             ],
-            "summary": {verdict.value: self.count(verdict) for verdict in Verdict},
+            "summary": {
+                "pass": self.count(Verdict.PASS),
+                "fail": self.count(Verdict.FAIL),
+                "unknown": self.count(Verdict.UNKNOWN),
+                "skip": self.count(Verdict.SKIP),
+            },
             "verdict": self.verdict.name,
         }
 

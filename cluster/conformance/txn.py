@@ -88,8 +88,9 @@ def all_or_nothing(env: Env) -> str:
     readers = [env.fresh(place) for place in range(len(env))]
     start, end = env.key("atom/"), env.key("atom0")
 
-    def write() -> list[int]:
-        revisions: list[int] = []
+    revisions: list[int] = []
+
+    def write() -> None:
         with load:
             while load.goes_on:
                 value = b"%d" % len(revisions)
@@ -97,7 +98,6 @@ def all_or_nothing(env: Env) -> str:
                 expect(answer.succeeded is True, "a transaction without conditions did not succeed")
                 revisions.append(answer.revision)
                 load.counts[0] += 1
-        return revisions
 
     def read(place: int) -> None:
         with load:
@@ -113,7 +113,7 @@ def all_or_nothing(env: Env) -> str:
                 load.counts[1 + place] += 1
 
     with watching(env.client(), start, range_end=end) as watch:
-        revisions, *_ = env.together([write, *(lambda place=place: read(place) for place in range(len(env)))])
+        env.together([write, *(lambda place=place: read(place) for place in range(len(env)))])
         events = collect(watch, len(revisions) * _KEYS, env.bounds.event_s)
     found = sorted({(event.revision, event.kv.key) for event in events})
     wanted = [(revision, key) for revision in revisions for key in keys]

@@ -9,7 +9,7 @@ import os
 import queue
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.security import Security
@@ -17,6 +17,11 @@ from cluster.gateway.admin import AdminClient
 from cluster.gateway.client import ClientFactory, Lease, LeaseState, StoreHash, Unsupported, WatchCanceled, WatchEvent
 from cluster.gateway.control import key_value
 from cluster.gateway.etcd3py import stream_error
+
+if TYPE_CHECKING:
+    import requests
+
+    from cluster.schema.gateway_answers import GatewayAnswer, GatewayEvent
 
 
 def gateway_factory(*, timeout_s: float = 5.0, security: Security | None = None) -> ClientFactory:
@@ -60,7 +65,7 @@ class GatewayClient(AdminClient):
 
         etcd3-py's own watcher begins again after a broken connection and so could hide a gap; this one does not.
         """
-        create: dict[str, Any] = {"key": base64.b64encode(key).decode()}
+        create: dict[str, object] = {"key": base64.b64encode(key).decode()}
         if range_end:
             create["range_end"] = base64.b64encode(range_end).decode()
         if start_revision:
@@ -92,7 +97,7 @@ class GatewayClient(AdminClient):
 class GatewayWatch:
     """A watch over the gateway: a thread reads the stream's JSON lines into a queue."""
 
-    def __init__(self, response: Any, endpoint: str, timeout_s: float) -> None:
+    def __init__(self, response: requests.Response, endpoint: str, timeout_s: float) -> None:
         """Takes the stream's response and the seconds in which the server must confirm the watch."""
         self._response, self._endpoint = response, endpoint
         self._queue: queue.SimpleQueue[WatchEvent | ClusterError] = queue.SimpleQueue()
@@ -140,7 +145,7 @@ class GatewayWatch:
         self._queue.put(ended)
         self._created.set()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: GatewayAnswer) -> None:
         if "error" in message:
             raise stream_error(message["error"])
         result = message.get("result", {})
@@ -154,7 +159,7 @@ class GatewayWatch:
             self._created.set()
 
 
-def _event(event: dict[str, Any]) -> WatchEvent:
+def _event(event: GatewayEvent) -> WatchEvent:
     prev = event.get("prev_kv")
     return WatchEvent(
         type="delete" if event.get("type") == "DELETE" else "put",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import NoAnswer
 from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import TLS_FAILED, Security
 from cluster.gateway import etcd3py
+from cluster.gateway.etcd3py import P, R
 from cluster.observe.probe import MemberStatus, tls_fails
+
+if TYPE_CHECKING:
+    from cluster.schema.gateway_answers import GatewayAnswer, GatewayKeyValue
 
 _RELATIONS = {"=": "EQUAL", "!=": "NOT_EQUAL", ">": "GREATER", "<": "LESS"}
 _OPERANDS = {
@@ -48,7 +51,7 @@ class ControlClient:
         self.endpoint, scheme = at.authority, at.scheme
         security = security or Security()
         verify: str | bool = security.cacert or True
-        self._call: Callable[..., Any] = functools.partial(etcd3py.translated, self.endpoint, bool(security.cert))
+        self._certificate = bool(security.cert)
         try:
             self._client = self._call(
                 etcd3py.client_class(), host=self.endpoint.rpartition(":")[0], port=at.port, protocol=scheme,
@@ -75,6 +78,9 @@ class ControlClient:
     ) -> None:
         self.close()
 
+    def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return etcd3py.translated(self.endpoint, self._certificate, call, *args, **kwargs)
+
     def close(self) -> None:
         """Closes its connections."""
         self._client.close()
@@ -86,8 +92,10 @@ class ControlClient:
         """Version of the server when the client was made, ``3.5.1``."""
         return str(self._client.server_version)
 
-    def rpc(self, path: str, request: dict[str, Any] | None = None, timeout_s: float | None = None) -> dict[str, Any]:
-        """Any call of the gateway: ``rpc("/maintenance/status")``.
+    def rpc(
+        self, path: str, request: Mapping[str, object] | None = None, timeout_s: float | None = None
+    ) -> GatewayAnswer:
+        """A call of the gateway by its path: ``rpc("/maintenance/status")``.
 
         Takes the path after ``/v3`` and the request as the gateway's JSON, bytes in base64; returns its
         answer likewise.
@@ -175,7 +183,7 @@ def _bytes(value: bytes) -> bytes:
     return value
 
 
-def _compare(condition: Compare) -> dict[str, Any]:
+def _compare(condition: Compare) -> dict[str, object]:
     return {
         "key": condition.key,
         "target": condition.target.upper(),
@@ -184,14 +192,14 @@ def _compare(condition: Compare) -> dict[str, Any]:
     }
 
 
-def _op(op: Op) -> dict[str, Any]:
+def _op(op: Op) -> dict[str, object]:
     end = {"range_end": op.range_end} if op.range_end else {}
     if op.f == "put":
         return {"request_put": {"key": op.key, "value": op.value, "lease": op.lease}}
     return {"request_range" if op.f == "get" else "request_delete_range": {"key": op.key, **end}}
 
 
-def _answer(answer: dict[str, Any], *, txn: bool = False) -> Answer:
+def _answer(answer: GatewayAnswer, *, txn: bool = False) -> Answer:
     """From the gateway's JSON, in which what is zero or empty is absent, and 64-bit numbers are strings."""
     header = answer.get("header") or {}
     prev_kv = answer.get("prev_kv")
@@ -208,11 +216,11 @@ def _answer(answer: dict[str, Any], *, txn: bool = False) -> Answer:
     )
 
 
-def _key_values(kvs: Sequence[dict[str, Any]]) -> tuple[KeyValue, ...]:
+def _key_values(kvs: Sequence[GatewayKeyValue]) -> tuple[KeyValue, ...]:
     return tuple(map(key_value, kvs))
 
 
-def key_value(kv: dict[str, Any]) -> KeyValue:
+def key_value(kv: GatewayKeyValue) -> KeyValue:
     """A key as the gateway's JSON has it, in which what is zero or empty is absent."""
     return KeyValue(
         key=base64.b64decode(kv.get("key", "")),

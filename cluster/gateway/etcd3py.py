@@ -12,16 +12,56 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import tls_cause
 from cluster.observe.probe import tls_fails
 
+if TYPE_CHECKING:
+    import requests
+
+    from cluster.schema.gateway_answers import GatewayAnswer
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class GatewayClient(Protocol):
+    """What we use of etcd3-py's Client, which has no types."""
+
+    server_version: str
+    timeout: float
+    token: str
+
+    def close(self) -> None:
+        """Closes its connections."""
+
+    def call_rpc(self, method: str, data: Mapping[str, object], **options: object) -> requests.Response:
+        """Calls the gateway by the path of the call."""
+
+    def put(self, key: bytes, value: bytes, *, lease: int, prev_kv: bool) -> GatewayAnswer:
+        """Sets a key."""
+
+    def range(self, key: bytes, **options: object) -> GatewayAnswer:
+        """Reads a key or a range."""
+
+    def delete_range(self, key: bytes, *, range_end: bytes | None, prev_kv: bool) -> GatewayAnswer:
+        """Deletes a key or a range."""
+
+    def txn(
+        self, compare: list[dict[str, object]], success: list[dict[str, object]], failure: list[dict[str, object]]
+    ) -> GatewayAnswer:
+        """Does one of two lists of operations."""
+
+    def compact(self, revision: int, *, physical: bool) -> object:
+        """Forgets history."""
+
 
 @functools.cache
-def client_class() -> type[Any]:
+def client_class() -> Callable[..., GatewayClient]:
     """etcd3-py's Client, mended.
 
     Made at the first use: it imports requests, which gevent must have patched by then.
@@ -35,8 +75,7 @@ def client_class() -> type[Any]:
     etcd3.utils.getargspec = functools.cache(inspect.getfullargspec)  # asked for at every call
 
     class Client(etcd3.Client):  # type: ignore[misc,name-defined,unused-ignore]
-        def __init__(self, **kwargs: Any) -> None:
-            verify = kwargs.pop("verify")
+        def __init__(self, verify: str | bool, **kwargs: object) -> None:
             if not verify:
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
             self._checked = verify
@@ -60,27 +99,27 @@ def client_class() -> type[Any]:
                 raise NoAnswer(f"{url}: not an answer of etcd", cause="not etcd") from exc
 
         @staticmethod
-        def _raise_for_status(response: Any) -> None:
+        def _raise_for_status(response: requests.Response) -> None:
             if response.status_code < 400:
                 return
             answer = as_json(response, response.url)
             code = answer.get("code") or answer.get("grpc_code") or 2
             raise EtcdError(int(code), str(answer.get("message") or answer.get("error") or "no reason given"))
 
-        def _modelizeResponseData(self, method: str, data: Any, decode: bool = True) -> Any:  # noqa: N802
+        def _modelizeResponseData(self, method: str, data: object, decode: bool = True) -> object:  # noqa: N802
             return data  # the models make no difference between what is absent and what is empty
 
-        def _get(self, url: str, **kwargs: Any) -> Any:
+        def _get(self, url: str, **kwargs: object) -> object:
             kwargs.setdefault("timeout", self.timeout)
             return super()._get(url, **kwargs)
 
     return Client
 
 
-def as_json(response: Any, endpoint: str) -> dict[str, Any]:
+def as_json(response: requests.Response, endpoint: str) -> GatewayAnswer:
     """The object that an answer holds. Raises NoAnswer where it holds none, which etcd's always do."""
     try:
-        answer = response.json()
+        answer: GatewayAnswer = response.json()
     except ValueError as exc:
         raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
     if not isinstance(answer, dict):
@@ -88,7 +127,7 @@ def as_json(response: Any, endpoint: str) -> dict[str, Any]:
     return answer
 
 
-def translated(endpoint: str, certificate: bool, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def translated(endpoint: str, certificate: bool, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError.
 
     Takes whom it asks, for people, whether the client shows a certificate, and the call with its arguments.
@@ -133,7 +172,7 @@ def _root(exc: BaseException) -> str:
     return " ".join(text.split())[-200:]
 
 
-def stream_error(error: Any) -> EtcdError:
+def stream_error(error: object) -> EtcdError:
     """What etcd says where it ends a stream, from the gateway's JSON."""
     if not isinstance(error, dict):
         return EtcdError(2, str(error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 _TAIL_BYTES = 64 * 1024
 ADDRESS_IN_USE = "address already in use"
@@ -16,7 +15,7 @@ _CONSOLE = re.compile(
 )
 
 
-def zap_entry(line: str) -> dict[str, Any] | None:
+def zap_entry(line: str) -> dict[str, object] | None:
     """What a line of etcd's logger zap holds, ``ts``, ``level``, ``msg`` and the fields among it.
 
     Takes a line of either format, JSON or what ``--log-format=console`` (etcd 3.6 and later) makes. Returns None for

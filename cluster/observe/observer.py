@@ -22,9 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Protocol, Self, TextIO, TypedDict
 
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.pythonpath import python_path
@@ -32,6 +32,7 @@ from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe import metrics, probe
 from cluster.observe.probe import MemberStatus
+from cluster.schema import run_documents
 
 MEMBERS, METRICS = "members.csv", "metrics.csv"
 MEMBER_COLUMNS = (
@@ -40,6 +41,26 @@ MEMBER_COLUMNS = (
 )  # fmt: skip
 METRIC_COLUMNS = ("time", "monotonic_ns", "member", "phase", *metrics.SCALARS, *metrics.HISTOGRAMS)
 POLL_S, SCRAPE_S, ANSWER_S = 0.25, 2.0, 1.0
+
+
+class _Order(TypedDict):
+    """What the process is told first: the folder for its files, and name and endpoint of each member."""
+
+    folder: str
+    members: list[tuple[str, str]]
+
+
+class _Report(run_documents.ObserverCost, total=False):
+    """What the process says at its end."""
+
+    failures: list[str]
+
+
+class _RowWriter(Protocol):
+    """A writer of the csv module."""
+
+    def writerow(self, row: Iterable[object], /) -> object:
+        """Writes a row."""
 
 
 class Observer:
@@ -57,7 +78,7 @@ class Observer:
         how to speak TLS to them and who logs in. Raises ClusterError where it cannot be started.
         """
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
-        self.summary: dict[str, Any] = {}
+        self.summary: run_documents.ObserverCost = {}
         self.failures: list[str] = []
         try:
             self._process = subprocess.Popen(
@@ -93,21 +114,22 @@ class Observer:
             self._process.kill()
             self._process.wait()
 
-    def _send(self, order: Mapping[str, Any]) -> None:
+    def _send(self, order: Mapping[str, object]) -> None:
         """Sends an order. An observer that is gone is no reason to stop a run."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
-    def _carry_out(self, order: Mapping[str, Any]) -> None:
+    def _carry_out(self, order: Mapping[str, object]) -> None:
         """Sends an order and waits until it is done."""
         assert self._process.stdout is not None
         self._send(order)
         self.summary = {}
         with contextlib.suppress(OSError, ValueError):
-            self.summary = json.loads(self._process.stdout.readline() or "{}")
-            self.failures = self.summary.pop("failures", [])
+            report: _Report = json.loads(self._process.stdout.readline() or "{}")
+            self.failures = report.pop("failures", [])
+            self.summary = report
 
 
 # The process itself
@@ -122,19 +144,19 @@ class _Files:
         self._members = self._open(folder / MEMBERS, MEMBER_COLUMNS)
         self._metrics = self._open(folder / METRICS, METRIC_COLUMNS)
 
-    def _open(self, path: Path, columns: Sequence[str]) -> Any:
+    def _open(self, path: Path, columns: Sequence[str]) -> _RowWriter:
         file = path.open("w", newline="", encoding="utf-8")
         self._files.append(file)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         return writer
 
-    def poll(self, row: Sequence[Any]) -> None:
+    def poll(self, row: Sequence[object]) -> None:
         with self._lock:
             self._members.writerow(row)
             self._files[0].flush()
 
-    def scrape(self, row: Sequence[Any]) -> None:
+    def scrape(self, row: Sequence[object]) -> None:
         with self._lock:
             self._metrics.writerow(row)
             self._files[1].flush()
@@ -269,7 +291,7 @@ def _listed(url: str, security: Security) -> dict[int, str]:
 class _Process:
     """All watches, and the orders that come in."""
 
-    def __init__(self, order: Mapping[str, Any]) -> None:
+    def __init__(self, order: _Order) -> None:
         files = _Files(Path(order["folder"]))
         self._stop = threading.Event()
         names: dict[int, str] = {}
@@ -294,7 +316,7 @@ class _Process:
         for done in [watch.scrape_now(phase) for watch in self._watches]:
             done.wait(2 * ANSWER_S)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> _Report:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "polls": sum(watch.polls for watch in self._watches),

@@ -13,12 +13,15 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from cluster.base.errors import NoAnswer, RaftloadError
 from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
 from cluster.base.topology import Member
+
+if TYPE_CHECKING:
+    from cluster.schema.gateway_answers import Status
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,25 +71,22 @@ class MemberStatus:
         return "follower" if self.leader_id else "no leader"
 
     @classmethod
-    def from_gateway(cls, answer: Mapping[str, Any], *, name: str, endpoint: str) -> MemberStatus:
+    def from_gateway(cls, answer: Status, *, name: str, endpoint: str) -> MemberStatus:
         """Takes the gateway's JSON of ``/v3/maintenance/status``, in which 64-bit numbers are strings and
         zeros absent.
         """
-
-        def number(key: str, where: Mapping[str, Any] = answer) -> int:
-            return int(where.get(key) or 0)
 
         header = answer.get("header") or {}
         return cls(
             name=name,
             endpoint=endpoint,
-            member_id=number("member_id", header),
-            leader_id=number("leader"),
-            term=number("raftTerm"),
-            commit_index=number("raftIndex"),
-            applied_index=number("raftAppliedIndex"),
-            revision=number("revision", header),
-            db_size=number("dbSize"),
+            member_id=int(header.get("member_id") or 0),
+            leader_id=int(answer.get("leader") or 0),
+            term=int(answer.get("raftTerm") or 0),
+            commit_index=int(answer.get("raftIndex") or 0),
+            applied_index=int(answer.get("raftAppliedIndex") or 0),
+            revision=int(header.get("revision") or 0),
+            db_size=int(answer.get("dbSize") or 0),
             version=str(answer.get("version") or ""),
             is_learner=bool(answer.get("isLearner")),
             errors=tuple(str(error) for error in answer.get("errors") or ()),

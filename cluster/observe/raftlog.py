@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from cluster.observe.logs import zap_entry
 
@@ -145,7 +145,7 @@ class _Reader:
         first, last = (min(self._times), max(self._times)) if self._times else (0.0, 0.0)
         return Log(member, self._name or member, events, first, last, self._lines, self._garbage, self._coarse)
 
-    def _zap(self, entry: dict[str, Any]) -> None:
+    def _zap(self, entry: dict[str, object]) -> None:
         at, text = parse_time(str(entry["ts"])), str(entry["msg"])
         self._times.append(at)
         local = str(entry.get("local-member-id") or "")

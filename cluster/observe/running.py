@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.files import write_json
@@ -125,7 +124,7 @@ def forget(backend: str) -> None:
 def load(backend: str) -> Running | None:
     """What is remembered of a backend, true or not; None for nothing, or nothing readable."""
     try:
-        values: dict[str, Any] = json.loads(_file(backend).read_text(encoding="utf-8"))
+        values = json.loads(_file(backend).read_text(encoding="utf-8"))
         if values.pop("schema") != SCHEMA:
             return None
         members = tuple(Member(**member) for member in values.pop("members"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import columns
 from cluster.base.errors import NoAnswer
@@ -12,6 +12,9 @@ from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe.probe import MemberStatus, is_healthy
 from cluster.observe.running import ask
+
+if TYPE_CHECKING:
+    from cluster.schema.documents import MemberState, Observed
 
 SCHEMA = "raftload.cluster/1"
 
@@ -60,7 +63,7 @@ class ClusterView:
             return 4
         return 0 if self.quorum else 1
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Observed:
         """As plain values; 64-bit ids as strings."""
         leader = self.leader
         return {
@@ -122,7 +125,7 @@ def look(
     return ClusterView(tuple(views), quorum)
 
 
-def _member_json(view: MemberView) -> dict[str, Any]:
+def _member_json(view: MemberView) -> MemberState:
     status = view.status
     return {
         "name": view.member.name,

@@ -1,8 +1,8 @@
 """What stands in a run folder, and what a check of it prints, as types.
 
-`loadgen` writes these documents and `viz` reads them, and `cluster` makes parts of them (`Observed`, `Observer`): the
-types are in the lowest folder of the lowest package, since that is where all three may import them from. The JSON
-Schemas in ``loadgen/schema`` say what each field means; `tests/unit/test_documents.py` holds both to each other.
+`loadgen` writes these documents and `viz` reads them, and `cluster` makes parts of them (`Observed`, `ObserverCost`):
+the types are in the lowest folder of the lowest package, where all three may import them from. The JSON Schemas in
+``loadgen/schema`` say what each field means; `tests/unit/test_documents.py` holds both to each other.
 A reader of a file takes no key for granted, whatever the type says, until the file was held against its schema.
 """
 
@@ -27,7 +27,7 @@ class TargetMember(TypedDict):
     db_size: int
 
 
-class Observer(TypedDict, total=False):
+class ObserverCost(TypedDict, total=False):
     """How often the members were asked, and the CPU that this took."""
 
     polls: int | None
@@ -102,7 +102,7 @@ class Target(TypedDict):
     members: list[TargetMember] | int | None
     peer_links: NotRequired[str | None]
     leader_changes: int | None
-    observer: NotRequired[Observer | None]
+    observer: NotRequired[ObserverCost | None]
 
 
 class ResultTarget(Target):

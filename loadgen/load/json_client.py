@@ -6,10 +6,10 @@ the gateway's JSON and back, so that both clients give the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from time import perf_counter_ns
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -22,6 +22,11 @@ from loadgen.client.kv import RangeOptions, classify, get_op, mod_revision_is, p
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
+
+if TYPE_CHECKING:
+    from cluster.schema.gateway_answers import GatewayAnswer
+
+KvResponse = pb.PutResponse | pb.RangeResponse | pb.DeleteRangeResponse | pb.TxnResponse
 
 _NAMES = {int(code): code.name for code in Code}
 
@@ -128,7 +133,7 @@ class GatewayClient:
         self,
         path: str,
         request: Message,
-        answer: Callable[[], Message],
+        answer: Callable[[], KvResponse],
         f: str,
         key: bytes,
         value: bytes | None,
@@ -142,7 +147,7 @@ class GatewayClient:
             operation.endpoint = endpoint = next(self._turn)
             said = self._ask(endpoint, path, body)
             operation.return_ns = perf_counter_ns()
-            response: Any = json_format.ParseDict(said, answer(), ignore_unknown_fields=True)
+            response = json_format.ParseDict(said, answer(), ignore_unknown_fields=True)  # type: ignore[arg-type]
             operation.outcome = Outcome.OK
             operation.revision = response.header.revision
             operation.response = response
@@ -166,7 +171,7 @@ class GatewayClient:
         operation.return_ns = operation.return_ns or perf_counter_ns()
         return operation
 
-    def _ask(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
         idle = self._idle[endpoint]
         client = idle.pop() if idle else ControlClient(endpoint, timeout_s=self._timeout_s, security=self._security)
         try:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.security import Security
 from cluster.base.signals import importing
@@ -19,6 +19,7 @@ from loadgen.run.target import TargetOptions
 from loadgen.run.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
     from loadgen.run.run import Run
     from loadgen.run.session import Session
 
@@ -77,7 +78,7 @@ def bench(
     scenario: str = "kv",
     folder: Path | None = None,
     hooks: Hooks | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Run a benchmark and return its result document, which is in the run folder as ``result.json`` too.
 
     Patches the standard library with gevent, forks workers, and ends them: call it in the main thread, before the
@@ -122,7 +123,7 @@ def bounded(load: Settings, scenario: str) -> Settings:
 
 def run_in(
     folder: Path, plan: Plan, target: TargetOptions, workers: WorkerOptions, scenario: str, hooks: Hooks
-) -> dict[str, Any]:
+) -> Result:
     """Do what `bench` does in a folder that `run_folder.create` has made, with options that were checked."""
     patching.patch()
     from loadgen.load import keyspace

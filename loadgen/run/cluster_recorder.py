@@ -11,13 +11,16 @@ import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security
 from cluster.observe import running as state
 from cluster.observe.observer import Observer
 from cluster.observe.timeline import COLUMNS, Timeline
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import ObserverCost
 
 EVENTS = "events.csv"
 MOST_LOG_BYTES = 4 << 20
@@ -55,7 +58,7 @@ class ClusterRecorder:
         if self._observer is not None:
             self._observer.scrape("end")
 
-    def close(self) -> dict[str, Any] | None:
+    def close(self) -> ObserverCost | None:
         """Stop watching and gather what a cluster of ours has written.
 
         Returns how often the members were asked and what that cost; None where nobody watched.

@@ -28,7 +28,7 @@ from loadgen.run.target import ClusterState, Target
 from loadgen.stats import precision
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Result
+    from cluster.schema.run_documents import ObserverCost, Result
     from loadgen.run.benchmark import Plan
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
@@ -73,7 +73,7 @@ class Run:
         self._notes: list[str] = []
         self._began_at = run_folder.utc_now()
         self._after: ClusterState | None = None
-        self._observed: dict[str, Any] | None = None
+        self._observed: ObserverCost | None = None
         self._undo = contextlib.ExitStack()
         try:
             self._cluster_recorder = ClusterRecorder(folder, target.watched(), target.security)

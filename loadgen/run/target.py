@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
@@ -19,6 +19,10 @@ from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.units import parse_duration
 from cluster.base.versions import version_or_path
 from loadgen.load.settings import SettingsError, read
+
+if TYPE_CHECKING:
+    from cluster.schema import run_documents
+    from cluster.schema.run_documents import ObserverCost
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
@@ -208,7 +212,7 @@ class ClusterState:
         term: the highest term of Raft, None where no member answers.
     """
 
-    members: list[dict[str, Any]]
+    members: list[run_documents.TargetMember]
     version: str | None
     term: int | None
 
@@ -257,7 +261,8 @@ class Target:
         """Ask every member what it is: who leads, in which term, and how large its database is."""
         from loadgen.client.etcd import MemberInfo, probe_all
 
-        members, there = [], []
+        members: list[run_documents.TargetMember] = []
+        there: list[MemberInfo] = []
         for number, (url, info) in enumerate(probe_all(self.endpoints, PROBE_TIMEOUT_S, self.security).items()):
             if not isinstance(info, MemberInfo) or not info.member_id:
                 continue
@@ -271,8 +276,8 @@ class Target:
         return ClusterState(members, version, max((info.raft_term for info in there), default=None))
 
     def as_dict(
-        self, before: ClusterState, after: ClusterState | None, observer: dict[str, Any] | None
-    ) -> dict[str, Any]:
+        self, before: ClusterState, after: ClusterState | None, observer: ObserverCost | None
+    ) -> run_documents.Target:
         """Return it as ``target`` of run.json has it.
 
         Takes its state before the load and after it, None while that is not over, and how often the members were asked

@@ -1,5 +1,6 @@
 """The types of our documents, each held against its JSON Schema: the same keys, required or not, null or not."""
 
+import dataclasses
 import types
 from collections.abc import Iterator
 from typing import (
@@ -20,6 +21,8 @@ import pytest
 import cluster.schema
 import loadgen.schema
 from cluster.schema import documents, run_documents
+from viz.diagrams.model import MemberView
+from viz.live.status import SnapshotMember
 
 KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object",
          type(None): "null"}  # fmt: skip
@@ -117,6 +120,11 @@ def keys(arm: Any, part: dict[str, Any], where: str) -> Iterator[str]:
 def test_a_type_is_as_its_schema_says(name: str) -> None:
     document, schema = DOCUMENTS[name]
     assert list(departures(document, schema, schema)) == []
+
+
+def test_a_snapshot_has_all_of_a_member() -> None:
+    fields = {field.name for field in dataclasses.fields(MemberView)}
+    assert fields | {"entries_per_s", "db_quota"} == SnapshotMember.__required_keys__
 
 
 class Row(TypedDict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import unicodedata
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 SCHEMA = "raftload.diagram/1"
 START = ""  # the id that an initial transition comes from
@@ -265,7 +265,7 @@ Model = StateGraph | Sequence | ClusterSnapshot | Chart
 _KINDS = {StateGraph: "state-graph", Sequence: "sequence", ClusterSnapshot: "cluster-snapshot", Chart: "chart"}
 
 
-def to_dict(model: Model) -> dict[str, Any]:
+def to_dict(model: Model) -> dict[str, object]:
     """The model as JSON has it: its fields, what kind it is, and the schema."""
     return {"schema": SCHEMA, "kind": _KINDS[type(model)], **dataclasses.asdict(model)}
 

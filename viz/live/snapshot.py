@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
@@ -20,6 +20,9 @@ from cluster.base.topology import Member
 from cluster.observe import probe
 from cluster.observe.probe import MemberStatus
 from viz.diagrams.model import ClusterSnapshot, MemberView, clean, clean_name
+
+if TYPE_CHECKING:
+    from cluster.schema.gateway_answers import GatewayAnswer
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 TIMEOUT_S = 1.0
@@ -198,16 +201,17 @@ def _members(living: Sequence[Answer], timeout_s: float, security: Security | No
     return []
 
 
-def _list(endpoint: str, timeout_s: float, security: Security | None) -> Any:
+def _list(endpoint: str, timeout_s: float, security: Security | None) -> GatewayAnswer:
     # Without a quorum too; 3.4 does not know the field and lists its own members anyway.
     for body in (b'{"linearizable":false}', b"{}"):
         code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s, security)
         if code == 200:
-            return json.loads(answer)
+            found: GatewayAnswer = json.loads(answer)
+            return found
     raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
 
 
-def _parse(answer: Any) -> list[Listed]:
+def _parse(answer: GatewayAnswer) -> list[Listed]:
     return [
         Listed(
             id=int(each.get("ID") or 0),

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Literal, TextIO, TypedDict
 
 from cluster.base.console import Painter, pad, width
 from cluster.base.errors import RaftloadError
@@ -44,6 +44,35 @@ class Tick:
     rates: Mapping[str, float | None]
     quotas: Mapping[str, int | None]
     changes: tuple[str, ...]
+
+
+class SnapshotMember(TypedDict):
+    """A member of a `SnapshotDocument`: a `MemberView`, its rate and its quota."""
+
+    name: str
+    endpoint: str
+    role: str
+    term: int | None
+    commit_index: int | None
+    applied_index: int | None
+    lag: int | None
+    db_size: int | None
+    version: str
+    round_trip_ms: float | None
+    alarms: list[str]
+    entries_per_s: float | None
+    db_quota: int | None
+
+
+class SnapshotDocument(TypedDict):
+    """A tick as JSON has it."""
+
+    schema: str
+    kind: Literal["cluster-snapshot"]
+    at: str
+    title: str
+    members: list[SnapshotMember]
+    changes: list[str]
 
 
 class View:
@@ -102,11 +131,21 @@ def line(tick: Tick) -> str:
     return f"{iso(tick.at)} {tick.snapshot.title}  {members}{changed}"
 
 
-def document(tick: Tick) -> dict[str, Any]:
+def document(tick: Tick) -> SnapshotDocument:
     """A tick as JSON has it."""
-    members = [
+    members: list[SnapshotMember] = [
         {
-            **dataclasses.asdict(each),
+            "name": each.name,
+            "endpoint": each.endpoint,
+            "role": each.role,
+            "term": each.term,
+            "commit_index": each.commit_index,
+            "applied_index": each.applied_index,
+            "lag": each.lag,
+            "db_size": each.db_size,
+            "version": each.version,
+            "round_trip_ms": each.round_trip_ms,
+            "alarms": list(each.alarms),
             "entries_per_s": tick.rates.get(each.name),
             "db_quota": tick.quotas.get(each.name),
         }

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
 
 WIDTH = 1000.0  # of the stretched drawing; one unit is about a pixel
 MOST_POINTS = 1200
@@ -150,7 +149,7 @@ def render_rows(chart: Chart, rows: Sequence[tuple[str, Sequence[Span]]], legend
     return _figure(chart, labels, "".join(area), {"x": _axis_data(chart.x)}, legend)
 
 
-def _figure(chart: Chart, axis: str, area: str, data: dict[str, Any], legend: str) -> str:
+def _figure(chart: Chart, axis: str, area: str, data: dict[str, object], legend: str) -> str:
     title = escape(chart.title)
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
@@ -268,11 +267,11 @@ def _thinned(line: Line, most: int = MOST_POINTS) -> Line:
     return dataclasses.replace(line, points=tuple(sorted(kept, key=lambda point: point[0])))
 
 
-def _axis_data(axis: Axis) -> dict[str, Any]:
+def _axis_data(axis: Axis) -> dict[str, object]:
     return {"low": axis.low, "high": axis.high, "scale": axis.scale, "unit": axis.unit}
 
 
-def _data(chart: Chart, lines: Sequence[Line]) -> dict[str, Any]:
+def _data(chart: Chart, lines: Sequence[Line]) -> dict[str, object]:
     """What the script needs to say values at the cursor; lines of the same x share it."""
     shared: list[list[float]] = []
     found = []

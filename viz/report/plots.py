@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import RaftloadError
 from cluster.base.files import write_bytes
 from viz.report import drawn, hlog, leadership
+from viz.report.charts import Point
 from viz.report.rundata import RunData
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLOURS = ("#0969da", "#d9600a", "#8250df", "#1a7f37", "#bf3989", "#59636e")
 _TERMS = ("#8da0cb", "#66c2a5", "#fc9d6a", "#e78ac3", "#a6d854", "#e5c494")
@@ -56,13 +60,13 @@ def write(data: RunData, folder: Path, form: str) -> list[Path]:
     return paths
 
 
-def _lines(axes: Any, lines: list[tuple[str, Any]], label: str, **how: Any) -> bool:
+def _lines(axes: Axes, lines: Sequence[tuple[str, Sequence[Point]]], label: str, drawstyle: str = "default") -> bool:
     """Draws named points, a None as a gap. Returns whether there were any."""
     drawn_any = False
     for colour, (name, points) in zip(_COLOURS, lines, strict=False):
         if points:
             axes.plot([x for x, _ in points], [float("nan") if y is None else y for _, y in points], label=name,
-                      color=colour, linewidth=1.4, **how)  # fmt: skip
+                      color=colour, linewidth=1.4, drawstyle=drawstyle)  # fmt: skip
             drawn_any = True
     axes.set_ylabel(label)
     if drawn_any:
@@ -70,17 +74,17 @@ def _lines(axes: Any, lines: list[tuple[str, Any]], label: str, **how: Any) -> b
     return drawn_any
 
 
-def _latency(data: RunData, axes: Any) -> bool:
+def _latency(data: RunData, axes: Axes) -> bool:
     axes.set_yscale("log")
     return _lines(axes, drawn.latencies(data), "latency of successes, ms")
 
 
-def _throughput(data: RunData, axes: Any) -> bool:
+def _throughput(data: RunData, axes: Axes) -> bool:
     axes.set_ylim(bottom=0, auto=True)
     return _lines(axes, [("all types", drawn.succeeded(data))], "succeeded/s", drawstyle="steps-post")
 
 
-def _percentiles(data: RunData, axes: Any) -> bool:
+def _percentiles(data: RunData, axes: Axes) -> bool:
     lines = [(f, hlog.spectrum(hlog.together(each))) for f, each in data.latencies.items()]
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -89,12 +93,12 @@ def _percentiles(data: RunData, axes: Any) -> bool:
     return _lines(axes, lines, "latency, ms")
 
 
-def _lag(data: RunData, axes: Any) -> bool:
+def _lag(data: RunData, axes: Axes) -> bool:
     axes.set_yscale("symlog", linthresh=1)
     return _lines(axes, [(line.name, line.points) for line in drawn.lag_lines(data)], "entries behind")
 
 
-def _leadership(data: RunData, axes: Any) -> bool:
+def _leadership(data: RunData, axes: Axes) -> bool:
     rows = leadership.rows(data)
     terms = leadership.terms(data)
     for number, (_, periods) in enumerate(rows):
@@ -109,7 +113,7 @@ def _leadership(data: RunData, axes: Any) -> bool:
     return bool(rows)
 
 
-_PLOTS: dict[str, Callable[[RunData, Any], bool]] = {
+_PLOTS: dict[str, Callable[[RunData, Axes], bool]] = {
     "leadership": _leadership,
     "latency": _latency,
     "throughput": _throughput,
