@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security, given
 from cluster.observe import running
+
+if TYPE_CHECKING:
+    from cluster.schema.documents import Made
 
 # Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
 # exit code.
@@ -60,7 +63,7 @@ def _report_up(request: Any, *, as_json: bool) -> int:
     return 0 if view.quorum else 1
 
 
-def _asked(what: dict[str, Any]) -> str:
+def _asked(what: Made) -> str:
     wanted = what["requested_version"]
     return f" (asked for {wanted})" if wanted and wanted != what["version"] else ""
 

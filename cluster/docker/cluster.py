@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.topology import Member, member_names
 from cluster.docker.engine import CALL_TIMEOUT_S, talking
+
+if TYPE_CHECKING:
+    from cluster.docker.sdk import Client, Container
 
 LABEL = "io.raftload.cluster"
 SPEC = "io.raftload.spec"
@@ -95,16 +99,15 @@ class DockerSpec:
 # What is there
 
 
-def ours(client: Any, label: str = LABEL) -> list[Any]:
+def ours(client: Client, label: str = LABEL) -> Sequence[Container]:
     """All containers that carry our label, running or not."""
     with talking("list containers"):
-        found: list[Any] = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-        return found
+        return client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
 
-def find(client: Any) -> DockerCluster | None:
+def find(client: Client) -> DockerCluster | None:
     """The whole cluster that is there, healthy or not; None where there is none, or only a part of one."""
-    by_token: dict[str, dict[str, Any]] = {}
+    by_token: dict[str, dict[str, Container]] = {}
     for container in ours(client):
         by_token.setdefault(container.labels[LABEL], {})[container.name] = container
     for containers in by_token.values():
@@ -117,13 +120,13 @@ def find(client: Any) -> DockerCluster | None:
     return None
 
 
-def has_volumes(client: Any) -> bool:
+def has_volumes(client: Client) -> bool:
     """Whether named volumes of ours are there."""
     with talking("list volumes"):
         return bool(client.volumes.list(filters={"label": LABEL}))
 
 
-def remove(client: Any, token: str | None = None) -> list[str]:
+def remove(client: Client, token: str | None = None) -> list[str]:
     """Removes every container, network, volume and shm folder of ours, or of the one cluster with that token.
 
     Returns what was removed, for people. Raises ClusterError, naming what is left, where that fails.
@@ -133,29 +136,30 @@ def remove(client: Any, token: str | None = None) -> list[str]:
     label = LABEL if token is None else f"{LABEL}={token}"
     removed, failed = [], []
     folders = set()
-    things: list[tuple[str, Any]] = []
+    things: list[tuple[str, Callable[[], None], Container | None]] = []
     for container in sorted(ours(client, label), key=lambda each: str(each.name)):
         with contextlib.suppress(ClusterError):
             folders.add(DockerSpec.from_label(container.labels.get(SPEC, "")).shm)
-        things.append((f"container {container.name}", container))
+        gone = functools.partial(container.remove, force=True, v=True)
+        things.append((f"container {container.name}", gone, container))
     with talking("list networks and volumes"):
         networks = client.networks.list(filters={"label": label})
         volumes = client.volumes.list(filters={"label": label})
-    things += [(f"network {each.name}", each) for each in networks]
-    things += [(f"volume {each.name}", each) for each in volumes]
-    for name, thing in things:
+    things += [(f"network {each.name}", each.remove, None) for each in networks]
+    things += [(f"volume {each.name}", each.remove, None) for each in volumes]
+    for name, take_away, in_use in things:
         try:
             with talking(f"remove {name}"):
                 try:
-                    thing.remove(**({"force": True, "v": True} if name.startswith("container") else {}))
+                    take_away()
                     removed.append(name)
                 except docker.errors.NotFound:
                     continue  # somebody else was faster
                 except docker.errors.APIError as exc:
-                    if exc.status_code != HTTPStatus.CONFLICT or not name.startswith("container"):
+                    if exc.status_code != HTTPStatus.CONFLICT or in_use is None:
                         raise
                     with contextlib.suppress(docker.errors.NotFound):  # somebody else is removing it just now
-                        thing.wait(condition="removed", timeout=_REMOVAL_S)
+                        in_use.wait(condition="removed", timeout=_REMOVAL_S)
         except ClusterError as exc:
             failed.append(str(exc))
     for folder in sorted(folders - {""}):
@@ -182,7 +186,7 @@ class DockerCluster:
         "drop": "containers from minimal images have nothing to drop packets with: use --backend local",
     }
 
-    def __init__(self, client: Any, spec: DockerSpec) -> None:
+    def __init__(self, client: Client, spec: DockerSpec) -> None:
         """Takes the Docker client, to be closed with it, and what the cluster was made as."""
         self._client = client
         self.spec = spec
@@ -279,10 +283,10 @@ class DockerCluster:
         """A member's log, the last ``lines`` of it where that is given."""
         container = self._container(name)
         with talking(f"read the log of {name}"):
-            text: bytes = container.logs(tail="all" if lines is None else lines)
+            text = container.logs(tail="all" if lines is None else lines)
         return text.decode(errors="replace")
 
-    def _container(self, name: str) -> Any:
+    def _container(self, name: str) -> Container:
         import docker
 
         if name not in {member.name for member in self.members}:

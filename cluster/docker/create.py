@@ -10,7 +10,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError, MemberFailed
 from cluster.base.ports import is_free
@@ -34,12 +35,15 @@ from cluster.docker.images import Image, Say
 from cluster.observe import probe
 from cluster.observe.logs import why_it_ended_text
 
+if TYPE_CHECKING:
+    from cluster.docker.sdk import Client
+
 _POLL_S = 0.05
 _NETWORK_ATTEMPTS = 8
 
 
 def create(
-    client: Any, image: Image, *, nodes: int, base_port: int, data: Data, wait_s: float, say: Say
+    client: Client, image: Image, *, nodes: int, base_port: int, data: Data, wait_s: float, say: Say
 ) -> DockerCluster:
     """Makes and starts a cluster and waits for its health.
 
@@ -100,7 +104,7 @@ def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
         time.sleep(_POLL_S)
 
 
-def abandon(client: Any, token: str, say: Say) -> None:
+def abandon(client: Client, token: str, say: Say) -> None:
     """Removes a half-made cluster, also what the Engine was still making when we gave up."""
     quiet = 0
     # A request that was under way may still make its network or container: look until nothing more appears.
@@ -114,14 +118,14 @@ def abandon(client: Any, token: str, say: Say) -> None:
         time.sleep(0.3)
 
 
-def _each(members: tuple[Member, ...], do: Any) -> None:
+def _each(members: tuple[Member, ...], do: Callable[[Member], None]) -> None:
     """Does it for all members at once; raises the first failure when all have ended."""
     with concurrent.futures.ThreadPoolExecutor(min(len(members), 8)) as pool:
         for done in [pool.submit(do, member) for member in members]:
             done.result()
 
 
-def _refuse_foreign(client: Any, names: list[str]) -> None:
+def _refuse_foreign(client: Client, names: list[str]) -> None:
     with talking("list containers"):
         there = {each.name: each for each in client.containers.list(all=True, ignore_removed=True)}
     for name in names:
@@ -144,7 +148,7 @@ def _refuse_ports(base: int, nodes: int) -> None:
             raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it, or choose another --base-port")
 
 
-def _clients_network(client: Any, token: str) -> str:
+def _clients_network(client: Client, token: str) -> str:
     """Makes it and returns its id. Raises ClusterError where another one is being made.
 
     The Engine takes a second network of the same name. Of two users, who have no lock in common, the first goes on.
@@ -158,7 +162,7 @@ def _clients_network(client: Any, token: str) -> str:
     return str(made.id)
 
 
-def _peers_network(client: Any, token: str, nodes: int) -> tuple[str, ...]:
+def _peers_network(client: Client, token: str, nodes: int) -> tuple[str, ...]:
     """Makes it and returns the members' addresses on it.
 
     Fixed addresses need a subnet that was asked for by name. The Engine is let choose a free one first, because it
@@ -195,11 +199,11 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
     return tuple(str(network.network_address + 11 + index) for index in range(nodes))
 
 
-def _make(client: Any, spec: DockerSpec, member: Member, clients: str) -> None:
+def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
     """A container, not yet started, on both networks, the clients' by its id."""
     etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if spec.data == "volume":
         volume = f"{member.name}-data"
         with talking(f"make the volume {volume}"):

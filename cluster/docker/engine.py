@@ -6,17 +6,20 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
 from cluster.base.signals import importing
+
+if TYPE_CHECKING:
+    from cluster.docker.sdk import Client
 
 CALL_TIMEOUT_S = 60
 
 _WITHOUT = "cluster: --backend local, bench: --cluster embedded"
 
 
-def connect() -> Any:
+def connect() -> Client:
     """A client of the Engine that the environment names. Close it.
 
     Raises ClusterError, in one line with what to do, where there is none.
@@ -27,7 +30,7 @@ def connect() -> Any:
         import requests
 
     try:
-        client = docker.from_env(timeout=CALL_TIMEOUT_S, max_pool_size=16)
+        client: Client = docker.from_env(timeout=CALL_TIMEOUT_S, max_pool_size=16)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
         raise ClusterError(why_no_engine(exc)) from exc
     try:

@@ -16,13 +16,16 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.base.binary import EtcdBinary, find_etcd, version_note
 from cluster.base.errors import ClusterError, RaftloadError
 from cluster.base.versions import CURRENT, parse_version
+
+if TYPE_CHECKING:
+    from cluster.docker.sdk import Api, Client, PullLine
 
 REGISTRIES = ("gcr.io/etcd-development/etcd", "quay.io/coreos/etcd")
 BUILT = "raftload-etcd"
@@ -58,7 +61,7 @@ class RegistryUnreachable(ClusterError):  # noqa: N818
 
 
 def find_image(
-    docker: Any,
+    docker: Client,
     *,
     image: str | None,
     version: str | None,
@@ -118,7 +121,7 @@ def _release(wanted: str) -> EtcdBinary | None:
     return found if _is_elf(Path(found.path)) else None
 
 
-def _has(docker: Any, reference: str) -> bool:
+def _has(docker: Client, reference: str) -> bool:
     from docker.errors import ImageNotFound as NotThere
 
     try:
@@ -131,7 +134,7 @@ def _has(docker: Any, reference: str) -> bool:
 # Pulled
 
 
-def _pull(docker: Any, reference: str, say: Say, within_s: float) -> None:
+def _pull(docker: Client, reference: str, say: Say, within_s: float) -> None:
     """Pulls, telling of progress. Raises ImageNotFound, RegistryUnreachable."""
     import requests
     import urllib3.exceptions
@@ -158,11 +161,11 @@ def _pull(docker: Any, reference: str, say: Say, within_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _patient(api: Any, silence_s: float) -> Iterator[None]:
+def _patient(api: Api, silence_s: float) -> Iterator[None]:
     """Bounds every wait for bytes, also in a pull, for which the SDK insists on no bound."""
     send = api.send
 
-    def bounded(request: Any, **options: Any) -> Any:
+    def bounded(request: object, **options: object) -> object:
         return send(request, **{**options, "timeout": silence_s})
 
     api.send = bounded
@@ -172,7 +175,7 @@ def _patient(api: Any, silence_s: float) -> Iterator[None]:
         del api.send
 
 
-def _follow(lines: Any, reference: str, deadline: float, within_s: float, say: Say) -> None:
+def _follow(lines: Generator[PullLine, None, None], reference: str, deadline: float, within_s: float, say: Say) -> None:
     layers: dict[str, tuple[int, int]] = {}
     told = time.monotonic()
     try:
@@ -202,7 +205,7 @@ def _line(text: str) -> str:
 # Built
 
 
-def _built_before(docker: Any, wanted: str) -> Image | None:
+def _built_before(docker: Client, wanted: str) -> Image | None:
     for image in docker.images.list(name=BUILT):
         labels = image.labels or {}
         if wanted in labels.get(f"{LABEL_BUILT}.instead-of", "").split(",") and image.tags:
@@ -211,7 +214,7 @@ def _built_before(docker: Any, wanted: str) -> Image | None:
     return None
 
 
-def _build(docker: Any, binary: EtcdBinary, wanted: str | None, say: Say) -> Image:
+def _build(docker: Client, binary: EtcdBinary, wanted: str | None, say: Say) -> Image:
     """An image of a binary, etcdctl and what they are linked with. Raises ClusterError."""
     files, note = _files(binary)
     if note:

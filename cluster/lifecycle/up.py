@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.errors import ClusterError, UsageError
@@ -22,6 +22,10 @@ from cluster.local.daemon_client import DetachedCluster
 from cluster.local.daemon_client import start as start_detached
 from cluster.observe import running as state
 from cluster.observe.running import Running
+
+if TYPE_CHECKING:
+    from cluster.docker.sdk import Client
+    from cluster.schema.documents import Made
 
 Cluster = DockerCluster | DetachedCluster
 DEFAULT_NODES = 3
@@ -47,30 +51,47 @@ class ClusterRequest:
     links: Literal["relay", "direct"] = "relay"
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> ClusterRequest:
+    def from_env(
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        backend: Literal["docker", "local"] = "docker",
+        nodes: int | None = None,
+        base_port: int | None = None,
+        etcd: str | None = None,
+        image: str | None = None,
+        version: str | None = None,
+        binary: str | None = None,
+        data: Data | None = None,
+        wait_s: float = 60.0,
+        replace: bool = False,
+        pull: bool = False,
+        pull_timeout_s: float = 300.0,
+        links: Literal["relay", "direct"] = "relay",
+    ) -> ClusterRequest:
         """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
         ``etcd`` is a version or the path of a binary. Raises UsageError for what makes no sense.
         """
         env = os.environ if env is None else env
-        given = {name: value for name, value in given.items() if value is not None}
-        if "nodes" not in given and env.get("NODES"):
+        if nodes is None and env.get("NODES"):
             if not env["NODES"].isdecimal():
                 raise UsageError(f"NODES is {env['NODES']!r}, not a number")
-            given["nodes"] = int(env["NODES"])
-        etcd = given.pop("etcd", None)
-        named = {"image", "version", "binary"} & given.keys()
+            nodes = int(env["NODES"])
+        image_given = image is not None
+        named = [f"--{name}" for name, value in (("binary", binary), ("image", image), ("etcd-version", version))
+                 if value is not None]  # fmt: skip
         if etcd is not None:
             if named:
-                other = {"version": "--etcd-version"}.get(name := min(named), f"--{name}")
-                raise UsageError(f"--etcd and {other} exclude each other; give one")
+                raise UsageError(f"--etcd and {named[0]} exclude each other; give one")
             meant = version_or_path(etcd)
-            named = {"version" if isinstance(meant, str) else "binary"}
-            given[min(named)] = str(meant)
-        for name in ("image", "version", "binary"):
-            if not named and env.get(f"ETCD_{name.upper()}"):
-                given[name] = env[f"ETCD_{name.upper()}"]
-        request = cls(**given)
+            version, binary = (meant, None) if isinstance(meant, str) else (None, str(meant))
+        elif not named:
+            image, version, binary = (env.get(f"ETCD_{name}") or None for name in ("IMAGE", "VERSION", "BINARY"))
+        request = cls(
+            backend=backend, nodes=nodes, base_port=base_port, image=image, version=version, binary=binary, data=data,
+            wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links,
+        )  # fmt: skip
         if request.nodes is not None and not 1 <= request.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
         last = (request.base_port or DEFAULT_PORT) + (request.nodes or DEFAULT_NODES) - 1
@@ -80,7 +101,7 @@ class ClusterRequest:
             )
         if request.version is not None:
             parse_version(request.version)
-        if request.backend == "local" and request.image is not None and "image" in named:
+        if backend == "local" and image_given:
             raise UsageError("--image is for --backend docker: give --etcd")
         if request.data is not None:
             containers.check_data(request.data, request.backend)
@@ -157,7 +178,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         raise
 
 
-def _finished_by_another(client: Any, say: Say) -> DockerCluster | None:
+def _finished_by_another(client: Client, say: Say) -> DockerCluster | None:
     """The cluster that another user, with whom we share no lock, is making on this Engine; None for a leftover."""
     say("an unfinished cluster is there: waiting whether somebody finishes it")
     deadline = time.monotonic() + _UNFINISHED_S
@@ -216,12 +237,11 @@ def _remember_docker(cluster: DockerCluster) -> None:
     )  # fmt: skip
 
 
-def describe(cluster: Cluster | None) -> dict[str, Any]:
+def describe(cluster: Cluster | None) -> Made:
     """What a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
-        return dict.fromkeys(
-            ("backend", "nodes", "version", "requested_version", "image", "source", "links", "created_at")
-        )
+        return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,
+                "source": None, "links": None, "created_at": None}  # fmt: skip
     if isinstance(cluster, DetachedCluster):
         running = cluster.running
         return {"backend": "local", "nodes": len(running.members), "version": running.version,
@@ -258,7 +278,7 @@ def find(backend: str | None = None) -> Cluster | None:
     return found
 
 
-def _engine(backend: str | None) -> Any:
+def _engine(backend: str | None) -> Client | None:
     """The Engine's client; None where none answers and nobody counts on it: neither by name nor by our memory."""
     try:
         return connect()
@@ -293,15 +313,15 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
 
 @contextlib.contextmanager
 def open_docker_cluster(
-    nodes: int | None = None, *, say: Say = lambda text: None, **request: Any
+    nodes: int | None = None, *, say: Say = lambda text: None, etcd: str | None = None
 ) -> Iterator[DockerCluster]:
     """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
 
     Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
-    progress to, and further fields of ClusterRequest. One of another size or etcd than was asked for is not replaced.
-    Raises ClusterError.
+    progress to, and a version of etcd or the path of a binary. One of another size or etcd than was asked for is not
+    replaced. Raises ClusterError.
     """
-    asked = ClusterRequest.from_env(nodes=nodes, backend="docker", **request)
+    asked = ClusterRequest.from_env(nodes=nodes, backend="docker", etcd=etcd)
     there = find("docker")
     if there is not None:
         assert isinstance(there, DockerCluster)
@@ -311,7 +331,7 @@ def open_docker_cluster(
                     f"a Docker cluster of {len(there.members)} is there, not of {nodes}: "
                     f"leave --nodes out, or `raftload cluster down` first"
                 )
-            if request.get("etcd") is not None:
+            if etcd is not None:
                 _expect_same_etcd(there, asked)
             yield there
         return

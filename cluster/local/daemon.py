@@ -16,15 +16,29 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TypedDict
 
 from cluster.base.errors import ClusterError, RaftloadError
-from cluster.local.cluster import LocalCluster
+from cluster.local.cluster import LocalCluster, State
 from cluster.observe.running import Running, forget, save, statuses
 
 SOCKET = "control.sock"
 # For an order and its answer; the longest, an orderly end of a member, takes 10 s.
 ANSWER_S = 60.0
+
+
+class Answer(TypedDict, total=False):
+    """What came of an order: an error, or what was asked for."""
+
+    error: str
+    kind: str
+    ok: bool
+    path: str
+    states: dict[str, State]
+    isolated: list[str]
+    disturbed: list[str]
+
+
 _ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
 
 
@@ -75,7 +89,7 @@ def _starter_watched() -> Iterator[None]:
         thread.join()
 
 
-def _tell(answer: dict[str, Any]) -> None:
+def _tell(answer: Answer) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
@@ -117,14 +131,14 @@ def _serve(server: socket.socket, cluster: LocalCluster) -> None:
                 return
 
 
-def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, Any]:
+def _answer(cluster: LocalCluster, order: str, values: list[str | float]) -> Answer:
     try:
         if order in _ORDERS:
             getattr(cluster, order)(*values)
         elif order == "look":
             return _look(cluster)
         elif order == "log":
-            return {"path": str(cluster.log(*values))}
+            return {"path": str(cluster.log(str(*values)))}
         elif order == "hello":
             return {}
         elif order != "down":
@@ -134,7 +148,7 @@ def _answer(cluster: LocalCluster, order: str, values: list[Any]) -> dict[str, A
     return {}
 
 
-def _look(cluster: LocalCluster) -> dict[str, Any]:
+def _look(cluster: LocalCluster) -> Answer:
     return {
         "states": cluster.states(),
         "isolated": sorted(cluster.isolated()),

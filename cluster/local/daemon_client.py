@@ -13,14 +13,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
 from cluster.base.pythonpath import python_path
 from cluster.base.signals import finishing, uninterrupted
 from cluster.base.topology import Member
-from cluster.local.daemon import ANSWER_S
+from cluster.local.cluster import State
+from cluster.local.daemon import ANSWER_S, Answer
 from cluster.observe.running import Running, forget, load
 
 
@@ -60,7 +61,7 @@ def start(
     return _keep(owner, {"cluster": order, "requested_version": requested_version, "source": source})
 
 
-def _keep(owner: subprocess.Popen[bytes], message: dict[str, Any]) -> DetachedCluster:
+def _keep(owner: subprocess.Popen[bytes], message: Mapping[str, object]) -> DetachedCluster:
     """Tells a process what to own, and to keep it once it is healthy; nothing is left where that fails."""
     assert owner.stdin is not None
     assert owner.stdout is not None
@@ -146,10 +147,9 @@ class DetachedCluster:
         """The members' client URLs."""
         return self.running.endpoints
 
-    def states(self) -> dict[str, Any]:
+    def states(self) -> dict[str, State]:
         """What each member's process is doing: ``running``, ``paused`` or ``down``."""
-        states: dict[str, Any] = self._order("look")["states"]
-        return states
+        return self._order("look")["states"]
 
     def isolated(self) -> frozenset[str]:
         """Members that are cut off from their peers."""
@@ -208,7 +208,7 @@ class DetachedCluster:
         """Ends it and removes everything."""
         self._order("down")
 
-    def _order(self, order: str, *values: Any) -> dict[str, Any]:
+    def _order(self, order: str, *values: str | float) -> Answer:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(ANSWER_S)
@@ -218,14 +218,14 @@ class DetachedCluster:
                     raise Gone("the local cluster is gone: `raftload cluster up` makes a new one") from exc
                 sock.sendall(json.dumps([order, *values]).encode() + b"\n")
                 with sock.makefile("rb") as lines:
-                    answer = json.loads(lines.readline())
+                    answer: Answer = json.loads(lines.readline())
         except (OSError, ValueError) as exc:
             raise ClusterError(f"the local cluster does not answer ({exc})") from exc
         if "error" in answer:
             raise _error(answer)
-        return dict(answer)
+        return answer
 
 
-def _error(answer: dict[str, Any]) -> Exception:
+def _error(answer: Answer) -> Exception:
     kinds = {kind.__name__: kind for kind in (ClusterError, EtcdNotFound, EtcdBroken, UsageError, KeyError)}
     return kinds.get(answer.get("kind", ""), ClusterError)(answer["error"])

@@ -31,12 +31,34 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 FOLDER_PREFIX = "raftload-etcd-"
 LOCK = "keeper.lock"
 TICK_S = 0.25
 _PR_SET_PDEATHSIG = 1
+
+
+class Request(TypedDict, total=False):
+    """What the owner asks for: ``op`` is spawn, signal, poll or stop, and says which of the others there are."""
+
+    op: str
+    name: str
+    argv: list[str]
+    log: str
+    env: dict[str, str]
+    cwd: str
+    signal: int
+    grace_s: float
+
+
+class Answer(TypedDict, total=False):
+    """What the keeper says: at first its folder, then what came of each request."""
+
+    error: str
+    folder: str | None
+    pid: int
+    members: dict[str, int | None]
 
 
 class Keeper:
@@ -78,17 +100,17 @@ class Keeper:
         finally:
             self._end(grace_s=0.0)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Answer) -> None:
         self._sock.sendall(json.dumps(message).encode() + b"\n")
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: Request) -> Answer:
         try:
             if request["op"] == "spawn":
                 return self._spawn(request)
             if request["op"] == "signal":
                 return self._signal(request["name"], request["signal"])
             if request["op"] == "poll":
-                return {name: [member.pid, member.poll()] for name, member in self._members.items()}
+                return {"members": {name: member.poll() for name, member in self._members.items()}}
             if request["op"] == "stop":
                 self._end(request["grace_s"])
                 return {}
@@ -96,7 +118,7 @@ class Keeper:
         except OSError as exc:
             return {"error": exc.strerror or str(exc)}
 
-    def _spawn(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _spawn(self, request: Request) -> Answer:
         name = request["name"]
         running = self._members.get(name)
         if running is not None and running.poll() is None:
@@ -114,7 +136,7 @@ class Keeper:
         self._members[name] = member
         return {"pid": member.pid}
 
-    def _signal(self, name: str, number: int) -> dict[str, Any]:
+    def _signal(self, name: str, number: int) -> Answer:
         member = self._members.get(name)
         if member is None or member.poll() is not None:
             return {"error": f"{name} is not running"}

@@ -14,7 +14,6 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.base.errors import ClusterError
 from cluster.local import keeper
@@ -74,7 +73,7 @@ class Supervisor:
 
         Raises ClusterError where it cannot be started or runs already.
         """
-        request = {
+        request: keeper.Request = {
             "op": "spawn",
             "name": name,
             "argv": list(argv),
@@ -82,7 +81,7 @@ class Supervisor:
             "env": dict(env),
             "cwd": str(cwd),
         }
-        pid = int(self._ask(request, f"cannot start {name}")["pid"])
+        pid = self._ask(request, f"cannot start {name}")["pid"]
         self._pids[name] = pid
         return pid
 
@@ -96,7 +95,7 @@ class Supervisor:
     def poll(self) -> dict[str, int | None]:
         """Exit code of every process started so far, minus the signal where one ended it; None while it runs."""
         answer = self._ask({"op": "poll"}, "cannot ask the keeper")
-        return {name: code for name, (_, code) in answer.items()}
+        return answer["members"]
 
     def close(self, grace_s: float) -> None:
         """Ends all processes, asking for ``grace_s`` seconds before it forces, and removes the folder.
@@ -136,7 +135,7 @@ class Supervisor:
             if self.folder is not None:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _ask(self, request: dict[str, Any], failure: str) -> dict[str, Any]:
+    def _ask(self, request: keeper.Request, failure: str) -> keeper.Answer:
         with self._lock:
             if self._sock is None or os.getpid() != self._owner:
                 raise ClusterError(f"{failure}: the cluster is not running in this process")
@@ -149,7 +148,7 @@ class Supervisor:
             raise ClusterError(f"{failure}: {answer['error']}")
         return answer
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> keeper.Answer:
         assert self._sock is not None
         while b"\n" not in self._buffer:
             data = self._sock.recv(65536)
@@ -157,7 +156,7 @@ class Supervisor:
                 raise ClusterError("the keeper of the members is gone")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+        answer: keeper.Answer = json.loads(line)
         return answer
 
 

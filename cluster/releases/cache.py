@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.base.binary import run_version
 from cluster.base.errors import ClusterError, EtcdBroken
@@ -29,6 +29,9 @@ from cluster.base.versions import release_name, releases_dir
 from cluster.releases.archive import archive_name, unpack
 from cluster.releases.download import Base, DownloadFailed, NotThere
 from cluster.releases.progress import Progress
+
+if TYPE_CHECKING:
+    from cluster.schema import documents
 
 SUMS = "SHA256SUMS"
 _FACTS = "release.json"
@@ -69,7 +72,7 @@ class Release:
         """The etcd binary."""
         return self.folder / "etcd"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> documents.Release:
         """As ``etcd list --json`` has it."""
         return {
             "version": self.version, "platform": self.platform, "path": str(self.path), "size_bytes": self.size_bytes,
@@ -268,7 +271,7 @@ def _read(folder: Path) -> Release | None:
         size = sum(each.stat().st_size for each in folder.iterdir())
     except OSError:
         return None  # it is being removed
-    facts: dict[str, Any] = {}
+    facts: dict[str, str | None] = {}
     with contextlib.suppress(OSError, ValueError):
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     return Release(

@@ -12,11 +12,15 @@ import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 from urllib.request import url2pathname
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.signals import importing
+
+if TYPE_CHECKING:
+    import requests
+    import urllib3
 
 ENV = "RAFTLOAD_ETCD_BASE_URL"
 BASE_URL = "https://github.com/etcd-io/etcd/releases/download"
@@ -107,7 +111,7 @@ class Base:
                     raise DownloadFailed(f"{self.shown}/{path} has more than {most:,} bytes: this is no release page")
         return content
 
-    def _expect_file(self, response: Any, where: str) -> None:
+    def _expect_file(self, response: requests.Response, where: str) -> None:
         if response.status_code in (404, 410):
             raise NotThere(f"{where} is not there")
         if response.status_code != 200:
@@ -118,7 +122,7 @@ class Base:
         if self._parts.scheme == "https" and not response.url.startswith("https:"):
             raise DownloadFailed(f"{where} leads to an address without TLS: name a mirror by --base-url")
 
-    def _read(self, raw: Any, size: int | None, where: str) -> Iterator[bytes]:
+    def _read(self, raw: urllib3.BaseHTTPResponse, size: int | None, where: str) -> Iterator[bytes]:
         import urllib3
 
         done = 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> dict[str, object]:
     """Return the schema ``name``.
 
     ``cluster`` is of `cluster up` and `cluster status`, ``fault`` of the faults and `cluster heal`, ``removed`` of
@@ -16,5 +15,5 @@ def load(name: str) -> dict[str, Any]:
     Raises FileNotFoundError for a name that there is not.
     """
     text = resources.files(__name__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
+    schema: dict[str, object] = json.loads(text)
     return schema

@@ -8,10 +8,29 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any
+from typing import TypedDict
 
 RESULT = "raftload.result/1"
 RUN = "raftload.run/1"
+
+JsonSchema = TypedDict(
+    "JsonSchema",
+    {
+        "$defs": "dict[str, JsonSchema]",
+        "$ref": str,
+        "type": str | list[str],
+        "const": object,
+        "enum": list[object],
+        "minimum": float,
+        "maximum": float,
+        "required": list[str],
+        "properties": "dict[str, JsonSchema]",
+        "additionalProperties": "JsonSchema",
+        "items": "JsonSchema",
+    },
+    total=False,
+)
+"""A schema, or a part of one, with the keywords that the check knows."""
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -24,23 +43,23 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> JsonSchema:
     """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json.
 
     Raises FileNotFoundError for any other name.
     """
     text = resources.files(__name__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
+    schema: JsonSchema = json.loads(text)
     return schema
 
 
-def problem(document: Any, name: str) -> str | None:
+def problem(document: object, name: str) -> str | None:
     """Return in one line where a document departs from the schema ``name`` first; None where it does not."""
     schema = load(name)
     return _problem(document, schema, schema["$defs"], "")
 
 
-def _problem(value: Any, schema: dict[str, Any], definitions: dict[str, Any], where: str) -> str | None:
+def _problem(value: object, schema: JsonSchema, definitions: dict[str, JsonSchema], where: str) -> str | None:
     if "$ref" in schema:
         schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
     at = where or "the document"
@@ -73,7 +92,7 @@ def _problem(value: Any, schema: dict[str, Any], definitions: dict[str, Any], wh
     return None
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is(value: object, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
     # JSON Schema has one kind of number: 1.0 is an integer.
@@ -82,6 +101,6 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, _TYPES[kind])
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
