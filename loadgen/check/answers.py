@@ -5,9 +5,9 @@ Functions return what is wrong in words, None where nothing is; ``Problems`` col
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from loadgen.check.store import ABSENT, Changes, Entry, Store, entry_of, sort_key
+from loadgen.check.store import ABSENT, Changes, Entry, Item, Store, entry_of, sort_key
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import Method
 from loadgen.proto import etcd_pb2 as pb
@@ -43,7 +43,7 @@ def do(
             problems.append(("kv.writes", wrong))
 
 
-def wrong_range(store: Store, request: Any, response: Any) -> str | None:
+def wrong_range(store: Store, request: pb.RangeRequest, response: pb.RangeResponse) -> str | None:
     """Says how the answer to a ``RangeRequest`` differs from what the store has."""
     kvs = response.kvs
     if not request.range_end:
@@ -63,7 +63,7 @@ def wrong_range(store: Store, request: Any, response: Any) -> str | None:
     return _wrong_keys(store, request, response)
 
 
-def _bounded(request: Any) -> bool:
+def _bounded(request: pb.RangeRequest) -> bool:
     return bool(
         request.min_mod_revision
         or request.max_mod_revision
@@ -72,7 +72,7 @@ def _bounded(request: Any) -> bool:
     )
 
 
-def _single(key: bytes, entry: Entry | None, response: Any) -> str:
+def _single(key: bytes, entry: Entry | None, response: pb.RangeResponse) -> str:
     if len(response.kvs) == 1 and response.kvs[0].key != key:
         return f"answered with key {show(response.kvs[0].key)}"
     got = entry_of(response.kvs[0]) if len(response.kvs) == 1 else None
@@ -81,7 +81,7 @@ def _single(key: bytes, entry: Entry | None, response: Any) -> str:
     return f"answered {entry_words(got)}, where the store has {entry_words(entry)}"
 
 
-def _wrong_keys(store: Store, request: Any, response: Any) -> str | None:
+def _wrong_keys(store: Store, request: pb.RangeRequest, response: pb.RangeResponse) -> str | None:
     wanted, count, more = store.range(request)
     bare = request.keys_only
     got = [(kv.key, entry_of(kv)) for kv in response.kvs]
@@ -105,7 +105,7 @@ def _with_lease(store: Store, key: bytes, entry: Entry) -> Entry:
     return (*entry[:4], has[4])
 
 
-def _same_but_for_ties(store: Store, request: Any, got: Any, wanted: Any) -> bool:
+def _same_but_for_ties(store: Store, request: pb.RangeRequest, got: Sequence[Item], wanted: Sequence[Item]) -> bool:
     """Sorted by anything but keys, equals may stand in any order, and a limit may cut any of them off."""
     by = sort_key(request)
     if len(got) != len(wanted) or len({key for key, _ in got}) != len(got):
@@ -137,7 +137,9 @@ def first_difference(got: list[tuple[bytes, Entry]], wanted: list[tuple[bytes, E
     )
 
 
-def do_put(store: Store, request: Any, response: Any, revision: int, changes: Changes) -> str | None:
+def do_put(
+    store: Store, request: pb.PutRequest, response: pb.PutResponse | None, revision: int, changes: Changes
+) -> str | None:
     """Puts; says how the answer's previous key-value differs. ``response`` may be None."""
     key, value, lease = request.key, request.value, request.lease
     old = store.entries.get(key)
@@ -153,7 +155,9 @@ def do_put(store: Store, request: Any, response: Any, revision: int, changes: Ch
     return None
 
 
-def do_delete(store: Store, request: Any, response: Any, changes: Changes) -> str | None:
+def do_delete(
+    store: Store, request: pb.DeleteRangeRequest, response: pb.DeleteRangeResponse | None, changes: Changes
+) -> str | None:
     """Deletes a range; says how the answer's count or previous key-values differ. ``response`` may be None."""
     keys = list(store.keys(request.key, request.range_end))
     entries = [(key, store.entries[key]) for key in keys]
@@ -169,7 +173,14 @@ def do_delete(store: Store, request: Any, response: Any, changes: Changes) -> st
     return None
 
 
-def do_txn(store: Store, request: Any, response: Any, revision: int, changes: Changes, problems: Problems) -> None:
+def do_txn(
+    store: Store,
+    request: pb.TxnRequest,
+    response: pb.TxnResponse | None,
+    revision: int,
+    changes: Changes,
+    problems: Problems,
+) -> None:
     """Does the branch that a transaction took by its answer, or by its compares where ``response`` is None.
 
     All compares, of nested transactions too, are evaluated on what the store is before any write (etcd evaluates the
@@ -182,10 +193,12 @@ def do_txn(store: Store, request: Any, response: Any, revision: int, changes: Ch
 _Path = tuple[int, ...]
 
 
-def _branches(store: Store, request: Any, response: Any, problems: Problems) -> dict[_Path, bool]:
+def _branches(
+    store: Store, request: pb.TxnRequest, response: pb.TxnResponse | None, problems: Problems
+) -> dict[_Path, bool]:
     """Which branch is taken, by the place of each transaction in the tree."""
     taken: dict[_Path, bool] = {}
-    work: list[tuple[_Path, Any, Any]] = [((), request, response)]
+    work: list[tuple[_Path, pb.TxnRequest, pb.TxnResponse | None]] = [((), request, response)]
     while work:
         path, txn, answer = work.pop()
         holds = store.holds(txn.compare)
@@ -202,14 +215,14 @@ def _branches(store: Store, request: Any, response: Any, problems: Problems) -> 
     return taken
 
 
-def _why(store: Store, txn: Any) -> str:
+def _why(store: Store, txn: pb.TxnRequest) -> str:
     for compare in txn.compare:
         if not store.holds([compare]):
             return f"the compare of {show(compare.key)} does not hold: it has {_range_words(store, compare)}"
     return "all its compares hold"
 
 
-def _range_words(store: Store, compare: Any) -> str:
+def _range_words(store: Store, compare: pb.Compare) -> str:
     keys = list(store.keys(compare.key, compare.range_end))
     first = entry_words(store.entries[keys[0]] if keys else None)
     return f"{len(keys)} keys, the first of them {first}" if compare.range_end else first
@@ -217,8 +230,8 @@ def _range_words(store: Store, compare: Any) -> str:
 
 def _do_branch(
     store: Store,
-    request: Any,
-    response: Any,
+    request: pb.TxnRequest,
+    response: pb.TxnResponse | None,
     revision: int,
     changes: Changes,
     problems: Problems,
@@ -257,7 +270,7 @@ def _do_branch(
             problems.append(("txn.responses", f"its operation {number + 1} {wrong}"))
 
 
-def wrote(response: Any) -> bool:
+def wrote(response: pb.TxnResponse) -> bool:
     """Whether a ``TxnResponse`` says that something was written."""
     for answer in response.responses:
         kind = answer.WhichOneof("response")
@@ -268,7 +281,7 @@ def wrote(response: Any) -> bool:
     return False
 
 
-def only_reads_stale(request: Any) -> bool:
+def only_reads_stale(request: pb.TxnRequest) -> bool:
     """Whether a ``TxnRequest`` may be answered from a member's own store: it has serializable reads and no more."""
     for branch in (request.success, request.failure):
         for operation in branch:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 from loadgen.check.store import Change, Changes, Entry, entry_of
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
+from loadgen.proto.kv_pb2 import Event
 
-Group = tuple[Watch, Any, int]
+Group = tuple[Watch, Sequence[Event], int]
 """A watch, its events of one revision, and when they came."""
 
 
-def differences(watch: Watch, events: Any, changes: Changes, revision: int, compacted: int) -> list[tuple[str, str]]:
+def differences(
+    watch: Watch, events: Sequence[Event], changes: Changes, revision: int, compacted: int
+) -> list[tuple[str, str]]:
     """Returns how the events of a watch differ from the changes of a revision: rules, and the words for each.
 
     ``compacted`` is the newest revision that anybody compacted to: previous key-values before it may be missing.
@@ -30,11 +33,11 @@ def differences(watch: Watch, events: Any, changes: Changes, revision: int, comp
     return found
 
 
-def _other_events(watch: Watch, events: Any, changes: Changes, revision: int) -> list[tuple[str, str]]:
+def _other_events(watch: Watch, events: Sequence[Event], changes: Changes, revision: int) -> list[tuple[str, str]]:
     """Says how the keys of the events are not those of the changes that a watch had asked for."""
     found: list[tuple[str, str]] = []
     wanted = {change[0]: change for change in changes} if revision >= watch.start else {}
-    got: dict[bytes, Any] = {}
+    got: dict[bytes, Event] = {}
     for event in events:
         key = event.kv.key
         if not watch.wants(key, event.type == 1) or revision < watch.start:
@@ -57,7 +60,7 @@ def _other_events(watch: Watch, events: Any, changes: Changes, revision: int) ->
     return found
 
 
-def _difference(watch: Watch, event: Any, change: Change, revision: int, compacted: int) -> list[tuple[str, str]]:
+def _difference(watch: Watch, event: Event, change: Change, revision: int, compacted: int) -> list[tuple[str, str]]:
     key, old, new = change
     if (new is None) != (event.type == 1) or (new is not None and event.kv.value != new[0]):
         return [
@@ -87,13 +90,13 @@ def plurality(groups: list[Group]) -> Group:
     return widest[said.index(Counter(said).most_common(1)[0][0])]
 
 
-def only_metadata(watch: Watch, events: Any, changes: Changes) -> bool:
+def only_metadata(watch: Watch, events: Sequence[Event], changes: Changes) -> bool:
     """Whether a watch got the same keys and values, though perhaps with other versions or previous values."""
     wanted = {key: new[0] if new else None for key, _, new in changes if watch.wants(key, new is None)}
     return {event.kv.key: event.kv.value if event.type == 0 else None for event in events} == wanted
 
 
-def only_part(watch: Watch, events: Any, changes: Changes) -> bool:
+def only_part(watch: Watch, events: Sequence[Event], changes: Changes) -> bool:
     """Whether a watch got some of the changes and nothing else."""
     wanted = {key: new[0] if new else None for key, _, new in changes}
     return all(
@@ -102,13 +105,13 @@ def only_part(watch: Watch, events: Any, changes: Changes) -> bool:
     )
 
 
-def _event_words(event: Any) -> str:
+def _event_words(event: Event) -> str:
     return f"the {'deletion' if event.type == 1 else 'put'} of {show(event.kv.key)}" + (
         f"={show(event.kv.value)}" if event.type == 0 else ""
     )
 
 
-def events_words(events: Any) -> str:
+def events_words(events: Sequence[Event]) -> str:
     """Returns a revision's events in words."""
     more = f" and {len(events) - 2} more" if len(events) > 2 else ""
     return ", ".join(_event_words(event) for event in events[:2]) + more

@@ -9,6 +9,7 @@ from loadgen.check.evidence import Evidence
 from loadgen.check.rules import Ledger
 from loadgen.check.store import entry_of
 from loadgen.history.format import OK, Method
+from loadgen.proto import etcd_pb2 as pb
 
 
 def convergence(evidence: Evidence, ledger: Ledger) -> None:
@@ -39,7 +40,7 @@ def _revisions(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]
     first: dict[int, int] = {}
     for number in numbers:
         ledger.judged[rule] += 1
-        index = int(evidence.response(number).raftAppliedIndex)
+        index = int(evidence.response(number, pb.StatusResponse).raftAppliedIndex)
         other = first.setdefault(index, number)
         a, b = int(evidence.revision[other]), int(evidence.revision[number])
         if a != b:
@@ -53,7 +54,8 @@ def _hashes(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]) -
     first: dict[tuple[int, int], tuple[int, int]] = {}
     compared = False
     for number in numbers:
-        answer, revision = evidence.response(number), int(evidence.request(number).revision)
+        answer = evidence.response(number, pb.HashKVResponse)
+        revision = evidence.request(number, pb.HashKVRequest).revision
         ledger.judged[rule] += 1
         key = (revision or int(evidence.revision[number]), int(answer.compact_revision))
         compared = compared or key in first
@@ -71,13 +73,13 @@ def _keys(evidence: Evidence, ledger: Ledger, rule: str, numbers: list[int]) -> 
     first: dict[tuple[int, bytes, bytes], int] = {}
     compared = False
     for number in numbers:
-        request, revision = evidence.request(number), int(evidence.at[number])
+        request, revision = evidence.request(number, pb.RangeRequest), int(evidence.at[number])
         ledger.judged[rule] += 1
         key = (revision, request.key, request.range_end)
         compared = compared or key in first
         other = first.setdefault(key, number)
         if other != number:
-            a, b = evidence.response(other).kvs, evidence.response(number).kvs
+            a, b = (evidence.response(each, pb.RangeResponse).kvs for each in (other, number))
             if list(a) != list(b):
                 names = [evidence.member_name(int(evidence.member[each])) for each in (other, number)]
                 got, wanted = ([(kv.key, entry_of(kv)) for kv in kvs] for kvs in (b, a))

@@ -8,7 +8,7 @@ import numpy as np
 
 from loadgen.check.evidence import Evidence
 from loadgen.check.store import Entry, entry_of
-from loadgen.check.unknown_writes import Pair, puts_of
+from loadgen.check.unknown_writes import Pair, puts_of, write_of
 from loadgen.history.format import OK, Method
 from loadgen.proto import etcd_pb2 as pb
 
@@ -39,5 +39,5 @@ def writers(evidence: Evidence, others: Iterable[int]) -> dict[Pair, int]:
     return {
         pair: number
         for number in (*np.flatnonzero(done).tolist(), *others)
-        for pair in puts_of(evidence.request(number))[0]
+        for pair in puts_of(write_of(evidence, number))[0]
     }

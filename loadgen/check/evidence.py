@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from loadgen.check.answers import only_reads_stale, wrote
@@ -16,22 +18,17 @@ from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
 
 Numbers = NDArray[np.int64]
+M = TypeVar("M", bound=Message)
 _MOST_WRITES = 4
 EMPTY, WRITE, MAYBE = 0, 1, 2
 """Whether an acknowledged operation took a revision; MAYBE: a lease's revocation did if the lease had keys."""
 _WRITES = frozenset({Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.LEASE_REVOKE})
 _ORDERED = frozenset({*_WRITES, Method.RANGE, Method.COMPACT, Method.LEASE_GRANT})
-_REQUESTS: dict[int, Any] = {
+_REQUESTS: dict[int, type[Message]] = {
     Method.RANGE: pb.RangeRequest, Method.PUT: pb.PutRequest, Method.DELETE_RANGE: pb.DeleteRangeRequest,
     Method.TXN: pb.TxnRequest, Method.COMPACT: pb.CompactionRequest, Method.LEASE_GRANT: pb.LeaseGrantRequest,
     Method.LEASE_REVOKE: pb.LeaseRevokeRequest, Method.LEASE_KEEP_ALIVE: pb.LeaseKeepAliveRequest,
     Method.HASH_KV: pb.HashKVRequest,
-}  # fmt: skip
-_RESPONSES: dict[int, Any] = {
-    Method.RANGE: pb.RangeResponse, Method.PUT: pb.PutResponse, Method.DELETE_RANGE: pb.DeleteRangeResponse,
-    Method.TXN: pb.TxnResponse, Method.COMPACT: pb.CompactionResponse, Method.LEASE_GRANT: pb.LeaseGrantResponse,
-    Method.LEASE_REVOKE: pb.LeaseRevokeResponse, Method.LEASE_KEEP_ALIVE: pb.LeaseKeepAliveResponse,
-    Method.STATUS: pb.StatusResponse, Method.HASH_KV: pb.HashKVResponse,
 }  # fmt: skip
 _NAMES = {
     Method.RANGE: "get", Method.PUT: "put", Method.DELETE_RANGE: "delete", Method.TXN: "transaction",
@@ -145,13 +142,13 @@ class Evidence:
 
     # ---- one operation
 
-    def request(self, number: int) -> Any:
-        """Returns an operation's request, decoded."""
-        return _REQUESTS[int(self.method[number])].FromString(self.history.request(int(self.rows[number])))
+    def request(self, number: int, kind: type[M]) -> M:
+        """Returns an operation's request, decoded as what its method takes."""
+        return kind.FromString(self.history.request(int(self.rows[number])))
 
-    def response(self, number: int) -> Any:
-        """Returns an operation's answer, decoded; it must be OK."""
-        return _RESPONSES[int(self.method[number])].FromString(self.history.response(int(self.rows[number])))
+    def response(self, number: int, kind: type[M]) -> M:
+        """Returns an operation's answer, decoded as what its method gives; it must be OK."""
+        return kind.FromString(self.history.response(int(self.rows[number])))
 
     def error(self, number: int) -> str:
         """Returns the error of an operation that did not succeed."""
@@ -189,7 +186,7 @@ class Evidence:
         row = int(self.rows[number])
         what = _NAMES.get(Method(method), "request")
         if method in _REQUESTS:
-            what += _arguments(self.request(number))
+            what += _arguments(self.request(number, _REQUESTS[method]))
         member = int(self.member[number])
         endpoint = self.history.endpoint(row)
         endpoint = self.cluster.places.get(endpoint) or endpoint
@@ -201,33 +198,32 @@ class Evidence:
         return f"{what} by process {int(self.process[number])}{whom} ({span}, {end})"
 
 
-def _arguments(request: Any) -> str:
-    name = type(request).__name__
-    if name == "TxnRequest":
+def _arguments(request: Message) -> str:
+    if isinstance(request, pb.TxnRequest):
         count = len(request.compare)
         compares = f" with {count} compare{'s' * (count != 1)}" if count else ""
         writes = [_write(each) for branch in (request.success, request.failure) for each in branch]
         writes = [words for words in writes if words]
         more = ", …" if len(writes) > _MOST_WRITES else ""
         return compares + (f" that may {', '.join(writes[:_MOST_WRITES])}{more}" if writes else "")
-    text = ""
-    if name in ("RangeRequest", "DeleteRangeRequest", "PutRequest"):
-        text = f" {show(request.key)}"
-        if name == "PutRequest":
-            text += f"={show(request.value)}" + (f" with lease {request.lease:x}" if request.lease else "")
-        elif request.range_end:
-            text = f" [{show(request.key)}, {show(request.range_end)})"
-    if name == "RangeRequest":
-        text += f" at revision {request.revision}" if request.revision else ""
-        text = (" serializable" if request.serializable else "") + text
-    if name == "CompactionRequest":
-        text = f" to revision {request.revision}"
-    if name.startswith("Lease"):
-        text = f" of lease {request.ID:x}"
-    return text
+    if isinstance(request, pb.PutRequest):
+        lease = f" with lease {request.lease:x}" if request.lease else ""
+        return f" {show(request.key)}={show(request.value)}{lease}"
+    if isinstance(request, pb.RangeRequest | pb.DeleteRangeRequest):
+        end = request.range_end
+        text = f" [{show(request.key)}, {show(end)})" if end else f" {show(request.key)}"
+        if isinstance(request, pb.RangeRequest):
+            text += f" at revision {request.revision}" if request.revision else ""
+            text = (" serializable" if request.serializable else "") + text
+        return text
+    if isinstance(request, pb.CompactionRequest):
+        return f" to revision {request.revision}"
+    if isinstance(request, pb.LeaseGrantRequest | pb.LeaseRevokeRequest | pb.LeaseKeepAliveRequest):
+        return f" of lease {request.ID:x}"
+    return ""
 
 
-def _write(op: Any) -> str:
+def _write(op: pb.RequestOp) -> str:
     """What an operation of a transaction writes, in words; empty where it writes nothing."""
     if op.HasField("request_put"):
         return f"put {show(op.request_put.key)}={show(op.request_put.value)}"
@@ -236,7 +232,7 @@ def _write(op: Any) -> str:
     return ""
 
 
-def _clock(header: dict[str, Any]) -> str:
+def _clock(header: Mapping[str, object]) -> str:
     return str(header.get("clock", ""))
 
 

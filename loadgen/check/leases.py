@@ -6,16 +6,18 @@ and a lease that ended was seen to have, so it had ended by then (etcd, "Lease A
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from loadgen.check.evidence import Evidence
 from loadgen.check.rules import Ledger
+from loadgen.check.store import Entry
 from loadgen.check.words import show
 from loadgen.history.format import INFO, OK, Method
+from loadgen.proto import etcd_pb2 as pb
 
+_Renewed = pb.LeaseGrantResponse | pb.LeaseKeepAliveResponse
 # What a clock may gain on another: quartz is a thousand times better.
 _DRIFT = 0.001
 
@@ -34,23 +36,26 @@ class Leases:
         methods, outcomes = evidence.method, evidence.outcome
         renewing = np.isin(methods, (Method.LEASE_GRANT, Method.LEASE_KEEP_ALIVE)) & (outcomes == OK)
         for number in np.flatnonzero(renewing).tolist():
-            answer = evidence.response(number)
+            kind: type[_Renewed] = pb.LeaseKeepAliveResponse
+            if methods[number] == Method.LEASE_GRANT:
+                kind = pb.LeaseGrantResponse
+            answer = evidence.response(number, kind)
             if answer.TTL > 0:
                 self.used = True
                 self._renewals.setdefault(answer.ID, []).append(
                     (int(evidence.call[number]), number, answer.TTL * (1 - _DRIFT))
                 )
         for number in np.flatnonzero((methods == Method.LEASE_REVOKE) & (outcomes == INFO)).tolist():
-            self._unsure[evidence.request(number).ID] = number
+            self._unsure[evidence.request(number, pb.LeaseRevokeRequest).ID] = number
 
-    def lease_of(self, keys: list[bytes], entries: dict[bytes, Any]) -> int:
+    def lease_of(self, keys: list[bytes], entries: Mapping[bytes, Entry]) -> int:
         """Returns the one lease that all these keys are attached to; 0 where there is none."""
         leases = {entry[4] if (entry := entries.get(key)) else 0 for key in keys}
         return leases.pop() if len(leases) == 1 else 0
 
     def revoked(self, number: int) -> int:
         """Returns the lease that an operation revoked."""
-        return int(self._evidence.request(number).ID)
+        return self._evidence.request(number, pb.LeaseRevokeRequest).ID
 
     def revoke(self, lease: int, revision: int, by: int) -> None:
         """Takes in that an operation ended a lease."""

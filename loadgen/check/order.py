@@ -16,6 +16,7 @@ from loadgen.check.evidence import WRITE, Evidence
 from loadgen.check.rules import Ledger
 from loadgen.check.watches import Watch
 from loadgen.history.format import OK, Method
+from loadgen.proto import etcd_pb2 as pb
 
 Numbers = NDArray[np.int64]
 
@@ -125,7 +126,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
     compacts = np.flatnonzero(evidence.method == Method.COMPACT)
     done = compacts[evidence.outcome[compacts] == OK]
     tried = compacts[evidence.outcome[compacts] != 1]
-    asked = {int(number): int(evidence.request(int(number)).revision) for number in compacts.tolist()}
+    asked = {int(number): evidence.request(int(number), pb.CompactionRequest).revision for number in compacts.tolist()}
     tried = tried[np.argsort(evidence.call[tried], kind="stable")]
     tried_calls = evidence.call[tried]
     farthest = np.maximum.accumulate(np.array([asked[each] for each in tried.tolist()], np.int64))
@@ -155,7 +156,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
     for number in refused.tolist():
         # etcd has one code, OUT_OF_RANGE, for both, so the text has to tell them apart.
         error = evidence.error(number)
-        revision = int(evidence.request(number).revision)
+        revision = evidence.request(number, pb.RangeRequest).revision
         if "has been compacted" in error and tried_all:
             ledger.judged["kv.compaction"] += 1
             place = int(np.searchsorted(tried_calls, evidence.back[number], side="left")) - 1
@@ -165,7 +166,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
                     f"{evidence.words(number)}, and nobody had compacted"
                     " as far as that",
                 )  # fmt: skip
-        elif "future revision" in error and not evidence.request(number).serializable:
+        elif "future revision" in error and not evidence.request(number, pb.RangeRequest).serializable:
             ledger.judged["kv.compaction"] += 1
             place = int(np.searchsorted(when, evidence.call[number], side="left")) - 1
             if place >= 0 and reached[place] >= revision:

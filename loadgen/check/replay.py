@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Generator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,7 +272,7 @@ class Replay:
 
         self._ledger.differs(rule, at, text)
 
-    def _final(self, number: int, at: int, request: Any, response: Any) -> None:
+    def _final(self, number: int, at: int, request: pb.RangeRequest, response: pb.RangeResponse) -> None:
         """Holds what a member has in the end against every write up to then."""
         ledger, evidence = self._ledger, self._evidence
         self._final_revision = max(self._final_revision, at)

@@ -7,7 +7,6 @@ candidate that would have done exactly that to the store. Nothing is guessed. Wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from loadgen.check.unknown_writes import Index, UnknownWrites
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import FAIL, Method
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event
 
 _WRITING = (Method.PUT, Method.TXN, Method.DELETE_RANGE)
 
@@ -53,7 +54,8 @@ class Resolver:
         failed = np.isin(evidence.method, _WRITING) & (evidence.outcome == FAIL)
         self._refused = Index(evidence, np.flatnonzero(failed).tolist())
         self._compacted = max(
-            (evidence.request(number).revision for number in np.flatnonzero(evidence.method == Method.COMPACT).tolist()
+            (evidence.request(number, pb.CompactionRequest).revision
+             for number in np.flatnonzero(evidence.method == Method.COMPACT).tolist()
              if evidence.outcome[number] != FAIL),
             default=0,
         )  # fmt: skip
@@ -106,7 +108,7 @@ class Resolver:
         self._ledger.absent("watch.resumable", "no watch began in the past")
         self._ledger.absent("watch.previous-value", "no watch asked for previous key-values")
 
-    def _refused_in(self, revision: int, watch: Watch, events: Any, at_ns: int, changes: Changes) -> None:
+    def _refused_in(self, revision: int, watch: Watch, events: Sequence[Event], at_ns: int, changes: Changes) -> None:
         """Says so where what one member alone shows is what a refused operation would have written."""
         if self._refused.empty:
             return

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event
 
 # How much of the answers that came last is compared with the next ones.
 _LATELY = 1 << 22
@@ -40,7 +40,7 @@ class Spans:
         """Returns watch id and spans of an answer that came lately; takes it from the end of its header on."""
         return self._lately.get(body)
 
-    def add(self, row: int, events: Any) -> list[Span]:
+    def add(self, row: int, events: Sequence[Event]) -> list[Span]:
         """Returns the spans of an answer with events."""
         spans = []
         low, count, revision = 0, len(events), events[0].kv.mod_revision
@@ -68,7 +68,7 @@ class Spans:
         answers = (response for _, response in self._history.payloads(rows))
         self._walk, self._row = zip(rows.tolist(), answers, strict=True), -1
 
-    def answer(self, number: int) -> Any:
+    def answer(self, number: int) -> Sequence[Event]:
         """Returns all events of the answer that a span is in."""
         row = self.rows[number]
         if row > self._row:

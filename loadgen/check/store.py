@@ -6,18 +6,21 @@ what they mean in etcd's ``server/etcdserver/txn`` (3.5: ``apply.go``) and ``ser
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable, Iterator
 
 from sortedcontainers import SortedList
 
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto import kv_pb2
 
 Entry = tuple[bytes, int, int, int, int]
 """Value, create revision, mod revision, version, lease."""
 Change = tuple[bytes, Entry | None, Entry | None]
 """A key, what it was, and what it is now; None where it does not exist."""
 Changes = list[Change]
+Item = tuple[bytes, Entry]
+"""A key with what it has."""
 ABSENT: Entry = (b"", 0, 0, 0, 0)
 
 
@@ -44,7 +47,7 @@ class Store:
         self.bare_keys_have_leases = True
         self.entries: dict[bytes, Entry] = {}
         self.leases: dict[int, set[bytes]] = {}
-        self._keys: Any = SortedList()
+        self._keys = SortedList()
 
     # ---- changes
 
@@ -106,7 +109,7 @@ class Store:
         last = len(self._keys) if end == b"\0" else self._keys.bisect_left(end)
         return max(0, int(last) - int(first))
 
-    def range(self, request: Any) -> tuple[list[tuple[bytes, Entry]], int, bool]:
+    def range(self, request: pb.RangeRequest) -> tuple[list[Item], int, bool]:
         """Returns what a ``RangeRequest`` finds: keys with their entries, ``count`` and ``more``.
 
         Ties of a sort by anything but the key are in the order of the keys; etcd's may be in any.
@@ -138,11 +141,11 @@ class Store:
 
     # ---- transactions
 
-    def holds(self, compares: Iterable[Any]) -> bool:
+    def holds(self, compares: Iterable[pb.Compare]) -> bool:
         """Whether all of a transaction's compares hold."""
         return all(self._holds(compare) for compare in compares)
 
-    def _holds(self, compare: Any) -> bool:
+    def _holds(self, compare: pb.Compare) -> bool:
         target, wanted = _TARGET[compare.target], _wanted(compare)
         result = compare.result
         entry = self.entries.get(compare.key)
@@ -165,7 +168,7 @@ def _bounded(entry: Entry, bounds: tuple[int, int, int, int]) -> bool:
     )
 
 
-_SORT: dict[int, Any] = {
+_SORT: dict[int, Callable[[Item], bytes | int]] = {
     pb.RangeRequest.KEY: lambda item: item[0],
     pb.RangeRequest.VERSION: lambda item: item[1][3],
     pb.RangeRequest.CREATE: lambda item: item[1][1],
@@ -180,24 +183,26 @@ _FIELD = {
     pb.Compare.VERSION: "version", pb.Compare.LEASE: "lease",
 }  # fmt: skip
 
+_RESULT = {
+    pb.Compare.EQUAL: operator.eq, pb.Compare.NOT_EQUAL: operator.ne, pb.Compare.GREATER: operator.gt,
+    pb.Compare.LESS: operator.lt,
+}  # fmt: skip
 
-def sort_key(request: Any) -> Any:
+
+def sort_key(request: pb.RangeRequest) -> Callable[[Item], bytes | int]:
     """Returns the function that a range's answer is sorted by, over (key, entry)."""
     return _SORT[request.sort_target]
 
 
-def _wanted(compare: Any) -> Any:
-    return getattr(compare, _FIELD[compare.target])
+def _wanted(compare: pb.Compare) -> bytes | int:
+    wanted: bytes | int = getattr(compare, _FIELD[compare.target])
+    return wanted
 
 
-def _compared(has: Any, wanted: Any, result: int) -> bool:
-    if result == pb.Compare.EQUAL:
-        return bool(has == wanted)
-    if result == pb.Compare.NOT_EQUAL:
-        return bool(has != wanted)
-    return bool(has > wanted) if result == pb.Compare.GREATER else bool(has < wanted)
+def _compared(has: bytes | int, wanted: bytes | int, result: pb.Compare.CompareResult) -> bool:
+    return bool(_RESULT[result](has, wanted))
 
 
-def entry_of(kv: Any) -> Entry:
+def entry_of(kv: kv_pb2.KeyValue) -> Entry:
     """Returns a ``KeyValue`` as an entry."""
     return (kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from loadgen.check.evidence import Evidence
 from loadgen.check.watches import Watch
 from loadgen.history.format import OK, Method
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event
 
 Pair = tuple[bytes, bytes]
 
@@ -34,7 +34,7 @@ class Index:
             if evidence.method[number] == Method.LEASE_REVOKE:
                 continue
             self.empty = False
-            request = evidence.request(number)
+            request = write_of(evidence, number)
             if isinstance(request, pb.DeleteRangeRequest) and not request.range_end:
                 self._deletes.setdefault(request.key, []).append(number)
                 continue
@@ -44,7 +44,7 @@ class Index:
             if deletes:
                 self._wide.append(number)
 
-    def candidates(self, events: Any) -> Sequence[int]:
+    def candidates(self, events: Sequence[Event]) -> Sequence[int]:
         """Returns the writes that could have made a revision's events, in the order of their calls."""
         for event in events:
             if event.type == 0:
@@ -127,7 +127,18 @@ class UnknownWrites(Index):
         return revisions[order], np.minimum.accumulate(times[order][::-1])[::-1]
 
 
-def puts_of(request: Any) -> tuple[list[Pair], bool]:
+WriteRequest = pb.PutRequest | pb.DeleteRangeRequest | pb.TxnRequest
+_WRITES: dict[int, type[WriteRequest]] = {
+    Method.PUT: pb.PutRequest, Method.DELETE_RANGE: pb.DeleteRangeRequest, Method.TXN: pb.TxnRequest,
+}  # fmt: skip
+
+
+def write_of(evidence: Evidence, number: int) -> WriteRequest:
+    """Returns the request of a write, decoded."""
+    return evidence.request(number, _WRITES[int(evidence.method[number])])
+
+
+def puts_of(request: WriteRequest) -> tuple[list[Pair], bool]:
     """Returns the keys and values that a request may put, and whether it may write without putting any."""
     if isinstance(request, pb.PutRequest):
         return [(request.key, request.value)], False

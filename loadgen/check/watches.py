@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from loadgen.client.watch_progress import ProgressRequests
 from loadgen.history.format import Kind
 from loadgen.history.reader import History
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event
 
 _CHUNK = 1 << 15
 _NEVER = 1 << 63
@@ -51,7 +51,7 @@ class Watch:
             several of that revision.
     """
 
-    def __init__(self, request: Any, label: str, prefix: bytes, clock: int, delivered: Spans) -> None:
+    def __init__(self, request: pb.WatchCreateRequest, label: str, prefix: bytes, clock: int, delivered: Spans) -> None:
         self.key, self.end = request.key, request.range_end
         self.puts = pb.WatchCreateRequest.NOPUT not in request.filters
         self.deletes = pb.WatchCreateRequest.NODELETE not in request.filters
@@ -76,7 +76,7 @@ class Watch:
         self.shows = -1
         self._delivered = delivered
         self._row = -1
-        self._events: Any = None
+        self._events: Sequence[Event] = ()
 
     def wants(self, key: bytes, deletes: bool) -> bool:
         """Whether an event of a key is one that it asked for."""
@@ -114,7 +114,7 @@ class Watch:
         self.head = head = revisions[place]
         self.shows = -1 if place + 1 < len(revisions) and revisions[place + 1] == head else self.spans[place]
 
-    def events(self, place: int) -> Any:
+    def events(self, place: int) -> Sequence[Event]:
         """The events of the revision whose first group is at a place."""
         events = self._group(place)
         for more in range(place + 1, len(self.revisions)):
@@ -128,7 +128,7 @@ class Watch:
         later = np.array(self.revisions, np.int64) > after
         return self._delivered.count(np.array(self.spans, np.int64)[later])
 
-    def _group(self, place: int) -> Any:
+    def _group(self, place: int) -> Sequence[Event]:
         number, delivered = self.spans[place], self._delivered
         if delivered.rows[number] != self._row:
             self._row, self._events = delivered.rows[number], delivered.answer(number)
@@ -144,14 +144,14 @@ class _Stream:
         self._clock = int(evidence.clock_of_part[part])
         self._name = f"stream {watcher}" + (f" of {evidence.history.parts[part].path.name}" if part else "")
         # Each with how often the stream had been asked for its progress before, and a revision that it had shown.
-        self._creating: deque[tuple[Any, int, int]] = deque()
+        self._creating: deque[tuple[pb.WatchCreateRequest, int, int]] = deque()
         self._latest = b""
         self._open: dict[int, Watch] = {}
         self._requests = ProgressRequests()
         self.watches: list[Watch] = []
         self.delivered = 0
 
-    def sent(self, request: Any) -> None:
+    def sent(self, request: pb.WatchRequest) -> None:
         if request.HasField("create_request"):
             shown = pb.WatchResponse.FromString(self._latest).header.revision
             self._creating.append((request.create_request, self._requests.asked, shown))
@@ -213,7 +213,7 @@ class _Stream:
         if not response.fragment:
             self._spans.remember(body, watch_id, spans)
 
-    def _created(self, response: Any) -> None:
+    def _created(self, response: pb.WatchResponse) -> None:
         if not self._creating:
             return
         request, asked, shown = self._creating.popleft()
@@ -261,7 +261,7 @@ class _Stream:
         watch.spans.append(number)
         watch.times.append(at_ns)
 
-    def _of(self, number: int) -> Any:
+    def _of(self, number: int) -> Sequence[Event]:
         """The events of a span."""
         return self._spans.answer(number)[self._spans.low[number] : self._spans.high[number]]
 
