@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import Message
@@ -236,10 +236,28 @@ def _clock(header: Mapping[str, object]) -> str:
     return str(header.get("clock", ""))
 
 
+class ClusterMember(TypedDict, total=False):
+    """A member in the details of a ``cluster`` marker; ``id`` is hexadecimal."""
+
+    id: str
+    name: str
+    endpoint: str
+    version: str
+
+
+class ClusterDetails(TypedDict, total=False):
+    """The details of a ``cluster`` marker."""
+
+    members: list[ClusterMember]
+    prefix: str
+    revision: int
+    exclusive: bool
+
+
 def _cluster(history: History) -> Cluster:
     for marker in history.markers:
         if marker.name == "cluster":
-            about = marker.details
+            about = cast("ClusterDetails", marker.details)
             members = {int(str(each["id"]), 16): each for each in about.get("members", ())}
             return Cluster(
                 known=True,

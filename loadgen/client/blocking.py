@@ -10,10 +10,11 @@ import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 import gevent
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer
@@ -40,6 +41,9 @@ def grpc_factory(*, timeout_s: float = 5.0, security: Security | None = None) ->
     return lambda endpoint: BlockingClient(endpoint, timeout_s=timeout_s, security=security)
 
 
+R = TypeVar("R", bound=Message)
+
+
 class BlockingClient:
     """One endpoint of etcd over gRPC. For one thread at a time; a watch may be read by another one."""
 
@@ -51,7 +55,7 @@ class BlockingClient:
         self._security = security
         self._client = self._open(security)
         try:
-            self.version: str = self._ask(lambda client: client.status()).version
+            self.version: str = self._ask(pb.StatusResponse, lambda client: client.status()).version
         except BaseException:
             self.close()
             raise
@@ -63,8 +67,14 @@ class BlockingClient:
         """Closes its connections."""
         _hub().run(self._client.close)
 
-    def _ask(self, call: Callable[[EtcdClient], Operation], timeout_s: float | None = None) -> Any:
-        """Runs a call; returns its response, or raises what became of it."""
+    def _ask(self, kind: type[R], call: Callable[[EtcdClient], Operation], timeout_s: float | None = None) -> R:
+        """Runs a call; returns its response, which is of a kind, or raises what became of it."""
+        response = self._do(call, timeout_s).response
+        assert isinstance(response, kind)
+        return response
+
+    def _do(self, call: Callable[[EtcdClient], Operation], timeout_s: float | None = None) -> Operation:
+        """Runs a call that succeeds, or raises what became of it."""
         client = self._client
 
         def bounded() -> Operation | None:
@@ -80,7 +90,7 @@ class BlockingClient:
         if done is None:
             raise NoAnswer(f"{self.endpoint}: no answer in time", cause="timeout")
         if done.outcome == Outcome.OK:
-            return done.response
+            return done
         if done.code:
             raise EtcdError(done.code, done.detail)
         cause = "timeout" if done.error == Code.DEADLINE_EXCEEDED.name else done.error or "no answer"
@@ -90,7 +100,7 @@ class BlockingClient:
 
     def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
         """The member's own view, which needs no quorum. ``name`` is what to call it."""
-        said = self._ask(lambda client: client.status(), timeout_s)
+        said = self._ask(pb.StatusResponse, lambda client: client.status(), timeout_s)
         return MemberStatus(
             name=name,
             endpoint=self.endpoint,
@@ -110,14 +120,14 @@ class BlockingClient:
         """Who is in the cluster, as this member knows."""
         return tuple(
             MemberInfo(each.ID, each.name, tuple(each.peerURLs), tuple(each.clientURLs), each.isLearner)
-            for each in self._ask(lambda client: client.member_list()).members
+            for each in self._ask(pb.MemberListResponse, lambda client: client.member_list()).members
         )
 
     # ---- keys and values
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
         """Sets a key."""
-        return _answer(self._ask(lambda client: client.put(key, value, lease=lease, prev_kv=prev_kv)))
+        return _answer(self._ask(pb.PutResponse, lambda client: client.put(key, value, lease=lease, prev_kv=prev_kv)))
 
     def get(
         self,
@@ -132,30 +142,31 @@ class BlockingClient:
         """Reads a key, or a range; linearizable unless told otherwise."""
         return _answer(
             self._ask(
+                pb.RangeResponse,
                 lambda client: client.range(
                     key, range_end, serializable=serializable, revision=revision, limit=limit, count_only=count_only
-                )
+                ),
             )
         )
 
     def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
         """Deletes a key, or a range."""
-        return _answer(self._ask(lambda client: client.delete(key, range_end, prev_kv=prev_kv)))
+        return _answer(self._ask(pb.DeleteRangeResponse, lambda client: client.delete(key, range_end, prev_kv=prev_kv)))
 
     def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
         """If all conditions hold does ``success``, else ``failure``, at one revision."""
         conditions = [kv.compare(each.key, each.target, each.relation, each.operand) for each in compare]
         branches = [[_op(each) for each in branch] for branch in (success, failure)]
-        return _answer(self._ask(lambda client: client.txn(conditions, *branches)))
+        return _answer(self._ask(pb.TxnResponse, lambda client: client.txn(conditions, *branches)))
 
     def compact(self, revision: int) -> None:
         """Forgets history before ``revision``."""
-        self._ask(lambda client: client.compact(revision, physical=True))
+        self._do(lambda client: client.compact(revision, physical=True))
 
     def hash_kv(self, revision: int) -> StoreHash:
         """Hash of the member's store at a revision. Raises Unsupported where that cannot be had."""
         try:
-            said = self._ask(lambda client: client.hash_kv(revision=revision))
+            said = self._ask(pb.HashKVResponse, lambda client: client.hash_kv(revision=revision))
         except EtcdError as exc:
             if exc.code != Code.UNIMPLEMENTED:
                 raise
@@ -166,18 +177,18 @@ class BlockingClient:
 
     def lease_grant(self, ttl_s: int) -> Lease:
         """A new lease of at least so many seconds."""
-        said = self._ask(lambda client: client.lease_grant(ttl_s))
+        said = self._ask(pb.LeaseGrantResponse, lambda client: client.lease_grant(ttl_s))
         return Lease(id=said.ID, ttl_s=said.TTL)
 
     def lease_state(self, lease_id: int) -> LeaseState:
         """What is left of a lease, and its keys."""
-        said = self._ask(lambda client: client.lease_time_to_live(lease_id, keys=True))
+        said = self._ask(pb.LeaseTimeToLiveResponse, lambda client: client.lease_time_to_live(lease_id, keys=True))
         return LeaseState(id=lease_id, remaining_s=said.TTL, granted_s=said.grantedTTL, keys=tuple(said.keys))
 
     def lease_keepalive(self, lease_id: int) -> int:
         """Renews a lease. Returns its seconds from now; 0 where it is gone already."""
         try:
-            return int(self._ask(lambda client: client.lease_keepalive(lease_id)).TTL)
+            return int(self._ask(pb.LeaseKeepAliveResponse, lambda client: client.lease_keepalive(lease_id)).TTL)
         except EtcdError as exc:
             if exc.code == Code.NOT_FOUND:
                 return 0
@@ -185,7 +196,7 @@ class BlockingClient:
 
     def lease_revoke(self, lease_id: int) -> None:
         """Ends a lease, and its keys with it."""
-        self._ask(lambda client: client.lease_revoke(lease_id))
+        self._do(lambda client: client.lease_revoke(lease_id))
 
     # ---- watches
 
@@ -216,28 +227,30 @@ class BlockingClient:
 
     def member_add(self, peer_url: str, *, learner: bool = False) -> int:
         """Adds a member that is to be started at this peer URL; returns its id."""
-        return int(self._ask(lambda client: client.member_add([peer_url], learner=learner)).member.ID)
+        return int(
+            self._ask(pb.MemberAddResponse, lambda client: client.member_add([peer_url], learner=learner)).member.ID
+        )
 
     def member_promote(self, member_id: int) -> None:
         """Gives a learner a vote."""
-        self._ask(lambda client: client.member_promote(member_id))
+        self._do(lambda client: client.member_promote(member_id))
 
     def member_remove(self, member_id: int) -> None:
         """Takes a member out of the cluster."""
-        self._ask(lambda client: client.member_remove(member_id))
+        self._do(lambda client: client.member_remove(member_id))
 
     def alarms(self) -> tuple[Alarm, ...]:
         """All alarms of all members."""
-        said = self._ask(lambda client: client.alarm_list()).alarms
+        said = self._ask(pb.AlarmResponse, lambda client: client.alarm_list()).alarms
         return tuple(Alarm(each.memberID, pb.AlarmType.Name(each.alarm)) for each in said)
 
     def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
         """Raises or clears an alarm of a member."""
         alarm = NOSPACE if kind == NO_SPACE else CORRUPT
         if raised:
-            self._ask(lambda client: client.alarm_activate(member_id, alarm))
+            self._do(lambda client: client.alarm_activate(member_id, alarm))
         else:
-            self._ask(lambda client: client.alarm_deactivate(member_id, alarm))
+            self._do(lambda client: client.alarm_deactivate(member_id, alarm))
 
     def snapshot(self, file: BinaryIO) -> int:
         """Writes the member's store into a file, as `etcdutl snapshot restore` takes it; returns the bytes."""
@@ -247,16 +260,16 @@ class BlockingClient:
             nonlocal written
             written += file.write(blob)
 
-        self._ask(lambda client: client.snapshot(write))
+        self._do(lambda client: client.snapshot(write))
         return written
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
         """A call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
-        self._ask(lambda client: _AUTH[call](client, **fields))
+        self._do(lambda client: _AUTH[call](client, **fields))
 
     def login(self, user: str, password: str) -> None:
         """Makes all later calls of this client as a user."""
-        self._ask(lambda client: client.authenticate(user, password))
+        self._do(lambda client: client.authenticate(user, password))
         self.close()
         self._client = self._open(dataclasses.replace(self._security or Security(), user=user, password=password))
 
@@ -319,7 +332,7 @@ def _op(op: Op) -> pb.RequestOp:
     return kv.get_op(op.key, op.range_end) if op.f == "get" else kv.delete_op(op.key, op.range_end)
 
 
-def _answer(said: Any) -> Answer:
+def _answer(said: kv.KvResponse) -> Answer:
     """From any of the KV service's responses, of which each has some of these fields."""
     prev = [said.prev_kv] if isinstance(said, pb.PutResponse) and said.HasField("prev_kv") else ()
     responses = (getattr(each, each.WhichOneof("response")) for each in getattr(said, "responses", ()))

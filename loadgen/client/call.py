@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from google.protobuf.message import DecodeError
 
@@ -17,12 +17,21 @@ from loadgen.wire import Code, Stream
 
 if TYPE_CHECKING:
     from loadgen.history.writer import HistoryWriter
+    from loadgen.proto import etcd_pb2 as pb
 
 MALFORMED = "malformed answer"
 _NAMES = {int(code): code.name for code in Code}
 _OK = Outcome.OK
 
 KILLED = "killed"
+
+
+class Answered(Protocol):
+    """An answer of etcd: each has a header."""
+
+    @property
+    def header(self) -> pb.ResponseHeader:
+        """Whose answer it is, and of which revision."""
 
 
 class Caller:
@@ -106,7 +115,7 @@ class Caller:
         self,
         path: bytes,
         request: bytes,
-        decode: Callable[[bytes], Any],
+        decode: Callable[[bytes], Answered],
         f: str,
         key: bytes = b"",
         value: bytes | None = None,

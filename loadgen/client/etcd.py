@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any, Unpack
+from typing import Unpack
 
 import gevent
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from cluster.base.endpoint import Endpoint
 from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, Security
 from loadgen.client import encode
 from loadgen.client.auth import AuthCalls
-from loadgen.client.call import Caller
+from loadgen.client.call import Answered, Caller
 from loadgen.client.channel import STATUS, login_of, tls_options
 from loadgen.client.connect_errors import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
 from loadgen.client.kv import RangeOptions
@@ -117,7 +117,7 @@ class KVCalls(Caller):
         return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact")
 
 
-_BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
+_BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Answered]]] = {
     "put": (PUT, _put_answer), "get": (RANGE, _range_answer), "range": (RANGE, _range_answer),
     "delete": (DELETE_RANGE, _delete_answer), "txn": (TXN, _txn_answer),
     "lease_grant": (GRANT, pb.LeaseGrantResponse.FromString),
@@ -128,7 +128,7 @@ _BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
 class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls, AuthCalls):
     """A client of all of etcd's services; what it takes is said in ``Caller``. Open it after a fork."""
 
-    def send(self, f: str, message: Any, *, key: bytes = b"", process: int = 0, due_ns: int = 0) -> Operation:
+    def send(self, f: str, message: Message, *, key: bytes = b"", process: int = 0, due_ns: int = 0) -> Operation:
         """Sends a request that the caller made: ``f`` names the call, ``key`` what it is about."""
         path, decode = _BY_NAME[f]
         return self._run(path, message.SerializeToString(), decode, f, key, None, process, due_ns)

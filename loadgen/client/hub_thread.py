@@ -6,9 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import gevent
+
+from loadgen.client.event_loop import AsyncWatcher
 
 T = TypeVar("T")
 
@@ -17,8 +19,7 @@ class HubThread:
     """Runs functions in greenlets of one event loop, in a thread of its own; ends with the process."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._wake: Any = None
+        self._jobs: deque[Callable[[], None]] = deque()
         ready = threading.Event()
         threading.Thread(target=self._serve, args=(ready,), name="gevent", daemon=True).start()
         ready.wait()
@@ -26,24 +27,24 @@ class HubThread:
     def run(self, function: Callable[[], T]) -> T:
         """Takes a function, returns its answer or raises what it raised; any thread but its own may call."""
         future: Future[T] = Future()
-        self._jobs.append((function, future))
+
+        def answer() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as exc:
+                future.set_exception(exc)
+
+        self._jobs.append(answer)
         self._wake.send()
         return future.result()
 
     def _serve(self, ready: threading.Event) -> None:
         hub = gevent.get_hub()
-        self._wake = hub.loop.async_()
+        self._wake: AsyncWatcher = hub.loop.async_()
         self._wake.start(self._begin)
         ready.set()
         hub.switch()
 
     def _begin(self) -> None:
         while self._jobs:
-            gevent.spawn(_answer, *self._jobs.popleft())
-
-
-def _answer(function: Callable[[], Any], future: Future[Any]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as exc:
-        future.set_exception(exc)
+            gevent.spawn(self._jobs.popleft())

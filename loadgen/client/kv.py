@@ -51,6 +51,10 @@ def classify(f: str, code: int, *, answered: bool, unprocessed: bool) -> Outcome
     return Outcome.INFO
 
 
+KvResponse = pb.PutResponse | pb.RangeResponse | pb.DeleteRangeResponse | pb.TxnResponse
+"""An answer of the KV service."""
+
+
 class RangeOptions(TypedDict, total=False):
     """What ``RangeRequest`` takes beside the range; see ``proto/etcd.proto``."""
 

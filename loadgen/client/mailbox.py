@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import gevent
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Mailbox(Generic[T]):
         self.items: deque[T] = deque()
         self.ended = False
         self._hub = gevent.get_hub()
-        self._taker: Any = None
+        self._taker: greenlet | None = None
 
     def put(self, item: T) -> None:
         """Adds an item; the taker is woken within this turn of the event loop."""

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
+
+from loadgen.client.event_loop import Loop, Watcher
 
 PRECISE = sys.platform == "linux"
 
 
-def make(loop: Any, callback: Callable[[], None]) -> Timerfd | LoopTimer:
+def make(loop: Loop, callback: Callable[[], None]) -> Timerfd | LoopTimer:
     """Return a timer that calls back in a gevent loop: the best that this system has, see PRECISE."""
     return Timerfd(loop, callback) if PRECISE else LoopTimer(loop, callback)
 
@@ -26,7 +27,7 @@ class Timerfd:
     _CLOCK_MONOTONIC = 1
     _ABSOLUTE = 1
 
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, callback: Callable[[], None]) -> None:
         fd = ctypes.CDLL(None, use_errno=True).timerfd_create(self._CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
@@ -65,10 +66,10 @@ class Timerfd:
 class LoopTimer:
     """The event loop's timer, where there is no timerfd."""
 
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
-        self._timer: Any = None
+        self._timer: Watcher | None = None
 
     def set(self, at_ns: int) -> None:
         self.close()

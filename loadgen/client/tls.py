@@ -6,10 +6,10 @@ all greenlets of a turn have written.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import ssl
 from time import monotonic
-from typing import Any
 
 from cluster.base.security import NO_ALPN, PLAIN_SPOKEN, Security, tls_cause
 from loadgen.client.connect_errors import TlsError
@@ -41,11 +41,11 @@ class Tls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._certificate = certificate
-        self._socket: Any = None
+        self._socket: _socket.socket | None = None
         self._unsent: bytes | memoryview = b""
         self._owed = 0
 
-    def handshake(self, socket: Any, until: float) -> None:
+    def handshake(self, socket: _socket.socket, until: float) -> None:
         """Shakes hands over a socket that waits, until a moment of the monotonic clock; HTTP/2 must be agreed upon.
 
         Raises TlsError, whose ``cause`` says why not, and OSError as the socket does.
@@ -74,7 +74,7 @@ class Tls:
         if self._object.selected_alpn_protocol() != "h2":
             raise TlsError(NO_ALPN, "its answer names no protocol, or another one")
 
-    def attach(self, socket: Any) -> None:
+    def attach(self, socket: _socket.socket) -> None:
         """Takes the non-blocking socket for what follows."""
         self._socket = socket
 
@@ -85,6 +85,7 @@ class Tls:
         """
         incoming = self._incoming
         if not incoming.pending:  # else the handshake left some
+            assert self._socket is not None
             data = self._socket.recv(size)
             if not data:
                 return b""
@@ -113,6 +114,7 @@ class Tls:
         the peer has not got the last byte tells it nothing, so its bytes do not count as sent. Raises BlockingIOError
         where none has gone out, and OSError as the socket does.
         """
+        assert self._socket is not None
         view = memoryview(data)
         taken = 0
         while True:

@@ -11,7 +11,7 @@ import _socket
 import errno
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 import gevent
 import gevent.event
@@ -29,6 +29,7 @@ from loadgen.client.connect_errors import (
     cause_of,
 )
 from loadgen.client.dialing import dial, foreign
+from loadgen.client.event_loop import Watcher
 from loadgen.client.streaming import StreamingCall
 from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
 
@@ -79,13 +80,13 @@ class Transport:
         self._socket: _socket.socket | None = None
         self._recv: Callable[[int], bytes] = _closed
         self._send: Callable[[bytes | memoryview], int] = _closed
-        self._reader: Any = None
-        self._writer: Any = None
-        self._timer: Any = None
+        self._reader: Watcher | None = None
+        self._writer: Watcher | None = None
+        self._timer: Watcher | None = None
         self._armed = _NEVER
         self.flushing = False
         self._streaming: list[StreamingCall] = []
-        self._watchdog: Any = None
+        self._watchdog: Watcher | None = None
         self._heard = True
         self._asked = False
         self._retired = False
@@ -192,7 +193,7 @@ class Transport:
             self._asked = True
             self._connection.ping(b"raftload")
             self._flush_soon()
-        else:
+        elif self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog.close()
             self._watchdog = None
@@ -222,7 +223,7 @@ class Transport:
 
     def _wake(self, streams: list[Stream], now: int) -> None:
         for stream in streams:
-            waiter = stream.context
+            waiter: greenlet | None = stream.context
             if waiter is not None:
                 stream.context = None
                 waiter.switch(now)
@@ -250,12 +251,12 @@ class Transport:
             self.retire()  # before those whom it ended are woken, and call again
         for event in events:
             if event.__class__ is Stream:
-                waiter = event.context
+                waiter: greenlet | None = event.context
                 if waiter is not None:
                     event.context = None
                     waiter.switch(now)
             elif event.__class__ is Message:
-                call = event.stream.context
+                call: StreamingCall | None = event.stream.context  # type: ignore[assignment]
                 if call is not None:
                     call.deliver(event.data, now)
             elif event.__class__ is SettingsReceived:
@@ -310,9 +311,11 @@ class Transport:
         self._sent += size
         if size < len(data):
             self._backlog = memoryview(data)[size:]
+            assert self._writer is not None
             self._writer.start(self._on_writable)
 
     def _on_writable(self) -> None:
+        assert self._writer is not None
         self._writer.stop()
         data, self._backlog = self._backlog, b""
         self._write(data)
@@ -357,7 +360,7 @@ class Transport:
         self._run_callback(self._wake, [each for each in ended if isinstance(each, Stream)], now)
 
 
-def _closed(_: Any) -> Any:
+def _closed(_: object) -> NoReturn:
     raise OSError(errno.ENOTCONN, "closed")
 
 

@@ -77,7 +77,7 @@ class Operation:
         revision: the store revision in the answer's header; 0 where there was no answer.
         error: the gRPC code's name or the transport's cause (``DEADLINE_EXCEEDED``, ``connection refused``);
             never a varying text, so that errors can be counted. None when OK.
-        response: the answer: a protobuf message of ``loadgen.proto``; None unless OK.
+        response: the answer: a protobuf message of ``loadgen.proto``, of the type that the call says; None unless OK.
         endpoint: whom it was sent to, as a URL; empty where it was not sent. The member behind it is in the answer's
             ``header.member_id``.
         code: the gRPC status of a server that refused it; 0 where none did, and where nobody answered.

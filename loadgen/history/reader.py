@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Part:
     """
 
     path: Path
-    header: dict[str, Any]
+    header: dict[str, object]
     cut: str
     last_ns: int
 
@@ -58,7 +58,15 @@ class Marker:
 
     name: str
     at_ns: int
-    details: dict[str, Any]
+    details: dict[str, object]
+
+
+class FaultDetails(TypedDict):
+    """The details of a ``fault`` marker."""
+
+    fault: str
+    members: list[str]
+    phase: str
 
 
 class History:
@@ -77,7 +85,7 @@ class History:
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.rows: NDArray[Any] = np.empty(0, COLUMNS)
+        self.rows: NDArray[np.void] = np.empty(0, COLUMNS)
         self.part: NDArray[np.int32] = np.empty(0, np.int32)
         self.markers: list[Marker] = []
         self.endpoints: list[dict[int, str]] = []
@@ -105,7 +113,8 @@ class History:
             if marker.name == "fault" and marker.details["phase"] == "begin":
                 began_ns = marker.at_ns
             elif marker.name == "fault" and marker.details["phase"] == "heal":
-                found.append((marker.details["fault"], marker.details["members"], began_ns, marker.at_ns))
+                details = cast("FaultDetails", marker.details)
+                found.append((details["fault"], details["members"], began_ns, marker.at_ns))
         return found
 
     def request(self, row: int) -> bytes:
@@ -118,7 +127,7 @@ class History:
         block, _, middle, end = self._spot
         return self._payload(block[row])[middle[row] : end[row]]
 
-    def payloads(self, rows: NDArray[Any]) -> Iterator[tuple[bytes, bytes]]:
+    def payloads(self, rows: NDArray[np.int64]) -> Iterator[tuple[bytes, bytes]]:
         """Gives request and response of many rows, for less than one call each."""
         current, data = -1, b""
         for low in range(0, len(rows), _CHUNK):
@@ -160,7 +169,7 @@ def read(folder: Path) -> History:
     if not paths:
         raise HistoryError(f"no history in {folder}: it has no {FOLDER}/*{SUFFIX}; `raftload chaos` records one")
     history = History()
-    tables: list[NDArray[Any]] = []
+    tables: list[NDArray[np.void]] = []
     parts: list[NDArray[np.int32]] = []
     blocks: list[NDArray[np.int32]] = []
     offsets: list[NDArray[np.int64]] = []
@@ -192,14 +201,14 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header: dict[str, Any] = {}
+        self.header: dict[str, object] = {}
         self.cut = "it has no end: its writer was killed, or is still at it"
         self.last_ns = 0
         self.endpoints: dict[int, str] = {}
         self.markers: list[Marker] = []
         self._records = 0
 
-    def read(self) -> Iterator[tuple[NDArray[Any], bytes, int]]:
+    def read(self) -> Iterator[tuple[NDArray[np.void], bytes, int]]:
         """Gives the records and the payload of each whole block, and where that lies (0: in compressed data).
 
         Sets ``cut`` where a block is not whole.
@@ -235,7 +244,7 @@ class _Part:
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.cut = "its compressed data ends early"
 
-    def note(self, row: Any, payload: bytes) -> None:
+    def note(self, row: np.void, payload: bytes) -> None:
         """Takes in a record that is about the file or the run."""
         text = payload[int(row["request_size"]) :]
         kind = int(row["kind"])

@@ -8,7 +8,7 @@ import socket
 import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from loadgen.history.format import (
     ANSWERED,
@@ -24,6 +24,9 @@ from loadgen.history.format import (
     Method,
 )
 from loadgen.history.operation import Outcome
+
+if TYPE_CHECKING:
+    import gevent
 
 _FULL = 1 << 18
 _FLUSH_NS = 500_000_000
@@ -41,7 +44,7 @@ class HistoryWriter:
     the missing end. Raises OSError, also from the methods: a history that cannot be written is no history.
     """
 
-    def __init__(self, path: Path, **header: Any) -> None:
+    def __init__(self, path: Path, **header: object) -> None:
         self.path = path
         self.records = 0
         self._heads: list[bytes] = []
@@ -51,7 +54,7 @@ class HistoryWriter:
         self._flags = 0
         self._endpoints: dict[str, int] = {}
         self._pack = RECORD.pack
-        self._flusher: Any = None
+        self._flusher: gevent.Greenlet | None = None
         self._file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115  (unbuffered: a block is one write)
         self._file.write(MAGIC)
         about = {
@@ -111,7 +114,7 @@ class HistoryWriter:
         """Records that a watch stream ended, by whomever: nothing can have come after it."""
         self._add(Kind.WATCH_ENDED, watcher, endpoint, at_ns, response=cause.encode(), code=code)
 
-    def marker(self, name: str, at_ns: int = 0, **details: Any) -> None:
+    def marker(self, name: str, at_ns: int = 0, **details: object) -> None:
         """Records that something happened at a time (0: now), such as ``fault``; ``details`` must be JSON."""
         self._add(
             Kind.MARKER,

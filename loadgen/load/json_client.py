@@ -18,15 +18,13 @@ from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.gateway.control import ControlClient
-from loadgen.client.kv import RangeOptions, classify, get_op, mod_revision_is, put_op
+from loadgen.client.kv import KvResponse, RangeOptions, classify, get_op, mod_revision_is, put_op
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
 
 if TYPE_CHECKING:
     from cluster.schema.gateway_answers import GatewayAnswer
-
-KvResponse = pb.PutResponse | pb.RangeResponse | pb.DeleteRangeResponse | pb.TxnResponse
 
 _NAMES = {int(code): code.name for code in Code}
 

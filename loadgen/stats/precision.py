@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from loadgen.stats.hdr import nearest_rank
 
@@ -41,9 +41,25 @@ def response_time_percentile(response_times: Mapping[float, int], _: int, fracti
     return 0.0
 
 
-def percentile(entry: Any, fraction: float) -> float:
+class StatsEntry(Protocol):
+    """What we use of Locust's class of this name, which has no types for us."""
+
+    num_requests: int
+    response_times: Mapping[float, int]
+    min_response_time: float | None
+    max_response_time: float
+    use_response_times_cache: bool
+
+    def get_response_time_percentile(self, percent: float) -> float:
+        """A percentile in milliseconds."""
+
+    def get_current_response_time_percentile(self, percent: float) -> float | None:
+        """A percentile of the last seconds in milliseconds."""
+
+
+def percentile(entry: StatsEntry, fraction: float) -> float:
     """Return a percentile of a Locust StatsEntry in milliseconds, never outside its minimum and maximum."""
-    value: float = entry.get_response_time_percentile(fraction)
+    value = entry.get_response_time_percentile(fraction)
     if fraction >= 1.0:
         value = entry.max_response_time
     low, high = float(entry.min_response_time or 0.0), float(entry.max_response_time)

@@ -6,7 +6,6 @@ The two halves are ``sending`` and ``receiving``; this is what their owner sees 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from loadgen.wire import frames
 from loadgen.wire.errors import ErrorCode
@@ -32,11 +31,11 @@ class Connection:
         "send_message",
     )  # fmt: skip
 
-    call: Callable[[bytes, bytes, int, Any, int], Stream]
+    call: Callable[[bytes, bytes, int, object, int], Stream]
     """``call(path, message, timeout_ns, context, deadline_ns)``: sends a unary request and returns its ``Stream``,
     which ``receive_data`` returns again once it has ended. ``timeout_ns`` (0: none) is told to the server;
     ``deadline_ns`` is only kept. Raises LocalError when the connection takes no new streams."""
-    open_stream: Callable[[bytes, int, Any, int], Stream]
+    open_stream: Callable[[bytes, int, object, int], Stream]
     """``open_stream(path, timeout_ns, context, deadline_ns)``: as ``call``, for streaming methods: messages go by
     ``send_message`` and ``finish``, come as ``Message`` events, and the stream itself comes when it has ended."""
     consumed: Callable[[Stream, bytes], None]

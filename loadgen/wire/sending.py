@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from typing import Any
 
 from loadgen.wire import frames
 from loadgen.wire.errors import ErrorCode, LocalError, RemoteError
@@ -69,7 +68,7 @@ class Sender:
         self._metadata = fields
         self._templates.clear()
 
-    def call(self, path: bytes, message: bytes, timeout_ns: int, context: Any, deadline_ns: int) -> Stream:
+    def call(self, path: bytes, message: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
         """Takes a unary request, returns its stream; see ``Connection.call``."""
         length = len(message) + 5
         template = self._templates.get((path, timeout_ns))
@@ -96,7 +95,7 @@ class Sender:
         self.queued = stream.end = self.queued + len(data)
         return stream
 
-    def open_stream(self, path: bytes, timeout_ns: int, context: Any, deadline_ns: int) -> Stream:
+    def open_stream(self, path: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
         """Takes a streaming method's path, returns its stream; see ``Connection.open_stream``."""
         stream = Stream(context, deadline_ns)
         stream.streaming = True

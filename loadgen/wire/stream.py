@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loadgen.wire.grpc import Head, MessageReader
@@ -60,7 +60,7 @@ class Stream:
     ended_ns: int
     endpoint: str
 
-    def __init__(self, context: Any, deadline_ns: int) -> None:
+    def __init__(self, context: object, deadline_ns: int) -> None:
         self.id = 0
         self.context = context
         self.code = -1

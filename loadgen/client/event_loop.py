@@ -1,0 +1,41 @@
+"""What we use of gevent's event loop, which has no types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Something that the loop watches for: a socket that is ready, or a time that has come."""
+
+    def start(self, callback: Callable[..., object], *args: object, **options: object) -> None:
+        """Calls back each time from now on."""
+
+    def stop(self) -> None:
+        """Calls back no more."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+class AsyncWatcher(Watcher, Protocol):
+    """What other threads wake the loop with."""
+
+    def send(self) -> None:
+        """Has the loop call back; any thread may."""
+
+
+class Loop(Protocol):
+    """The loop of a hub."""
+
+    MAXPRI: int
+
+    def io(self, fd: int, events: int, *, priority: int = ...) -> Watcher:
+        """Watches a file descriptor: 1 to read, 2 to write."""
+
+    def timer(self, after: float, repeat: float = ...) -> Watcher:
+        """Watches the time, in seconds."""
+
+    def async_(self) -> AsyncWatcher:
+        """Makes what other threads wake the loop with."""
