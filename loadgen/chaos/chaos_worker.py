@@ -30,6 +30,7 @@ from loadgen.load import listening
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close
 from loadgen.load.user import RunUser  # brings the parameters of the load to Locust's command line
 from loadgen.load.worker_run import Load
+from loadgen.proto import etcd_pb2 as pb
 
 # A member that is down refuses at once: what is asked meanwhile is nothing but refusals.
 _AFTER_FAILURE_S = 0.02
@@ -145,10 +146,11 @@ class ConsistencyUser(RunUser):
             floor = known.acknowledged
             called = perf_counter_ns()
             try:
-                if request.f == "lease_keepalive":  # a stream's message, not a call's
-                    operation = self.client.lease_keepalive(request.message.ID, process=self.process)
+                message = request.message
+                if isinstance(message, pb.LeaseKeepAliveRequest):  # a stream's message, not a call's
+                    operation = self.client.lease_keepalive(message.ID, process=self.process)
                 else:
-                    operation = send(request.f, request.message, key=request.key, process=self.process)
+                    operation = send(request.f, message, key=request.key, process=self.process)
             except GreenletExit:
                 load.record_open(Operation(self.process, request.f, request.key, None, called, called), number)
                 raise

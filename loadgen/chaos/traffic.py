@@ -15,11 +15,13 @@ import itertools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from google.protobuf.message import Message
 
 from loadgen.client.kv import bytes_prefix_end, delete_op, put_op, value_is
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event, KeyValue
 
 MIXED: Mapping[str, float] = {
     "put": 34, "get": 12, "stale": 8, "range": 6, "past": 5, "delete": 5, "sweep": 1, "txn": 18, "nested": 3,
@@ -78,7 +80,7 @@ class Request:
     """
 
     f: str
-    message: Any
+    message: Message
     key: bytes = b""
     linear: bool = True
     refusal: str | None = None
@@ -102,12 +104,12 @@ class Known:
         self.revision = 0
         self.acknowledged = 0
         self.fence = 0
-        self.pairs: dict[bytes, Any] = {}
+        self.pairs: dict[bytes, KeyValue] = {}
         self.leases: list[int] = []
         self.puts: dict[int, bytes] = {}
         self._older: dict[int, bytes] = {}
 
-    def contradicts(self, event: Any) -> bool:
+    def contradicts(self, event: Event) -> bool:
         """Whether a watch's event is of a revision that an acknowledged put of another value has."""
         revision, value = event.kv.mod_revision, event.kv.value
         return bool(self.puts.get(revision, value) != value or self._older.get(revision, value) != value)
@@ -121,11 +123,12 @@ class Known:
         self.revision = max(self.revision, operation.revision)
         if request.linear:
             self.acknowledged = max(self.acknowledged, operation.revision)
-        if request.f == "put":
+        message = request.message
+        if isinstance(message, pb.PutRequest):
             if len(self.puts) == _KNOWN_PUTS:
                 self._older, self.puts = self.puts, {}
-            self.puts[operation.revision] = request.message.value
-        elif request.f in ("get", "range") and not request.message.revision:
+            self.puts[operation.revision] = message.value
+        elif isinstance(message, pb.RangeRequest) and not message.revision:
             for pair in answer.kvs:
                 self.pairs[pair.key] = pair
                 if pair.key == fence:
@@ -226,7 +229,7 @@ class Traffic:
         """A transaction with another one in each branch."""
         keys = self._rng.sample(self._keys, min(6, len(self._keys)))
 
-        def inner(parts: list[bytes]) -> Any:
+        def inner(parts: list[bytes]) -> pb.RequestOp:
             half = len(parts) // 2
             return pb.RequestOp(request_txn=pb.TxnRequest(
                 compare=[self._compare(self._rng.choice(keys))],
@@ -317,7 +320,7 @@ class Traffic:
         first = self._rng.randrange(len(self._keys))
         return self._keys[first], self._shape.key(first + self._rng.randint(1, most))
 
-    def _branch(self, keys: list[bytes]) -> list[Any]:
+    def _branch(self, keys: list[bytes]) -> list[pb.RequestOp]:
         """Reads and writes of these keys, each written once at the most: etcd refuses a second time."""
         draw, made = self._rng.random, []
         for key in keys:
@@ -331,7 +334,7 @@ class Traffic:
                 made.append(pb.RequestOp(request_range=pb.RangeRequest(key=first, range_end=end)))
         return made
 
-    def _compare(self, key: bytes) -> Any:
+    def _compare(self, key: bytes) -> pb.Compare:
         """A compare that what was seen of the key makes true, or false, or neither."""
         seen = self._known.pairs.get(key)
         target = self._rng.choice(("value", "version", "create_revision", "mod_revision", "range", "lease"))
@@ -342,5 +345,6 @@ class Traffic:
             return pb.Compare(result=result, target=pb.Compare.MOD, key=first, range_end=end, mod_revision=revision)
         kinds = {"value": pb.Compare.VALUE, "version": pb.Compare.VERSION, "create_revision": pb.Compare.CREATE,
                  "mod_revision": pb.Compare.MOD, "lease": pb.Compare.LEASE}  # fmt: skip
-        held: Any = getattr(seen, target) if seen is not None else b"" if target == "value" else 0
-        return pb.Compare(result=result, target=kinds[target], key=key, **{target: held})
+        made = pb.Compare(result=result, target=kinds[target], key=key)
+        setattr(made, target, getattr(seen, target) if seen is not None else b"" if target == "value" else 0)
+        return made

@@ -12,7 +12,6 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, perf_counter_ns
-from typing import Any
 
 import gevent
 
@@ -20,6 +19,7 @@ from loadgen.chaos.traffic import Known, Shape
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import ConnectError
 from loadgen.client.kv import bytes_prefix_end
+from loadgen.client.streaming import StreamingCall
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
 
@@ -105,8 +105,8 @@ class Observers:
     def _follow(self, stream: Stream, steady: Steady) -> None:
         steady.stream = stream
         try:
-            self._create(stream, start_revision=steady.seen + 1 if steady.seen else 1, prev_kv=True,
-                         progress_notify=True)  # fmt: skip
+            start = steady.seen + 1 if steady.seen else 1
+            self._create(stream, pb.WatchCreateRequest(start_revision=start, prev_kv=True, progress_notify=True))
             while (answer := stream.receive()) is not None:
                 if answer.events:
                     steady.seen = answer.events[-1].kv.mod_revision
@@ -128,7 +128,7 @@ class Observers:
             with self._stream(channel) as stream:
                 while stream is not None and not stream.ended:
                     for _ in range(rng.randint(1, 3)):
-                        self._create(stream, **self._drawn())
+                        self._create(stream, self._drawn())
                     self._listen(stream, rng.uniform(0.2, 2.0))
                     if rng.random() < 0.3:
                         break
@@ -137,16 +137,18 @@ class Observers:
                     self._listen(stream, 0.2)
             gevent.sleep(_PAUSE_S)
 
-    def _drawn(self) -> dict[str, Any]:
+    def _drawn(self) -> pb.WatchCreateRequest:
         """The request of a rover's watch."""
         rng, known, shape = self._rng, self._known, self._shape
         start = rng.choice((0, 0, known.fence, known.fence + 1, max(1, known.revision - rng.randint(0, 200))))
         filters = rng.choice(((), (), (pb.WatchCreateRequest.NOPUT,), (pb.WatchCreateRequest.NODELETE,)))
-        made: dict[str, Any] = {"start_revision": max(0, start), "filters": filters, "prev_kv": rng.random() < 0.5,
-                                "progress_notify": rng.random() < 0.3, "fragment": rng.random() < 0.2}  # fmt: skip
+        made = pb.WatchCreateRequest(
+            start_revision=max(0, start), filters=filters, prev_kv=rng.random() < 0.5,
+            progress_notify=rng.random() < 0.3, fragment=rng.random() < 0.2,
+        )  # fmt: skip
         if rng.random() < 0.5:
             first = rng.randrange(shape.keys)
-            made |= {"key": shape.key(first), "range_end": shape.key(first + 20) if rng.random() < 0.5 else b""}
+            made.key, made.range_end = shape.key(first), shape.key(first + 20) if rng.random() < 0.5 else b""
         return made
 
     def _listen(self, stream: Stream, for_s: float) -> None:
@@ -163,7 +165,8 @@ class Observers:
         while True:
             with self._stream(channel) as stream:
                 if stream is not None:
-                    self._create(stream, start_revision=self._known.revision + 1 if self._known.revision else 0)
+                    start = self._known.revision + 1 if self._known.revision else 0
+                    self._create(stream, pb.WatchCreateRequest(start_revision=start))
                     reader = gevent.spawn(_drain, stream)
                     try:
                         while not stream.ended:
@@ -173,9 +176,11 @@ class Observers:
                         reader.kill()
             gevent.sleep(_PAUSE_S)
 
-    def _create(self, stream: Stream, **request: Any) -> None:
-        request = {"key": self._shape.prefix, "range_end": bytes_prefix_end(self._shape.prefix), **request}
-        stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(**request)))
+    def _create(self, stream: Stream, request: pb.WatchCreateRequest) -> None:
+        """Asks for a watch, of all the run's keys where the request names none."""
+        if not request.key:
+            request.key, request.range_end = self._shape.prefix, bytes_prefix_end(self._shape.prefix)
+        stream.send(pb.WatchRequest(create_request=request))
 
     @contextlib.contextmanager
     def _stream(self, channel: Channel) -> Iterator[Stream | None]:
@@ -209,7 +214,7 @@ class Steady:
 class Stream:
     """One watch stream, recorded message by message. ``open`` holds the ids of its watches."""
 
-    def __init__(self, call: Any, history: HistoryWriter | None, number: int) -> None:
+    def __init__(self, call: StreamingCall, history: HistoryWriter | None, number: int) -> None:
         self._call, self._history, self._number = call, history, number
         self._endpoint = history.endpoint(str(call.endpoint)) if history is not None else 0
         self.open: set[int] = set()

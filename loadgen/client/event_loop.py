@@ -30,6 +30,7 @@ class Loop(Protocol):
     """The loop of a hub."""
 
     MAXPRI: int
+    MINPRI: int
 
     def io(self, fd: int, events: int, *, priority: int = ...) -> Watcher:
         """Watches a file descriptor: 1 to read, 2 to write."""
@@ -39,3 +40,15 @@ class Loop(Protocol):
 
     def async_(self) -> AsyncWatcher:
         """Makes what other threads wake the loop with."""
+
+    def check(self, *, ref: bool, priority: int) -> Watcher:
+        """Watches for the end of each wait."""
+
+    def prepare(self, *, ref: bool, priority: int) -> Watcher:
+        """Watches for the beginning of each wait."""
+
+
+class Hub(Protocol):
+    """What runs the loop."""
+
+    loop: Loop

@@ -8,13 +8,24 @@ import os
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns
+from typing import Protocol
 
 from loadgen.client.event_loop import Loop, Watcher
 
 PRECISE = sys.platform == "linux"
 
 
-def make(loop: Loop, callback: Callable[[], None]) -> Timerfd | LoopTimer:
+class Timer(Protocol):
+    """A timer of one shot, set as often as needed."""
+
+    def set(self, at_ns: int) -> None:
+        """Go off at a moment on the monotonic clock."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def make(loop: Loop, callback: Callable[[], None]) -> Timer:
     """Return a timer that calls back in a gevent loop: the best that this system has, see PRECISE."""
     return Timerfd(loop, callback) if PRECISE else LoopTimer(loop, callback)
 

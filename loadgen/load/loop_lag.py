@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from time import perf_counter_ns
-from typing import Any
 
 from loadgen.client import timer
+from loadgen.client.event_loop import Hub
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
 
@@ -26,7 +26,7 @@ class LoopLag:
     goes off every 10 ms, and how late the loop hears of it is a wait too; of those that are missed meanwhile as well.
     """
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._turns: dict[int, list[int]] = {}
         self._woke_ns = self._started_ns = perf_counter_ns()
         self._stopped_ns: int | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
-from typing import Any
 
 import gevent
 from gevent.pool import Group
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from loadgen.client import timer
+from loadgen.client.event_loop import Loop
 
 # After so many in one turn of the event loop what they wrote is sent, and answers are read, before the next.
 _BATCH = 32
@@ -43,10 +43,10 @@ class OpenLoop:
         *,
         limit: int,
         begin: Callable[[], None],
-        start_user: Callable[[Group], Any],
+        start_user: Callable[[Group], object],
         end: Callable[[], None],
         clock: Callable[[], int] = perf_counter_ns,
-        make_timer: Callable[[Any, Callable[[], None]], Any] = timer.make,
+        make_timer: Callable[[Loop, Callable[[], None]], timer.Timer] = timer.make,
     ) -> None:
         self.scheduled = 0
         self.dropped = 0
@@ -55,7 +55,7 @@ class OpenLoop:
         self._open = 0
         self._limit = limit
         self._begin, self._start_user, self._end = begin, start_user, end
-        self._idle: list[Any] = []
+        self._idle: list[greenlet] = []
         self._pending: deque[tuple[int, int]] = deque()
         self._group = Group()
         hub = gevent.get_hub()
@@ -68,7 +68,7 @@ class OpenLoop:
         # Even where nothing is due: the end comes from the event loop, when whoever made this has it.
         self._timer.set(clock() if self._next is None else self._next[1])
 
-    def serve(self, operate: Callable[[int, int], Any]) -> None:
+    def serve(self, operate: Callable[[int, int], object]) -> None:
         """Do operations as they are due until there is none left; called in a user's greenlet.
 
         Takes a function of an operation's number (-1: of the warm-up) and its due time.
@@ -148,7 +148,7 @@ class OpenLoop:
 
     # -- in users -------------------------------------------------------------------------------------------
 
-    def _wait(self, me: Any) -> tuple[int, int] | None:
+    def _wait(self, me: greenlet) -> tuple[int, int] | None:
         """Wait to be handed an operation; return None where somebody else, or the end, has woken this greenlet."""
         self._idle.append(me)
         item = None

@@ -12,8 +12,12 @@ import ipaddress
 import secrets
 import socket
 import urllib.parse
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
+    from werkzeug.datastructures import Headers
 
 TOKEN_HEADER = "X-Raftload-Token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -35,7 +39,7 @@ class Guard:
         self.token = secrets.token_urlsafe(32)
         self._names = {"localhost", socket.gethostname().lower(), host.lower(), *(name.lower() for name in names)}
 
-    def install(self, app: Any, ours: str) -> None:
+    def install(self, app: Flask, ours: str) -> None:
         """Puts the checks before every request of a Flask application, and headers on every answer.
 
         Takes the name of the blueprint whose pages load nothing but their own files.
@@ -45,13 +49,13 @@ class Guard:
         # Locust's only hook here is the one that lets every origin read every answer.
         app.after_request_funcs.pop(None, None)
 
-        @app.before_request  # type: ignore[untyped-decorator]
-        def check() -> Any:
+        @app.before_request
+        def check() -> Response | None:
             reason = self.refusal(request.method, request.headers)
             return Response(f"{reason}\n", 403, content_type="text/plain") if reason else None
 
-        @app.after_request  # type: ignore[untyped-decorator]
-        def protect(response: Any) -> Any:
+        @app.after_request
+        def protect(response: Response) -> Response:
             response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers["X-Frame-Options"] = "DENY"
             response.headers["Referrer-Policy"] = "same-origin"
@@ -60,7 +64,7 @@ class Guard:
                 response.headers["Content-Security-Policy"] = _POLICY
             return response
 
-    def refusal(self, method: str, headers: Any) -> str:
+    def refusal(self, method: str, headers: Headers | Mapping[str, str]) -> str:
         """Why a request is refused; empty where it is not."""
         host = str(headers.get("Host", ""))
         if not self._is_ours(host):
@@ -74,7 +78,7 @@ class Guard:
             return "requests of other websites are refused"
         return ""
 
-    def has_token(self, headers: Any) -> bool:
+    def has_token(self, headers: Headers | Mapping[str, str]) -> bool:
         """Whether a request carries the token."""
         return hmac.compare_digest(str(headers.get(TOKEN_HEADER, "")).encode(), self.token.encode())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 
 @dataclasses.dataclass(slots=True)
@@ -16,6 +16,13 @@ class Span:
     end: float
     kind: str
     term: int | None
+
+
+class Row(TypedDict):
+    """The spans of one member, each with start, end, kind and term."""
+
+    name: str
+    spans: list[list[float | str | None]]
 
 
 class Leadership:
@@ -49,7 +56,7 @@ class Leadership:
                 del self._rows[name]
         self._last_at = at
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """The rows as plain values, in the order in which members were first seen."""
         return [
             {"name": name, "spans": [[span.start, span.end, span.kind, span.term] for span in row]}
