@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from cluster.base.files import to_json
 
@@ -21,7 +21,7 @@ def say(line: str) -> None:
     print(f"raftload: {line}", file=sys.stderr, flush=True)
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Mapping[str, object]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
     sys.stdout.write(to_json(document))
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from cluster.base.errors import RaftloadError
 from cluster.base.signals import Interrupted
@@ -28,7 +28,7 @@ class Failure:
     code: int
     what: str
     trace: str
-    log: Any = None
+    log: Path | str | None = None
 
     @property
     def line(self) -> str:

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.01
@@ -106,7 +105,7 @@ def _not_dropped() -> Iterator[None]:
     again: list[tuple[int, threading.Timer]] = []
     before = sys.unraisablehook
 
-    def dropped(what: Any) -> None:
+    def dropped(what: sys.UnraisableHookArgs) -> None:
         if not isinstance(what.exc_value, Interrupted):
             before(what)
             return

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
@@ -18,6 +18,9 @@ from cluster.base.security import Security, given
 from cluster.observe import running
 
 if TYPE_CHECKING:
+    from cluster.base.topology import Member
+    from cluster.lifecycle.up import Cluster, ClusterRequest
+    from cluster.observe.status import ClusterView
     from cluster.schema.documents import Made
 
 # Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
@@ -38,7 +41,7 @@ def up(args: argparse.Namespace) -> int:
         return _report_up(request, as_json=args.json)
 
 
-def _report_up(request: Any, *, as_json: bool) -> int:
+def _report_up(request: ClusterRequest, *, as_json: bool) -> int:
     from cluster.lifecycle.up import describe
     from cluster.lifecycle.up import up as bring_up
     from cluster.observe.status import SCHEMA
@@ -68,7 +71,7 @@ def _asked(what: Made) -> str:
     return f" (asked for {wanted})" if wanted and wanted != what["version"] else ""
 
 
-def _look(cluster: Any) -> Any:
+def _look(cluster: Cluster) -> ClusterView:
     from cluster.observe.status import look
 
     return look(cluster.members, cluster.states(), cluster.isolated())
@@ -112,7 +115,7 @@ def _security(args: argparse.Namespace, named: str | None) -> Security | None:
     return None
 
 
-def _say_how_it_is(view: Any, *, may_start_one: bool) -> None:
+def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:
     for each in view.members:
         if each.reason:
             say(each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}")
@@ -125,7 +128,7 @@ def _say_how_it_is(view: Any, *, may_start_one: bool) -> None:
         say(f"{leader.name} leads in term {leader.term}; {view.answering} of {len(view.members)} members answer")
 
 
-def _foreign(text: str, security: Security | None) -> tuple[Any, ...]:
+def _foreign(text: str, security: Security | None) -> tuple[Member, ...]:
     """Members of which only the endpoints are known. Raises UsageError."""
     from cluster.base.topology import Member
 
@@ -196,7 +199,7 @@ def test(args: argparse.Namespace) -> int:
     return test.main(args)
 
 
-def need(backend: str | None) -> Any:
+def need(backend: str | None) -> Cluster:
     """The cluster that is there, for ``with``. Raises ClusterError where none is."""
     from cluster.lifecycle.up import find
 
