@@ -9,7 +9,7 @@
     print(result["results"]["put"]["latency"]["p99_ms"], "ms;", result["verdict"])
 
 `Settings` is the load, `Plan` a run of it, `TargetOptions` the cluster and `WorkerOptions` who works; without a target
-a cluster is made for the run. `Hooks` hears how the run goes on. See docs/library.md.
+a cluster is made for the run. `Hooks` hears how the run goes on. See docs/python.md.
 """
 
 from loadgen.load.settings import Settings
