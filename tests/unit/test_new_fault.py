@@ -44,7 +44,7 @@ spec = importlib.util.spec_from_file_location("reference", sys.argv[1])
 reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
 files = {path.name: text for path, text in reference.files().items()}
-(seen,) = rundata.load(Path(sys.argv[2]), {"results": {}}).faults
+(seen,) = rundata.load(Path(sys.argv[2]), {"run": {}, "results": {}}).faults
 print(json.dumps({
     "command": [order.cluster_command, order.target, order.limit],
     "default": plan.DEFAULT,
