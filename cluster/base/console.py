@@ -61,7 +61,7 @@ class StatusLine:
     """
 
     def __init__(self, every_s: float = 0.2) -> None:
-        """Takes the seconds between two times that it ``is_due``."""
+        """Take the seconds between two times that it ``is_due``."""
         self.live = _is_drawn_on(sys.stderr)
         self._every_s, self._drawn_at = every_s, -math.inf
 

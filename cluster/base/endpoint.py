@@ -24,7 +24,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Takes ``host:port``, ``http://host:port`` or ``https://host:port``, an IPv6 address in brackets.
+        """Take ``host:port``, ``http://host:port`` or ``https://host:port``, an IPv6 address in brackets.
 
         Raises ValueError with one clear line.
         """
@@ -63,7 +63,7 @@ class Endpoint:
 
 
 def split_endpoints(text: str | None) -> tuple[str, ...]:
-    """Takes endpoints with commas between them, returns them as they are written, each once; none for no text.
+    """Take endpoints with commas between them, return them as they are written, each once; none for no text.
 
     >>> split_endpoints("a:2379, b:2379,a:2379,")
     ('a:2379', 'b:2379')
@@ -72,7 +72,7 @@ def split_endpoints(text: str | None) -> tuple[str, ...]:
 
 
 def read_endpoints(text: str, security: Security) -> tuple[str, ...]:
-    """The same, each with its scheme where how to reach the cluster says it (see ``Security.url``).
+    """Return the same, each with its scheme where how to reach the cluster says it (see ``Security.url``).
 
     Raises ValueError with one clear line where one is malformed or there is none.
     """

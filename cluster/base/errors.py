@@ -82,5 +82,5 @@ _GRPC_CODES = (
 
 
 def grpc_code_name(code: int) -> str:
-    """Takes a gRPC status code, returns its name; ``CODE_99`` for one that gRPC does not know."""
+    """Take a gRPC status code, return its name; ``CODE_99`` for one that gRPC does not know."""
     return _GRPC_CODES[code] if 0 <= code < len(_GRPC_CODES) else f"CODE_{code}"

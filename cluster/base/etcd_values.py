@@ -43,17 +43,17 @@ class Op:
 
     @classmethod
     def put(cls, key: bytes, value: bytes, *, lease: int = 0) -> Op:
-        """Sets a key, under a lease where one is given."""
+        """Set a key, under a lease where one is given."""
         return cls("put", key, value, lease=lease)
 
     @classmethod
     def get(cls, key: bytes, *, range_end: bytes = b"") -> Op:
-        """Reads a key, or the range from it to ``range_end``, that excluded."""
+        """Read a key, or the range from it to ``range_end``, that excluded."""
         return cls("get", key, range_end=range_end)
 
     @classmethod
     def delete(cls, key: bytes, *, range_end: bytes = b"") -> Op:
-        """Deletes a key, or the range from it to ``range_end``, that excluded."""
+        """Delete a key, or the range from it to ``range_end``, that excluded."""
         return cls("delete", key, range_end=range_end)
 
 
@@ -85,7 +85,7 @@ class Answer:
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The end of the range of all keys that start with ``prefix``: ``b"ab"`` gives ``b"ac"``.
+    """Return the end of the range of all keys that start with ``prefix``: ``b"ab"`` gives ``b"ac"``.
 
     An empty prefix, or one of 0xff bytes only, gives ``b"\\0"``, which is etcd's word for "no end".
     """

@@ -19,7 +19,7 @@ class FileError(RaftloadError):
 
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
-    """Raises FileError where the block raises OSError. Takes what is written: a path, or words for people."""
+    """Raise FileError where the block raises OSError. Takes what is written: a path, or words for people."""
     try:
         yield
     except BrokenPipeError:  # whoever read it has had enough
@@ -29,17 +29,17 @@ def writing(where: object) -> Iterator[None]:
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """A document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for."""
+    """Return a document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a document as ``write_bytes`` does. Raises OSError."""
+    """Write a document as ``write_bytes`` does. Raises OSError."""
     write_bytes(path, to_json(document).encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file in one step: what was there before stays until the new one is complete, and so does its mode.
+    """Write a file in one step: what was there before stays until the new one is complete, and so does its mode.
 
     A device or pipe is written as it is. Raises OSError.
     """

@@ -50,12 +50,12 @@ BUGS = (
 
 
 def known_bugs(version: str) -> tuple[Bug, ...]:
-    """The known bugs of a version; none of one that is no version."""
+    """Return the known bugs of a version; none of one that is no version."""
     return tuple(bug for bug in BUGS if _number(version) and bug.is_in(version))
 
 
 def known_bug(issue: int, version: str) -> Bug | None:
-    """A known bug by its issue, where a version has it."""
+    """Return a known bug by its issue, where a version has it."""
     return next((bug for bug in known_bugs(version) if bug.issue == issue), None)
 
 

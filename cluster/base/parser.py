@@ -17,7 +17,7 @@ class Duration:
         self._least, self._most = least, most
 
     def __call__(self, text: str) -> float:
-        """Returns the seconds. Raises ArgumentTypeError."""
+        """Return the seconds. Raises ArgumentTypeError."""
         try:
             seconds = parse_duration(text)
         except ValueError as exc:

@@ -81,7 +81,7 @@ class Security:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Security:
-        """Takes an environment (default: this process's), returns what its ``ETCDCTL_*`` names say.
+        """Take an environment (default: this process's), return what its ``ETCDCTL_*`` names say.
 
         As in etcdctl an empty value is none. Raises SecurityError.
         """
@@ -89,7 +89,7 @@ class Security:
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace, env: Mapping[str, str] | None = None) -> Security:
-        """Takes the options of ``add_arguments``, returns what they say, and where they are silent the environment.
+        """Take the options of ``add_arguments``, return what they say, and where they are silent the environment.
 
         A user without a password is asked for it where there is a terminal. Raises SecurityError, also for a file
         that cannot be read.
@@ -117,7 +117,7 @@ class Security:
         return security
 
     def to_environment(self) -> dict[str, str]:
-        """The environment that says the same, with absolute paths: how workers on this machine are told."""
+        """Return the environment that says the same, with absolute paths: how workers on this machine are told."""
         values = {
             "CACERT": self.cacert and os.path.abspath(self.cacert),  # noqa: PTH100
             "CERT": self.cert and os.path.abspath(self.cert),  # noqa: PTH100
@@ -130,7 +130,7 @@ class Security:
         return {f"ETCDCTL_{name}": value for name, value in values.items() if value}
 
     def url(self, endpoint: str) -> str:
-        """Takes an endpoint as people write it, returns it with its scheme where that is certain.
+        """Take an endpoint as people write it, return it with its scheme where that is certain.
 
         Like etcdctl it speaks TLS to one without a scheme where a CA or a client certificate is given.
         """
@@ -150,7 +150,7 @@ class Security:
         return ", ".join(words)
 
     def context(self, *alpn: str) -> ssl.SSLContext:
-        """A context for client connections, for TLS 1.2 and later; the same one every time.
+        """Return a context for client connections, for TLS 1.2 and later; the same one every time.
 
         Certificates are checked as Go does, and so etcdctl: against the alternative names only. Raises SecurityError
         for files of no use.
@@ -193,7 +193,7 @@ def _context(security: Security, alpn: tuple[str, ...]) -> ssl.SSLContext:
 
 
 def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds the options about TLS and the user to a parser."""
+    """Add the options about TLS and the user to a parser."""
     parser.add_argument(
         "--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT, else the system)"
     )
@@ -208,13 +208,13 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
 
 
 def given(args: argparse.Namespace) -> str | None:
-    """The first of the options that was given on the command line, as ``--cacert``; None where none was."""
+    """Return the first of the options that was given on the command line, as ``--cacert``; None where none was."""
     options = ("cacert", "cert", "key", "user", "insecure_skip_tls_verify")
     return next((f"--{option.replace('_', '-')}" for option in options if getattr(args, option, None)), None)
 
 
 def masked(command: Sequence[str], args: argparse.Namespace) -> tuple[str, ...]:
-    """Takes a command line and what was parsed from it, returns it without the password."""
+    """Take a command line and what was parsed from it, return it without the password."""
     user, _, password = (getattr(args, "user", None) or "").partition(":")
     if not password:
         return tuple(command)
@@ -222,7 +222,7 @@ def masked(command: Sequence[str], args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def tls_cause(exc: ssl.SSLError, *, certificate: bool) -> str:
-    """Takes what ``ssl`` raised and whether we have a client certificate, returns which of this module's causes it is.
+    """Take what ``ssl`` raised and whether we have a client certificate, return which of this module's causes it is.
 
     The numbers are OpenSSL's verify results (its manual, X509_STORE_CTX_get_error), the names TLS's alerts
     (RFC 8446, section 6): Go says bad_certificate where none came, too.

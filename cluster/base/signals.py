@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Raises Interrupted in the main thread when a signal comes; elsewhere does nothing."""
+    """Raise Interrupted in the main thread when a signal comes; elsewhere does nothing."""
 
     def got(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -60,7 +60,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Holds signals back until the block is over, whoever handles them.
+    """Hold signals back until the block is over, whoever handles them.
 
     An import that was cut in the middle leaves modules without some of their parts, and what cleans up after the
     signal may need them. For a process without other threads, which would get the signals.
@@ -73,7 +73,7 @@ def importing() -> Iterator[None]:
 
 
 def done(code: int) -> int:
-    """Takes the exit code of a command that is done, returns it; from now on no signal changes it.
+    """Take the exit code of a command that is done, return it; from now on no signal changes it.
 
     An interpreter that has loaded much takes a third of a second to end, and whoever ends it meanwhile would read of
     an interruption where everything is done. Ignored and not handled, since Python gives handlers back while it ends.
@@ -98,7 +98,7 @@ def _handled(handler: signal._HANDLER) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _not_dropped() -> Iterator[None]:
-    """Sends a signal again whose Interrupted was dropped, as Python does with what is raised while it frees an object.
+    """Send a signal again whose Interrupted was dropped, as Python does with what is raised while it frees an object.
 
     The finalizers of a library, such as those that close its connections, run wherever an object is freed last.
     """

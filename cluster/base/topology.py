@@ -106,14 +106,14 @@ class ClusterSpec:
         return ",".join(f"{member.name}={member.peer_url}" for member in self.members)
 
     def member(self, name: str) -> Member:
-        """Takes a name, returns that member; raises KeyError for an unknown one."""
+        """Take a name, return that member; raise KeyError for an unknown one."""
         for member in self.members:
             if member.name == name:
                 return member
         raise KeyError(name)
 
     def argv(self, name: str, binary: str = "etcd") -> list[str]:
-        """The command line that starts one member, for etcd 3.4 and later.
+        """Return the command line that starts one member, for etcd 3.4 and later.
 
         Takes the member's name and the path of the binary, returns the arguments, the binary first. The log
         is JSON on stderr at level info, from 3.4 to the current release alike: elections are read from it.
@@ -175,7 +175,7 @@ def local_members(
 
 
 def member_env(env: Mapping[str, str], machine: str) -> dict[str, str]:
-    """The environment of a member.
+    """Return the environment of a member.
 
     Takes that of its starter and the machine's architecture, as ``platform.machine`` names it. ``ETCD_*`` is
     left out, because etcd reads it as flags.

@@ -26,6 +26,6 @@ class Verdict(enum.StrEnum):
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on all: FAIL before UNKNOWN before PASS; where nothing passed it is UNKNOWN."""
+    """Return the verdict on all: FAIL before UNKNOWN before PASS; where nothing passed it is UNKNOWN."""
     found = set(verdicts)
     return next((each for each in (Verdict.FAIL, Verdict.UNKNOWN, Verdict.PASS) if each in found), Verdict.UNKNOWN)

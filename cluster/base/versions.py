@@ -19,7 +19,7 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 
 
 def parse_version(text: str) -> str:
-    """Takes ``v3.5.10`` or ``3.5.10``, returns ``3.5.10``. Raises UsageError."""
+    """Take ``v3.5.10`` or ``3.5.10``, return ``3.5.10``. Raises UsageError."""
     match = _VERSION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{text!r} is no etcd version: write it like v{CURRENT}")
@@ -27,7 +27,7 @@ def parse_version(text: str) -> str:
 
 
 def version_or_path(text: str) -> str | Path:
-    """What a text names that may be either: a version, without its ``v``, or the path of a binary.
+    """Return what a text names that may be either: a version, without its ``v``, or the path of a binary.
 
     Raises UsageError for an unfinished version such as ``3.6``, unless a file of that name is there.
     """
@@ -39,7 +39,7 @@ def version_or_path(text: str) -> str | Path:
 
 
 def release_name(version: str, system: str | None = None, machine: str | None = None) -> str:
-    """The name that etcd gives to a release for a platform, ``etcd-v3.6.14-linux-amd64``.
+    """Return the name that etcd gives to a release for a platform, ``etcd-v3.6.14-linux-amd64``.
 
     Takes the version without ``v``, and the platform as Python's ``platform`` names it; default: this one. Raises
     ClusterError where etcd publishes nothing for it.
@@ -54,13 +54,16 @@ def release_name(version: str, system: str | None = None, machine: str | None = 
 
 
 def releases_dir(env: Mapping[str, str] | None = None) -> Path:
-    """The folder of releases: ``$XDG_CACHE_HOME/raftload/releases``, else ``~/.cache/raftload/releases``."""
+    """Return the folder of releases: ``$XDG_CACHE_HOME/raftload/releases``, else ``~/.cache/raftload/releases``."""
     env = os.environ if env is None else env
     root = env.get("XDG_CACHE_HOME", "")
     return (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "raftload" / "releases"  # noqa: PTH117
 
 
 def cached_binary(version: str, env: Mapping[str, str] | None = None) -> Path | None:
-    """The path of etcd in the cached release of a version; None where it is not there. Raises as ``release_name``."""
+    """Return the path of etcd in the cached release of a version; None where it is not there.
+
+    Raises as ``release_name``.
+    """
     path = releases_dir(env) / release_name(version) / "etcd"
     return path if path.is_file() else None

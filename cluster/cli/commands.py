@@ -29,7 +29,7 @@ watch: Callable[[tuple[str, ...], argparse.Namespace, Security | None], int] | N
 
 
 def up(args: argparse.Namespace) -> int:
-    """Starts a cluster that stays, or reports the one that is there."""
+    """Start a cluster that stays, or report the one that is there."""
     from cluster.lifecycle.up import ClusterRequest, saying_what_stays
 
     request = ClusterRequest.from_env(
@@ -78,7 +78,7 @@ def _look(cluster: Cluster) -> ClusterView:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Shows who leads and how each member is: of the endpoints that are named, else of our cluster."""
+    """Show who leads and how each member is: of the endpoints that are named, else of our cluster."""
     from cluster.lifecycle.up import describe, find
     from cluster.observe.status import SCHEMA, look
 
@@ -140,7 +140,7 @@ def _foreign(text: str, security: Security | None) -> tuple[Member, ...]:
 
 
 def down(args: argparse.Namespace) -> int:
-    """Removes the cluster, and says what was removed."""
+    """Remove the cluster, and say what was removed."""
     from cluster.lifecycle.up import down as take_down
     from cluster.lifecycle.up import saying_what_stays
 
@@ -156,7 +156,7 @@ def down(args: argparse.Namespace) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Prints a member's log."""
+    """Print a member's log."""
     with need(args.backend) as cluster:
         name = args.target
         if name == "leader" and (leader := _look(cluster).leader):
@@ -168,7 +168,7 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def fault(args: argparse.Namespace) -> int:
-    """Does one fault, or undoes them all, and says what came of it."""
+    """Do one fault, or undo them all, and say what came of it."""
     from cluster.faults.kinds import HEAL, KINDS, Fault
     from cluster.faults.nemesis import Nemesis
     from cluster.observe.timeline import Timeline
@@ -200,7 +200,7 @@ def test(args: argparse.Namespace) -> int:
 
 
 def need(backend: str | None) -> Cluster:
-    """The cluster that is there, for ``with``. Raises ClusterError where none is."""
+    """Return the cluster that is there, for ``with``. Raises ClusterError where none is."""
     from cluster.lifecycle.up import find
 
     cluster = find(backend)

@@ -27,7 +27,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the commands of the group."""
+    """Add the commands of the group."""
     group = parser.add_subparsers(dest="cluster_command", metavar="COMMAND", required=True)
 
     def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -107,7 +107,7 @@ def _add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs one command of the group. Returns the exit code; raises RaftloadError."""
+    """Run one command of the group. Returns the exit code; raises RaftloadError."""
     try:
         with interruptible():
             return int(args.cluster_main(args))
@@ -129,7 +129,7 @@ def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def standalone(argv: list[str] | None = None) -> int:
-    """Runs `raftload cluster …` without the rest of raftload, for tests: takes what follows those words."""
+    """Run `raftload cluster …` without the rest of raftload, for tests: take what follows those words."""
     parser = argparse.ArgumentParser(prog="raftload cluster", epilog=EXAMPLES)
     add_arguments(parser)
     args = parser.parse_args(argv)

@@ -32,7 +32,7 @@ exit codes:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the commands of the group."""
+    """Add the commands of the group."""
     group = parser.add_subparsers(dest="etcd_command", metavar="COMMAND", required=True)
 
     def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs one command of the group. Returns the exit code; raises RaftloadError."""
+    """Run one command of the group. Returns the exit code; raises RaftloadError."""
     try:
         with interruptible():
             return int(args.etcd_main(args))

@@ -72,7 +72,7 @@ nothing of it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `raftload cluster test`."""
+    """Add the options of `raftload cluster test`."""
     group = parser.add_argument_group("target")
     group.add_argument(
         "--endpoints", metavar="LIST",
@@ -115,7 +115,7 @@ def main(
     client_factory: ClientFactory | None = None,
     backends: Mapping[str, Provider] | None = None,
 ) -> int:
-    """Runs `raftload cluster test`; returns the exit code.
+    """Run `raftload cluster test`; return the exit code.
 
     Takes the options of ``add_arguments``; another client than those of ``TRANSPORTS``; other providers of clusters
     than ``BACKENDS``. Raises UsageError, and ClusterError where there is no cluster and none can be started.
@@ -166,7 +166,7 @@ def main(
 
 
 def nodes(args: argparse.Namespace) -> int:
-    """The number of members asked for. Raises UsageError."""
+    """Return the number of members asked for. Raises UsageError."""
     text, where = (args.nodes, "--nodes") if args.nodes is not None else (os.environ.get("NODES") or "3", "$NODES")
     try:
         count = int(text)
@@ -198,7 +198,7 @@ def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
 
 
 def _standing(backend: Literal["docker", "local"]) -> Provider:
-    """A cluster that is there, or is started, and stays unless --down."""
+    """Return a cluster that is there, or is started, and stays unless --down."""
 
     @contextlib.contextmanager
     def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
@@ -226,7 +226,7 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
 
 
 def _found_backend() -> str:
-    """The backend of the cluster that is there; docker where none is."""
+    """Return the backend of the cluster that is there; docker where none is."""
     from cluster.observe.running import find_running
 
     running = find_running()
@@ -263,7 +263,7 @@ BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standi
 
 
 def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
-    """The endpoints that were named, checked for their form; none where none were. Raises ValueError."""
+    """Return the endpoints that were named, checked for their form; none where none were. Raises ValueError."""
     text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
     security = Security.from_arguments(args)
     return read_endpoints(text, security) if text or args.endpoints is not None else ()

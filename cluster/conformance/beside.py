@@ -54,18 +54,18 @@ class Beside:
         return Place(env, binary)
 
     def ports(self) -> tuple[int, int]:
-        """A free client port and a free peer port."""
+        """Return a free client port and a free peer port."""
         port, peer_port = free_ports(2)
         return port, peer_port
 
     def client(self, port: int) -> Client | None:
-        """A client of what was started there, once it serves linearizable reads or knows that it must not."""
+        """Return a client of what was started there, once it serves linearizable reads or knows that it must not."""
         with contextlib.suppress(ClusterError):
             return self._env.fresh_at(f"127.0.0.1:{port}")
         return None
 
     def join(self, name: str, port: int, peer_port: int) -> None:
-        """Starts a further member of the cluster under test, which was added to it before."""
+        """Start a further member of the cluster under test, which was added to it before."""
         member = self._member(name, port, peer_port)
         others = tuple(
             Member(info.name, info.client_urls[0], info.peer_urls[0], f"/{info.name}")
@@ -76,7 +76,7 @@ class Beside:
         self._spawn([*argv, "--initial-cluster-state=existing"], member)
 
     def restore(self, snapshot: Path, name: str, port: int, peer_port: int) -> None:
-        """Starts a cluster of one from a snapshot. Raises ClusterError where it cannot be restored."""
+        """Start a cluster of one from a snapshot. Raises ClusterError where it cannot be restored."""
         member = self._member(name, port, peer_port)
         spec = ClusterSpec((member,), token="raftload-restored")
         done = subprocess.run(
@@ -111,14 +111,14 @@ class Place:
         self._env, self._binary = env, binary
 
     def expect_joinable(self) -> None:
-        """Raises NotApplicable where a process of this machine would not reach the members, or they not it."""
+        """Raise NotApplicable where a process of this machine would not reach the members, or they not it."""
         urls = [url for info in self._env.client().members() for url in info.peer_urls]
         if not all(url.startswith("http://127.0.0.1:") for url in urls):
             raise NotApplicable("a further member can be started only where the others are processes on 127.0.0.1")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Beside]:
-        """A temporary folder for a block; what was started in it ends with the block."""
+        """Yield a temporary folder for a block; what was started in it ends with the block."""
         supervisor = Supervisor(temporary=True)
         try:
             yield Beside(self._env, self._binary, supervisor)
@@ -127,7 +127,7 @@ class Place:
 
 
 def _restorer(etcd: EtcdBinary) -> list[str]:
-    """What restores snapshots: etcdutl (from 3.5 on) or etcdctl (before 3.6) beside the binary, else on PATH."""
+    """Return what restores snapshots: etcdutl (from 3.5 on) or etcdctl (before 3.6) beside the binary, else on PATH."""
     names = ["etcdutl", "etcdctl"] if version_key(etcd.version) < _NO_RESTORE_IN_ETCDCTL else ["etcdutl"]
     for name in names:
         tool = Path(etcd.path).with_name(name)

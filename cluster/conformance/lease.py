@@ -157,7 +157,7 @@ TESTS = (
 
 @contextlib.contextmanager
 def _granted(client: Client, ttl_s: int = TTL_S) -> Iterator[tuple[Lease, float]]:
-    """A lease for a block, and the moment before it was asked for."""
+    """Yield a lease for a block, and the moment before it was asked for."""
     began = time.monotonic()
     lease = client.lease_grant(ttl_s)
     try:

@@ -50,10 +50,10 @@ class Disturber(Protocol):
         """All members, running or not."""
 
     def kill(self, name: str) -> None:
-        """Ends a member at once, as SIGKILL does; its data stays."""
+        """End a member at once, as SIGKILL does; its data stays."""
 
     def start(self, name: str) -> None:
-        """Starts a member that is down on its data; returns without waiting for its health."""
+        """Start a member that is down on its data; return without waiting for its health."""
 
     def is_running(self, name: str) -> bool:
         """Whether it runs, paused or not."""
@@ -170,11 +170,11 @@ class Env:
         return len(self.targets)
 
     def key(self, name: str) -> bytes:
-        """A key of this test's own."""
+        """Return a key of this test's own."""
         return self.prefix + name.encode()
 
     def client(self, index: int = 0) -> Client:
-        """The client of a member, by its place, modulo their number; for the test's own thread."""
+        """Return the client of a member, by its place, modulo their number; for the test's own thread."""
         index %= len(self.targets)
         if index not in self._clients:
             self._clients[index] = self._factory(self.targets[index].endpoint)
@@ -191,17 +191,17 @@ class Env:
         return client
 
     def fresh_at(self, endpoint: str) -> Client:
-        """A client of another endpoint, closed with the rest."""
+        """Return a client of another endpoint, closed with the rest."""
         client = self._factory(endpoint)
         self._fresh.append(client)
         return client
 
     def name(self, index: int) -> str:
-        """What to call a member."""
+        """Return what to call a member."""
         return self.targets[index % len(self.targets)].name
 
     def sleep(self, seconds: float) -> None:
-        """Waits. Raises Stopped where the run is being interrupted."""
+        """Wait. Raises Stopped where the run is being interrupted."""
         if self._stop.wait(max(seconds, 0.0)):
             raise Stopped
 
@@ -217,14 +217,14 @@ class Env:
             self.sleep(POLL_S)
 
     def together(self, works: Iterable[Callable[[], T]]) -> list[T]:
-        """Runs functions at the same time, a thread each; returns their answers, or raises the first error."""
+        """Run functions at the same time, a thread each; return their answers, or raise the first error."""
         works = list(works)
         with concurrent.futures.ThreadPoolExecutor(len(works)) as pool:
             futures = [pool.submit(work) for work in works]
             return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Deletes the test's keys where that can be done, and closes the clients."""
+        """Delete the test's keys where that can be done, and close the clients."""
         clients = [*self._clients.values(), *self._fresh]
         for client in clients:
             try:
@@ -269,19 +269,19 @@ class Load:
         self.over = True
 
     def judge(self, writes: str) -> None:
-        """Raises Inconclusive where one has not done enough; takes what the writes are called."""
+        """Raise Inconclusive where one has not done enough; take what the writes are called."""
         if min(self.counts) < self.ENOUGH:
             raise Inconclusive(f"too little load to tell: {self.counts[0]} {writes}, {sum(self.counts[1:])} reads")
 
 
 def expect(condition: bool, otherwise: str) -> None:
-    """Raises Broken with the text where the condition does not hold."""
+    """Raise Broken with the text where the condition does not hold."""
     if not condition:
         raise Broken(otherwise)
 
 
 def judge(test: Test, env: Env, unreachable: Sequence[str] = ()) -> Result:
-    """Runs a test; returns its result and raises nothing but what interrupts the program.
+    """Run a test; return its result and raise nothing but what interrupts the program.
 
     ``unreachable`` are the endpoints that did not answer when the run began.
     """
@@ -320,7 +320,7 @@ def _verdict(test: Test, env: Env, unreachable: Sequence[str]) -> tuple[Verdict,
 
 
 def refused(call: Callable[[], object], codes: Sequence[int], what: str) -> None:
-    """Expects etcd to refuse a call with one of these gRPC codes; raises Broken where it does not."""
+    """Expect etcd to refuse a call with one of these gRPC codes; raise Broken where it does not."""
     names = " or ".join(grpc_code_name(code) for code in codes)
     try:
         call()

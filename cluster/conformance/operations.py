@@ -240,7 +240,7 @@ def _admin_of(client: Client) -> Admin:
 
 
 def _auth_off(admin: Admin, password: str) -> bool:
-    """Turns auth off; whether it is. A cluster must not stay locked because one call failed."""
+    """Turn auth off; whether it is. A cluster must not stay locked because one call failed."""
     try:
         admin.login("root", password)
         admin.auth("disable")
@@ -252,7 +252,7 @@ def _auth_off(admin: Admin, password: str) -> bool:
 
 
 def _settled(env: Env, call: Callable[[], T]) -> T:
-    """Makes a change of members, which etcd refuses until all have been connected for some seconds."""
+    """Make a change of members, which etcd refuses until all have been connected for some seconds."""
     deadline = time.monotonic() + env.bounds.heal_s
     while True:
         try:

@@ -247,7 +247,7 @@ def _serves(env: Env) -> bool:
 
 
 def _leader(env: Env) -> int:
-    """The place of the leader on which all members agree. Raises Inconclusive where they do not."""
+    """Return the place of the leader on which all members agree. Raises Inconclusive where they do not."""
 
     def agreed() -> int | None:
         with contextlib.suppress(ClusterError):
@@ -290,7 +290,7 @@ def _try_put(
 
 
 def _expect_all(env: Env, place: int, wanted: dict[bytes, int], *, killed: str = "") -> None:
-    """Raises Broken where a member has not every key at its revision.
+    """Raise Broken where a member has not every key at its revision.
 
     Takes the version of one that was ``killed``, to say whether it is known for that.
     """

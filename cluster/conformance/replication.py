@@ -31,7 +31,7 @@ def same_state(env: Env) -> str:
 
 
 def write_some(env: Env, count: int, clients: list[Client] | None = None) -> tuple[int, dict[bytes, tuple[bytes, int]]]:
-    """Puts and deletes, member by member.
+    """Put and deletes, member by member.
 
     Returns the revision of the last change, and what is to be there at it: key to value and revision.
     """
@@ -51,7 +51,7 @@ def write_some(env: Env, count: int, clients: list[Client] | None = None) -> tup
 
 
 def reach(env: Env, revision: int, within_s: float | None = None) -> float:
-    """Waits until every member has applied what any had committed by now; returns the seconds it took."""
+    """Wait until every member has applied what any had committed by now; return the seconds it took."""
     within_s = env.bounds.lag_s if within_s is None else within_s
     began = time.monotonic()
     statuses = [status for client in env.clients() if (status := _status(client)) is not None]
@@ -80,7 +80,7 @@ def _status(client: Client) -> MemberStatus | None:
 
 
 def same_at(env: Env, revision: int, wanted: dict[bytes, tuple[bytes, int]]) -> str:
-    """Compares all members' content at one revision, with each other and with what was written.
+    """Compare all members' content at one revision, with each other and with what was written.
 
     Returns how, for the reason's end. Raises Broken where they differ.
     """

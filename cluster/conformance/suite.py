@@ -123,7 +123,7 @@ def run(
     bounds: Bounds | None = None,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Report:
-    """Tests the cluster behind the endpoints.
+    """Test the cluster behind the endpoints.
 
     Args:
         client_factory: makes a client of an endpoint.
@@ -188,7 +188,7 @@ def run(
 
 
 def select(only: Iterable[str], *, extended: bool = False) -> list[Test]:
-    """Takes names of tests and groups, returns those tests in order; for none all, extended ones if asked for.
+    """Take names of tests and groups, return those tests in order; for none all, extended ones if asked for.
 
     Raises UsageError for an unknown name.
     """

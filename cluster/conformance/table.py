@@ -13,7 +13,7 @@ _NAME, _VERDICT, _TIME = 24, 7, 8
 
 
 def render(report: Report, *, color: bool = False, width: int = 100) -> str:
-    """Takes a report and the columns of the terminal; returns a line or more a test, and the sum below."""
+    """Take a report and the columns of the terminal; return a line or more a test, and the sum below."""
     head = f"{'test':<{_NAME}} {'verdict':<{_VERDICT}} {'time':>{_TIME}}  reason"
     paint = Painter(color)
     lines = [head, "-" * min(max(width, 80), 120)]

@@ -137,7 +137,7 @@ TESTS = (
 
 
 def change_some(env: Env, count: int) -> list[Change]:
-    """Puts, deletes and transactions over two keys, member by member.
+    """Put, deletes and transactions over two keys, member by member.
 
     Returns at least ``count`` changes in the order in which they were acknowledged: revision, type, key, value.
     """
@@ -158,7 +158,10 @@ def change_some(env: Env, count: int) -> list[Change]:
 
 
 def difference(wanted: Sequence[Change], got: Sequence[WatchEvent]) -> str:
-    """What is wrong with a watch first: takes what was changed and what was delivered; empty where they agree."""
+    """Return what is wrong with a watch first:
+
+    takes what was changed and what was delivered; empty where they agree.
+    """
     found = [(event.revision, event.type, event.kv.key, event.kv.value) for event in got]
     if found == list(wanted):
         return ""

@@ -71,7 +71,7 @@ class DockerSpec:
 
     @classmethod
     def from_label(cls, text: str) -> DockerSpec:
-        """Takes what ``to_label`` made. Raises ClusterError for anything else."""
+        """Take what ``to_label`` made. Raises ClusterError for anything else."""
         try:
             values = json.loads(text)
             return cls(**{**values, "peers": tuple(values["peers"])})
@@ -106,7 +106,7 @@ def ours(client: Client, label: str = LABEL) -> Sequence[Container]:
 
 
 def find(client: Client) -> DockerCluster | None:
-    """The whole cluster that is there, healthy or not; None where there is none, or only a part of one."""
+    """Return the whole cluster that is there, healthy or not; None where there is none, or only a part of one."""
     by_token: dict[str, dict[str, Container]] = {}
     for container in ours(client):
         by_token.setdefault(container.labels[LABEL], {})[container.name] = container
@@ -127,7 +127,7 @@ def has_volumes(client: Client) -> bool:
 
 
 def remove(client: Client, token: str | None = None) -> list[str]:
-    """Removes every container, network, volume and shm folder of ours, or of the one cluster with that token.
+    """Remove every container, network, volume and shm folder of ours, or of the one cluster with that token.
 
     Returns what was removed, for people. Raises ClusterError, naming what is left, where that fails.
     """
@@ -187,7 +187,7 @@ class DockerCluster:
     }
 
     def __init__(self, client: Client, spec: DockerSpec) -> None:
-        """Takes the Docker client, to be closed with it, and what the cluster was made as."""
+        """Take the Docker client, to be closed with it, and what the cluster was made as."""
         self._client = client
         self.spec = spec
 
@@ -198,7 +198,7 @@ class DockerCluster:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection to the Engine."""
+        """Close the connection to the Engine."""
         self._client.close()
 
     @property
@@ -212,7 +212,7 @@ class DockerCluster:
         return tuple(member.client_url for member in self.members)
 
     def states(self) -> dict[str, State]:
-        """What each member's container is doing."""
+        """Return what each member's container is doing."""
         states: dict[str, State] = dict.fromkeys((member.name for member in self.members), "down")
         for container in ours(self._client):
             if container.name in states:
@@ -242,11 +242,11 @@ class DockerCluster:
         self._end(name, signal.SIGKILL)
 
     def terminate(self, name: str) -> None:
-        """An orderly end, forced after 10 s."""
+        """Return an orderly end, forced after 10 s."""
         self._end(name, signal.SIGTERM)
 
     def start(self, name: str) -> None:
-        """Starts a member that is down, on its data; returns when its process runs."""
+        """Start a member that is down, on its data; return when its process runs."""
         container = self._container(name)
         if container.status in ("running", "paused"):
             raise ClusterError(f"cannot start {name}: it is running already")
@@ -266,12 +266,12 @@ class DockerCluster:
                 container.unpause()
 
     def isolate(self, name: str) -> None:
-        """Takes it off the peers' network: its clients still reach it."""
+        """Take it off the peers' network: its clients still reach it."""
         with talking(f"take {name} off the network {PEERS}"):
             self._client.networks.get(PEERS).disconnect(self._container(name), force=True)
 
     def join(self, name: str) -> None:
-        """Puts it back on the peers' network with the address it had; nothing where it is there."""
+        """Put it back on the peers' network with the address it had; nothing where it is there."""
         container = self._container(name)
         if PEERS in container.attrs["NetworkSettings"]["Networks"]:
             return
@@ -280,7 +280,7 @@ class DockerCluster:
             self._client.networks.get(PEERS).connect(container, ipv4_address=self.spec.peers[index])
 
     def log(self, name: str, lines: int | None = None) -> str:
-        """A member's log, the last ``lines`` of it where that is given."""
+        """Return a member's log, the last ``lines`` of it where that is given."""
         container = self._container(name)
         with talking(f"read the log of {name}"):
             text = container.logs(tail="all" if lines is None else lines)
@@ -338,7 +338,7 @@ def unlike(
 
 
 def check_data(data: str, backend: str) -> None:
-    """Raises UsageError where a backend has no such storage."""
+    """Raise UsageError where a backend has no such storage."""
     allowed: Sequence[str] = ("container", "volume", "shm") if backend == "docker" else ("container", "shm")
     if data not in allowed:
         raise UsageError(f"--data {data} is not for --backend {backend}: choose {' or '.join(allowed)}")

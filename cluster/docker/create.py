@@ -45,7 +45,7 @@ _NETWORK_ATTEMPTS = 8
 def create(
     client: Client, image: Image, *, nodes: int, base_port: int, data: Data, wait_s: float, say: Say
 ) -> DockerCluster:
-    """Makes and starts a cluster and waits for its health.
+    """Make and starts a cluster and wait for its health.
 
     Takes the Docker client, an image that is there, and what the names say. Raises ClusterError where a name or
     a port is taken, MemberFailed with the last lines of a member's log where one does not come up. Then, and where
@@ -81,7 +81,7 @@ def create(
 
 
 def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
-    """Returns when all members agree on a leader and serve reads.
+    """Return when all members agree on a leader and serve reads.
 
     Raises MemberFailed with a log's last words.
     """
@@ -105,7 +105,7 @@ def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
 
 
 def abandon(client: Client, token: str, say: Say) -> None:
-    """Removes a half-made cluster, also what the Engine was still making when we gave up."""
+    """Remove a half-made cluster, also what the Engine was still making when we gave up."""
     quiet = 0
     # A request that was under way may still make its network or container: look until nothing more appears.
     for _ in range(10):
@@ -119,7 +119,7 @@ def abandon(client: Client, token: str, say: Say) -> None:
 
 
 def _each(members: tuple[Member, ...], do: Callable[[Member], None]) -> None:
-    """Does it for all members at once; raises the first failure when all have ended."""
+    """Do it for all members at once; raise the first failure when all have ended."""
     with concurrent.futures.ThreadPoolExecutor(min(len(members), 8)) as pool:
         for done in [pool.submit(do, member) for member in members]:
             done.result()
@@ -149,7 +149,7 @@ def _refuse_ports(base: int, nodes: int) -> None:
 
 
 def _clients_network(client: Client, token: str) -> str:
-    """Makes it and returns its id. Raises ClusterError where another one is being made.
+    """Make it and return its id. Raises ClusterError where another one is being made.
 
     The Engine takes a second network of the same name. Of two users, who have no lock in common, the first goes on.
     """
@@ -163,7 +163,7 @@ def _clients_network(client: Client, token: str) -> str:
 
 
 def _peers_network(client: Client, token: str, nodes: int) -> tuple[str, ...]:
-    """Makes it and returns the members' addresses on it.
+    """Make it and return the members' addresses on it.
 
     Fixed addresses need a subnet that was asked for by name. The Engine is let choose a free one first, because it
     alone knows which are taken.
@@ -200,7 +200,7 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
 
 
 def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
-    """A container, not yet started, on both networks, the clients' by its id."""
+    """Return a container, not yet started, on both networks, the clients' by its id."""
     etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
     options: dict[str, object] = {}

@@ -20,7 +20,7 @@ _WITHOUT = "cluster: --backend local, bench: --cluster embedded"
 
 
 def connect() -> Client:
-    """A client of the Engine that the environment names. Close it.
+    """Return a client of the Engine that the environment names. Close it.
 
     Raises ClusterError, in one line with what to do, where there is none.
     """
@@ -42,7 +42,7 @@ def connect() -> Client:
 
 
 def _expect_listener() -> None:
-    """Raises ClusterError where nobody listens on the Engine's socket.
+    """Raise ClusterError where nobody listens on the Engine's socket.
 
     Asked before the SDK is loaded, which takes half a second of every command on a machine without Docker, and leaves
     a socket open where it cannot connect.
@@ -59,7 +59,7 @@ def _expect_listener() -> None:
 
 
 def why_no_engine(exc: BaseException) -> str:
-    """Takes what the SDK raised, returns the reason and what to do."""
+    """Take what the SDK raised, return the reason and what to do."""
     where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
     causes = list(_chain(exc))
     if any(isinstance(cause, PermissionError) for cause in causes):
@@ -81,7 +81,7 @@ def _chain(exc: BaseException, depth: int = 0) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def talking(what: str) -> Iterator[None]:
-    """Turns what the SDK raises into ClusterError. Takes what is being done, ``start etcd-node1``."""
+    """Turn what the SDK raises into ClusterError. Takes what is being done, ``start etcd-node1``."""
     import docker
     import requests
 

@@ -70,7 +70,7 @@ def find_image(
     pull: bool = False,
     pull_timeout_s: float = 300.0,
 ) -> Image:
-    """The image to run, on the Engine.
+    """Return the image to run, on the Engine.
 
     Takes the Docker client; an image, a version and a binary as asked for, None where not; where to report progress
     to; whether to ask registries although an image built in their absence is there; and the seconds that a pull may
@@ -113,7 +113,7 @@ def find_image(
 
 
 def _release(wanted: str) -> EtcdBinary | None:
-    """The release of a version in the user's cache; None where there is none that runs in a container."""
+    """Return the release of a version in the user's cache; None where there is none that runs in a container."""
     try:
         found = find_etcd(wanted)
     except ClusterError:
@@ -135,7 +135,7 @@ def _has(docker: Client, reference: str) -> bool:
 
 
 def _pull(docker: Client, reference: str, say: Say, within_s: float) -> None:
-    """Pulls, telling of progress. Raises ImageNotFound, RegistryUnreachable."""
+    """Pull, telling of progress. Raises ImageNotFound, RegistryUnreachable."""
     import requests
     import urllib3.exceptions
     from docker.errors import APIError, DockerException
@@ -215,7 +215,7 @@ def _built_before(docker: Client, wanted: str) -> Image | None:
 
 
 def _build(docker: Client, binary: EtcdBinary, wanted: str | None, say: Say) -> Image:
-    """An image of a binary, etcdctl and what they are linked with. Raises ClusterError."""
+    """Return an image of a binary, etcdctl and what they are linked with. Raises ClusterError."""
     files, note = _files(binary)
     if note:
         say(note)
@@ -268,7 +268,7 @@ def _is_elf(path: Path) -> bool:
 
 
 def _libraries(program: Path) -> list[Path]:
-    """What it is linked with, the loader included; nothing for a static one."""
+    """Return what it is linked with, the loader included; nothing for a static one."""
     try:
         done = subprocess.run(["ldd", str(program)], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
@@ -278,7 +278,7 @@ def _libraries(program: Path) -> list[Path]:
 
 
 def _tar(files: dict[str, Path]) -> bytes:
-    """The same bytes for the same files."""
+    """Return the same bytes for the same files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         folders = {"tmp", *(str(parent) for name in files for parent in Path(name).parents if str(parent) != ".")}

@@ -43,7 +43,7 @@ class Volume(Protocol):
     name: str
 
     def remove(self) -> None:
-        """Removes it."""
+        """Remove it."""
 
 
 class Network(Protocol):
@@ -57,13 +57,13 @@ class Network(Protocol):
         """Asks the Engine for its facts again."""
 
     def remove(self) -> None:
-        """Removes it."""
+        """Remove it."""
 
     def connect(self, container: Container, *, ipv4_address: str) -> None:
-        """Puts a container on it."""
+        """Put a container on it."""
 
     def disconnect(self, container: Container, *, force: bool) -> None:
-        """Takes a container off it."""
+        """Take a container off it."""
 
 
 class Container(Protocol):
@@ -75,13 +75,13 @@ class Container(Protocol):
     attrs: ContainerFacts
 
     def start(self) -> None:
-        """Starts it."""
+        """Start it."""
 
     def stop(self, *, timeout: float) -> None:
-        """Ends it in an orderly way, forced after so many seconds."""
+        """End it in an orderly way, forced after so many seconds."""
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """End it at once."""
 
     def pause(self) -> None:
         """Freezes it."""
@@ -90,13 +90,13 @@ class Container(Protocol):
         """Undoes ``pause``."""
 
     def wait(self, *, timeout: float, condition: str = ...) -> object:
-        """Waits until it has ended, or for another condition."""
+        """Wait until it has ended, or for another condition."""
 
     def remove(self, *, force: bool, v: bool) -> None:
-        """Removes it, with its anonymous volumes where ``v`` says so."""
+        """Remove it, with its anonymous volumes where ``v`` says so."""
 
     def logs(self, *, tail: int | str) -> bytes:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
 
 
 class Image(Protocol):
@@ -126,26 +126,26 @@ class Containers(Protocol):
     """The Engine's containers."""
 
     def get(self, name: str) -> Container:
-        """A container by its name."""
+        """Return a container by its name."""
 
     def list(self, **choice: object) -> Sequence[Container]:
         """Those that are chosen."""
 
     def create(self, image: str, command: Sequence[str], **options: object) -> Container:
-        """Makes one and does not start it."""
+        """Make one and do not start it."""
 
 
 class NetworkList(Protocol):
     """The Engine's networks."""
 
     def get(self, name: str) -> Network:
-        """A network by its name."""
+        """Return a network by its name."""
 
     def list(self, **choice: object) -> Sequence[Network]:
         """Those that are chosen."""
 
     def create(self, name: str, **options: object) -> Network:
-        """Makes one."""
+        """Make one."""
 
 
 class VolumeList(Protocol):
@@ -155,14 +155,14 @@ class VolumeList(Protocol):
         """Those that are chosen."""
 
     def create(self, name: str, **options: object) -> Volume:
-        """Makes one."""
+        """Make one."""
 
 
 class Images(Protocol):
     """The Engine's images."""
 
     def get(self, name: str) -> Image:
-        """An image by its reference."""
+        """Return an image by its reference."""
 
     def list(self, name: str) -> Sequence[Image]:
         """Those of a repository."""
@@ -174,10 +174,10 @@ class Api(Protocol):
     send: Callable[..., object]
 
     def pull(self, repository: str, **options: object) -> Generator[PullLine, None, None]:
-        """Pulls an image, a line of progress at a time."""
+        """Pull an image, a line of progress at a time."""
 
     def import_image_from_data(self, data: bytes, **options: object) -> object:
-        """Makes an image of a file system."""
+        """Make an image of a file system."""
 
 
 class Client(Protocol):
@@ -190,7 +190,7 @@ class Client(Protocol):
     volumes: VolumeList
 
     def ping(self) -> object:
-        """Raises where the Engine does not answer."""
+        """Raise where the Engine does not answer."""
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""

@@ -67,7 +67,7 @@ class Driver:
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
-        """Starts the process. Takes where to report progress to. Raises ClusterError."""
+        """Start the process. Takes where to report progress to. Raises ClusterError."""
         self._say = say
         self._number = 0
         try:
@@ -86,7 +86,7 @@ class Driver:
         self.close()
 
     def open(self, backend: Backend, **options: Any) -> Held:
-        """Makes or finds the cluster and returns it healthy.
+        """Make or finds the cluster and return it healthy.
 
         ``embedded`` takes what LocalCluster takes; ``local`` finds the one that is up; ``docker`` does that or makes
         one, and takes ``nodes`` and ``etcd``, a version or a path. ``timeline``: the path that events go to. Raises
@@ -97,7 +97,7 @@ class Driver:
         return Held(members=members, **found)
 
     def inject(self, fault: Fault, seed: int) -> dict[str, Any]:
-        """Does a fault. Returns the Effect as plain values. Raises as ``Nemesis.inject``."""
+        """Do a fault. Returns the Effect as plain values. Raises as ``Nemesis.inject``."""
         return self.ask("inject", fault=dataclasses.asdict(fault), seed=seed)
 
     def heal(self) -> dict[str, Any]:
@@ -105,11 +105,11 @@ class Driver:
         return self.ask("heal")
 
     def wait_healthy(self, timeout_s: float) -> None:
-        """Returns when all members agree on a leader and serve. Raises ClusterError with the reason why not."""
+        """Return when all members agree on a leader and serve. Raises ClusterError with the reason why not."""
         self.ask("healthy", timeout_s=timeout_s)
 
     def save_logs(self, folder: Path) -> None:
-        """Writes every member's log as ``<member>.log`` into a folder."""
+        """Write every member's log as ``<member>.log`` into a folder."""
         self.ask("logs", folder=str(folder.absolute()))
 
     def ask(self, order: str, **values: Any) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _error(answer: dict[str, Any]) -> RaftloadError:
 
 
 def serve() -> None:
-    """Takes orders from stdin until it ends; then undoes everything."""
+    """Take orders from stdin until it ends; then undo everything."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

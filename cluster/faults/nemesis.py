@@ -32,7 +32,7 @@ class Breakable(Protocol):
         """Methods that do not work here, with why."""
 
     def states(self) -> dict[str, Any]:
-        """``running``, ``paused`` or ``down``, by name."""
+        """Return ``running``, ``paused`` or ``down`` of each member, by name."""
 
     def isolated(self) -> frozenset[str]:
         """Members that are cut off from their peers."""
@@ -91,7 +91,7 @@ class Nemesis:
         self._names = {member.name: member for member in cluster.members}
 
     def inject(self, fault: Fault) -> Effect:
-        """Does a fault and returns when its effect is seen.
+        """Do a fault and return when its effect is seen.
 
         Raises UsageError where it does not apply, and ClusterError where it fails or shows no effect in time.
         """
@@ -173,7 +173,7 @@ class Nemesis:
         return sum(subject.takes_part for subject in subjects)
 
     def _wait(self, effect: str, names: Sequence[str], subjects: tuple[Subject, ...]) -> tuple[str | None, int | None]:
-        """Waits for the effect of a kind, see `Kind`. Returns who leads, and the newest term."""
+        """Wait for the effect of a kind, see `Kind`. Returns who leads, and the newest term."""
         if effect == "nothing":
             leader = self._leader(subjects)
             return (leader.name, leader.term) if leader else (None, None)
@@ -186,7 +186,7 @@ class Nemesis:
     def _until(
         self, subjects: tuple[Subject, ...], wanted: Callable[[str | None], bool], what: str
     ) -> tuple[str | None, int | None]:
-        """Polls until the leader is as wanted. Returns it and the newest term. Raises ClusterError."""
+        """Poll until the leader is as wanted. Returns it and the newest term. Raises ClusterError."""
         deadline = time.monotonic() + self._wait_s
         while True:
             statuses = self._statuses(subjects)

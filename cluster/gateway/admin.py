@@ -27,44 +27,44 @@ class Admin(Protocol):
     """The operator's half of a client; all raise NoAnswer and EtcdError as ``Client`` does."""
 
     def member_add(self, peer_url: str, *, learner: bool = False) -> int:
-        """Adds a member that is to be started at this peer URL; returns its id."""
+        """Add a member that is to be started at this peer URL; return its id."""
 
     def member_promote(self, member_id: int) -> None:
-        """Gives a learner a vote."""
+        """Give a learner a vote."""
 
     def member_remove(self, member_id: int) -> None:
-        """Takes a member out of the cluster."""
+        """Take a member out of the cluster."""
 
     def alarms(self) -> tuple[Alarm, ...]:
         """All alarms of all members."""
 
     def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
-        """Raises or clears an alarm of a member."""
+        """Raise or clears an alarm of a member."""
 
     def snapshot(self, file: BinaryIO) -> int:
-        """Writes the member's store into a file, as `etcdutl snapshot restore` takes it; returns the bytes."""
+        """Write the member's store into a file, as `etcdutl snapshot restore` takes it; return the bytes."""
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """A call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
 
     def login(self, user: str, password: str) -> None:
-        """Makes all later calls of this client as a user."""
+        """Make all later calls of this client as a user."""
 
 
 class AdminClient(ControlClient):
     """The Admin over etcd3-py: ControlClient with the operator's calls."""
 
     def member_add(self, peer_url: str, *, learner: bool = False) -> int:
-        """Adds a member that is to be started at this peer URL; returns its id."""
+        """Add a member that is to be started at this peer URL; return its id."""
         answer = self.rpc("/cluster/member/add", {"peerURLs": [peer_url], "isLearner": learner})
         return int(answer["member"]["ID"])
 
     def member_promote(self, member_id: int) -> None:
-        """Gives a learner a vote."""
+        """Give a learner a vote."""
         self.rpc("/cluster/member/promote", {"ID": str(member_id)})
 
     def member_remove(self, member_id: int) -> None:
-        """Takes a member out of the cluster."""
+        """Take a member out of the cluster."""
         self.rpc("/cluster/member/remove", {"ID": str(member_id)})
 
     def alarms(self) -> tuple[Alarm, ...]:
@@ -73,12 +73,12 @@ class AdminClient(ControlClient):
         return tuple(Alarm(int(alarm.get("memberID", 0)), alarm.get("alarm", "")) for alarm in answer.get("alarms", ()))
 
     def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
-        """Raises or clears an alarm of a member."""
+        """Raise or clears an alarm of a member."""
         action = "ACTIVATE" if raised else "DEACTIVATE"
         self.rpc("/maintenance/alarm", {"action": action, "memberID": str(member_id), "alarm": kind})
 
     def snapshot(self, file: BinaryIO) -> int:
-        """Writes the member's store into a file, as `etcdutl snapshot restore` takes it; returns the bytes."""
+        """Write the member's store into a file, as `etcdutl snapshot restore` takes it; return the bytes."""
         response = self._call(self._client.call_rpc, "/maintenance/snapshot", {}, stream=True, encode=False, raw=True)
         written = 0
         with response:
@@ -93,5 +93,5 @@ class AdminClient(ControlClient):
         return written
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """A call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
         self.rpc(f"/auth/{call}", dict(fields))

@@ -87,13 +87,13 @@ class Watch(Protocol):
     """A running watch; close it."""
 
     def next(self, timeout_s: float) -> WatchEvent | None:
-        """The next event, None where none comes in time.
+        """Return the next event, None where none comes in time.
 
         Raises WatchCanceled where the server ends the watch and NoAnswer where the connection breaks.
         """
 
     def close(self) -> None:
-        """Ends it; idempotent."""
+        """End it; idempotent."""
 
 
 class Client(Protocol):
@@ -108,16 +108,16 @@ class Client(Protocol):
         """``host:port``."""
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
 
     def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
-        """The member's own view, which needs no quorum. ``name`` is what to call it."""
+        """Return the member's own view, which needs no quorum. ``name`` is what to call it."""
 
     def members(self) -> tuple[MemberInfo, ...]:
         """Who is in the cluster."""
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
-        """Sets a key."""
+        """Set a key."""
 
     def get(
         self,
@@ -129,10 +129,10 @@ class Client(Protocol):
         limit: int = 0,
         count_only: bool = False,
     ) -> Answer:
-        """Reads a key, or a range; linearizable unless told otherwise."""
+        """Read a key, or a range; linearizable unless told otherwise."""
 
     def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
-        """Deletes a key, or a range."""
+        """Delete a key, or a range."""
 
     def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
         """If all conditions hold does ``success``, else ``failure``, at one revision."""
@@ -141,16 +141,16 @@ class Client(Protocol):
         """Forgets history before ``revision``."""
 
     def lease_grant(self, ttl_s: int) -> Lease:
-        """A new lease of at least so many seconds."""
+        """Return a new lease of at least so many seconds."""
 
     def lease_state(self, lease_id: int) -> LeaseState:
-        """What is left of a lease, and its keys."""
+        """Return what is left of a lease, and its keys."""
 
     def lease_keepalive(self, lease_id: int) -> int:
         """Renews a lease. Returns its seconds from now; 0 where it is gone already."""
 
     def lease_revoke(self, lease_id: int) -> None:
-        """Ends a lease, and its keys with it."""
+        """End a lease, and its keys with it."""
 
     def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
         """Watches a key, or a range, from ``start_revision`` on; 0 is from now.
@@ -169,7 +169,7 @@ ClientFactory = Callable[[str], Client]
 def watching(
     client: Client, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False
 ) -> Iterator[Watch]:
-    """A watch for the length of a ``with`` block; takes what ``Client.watch`` takes."""
+    """Yield a watch for the length of a ``with`` block; takes what ``Client.watch`` takes."""
     watch = client.watch(key, range_end=range_end, start_revision=start_revision, prev_kv=prev_kv)
     try:
         yield watch
@@ -178,7 +178,7 @@ def watching(
 
 
 def collect(watch: Watch, count: int, timeout_s: float, quiet_s: float = 0.0) -> list[WatchEvent]:
-    """Takes a watch, how many events to wait for and how long in all; returns those that came, in order.
+    """Take a watch, how many events to wait for and how long in all; return those that came, in order.
 
     With ``quiet_s`` it waits that long for one event too many.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def gateway_factory(*, timeout_s: float = 5.0, security: Security | None = None) -> ClientFactory:
-    """Takes what ControlClient takes beside the endpoint; returns what makes a client of an endpoint."""
+    """Take what ControlClient takes beside the endpoint; return what makes a client of an endpoint."""
     return lambda endpoint: GatewayClient(endpoint, timeout_s=timeout_s, security=security)
 
 
@@ -33,12 +33,12 @@ class GatewayClient(AdminClient):
     """The Client over etcd3-py: ControlClient with leases, watches and hashes, and the operator's calls."""
 
     def lease_grant(self, ttl_s: int) -> Lease:
-        """A new lease of at least so many seconds."""
+        """Return a new lease of at least so many seconds."""
         answer = self.rpc("/lease/grant", {"TTL": str(ttl_s)})
         return Lease(id=int(answer["ID"]), ttl_s=int(answer["TTL"]))
 
     def lease_state(self, lease_id: int) -> LeaseState:
-        """What is left of a lease, and its keys."""
+        """Return what is left of a lease, and its keys."""
         answer = self.rpc("/lease/timetolive", {"ID": str(lease_id), "keys": True})
         return LeaseState(
             id=lease_id,
@@ -55,7 +55,7 @@ class GatewayClient(AdminClient):
         return int(answer.get("result", {}).get("TTL", 0))
 
     def lease_revoke(self, lease_id: int) -> None:
-        """Ends a lease, and its keys with it."""
+        """End a lease, and its keys with it."""
         self.rpc("/lease/revoke", {"ID": str(lease_id)})
 
     def watch(
@@ -98,7 +98,7 @@ class GatewayWatch:
     """A watch over the gateway: a thread reads the stream's JSON lines into a queue."""
 
     def __init__(self, response: requests.Response, endpoint: str, timeout_s: float) -> None:
-        """Takes the stream's response and the seconds in which the server must confirm the watch."""
+        """Take the stream's response and the seconds in which the server must confirm the watch."""
         self._response, self._endpoint = response, endpoint
         self._queue: queue.SimpleQueue[WatchEvent | ClusterError] = queue.SimpleQueue()
         self._created, self._closed = threading.Event(), False
@@ -111,7 +111,7 @@ class GatewayWatch:
             raise NoAnswer(f"{endpoint}: no watch in time", cause="timeout")
 
     def next(self, timeout_s: float) -> WatchEvent | None:
-        """The next event, None where none comes in time. Raises WatchCanceled and NoAnswer."""
+        """Return the next event, None where none comes in time. Raises WatchCanceled and NoAnswer."""
         try:
             item = self._queue.get(timeout=max(timeout_s, 0.001))
         except queue.Empty:
@@ -122,7 +122,7 @@ class GatewayWatch:
         return item
 
     def close(self) -> None:
-        """Ends it; idempotent."""
+        """End it; idempotent."""
         if self._closed:
             return
         self._closed = True

@@ -41,7 +41,7 @@ class ControlClient:
     """One endpoint of etcd, over etcd3-py. For one thread or greenlet at a time."""
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, security: Security | None = None) -> None:
-        """Connects and asks for the version.
+        """Connect and asks for the version.
 
         Takes ``host:port`` or a URL, and the seconds that a call may take to connect and then to answer.
         Raises NoAnswer where nobody answers, or not as etcd; EtcdError where the user is refused; ValueError
@@ -82,7 +82,7 @@ class ControlClient:
         return etcd3py.translated(self.endpoint, self._certificate, call, *args, **kwargs)
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
         self._client.close()
 
     # All raise EtcdError, where etcd refuses, and NoAnswer.
@@ -95,7 +95,7 @@ class ControlClient:
     def rpc(
         self, path: str, request: Mapping[str, object] | None = None, timeout_s: float | None = None
     ) -> GatewayAnswer:
-        """A call of the gateway by its path: ``rpc("/maintenance/status")``.
+        """Return a call of the gateway by its path: ``rpc("/maintenance/status")``.
 
         Takes the path after ``/v3`` and the request as the gateway's JSON, bytes in base64; returns its
         answer likewise.
@@ -105,12 +105,12 @@ class ControlClient:
         return etcd3py.as_json(answer, self.endpoint)
 
     def login(self, user: str, password: str) -> None:
-        """Makes all later calls of this client as a user."""
+        """Make all later calls of this client as a user."""
         answer = self.rpc("/auth/authenticate", {"name": user, "password": password})
         self._client.token = answer["token"]
 
     def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
-        """The member's own view, which needs no quorum. ``name`` is what to call it."""
+        """Return the member's own view, which needs no quorum. ``name`` is what to call it."""
         answer = self.rpc("/maintenance/status", timeout_s=timeout_s)
         return MemberStatus.from_gateway(answer, name=name, endpoint=self.endpoint)
 
@@ -128,7 +128,7 @@ class ControlClient:
         )
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
-        """Sets a key."""
+        """Set a key."""
         return _answer(self._call(self._client.put, _bytes(key), _bytes(value), lease=lease, prev_kv=prev_kv))
 
     def get(
@@ -141,7 +141,7 @@ class ControlClient:
         limit: int = 0,
         count_only: bool = False,
     ) -> Answer:
-        """Reads a key, or the range from it to ``range_end``, that excluded.
+        """Read a key, or the range from it to ``range_end``, that excluded.
 
         Linearizable unless told otherwise.
         """
@@ -153,7 +153,7 @@ class ControlClient:
         )  # fmt: skip
 
     def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
-        """Deletes a key, or the range from it to ``range_end``, that excluded."""
+        """Delete a key, or the range from it to ``range_end``, that excluded."""
         return _answer(self._call(self._client.delete_range, _bytes(key), range_end=range_end or None, prev_kv=prev_kv))
 
     def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
@@ -169,7 +169,7 @@ class ControlClient:
         )
 
     def revision(self) -> int:
-        """The store's revision now, by a linearizable read."""
+        """Return the store's revision now, by a linearizable read."""
         return self.get(b"\0", count_only=True).revision
 
     def compact(self, revision: int) -> None:
@@ -221,7 +221,7 @@ def _key_values(kvs: Sequence[GatewayKeyValue]) -> tuple[KeyValue, ...]:
 
 
 def key_value(kv: GatewayKeyValue) -> KeyValue:
-    """A key as the gateway's JSON has it, in which what is zero or empty is absent."""
+    """Return a key as the gateway's JSON has it, in which what is zero or empty is absent."""
     return KeyValue(
         key=base64.b64decode(kv.get("key", "")),
         value=base64.b64decode(kv.get("value", "")),

@@ -37,24 +37,24 @@ class GatewayClient(Protocol):
     token: str
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
 
     def call_rpc(self, method: str, data: Mapping[str, object], **options: object) -> requests.Response:
-        """Calls the gateway by the path of the call."""
+        """Call the gateway by the path of the call."""
 
     def put(self, key: bytes, value: bytes, *, lease: int, prev_kv: bool) -> GatewayAnswer:
-        """Sets a key."""
+        """Set a key."""
 
     def range(self, key: bytes, **options: object) -> GatewayAnswer:
-        """Reads a key or a range."""
+        """Read a key or a range."""
 
     def delete_range(self, key: bytes, *, range_end: bytes | None, prev_kv: bool) -> GatewayAnswer:
-        """Deletes a key or a range."""
+        """Delete a key or a range."""
 
     def txn(
         self, compare: list[dict[str, object]], success: list[dict[str, object]], failure: list[dict[str, object]]
     ) -> GatewayAnswer:
-        """Does one of two lists of operations."""
+        """Do one of two lists of operations."""
 
     def compact(self, revision: int, *, physical: bool) -> object:
         """Forgets history."""
@@ -117,7 +117,7 @@ def client_class() -> Callable[..., GatewayClient]:
 
 
 def as_json(response: requests.Response, endpoint: str) -> GatewayAnswer:
-    """The object that an answer holds. Raises NoAnswer where it holds none, which etcd's always do."""
+    """Return the object that an answer holds. Raises NoAnswer where it holds none, which etcd's always do."""
     try:
         answer: GatewayAnswer = response.json()
     except ValueError as exc:
@@ -128,7 +128,7 @@ def as_json(response: requests.Response, endpoint: str) -> GatewayAnswer:
 
 
 def translated(endpoint: str, certificate: bool, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls, and turns what requests and etcd3-py raise into NoAnswer and EtcdError.
+    """Call, and turns what requests and etcd3-py raise into NoAnswer and EtcdError.
 
     Takes whom it asks, for people, whether the client shows a certificate, and the call with its arguments.
     """
@@ -159,7 +159,7 @@ def translated(endpoint: str, certificate: bool, call: Callable[P, R], *args: P.
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions that this one wraps in its arguments, or as its reason, as requests and urllib3 do."""
+    """Yield the exceptions that this one wraps in its arguments, or as its reason, as requests and urllib3 do."""
     for inner in (*exc.args, getattr(exc, "reason", None)):
         if isinstance(inner, BaseException):
             yield inner
@@ -167,13 +167,13 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _root(exc: BaseException) -> str:
-    """The innermost text of an exception that wraps others, on one line."""
+    """Return the innermost text of an exception that wraps others, on one line."""
     text = str(getattr(exc.args[0] if exc.args else exc, "reason", exc))
     return " ".join(text.split())[-200:]
 
 
 def stream_error(error: object) -> EtcdError:
-    """What etcd says where it ends a stream, from the gateway's JSON."""
+    """Return what etcd says where it ends a stream, from the gateway's JSON."""
     if not isinstance(error, dict):
         return EtcdError(2, str(error))
     return EtcdError(int(error.get("grpc_code") or error.get("code") or 2), str(error.get("message", "")))

@@ -69,7 +69,7 @@ class ClusterRequest:
         pull_timeout_s: float = 300.0,
         links: Literal["relay", "direct"] = "relay",
     ) -> ClusterRequest:
-        """Takes what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
+        """Take what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
         ``etcd`` is a version or the path of a binary. Raises UsageError for what makes no sense.
         """
@@ -109,7 +109,7 @@ class ClusterRequest:
 
 
 def up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
-    """A running cluster as asked for, found or made.
+    """Return a running cluster as asked for, found or made.
 
     Returns it, to be closed, and what was done. Waits for another process that makes or removes one. Raises
     ClusterError.
@@ -179,7 +179,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
 
 
 def _finished_by_another(client: Client, say: Say) -> DockerCluster | None:
-    """The cluster that another user, with whom we share no lock, is making on this Engine; None for a leftover."""
+    """Return the cluster that another user, who has another lock, is making on this Engine; None for a leftover."""
     say("an unfinished cluster is there: waiting whether somebody finishes it")
     deadline = time.monotonic() + _UNFINISHED_S
     while (found := containers.find(client)) is None and time.monotonic() < deadline:
@@ -238,7 +238,7 @@ def _remember_docker(cluster: DockerCluster) -> None:
 
 
 def describe(cluster: Cluster | None) -> Made:
-    """What a cluster was made as, for ``--json``; all None for one that is not ours."""
+    """Return what a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
         return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,
                 "source": None, "links": None, "created_at": None}  # fmt: skip
@@ -256,7 +256,7 @@ def describe(cluster: Cluster | None) -> Made:
 
 
 def find(backend: str | None = None) -> Cluster | None:
-    """The cluster that is there, to be closed; None where none is.
+    """Return the cluster that is there, to be closed; None where none is.
 
     Takes a backend, None for whichever has one, the local one first. Raises ClusterError where Docker was asked for
     by name or has a cluster by our memory, and does not answer.
@@ -279,7 +279,10 @@ def find(backend: str | None = None) -> Cluster | None:
 
 
 def _engine(backend: str | None) -> Client | None:
-    """The Engine's client; None where none answers and nobody counts on it: neither by name nor by our memory."""
+    """Return the Engine's client; None where none answers and nobody counts on it:
+
+    neither by name nor by our memory.
+    """
     try:
         return connect()
     except ClusterError:
@@ -289,7 +292,7 @@ def _engine(backend: str | None) -> Client | None:
 
 
 def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
-    """Removes all that is ours, of one backend or of both. Returns what was removed, for people.
+    """Remove all that is ours, of one backend or of both. Returns what was removed, for people.
 
     Waits for another process that makes or removes one. Raises ClusterError where something is left; a signal waits
     until it is done.
@@ -315,7 +318,8 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
 def open_docker_cluster(
     nodes: int | None = None, *, say: Say = lambda text: None, etcd: str | None = None
 ) -> Iterator[DockerCluster]:
-    """A Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever happens.
+    """Yield a Docker cluster for a block: one that is there stays afterwards, one made for it is removed, whatever
+    happens.
 
     Takes the members wanted, None for those of the cluster that is there (else NODES, else 3), where to report
     progress to, and a version of etcd or the path of a binary. One of another size or etcd than was asked for is not
@@ -345,7 +349,7 @@ def open_docker_cluster(
 
 
 def _expect_same_etcd(there: DockerCluster, asked: ClusterRequest) -> None:
-    """Raises UsageError where the etcd that was asked for by name is not the one that runs."""
+    """Raise UsageError where the etcd that was asked for by name is not the one that runs."""
     version = find_etcd(asked.binary).version if asked.binary else parse_version(str(asked.version))
     runs = {status.version for status in state.statuses(there.members)}
     if runs != {version}:

@@ -65,7 +65,7 @@ class LocalCluster:
         tls: ServerTls | None = None,
         security: Security | None = None,
     ) -> None:
-        """Describes a cluster; nothing is started or touched yet.
+        """Describe a cluster; nothing is started or touched yet.
 
         Args:
             nodes: how many members; any number from 1, though an even one tolerates no more failures than the
@@ -163,7 +163,7 @@ class LocalCluster:
         self.stop()
 
     def start(self, name: str | None = None) -> None:
-        """Starts the cluster, or one member of it that is down.
+        """Start the cluster, or one member of it that is down.
 
         Without a name: starts all members at once and returns when every one of them knows the same leader
         and serves a linearizable read. With one: starts that member on its data and returns when its process
@@ -201,7 +201,7 @@ class LocalCluster:
                 raise
 
     def stop(self) -> None:
-        """Ends all members, paused ones too, and removes what was temporary.
+        """End all members, paused ones too, and remove what was temporary.
 
         Idempotent; at most the grace and 15 s.
         """
@@ -212,7 +212,7 @@ class LocalCluster:
         self._close_relay()
 
     def wait_healthy(self, timeout_s: float = 30.0) -> None:
-        """Returns when all members agree on a leader and serve linearizable reads.
+        """Return when all members agree on a leader and serve linearizable reads.
 
         Raises MemberFailed when one has exited, and ClusterError with the reason after ``timeout_s`` seconds.
         """
@@ -283,7 +283,7 @@ class LocalCluster:
         return name in (codes := self._running().poll()) and codes[name] is None
 
     def states(self) -> dict[str, State]:
-        """What each member's process is doing."""
+        """Return what each member's process is doing."""
         codes = self._running().poll()
 
         def state(name: str) -> State:
@@ -303,7 +303,7 @@ class LocalCluster:
     # What it says
 
     def leader(self, timeout_s: float = 1.0) -> Member | None:
-        """The member that takes itself for the leader in the newest term; None where no one does.
+        """Return the member that takes itself for the leader in the newest term; None where no one does.
 
         Asks every member that is not paused, at most ``timeout_s`` seconds each.
         """
@@ -332,7 +332,7 @@ class LocalCluster:
         return self.logs / f"{name}.log"
 
     def save_logs(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Copies the members' logs into a folder, made if missing, while the cluster is up.
+        """Copy the members' logs into a folder, made if missing, while the cluster is up.
 
         Returns the copies.
         """
@@ -408,7 +408,7 @@ class LocalCluster:
 
 
 def _relay(spec: ClusterSpec) -> PeerRelay:
-    """Raises MemberFailed where a port was taken meanwhile, as a member would say."""
+    """Raise MemberFailed where a port was taken meanwhile, as a member would say."""
     # It brings asyncio and so ssl, which must not be imported before gevent has patched it.
     from cluster.local.relay import PeerRelay
 

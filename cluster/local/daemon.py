@@ -43,7 +43,7 @@ _ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "
 
 
 def own() -> None:
-    """Starts the cluster that the first line of stdin describes, and serves it until it is told to end."""
+    """Start the cluster that the first line of stdin describes, and serve it until it is told to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -69,7 +69,7 @@ def own() -> None:
 
 @contextlib.contextmanager
 def _starter_watched() -> Iterator[None]:
-    """Ends this process where its starter ends while the members start."""
+    """End this process where its starter ends while the members start."""
     started = threading.Event()
 
     def watch() -> None:

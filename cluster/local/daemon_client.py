@@ -40,7 +40,7 @@ def start(
     requested_version: str | None,
     wait_s: float,
 ) -> DetachedCluster:
-    """Starts a cluster that stays. Returns it healthy.
+    """Start a cluster that stays. Returns it healthy.
 
     Takes what LocalCluster takes; ``binary`` as an absolute path, because the process runs in another folder, and
     ``source``, where it was found, for people; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is
@@ -107,13 +107,13 @@ class DetachedCluster:
     backend = "local"
 
     def __init__(self, running: Running) -> None:
-        """Takes what the state file says."""
+        """Take what the state file says."""
         self.running = running
         self.cannot: dict[str, str] = {}
 
     @classmethod
     def find(cls) -> DetachedCluster | None:
-        """The one that is there, None where none is; a state file without its cluster is removed."""
+        """Return the one that is there, None where none is; a state file without its cluster is removed."""
         running = load("local")
         if running is None:
             return None
@@ -148,7 +148,7 @@ class DetachedCluster:
         return self.running.endpoints
 
     def states(self) -> dict[str, State]:
-        """What each member's process is doing: ``running``, ``paused`` or ``down``."""
+        """Return what each member's process is doing: ``running``, ``paused`` or ``down``."""
         return self._order("look")["states"]
 
     def isolated(self) -> frozenset[str]:
@@ -168,11 +168,11 @@ class DetachedCluster:
         self._order("kill", name)
 
     def terminate(self, name: str) -> None:
-        """An orderly end, forced after 10 s."""
+        """Return an orderly end, forced after 10 s."""
         self._order("terminate", name)
 
     def start(self, name: str) -> None:
-        """Starts a member that is down, on its data; returns when its process runs."""
+        """Start a member that is down, on its data; return when its process runs."""
         self._order("start", name)
 
     def pause(self, name: str) -> None:
@@ -200,12 +200,12 @@ class DetachedCluster:
         self._order("drop", name, share)
 
     def log(self, name: str, lines: int | None = None) -> str:
-        """A member's log, the last ``lines`` of it where that is given."""
+        """Return a member's log, the last ``lines`` of it where that is given."""
         text = Path(self._order("log", name)["path"]).read_text(encoding="utf-8", errors="replace")
         return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:])
 
     def down(self) -> None:
-        """Ends it and removes everything."""
+        """End it and remove everything."""
         self._order("down")
 
     def _order(self, order: str, *values: str | float) -> Answer:

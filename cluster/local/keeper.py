@@ -149,7 +149,7 @@ class Keeper:
         return {"pid": member.pid}
 
     def _end(self, grace_s: float) -> None:
-        """Ends every member, paused ones too, within about ``grace_s`` seconds, and removes the folder."""
+        """End every member, paused ones too, within about ``grace_s`` seconds, and remove the folder."""
         alive = [member for member in self._members.values() if member.poll() is None]
         if grace_s > 0:
             for member in alive:
@@ -167,7 +167,7 @@ class Keeper:
 
 
 def sweep(root: Path, older_than_s: float = 60.0) -> list[Path]:
-    """Removes folders in ``root`` whose keeper is gone without having removed them. Returns those removed.
+    """Remove folders in ``root`` whose keeper is gone without having removed them. Returns those removed.
 
     A living keeper holds a lock on a file in its folder. Folders younger than ``older_than_s`` are left,
     because a keeper needs a moment between making the folder and locking it; those of other users are left
@@ -202,7 +202,9 @@ def _remove(folder: Path) -> None:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What a forked child calls so that the kernel kills it when its parent ends; None where there is no such thing."""
+    """Return what a forked child calls so that the kernel kills it when its parent ends; None where there is no such
+    thing.
+    """
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -13,7 +13,7 @@ from cluster.base.topology import Member, local_members, member_names
 
 
 def make_writable(folder: Path, what: str) -> None:
-    """Makes a folder if it is missing. Takes what it is for; raises ClusterError where nothing can be written."""
+    """Make a folder if it is missing. Takes what it is for; raises ClusterError where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         attempt = folder / f".raftload-{secrets.token_hex(4)}"
@@ -24,7 +24,7 @@ def make_writable(folder: Path, what: str) -> None:
 
 
 def refuse_data(root: Path, nodes: int) -> None:
-    """Raises ClusterError where members have left data under a folder: etcd would go on from it."""
+    """Raise ClusterError where members have left data under a folder: etcd would go on from it."""
     for name in member_names(nodes):
         if (root / name / "member").exists():
             raise ClusterError(f"{root / name} holds a member's data already; give an empty folder")

@@ -64,7 +64,7 @@ class PeerRelay:
     """Relays to every member; close it."""
 
     def __init__(self, routes: Mapping[str, tuple[int, int]], seed: int | None = None) -> None:
-        """Listens on 127.0.0.1.
+        """Listen on 127.0.0.1.
 
         Takes for each member the port on which its peers reach it and the one on which it listens. Raises OSError
         where a port is taken.
@@ -85,7 +85,7 @@ class PeerRelay:
             raise
 
     def close(self) -> None:
-        """Ends all connections and the thread; idempotent."""
+        """End all connections and the thread; idempotent."""
         if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(_START_S)
@@ -94,11 +94,11 @@ class PeerRelay:
         self._loop.close()
 
     def know(self, ids: Mapping[str, int]) -> None:
-        """Takes etcd's id of each member by its name: until then nothing is done to what callers send."""
+        """Take etcd's id of each member by its name: until then nothing is done to what callers send."""
         self._ids = {number: name for name, number in ids.items()}
 
     def link_state(self, name: str) -> LinkState:
-        """What is done to a member's links, to be changed in place. Raises KeyError for an unknown member."""
+        """Return what is done to a member's links, to be changed in place. Raises KeyError for an unknown member."""
         return self._link_states[name]
 
     @property
@@ -159,7 +159,7 @@ class PeerRelay:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: tuple[int, str], head: bytes = b""
     ) -> None:
-        """Moves bytes until either side ends. Late pieces are queued, so that a delay costs no throughput."""
+        """Move bytes until either side ends. Late pieces are queued, so that a delay costs no throughput."""
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
         sender: asyncio.Task[None] | None = None
         due = 0.0
@@ -201,5 +201,7 @@ class PeerRelay:
         return any(end.cut for end in self._ends(ends))
 
     def _ends(self, ends: tuple[int, str]) -> tuple[LinkState, LinkState]:
-        """The states of the caller's links and of the called member's; a caller may become known after it connected."""
+        """Return the states of the caller's links and of the called member's; a caller may become known after it
+        connected.
+        """
         return self._link_states.get(self._ids.get(ends[0], ""), _UNDISTURBED), self._link_states[ends[1]]

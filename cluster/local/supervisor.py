@@ -29,7 +29,7 @@ class Supervisor:
     """
 
     def __init__(self, *, temporary: bool, storage: str = "disk") -> None:
-        """Starts the keeper.
+        """Start the keeper.
 
         Takes whether it shall make a temporary folder (and remove it in the end), and where: ``disk`` is the
         system's folder for temporary files, ``memory`` is /dev/shm. Raises ClusterError where that is
@@ -69,7 +69,7 @@ class Supervisor:
             self.folder = Path(hello["folder"])
 
     def spawn(self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> int:
-        """Starts a process called ``name``, its output appended to ``log``. Returns its process id.
+        """Start a process called ``name``, its output appended to ``log``. Returns its process id.
 
         Raises ClusterError where it cannot be started or runs already.
         """
@@ -86,7 +86,7 @@ class Supervisor:
         return pid
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal; on return the process is gone after SIGKILL, and all of it stands still after SIGSTOP.
+        """Send a signal; on return the process is gone after SIGKILL, and all of it stands still after SIGSTOP.
 
         Raises ClusterError where it does not run.
         """
@@ -98,7 +98,7 @@ class Supervisor:
         return answer["members"]
 
     def close(self, grace_s: float) -> None:
-        """Ends all processes, asking for ``grace_s`` seconds before it forces, and removes the folder.
+        """End all processes, asking for ``grace_s`` seconds before it forces, and remove the folder.
 
         Idempotent. A copy of the owner made by ``fork`` does nothing here but close its end.
         """
@@ -117,7 +117,7 @@ class Supervisor:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Closes the socket, which makes the keeper end everything, and sees to it that it did."""
+        """Close the socket, which makes the keeper end everything, and see to it that it did."""
         sock, self._sock = self._sock, None
         if sock is not None:
             with contextlib.suppress(OSError):  # reaches the keeper even where a fork holds a copy

@@ -29,7 +29,7 @@ class Interval:
 
 
 def leaderless(logs: Sequence[Log], start: float, end: float, *, taken: bool) -> tuple[Interval, ...]:
-    """The times without a leader between two moments.
+    """Return the times without a leader between two moments.
 
     Takes the members' logs, the moments in seconds since 1970, and whether the leader was taken away at the first one:
     killed, frozen or cut off, of which its own log cannot tell. Otherwise such a time begins where the first member

@@ -16,7 +16,7 @@ _CONSOLE = re.compile(
 
 
 def zap_entry(line: str) -> dict[str, object] | None:
-    """What a line of etcd's logger zap holds, ``ts``, ``level``, ``msg`` and the fields among it.
+    """Return what a line of etcd's logger zap holds, ``ts``, ``level``, ``msg`` and the fields among it.
 
     Takes a line of either format, JSON or what ``--log-format=console`` (etcd 3.6 and later) makes. Returns None for
     any other line.
@@ -49,7 +49,7 @@ def why_it_ended(log: Path, since: int = 0) -> str:
 
 
 def why_it_ended_text(text: str) -> str:
-    """The same from the log's own text."""
+    """Return the same from the log's own text."""
     said: list[dict[str, object]] = []
     warned: list[dict[str, object]] = []
     plain: list[str] = []

@@ -52,7 +52,7 @@ class Histogram:
         return self.counts[-1] if self.counts else 0
 
     def since(self, earlier: Self | None) -> Histogram:
-        """The observations after ``earlier``; all of them where that is None or of another life of the process."""
+        """Return the observations after ``earlier``; all where that is None or of another life of the process."""
         if earlier is None or earlier.bounds != self.bounds or earlier.count > self.count:
             return self
         return Histogram(self.bounds, tuple(a - b for a, b in zip(self.counts, earlier.counts, strict=True)))
@@ -64,7 +64,8 @@ class Histogram:
         return Histogram(self.bounds, tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
 
     def quantile(self, q: float) -> float | None:
-        """The duration in seconds under which the share ``q`` of the observations stayed; None of no observation.
+        """Return the duration in seconds under which the share ``q`` of the observations stayed; None of no
+        observation.
 
         Linear within a bucket, from 0 in the first; of the last, infinite one its lower bound, as
         ``histogram_quantile`` has it (https://prometheus.io/docs/prometheus/latest/querying/functions/).
@@ -86,7 +87,7 @@ class Histogram:
 
     @classmethod
     def from_cell(cls, cell: str) -> Histogram | None:
-        """Takes what ``to_cell`` made; None for an empty cell. Raises ValueError."""
+        """Take what ``to_cell`` made; None for an empty cell. Raises ValueError."""
         pairs = [part.partition(":") for part in cell.split()]
         if not pairs:
             return None
@@ -106,7 +107,7 @@ class Metrics:
 
 
 def parse(text: str) -> Metrics:
-    """Takes the text of ``/metrics``, returns the metrics that we know of; other lines are passed over.
+    """Take the text of ``/metrics``, return the metrics that we know of; other lines are passed over.
 
     Raises ValueError for a number that is none.
     """

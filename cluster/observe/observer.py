@@ -60,7 +60,7 @@ class _RowWriter(Protocol):
     """A writer of the csv module."""
 
     def writerow(self, row: Iterable[object], /) -> object:
-        """Writes a row."""
+        """Write a row."""
 
 
 class Observer:
@@ -72,7 +72,7 @@ class Observer:
     """
 
     def __init__(self, folder: Path, members: Sequence[tuple[str, str]], security: Security | None = None) -> None:
-        """Starts it and does not wait for it.
+        """Start it and do not wait for it.
 
         Takes the folder for its files; name and ``host:port`` or URL of each member, an empty name being found out; and
         how to speak TLS to them and who logs in. Raises ClusterError where it cannot be started.
@@ -96,14 +96,14 @@ class Observer:
         self._carry_out({"scrape": phase})
 
     def stop(self) -> None:
-        """Ends it after a last look; harmless when repeated."""
+        """End it after a last look; harmless when repeated."""
         if self._process.stdin is None or self._process.stdin.closed:
             return
         self._carry_out({"stop": True})
         self.kill()
 
     def kill(self) -> None:
-        """Ends it without a last look; harmless when repeated."""
+        """End it without a last look; harmless when repeated."""
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 if pipe is not None:
@@ -115,14 +115,14 @@ class Observer:
             self._process.wait()
 
     def _send(self, order: Mapping[str, object]) -> None:
-        """Sends an order. An observer that is gone is no reason to stop a run."""
+        """Send an order. An observer that is gone is no reason to stop a run."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
     def _carry_out(self, order: Mapping[str, object]) -> None:
-        """Sends an order and waits until it is done."""
+        """Send an order and wait until it is done."""
         assert self._process.stdout is not None
         self._send(order)
         self.summary = {}
@@ -195,7 +195,7 @@ class _Watch(threading.Thread):
         return done
 
     def wake(self) -> None:
-        """Ends its sleep, as where it is to stop."""
+        """End its sleep, as where it is to stop."""
         self._woken.set()
 
     def run(self) -> None:
@@ -249,7 +249,7 @@ class _Watch(threading.Thread):
         return True
 
     def _named(self, status: MemberStatus) -> str:
-        """The member's name; of one whose name nobody told us, what the cluster lists it as."""
+        """Return the member's name; of one whose name nobody told us, what the cluster lists it as."""
         if not self._member.name:
             self._names.update(_listed(self._member.client_url, self._security))
             name = self._names.get(status.member_id, f"{status.member_id:x}")
@@ -328,7 +328,7 @@ class _Process:
 
 
 def main() -> None:
-    """Serves the orders on stdin until there are no more."""
+    """Serve the orders on stdin until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = sys.stdin.readline()
     if not first:

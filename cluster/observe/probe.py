@@ -72,9 +72,7 @@ class MemberStatus:
 
     @classmethod
     def from_gateway(cls, answer: Status, *, name: str, endpoint: str) -> MemberStatus:
-        """Takes the gateway's JSON of ``/v3/maintenance/status``, in which 64-bit numbers are strings and
-        zeros absent.
-        """
+        """Take the gateway's JSON of ``/v3/maintenance/status``: 64-bit numbers are strings, zeros are absent."""
 
         header = answer.get("header") or {}
         return cls(
@@ -188,7 +186,7 @@ def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnsw
 
 
 def tls_fails(endpoint: str, cause: str) -> NoAnswer:
-    """Takes ``host:port`` and one of the causes of ``cluster.base.security``, returns the error that says so.
+    """Take ``host:port`` and one of the causes of ``cluster.base.security``, return the error that says so.
 
     Go's plain listener just hangs up on TLS; so that where the handshake broke off, it is asked in plain HTTP.
     """
@@ -220,7 +218,7 @@ def member_status(member: Member, timeout_s: float = 1.0, security: Security | N
 
 
 def _said(body: bytes) -> str:
-    """What etcd gave as the reason of an error, such as that auth is on and no user was named."""
+    """Return what etcd gave as the reason of an error, such as that auth is on and no user was named."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
@@ -242,7 +240,7 @@ def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None
 
 
 def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
-    """The leader on which all these members agree in the same term, itself among them.
+    """Return the leader on which all these members agree in the same term, itself among them.
 
     None where they do not.
     """
@@ -272,5 +270,5 @@ def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: S
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """Takes ``3.5.10`` or ``3.6.0-rc.1``, returns what versions are in order by."""
+    """Take ``3.5.10`` or ``3.6.0-rc.1``, return what versions are in order by."""
     return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())

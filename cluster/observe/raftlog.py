@@ -100,7 +100,7 @@ _STARTED_PLAIN = re.compile(r"(?:starting member|restarting member) (?P<member>[
 
 
 def read_log(lines: Iterable[str], name: str = "") -> Log:
-    """Takes a member's lines, and a name for the case that it does not say its own; returns its Log.
+    """Take a member's lines, and a name for the case that it does not say its own; return its Log.
 
     A line is never an error: what is not etcd's is counted.
     """
@@ -205,7 +205,7 @@ class _Reader:
 
 
 def parse_time(text: str) -> float:
-    """Takes a time of ISO 8601 (UTC where it does not say) or seconds since 1970, returns the latter.
+    """Take a time of ISO 8601 (UTC where it does not say) or seconds since 1970, return the latter.
 
     Raises ValueError.
     """
@@ -226,7 +226,7 @@ _ASKS = {"cast", "rejected", "ignored"}
 
 
 def merge(logs: Sequence[Log]) -> list[Event]:
-    """The events of all members, each member's in the order of its file, by time where that leaves a choice, and
+    """Return the events of all members, each member's in the order of its file, by time where that leaves a choice, and
     what follows from another member's event after it, whatever the clocks say.
     """
     queues = [list(reversed(events)) for events in _with_terms_of_requests(logs)]

@@ -58,8 +58,9 @@ class Scrape:
 
 
 def read_polls(folder: Path) -> list[Poll]:
-    """The polls of a run folder, in order of time; none where there is no such file. A row that is cut short is left
-    out.
+    """Return the polls of a run folder, in order of time; none where there is no such file.
+
+    A row that is cut short is left out.
     """
 
     def poll(row: Mapping[str, str]) -> Poll:
@@ -82,7 +83,7 @@ def read_polls(folder: Path) -> list[Poll]:
 
 
 def read_scrapes(folder: Path) -> dict[str, list[Scrape]]:
-    """The scrapes of a run folder by member, in order of time; none where there is no such file."""
+    """Return the scrapes of a run folder by member, in order of time; none where there is no such file."""
 
     def scrape(row: Mapping[str, str]) -> Scrape:
         values = {column: float(row[column]) for column in SCALARS if row[column]}
@@ -118,7 +119,7 @@ def _whole(text: str) -> int | None:
 
 
 def between(scrapes: Sequence[Scrape], column: str) -> Histogram | None:
-    """What a histogram counted from the first scrape to the last, restarts of the member included.
+    """Return what a histogram counted from the first scrape to the last, restarts of the member included.
 
     What a member counted between its last scrape and its end is lost with it. None of less than two scrapes.
     """
@@ -163,7 +164,7 @@ def phases(scrapes: Sequence[Scrape]) -> dict[Phase, list[Scrape]]:
 
 
 def summary(folder: Path) -> ObservedSummary:
-    """What the members said of themselves, for ``target`` of a result; empty where nobody watched.
+    """Return what the members said of themselves, for ``target`` of a result; empty where nobody watched.
 
     ``leader_changes``; ``wal_fsync_p99_ms`` and ``backend_commit_p99_ms`` of the slowest member before, during and
     after the load; and ``observed``, a list with the figures of each member.
@@ -231,6 +232,6 @@ def _count(histogram: Histogram | None) -> int | None:
 
 
 def p99_ms(histogram: Histogram | None) -> float | None:
-    """The 99th percentile in milliseconds, to the microsecond; None of no observation."""
+    """Return the 99th percentile in milliseconds, to the microsecond; None of no observation."""
     quantile = None if histogram is None else histogram.quantile(0.99)
     return None if quantile is None else round(quantile * 1e3, 3)

@@ -59,7 +59,7 @@ class Running:
 
 
 def state_dir(env: Mapping[str, str] | None = None) -> Path:
-    """The user's folder for state: ``$XDG_STATE_HOME/raftload``, else ``~/.local/state/raftload``."""
+    """Return the user's folder for state: ``$XDG_STATE_HOME/raftload``, else ``~/.local/state/raftload``."""
     env = os.environ if env is None else env
     root = env.get("XDG_STATE_HOME", "")
     return (Path(root) if os.path.isabs(root) else Path("~/.local/state").expanduser()) / "raftload"  # noqa: PTH117
@@ -122,7 +122,7 @@ def forget(backend: str) -> None:
 
 
 def load(backend: str) -> Running | None:
-    """What is remembered of a backend, true or not; None for nothing, or nothing readable."""
+    """Return what is remembered of a backend, true or not; None for nothing, or nothing readable."""
     try:
         values = json.loads(_file(backend).read_text(encoding="utf-8"))
         if values.pop("schema") != SCHEMA:
@@ -134,7 +134,7 @@ def load(backend: str) -> Running | None:
 
 
 def find_running(timeout_s: float = 1.0) -> Running | None:
-    """The cluster that `cluster up` started last and that is there: at least one of its members answers.
+    """Return the cluster that `cluster up` started last and that is there: at least one of its members answers.
 
     Takes the seconds that members get to answer. Returns None where there is none.
     """

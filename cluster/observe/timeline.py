@@ -24,12 +24,12 @@ class Timeline:
     """A file that events are appended to, or several that get the same ones."""
 
     def __init__(self, path: Path, *copies: Path) -> None:
-        """Takes its path and those of copies; folders and headers are made with the first event."""
+        """Take its path and those of copies; folders and headers are made with the first event."""
         self.path = path
         self._files = tuple({file.resolve(): file for file in (path, *copies)}.values())
 
     def add(self, phase: Phase, fault: str, members: Sequence[str], detail: str = "") -> None:
-        """Appends an event of now. Raises ClusterError where a file cannot be written."""
+        """Append an event of now. Raises ClusterError where a file cannot be written."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = (now, time.monotonic_ns(), phase, fault, " ".join(members), detail)
         for path in self._files:

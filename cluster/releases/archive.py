@@ -23,12 +23,12 @@ class BadArchive(ClusterError):  # noqa: N818
 
 
 def archive_name(release: str) -> str:
-    """Takes a release's name, returns the archive's: a zip for macOS, a tar.gz for Linux."""
+    """Take a release's name, return the archive's: a zip for macOS, a tar.gz for Linux."""
     return f"{release}.zip" if "-darwin-" in release else f"{release}.tar.gz"
 
 
 def unpack(archive: Path, release: str, folder: Path) -> None:
-    """Takes the programs out of an archive and into a folder, executable and on disk.
+    """Take the programs out of an archive and into a folder, executable and on disk.
 
     Only regular files are taken that stand at the one path where the release has each program; whatever else is in
     the archive, wherever it leads, is passed over. Raises BadArchive, and OSError where the folder cannot be written.
@@ -46,7 +46,7 @@ def unpack(archive: Path, release: str, folder: Path) -> None:
 
 
 def _regular_files(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """The wanted files of an archive that are regular ones, by their path in it, each opened."""
+    """Yield the wanted files of an archive that are regular ones, by their path in it, each opened."""
     try:
         if archive.name.endswith(".zip"):
             with zipfile.ZipFile(archive) as zipped:

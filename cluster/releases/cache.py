@@ -81,7 +81,7 @@ class Release:
 
 
 def get(version: str, base: Base, say: Say) -> Release:
-    """The release of a version for this platform, from the cache, else fetched and verified.
+    """Return the release of a version for this platform, from the cache, else fetched and verified.
 
     Takes the version without ``v``, the release page, and where to report progress to. Waits for another process that
     gets the same one. Raises ClusterError; then, and where it is interrupted, nothing of it is kept.
@@ -129,7 +129,7 @@ def releases() -> list[Release]:
 
 
 def find(version: str, advice: str = "") -> Release:
-    """The release of a version, without ``v``, for this platform.
+    """Return the release of a version, without ``v``, for this platform.
 
     Takes what to do where it is not in the cache, default: to get it. Raises ClusterError where it is not there.
     """
@@ -141,7 +141,7 @@ def find(version: str, advice: str = "") -> Release:
 
 
 def remove(version: str) -> Release:
-    """Removes a release for this platform; returns what it was. Raises ClusterError where it is not in the cache."""
+    """Remove a release for this platform; return what it was. Raises ClusterError where it is not in the cache."""
     release, folder = find(version, WHAT_IS_THERE), releases_dir()
     with _writing(folder), _locked(folder), finishing():
         _sweep(folder)
@@ -160,7 +160,7 @@ class _Part:
 
     @classmethod
     def claim(cls, folder: Path, name: str) -> _Part | None:
-        """The part of a release for this process; None where another one has it. To be called under the lock."""
+        """Return the part of a release for this process; None where another one has it. To be called under the lock."""
         path = folder / f".{name}.part"
         path.mkdir(exist_ok=True)
         try:
@@ -190,20 +190,20 @@ class _Part:
             return "another process"
 
     def complete(self, to: Path) -> None:
-        """Makes it the release, from one moment to the next."""
+        """Make it the release, from one moment to the next."""
         (self.path / _PART_LOCK).unlink()
         self.path.rename(to)
         self._complete = True
 
     def discard(self) -> None:
-        """Removes it where it is not complete, and gives its lock back."""
+        """Remove it where it is not complete, and give its lock back."""
         if not self._complete:  # else the next one may be in the making there
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def _fill(part: Path, version: str, base: Base, say: Say) -> None:
-    """Fetches and verifies a release into a folder. Raises ClusterError."""
+    """Fetch and verifies a release into a folder. Raises ClusterError."""
     name = release_name(version)
     archive = archive_name(name)
     say(f"getting {archive} from {base.shown}")
@@ -224,7 +224,7 @@ def _fill(part: Path, version: str, base: Base, say: Say) -> None:
 
 
 def _checksum(version: str, archive: str, base: Base) -> str:
-    """What the release's own list says of an archive. Raises ClusterError."""
+    """Return what the release's own list says of an archive. Raises ClusterError."""
     try:
         text = base.read(f"v{version}/{SUMS}", _MOST_SUMS).decode(errors="replace")
     except NotThere as exc:
@@ -243,7 +243,7 @@ def _checksum(version: str, archive: str, base: Base) -> str:
 
 
 def _fetch(address: str, base: Base, path: Path, wanted: str) -> str:
-    """Writes a file of the release page and verifies it; returns how that went, for people. Raises ClusterError."""
+    """Write a file of the release page and verify it; return how that went, for people. Raises ClusterError."""
     digest = hashlib.sha256()
     done = 0
     with base.open(address) as body, Progress(path.name, body.size) as progress, path.open("xb") as file:
@@ -263,7 +263,7 @@ def _fetch(address: str, base: Base, path: Path, wanted: str) -> str:
 
 
 def _read(folder: Path) -> Release | None:
-    """What a folder of the cache is; None where it is no release."""
+    """Return what a folder of the cache is; None where it is no release."""
     match = _NAME.fullmatch(folder.name)
     if match is None or not (folder / "etcd").is_file():
         return None
@@ -280,13 +280,13 @@ def _read(folder: Path) -> Release | None:
 
 
 def _order(version: str) -> tuple[tuple[int, ...], bool, str]:
-    """A key that puts ``3.6.0-rc.1`` before ``3.6.0``, and that before ``3.6.10``."""
+    """Return a key that puts ``3.6.0-rc.1`` before ``3.6.0``, and that before ``3.6.10``."""
     number, _, before = version.partition("-")
     return tuple(map(int, number.split("."))), not before, before
 
 
 def _sweep(folder: Path) -> None:
-    """Removes parts whose maker was killed. To be called under the lock."""
+    """Remove parts whose maker was killed. To be called under the lock."""
     for path in folder.glob(".*.part"):
         part = _Part.claim(folder, path.name[1:].removesuffix(".part"))
         if part is not None:

@@ -54,7 +54,7 @@ class Base:
     """The address of a release page."""
 
     def __init__(self, url: str, silence_s: float = SILENCE_S) -> None:
-        """Takes the address, and for how many seconds nothing may come. Raises UsageError for what is no address."""
+        """Take the address, and for how many seconds nothing may come. Raises UsageError for what is no address."""
         try:
             parts = urllib.parse.urlsplit(url.strip())
             _ = parts.port
@@ -73,12 +73,12 @@ class Base:
 
     @classmethod
     def choose(cls, given: str | None, silence_s: float = SILENCE_S, env: Mapping[str, str] | None = None) -> Base:
-        """The address that was given, else that of the environment, else etcd's own. Raises UsageError."""
+        """Return the address that was given, else that of the environment, else etcd's own. Raises UsageError."""
         return cls(given or (os.environ if env is None else env).get(ENV) or BASE_URL, silence_s)
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[Body]:
-        """A file under the address, for a block. Raises NotThere and DownloadFailed."""
+        """Yield a file under the address, for a block. Raises NotThere and DownloadFailed."""
         where = f"{self.shown}/{path}"
         if self._parts.scheme == "file":
             with _open_file(Path(url2pathname(self._parts.path), path), where) as file:
@@ -102,7 +102,7 @@ class Base:
                 yield Body(size, self._read(response.raw, size, where))
 
     def read(self, path: str, most: int) -> bytes:
-        """A small file under the address, of ``most`` bytes at most. Raises NotThere and DownloadFailed."""
+        """Return a small file under the address, of ``most`` bytes at most. Raises NotThere and DownloadFailed."""
         content = b""
         with self.open(path) as body:
             for chunk in body.chunks:
@@ -143,7 +143,7 @@ class Base:
             raise _cut(where, done, size, "the connection was closed")
 
     def _why(self, exc: Exception, where: str) -> DownloadFailed:
-        """What a request failed by, in one line that says what to do."""
+        """Return what a request failed by, in one line that says what to do."""
         import requests
 
         advice = f"check the network and https_proxy, or name a mirror by --base-url or ${ENV}"
@@ -190,7 +190,7 @@ def _shown(parts: urllib.parse.SplitResult) -> str:
 
 
 def _reason(exc: BaseException) -> str:
-    """The system's own words for what is behind an error of requests; empty where there are none."""
+    """Return the system's own words for what is behind an error of requests; empty where there are none."""
     found = ""
     seen: set[int] = set()
     each: BaseException | None = exc

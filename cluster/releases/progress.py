@@ -16,7 +16,7 @@ class Progress:
     """How far a download is; close it, or use it in ``with``."""
 
     def __init__(self, what: str, total: int | None) -> None:
-        """Takes the name of what comes, and its bytes where they are known."""
+        """Take the name of what comes, and its bytes where they are known."""
         self._what, self._total = what, total
         self._line = StatusLine(every_s=_DRAW_S)
         self._paint = Painter(wants_color(sys.stderr))
@@ -40,11 +40,11 @@ class Progress:
             say(f"{self._what}: {self._text()}")
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Take the bar away."""
         self._line.clear()
 
     def summary(self) -> str:
-        """What came, how long it took, and how fast, ``20.3 MB in 6.2 s, 3.3 MB/s``."""
+        """Return what came, how long it took, and how fast, ``20.3 MB in 6.2 s, 3.3 MB/s``."""
         return f"{megabytes(self._done)} in {self._elapsed_s:.1f} s, {self._rate()}"
 
     @property

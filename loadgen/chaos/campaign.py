@@ -71,7 +71,7 @@ class Campaign:
     def __init__(
         self, design: Design, run: Run, session: Session, *, driver: Driver | None, held: Held | None, say: Say
     ) -> None:
-        """Takes what to do, the run and its session; without a driver there are no faults."""
+        """Take what to do, the run and its session; without a driver there are no faults."""
         self.design = design
         self.fault_rounds: list[FaultRound] = []
         self.stopped_by = ""
@@ -93,7 +93,7 @@ class Campaign:
         listening.handle(session.runner, CLOSED, self._on_closed)
 
     def carry_out(self, hooks: Hooks) -> None:
-        """Runs load and faults to their end, heals, and reads what each member holds. Raises ClusterError."""
+        """Run load and faults to their end, heal, and read what each member holds. Raises ClusterError."""
         run = self.run
         orders = Orders(str(self._folder.absolute()), self.design.shape, self.design.watching)
         setattr(self._session.environment.parsed_options, CHAOS_OPTION, orders.to_option())
@@ -129,13 +129,13 @@ class Campaign:
     # ---- while there is load
 
     def stop(self, reason: str) -> None:
-        """Ends the load before its time; takes why, for people."""
+        """End the load before its time; take why, for people."""
         if not self.stopped_by and self._fighting:
             self.stopped_by = reason
             gevent.spawn(self.run.ask_stop)
 
     def interrupt(self, signal_name: str) -> None:
-        """Ends load and faults: the fault that is on is healed at once."""
+        """End load and faults: the fault that is on is healed at once."""
         self._stopping.set()
         self.run.ask_stop(signal_name)
 
@@ -167,7 +167,7 @@ class Campaign:
             self.run.ask_stop()
 
     def _await_load(self) -> bool:
-        """Waits until operations succeed, as clients that were refused for long take a while to come back; says whether
+        """Wait until operations succeed, as clients that were refused for long take a while to come back; say whether
         the run goes on. Where nothing succeeds for long the fault comes anyway, and its round is inconclusive.
         """
         total = self.run.stats.total

@@ -53,12 +53,12 @@ class Orders:
     watching: Watching = dataclasses.field(default_factory=Watching)
 
     def to_option(self) -> str:
-        """Returns it as text."""
+        """Return it as text."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_option(cls, text: str) -> Orders:
-        """Takes what ``to_option`` made, or nothing."""
+        """Take what ``to_option`` made, or nothing."""
         values = json.loads(text or "{}")
         return cls(**{**values, "watching": Watching(**values.get("watching", {}))})
 
@@ -97,7 +97,7 @@ class WorkerState:
             SUSPECT.send(self._runner, {"seen": seen})
 
     def close(self, revision: int, timeout_s: float) -> None:
-        """Ends the watchers once they have seen a revision, or after so many seconds, and closes the history."""
+        """End the watchers once they have seen a revision, or after so many seconds, and close the history."""
         self.observers.close(revision, timeout_s)
         for client in self.clients:
             client.close()
@@ -109,7 +109,7 @@ _states: dict[bytes, WorkerState] = {}
 
 
 def worker_state(load: Load, environment: Any) -> WorkerState:
-    """Returns the state of a worker's present run; makes it at the first call, and ends that of an earlier run."""
+    """Return the state of a worker's present run; make it at the first call, and end that of an earlier run."""
     prefix = load.settings.prefix
     if prefix not in _states:
         for old in list(_states):

@@ -60,7 +60,7 @@ class Load:
         self._writes: NDArray[np.int64] = rows["return_ns"][acknowledged]
 
     def window(self, start_ns: int, end_ns: int) -> Window:
-        """Returns the load between two moments: by when operations returned; latency in milliseconds, of successes."""
+        """Return the load between two moments: by when operations returned; latency in milliseconds, of successes."""
         first, last = np.searchsorted(self._returns, (start_ns, end_ns))
         rows = self._rows[first:last]
         done = rows[rows["outcome"] == OK]
@@ -78,12 +78,12 @@ class Load:
         }
 
     def writes_per_s(self, start_ns: int, end_ns: int) -> float:
-        """Returns the rate of acknowledged writes between two moments; 0 where they are not apart."""
+        """Return the rate of acknowledged writes between two moments; 0 where they are not apart."""
         first, last = np.searchsorted(self._writes, (start_ns, end_ns))
         return float(last - first) / ((end_ns - start_ns) / 1e9) if end_ns > start_ns else 0.0
 
     def longest_gap_s(self, start_ns: int, end_ns: int) -> float:
-        """Returns the longest time without an acknowledged write between two moments, both ends included."""
+        """Return the longest time without an acknowledged write between two moments, both ends included."""
         first, last = np.searchsorted(self._writes, (start_ns, end_ns))
         moments = np.concatenate(([start_ns], self._writes[first:last], [end_ns]))
         return round(float(np.diff(moments).max()) / 1e9, 3)
@@ -92,7 +92,7 @@ class Load:
 def describe(
     rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int
 ) -> list[FaultRow]:
-    """Returns what became of each round, as ``result.json`` has it.
+    """Return what became of each round, as ``result.json`` has it.
 
     Takes the rounds as they went, the run's history, the folder of the members' logs, the seconds between faults, and
     when the load ended.

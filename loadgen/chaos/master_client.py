@@ -40,14 +40,14 @@ class MasterClient:
         self._compacting = Semaphore()
 
     def close(self) -> None:
-        """Closes the connections and the history."""
+        """Close the connections and the history."""
         self._client.close()
         for client in self._each.values():
             client.close()
         self._history.close()
 
     def fill(self, revision: int, names: Mapping[str, str], *, exclusive: bool) -> None:
-        """Notes what the cluster is before the load and writes every key of the run once.
+        """Note what the cluster is before the load and write every key of the run once.
 
         Takes the store's revision before it, the members' names by endpoint, and whether nobody else writes.
         """
@@ -84,7 +84,7 @@ class MasterClient:
                 self._client.compact(revision, physical=self._rng.random() < 0.5)
 
     def compare_hashes(self) -> str:
-        """Compares the members at one revision while the load goes on. Returns how they differ, empty where not."""
+        """Compare the members at one revision while the load goes on. Returns how they differ, empty where not."""
         for _ in range(_TRIES):
             statuses = self._statuses()
             if len(statuses) < len(self._endpoints):
@@ -104,7 +104,7 @@ class MasterClient:
         return ""
 
     def agree(self) -> int:
-        """Waits until all members have applied the same, as long as they may take. Returns the revision all have."""
+        """Wait until all members have applied the same, as long as they may take. Returns the revision all have."""
         deadline = time.monotonic() + _AGREE_S
         before: dict[str, tuple[int, int]] = {}
         while True:
@@ -119,7 +119,7 @@ class MasterClient:
             gevent.sleep(_POLL_S)
 
     def read_members(self, revision: int) -> None:
-        """Reads what each member holds at a revision, and what it says of itself, as the last word of the history."""
+        """Read what each member holds at a revision, and what it says of itself, as the last word of the history."""
         prefix = self._shape.prefix
         self._history.marker("final", phase="begin")
         self._history.set_final()
@@ -131,11 +131,11 @@ class MasterClient:
         self._history.marker("final", phase="end")
 
     def mark_fault(self, phase: str, fault: str, members: Sequence[str]) -> None:
-        """Notes in the history that a fault began, showed its effect or was healed."""
+        """Note in the history that a fault began, showed its effect or was healed."""
         self._history.marker("fault", phase=phase, fault=fault, members=list(members))
 
     def mark_restart(self, member: str) -> None:
-        """Notes in the history that a member's process was started again."""
+        """Note in the history that a member's process was started again."""
         self._history.marker("restart", member=member)
 
     def _statuses(self) -> dict[str, Operation]:

@@ -22,7 +22,7 @@ _HEAD: tuple[str, ...] = (
 
 
 def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], version: str | None) -> Result:
-    """Checks the history of a run that has ended and returns its result document.
+    """Check the history of a run that has ended and return its result document.
 
     Takes the run, the names of its faults, which guarantees to check (none: all), and the version of etcd.
     """
@@ -46,7 +46,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
 
 
 def render(result: Result, *, color: bool, width: int) -> str:
-    """Returns a result as people read it: faults, guarantees, what broke one, and how to run it again."""
+    """Return a result as people read it: faults, guarantees, what broke one, and how to run it again."""
     chaos, check, total = result["chaos"], result["check"], result["results"]["total"]
     assert chaos, "the result of a chaos run"
     assert check, "the result of a chaos run"

@@ -67,7 +67,7 @@ class Shape:
         return self.prefix + b"fence"
 
     def key(self, number: int) -> bytes:
-        """Returns key ``number``, counted from 0."""
+        """Return key ``number``, counted from 0."""
         return b"%bk%05d" % (self.prefix, number)
 
 
@@ -115,7 +115,7 @@ class Known:
         return bool(self.puts.get(revision, value) != value or self._older.get(revision, value) != value)
 
     def learn(self, request: Request, operation: Operation, fence: bytes) -> None:
-        """Takes what was asked, how it ended, and the key of the fence."""
+        """Take what was asked, how it ended, and the key of the fence."""
         if operation.outcome is not Outcome.OK:
             return
         answer = operation.response
@@ -154,30 +154,30 @@ class Traffic:
         self._end = bytes_prefix_end(shape.prefix)
 
     def next(self) -> Request:
-        """Returns the next request."""
+        """Return the next request."""
         drawn = self._rng.random() * self._bounds[-1]
         return self._kinds[bisect_right(self._bounds, drawn)]()
 
     # ---- one key
 
     def put(self) -> Request:
-        """A put of a new value; now and then with the previous pair asked for."""
+        """Return a put of a new value; now and then with the previous pair asked for."""
         key = self._key()
         return Request("put", pb.PutRequest(key=key, value=self._value(), prev_kv=self._chance(0.1)), key)
 
     def get(self) -> Request:
-        """A linearizable get."""
+        """Return a linearizable get."""
         key = self._key()
         return Request("get", pb.RangeRequest(key=key), key)
 
     def stale(self) -> Request:
-        """A serializable get or range."""
+        """Return a serializable get or range."""
         key = self._key()
         end = self._end if self._chance(0.1) else b""
         return Request("get", pb.RangeRequest(key=key, range_end=end, serializable=True), key, linear=False)
 
     def past(self) -> Request:
-        """A get or a range at an older revision, of which some are compacted."""
+        """Return a get or a range at an older revision, of which some are compacted."""
         key = self._key()
         # Before there is a fence: what was there before the run may be compacted, and is not what it wrote.
         low = max(1, self._known.fence - 50 if self._known.fence else self._known.first)
@@ -188,14 +188,14 @@ class Traffic:
         return Request("range", message, key, refusal=COMPACTED)
 
     def delete(self) -> Request:
-        """A delete of one key."""
+        """Return a delete of one key."""
         key = self._key()
         return Request("delete", pb.DeleteRangeRequest(key=key, prev_kv=self._chance(0.3)), key)
 
     # ---- ranges
 
     def range(self) -> Request:
-        """A range with some of a range's options."""
+        """Return a range with some of a range's options."""
         first, end = self._span(20)
         draw = self._rng.random
         message = pb.RangeRequest(key=first, range_end=end, serializable=draw() < 0.3)
@@ -210,14 +210,14 @@ class Traffic:
         return Request("range", message, first, linear=not message.serializable)
 
     def sweep(self) -> Request:
-        """A delete of a few neighbouring keys."""
+        """Return a delete of a few neighbouring keys."""
         first, end = self._span(4)
         return Request("delete", pb.DeleteRangeRequest(key=first, range_end=end, prev_kv=self._chance(0.3)), first)
 
     # ---- transactions
 
     def txn(self) -> Request:
-        """A transaction with up to two compares, writes and reads in either branch."""
+        """Return a transaction with up to two compares, writes and reads in either branch."""
         keys = self._rng.sample(self._keys, min(6, len(self._keys)))
         compares = [self._compare(self._rng.choice(keys)) for _ in range(self._rng.randint(0, 2))]
         half = len(keys) // 2
@@ -226,7 +226,7 @@ class Traffic:
         ), keys[0])  # fmt: skip
 
     def nested(self) -> Request:
-        """A transaction with another one in each branch."""
+        """Return a transaction with another one in each branch."""
         keys = self._rng.sample(self._keys, min(6, len(self._keys)))
 
         def inner(parts: list[bytes]) -> pb.RequestOp:
@@ -244,7 +244,7 @@ class Traffic:
         ), keys[0])  # fmt: skip
 
     def past_txn(self) -> Request:
-        """A transaction that reads at an older revision, above the fence, and writes."""
+        """Return a transaction that reads at an older revision, above the fence, and writes."""
         fence, newest = self._known.fence, self._known.revision
         if not fence or newest <= fence:
             return self.fence()
@@ -256,14 +256,14 @@ class Traffic:
         ), two)  # fmt: skip
 
     def wide(self) -> Request:
-        """A transaction whose compare ranges over many keys: the longer it takes, the more can come between."""
+        """Return a transaction whose compare ranges over many keys: the longer it takes, the more can come between."""
         compare = pb.Compare(result=pb.Compare.LESS, target=pb.Compare.MOD, mod_revision=1 << 60,
                              key=self._keys[0], range_end=self._shape.key(self._shape.wide_keys))  # fmt: skip
         key = self._key()
         return Request("txn", pb.TxnRequest(compare=[compare], success=[put_op(key, self._value())]), key)
 
     def corrupt(self) -> Request:
-        """A transaction that reads a compacted revision and then writes: etcd#18667."""
+        """Return a transaction that reads a compacted revision and then writes: etcd#18667."""
         if self._known.fence < 2:
             return self.fence()
         key = self._key()
@@ -275,11 +275,11 @@ class Traffic:
     # ---- leases, and how far compactions may have come
 
     def lease(self) -> Request:
-        """A new lease."""
+        """Return a new lease."""
         return Request("lease_grant", pb.LeaseGrantRequest(TTL=self._rng.choice(_LEASE_TTL)), linear=False)
 
     def attach(self) -> Request:
-        """A put that attaches its key to a lease, which may have ended."""
+        """Return a put that attaches its key to a lease, which may have ended."""
         if not self._known.leases:
             return self.lease()
         key = self._key()
@@ -287,14 +287,14 @@ class Traffic:
         return Request("put", pb.PutRequest(key=key, value=self._value(), lease=lease), key, refusal=LEASE_GONE)
 
     def renew(self) -> Request:
-        """Keeps a lease alive once."""
+        """Keep a lease alive once."""
         if not self._known.leases:
             return self.lease()
         lease = self._rng.choice(self._known.leases)
         return Request("lease_keepalive", pb.LeaseKeepAliveRequest(ID=lease), linear=False, refusal=LEASE_GONE)
 
     def revoke(self) -> Request:
-        """The end of a lease."""
+        """Return the end of a lease."""
         leases = self._known.leases
         if not leases:
             return self.lease()
@@ -302,7 +302,7 @@ class Traffic:
         return Request("lease_revoke", pb.LeaseRevokeRequest(ID=lease), linear=False, refusal=LEASE_GONE)
 
     def fence(self) -> Request:
-        """A read of the fence."""
+        """Return a read of the fence."""
         return Request("get", pb.RangeRequest(key=self._shape.fence), self._shape.fence)
 
     # ---- parts
@@ -321,7 +321,7 @@ class Traffic:
         return self._keys[first], self._shape.key(first + self._rng.randint(1, most))
 
     def _branch(self, keys: list[bytes]) -> list[pb.RequestOp]:
-        """Reads and writes of these keys, each written once at the most: etcd refuses a second time."""
+        """Read and writes of these keys, each written once at the most: etcd refuses a second time."""
         draw, made = self._rng.random, []
         for key in keys:
             what = draw()
@@ -335,7 +335,7 @@ class Traffic:
         return made
 
     def _compare(self, key: bytes) -> pb.Compare:
-        """A compare that what was seen of the key makes true, or false, or neither."""
+        """Return a compare that what was seen of the key makes true, or false, or neither."""
         seen = self._known.pairs.get(key)
         target = self._rng.choice(("value", "version", "create_revision", "mod_revision", "range", "lease"))
         result = self._rng.choice(_RESULTS)

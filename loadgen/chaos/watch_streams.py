@@ -68,7 +68,7 @@ class Observers:
         self._steady: list[Steady] = []
 
     def start(self) -> None:
-        """Starts them all."""
+        """Start them all."""
         for url in self._endpoints if self._watching.everywhere else self._mine:
             self._add(url, self._steadily)
         for url in self._mine:
@@ -78,7 +78,7 @@ class Observers:
                 self._add(url, self._poll)
 
     def close(self, revision: int, timeout_s: float) -> None:
-        """Ends them, the steady ones once they have seen the revision or after so many seconds."""
+        """End them, the steady ones once they have seen the revision or after so many seconds."""
         deadline = monotonic() + timeout_s
         while monotonic() < deadline and any(each.seen < revision for each in self._steady):
             for each in self._steady:
@@ -138,7 +138,7 @@ class Observers:
             gevent.sleep(_PAUSE_S)
 
     def _drawn(self) -> pb.WatchCreateRequest:
-        """The request of a rover's watch."""
+        """Return the request of a rover's watch."""
         rng, known, shape = self._rng, self._known, self._shape
         start = rng.choice((0, 0, known.fence, known.fence + 1, max(1, known.revision - rng.randint(0, 200))))
         filters = rng.choice(((), (), (pb.WatchCreateRequest.NOPUT,), (pb.WatchCreateRequest.NODELETE,)))
@@ -184,7 +184,7 @@ class Observers:
 
     @contextlib.contextmanager
     def _stream(self, channel: Channel) -> Iterator[Stream | None]:
-        """A new stream, recorded to its end; None where the member cannot be reached."""
+        """Yield a new stream, recorded to its end; None where the member cannot be reached."""
         try:
             call = channel.open(WATCH, _OPEN_S)
         except ConnectError:
@@ -225,14 +225,14 @@ class Stream:
         return bool(self._call.ended)
 
     def send(self, request: pb.WatchRequest) -> None:
-        """Sends a request; nothing where the stream has ended."""
+        """Send a request; nothing where the stream has ended."""
         message = request.SerializeToString()
         if self._history is not None and not self._call.ended:
             self._history.watch_sent(self._number, perf_counter_ns(), message, self._endpoint)
         self._call.send(message)
 
     def receive(self, timeout_s: float | None = None) -> pb.WatchResponse | None:
-        """Returns the next answer; None where the stream has ended, or after so many seconds."""
+        """Return the next answer; None where the stream has ended, or after so many seconds."""
         taken = self._call.receive(timeout_s)
         if taken is None:
             return None
@@ -247,7 +247,7 @@ class Stream:
         return answer
 
     def close(self) -> None:
-        """Gives the stream up where it has not ended, and records its end."""
+        """Give the stream up where it has not ended, and record its end."""
         self._call.cancel()
         if self._history is not None:
             self._history.watch_ended(

@@ -27,7 +27,7 @@ def do(
     changes: Changes,
     problems: Problems,
 ) -> None:
-    """Does a write to the store, and says what is wrong with its answer, if one is given."""
+    """Do a write to the store, and say what is wrong with its answer, if one is given."""
     if method == Method.PUT:
         put = _put(request)
         replaced = _put_answer(response) if put.prev_kv and response is not None else None
@@ -98,7 +98,7 @@ def _wrong_keys(store: Store, request: pb.RangeRequest, response: pb.RangeRespon
 
 
 def _with_lease(store: Store, key: bytes, entry: Entry) -> Entry:
-    """What was answered of a key without its value, with the key's own lease where its member tells none."""
+    """Return what was answered of a key without its value, with the key's own lease where its member tells none."""
     has = store.entries.get(key)
     if store.bare_keys_have_leases or entry[4] or has is None:
         return entry
@@ -140,7 +140,7 @@ def first_difference(got: list[tuple[bytes, Entry]], wanted: list[tuple[bytes, E
 def do_put(
     store: Store, request: pb.PutRequest, response: pb.PutResponse | None, revision: int, changes: Changes
 ) -> str | None:
-    """Puts; says how the answer's previous key-value differs. ``response`` may be None."""
+    """Put; says how the answer's previous key-value differs. ``response`` may be None."""
     key, value, lease = request.key, request.value, request.lease
     old = store.entries.get(key)
     if request.ignore_value:
@@ -158,7 +158,7 @@ def do_put(
 def do_delete(
     store: Store, request: pb.DeleteRangeRequest, response: pb.DeleteRangeResponse | None, changes: Changes
 ) -> str | None:
-    """Deletes a range; says how the answer's count or previous key-values differ. ``response`` may be None."""
+    """Delete a range; say how the answer's count or previous key-values differ. ``response`` may be None."""
     keys = list(store.keys(request.key, request.range_end))
     entries = [(key, store.entries[key]) for key in keys]
     for key in keys:
@@ -181,7 +181,7 @@ def do_txn(
     changes: Changes,
     problems: Problems,
 ) -> None:
-    """Does the branch that a transaction took by its answer, or by its compares where ``response`` is None.
+    """Do the branch that a transaction took by its answer, or by its compares where ``response`` is None.
 
     All compares, of nested transactions too, are evaluated on what the store is before any write (etcd evaluates the
     whole tree first). Appends what is wrong with the answer.

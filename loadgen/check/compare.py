@@ -17,7 +17,7 @@ Group = tuple[Watch, Sequence[Event], int]
 def differences(
     watch: Watch, events: Sequence[Event], changes: Changes, revision: int, compacted: int
 ) -> list[tuple[str, str]]:
-    """Returns how the events of a watch differ from the changes of a revision: rules, and the words for each.
+    """Return how the events of a watch differ from the changes of a revision: rules, and the words for each.
 
     ``compacted`` is the newest revision that anybody compacted to: previous key-values before it may be missing.
     """
@@ -84,7 +84,7 @@ def _difference(watch: Watch, event: Event, change: Change, revision: int, compa
 
 
 def plurality(groups: list[Group]) -> Group:
-    """Returns what most watches saw of a revision; of the widest, where they are of different ranges."""
+    """Return what most watches saw of a revision; of the widest, where they are of different ranges."""
     widest = [group for group in groups if group[0].whole] or groups
     said = [b"".join(event.kv.SerializeToString() for event in events) for _, events, _ in widest]
     return widest[said.index(Counter(said).most_common(1)[0][0])]
@@ -112,12 +112,12 @@ def _event_words(event: Event) -> str:
 
 
 def events_words(events: Sequence[Event]) -> str:
-    """Returns a revision's events in words."""
+    """Return a revision's events in words."""
     more = f" and {len(events) - 2} more" if len(events) > 2 else ""
     return ", ".join(_event_words(event) for event in events[:2]) + more
 
 
 def change_words(change: Change) -> str:
-    """Returns a change in words."""
+    """Return a change in words."""
     key, _, new = change
     return f"the deletion of {show(key)}" if new is None else f"the put of {show(key)}={show(new[0])}"

@@ -14,7 +14,7 @@ from loadgen.proto import etcd_pb2 as pb
 
 
 def read_revisions(evidence: Evidence) -> set[int]:
-    """Returns the revisions of all keys that reads found: their writes were there for somebody."""
+    """Return the revisions of all keys that reads found: their writes were there for somebody."""
     found: set[int] = set()
     numbers = np.flatnonzero((evidence.method == Method.RANGE) & (evidence.outcome == OK))
     for _, response in evidence.history.payloads(evidence.rows[numbers]):
@@ -23,7 +23,7 @@ def read_revisions(evidence: Evidence) -> set[int]:
 
 
 def read_entries(evidence: Evidence, known: set[int], base: int) -> dict[int, dict[bytes, Entry]]:
-    """Returns the keys that reads found to be of revisions after ``base`` that are not ``known``, by revision."""
+    """Return the keys that reads found to be of revisions after ``base`` that are not ``known``, by revision."""
     seen: dict[int, dict[bytes, Entry]] = {}
     numbers = np.flatnonzero((evidence.method == Method.RANGE) & (evidence.outcome == OK))
     for _, response in evidence.history.payloads(evidence.rows[numbers]):
@@ -34,7 +34,7 @@ def read_entries(evidence: Evidence, known: set[int], base: int) -> dict[int, di
 
 
 def writers(evidence: Evidence, others: Iterable[int]) -> dict[Pair, int]:
-    """Returns which acknowledged operation put a value to a key; ``others`` are known to have happened too."""
+    """Return which acknowledged operation put a value to a key; ``others`` are known to have happened too."""
     done = np.isin(evidence.method, (Method.PUT, Method.TXN)) & (evidence.outcome == OK) & (evidence.writes > 0)
     return {
         pair: number

@@ -143,19 +143,19 @@ class Evidence:
     # ---- one operation
 
     def request(self, number: int, kind: type[M]) -> M:
-        """Returns an operation's request, decoded as what its method takes."""
+        """Return an operation's request, decoded as what its method takes."""
         return kind.FromString(self.history.request(int(self.rows[number])))
 
     def response(self, number: int, kind: type[M]) -> M:
-        """Returns an operation's answer, decoded as what its method gives; it must be OK."""
+        """Return an operation's answer, decoded as what its method gives; it must be OK."""
         return kind.FromString(self.history.response(int(self.rows[number])))
 
     def error(self, number: int) -> str:
-        """Returns the error of an operation that did not succeed."""
+        """Return the error of an operation that did not succeed."""
         return self.history.response(int(self.rows[number])).decode(errors="replace")
 
     def unknown(self) -> list[int]:
-        """Returns the writes of unknown effect."""
+        """Return the writes of unknown effect."""
         of_writes = np.isin(self.method, list(_WRITES))
         numbers: list[int] = np.flatnonzero((self.outcome == INFO) & of_writes).tolist()
         return numbers
@@ -163,11 +163,11 @@ class Evidence:
     # ---- words
 
     def time(self, ns: int) -> str:
-        """Returns a time as seconds after the first call."""
+        """Return a time as seconds after the first call."""
         return f"{(ns - self.epoch) / 1e9:.6f} s"
 
     def nearest_fault(self, revision: int) -> str | None:
-        """Returns the fault nearest to when a revision was first seen, in words; None where nobody can say."""
+        """Return the fault nearest to when a revision was first seen, in words; None where nobody can say."""
         seen = self.back[(self.outcome == OK) & (self.revision >= revision)]
         faults = self.history.faults()
         if not len(seen) or not faults or len(set(self.clock_of_part.tolist())) > 1:
@@ -177,11 +177,11 @@ class Evidence:
         return f"{name}, {', '.join(members)} ({self.time(began_ns)} to {self.time(healed_ns)})"
 
     def member_name(self, member: int) -> str:
-        """Returns a member's name, or its id in hexadecimal."""
+        """Return a member's name, or its id in hexadecimal."""
         return self.cluster.names.get(member) or f"{member:x}"
 
     def words(self, number: int) -> str:
-        """Returns an operation in words: what, by whom, when, where, and what came of it."""
+        """Return an operation in words: what, by whom, when, where, and what came of it."""
         method = int(self.method[number])
         row = int(self.rows[number])
         what = _NAMES.get(Method(method), "request")
@@ -224,7 +224,7 @@ def _arguments(request: Message) -> str:
 
 
 def _write(op: pb.RequestOp) -> str:
-    """What an operation of a transaction writes, in words; empty where it writes nothing."""
+    """Return what an operation of a transaction writes, in words; empty where it writes nothing."""
     if op.HasField("request_put"):
         return f"put {show(op.request_put.key)}={show(op.request_put.value)}"
     if op.HasField("request_delete_range"):

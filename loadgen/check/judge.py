@@ -39,7 +39,7 @@ def check(
     rules: Iterable[str] = tuple(RULES),
     logs: Sequence[Log] = (),
 ) -> Report:
-    """Returns what a history says of each of ``rules``, in their order. Takes the members' logs for Raft's.
+    """Return what a history says of each of ``rules``, in their order. Takes the members' logs for Raft's.
 
     Pure; the same history gives the same results.
     """

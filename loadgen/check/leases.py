@@ -49,16 +49,16 @@ class Leases:
             self._unsure[evidence.request(number, pb.LeaseRevokeRequest).ID] = number
 
     def lease_of(self, keys: list[bytes], entries: Mapping[bytes, Entry]) -> int:
-        """Returns the one lease that all these keys are attached to; 0 where there is none."""
+        """Return the one lease that all these keys are attached to; 0 where there is none."""
         leases = {entry[4] if (entry := entries.get(key)) else 0 for key in keys}
         return leases.pop() if len(leases) == 1 else 0
 
     def revoked(self, number: int) -> int:
-        """Returns the lease that an operation revoked."""
+        """Return the lease that an operation revoked."""
         return self._evidence.request(number, pb.LeaseRevokeRequest).ID
 
     def revoke(self, lease: int, revision: int, by: int) -> None:
-        """Takes in that an operation ended a lease."""
+        """Take in that an operation ended a lease."""
         self._ended.setdefault(lease, (revision, f"revoked by {self._evidence.words(by)}"))
 
     def ended(self, lease: int, revision: int, at_ns: int, deleted: set[bytes], attached: set[bytes]) -> None:

@@ -98,7 +98,7 @@ def _falls(
     has: Numbers,
     words: Callable[[int], str],
 ) -> None:
-    """Reports operations whose revision is older than (``strict``: not newer than) one returned before their call."""
+    """Report operations whose revision is older than (``strict``: not newer than) one returned before their call."""
     if not len(judged) or not len(back):
         return
     order = np.argsort(back, kind="stable")

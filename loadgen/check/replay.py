@@ -64,7 +64,7 @@ class Replay:
         return self.resolver.unknown.resolved
 
     def writer_of(self, revision: int) -> int | None:
-        """Returns the acknowledged write of a revision."""
+        """Return the acknowledged write of a revision."""
         place = bisect.bisect_left(self._write_revisions, revision)
         if place < len(self._write_revisions) and self._write_revisions[place] == revision:
             return int(self._writes[place])
@@ -73,7 +73,7 @@ class Replay:
     # ---- the walk
 
     def run(self) -> None:
-        """Walks from the first revision to the last."""
+        """Walk from the first revision to the last."""
         evidence, resolver, ledger = self._evidence, self.resolver, self._ledger
         revisions = self._revisions()
         reads = self._read_steps()
@@ -177,7 +177,7 @@ class Replay:
         return plain, delivered, silent
 
     def _revisions(self) -> list[int]:
-        """The revisions of which something is known, those that only reads tell of among them."""
+        """Return the revisions of which something is known, those that only reads tell of among them."""
         evidence = self._evidence
         columns = [evidence.revision[self._writes], evidence.revision[self._revocations]]
         columns += [np.frombuffer(watch.revisions, np.int64) for watch in self._watches if watch.revisions]
@@ -273,7 +273,7 @@ class Replay:
         self._ledger.differs(rule, at, text)
 
     def _final(self, number: int, at: int, request: pb.RangeRequest, response: pb.RangeResponse) -> None:
-        """Holds what a member has in the end against every write up to then."""
+        """Hold what a member has in the end against every write up to then."""
         ledger, evidence = self._ledger, self._evidence
         self._final_revision = max(self._final_revision, at)
         wanted, _, _ = self.store.range(request)
@@ -360,6 +360,6 @@ def _same(watch: Watch, changes: Changes) -> bool:
 
 
 def _by(column: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns operations in the order of a column."""
+    """Return operations in the order of a column."""
     order: NDArray[np.int64] = numbers[np.argsort(column[numbers], kind="stable")]
     return order

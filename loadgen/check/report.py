@@ -68,7 +68,7 @@ def _row(result: Result) -> Guarantee:
 
 
 def _broken(results: Sequence[Result]) -> list[str]:
-    """The broken guarantees by their first violation; of several at one revision, those that say most first."""
+    """Return the broken guarantees by their first violation; of several at one revision, those that say most first."""
     order = (*_TELLING, *RULES)
     broken = [result for result in results if result.findings]
     broken.sort(key=lambda result: (result.findings[0].revision, order.index(result.rule)))
@@ -76,7 +76,7 @@ def _broken(results: Sequence[Result]) -> list[str]:
 
 
 def _command(folder: Path) -> list[str] | None:
-    """What the run was started with, where its run.json says."""
+    """Return what the run was started with, where its run.json says."""
     try:
         command = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("command")
     except (OSError, ValueError, AttributeError):

@@ -78,7 +78,7 @@ class Resolver:
         groups: list[Group],
         silent: list[Watch],
     ) -> Changes:
-        """Does to the store what was done at a revision, reports what is wrong, returns the changes.
+        """Do to the store what was done at a revision, reports what is wrong, return the changes.
 
         Takes the acknowledged writes of that revision, revocations of leases that may be, what watches delivered of
         it, and the watches that cover it and delivered nothing.
@@ -208,7 +208,7 @@ class Resolver:
         return self._unacknowledged(revision, groups)
 
     def _unacknowledged(self, revision: int, groups: list[Group]) -> Changes:
-        """What the watches saw, and no answer tells of."""
+        """Return what the watches saw, and no answer tells of."""
         group = compare.plurality(groups)
         watch, events, at_ns = group
         puts = [(event.kv.key, event.kv.value) for event in events if event.type == 0]
@@ -262,7 +262,7 @@ class Resolver:
         ledger.differs("kv.explained", revision, lambda: f"{seen}, and no operation did that")
 
     def _read(self, revision: int) -> Changes:
-        """What reads alone saw: a put, for which there must be an operation."""
+        """Return what reads alone saw: a put, for which there must be an operation."""
         evidence, store = self._evidence, self._store
         entries = self.seen[revision]
         key, entry = next(iter(entries.items()))
@@ -302,7 +302,7 @@ class Resolver:
         return number, self._evidence.history.request(int(self._evidence.rows[number])), None
 
     def _fitting(self, candidates: Sequence[int], group: Group, revision: int) -> list[int]:
-        """Returns the operations that would have done what a watch saw; versions may differ where none fits so."""
+        """Return the operations that would have done what a watch saw; versions may differ where none fits so."""
         exact, alike = [], []
         for number in candidates:
             changes, _ = self._try(self._raw(number), revision)
@@ -317,7 +317,7 @@ class Resolver:
         return not compare.differences(group[0], group[1], changes, revision, self._compacted)
 
     def _adopt(self, groups: list[Group]) -> Changes:
-        """Does what a watch saw."""
+        """Do what a watch saw."""
         changes: Changes = []
         for event in compare.plurality(groups)[1]:
             old = self._store.entries.get(event.kv.key)
@@ -339,7 +339,7 @@ class Resolver:
             self._ledger.differs(rule, revision, f"{self._evidence.words(number)}: {text}")
 
     def _wrote(self, pair: tuple[bytes, bytes]) -> int | None:
-        """Returns an operation that put this value and is known to have happened."""
+        """Return an operation that put this value and is known to have happened."""
         if self._written is None:
             self._written = writers(self._evidence, self.unknown.resolved)
         for number in self.unknown.puts.get(pair, ()):

@@ -98,21 +98,21 @@ class Ledger:
         self.fog = 0
 
     def broken(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
-        """Notes that a guarantee is broken at a revision; a function for the text is called where it will be shown."""
+        """Note that a guarantee is broken at a revision; a function for the text is called where it will be shown."""
         self._broken[rule] += 1
         found = self._findings[rule]
         if len(found) < _KEPT:
             found.append(Finding(rule, revision, text if isinstance(text, str) else text()))
 
     def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
-        """Notes that something is not as the replay has it: broken, unless the replay itself has lost its way."""
+        """Note that something is not as the replay has it: broken, unless the replay itself has lost its way."""
         if self.fog:
             self.doubt(rule, f"what happened at revision {self.fog} is not known")
         else:
             self.broken(rule, revision, text)
 
     def doubt(self, rule: str, reason: str) -> None:
-        """Notes why a guarantee cannot be called kept, whatever else holds."""
+        """Note why a guarantee cannot be called kept, whatever else holds."""
         doubts = self._doubts[rule]
         if len(doubts) < _KEPT and reason not in doubts:
             doubts.append(reason)
@@ -122,7 +122,7 @@ class Ledger:
         self._absent[rule] = reason
 
     def result(self, rule: str) -> Result:
-        """Returns the verdict on one guarantee."""
+        """Return the verdict on one guarantee."""
         judged, broken = self.judged[rule], self._broken[rule]
         if broken:
             findings = tuple(sorted(self._findings[rule], key=lambda finding: finding.revision))
@@ -137,7 +137,7 @@ class Ledger:
 
 
 def select(names: Sequence[str]) -> list[str]:
-    """Returns the rules that names of rules or families mean, in order; all for none. Raises UsageError."""
+    """Return the rules that names of rules or families mean, in order; all for none. Raises UsageError."""
     for name in names:
         if name not in RULES and name not in FAMILIES:
             raise UsageError(f"no guarantee {name!r}; there are {', '.join(FAMILIES)}, and {', '.join(RULES)}")

@@ -37,11 +37,11 @@ class Spans:
         self._walk: Iterator[tuple[int, bytes]] = iter(())
 
     def lately(self, body: bytes) -> tuple[int, list[Span]] | None:
-        """Returns watch id and spans of an answer that came lately; takes it from the end of its header on."""
+        """Return watch id and spans of an answer that came lately; take it from the end of its header on."""
         return self._lately.get(body)
 
     def add(self, row: int, events: Sequence[Event]) -> list[Span]:
-        """Returns the spans of an answer with events."""
+        """Return the spans of an answer with events."""
         spans = []
         low, count, revision = 0, len(events), events[0].kv.mod_revision
         for high in range(1, count + 1):
@@ -55,7 +55,7 @@ class Spans:
         return spans
 
     def remember(self, body: bytes, watch_id: int, spans: list[Span]) -> None:
-        """Keeps an answer for ``lately``."""
+        """Keep an answer for ``lately``."""
         self._size += len(body)
         if self._size > _LATELY:
             self._lately.clear()
@@ -69,7 +69,7 @@ class Spans:
         self._walk, self._row = zip(rows.tolist(), answers, strict=True), -1
 
     def answer(self, number: int) -> Sequence[Event]:
-        """Returns all events of the answer that a span is in."""
+        """Return all events of the answer that a span is in."""
         row = self.rows[number]
         if row > self._row:
             for at, data in self._walk:
@@ -79,7 +79,7 @@ class Spans:
         return pb.WatchResponse.FromString(self._history.response(row)).events
 
     def count(self, numbers: NDArray[np.int64]) -> int:
-        """Returns how many events spans have in all."""
+        """Return how many events spans have in all."""
         if not len(numbers):
             return 0
         low, high = np.frombuffer(self.low, np.intc), np.frombuffer(self.high, np.intc)

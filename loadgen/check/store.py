@@ -52,7 +52,7 @@ class Store:
     # ---- changes
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int, changes: Changes) -> None:
-        """Writes a key at a revision, and appends the change."""
+        """Write a key at a revision, and append the change."""
         old = self.entries.get(key)
         new = (value, old[1], revision, old[3] + 1, lease) if old else (value, revision, revision, 1, lease)
         if old is not None and old[4] == lease:
@@ -62,13 +62,13 @@ class Store:
         changes.append((key, old, new))
 
     def delete(self, key: bytes, changes: Changes) -> None:
-        """Deletes a key that exists, and appends the change."""
+        """Delete a key that exists, and append the change."""
         old = self.entries[key]
         self.set(key, old, None)
         changes.append((key, old, None))
 
     def set(self, key: bytes, old: Entry | None, new: Entry | None) -> None:
-        """Replaces what a key has. ``old`` is what it has now."""
+        """Replace what a key has. ``old`` is what it has now."""
         if new is None:
             if old is not None:
                 del self.entries[key]
@@ -88,14 +88,14 @@ class Store:
                 self.leases.setdefault(after, set()).add(key)
 
     def undo(self, changes: Changes) -> None:
-        """Takes changes back; they must be the last ones."""
+        """Take changes back; they must be the last ones."""
         for key, old, new in reversed(changes):
             self.set(key, new, old)
 
     # ---- ranges
 
     def keys(self, low: bytes, end: bytes) -> Iterable[bytes]:
-        """The keys of a range, in order."""
+        """Return the keys of a range, in order."""
         if not end:
             return (low,) if low in self.entries else ()
         between: Iterator[bytes] = self._keys.irange(low, None if end == b"\0" else end, (True, False))
@@ -110,7 +110,7 @@ class Store:
         return max(0, int(last) - int(first))
 
     def range(self, request: pb.RangeRequest) -> tuple[list[Item], int, bool]:
-        """Returns what a ``RangeRequest`` finds: keys with their entries, ``count`` and ``more``.
+        """Return what a ``RangeRequest`` finds: keys with their entries, ``count`` and ``more``.
 
         Ties of a sort by anything but the key are in the order of the keys; etcd's may be in any.
         """
@@ -190,7 +190,7 @@ _RESULT = {
 
 
 def sort_key(request: pb.RangeRequest) -> Callable[[Item], bytes | int]:
-    """Returns the function that a range's answer is sorted by, over (key, entry)."""
+    """Return the function that a range's answer is sorted by, over (key, entry)."""
     return _SORT[request.sort_target]
 
 
@@ -204,5 +204,5 @@ def _compared(has: bytes | int, wanted: bytes | int, result: pb.Compare.CompareR
 
 
 def entry_of(kv: kv_pb2.KeyValue) -> Entry:
-    """Returns a ``KeyValue`` as an entry."""
+    """Return a ``KeyValue`` as an entry."""
     return (kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)

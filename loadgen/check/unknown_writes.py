@@ -45,7 +45,7 @@ class Index:
                 self._wide.append(number)
 
     def candidates(self, events: Sequence[Event]) -> Sequence[int]:
-        """Returns the writes that could have made a revision's events, in the order of their calls."""
+        """Return the writes that could have made a revision's events, in the order of their calls."""
         for event in events:
             if event.type == 0:
                 return self.puts.get((event.kv.key, event.kv.value), ())
@@ -66,7 +66,7 @@ class UnknownWrites(Index):
         self._shown: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def assign(self, revision: int, options: Sequence[int]) -> int | None:
-        """Gives a revision one of the writes that could have made it; others may get another than they had.
+        """Give a revision one of the writes that could have made it; others may get another than they had.
 
         Returns the write, or None where there are not enough of them. One that was invoked when somebody had already
         seen the revision is taken last of all.
@@ -134,12 +134,12 @@ _WRITES: dict[int, type[WriteRequest]] = {
 
 
 def write_of(evidence: Evidence, number: int) -> WriteRequest:
-    """Returns the request of a write, decoded."""
+    """Return the request of a write, decoded."""
     return evidence.request(number, _WRITES[int(evidence.method[number])])
 
 
 def puts_of(request: WriteRequest) -> tuple[list[Pair], bool]:
-    """Returns the keys and values that a request may put, and whether it may write without putting any."""
+    """Return the keys and values that a request may put, and whether it may write without putting any."""
     if isinstance(request, pb.PutRequest):
         return [(request.key, request.value)], False
     if isinstance(request, pb.DeleteRangeRequest):

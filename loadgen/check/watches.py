@@ -85,7 +85,7 @@ class Watch:
     # ---- its groups, in order of revisions
 
     def rewind(self) -> None:
-        """Puts the groups in order, and goes to the first."""
+        """Put the groups in order, and go to the first."""
         revisions = np.array(self.revisions, np.int64)
         if np.any(revisions[1:] < revisions[:-1]):
             order = np.argsort(revisions, kind="stable").tolist()
@@ -95,7 +95,7 @@ class Watch:
         self._go(0)
 
     def begins(self) -> int:
-        """The first revision at which it is to be looked at."""
+        """Return the first revision at which it is to be looked at."""
         return min(int(self.start), self.head) if self.head else int(self.start)
 
     def pass_over(self) -> None:
@@ -115,7 +115,7 @@ class Watch:
         self.shows = -1 if place + 1 < len(revisions) and revisions[place + 1] == head else self.spans[place]
 
     def events(self, place: int) -> Sequence[Event]:
-        """The events of the revision whose first group is at a place."""
+        """Return the events of the revision whose first group is at a place."""
         events = self._group(place)
         for more in range(place + 1, len(self.revisions)):
             if self.revisions[more] != self.revisions[place]:
@@ -162,13 +162,13 @@ class _Stream:
             left.leaving = min(left.leaving, left.newest)
 
     def ended(self) -> None:
-        """Takes in that the stream is over: whoever resumes it creates its watches anew."""
+        """Take in that the stream is over: whoever resumes it creates its watches anew."""
         self._creating.clear()
         self._open.clear()
         self._latest = b""
 
     def received(self, row: int, at_ns: int, data: bytes) -> None:
-        """Takes in an answer, as it came."""
+        """Take in an answer, as it came."""
         self._latest = data
         # The header stands first in every answer of etcd (field 1), and is shorter than 128 bytes.
         body = data[2 + data[1] :] if data[:1] == b"\n" else data
@@ -262,7 +262,7 @@ class _Stream:
         watch.times.append(at_ns)
 
     def _of(self, number: int) -> Sequence[Event]:
-        """The events of a span."""
+        """Return the events of a span."""
         return self._spans.answer(number)[self._spans.low[number] : self._spans.high[number]]
 
     def _ahead(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
@@ -274,7 +274,7 @@ class _Stream:
         )  # fmt: skip
 
     def _again(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
-        """A revision that is not newer than the newest: one delivered before, or one out of order."""
+        """Return a revision that is not newer than the newest: one delivered before, or one out of order."""
         when = self._evidence.time(at_ns)
         before = [index for index, each in enumerate(watch.revisions) if each == revision]
         if not before:
@@ -314,7 +314,7 @@ def _columns(history: History, rows: NDArray[np.int64]) -> Iterator[tuple[int, i
 
 
 def read_watches(evidence: Evidence, ledger: Ledger) -> list[Watch]:
-    """Returns the watches that were created, and judges what each promises by itself."""
+    """Return the watches that were created, and judge what each promises by itself."""
     history = evidence.history
     kinds = history.rows["kind"]
     rows = np.flatnonzero((kinds >= Kind.WATCH_SENT) & (kinds <= Kind.WATCH_ENDED))

@@ -12,14 +12,14 @@ _FILLER = re.compile(r"(.)\1{7,}$")
 
 
 def show(data: bytes) -> str:
-    """Returns bytes as text where they are text, in hexadecimal otherwise, without filler and long middles."""
+    """Return bytes as text where they are text, in hexadecimal otherwise, without filler and long middles."""
     text = data.decode("ascii") if data.isascii() and data.decode("ascii").isprintable() else "0x" + data.hex()
     text = _FILLER.sub("…", text)
     return text if len(text) <= _LONGEST else f"{text[:30]}…{text[-12:]}"
 
 
 def entry_words(entry: Entry | None) -> str:
-    """Returns what a key has, in words."""
+    """Return what a key has, in words."""
     if entry is None:
         return "no key"
     value, create, mod, version, lease = entry

@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.Settings:
-    """What to run and for how long: by operations, by time, or as a schedule says. Raises SettingsError."""
+    """Return what to run and for how long: by operations, by time, or as a schedule says. Raises SettingsError."""
     duration_s = None if args.duration is None else _duration(args)
     load = settings.Settings.from_options(vars(args), endpoints)
     if duration_s is not None and (load.stages or load.step):

@@ -135,7 +135,7 @@ def _first_values(session: Session, args: argparse.Namespace, users: int, target
 def _beside(
     session: Session, target: Target, args: argparse.Namespace, command: tuple[str, ...], stack: contextlib.ExitStack
 ) -> tuple[ClusterView, Runs]:
-    """What stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
+    """Return what stands beside Locust's UI: who looks at the cluster, and who keeps the books of the runs."""
     from loadgen.run.target import target_of
     from loadgen.webui.cluster_view import ClusterView
     from loadgen.webui.runs import Runs
@@ -153,7 +153,7 @@ def _beside(
 
 
 def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
-    """The cluster where it is ours to break: the session's own, or what `raftload cluster up` started."""
+    """Return the cluster where it is ours to break: the session's own, or what `raftload cluster up` started."""
     if target.cluster is not None:
         own: Breakable = target.cluster
         return own

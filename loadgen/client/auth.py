@@ -35,38 +35,38 @@ class AuthCalls(Caller):
     # ---- users
 
     def user_add(self, name: str, password: str = "", *, no_password: bool = False) -> Operation:
-        """Adds a user; with ``no_password`` one that is known by the common name of its certificate alone."""
+        """Add a user; with ``no_password`` one that is known by the common name of its certificate alone."""
         options = auth_pb2.UserAddOptions(no_password=no_password)
         request = pb.AuthUserAddRequest(name=name, password=password, options=options).SerializeToString()
         return self._run(_AUTH + b"UserAdd", request, pb.AuthUserAddResponse.FromString, "user_add")
 
     def user_get(self, name: str) -> Operation:
-        """Lists a user's roles."""
+        """List a user's roles."""
         request = pb.AuthUserGetRequest(name=name).SerializeToString()
         return self._run(_AUTH + b"UserGet", request, pb.AuthUserGetResponse.FromString, "user_get")
 
     def user_list(self) -> Operation:
-        """Lists the users."""
+        """List the users."""
         return self._run(_AUTH + b"UserList", b"", pb.AuthUserListResponse.FromString, "user_list")
 
     def user_delete(self, name: str) -> Operation:
-        """Removes a user."""
+        """Remove a user."""
         request = pb.AuthUserDeleteRequest(name=name).SerializeToString()
         return self._run(_AUTH + b"UserDelete", request, pb.AuthUserDeleteResponse.FromString, "user_delete")
 
     def user_change_password(self, name: str, password: str) -> Operation:
-        """Gives a user another password; its tokens end."""
+        """Give a user another password; its tokens end."""
         request = pb.AuthUserChangePasswordRequest(name=name, password=password).SerializeToString()
         decode = pb.AuthUserChangePasswordResponse.FromString
         return self._run(_AUTH + b"UserChangePassword", request, decode, "user_change_password")
 
     def user_grant_role(self, name: str, role: str) -> Operation:
-        """Gives a user a role."""
+        """Give a user a role."""
         request = pb.AuthUserGrantRoleRequest(user=name, role=role).SerializeToString()
         return self._run(_AUTH + b"UserGrantRole", request, pb.AuthUserGrantRoleResponse.FromString, "user_grant_role")
 
     def user_revoke_role(self, name: str, role: str) -> Operation:
-        """Takes a role from a user."""
+        """Take a role from a user."""
         request = pb.AuthUserRevokeRoleRequest(name=name, role=role).SerializeToString()
         decode = pb.AuthUserRevokeRoleResponse.FromString
         return self._run(_AUTH + b"UserRevokeRole", request, decode, "user_revoke_role")
@@ -74,21 +74,21 @@ class AuthCalls(Caller):
     # ---- roles
 
     def role_add(self, name: str) -> Operation:
-        """Adds a role, which may do nothing yet."""
+        """Add a role, which may do nothing yet."""
         request = pb.AuthRoleAddRequest(name=name).SerializeToString()
         return self._run(_AUTH + b"RoleAdd", request, pb.AuthRoleAddResponse.FromString, "role_add")
 
     def role_get(self, name: str) -> Operation:
-        """Lists a role's permissions."""
+        """List a role's permissions."""
         request = pb.AuthRoleGetRequest(role=name).SerializeToString()
         return self._run(_AUTH + b"RoleGet", request, pb.AuthRoleGetResponse.FromString, "role_get")
 
     def role_list(self) -> Operation:
-        """Lists the roles."""
+        """List the roles."""
         return self._run(_AUTH + b"RoleList", b"", pb.AuthRoleListResponse.FromString, "role_list")
 
     def role_delete(self, name: str) -> Operation:
-        """Removes a role, and takes it from whoever has it."""
+        """Remove a role, and take it from whoever has it."""
         request = pb.AuthRoleDeleteRequest(role=name).SerializeToString()
         return self._run(_AUTH + b"RoleDelete", request, pb.AuthRoleDeleteResponse.FromString, "role_delete")
 
@@ -102,7 +102,7 @@ class AuthCalls(Caller):
         return self._run(_AUTH + b"RoleGrantPermission", request, decode, "role_grant_permission")
 
     def role_revoke_permission(self, name: str, key: bytes, range_end: bytes = b"") -> Operation:
-        """Takes a permission back; the range must be the one that was granted."""
+        """Take a permission back; the range must be the one that was granted."""
         request = pb.AuthRoleRevokePermissionRequest(role=name, key=key, range_end=range_end).SerializeToString()
         decode = pb.AuthRoleRevokePermissionResponse.FromString
         return self._run(_AUTH + b"RoleRevokePermission", request, decode, "role_revoke_permission")

@@ -19,16 +19,16 @@ class Leadership:
         self._views: dict[Endpoint, tuple[int, int]] = {}
 
     def said(self, endpoint: Endpoint, member_id: int, term: int, leader_id: int) -> None:
-        """Takes a member's own word: its id, its term, and the id of the leader it knows, 0 for none."""
+        """Take a member's own word: its id, its term, and the id of the leader it knows, 0 for none."""
         self._ids[member_id] = endpoint
         self._views[endpoint] = (term, leader_id)
 
     def silent(self, endpoint: Endpoint) -> None:
-        """Takes an endpoint that no longer answers: what it said last does not count."""
+        """Take an endpoint that no longer answers: what it said last does not count."""
         self._views.pop(endpoint, None)
 
     def chosen(self, endpoints: Sequence[Endpoint]) -> set[Endpoint]:
-        """Takes all endpoints, returns those to call: the one of the leader in the newest term.
+        """Take all endpoints, return those to call: the one of the leader in the newest term.
 
         None while no member knows a leader; all where the leader is a member that none of them stands for.
         """

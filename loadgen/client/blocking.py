@@ -37,7 +37,7 @@ from loadgen.wire import Code
 
 
 def grpc_factory(*, timeout_s: float = 5.0, security: Security | None = None) -> ClientFactory:
-    """Takes the seconds that a call may take, and how to speak TLS; returns what makes a client of an endpoint."""
+    """Take the seconds that a call may take, and how to speak TLS; return what makes a client of an endpoint."""
     return lambda endpoint: BlockingClient(endpoint, timeout_s=timeout_s, security=security)
 
 
@@ -48,7 +48,7 @@ class BlockingClient:
     """One endpoint of etcd over gRPC. For one thread at a time; a watch may be read by another one."""
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, security: Security | None = None) -> None:
-        """Connects and asks for the version. Raises NoAnswer, EtcdError, and ValueError for a malformed endpoint."""
+        """Connect and asks for the version. Raises NoAnswer, EtcdError, and ValueError for a malformed endpoint."""
         self.endpoint = Endpoint.parse(endpoint).authority
         self._url = endpoint
         self._timeout_s = timeout_s
@@ -64,17 +64,17 @@ class BlockingClient:
         return _hub().run(lambda: EtcdClient([self._url], timeout_s=self._timeout_s, security=security))
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
         _hub().run(self._client.close)
 
     def _ask(self, kind: type[R], call: Callable[[EtcdClient], Operation], timeout_s: float | None = None) -> R:
-        """Runs a call; returns its response, which is of a kind, or raises what became of it."""
+        """Run a call; return its response, which is of a kind, or raise what became of it."""
         response = self._do(call, timeout_s).response
         assert isinstance(response, kind)
         return response
 
     def _do(self, call: Callable[[EtcdClient], Operation], timeout_s: float | None = None) -> Operation:
-        """Runs a call that succeeds, or raises what became of it."""
+        """Run a call that succeeds, or raise what became of it."""
         client = self._client
 
         def bounded() -> Operation | None:
@@ -99,7 +99,7 @@ class BlockingClient:
     # ---- members
 
     def status(self, name: str = "", timeout_s: float | None = None) -> MemberStatus:
-        """The member's own view, which needs no quorum. ``name`` is what to call it."""
+        """Return the member's own view, which needs no quorum. ``name`` is what to call it."""
         said = self._ask(pb.StatusResponse, lambda client: client.status(), timeout_s)
         return MemberStatus(
             name=name,
@@ -126,7 +126,7 @@ class BlockingClient:
     # ---- keys and values
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
-        """Sets a key."""
+        """Set a key."""
         return _answer(self._ask(pb.PutResponse, lambda client: client.put(key, value, lease=lease, prev_kv=prev_kv)))
 
     def get(
@@ -139,7 +139,7 @@ class BlockingClient:
         limit: int = 0,
         count_only: bool = False,
     ) -> Answer:
-        """Reads a key, or a range; linearizable unless told otherwise."""
+        """Read a key, or a range; linearizable unless told otherwise."""
         return _answer(
             self._ask(
                 pb.RangeResponse,
@@ -150,7 +150,7 @@ class BlockingClient:
         )
 
     def delete(self, key: bytes, *, range_end: bytes = b"", prev_kv: bool = False) -> Answer:
-        """Deletes a key, or a range."""
+        """Delete a key, or a range."""
         return _answer(self._ask(pb.DeleteRangeResponse, lambda client: client.delete(key, range_end, prev_kv=prev_kv)))
 
     def txn(self, compare: Sequence[Compare], success: Sequence[Op] = (), failure: Sequence[Op] = ()) -> Answer:
@@ -176,12 +176,12 @@ class BlockingClient:
     # ---- leases
 
     def lease_grant(self, ttl_s: int) -> Lease:
-        """A new lease of at least so many seconds."""
+        """Return a new lease of at least so many seconds."""
         said = self._ask(pb.LeaseGrantResponse, lambda client: client.lease_grant(ttl_s))
         return Lease(id=said.ID, ttl_s=said.TTL)
 
     def lease_state(self, lease_id: int) -> LeaseState:
-        """What is left of a lease, and its keys."""
+        """Return what is left of a lease, and its keys."""
         said = self._ask(pb.LeaseTimeToLiveResponse, lambda client: client.lease_time_to_live(lease_id, keys=True))
         return LeaseState(id=lease_id, remaining_s=said.TTL, granted_s=said.grantedTTL, keys=tuple(said.keys))
 
@@ -195,7 +195,7 @@ class BlockingClient:
             raise
 
     def lease_revoke(self, lease_id: int) -> None:
-        """Ends a lease, and its keys with it."""
+        """End a lease, and its keys with it."""
         self._do(lambda client: client.lease_revoke(lease_id))
 
     # ---- watches
@@ -226,17 +226,17 @@ class BlockingClient:
     # ---- what operators do
 
     def member_add(self, peer_url: str, *, learner: bool = False) -> int:
-        """Adds a member that is to be started at this peer URL; returns its id."""
+        """Add a member that is to be started at this peer URL; return its id."""
         return int(
             self._ask(pb.MemberAddResponse, lambda client: client.member_add([peer_url], learner=learner)).member.ID
         )
 
     def member_promote(self, member_id: int) -> None:
-        """Gives a learner a vote."""
+        """Give a learner a vote."""
         self._do(lambda client: client.member_promote(member_id))
 
     def member_remove(self, member_id: int) -> None:
-        """Takes a member out of the cluster."""
+        """Take a member out of the cluster."""
         self._do(lambda client: client.member_remove(member_id))
 
     def alarms(self) -> tuple[Alarm, ...]:
@@ -245,7 +245,7 @@ class BlockingClient:
         return tuple(Alarm(each.memberID, pb.AlarmType.Name(each.alarm)) for each in said)
 
     def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
-        """Raises or clears an alarm of a member."""
+        """Raise or clears an alarm of a member."""
         alarm = NOSPACE if kind == NO_SPACE else CORRUPT
         if raised:
             self._do(lambda client: client.alarm_activate(member_id, alarm))
@@ -253,7 +253,7 @@ class BlockingClient:
             self._do(lambda client: client.alarm_deactivate(member_id, alarm))
 
     def snapshot(self, file: BinaryIO) -> int:
-        """Writes the member's store into a file, as `etcdutl snapshot restore` takes it; returns the bytes."""
+        """Write the member's store into a file, as `etcdutl snapshot restore` takes it; return the bytes."""
         written = 0
 
         def write(blob: bytes) -> None:
@@ -264,11 +264,11 @@ class BlockingClient:
         return written
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """A call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
         self._do(lambda client: _AUTH[call](client, **fields))
 
     def login(self, user: str, password: str) -> None:
-        """Makes all later calls of this client as a user."""
+        """Make all later calls of this client as a user."""
         self._do(lambda client: client.authenticate(user, password))
         self.close()
         self._client = self._open(dataclasses.replace(self._security or Security(), user=user, password=password))
@@ -282,7 +282,7 @@ class BlockingWatch:
         self._events: deque[WatchEvent] = deque()
 
     def next(self, timeout_s: float) -> WatchEvent | None:
-        """The next event, None where none comes in time. Raises WatchCanceled and NoAnswer."""
+        """Return the next event, None where none comes in time. Raises WatchCanceled and NoAnswer."""
         watch = self._watch
         if not self._events:
             answer = _hub().run(lambda: watch.next(max(timeout_s, 0.001)))
@@ -299,7 +299,7 @@ class BlockingWatch:
         return None
 
     def close(self) -> None:
-        """Ends it; idempotent."""
+        """End it; idempotent."""
         _hub().run(self._watcher.close)
 
 

@@ -73,7 +73,7 @@ class Caller:
         self._closed = False
 
     def close(self) -> None:
-        """Closes the connections; calls that wait end. May be called again."""
+        """Close the connections; call that wait end. May be called again."""
         self._closed = True
         self.channel.close()
         if self._streams is not None:
@@ -82,7 +82,7 @@ class Caller:
             each.close()
 
     def at(self, endpoint: str) -> Self:
-        """Returns the client of one endpoint alone, the same one each time; it has connections of its own.
+        """Return the client of one endpoint alone, the same one each time; it has connections of its own.
 
         It ends with this client. Raises ValueError for a malformed endpoint.
         """
@@ -101,7 +101,7 @@ class Caller:
         return made
 
     def streams(self) -> Channel:
-        """Returns where streaming calls go: a connection to each of the endpoints, apart from those of the other calls.
+        """Return where streaming calls go: a connection to each of the endpoints, apart from those of the other calls.
 
         What a watch delivers, or the end of a peer that it finds silent, does not meet them.
         """
@@ -150,7 +150,7 @@ class Caller:
     def record(
         self, path: bytes, operation: Operation, request: bytes, said: bytes, code: int = 0, answered: bool = True
     ) -> None:
-        """Records an operation that has ended, in the terms of ``HistoryWriter.operation``."""
+        """Record an operation that has ended, in the terms of ``HistoryWriter.operation``."""
         history = self._history
         if history is None:
             return
@@ -171,7 +171,7 @@ class Caller:
 
 
 def failed(operation: Operation, stream: Stream) -> Operation:
-    """Takes an operation and the stream that ended without an answer to it, returns the operation with its end."""
+    """Take an operation and the stream that ended without an answer to it, return the operation with its end."""
     operation.return_ns = stream.ended_ns
     operation.outcome = classify(operation.f, stream.code, answered=stream.answered, unprocessed=stream.unprocessed)
     operation.error = stream.cause or _NAMES[stream.code]

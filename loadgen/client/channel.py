@@ -90,7 +90,7 @@ class Channel:
         self.closed = False
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
-        """Sends a unary request and waits for its end, in the terms of ``Transport.call``.
+        """Send a unary request and wait for its end, in the terms of ``Transport.call``.
 
         Returns the ended stream. Where no connection could be made it ended UNAVAILABLE, ``unprocessed``, and its
         ``cause`` says why. Raises nothing but what is thrown into the greenlet from outside.
@@ -123,7 +123,7 @@ class Channel:
             self.in_flight -= 1
 
     def open(self, path: bytes, timeout_s: float) -> StreamingCall:
-        """Opens a streaming call on one of the connections, waiting for one for at most ``timeout_s`` seconds.
+        """Open a streaming call on one of the connections, waiting for one for at most ``timeout_s`` seconds.
 
         Raises ConnectError where none could be made.
         """
@@ -142,7 +142,7 @@ class Channel:
                     raise ConnectError(self.endpoints[0], NO_ANSWER)
 
     def close(self) -> None:
-        """Closes every connection; calls that wait end UNAVAILABLE. May be called again."""
+        """Close every connection; call that wait end UNAVAILABLE. May be called again."""
         self.closed = True
         gevent.killall(self._keepers, block=False)
         for transport in self._live + self._draining:
@@ -152,7 +152,7 @@ class Channel:
     # ---- the slow ways
 
     def _call_later(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int, *, again: bool = False) -> Stream:
-        """Calls once a connection is there; waits for the outcome of the attempts under way, or of the next one.
+        """Call once a connection is there; wait for the outcome of the attempts under way, or of the next one.
 
         ``again``: it has been sent once already.
         """
@@ -180,7 +180,7 @@ class Channel:
                     return never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
 
     def _wait(self, until_ns: int) -> ConnectError | None:
-        """Waits for a connection; returns why there is none, or None where there is one or time is up."""
+        """Wait for a connection; return why there is none, or None where there is one or time is up."""
         if self.closed:
             return ConnectError(self.endpoints[0], CLOSED_HERE)
         self._start()
@@ -199,7 +199,7 @@ class Channel:
                 self._keepers += [gevent.spawn(self._ask_who_leads, each) for each in self.endpoints]
 
     def _keep(self, endpoint: Endpoint) -> None:
-        """Keeps one connection to one endpoint, for as long as the channel is open."""
+        """Keep one connection to one endpoint, for as long as the channel is open."""
         pause = _FIRST_PAUSE_S
         token = b""
         while not self.closed:
@@ -253,7 +253,7 @@ class Channel:
         self._current = None
 
     def _ask_who_leads(self, endpoint: Endpoint) -> None:
-        """Keeps up to date what the member behind one endpoint says about the leader."""
+        """Keep up to date what the member behind one endpoint says about the leader."""
         leadership = self._leadership
         assert leadership is not None
         while not self.closed:
@@ -270,7 +270,7 @@ class Channel:
             gevent.sleep(_ASK_S if transport is not None else _ASK_S / 10)
 
     def _keep_logged_in(self, login: Login, transport: Transport, token: bytes, ended: gevent.event.Event) -> bytes:
-        """Waits for the end of a connection and renews its token in time; returns the last one."""
+        """Wait for the end of a connection and renew its token in time; return the last one."""
         while not ended.wait(login.renew_in_s):
             try:
                 token = login.admit(transport, token)
@@ -279,7 +279,7 @@ class Channel:
         return token
 
     def _refused(self, stream: Stream, call_ns: int) -> None:
-        """Notes a refusal that is about the user; new calls wait for connections with another token."""
+        """Note a refusal that is about the user; new calls wait for connections with another token."""
         name_refusal(stream)
         if self._login is not None and self._login.refuses(stream, call_ns):
             for transport in list(self._live):
@@ -296,7 +296,7 @@ class Channel:
 
 
 def tls_options(endpoints: Sequence[Endpoint], security: Security) -> TlsOptions | None:
-    """Takes endpoints, returns how to speak TLS where one of them is to be spoken to so. Raises SecurityError."""
+    """Take endpoints, return how to speak TLS where one of them is to be spoken to so. Raises SecurityError."""
     if not any(each.tls for each in endpoints):
         return None
     from loadgen.client.tls import TlsOptions
@@ -305,7 +305,7 @@ def tls_options(endpoints: Sequence[Endpoint], security: Security) -> TlsOptions
 
 
 def login_of(security: Security) -> Login | None:
-    """Returns the login of a user, None where none is named."""
+    """Return the login of a user, None where none is named."""
     if security.user is None:
         return None
     return Login(security.user, security.password or "", security.dial_timeout_s)
@@ -328,7 +328,7 @@ def _may_be_sent_again(stream: Stream) -> bool:
 
 
 def never_sent(code: Code, cause: str | None, detail: str = "") -> Stream:
-    """Returns what stands for a call that was not sent at all, ended now."""
+    """Return what stands for a call that was not sent at all, ended now."""
     stream = Stream(None, 0)
     stream.endpoint = ""
     stream.code = int(code)

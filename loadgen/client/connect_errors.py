@@ -74,7 +74,7 @@ class ConnectError(Exception):
 
 
 def cause_of(exc: OSError) -> str:
-    """Takes what connecting raised, returns its cause."""
+    """Take what connecting raised, return its cause."""
     if isinstance(exc, TlsError):
         return exc.cause
     if isinstance(exc, ConnectionRefusedError):
@@ -89,7 +89,7 @@ def cause_of(exc: OSError) -> str:
 
 
 def speaks_tls(endpoint: Endpoint, timeout_s: float) -> bool:
-    """Takes an endpoint that does not answer plain HTTP/2 and seconds, returns whether it answers a TLS greeting."""
+    """Take an endpoint that does not answer plain HTTP/2 and seconds, return whether it answers a TLS greeting."""
     # ssl is gevent's own: the standard one would block the hub.
     from gevent import ssl
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def dial(endpoint: Endpoint, timeout_s: float, options: TlsOptions | None) -> tuple[_socket.socket, Tls | None]:
-    """Connects to any of the addresses that the endpoint's name resolves to, and shakes hands where it is to be TLS.
+    """Connect to any of the addresses that the endpoint's name resolves to, and shake hands where it is to be TLS.
 
     Takes seconds. Reads and writes of the socket and of the TLS that it returns never wait. Raises ConnectError.
     """
@@ -45,8 +45,8 @@ def dial(endpoint: Endpoint, timeout_s: float, options: TlsOptions | None) -> tu
 
 
 def foreign(first: bytes) -> tuple[str, str] | None:
-    """Takes the first bytes that a peer said, up to 8, without TLS; returns as cause and detail what it is that cannot
-    be etcd without TLS, None where it can be.
+    """Take the first bytes that a peer said, up to 8, without TLS; return as cause and detail what it is that cannot be
+    etcd without TLS, None where it can be.
     """
     if b"HTTP/1.".startswith(first[:7]):
         return NOT_HTTP2, "it answers in HTTP/1"

@@ -36,7 +36,7 @@ def _field(tag: bytes, data: bytes) -> bytes:
 
 
 def get(key: bytes, serializable: bool = False, revision: int = 0) -> bytes:
-    """Returns a ``RangeRequest`` for one key."""
+    """Return a ``RangeRequest`` for one key."""
     request = _field(b"\x0a", key)
     if revision:
         request += b"\x20" + _varint(revision)
@@ -46,7 +46,7 @@ def get(key: bytes, serializable: bool = False, revision: int = 0) -> bytes:
 
 
 def put(key: bytes, value: bytes, lease: int = 0) -> bytes:
-    """Returns a ``PutRequest``."""
+    """Return a ``PutRequest``."""
     request = _field(b"\x0a", key) + _field(b"\x12", value)
     if lease:
         request += b"\x18" + _varint(lease)
@@ -54,7 +54,7 @@ def put(key: bytes, value: bytes, lease: int = 0) -> bytes:
 
 
 def cas(key: bytes, value: bytes, mod_revision: int) -> bytes:
-    """Returns a ``TxnRequest``: if the key's mod revision is this, put the value, else get the key."""
+    """Return a ``TxnRequest``: if the key's mod revision is this, put the value, else get the key."""
     guard, write, read = _around(key, len(value))
     revision = _varint(mod_revision)
     return b"".join((b"\x0a", _varint(len(guard) + len(revision)), guard, revision, write, value, read))
@@ -62,8 +62,9 @@ def cas(key: bytes, value: bytes, mod_revision: int) -> bytes:
 
 @lru_cache(maxsize=1 << 14)
 def _around(key: bytes, size: int) -> tuple[bytes, bytes, bytes]:
-    """Returns what each ``cas`` of a key and a value of that size has in common: the comparison up to the revision,
-    the put up to the value, and the get.
+    """Return what each ``cas`` of a key and a value of that size has in common:
+
+    the comparison up to the revision, the put up to the value, and the get.
     """
     # Compare: result EQUAL (0, left out), target MOD, key, mod_revision (in a oneof: written even when 0).
     name = _field(b"\x0a", key)

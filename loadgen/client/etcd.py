@@ -55,7 +55,7 @@ class KVCalls(Caller):
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> Operation:
-        """Writes a value. ``response`` is a ``PutResponse``.
+        """Write a value. ``response`` is a ``PutResponse``.
 
         ``prev_kv`` asks for what it replaces; ``ignore_value`` and ``ignore_lease`` keep what the key has of them.
         """
@@ -68,21 +68,21 @@ class KVCalls(Caller):
     def get(
         self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
     ) -> Operation:
-        """Reads one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
+        """Read one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
         request = encode.get(key, serializable, revision)
         return self._run(RANGE, request, _range_answer, "get", key, None, process, due_ns)
 
     def range(
         self, key: bytes, range_end: bytes, *, process: int = 0, due_ns: int = 0, **options: Unpack[RangeOptions]
     ) -> Operation:
-        """Reads the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
+        """Read the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
         request = pb.RangeRequest(key=key, range_end=range_end, **options).SerializeToString()
         return self._run(RANGE, request, _range_answer, "range", key, None, process, due_ns)
 
     def delete(
         self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False, process: int = 0, due_ns: int = 0
     ) -> Operation:
-        """Deletes a key or a range; ``prev_kv`` asks for what was there. ``response`` is a ``DeleteRangeResponse``."""
+        """Delete a key or a range; ``prev_kv`` asks for what was there. ``response`` is a ``DeleteRangeResponse``."""
         request = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv).SerializeToString()
         return self._run(DELETE_RANGE, request, _delete_answer, "delete", key, None, process, due_ns)
 
@@ -104,7 +104,7 @@ class KVCalls(Caller):
         return self._run(TXN, request, _txn_answer, "txn", key, None, process, due_ns)
 
     def cas(self, key: bytes, value: bytes, mod_revision: int, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Writes ``value`` if the key was last written at ``mod_revision`` (0: does not exist), else reads it.
+        """Write ``value`` if the key was last written at ``mod_revision`` (0: do not exist), else read it.
 
         ``response`` is a ``TxnResponse``; its ``succeeded`` says which.
         """
@@ -112,7 +112,7 @@ class KVCalls(Caller):
         return self._run(TXN, request, _txn_answer, "txn", key, value, process, due_ns)
 
     def compact(self, revision: int, *, physical: bool = False) -> Operation:
-        """Drops the history before ``revision``. ``response`` is a ``CompactionResponse``."""
+        """Drop the history before ``revision``. ``response`` is a ``CompactionResponse``."""
         request = pb.CompactionRequest(revision=revision, physical=physical).SerializeToString()
         return self._run(COMPACT, request, pb.CompactionResponse.FromString, "compact")
 
@@ -129,7 +129,7 @@ class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls,
     """A client of all of etcd's services; what it takes is said in ``Caller``. Open it after a fork."""
 
     def send(self, f: str, message: Message, *, key: bytes = b"", process: int = 0, due_ns: int = 0) -> Operation:
-        """Sends a request that the caller made: ``f`` names the call, ``key`` what it is about."""
+        """Send a request that the caller made: ``f`` names the call, ``key`` what it is about."""
         path, decode = _BY_NAME[f]
         return self._run(path, message.SerializeToString(), decode, f, key, None, process, due_ns)
 

@@ -10,10 +10,10 @@ class Watcher(Protocol):
     """Something that the loop watches for: a socket that is ready, or a time that has come."""
 
     def start(self, callback: Callable[..., object], *args: object, **options: object) -> None:
-        """Calls back each time from now on."""
+        """Call back each time from now on."""
 
     def stop(self) -> None:
-        """Calls back no more."""
+        """Call back no more."""
 
     def close(self) -> None:
         """Frees what it holds."""
@@ -39,7 +39,7 @@ class Loop(Protocol):
         """Watches the time, in seconds."""
 
     def async_(self) -> AsyncWatcher:
-        """Makes what other threads wake the loop with."""
+        """Make what other threads wake the loop with."""
 
     def check(self, *, ref: bool, priority: int) -> Watcher:
         """Watches for the end of each wait."""

@@ -25,7 +25,7 @@ class HubThread:
         ready.wait()
 
     def run(self, function: Callable[[], T]) -> T:
-        """Takes a function, returns its answer or raises what it raised; any thread but its own may call."""
+        """Take a function, return its answer or raise what it raised; any thread but its own may call."""
         future: Future[T] = Future()
 
         def answer() -> None:

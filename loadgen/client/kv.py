@@ -39,7 +39,7 @@ with it (etcd, server/etcdserver, quotaApplierV3)."""
 
 
 def classify(f: str, code: int, *, answered: bool, unprocessed: bool) -> Outcome:
-    """Takes what was asked and how it ended, returns what that says about its having happened.
+    """Take what was asked and how it ended, return what that says about its having happened.
 
     ``code`` is the gRPC status; ``answered``, it is the server's own; ``unprocessed``, the request certainly
     never reached the store. A read that fails has no effect to be unsure of.
@@ -119,17 +119,17 @@ bytes_prefix_end = prefix_end
 
 
 def mod_revision_is(key: bytes, revision: int) -> pb.Compare:
-    """Returns the comparison "the key was last written at this revision"; 0 means that it does not exist."""
+    """Return the comparison "the key was last written at this revision"; 0 means that it does not exist."""
     return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)
 
 
 def value_is(key: bytes, value: bytes) -> pb.Compare:
-    """Returns the comparison "the key has this value"."""
+    """Return the comparison "the key has this value"."""
     return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.VALUE, key=key, value=value)
 
 
 def version_is(key: bytes, version: int) -> pb.Compare:
-    """Returns the comparison "the key was written this many times since it was created"; 0: it does not exist."""
+    """Return the comparison "the key was written this many times since it was created"; 0: it does not exist."""
     return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.VERSION, key=key, version=version)
 
 
@@ -140,7 +140,7 @@ def compare(
     operand: bytes | int,
     range_end: bytes = b"",
 ) -> pb.Compare:
-    """Returns any comparison, in the words of etcdctl's transactions; of a range it must hold for every key.
+    """Return any comparison, in the words of etcdctl's transactions; of a range it must hold for every key.
 
     >>> compare(b"k", "version", ">", 0).version
     0
@@ -156,22 +156,22 @@ _OPERANDS = {"create": "create_revision", "mod": "mod_revision"}
 
 
 def put_op(key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> pb.RequestOp:
-    """Returns a put, for a branch of a transaction."""
+    """Return a put, for a branch of a transaction."""
     return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease, prev_kv=prev_kv))
 
 
 def get_op(key: bytes, range_end: bytes = b"", **options: Unpack[RangeOptions]) -> pb.RequestOp:
-    """Returns a get or a range, for a branch of a transaction."""
+    """Return a get or a range, for a branch of a transaction."""
     return pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=range_end, **options))
 
 
 def delete_op(key: bytes, range_end: bytes = b"", *, prev_kv: bool = False) -> pb.RequestOp:
-    """Returns a delete, for a branch of a transaction."""
+    """Return a delete, for a branch of a transaction."""
     return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv))
 
 
 def txn_op(
     compare: Sequence[pb.Compare], success: Sequence[pb.RequestOp], failure: Sequence[pb.RequestOp] = ()
 ) -> pb.RequestOp:
-    """Returns a transaction, for a branch of another one."""
+    """Return a transaction, for a branch of another one."""
     return pb.RequestOp(request_txn=pb.TxnRequest(compare=compare, success=success, failure=failure))

@@ -26,7 +26,7 @@ LEASES = b"/etcdserverpb.Lease/LeaseLeases"
 
 
 def lease_key(lease: int) -> bytes:
-    """Returns what stands for a lease as the key of an operation: its id in hexadecimal, as etcdctl writes it."""
+    """Return what stands for a lease as the key of an operation: its id in hexadecimal, as etcdctl writes it."""
     return b"%016x" % (lease & (1 << 64) - 1)
 
 
@@ -36,13 +36,13 @@ class LeaseCalls(Caller):
     _keeper: LeaseKeeper | None = None
 
     def lease_grant(self, ttl: int, lease: int = 0, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Makes a lease of ``ttl`` seconds; 0 lets the server choose its id. ``response``: ``LeaseGrantResponse``."""
+        """Make a lease of ``ttl`` seconds; 0 lets the server choose its id. ``response``: ``LeaseGrantResponse``."""
         request = pb.LeaseGrantRequest(TTL=ttl, ID=lease).SerializeToString()
         decode = pb.LeaseGrantResponse.FromString
         return self._run(GRANT, request, decode, "lease_grant", lease_key(lease), None, process, due_ns)
 
     def lease_revoke(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Ends a lease, and deletes its keys. ``response`` is a ``LeaseRevokeResponse``."""
+        """End a lease, and delete its keys. ``response`` is a ``LeaseRevokeResponse``."""
         request = pb.LeaseRevokeRequest(ID=lease).SerializeToString()
         decode = pb.LeaseRevokeResponse.FromString
         return self._run(REVOKE, request, decode, "lease_revoke", lease_key(lease), None, process, due_ns)
@@ -54,7 +54,7 @@ class LeaseCalls(Caller):
         return self._run(TIME_TO_LIVE, request, decode, "lease_time_to_live", lease_key(lease), None, process, due_ns)
 
     def lease_list(self) -> Operation:
-        """Lists the leases. ``response`` is a ``LeaseLeasesResponse``."""
+        """List the leases. ``response`` is a ``LeaseLeasesResponse``."""
         return self._run(LEASES, b"", pb.LeaseLeasesResponse.FromString, "lease_list")
 
     def lease_keepalive(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
@@ -64,11 +64,11 @@ class LeaseCalls(Caller):
         return self._keeper.renew(lease, process=process, due_ns=due_ns)
 
     def lease_keeper(self) -> LeaseKeeper:
-        """Returns a keepalive stream of its own; the server answers the requests of one stream one after the other."""
+        """Return a keepalive stream of its own; the server answers the requests of one stream one after the other."""
         return LeaseKeeper(self, self._timeout_s)
 
     def close(self) -> None:
-        """Closes the connections; calls that wait end. May be called again."""
+        """Close the connections; call that wait end. May be called again."""
         super().close()
         if self._keeper is not None:
             self._keeper.close()
@@ -94,7 +94,7 @@ class LeaseKeeper:
         self._kept: list[gevent.Greenlet] = []
 
     def renew(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Gives a lease its whole time to live again. ``response`` is a ``LeaseKeepAliveResponse``.
+        """Give a lease its whole time to live again. ``response`` is a ``LeaseKeepAliveResponse``.
 
         A lease that is gone fails with NOT_FOUND: the server says so with a time to live of 0.
         """
@@ -132,13 +132,13 @@ class LeaseKeeper:
         return self._kept[-1]
 
     def close(self) -> None:
-        """Ends the stream, and what ``keep`` began. May be called again."""
+        """End the stream, and what ``keep`` began. May be called again."""
         gevent.killall(self._kept, block=False)
         if self._call is not None:
             self._call.cancel()
 
     def _renew(self, operation: Operation, request: bytes, lease: int) -> bytes | None:
-        """Fills the operation in; returns the answer's bytes, if there was one."""
+        """Fill the operation in; return the answer's bytes, if there was one."""
         renewal: gevent.event.AsyncResult = gevent.event.AsyncResult()
         until_ns = operation.call_ns + int(self._timeout_s * 1e9)
         try:

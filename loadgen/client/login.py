@@ -56,7 +56,7 @@ class Login:
         self._renew_at_s: float | None = None
 
     def admit(self, transport: Transport, worn: bytes = b"") -> bytes:
-        """Takes a connection and the token that is no longer good there, empty for none.
+        """Take a connection and the token that is no longer good there, empty for none.
 
         Gives the connection another one, asking etcd only where nobody has since, and returns it. Raises ConnectError.
         """
@@ -73,7 +73,7 @@ class Login:
         return None if self._renew_at_s is None else max(0.0, self._renew_at_s - time())
 
     def refuses(self, stream: Stream, call_ns: int) -> bool:
-        """Takes a failed call, returns whether its token was refused and there is no newer one yet."""
+        """Take a failed call, return whether its token was refused and there is no newer one yet."""
         return stream.cause == TOKEN_REFUSED and call_ns >= self._began_ns
 
     def _authenticate(self, transport: Transport) -> bytes:
@@ -96,7 +96,7 @@ class Login:
 
 
 def name_refusal(stream: Stream) -> None:
-    """Takes a call that etcd answered with an error; where that is about the user, notes which as its ``cause``."""
+    """Take a call that etcd answered with an error; where that is about the user, note which as its ``cause``."""
     if stream.code == Code.UNAUTHENTICATED or stream.detail == _OLD_REVISION:
         stream.cause = TOKEN_REFUSED
     elif stream.detail == _NO_USER:
@@ -104,7 +104,7 @@ def name_refusal(stream: Stream) -> None:
 
 
 def expiry_s(token: str) -> float | None:
-    """Takes a token, returns when it ends in seconds since 1970, where it is a JSON web token that says so (RFC 7519).
+    """Take a token, return when it ends in seconds since 1970, where it is a JSON web token that says so (RFC 7519).
 
     >>> expiry_s("AbCdEf.12") is None
     True

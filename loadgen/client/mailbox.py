@@ -26,7 +26,7 @@ class Mailbox(Generic[T]):
         self._taker: greenlet | None = None
 
     def put(self, item: T) -> None:
-        """Adds an item; the taker is woken within this turn of the event loop."""
+        """Add an item; the taker is woken within this turn of the event loop."""
         self.items.append(item)
         self._wake_soon()
 
@@ -41,7 +41,7 @@ class Mailbox(Generic[T]):
         self._wake_soon()
 
     def take(self, timeout_s: float | None = None) -> T | None:
-        """Returns the next item, waiting for it; None where it has ended, or after ``timeout_s`` seconds."""
+        """Return the next item, waiting for it; None where it has ended, or after ``timeout_s`` seconds."""
         if not self.items and not self.ended:
             self._wait(timeout_s)
         return self.items.popleft() if self.items else None

@@ -50,24 +50,24 @@ class MaintenanceCalls(Caller):
     # ---- alarms, which are the cluster's
 
     def alarm_list(self) -> Operation:
-        """Lists the alarms that are raised. ``response`` is an ``AlarmResponse``."""
+        """List the alarms that are raised. ``response`` is an ``AlarmResponse``."""
         request = pb.AlarmRequest(action=pb.AlarmRequest.GET).SerializeToString()
         return self._run(ALARM, request, pb.AlarmResponse.FromString, "alarm_list")
 
     def alarm_activate(self, member_id: int, alarm: pb.AlarmType) -> Operation:
-        """Raises an alarm, ``NOSPACE`` or ``CORRUPT``, in a member's name. ``response`` is an ``AlarmResponse``."""
+        """Raise an alarm, ``NOSPACE`` or ``CORRUPT``, in a member's name. ``response`` is an ``AlarmResponse``."""
         request = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member_id, alarm=alarm).SerializeToString()
         return self._run(ALARM, request, pb.AlarmResponse.FromString, "alarm_activate")
 
     def alarm_deactivate(self, member_id: int, alarm: pb.AlarmType) -> Operation:
-        """Takes a member's alarm back. ``response`` is an ``AlarmResponse``."""
+        """Take a member's alarm back. ``response`` is an ``AlarmResponse``."""
         request = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=alarm)
         return self._run(ALARM, request.SerializeToString(), pb.AlarmResponse.FromString, "alarm_deactivate")
 
     # ---- snapshot
 
     def snapshot(self, write: Callable[[bytes], object], endpoint: str = "") -> Operation:
-        """Gives a copy of a member's database to ``write``, piece by piece; it ends with its own SHA-256.
+        """Give a copy of a member's database to ``write``, piece by piece; it ends with its own SHA-256.
 
         ``response`` is the last ``SnapshotResponse``. The client's timeout is for each piece. What ``write`` raises
         goes through, and the call is given up.

@@ -19,26 +19,26 @@ class MemberCalls(Caller):
     """The Cluster service; members are named by their id. Each answer lists the members as they are then."""
 
     def member_list(self, *, linearizable: bool = True) -> Operation:
-        """Lists the members. ``response`` is a ``MemberListResponse``."""
+        """List the members. ``response`` is a ``MemberListResponse``."""
         request = pb.MemberListRequest(linearizable=linearizable).SerializeToString()
         return self._run(MEMBER_LIST, request, pb.MemberListResponse.FromString, "member_list")
 
     def member_add(self, peer_urls: Sequence[str], *, learner: bool = False) -> Operation:
-        """Adds a member, which is then to be started; a learner has no vote. ``response``: ``MemberAddResponse``."""
+        """Add a member, which is then to be started; a learner has no vote. ``response``: ``MemberAddResponse``."""
         request = pb.MemberAddRequest(peerURLs=peer_urls, isLearner=learner).SerializeToString()
         return self._run(MEMBER_ADD, request, pb.MemberAddResponse.FromString, "member_add")
 
     def member_promote(self, member_id: int) -> Operation:
-        """Gives a learner its vote; refused until it has caught up. ``response``: ``MemberPromoteResponse``."""
+        """Give a learner its vote; refused until it has caught up. ``response``: ``MemberPromoteResponse``."""
         request = pb.MemberPromoteRequest(ID=member_id).SerializeToString()
         return self._run(MEMBER_PROMOTE, request, pb.MemberPromoteResponse.FromString, "member_promote")
 
     def member_update(self, member_id: int, peer_urls: Sequence[str]) -> Operation:
-        """Changes where a member listens for its peers. ``response`` is a ``MemberUpdateResponse``."""
+        """Change where a member listens for its peers. ``response`` is a ``MemberUpdateResponse``."""
         request = pb.MemberUpdateRequest(ID=member_id, peerURLs=peer_urls).SerializeToString()
         return self._run(MEMBER_UPDATE, request, pb.MemberUpdateResponse.FromString, "member_update")
 
     def member_remove(self, member_id: int) -> Operation:
-        """Removes a member for good. ``response`` is a ``MemberRemoveResponse``."""
+        """Remove a member for good. ``response`` is a ``MemberRemoveResponse``."""
         request = pb.MemberRemoveRequest(ID=member_id).SerializeToString()
         return self._run(MEMBER_REMOVE, request, pb.MemberRemoveResponse.FromString, "member_remove")

@@ -78,7 +78,7 @@ class StreamingCall:
     # ---- messages
 
     def send(self, message: bytes) -> bool:
-        """Sends one message; returns False where the call has ended.
+        """Send one message; return False where the call has ended.
 
         Waits while the peer's window holds back more than a mebibyte of what was sent before.
         """
@@ -108,7 +108,7 @@ class StreamingCall:
             self._flush()
 
     def receive(self, timeout_s: float | None = None) -> tuple[bytes, int] | None:
-        """Returns the next message and when its last byte was read, in nanoseconds on the monotonic clock.
+        """Return the next message and when its last byte was read, in nanoseconds on the monotonic clock.
 
         None where the call has ended and nothing is left, or nothing came within ``timeout_s`` seconds; ``ended``
         tells them apart.
@@ -135,7 +135,7 @@ class StreamingCall:
             self._flush()
 
     def cancel(self, cause: str = CANCELLED) -> None:
-        """Gives the call up, and what has not been taken of it. May be called again."""
+        """Give the call up, and what has not been taken of it. May be called again."""
         if self.ended:
             return
         self._stream.context = None
@@ -147,7 +147,7 @@ class StreamingCall:
     # ---- from the transport, in the hub
 
     def deliver(self, message: bytes, read_ns: int) -> None:
-        """Takes a message and when it was read."""
+        """Take a message and when it was read."""
         self._inbox.deliver((message, read_ns))
 
     def unblock(self) -> None:
@@ -156,7 +156,7 @@ class StreamingCall:
             self._room.set()
 
     def switch(self, ended_ns: int) -> None:
-        """Takes when the call ended."""
+        """Take when the call ended."""
         self.ended_ns = self._stream.ended_ns = ended_ns
         self._inbox.end()
         self._room.set()

@@ -26,7 +26,7 @@ class TlsOptions:
         self._certificate = security.cert is not None
 
     def begin(self, host: str) -> Tls:
-        """Takes the host that certificates must name, returns the TLS of a new connection."""
+        """Take the host that certificates must name, return the TLS of a new connection."""
         return Tls(self._context, host, certificate=self._certificate)
 
 
@@ -75,11 +75,11 @@ class Tls:
             raise TlsError(NO_ALPN, "its answer names no protocol, or another one")
 
     def attach(self, socket: _socket.socket) -> None:
-        """Takes the non-blocking socket for what follows."""
+        """Take the non-blocking socket for what follows."""
         self._socket = socket
 
     def recv(self, size: int) -> bytes:
-        """What came, decrypted; empty at the end. ``size`` is how much to take from the network.
+        """Return what came, decrypted; empty at the end. ``size`` is how much to take from the network.
 
         Raises BlockingIOError where there is nothing yet, TlsError for an alert, and OSError as the socket does.
         """

@@ -99,7 +99,7 @@ class Transport:
     # ---- life
 
     def connect(self, timeout_s: float) -> None:
-        """Connects and waits for the peer's SETTINGS. Takes seconds. Raises ConnectError."""
+        """Connect and waits for the peer's SETTINGS. Takes seconds. Raises ConnectError."""
         until = perf_counter_ns() + int(timeout_s * 1e9)
         raw, self._tls = dial(self.endpoint, timeout_s, self._tls_options)
         self._socket = raw
@@ -126,7 +126,7 @@ class Transport:
             raise ConnectError(self.endpoint, CLOSED)
 
     def close(self) -> None:
-        """Ends the connection and every call on it. May be called again."""
+        """End the connection and every call on it. May be called again."""
         if self._socket is not None:
             self._connection.close()
             self._flush()
@@ -140,7 +140,7 @@ class Transport:
     # ---- calls
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
-        """Sends a unary request and waits for its end.
+        """Send a unary request and wait for its end.
 
         Takes the method's path, the encoded message, the time allowed in nanoseconds, and the present on the
         monotonic clock. Returns the stream as it ended; ``ended_ns`` is when its last bytes were read, or when it was
@@ -168,7 +168,7 @@ class Transport:
         return stream
 
     def open(self, path: bytes) -> StreamingCall:
-        """Takes the path of a streaming method, returns the call; see ``StreamingCall``. It has no deadline.
+        """Take the path of a streaming method, return the call; see ``StreamingCall``. It has no deadline.
 
         Raises LocalError where no new calls are taken. While one is open, a peer that is silent for long is asked for
         a sign of life, and the connection ends where none comes.
@@ -324,7 +324,7 @@ class Transport:
     # ---- ends
 
     def retire(self) -> None:
-        """Takes no new calls from now on; closes when the last open one has ended. May be called again."""
+        """Take no new calls from now on; close when the last open one has ended. May be called again."""
         was_accepting, self.accepting = self.accepting, False
         self._retired = True
         if was_accepting and self._on_end is not None:
@@ -338,7 +338,7 @@ class Transport:
             self._answered.set()
 
     def _end(self, cause: str, detail: str = "") -> None:
-        """Closes the socket and wakes everybody who waits."""
+        """Close the socket and wake everybody who waits."""
         raw, self._socket = self._socket, None
         if raw is None:
             return

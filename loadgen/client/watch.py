@@ -99,7 +99,7 @@ class Watch:
             yield answer
 
     def next(self, timeout_s: float | None = None) -> WatchAnswer | None:
-        """Returns the next answer, with its events; None once it has ended, or after ``timeout_s`` seconds.
+        """Return the next answer, with its events; None once it has ended, or after ``timeout_s`` seconds.
 
         ``error`` tells the two apart. A greenlet killed while it waits here gives the watch up.
         """
@@ -115,18 +115,18 @@ class Watch:
         return answer
 
     def wait_created(self, timeout_s: float | None = None) -> bool:
-        """Waits until the server has confirmed the watch; returns whether it has, within so many seconds."""
+        """Wait until the server has confirmed the watch; return whether it has, within so many seconds."""
         self._created.wait(timeout_s)
         return self.created_revision > 0
 
     def cancel(self, cause: str = CANCELLED) -> None:
-        """Gives the watch up at once, with what has not been taken of it. May be called again."""
+        """Give the watch up at once, with what has not been taken of it. May be called again."""
         self._give_up(self, cause)
 
     # ---- from the watcher
 
     def confirm(self, revision: int) -> None:
-        """Takes the store's revision at which the server created it, here or anew."""
+        """Take the store's revision at which the server created it, here or anew."""
         self.created_here = revision
         if not self.next_revision:
             self.next_revision = revision + 1
@@ -135,7 +135,7 @@ class Watch:
             self._created.set()
 
     def accept(self, answer: WatchAnswer) -> None:
-        """Takes an answer that is whole."""
+        """Take an answer that is whole."""
         events = answer.response.events
         if events:
             self.next_revision = events[-1].kv.mod_revision + 1
@@ -145,7 +145,7 @@ class Watch:
         self.inbox.put(answer)
 
     def end(self, error: str, reason: str = "") -> None:
-        """Takes why nothing more comes."""
+        """Take why nothing more comes."""
         self.error, self.reason = error, reason
         self.inbox.end()
         self._created.set()

@@ -80,7 +80,7 @@ class Watcher:
         )
 
     def cancel(self, watch: Watch, cause: str = CANCELLED) -> None:
-        """Gives up one watch; see ``Watch.cancel``."""
+        """Give up one watch; see ``Watch.cancel``."""
         if watch.error is not None:
             return
         self._finish(watch, cause)
@@ -96,7 +96,7 @@ class Watcher:
             # Otherwise it is being created: whoever reads its confirmation cancels it.
 
     def close(self) -> None:
-        """Ends the stream and every watch. May be called again."""
+        """End the stream and every watch. May be called again."""
         self.closed = True
         for watch in list(self.watches):
             self.cancel(watch, CLOSED_HERE)
@@ -128,7 +128,7 @@ class Watcher:
             self._reader = None
 
     def _follow(self, call: StreamingCall) -> None:
-        """Reads one stream until it ends."""
+        """Read one stream until it ends."""
         self.streams += 1
         self._number = next(_numbers)
         self._progress = ProgressRequests()
@@ -258,13 +258,13 @@ class WatchCalls(Caller):
         return self._watcher.watch(key, range_end, **options)
 
     def watcher(self) -> Watcher:
-        """Returns a stream for watches of its own."""
+        """Return a stream for watches of its own."""
         made = Watcher(self.streams(), self._timeout_s, self._history)
         self._watchers = [*(each for each in self._watchers if not each.closed), made]
         return made
 
     def close(self) -> None:
-        """Closes the connections; calls that wait end, and so do watches. May be called again."""
+        """Close the connections; call that wait end, and so do watches. May be called again."""
         for each in self._watchers:
             each.close()
         super().close()

@@ -94,7 +94,7 @@ class History:
         self._place(np.empty(0, np.int32), np.empty(0, np.int64))
 
     def _place(self, blocks: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
-        """Takes in where the payload of each row is: its block, and where in that."""
+        """Take in where the payload of each row is: its block, and where in that."""
         self._block, self._start = blocks, offsets
         self._middle = self._start + self.rows["request_size"]
         self._end = self._middle + self.rows["response_size"]
@@ -107,7 +107,7 @@ class History:
         return [part for part in self.parts if part.cut]
 
     def faults(self) -> list[tuple[str, list[str], int, int]]:
-        """Returns the faults that were begun and healed, in order: name, members, when begun and when healed."""
+        """Return the faults that were begun and healed, in order: name, members, when begun and when healed."""
         found, began_ns = [], 0
         for marker in self.markers:
             if marker.name == "fault" and marker.details["phase"] == "begin":
@@ -118,17 +118,17 @@ class History:
         return found
 
     def request(self, row: int) -> bytes:
-        """Returns the request of a row, as it was sent."""
+        """Return the request of a row, as it was sent."""
         block, start, middle, _ = self._spot
         return self._payload(block[row])[start[row] : middle[row]]
 
     def response(self, row: int) -> bytes:
-        """Returns the response of a row, as it was received; the error's text where it did not succeed."""
+        """Return the response of a row, as it was received; the error's text where it did not succeed."""
         block, _, middle, end = self._spot
         return self._payload(block[row])[middle[row] : end[row]]
 
     def payloads(self, rows: NDArray[np.int64]) -> Iterator[tuple[bytes, bytes]]:
-        """Gives request and response of many rows, for less than one call each."""
+        """Give request and response of many rows, for less than one call each."""
         current, data = -1, b""
         for low in range(0, len(rows), _CHUNK):
             chunk = rows[low : low + _CHUNK]
@@ -151,12 +151,12 @@ class History:
         return data
 
     def endpoint(self, row: int) -> str:
-        """Returns the URL that a row's request went to; empty where that is not known."""
+        """Return the URL that a row's request went to; empty where that is not known."""
         return self.endpoints[int(self.part[row])].get(int(self.rows["endpoint"][row]), "")
 
 
 def read(folder: Path) -> History:
-    """Reads the history in a run's folder, or in the folder of the files itself. Files may be gzipped.
+    """Read the history in a run's folder, or in the folder of the files itself. Files may be gzipped.
 
     A file that ends early is read as far as it goes and is in ``History.cut``. Raises HistoryError where there is no
     file, or one that is no history, and OSError.
@@ -209,7 +209,7 @@ class _Part:
         self._records = 0
 
     def read(self) -> Iterator[tuple[NDArray[np.void], bytes, int]]:
-        """Gives the records and the payload of each whole block, and where that lies (0: in compressed data).
+        """Give the records and the payload of each whole block, and where that lies (0: in compressed data).
 
         Sets ``cut`` where a block is not whole.
         """
@@ -245,7 +245,7 @@ class _Part:
             self.cut = "its compressed data ends early"
 
     def note(self, row: np.void, payload: bytes) -> None:
-        """Takes in a record that is about the file or the run."""
+        """Take in a record that is about the file or the run."""
         text = payload[int(row["request_size"]) :]
         kind = int(row["kind"])
         if kind == Kind.ENDPOINT:

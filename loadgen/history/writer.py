@@ -81,7 +81,7 @@ class HistoryWriter:
         endpoint: int = 0,
         answered: bool = True,
     ) -> None:
-        """Records an operation that ended.
+        """Record an operation that ended.
 
         ``path`` is the gRPC method's, times are nanoseconds of the monotonic clock, ``request`` the message as sent.
         ``response`` is the message as received where the outcome is OK, otherwise the error's text. ``code`` is the
@@ -103,19 +103,19 @@ class HistoryWriter:
             self.flush()
 
     def watch_sent(self, watcher: int, at_ns: int, request: bytes, endpoint: int = 0) -> None:
-        """Records a ``WatchRequest``, before it is sent. ``watcher`` numbers the stream, once a stream in a file."""
+        """Record a ``WatchRequest``, before it is sent. ``watcher`` numbers the stream, once a stream in a file."""
         self._add(Kind.WATCH_SENT, watcher, endpoint, at_ns, request=request)
 
     def watch_received(self, watcher: int, at_ns: int, response: bytes, endpoint: int = 0) -> None:
-        """Records a ``WatchResponse``, in the order in which they came."""
+        """Record a ``WatchResponse``, in the order in which they came."""
         self._add(Kind.WATCH_RECEIVED, watcher, endpoint, at_ns, response=response)
 
     def watch_ended(self, watcher: int, at_ns: int, code: int, cause: str, endpoint: int = 0) -> None:
-        """Records that a watch stream ended, by whomever: nothing can have come after it."""
+        """Record that a watch stream ended, by whomever: nothing can have come after it."""
         self._add(Kind.WATCH_ENDED, watcher, endpoint, at_ns, response=cause.encode(), code=code)
 
     def marker(self, name: str, at_ns: int = 0, **details: object) -> None:
-        """Records that something happened at a time (0: now), such as ``fault``; ``details`` must be JSON."""
+        """Record that something happened at a time (0: now), such as ``fault``; ``details`` must be JSON."""
         self._add(
             Kind.MARKER,
             at_ns=at_ns or time.perf_counter_ns(),
@@ -128,7 +128,7 @@ class HistoryWriter:
         self._flags = FINAL if final else 0
 
     def endpoint(self, url: str) -> int:
-        """Returns the number that stands for an endpoint in this file; the first is 1."""
+        """Return the number that stands for an endpoint in this file; the first is 1."""
         number = self._endpoints.get(url)
         if number is None:
             number = self._endpoints[url] = len(self._endpoints) + 1
@@ -153,7 +153,7 @@ class HistoryWriter:
             block = block[self._file.write(block) or 0 :]
 
     def flush_every(self, seconds: float = 0.5) -> None:
-        """Starts a greenlet that flushes until the writer is closed."""
+        """Start a greenlet that flushes until the writer is closed."""
         import gevent
 
         def go_on() -> None:
@@ -165,7 +165,7 @@ class HistoryWriter:
         self._flusher = gevent.spawn(go_on)
 
     def close(self) -> None:
-        """Writes the end, without which the reader takes the file for cut. May be called again.
+        """Write the end, without which the reader takes the file for cut. May be called again.
 
         What is recorded later is left out.
         """
@@ -204,7 +204,7 @@ class HistoryWriter:
 
 
 def clock() -> str:
-    """Returns what tells one monotonic clock from another: times of equal clocks compare, others do not."""
+    """Return what tells one monotonic clock from another: times of equal clocks compare, others do not."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

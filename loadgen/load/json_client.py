@@ -59,7 +59,7 @@ class GatewayClient:
         self._closed = False
 
     def close(self) -> None:
-        """Closes the connections that are not in use; those that are close after their call."""
+        """Close the connections that are not in use; those that are close after their call."""
         self._closed = True
         for clients in self._idle.values():
             while clients:
@@ -77,7 +77,7 @@ class GatewayClient:
         ignore_value: bool = False,
         ignore_lease: bool = False,
     ) -> Operation:
-        """Writes a value. ``response`` is a ``PutResponse``."""
+        """Write a value. ``response`` is a ``PutResponse``."""
         request = pb.PutRequest(
             key=key, value=value, lease=lease, prev_kv=prev_kv, ignore_value=ignore_value, ignore_lease=ignore_lease
         )
@@ -86,21 +86,21 @@ class GatewayClient:
     def get(
         self, key: bytes, *, serializable: bool = False, revision: int = 0, process: int = 0, due_ns: int = 0
     ) -> Operation:
-        """Reads one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
+        """Read one key, linearizably unless ``serializable``. ``response`` is a ``RangeResponse``."""
         request = pb.RangeRequest(key=key, serializable=serializable, revision=revision)
         return self._run("/kv/range", request, pb.RangeResponse, "get", key, None, process, due_ns)
 
     def range(
         self, key: bytes, range_end: bytes, *, process: int = 0, due_ns: int = 0, **options: Unpack[RangeOptions]
     ) -> Operation:
-        """Reads the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
+        """Read the keys from ``key`` up to, not including, ``range_end``. ``response`` is a ``RangeResponse``."""
         request = pb.RangeRequest(key=key, range_end=range_end, **options)
         return self._run("/kv/range", request, pb.RangeResponse, "range", key, None, process, due_ns)
 
     def delete(
         self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False, process: int = 0, due_ns: int = 0
     ) -> Operation:
-        """Deletes a key, or a range of them. ``response`` is a ``DeleteRangeResponse``."""
+        """Delete a key, or a range of them. ``response`` is a ``DeleteRangeResponse``."""
         request = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv)
         return self._run("/kv/deleterange", request, pb.DeleteRangeResponse, "delete", key, None, process, due_ns)
 
@@ -119,7 +119,7 @@ class GatewayClient:
         return self._run("/kv/txn", request, pb.TxnResponse, "txn", key, None, process, due_ns)
 
     def cas(self, key: bytes, value: bytes, mod_revision: int, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Writes ``value`` if the key was last written at ``mod_revision`` (0: does not exist), else reads it."""
+        """Write ``value`` if the key was last written at ``mod_revision`` (0: do not exist), else read it."""
         request = pb.TxnRequest(
             compare=[mod_revision_is(key, mod_revision)], success=[put_op(key, value)], failure=[get_op(key)]
         )

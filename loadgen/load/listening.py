@@ -80,7 +80,7 @@ class Alarm:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A block in which the main greenlet is not disturbed, for the writing of results; `check` after it."""
+        """Yield a block in which the main greenlet is not disturbed, for the writing of results; `check` after it."""
         self._held = True
         try:
             yield
@@ -204,7 +204,7 @@ def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
     _alarm = alarm
 
     def handle_error(context: Any, kind: Any, error: Any, trace: Any) -> None:
-        """What the event loop calls; gevent's own one prints. See ``gevent.hub.Hub.handle_error``."""
+        """Return what the event loop calls; gevent's own one prints. See ``gevent.hub.Hub.handle_error``."""
         if not isinstance(error, Exception) or isinstance(error, hub.NOT_ERROR) or _is_user(context):
             inherited(hub, context, kind, error, trace)
         elif isinstance(error, _control()):
@@ -229,7 +229,7 @@ def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
 
 
 def _control() -> tuple[type[Exception], ...]:
-    """The exceptions by which Locust steers, which its events let pass; none where Locust is not imported."""
+    """Return the exceptions by which Locust steers, which its events let pass; none where Locust is not imported."""
     locust = sys.modules.get("locust.exception")
     if locust is None:
         return ()

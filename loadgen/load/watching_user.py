@@ -34,18 +34,18 @@ class Written:
         self._calls: OrderedDict[bytes, tuple[int, bool]] = OrderedDict()
 
     def sending(self, value: bytes) -> None:
-        """Notes that a value is about to be sent."""
+        """Note that a value is about to be sent."""
         self._calls[value] = perf_counter_ns(), not self.load.warming_up
         if len(self._calls) > _REMEMBERED:
             self._calls.popitem(last=False)
 
     def acknowledged(self, operation: Operation) -> Operation:
-        """Takes a write that ended, returns it."""
+        """Take a write that ended, return it."""
         self.last_revision = max(self.last_revision, operation.revision)
         return operation
 
     def sent(self, value: bytes) -> tuple[int, bool] | None:
-        """Returns when a value was sent, and whether that is measured; None where this worker did not write it."""
+        """Return when a value was sent, and whether that is measured; None where this worker did not write it."""
         return self._calls.get(value)
 
 

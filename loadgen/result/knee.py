@@ -38,7 +38,8 @@ def users_by_step(users: int) -> tuple[int, ...]:
 
 
 def plateaus(run: Run) -> tuple[Literal["users", "rate"], list[float], float] | None:
-    """What a run's load went through: ``rate`` or ``users``, its values, and the seconds of each; None for no steps.
+    """Return what a run's load went through: ``rate`` or ``users``, its values, and the seconds of each; None for no
+    steps.
 
     Takes run.json. The steps of a closed loop share its duration evenly.
     """
@@ -53,7 +54,7 @@ def plateaus(run: Run) -> tuple[Literal["users", "rate"], list[float], float] | 
 
 
 def find(folder: Path, run: Run) -> Knee | None:
-    """Returns ``knee`` of a result: every plateau and which one is the knee; None for a run without plateaus.
+    """Return ``knee`` of a result: every plateau and which one is the knee; None for a run without plateaus.
 
     Reads the histogram log of all operations. Raises OSError and ValueError where it is missing or broken.
     """
@@ -74,7 +75,7 @@ def find(folder: Path, run: Run) -> Knee | None:
 
 
 def measured(intervals: Sequence[Interval], loads: Sequence[float], length_s: float) -> Iterable[Plateau | None]:
-    """Yields throughput and latency of each plateau, from its whole seconds but the first; None where they are too few.
+    """Yield throughput and latency of each plateau, from its whole seconds but the first; None where they are too few.
 
     Takes the log's intervals of a second, the load of each plateau and its length. The first second belongs to the
     plateau before, of which operations are still under way, and the load began within the log's first second.
@@ -107,7 +108,7 @@ def _row(load: float, seconds: int, counts: Mapping[int, int]) -> Plateau:
 
 
 def judge(rows: Sequence[Plateau]) -> tuple[Plateau | None, str | None]:
-    """Returns the knee, a plateau of those measured or None, and the reason why there is none."""
+    """Return the knee, a plateau of those measured or None, and the reason why there is none."""
     if len(rows) < 3:
         return None, f"{len(rows)} plateaus of {LEAST_SECONDS + 1} s or more, and 3 are needed"
     best = max(range(len(rows)), key=lambda index: rows[index]["power"])

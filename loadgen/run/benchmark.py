@@ -55,19 +55,23 @@ class Hooks:
         """Take a message for the person who waits, such as a warning: one line."""
 
     def forked(self) -> None:
-        """The workers are forked: from now on this process may handle signals, which it does not share with them.
+        """Return the workers are forked: from now on this process may handle signals, which it does not share with
+        them.
 
         Called while SIGINT and SIGTERM are held back.
         """
 
     def load_begins(self, stop: Callable[[str], None]) -> None:
-        """The load begins. Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result."""
+        """Return the load begins.
+
+        Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result.
+        """
 
     def tick(self, run: Run) -> None:
-        """The load goes on; called ten times a second."""
+        """Note that the load goes on; called ten times a second."""
 
     def load_ended(self) -> None:
-        """The load has ended or failed, and the results are about to be written."""
+        """Note that the load has ended or failed, and the results are about to be written."""
 
 
 def bench(

@@ -78,7 +78,7 @@ class ClusterRecorder:
             self._observer.kill()
 
     def _ours(self) -> state.Running | None:
-        """The cluster of `raftload cluster up` that is under load, None where it is another."""
+        """Return the cluster of `raftload cluster up` that is under load, None where it is another."""
         for backend in state.BACKENDS:
             running = state.load(backend)
             if running is not None and self._endpoints & {member.endpoint for member in running.members}:

@@ -51,10 +51,10 @@ class StatsEntry(Protocol):
     use_response_times_cache: bool
 
     def get_response_time_percentile(self, percent: float) -> float:
-        """A percentile in milliseconds."""
+        """Return a percentile in milliseconds."""
 
     def get_current_response_time_percentile(self, percent: float) -> float | None:
-        """A percentile of the last seconds in milliseconds."""
+        """Return a percentile of the last seconds in milliseconds."""
 
 
 def percentile(entry: StatsEntry, fraction: float) -> float:

@@ -60,7 +60,7 @@ class ClusterView:
         endpoints: Callable[[], tuple[str, ...]],
         security: Security | None = None,
     ) -> None:
-        """Takes Locust's environment, the cluster where it is ours to break, whom to ask, by endpoint, and how."""
+        """Take Locust's environment, the cluster where it is ours to break, whom to ask, by endpoint, and how."""
         self._security = security
         self._environment = environment
         self._cluster = cluster
@@ -83,11 +83,11 @@ class ClusterView:
         self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:
-        """Ends the looking."""
+        """End the looking."""
         self._greenlet.kill()
 
     def note(self, text: str, kind: str = "run") -> None:
-        """Adds an event of now."""
+        """Add an event of now."""
         self.events.append({"at": iso(time.time()), "kind": kind, "text": text})
 
     @property
@@ -109,7 +109,7 @@ class ClusterView:
         return ""
 
     def act(self, fault: str, name: str) -> Effect:
-        """Does a fault to a member, or ``heal`` to one or, with an empty name, to all; returns when it shows.
+        """Do a fault to a member, or ``heal`` to one or, with an empty name, to all; return when it shows.
 
         Raises UsageError where it does not apply, ClusterError where it fails or shows no effect.
         """
@@ -132,7 +132,7 @@ class ClusterView:
         return effect
 
     def documents(self) -> Iterator[dict[str, Any]]:
-        """The present state, then the next whenever there is one; the points of the load only once."""
+        """Yield the present state, then the next whenever there is one; the points of the load only once."""
         self._listeners += 1
         try:
             version, since = -1, 0.0
@@ -208,7 +208,7 @@ class ClusterView:
         return snapshot
 
     def _tell_election(self, term: int) -> None:
-        """Adds what the logs say of an election, once all members have heard of its end."""
+        """Add what the logs say of an election, once all members have heard of its end."""
         gevent.sleep(0.5)
         try:
             logs = elections.tails(self._cluster)

@@ -35,12 +35,12 @@ class Guard:
     """
 
     def __init__(self, host: str, names: Collection[str] = ()) -> None:
-        """Takes the address that the server listens on, and further names by which browsers may call it."""
+        """Take the address that the server listens on, and further names by which browsers may call it."""
         self.token = secrets.token_urlsafe(32)
         self._names = {"localhost", socket.gethostname().lower(), host.lower(), *(name.lower() for name in names)}
 
     def install(self, app: Flask, ours: str) -> None:
-        """Puts the checks before every request of a Flask application, and headers on every answer.
+        """Put the checks before every request of a Flask application, and headers on every answer.
 
         Takes the name of the blueprint whose pages load nothing but their own files.
         """

@@ -39,7 +39,7 @@ class Leadership:
         self._rows: dict[str, deque[Span]] = {}
 
     def look(self, at: float, roles: Mapping[str, tuple[str, int | None]]) -> None:
-        """Takes the time and what each member is: its role and its term."""
+        """Take the time and what each member is: its role and its term."""
         seen = self._last_at is not None and at - self._last_at <= self._gap_s
         for name, (kind, term) in roles.items():
             row = self._rows.setdefault(name, deque())
@@ -57,7 +57,7 @@ class Leadership:
         self._last_at = at
 
     def rows(self) -> list[Row]:
-        """The rows as plain values, in the order in which members were first seen."""
+        """Return the rows as plain values, in the order in which members were first seen."""
         return [
             {"name": name, "spans": [[span.start, span.end, span.kind, span.term] for span in row]}
             for name, row in self._rows.items()

@@ -29,7 +29,7 @@ _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
 
 
 def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
-    """Adds the pages to Locust's web UI before it starts, and to its own page a link to them.
+    """Add the pages to Locust's web UI before it starts, and to its own page a link to them.
 
     Locust's UI is one React application: `extended_tabs` hold tables of statistics only, and its template has no
     place for more. The link is put before the element that React draws in, so nothing that React does removes it.
@@ -39,7 +39,7 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
     pages = Blueprint(NAME, __name__, url_prefix="/cluster", template_folder="templates", static_folder="static")
 
     def route(path: str, **options: Any) -> Callable[[View], View]:
-        """Adds a view, behind Locust's login where that is on."""
+        """Add a view, behind Locust's login where that is on."""
 
         def add(view: View) -> View:
             pages.add_url_rule(path, view.__name__, web_ui.auth_required_if_enabled(view), **options)

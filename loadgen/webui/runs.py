@@ -47,8 +47,8 @@ class Runs:
         args: argparse.Namespace,
         command: tuple[str, ...],
     ) -> None:
-        """Takes a function from endpoints to the target behind them, which raises ClusterError where there is none,
-        and the command line for the record.
+        """Take a function from endpoints to the target behind them, which raises ClusterError where there is none, and
+        the command line for the record.
         """
         self._session = session
         self.target = target

@@ -70,7 +70,7 @@ class Connection:
     # ---- what the owner asks and tells
 
     def set_metadata(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Takes header fields for every request that is opened from now on, in place of those taken before."""
+        """Take header fields for every request that is opened from now on, in place of those taken before."""
         self._sender.set_metadata(fields)
 
     @property
@@ -104,12 +104,12 @@ class Connection:
         return len(self._sender.streams) + len(self._sender.waiting)
 
     def open_streams(self) -> Iterator[Stream]:
-        """Iterates over the calls that have not ended; take a copy before ending any."""
+        """Iterate over the calls that have not ended; take a copy before ending any."""
         yield from self._sender.streams.values()
         yield from self._sender.waiting
 
     def reset(self, stream: Stream, code: Code, cause: str | None = None) -> None:
-        """Gives a call up: ends it with ``code`` and tells the peer, if it knows of the call at all.
+        """Give a call up: end it with ``code`` and tell the peer, if it knows of the call at all.
 
         The stream is not returned by ``receive_data`` afterwards.
         """
@@ -123,7 +123,7 @@ class Connection:
         self._sender.open_waiting()
 
     def ping(self, payload: bytes) -> None:
-        """Sends a PING of 8 bytes; its echo comes as ``PingAcknowledged``."""
+        """Send a PING of 8 bytes; its echo comes as ``PingAcknowledged``."""
         self._sender.put(frames.ping(payload))
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Connection:
             self._sender.put(frames.goaway(0, ErrorCode.NO_ERROR))
 
     def lost(self, cause: str, sent: int, detail: str = "") -> list[Event]:
-        """Takes a constant cause and how many bytes the socket took in all; the transport has lost its peer.
+        """Take a constant cause and how many bytes the socket took in all; the transport has lost its peer.
 
         Returns every call that was open, ended UNAVAILABLE; ``unprocessed`` where its last byte was not written.
         """

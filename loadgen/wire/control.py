@@ -21,7 +21,7 @@ class Control:
         self._sender = sender
 
     def on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        """Applies the peer's settings, and acknowledges them (section 6.5.3)."""
+        """Apply the peer's settings, and acknowledge them (section 6.5.3)."""
         if stream_id:
             raise RemoteError("SETTINGS on a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
@@ -47,7 +47,7 @@ class Control:
             self._reply(frames.ping(payload, ack=True))
 
     def on_goaway(self, _flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        """Takes no new calls; ends those that the peer has not processed and never will (section 6.8)."""
+        """Take no new calls; end those that the peer has not processed and never will (section 6.8)."""
         if stream_id:
             raise RemoteError("GOAWAY on a stream")
         if len(payload) < 8:

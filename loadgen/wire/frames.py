@@ -43,42 +43,42 @@ _pack_header = FRAME_HEADER.pack
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
-    """Takes a frame's parts, returns its bytes."""
+    """Take a frame's parts, return its bytes."""
     return _pack_header(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """Returns a SETTINGS frame (section 6.5)."""
+    """Return a SETTINGS frame (section 6.5)."""
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(name, value) for name, value in values.items()))
 
 
 def settings_ack() -> bytes:
-    """Returns the acknowledgement of the peer's SETTINGS."""
+    """Return the acknowledgement of the peer's SETTINGS."""
     return frame(SETTINGS, ACK, 0)
 
 
 def ping(payload: bytes, *, ack: bool = False) -> bytes:
-    """Returns a PING frame; the payload is of 8 bytes (section 6.7)."""
+    """Return a PING frame; the payload is of 8 bytes (section 6.7)."""
     return frame(PING, ACK if ack else 0, 0, payload)
 
 
 def rst_stream(stream_id: int, code: int) -> bytes:
-    """Returns a RST_STREAM frame (section 6.4)."""
+    """Return a RST_STREAM frame (section 6.4)."""
     return _CONTROL.pack(4 << 8 | RST_STREAM, 0, stream_id, code)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
-    """Returns a WINDOW_UPDATE frame; stream 0 is the connection (section 6.9)."""
+    """Return a WINDOW_UPDATE frame; stream 0 is the connection (section 6.9)."""
     return _CONTROL.pack(4 << 8 | WINDOW_UPDATE, 0, stream_id, increment)
 
 
 def goaway(last_stream_id: int, code: int, debug: bytes = b"") -> bytes:
-    """Returns a GOAWAY frame (section 6.8)."""
+    """Return a GOAWAY frame (section 6.8)."""
     return frame(GOAWAY, 0, 0, GOAWAY_HEAD.pack(last_stream_id, code) + debug)
 
 
 def headers(stream_id: int, block: bytes, max_frame_size: int, *, end_stream: bool = False) -> bytes:
-    """Takes an encoded header block, returns it as HEADERS and as many CONTINUATION frames as it needs."""
+    """Take an encoded header block, return it as HEADERS and as many CONTINUATION frames as it needs."""
     first, rest = block[:max_frame_size], block[max_frame_size:]
     flags = (END_STREAM if end_stream else 0) | (0 if rest else END_HEADERS)
     out = frame(HEADERS, flags, stream_id, first)
@@ -89,14 +89,14 @@ def headers(stream_id: int, block: bytes, max_frame_size: int, *, end_stream: bo
 
 
 def unpadded(payload: bytes) -> bytes:
-    """Returns what a padded payload holds (section 6.1). Raises RemoteError."""
+    """Return what a padded payload holds (section 6.1). Raises RemoteError."""
     if not payload or payload[0] >= len(payload):
         raise RemoteError("padding longer than its frame")
     return payload[1 : len(payload) - payload[0]]
 
 
 def uint32(payload: bytes) -> int:
-    """Returns the one number of 32 bits that a payload is. Raises RemoteError."""
+    """Return the one number of 32 bits that a payload is. Raises RemoteError."""
     if len(payload) != UINT32.size:
         raise RemoteError("frame of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
     value: int = UINT32.unpack(payload)[0]

@@ -70,12 +70,12 @@ _UNITS = (("n", 1), ("u", 1_000), ("m", 1_000_000), ("S", 1_000_000_000), ("M", 
 
 
 def code_of_http(status: int) -> Code:
-    """Takes the HTTP status of an answer without ``grpc-status``, returns the gRPC code that stands for it."""
+    """Take the HTTP status of an answer without ``grpc-status``, return the gRPC code that stands for it."""
     return _OF_HTTP.get(status, Code.UNKNOWN)
 
 
 def code_of_reset(error: int) -> Code:
-    """Takes RST_STREAM's error code, returns the gRPC code that stands for it."""
+    """Take RST_STREAM's error code, return the gRPC code that stands for it."""
     try:
         return _OF_RESET.get(ErrorCode(error), Code.UNKNOWN)
     except ValueError:
@@ -83,7 +83,7 @@ def code_of_reset(error: int) -> Code:
 
 
 def encode_timeout(timeout_ns: int) -> bytes:
-    """Takes nanoseconds, returns ``grpc-timeout``'s value: at most 8 digits and a unit, rounded up.
+    """Take nanoseconds, return ``grpc-timeout``'s value: at most 8 digits and a unit, rounded up.
 
     >>> encode_timeout(5_000_000_000)
     b'5000000u'
@@ -97,13 +97,13 @@ def encode_timeout(timeout_ns: int) -> bytes:
 
 
 def percent_decode(value: bytes) -> str:
-    """Takes ``grpc-message``'s value, returns its text; what is not valid is kept as it stands."""
+    """Take ``grpc-message``'s value, return its text; what is not valid is kept as it stands."""
     raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes((int(found[1], 16),)), value)
     return raw.decode("utf-8", "replace")
 
 
 def request_fields(path: bytes, authority: bytes, scheme: bytes, timeout_ns: int) -> list[tuple[bytes, bytes]]:
-    """Takes a method's path and the deadline in nanoseconds (0: none), returns the request's header fields."""
+    """Take a method's path and the deadline in nanoseconds (0: none), return the request's header fields."""
     fields = [
         (b":method", b"POST"),
         (b":scheme", scheme),
@@ -180,7 +180,7 @@ class MessageReader:
         self.held = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Takes what came, returns the messages it completed.
+        """Take what came, return the messages it completed.
 
         Raises ValueError for a compressed message (we never offer compression) or one above ``MAX_MESSAGE``.
         """

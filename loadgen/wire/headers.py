@@ -41,7 +41,7 @@ class HeaderDecoder(Generic[T]):
         self.memo: dict[bytes, T] = {}
 
     def decode(self, block: bytes) -> T:
-        """Takes one whole block, returns its parsed fields.
+        """Take one whole block, return its parsed fields.
 
         Raises RemoteError with COMPRESSION_ERROR where the block is not valid: the table is then lost, and the
         connection with it (RFC 9113, section 4.3).
@@ -76,7 +76,7 @@ class HeaderEncoder:
         self._codec = hpack.Encoder()
 
     def encode(self, fields: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bool]:
-        """Takes the fields, returns their block and whether it is *steady*.
+        """Take the fields, return their block and whether it is *steady*.
 
         A steady block left the table unchanged, so it may be repeated until a block that is not steady is encoded
         or ``set_table_size`` returns True.
@@ -86,7 +86,7 @@ class HeaderEncoder:
         return block, before == self._state()
 
     def set_table_size(self, size: int) -> bool:
-        """Takes the peer's SETTINGS_HEADER_TABLE_SIZE, returns True where remembered blocks are void.
+        """Take the peer's SETTINGS_HEADER_TABLE_SIZE, return True where remembered blocks are void.
 
         We never use more than the default size, which every peer must grant room to refuse (RFC 7541, section 4.2).
         """

@@ -74,7 +74,7 @@ class Receiver:
         }
 
     def receive_data(self, data: bytes) -> list[Event]:
-        """Takes bytes as they were read, returns what came of them, in order.
+        """Take bytes as they were read, return what came of them, in order.
 
         Raises nothing: where the peer breaks the protocol every open call is ended, ``ConnectionEnded`` is the last
         event, and GOAWAY is among the next bytes to send.
@@ -220,7 +220,7 @@ class Receiver:
             self._acknowledge(stream_id, reader)
 
     def consumed(self, stream: Stream, message: bytes) -> None:
-        """Takes a message that ``receive_data`` returned for a streaming call, and whose taker is done with it."""
+        """Take a message that ``receive_data`` returned for a streaming call, and whose taker is done with it."""
         reader = stream.reader
         if reader is not None and stream.code < 0:
             reader.held -= len(message) + PREFIX.size
@@ -324,14 +324,14 @@ class Receiver:
     # ---- ends
 
     def _stream(self, stream_id: int) -> Stream | None:
-        """Returns the open stream, or None for one that has ended; one that never was is an error (section 5.1)."""
+        """Return the open stream, or None for one that has ended; one that never was is an error (section 5.1)."""
         stream = self._streams.get(stream_id)
         if stream is None and (stream_id % 2 == 0 or stream_id >= self._sender.next_id):
             raise RemoteError(f"a frame on stream {stream_id}, which was never opened")
         return stream
 
     def _finish(self, stream: Stream, head: Head, events: list[Event], *, reset: bool = False) -> None:
-        """Ends a stream as its last headers say."""
+        """End a stream as its last headers say."""
         if head.status < 0:
             code, detail = code_of_http(head.http_status), "no grpc-status"
             if head.http_status != 200 and head.http_status:
@@ -354,13 +354,13 @@ class Receiver:
     def _break(
         self, stream: Stream, detail: str, events: list[Event], error: ErrorCode = ErrorCode.PROTOCOL_ERROR
     ) -> None:
-        """Ends one stream on which the peer broke the rules; the connection goes on (section 5.4.2)."""
+        """End one stream on which the peer broke the rules; the connection goes on (section 5.4.2)."""
         self._sender.put(frames.rst_stream(stream.id, error))
         self._sender.end(stream, Code.INTERNAL, "protocol error", detail)
         events.append(stream)
 
     def _fail(self, exc: RemoteError, events: list[Event]) -> None:
-        """Ends the connection and everything on it (section 5.4.1)."""
+        """End the connection and everything on it (section 5.4.1)."""
         self._sender.refuse_new()
         self._tail = b""
         for stream in (*self._streams.values(), *self._sender.waiting):

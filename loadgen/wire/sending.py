@@ -64,12 +64,12 @@ class Sender:
     # ---- requests
 
     def set_metadata(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Takes what every request opened from now on carries beside gRPC's own header fields."""
+        """Take what every request opened from now on carries beside gRPC's own header fields."""
         self._metadata = fields
         self._templates.clear()
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
-        """Takes a unary request, returns its stream; see ``Connection.call``."""
+        """Take a unary request, return its stream; see ``Connection.call``."""
         length = len(message) + 5
         template = self._templates.get((path, timeout_ns))
         stream_id = self.next_id
@@ -96,7 +96,7 @@ class Sender:
         return stream
 
     def open_stream(self, path: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
-        """Takes a streaming method's path, returns its stream; see ``Connection.open_stream``."""
+        """Take a streaming method's path, return its stream; see ``Connection.open_stream``."""
         stream = Stream(context, deadline_ns)
         stream.streaming = True
         stream.upload = Upload(bytearray(), 0, finishing=False)
@@ -105,7 +105,7 @@ class Sender:
         return stream
 
     def send_message(self, stream: Stream, message: bytes) -> None:
-        """Takes an open stream and one more message for it."""
+        """Take an open stream and one more message for it."""
         upload = stream.upload
         if upload is None or upload.finishing or stream.code >= 0:
             raise LocalError("the stream takes no more messages")
@@ -128,7 +128,7 @@ class Sender:
         self.open_waiting()
 
     def open_waiting(self) -> None:
-        """Opens calls that wait, as many as the peer allows."""
+        """Open calls that wait, as many as the peer allows."""
         while self.waiting and self.accepting and len(self.streams) < self._max_streams:
             if self.next_id > frames.LARGEST_STREAM_ID:
                 self.refuse_new()
@@ -171,7 +171,7 @@ class Sender:
     # ---- bodies under flow control
 
     def _push(self, stream: Stream) -> None:
-        """Sends of a stream's body what the windows allow, and notes the rest as blocked."""
+        """Send of a stream's body what the windows allow, and note the rest as blocked."""
         upload = stream.upload
         if stream.id == 0 or upload is None:
             return
@@ -202,14 +202,14 @@ class Sender:
         self.blocked.pop(stream.id, None)
 
     def pump(self) -> None:
-        """Sends of the blocked bodies what the windows now allow, oldest first."""
+        """Send of the blocked bodies what the windows now allow, oldest first."""
         for stream in list(self.blocked.values()):
             if self._window <= 0:
                 return
             self._push(stream)
 
     def widen(self, stream: Stream | None, increment: int) -> None:
-        """Applies a WINDOW_UPDATE, to the connection where ``stream`` is None (section 6.9).
+        """Apply a WINDOW_UPDATE, to the connection where ``stream`` is None (section 6.9).
 
         Raises RemoteError where the connection's window would overflow; OverflowError where a stream's would.
         """
@@ -227,7 +227,7 @@ class Sender:
     # ---- the peer's settings
 
     def apply_setting(self, name: int, value: int) -> None:
-        """Applies one of the peer's settings (section 6.5.2); unknown ones are ignored. Raises RemoteError."""
+        """Apply one of the peer's settings (section 6.5.2); unknown ones are ignored. Raises RemoteError."""
         if name == frames.INITIAL_WINDOW_SIZE:
             if value > frames.LARGEST_WINDOW:
                 raise RemoteError("initial window too large", ErrorCode.FLOW_CONTROL_ERROR)
@@ -254,7 +254,7 @@ class Sender:
     # ---- ends
 
     def end(self, stream: Stream, code: Code, cause: str | None = None, detail: str = "") -> None:
-        """Ends a stream, and takes it out of the books, wherever it stood."""
+        """End a stream, and take it out of the books, wherever it stood."""
         stream.code = int(code)
         stream.cause = cause
         stream.detail = detail
@@ -284,7 +284,7 @@ class Sender:
         return bool(self._out)
 
     def take(self) -> bytes:
-        """Returns what is queued, and forgets it."""
+        """Return what is queued, and forget it."""
         out = self._out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()

@@ -33,7 +33,7 @@ DELETE, GRANT = b"/etcdserverpb.KV/DeleteRange", b"/etcdserverpb.Lease/LeaseGran
 
 
 def make(folder: Path, operations: int) -> None:
-    """Writes a history that keeps every promise, one operation after the other, 10 us each."""
+    """Write a history that keeps every promise, one operation after the other, 10 us each."""
     draw = random.Random(1)
     writer = HistoryWriter(folder / "load.hist")
     watcher = HistoryWriter(folder / "watch.hist")
@@ -144,7 +144,7 @@ print(json.dumps({"seconds": took, "cpu": cpu, "mib": used.ru_maxrss / 1024, "ba
 
 
 def main() -> None:
-    """Makes the histories, checks each in a fresh process, and prints a table."""
+    """Make the histories, check each in a fresh process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--keep", type=Path, help="keep the histories in this folder, and use those that are there")

@@ -128,7 +128,7 @@ def h2load(endpoint: str, operations: int, connections: int) -> dict[str, float]
 
 
 def measured(run: Callable[[int], None], operations: int) -> dict[str, float]:
-    """Runs a tenth to warm up, then all, and returns the cost of the latter."""
+    """Run a tenth to warm up, then all, and return the cost of the latter."""
     run(operations // 10)
     began, used = time.perf_counter(), cpu_s()
     run(operations)

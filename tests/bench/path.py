@@ -43,7 +43,7 @@ ANSWERS = {
 
 
 def _block(*fields: tuple[bytes, bytes]) -> bytes:
-    """A header block that needs no table."""
+    """Return a header block that needs no table."""
     return bytes(hpack.Encoder().encode([(*field, True) for field in fields], huffman=False))
 
 
@@ -71,7 +71,7 @@ class Peer:
         self.turns: list[int] = []
 
     def attach(self, transport: Transport) -> None:
-        """Takes the place of a transport's socket."""
+        """Take the place of a transport's socket."""
         self._transport = transport
         self._run_callback = gevent.get_hub().loop.run_callback
         transport._socket = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
@@ -111,7 +111,7 @@ class Peer:
 
 
 def measure(f: str, operations: int) -> float:
-    """Returns microseconds an operation."""
+    """Return microseconds an operation."""
     peer = Peer(ANSWERS[f].SerializeToString())
     Transport.connect = lambda transport, _: peer.attach(transport)  # type: ignore[method-assign,assignment]
     kind = type("BenchUser", (EtcdUser,), {"abstract": False, "mix": {f: 1.0}})

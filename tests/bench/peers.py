@@ -91,7 +91,7 @@ def grpcio(endpoint: str, f: str, operations: int, connections: int, streams: in
 
 
 def gateway(name: str, endpoint: str, f: str, operations: int, users: int) -> Cost:
-    """A client of the JSON gateway, see ``gateway_clients``."""
+    """Return a client of the JSON gateway, see ``gateway_clients``."""
     program = [sys.executable, "-m", "tests.bench.gateway_clients", name, endpoint, f]
     _, text = measured([*program, str(operations), str(users)], cwd=str(ROOT))
     return _said(text, operations)

@@ -23,7 +23,7 @@ _HERE = ("", "127.0.0.1", "localhost")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The machine's Chromium, headless, for the tests of one module."""
+    """Yield the machine's Chromium, headless, for the tests of one module."""
     path = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=[*_FLAGS], timeout=120_000)
@@ -33,13 +33,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def wrong() -> list[str]:
-    """What went wrong in the test's pages so far; whatever is left in it at the end fails the test."""
+    """Return what went wrong in the test's pages so far; whatever is left in it at the end fails the test."""
     return []
 
 
 @pytest.fixture
 def new_page(browser: Browser, wrong: list[str]) -> Iterator[PageFactory]:
-    """Makes pages, each with storage of its own; takes the options of Playwright's ``new_context``.
+    """Make pages, each with storage of its own; take the options of Playwright's ``new_context``.
 
     After the test there must have been no error on any page's console, no exception in a script, no violation of a
     content security policy, and no request to anywhere but this machine.

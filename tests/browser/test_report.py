@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(page: Page, path: Path) -> list[str]:
-    """Opens a file and returns what the page asked for from then on."""
+    """Open a file and return what the page asked for from then on."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(path.as_uri())

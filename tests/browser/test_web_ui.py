@@ -39,7 +39,7 @@ class Web(NamedTuple):
 
 @pytest.fixture(scope="module")
 def web(etcd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """The UI over a cluster of its own, whose members can be cut off from each other."""
+    """Yield the UI over a cluster of its own, whose members can be cut off from each other."""
     folder = tmp_path_factory.mktemp("web")
     process = command.start(
         "web", "--web-port", "0", "--cluster", "embedded", "--peer-links", "relay", "--workers", "1",

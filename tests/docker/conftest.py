@@ -42,14 +42,14 @@ class Docker(ClusterCommands):
         return done.stdout
 
     def containers(self) -> list[str]:
-        """The names of all containers, also of those that have ended."""
+        """Return the names of all containers, also of those that have ended."""
         return sorted(each["Names"][0].lstrip("/") for each in self.client.api.containers(all=True))
 
     def networks(self) -> list[str]:
         return sorted(each["Name"] for each in self.client.api.networks())
 
     def everything(self) -> dict[str, list[str]]:
-        """What there is on the Engine, and in /dev/shm of ours."""
+        """Return what there is on the Engine, and in /dev/shm of ours."""
         return everything(self.client)
 
 

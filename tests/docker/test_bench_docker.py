@@ -14,7 +14,7 @@ pytestmark = pytest.mark.docker
 
 
 def bench(engine: Docker, *words: str, operations: int) -> dict[str, Any]:
-    """Runs so many operations; returns the result, the books of which are right."""
+    """Run so many operations; return the result, the books of which are right."""
     done = command.run("bench", "--operations", str(operations), "--json", *words, cwd=engine.folder, **engine.env)
     assert done.returncode in (0, 3), done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

@@ -143,7 +143,7 @@ def said(pattern: str) -> Moment:
 
 
 def interrupted(engine: Docker, moment: Moment, number: signal.Signals, *words: str) -> tuple[int, str]:
-    """Runs a command and sends it a signal at a moment; returns its exit code and stderr.
+    """Run a command and send it a signal at a moment; return its exit code and stderr.
 
     A command that has ended before the moment was noticed is one that the signal came too late for.
     """

@@ -50,7 +50,10 @@ def linked_with(files: list[Path]) -> set[Path]:
 
 
 def write_root_file_system(archive: Path) -> None:
-    """A tar of a shell, this Python with pip, and what they are linked with: what `docker import` makes an image of."""
+    """Return a tar of a shell, this Python with pip, and what they are linked with:
+
+    what `docker import` makes an image of.
+    """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     standard = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}))
     program = Path(sys.base_prefix, "bin", version).resolve()
@@ -88,7 +91,7 @@ def pip_wheel(project: Path, *words: str) -> None:
 
 
 def wheels_of_dependencies() -> Path:
-    """A folder of wheels of all that raftload needs."""
+    """Return a folder of wheels of all that raftload needs."""
     needed = project()["dependencies"]
     constraints = (ROOT / "constraints.txt").read_text()
 
@@ -107,7 +110,7 @@ def project() -> Any:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    """A copy of the project as a build needs it, with a folder of wheels."""
+    """Return a copy of the project as a build needs it, with a folder of wheels."""
     context = tmp_path / "context"
     context.mkdir()
     for name in ("cluster", "loadgen", "locustfiles", "viz", "docs"):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture
 def client(engine: Docker) -> Any:
-    """The Docker SDK's, for one test at a time: the images that they make have fixed names."""
+    """Return the Docker SDK's, for one test at a time: the images that they make have fixed names."""
     return engine.client
 
 

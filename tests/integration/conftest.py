@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def client(etcd_cluster: LocalCluster) -> Iterator[EtcdClient]:
-    """A client of the three members that the tests of a file share."""
+    """Yield a client of the three members that the tests of a file share."""
     from loadgen.client.etcd import EtcdClient
 
     made = EtcdClient(etcd_cluster.endpoints)

@@ -30,7 +30,7 @@ def endpoints(cluster: LocalCluster) -> str:
 
 
 def revision(cluster: LocalCluster) -> int:
-    """The highest revision that a member has applied."""
+    """Return the highest revision that a member has applied."""
     return max(member_status(member).revision for member in cluster.members)
 
 
@@ -42,7 +42,7 @@ def result_of(process: subprocess.CompletedProcess[str], codes: tuple[int, ...] 
 
 
 def under_way(folder: Path, cluster: LocalCluster | None, *flags: str) -> subprocess.Popen[str]:
-    """A run that has counted operations, in the folder ``run``; without a cluster on one of its own."""
+    """Return a run that has counted operations, in the folder ``run``; without a cluster on one of its own."""
     at = () if cluster is None else ("--endpoints", endpoints(cluster))
     process = start("bench", *flags, *at, "--output", "run", cwd=folder)
     until_load(process, folder / "run")
@@ -110,7 +110,7 @@ Done = tuple[dict[str, Any], Path]
 
 @pytest.fixture(scope="module")
 def written(etcd_single: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    """A run of 500 puts after a warm-up that leaves its keys, and its folder."""
+    """Yield a run of 500 puts after a warm-up that leaves its keys, and its folder."""
     folder = tmp_path_factory.mktemp("written")
     done = run(
         "bench", "--warmup", "1s", "--operations", "500", "--mix", "put", "--workers", "1", "--keep", "--json",
@@ -348,7 +348,7 @@ def test_kill_9_of_the_command_leaves_no_process(tmp_path: Path, leftovers_after
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never says a word."""
+    """Yield a port that accepts connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

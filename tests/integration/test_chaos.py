@@ -24,7 +24,7 @@ Leftovers = Callable[[float], set[str]]
 
 
 def _chaos(folder: Path, *options: str, etcd: str = "", workers: int = 1) -> subprocess.CompletedProcess[str]:
-    """A run whose folder is ``run`` in this one."""
+    """Return a run whose folder is ``run`` in this one."""
     env = {"RAFTLOAD_ETCD": etcd} if etcd else {}
     words = ("--workers", str(workers), "--output", str(folder / "run"))
     return command.run("chaos", *options, *words, cwd=folder, timeout_s=300, **env)

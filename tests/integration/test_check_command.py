@@ -23,7 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `raftload check …` in this process."""
+    """Run `raftload check …` in this process."""
 
     def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
         code = main.main(["check", *map(str, args)])

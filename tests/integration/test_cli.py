@@ -30,7 +30,7 @@ LIGHT = (
 
 
 def raftload(*arguments: str) -> tuple[int, str, str, set[str]]:
-    """Runs `raftload`; returns its exit code, what it said, and the modules that it imported."""
+    """Run `raftload`; return its exit code, what it said, and the modules that it imported."""
     done = subprocess.run(
         [sys.executable, "-Ximporttime", "-m", "loadgen.cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,

@@ -70,7 +70,7 @@ class Commands(ClusterCommands):
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a process, of which some lines may have been read, still prints on stdout and stderr."""
+    """Return what a process, of which some lines may have been read, still prints on stdout and stderr."""
     assert process.stdout is not None
     assert process.stderr is not None
     out, err = process.stdout.read(), process.stderr.read()
@@ -302,7 +302,7 @@ def test_the_owner_killed_is_a_cluster_gone(raftload: Commands, monkeypatch: pyt
 
 
 def moments(raftload: Commands, process: subprocess.Popen[str]) -> dict[str, Callable[[], bool]]:
-    """What can be seen of a command while it makes or removes a cluster of three."""
+    """Return what can be seen of a command while it makes or removes a cluster of three."""
 
     def running(word: str) -> int:
         return sum(word in each for each in find_leftovers() - raftload.before)
@@ -326,7 +326,7 @@ def _revision(url: str) -> int:
 
 
 def interrupt(raftload: Commands, process: subprocess.Popen[str], when: str, number: signal.Signals) -> str:
-    """Sends a signal at a moment; returns what the command still says. It may have ended before the signal came."""
+    """Send a signal at a moment; return what the command still says. It may have ended before the signal came."""
     there = moments(raftload, process)[when]
     until(lambda: there() or process.poll() is not None, when, pause_s=0.002)
     process.send_signal(number)

@@ -17,7 +17,7 @@ from cluster.local.cluster import LocalCluster
 
 
 def say(report: Report) -> str:
-    """What went wrong, for a failing assertion."""
+    """Return what went wrong, for a failing assertion."""
     return "\n".join(f"{result.verdict} {result.name}: {result.reason}" for result in report.results)
 
 

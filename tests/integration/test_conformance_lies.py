@@ -95,7 +95,7 @@ class Honest:
         return next(self.shared.counter) % nth == 0
 
     def pretend(self) -> Answer:
-        """An acknowledgement of nothing."""
+        """Return an acknowledgement of nothing."""
         return Answer(revision=self.inner.get(b"\0", count_only=True).revision + 1, succeeded=True)
 
 
@@ -611,7 +611,7 @@ def tell(
     handle: bool = False,
     bounds: Bounds = BOUNDS,
 ) -> Report:
-    """Runs tests through a client of ours."""
+    """Run tests through a client of ours."""
     made, shared = gateway_factory(timeout_s=3.0), Shared(cluster.endpoints)
 
     def factory(endpoint: str) -> Client:
@@ -630,7 +630,7 @@ def say(report: Report) -> str:
 def told(
     etcd_cluster: LocalCluster, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, concurrent.futures.Future[Report]]]:
-    """The reports of the lies that were selected; some at a time, since they mostly wait for leases."""
+    """Yield the reports of the lies that were selected; some at a time, since they mostly wait for leases."""
     lies = [item.callspec.params.get("lie") for item in request.session.items if hasattr(item, "callspec")]
     chosen = [lie for lie in lies if isinstance(lie, Lie) and lie in LIES]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -674,7 +674,7 @@ def sound(breakable: LocalCluster, request: pytest.FixtureRequest) -> Iterator[L
 
 @pytest.fixture(scope="module")
 def honest(breakable: LocalCluster) -> dict[str, Result]:
-    """The results of all tests but the failover through a client that tells the truth."""
+    """Return the results of all tests but the failover through a client that tells the truth."""
     only = [test.name for test in TESTS if test.group != "failover"]
     report = tell(Operator, breakable, only, handle=True)
     assert report.exit_code == 0, say(report)

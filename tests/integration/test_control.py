@@ -119,7 +119,7 @@ def closed_port() -> str:
 
 @contextlib.contextmanager
 def listener(answer: bytes | None) -> Iterator[str]:
-    """A server that answers every request alike, or with None never."""
+    """Yield a server that answers every request alike, or with None never."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         kept = []
 

@@ -21,7 +21,7 @@ Step = tuple[str, dict[str, Any]]
 
 
 def steps(count: int, prefix: bytes, base: int, reached: list[int]) -> Iterator[Step]:
-    """The sequence: what to do, in terms of etcd's own parameters.
+    """Yield the sequence: what to do, in terms of etcd's own parameters.
 
     Takes the store's revision at the beginning and, as a list of one, the revision reached so far, which the caller
     keeps; both clients make the same of the random numbers as long as they get the same answers.
@@ -116,7 +116,7 @@ def request_ops(given: list[tuple[str, bytes, bytes]]) -> list[pb.RequestOp]:
 
 
 def normal(message: Any, prefix: bytes, base: int) -> str:
-    """An answer's text with the prefix cut off and revisions counted from the beginning."""
+    """Return an answer's text with the prefix cut off and revisions counted from the beginning."""
     copy = type(message)()
     copy.CopyFrom(message)
     _normalize(copy, prefix, base)
@@ -137,7 +137,7 @@ def _normalize(message: Any, prefix: bytes, base: int) -> None:
 
 
 def through_client(client: Any, prefix: bytes, count: int) -> list[list[str]]:
-    """Runs the sequence through a client of ours, returns what came of each step."""
+    """Run the sequence through a client of ours, return what came of each step."""
     base = client.get(b"x").revision
     reached = [base]
     lines = []
@@ -160,7 +160,7 @@ def through_client(client: Any, prefix: bytes, count: int) -> list[list[str]]:
 
 
 def through_grpcio(endpoint: str, prefix: bytes, count: int) -> list[list[str]]:
-    """The same through grpcio, with requests built by the protobuf runtime alone."""
+    """Return the same through grpcio, with requests built by the protobuf runtime alone."""
     import grpc
 
     channel = grpc.insecure_channel(endpoint, [("grpc.max_receive_message_length", -1)])
@@ -220,7 +220,7 @@ from loadgen.load.json_client import GatewayClient  # noqa: E402
 
 @pytest.fixture(scope="module")
 def endpoint(etcd_binary: str) -> Iterator[str]:
-    """An etcd that nobody else writes to, so that revisions tell what each client did."""
+    """Yield an etcd that nobody else writes to, so that revisions tell what each client did."""
     with LocalCluster(1, binary=etcd_binary, storage="memory") as cluster:
         yield cluster.endpoints[0]
 

@@ -168,12 +168,12 @@ def steps() -> Iterator[Step]:
 
 
 def watched() -> pb.WatchCreateRequest:
-    """What is watched in the end: everything that is left after the compaction."""
+    """Return what is watched in the end: everything that is left after the compaction."""
     return pb.WatchCreateRequest(key=b"k", range_end=END, start_revision=41, prev_kv=True, fragment=True)
 
 
 def normal(message: Any) -> str:
-    """An answer's bytes without what is a cluster's own."""
+    """Return an answer's bytes without what is a cluster's own."""
     copy = type(message)()
     copy.CopyFrom(message)
     _normalize(copy)

@@ -28,7 +28,7 @@ ClusterFactory = Callable[..., LocalCluster]
 
 @pytest.fixture
 def alone(make_cluster: ClusterFactory) -> Iterator[EtcdClient]:
-    """A client of a single member that the test may do anything to."""
+    """Yield a client of a single member that the test may do anything to."""
     made = EtcdClient(make_cluster(1).endpoints)
     yield made
     made.close()

@@ -48,19 +48,19 @@ PATH, SUMS = f"v{VERSION}/{NAME}", f"v{VERSION}/SHA256SUMS"
 
 @pytest.fixture(scope="module")
 def version(etcd_binary: str) -> str:
-    """The version of the etcd at hand, as its release would be called."""
+    """Return the version of the etcd at hand, as its release would be called."""
     return find_etcd(etcd_binary).version.partition("+")[0]
 
 
 @pytest.fixture(scope="module")
 def official(etcd_binary: str, version: str) -> bytes:
-    """An archive of the etcd at hand, as its release would be packed."""
+    """Return an archive of the etcd at hand, as its release would be packed."""
     return make_archive(release_name(version), Path(etcd_binary).parent)
 
 
 @pytest.fixture(scope="module")
 def small() -> bytes:
-    """A small archive of VERSION, for what does not depend on which etcd it is."""
+    """Return a small archive of VERSION, for what does not depend on which etcd it is."""
     return small_archive(RELEASE, VERSION)
 
 
@@ -72,7 +72,9 @@ def page() -> Iterator[ReleasePage]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, and nothing in the environment that leads elsewhere; returns the releases' folder."""
+    """Return a cache of the test's own, and nothing in the environment that leads elsewhere; returns the releases'
+    folder.
+    """
     for name in list(os.environ):
         if (
             name.lower().endswith("_proxy")
@@ -85,7 +87,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kept(cache: Path) -> list[str]:
-    """What is in the folder of releases."""
+    """Return what is in the folder of releases."""
     return sorted(each.name for each in cache.iterdir() if each.name != ".lock") if cache.exists() else []
 
 
@@ -106,7 +108,7 @@ Raftload = Callable[..., Ended]
 
 @pytest.fixture
 def raftload(capsys: pytest.CaptureFixture[str]) -> Raftload:
-    """Runs a command line in this process, which is quicker than a process of its own."""
+    """Run a command line in this process, which is quicker than a process of its own."""
 
     def run(*words: str) -> Ended:
         capsys.readouterr()

@@ -38,7 +38,7 @@ from viz.diagrams import elections
 
 
 def _each(minors: tuple[str, ...] = MINORS) -> list[Any]:
-    """A parameter for each minor; all that is tested on one goes to the same worker."""
+    """Return a parameter for each minor; all that is tested on one goes to the same worker."""
     return [pytest.param(minor, marks=pytest.mark.xdist_group(f"etcd-{minor}")) for minor in minors]
 
 

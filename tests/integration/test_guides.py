@@ -88,13 +88,13 @@ RUN = "runs/20260102T030405Z-kv"
 
 
 def recipe(target: str) -> str:
-    """What `make` runs for a target, with this checkout's programs."""
+    """Return what `make` runs for a target, with this checkout's programs."""
     lines = (ROOT / "Makefile").read_text().partition(f"\n{target}: ")[2].splitlines()
     return lines[1].strip().replace("$(BIN)/", "")
 
 
 def kept(page: str) -> list[Command]:
-    """The commands of a page that are run, at their full length."""
+    """Return the commands of a page that are run, at their full length."""
     return [each for each in guides.commands(page) if not each.docker and not each.text.startswith(tuple(NOT_RUN))]
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_run_is_there_and_is_covered() -> None:
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
-    """A mirror of etcd's releases with the one that the pages name, which is the tests' etcd under that version."""
+    """Return a mirror of etcd's releases with the one that the pages name: the tests' etcd under that version."""
     root, name = tmp_path_factory.mktemp("mirror"), release_name(RELEASE)
     program = f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {RELEASE}" && exit\nexec "{etcd_binary}" "$@"\n'
     content = pack([file_entry(f"{name}/{each}", program.encode()) for each in ("etcd", "etcdctl")])
@@ -126,7 +126,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, etcd_cluster: LocalCluster) -> Path:
-    """The folder of a run, for the pages that read one."""
+    """Return the folder of a run, for the pages that read one."""
     folder = tmp_path_factory.mktemp("finished")
     words = ("bench", "--operations", "200", "--workers", "1", "--endpoints", ",".join(etcd_cluster.endpoints))
     done = command.run(*words, "--output", "run", cwd=folder)
@@ -136,7 +136,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, etcd_cluster: LocalCluste
 
 @contextlib.contextmanager
 def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[LocalCluster]:
-    """A cluster that speaks TLS and wants client certificates, or the password of the user root.
+    """Yield a cluster that speaks TLS and wants client certificates, or the password of the user root.
 
     Takes a folder for the authority, and one for the files that the pages name.
     """
@@ -228,7 +228,7 @@ def test_mermaid_reads_every_diagram_of_the_pages(tmp_path: Path) -> None:
 
 
 def processes() -> dict[str, str]:
-    """The processes that docs/architecture.md names, with how `ps` shows each."""
+    """Return the processes that docs/architecture.md names, with how `ps` shows each."""
     table = (ROOT / "docs" / "architecture.md").read_text().partition("| how `ps` shows it |\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
     return {row[0]: row[3].strip("`") for row in rows}

@@ -53,7 +53,7 @@ Script = Callable[[int], bytes]
 
 
 def block(fields: list[tuple[bytes, bytes]]) -> bytes:
-    """A header block that needs no table, so that it can be said at any time."""
+    """Return a header block that needs no table, so that it can be said at any time."""
     return hpack.Encoder().encode([(*field, True) for field in fields], huffman=False)
 
 
@@ -266,7 +266,7 @@ def test_what_concerns_one_stream_ends_that_alone(serve: Serve, name: str) -> No
 
 
 def header_bomb(stream_id: int) -> bytes:
-    """A few bytes that mean 20 MB: one large entry of the table, again and again (RFC 7541, section 7.3)."""
+    """Return a few bytes that mean 20 MB: one large entry of the table, again and again (RFC 7541, section 7.3)."""
     large = hpack.Encoder().encode([(b"x", b"y" * 4_000)], huffman=False)
     return frames.headers(stream_id, block(OPEN) + large + b"\xbe" * 5_000, frames.DEFAULT_FRAME_SIZE)
 
@@ -452,7 +452,7 @@ def test_reconnecting_backs_off_with_jitter(monkeypatch: pytest.MonkeyPatch) -> 
     sleep = gevent.sleep
 
     def at_once(seconds: float = 0) -> None:
-        """The pauses of what keeps a connection are noted and not made."""
+        """Return the pauses of what keeps a connection are noted and not made."""
         mine = next((channel for channel in channels if gevent.getcurrent() in channel._keepers), None)
         if mine is not None:
             pauses[mine].append(seconds)

@@ -159,7 +159,7 @@ FORK = "import os; fork = os.fork"
 
 
 def start_owner(script: str) -> subprocess.Popen[str]:
-    """A process of its own group that has a cluster up."""
+    """Return a process of its own group that has a cluster up."""
     owner = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
         start_new_session=True,

@@ -31,7 +31,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `raftload` with arguments, in front of it whatever leads to another host; all end with the test."""
+    """Start `raftload` with arguments, in front of it whatever leads to another host; all end with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, host: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
@@ -72,7 +72,7 @@ def bench(cluster: LocalCluster, port: int, *more: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def loaded(cluster: LocalCluster) -> Iterator[Callable[[], None]]:
-    """Gives what waits until 100 keys have been written since the block began."""
+    """Give what waits until 100 keys have been written since the block began."""
     with ControlClient(cluster.endpoints[0]) as client:
         before = client.revision()
         yield lambda: until(lambda: client.revision() > before + 100, "the load") and None
@@ -242,7 +242,7 @@ class Hosts:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
     def on(self, number: int) -> tuple[str, ...]:
-        """What to put before a command for it to run on a host, which has a name of its own too."""
+        """Return what to put before a command for it to run on a host, which has a name of its own too."""
         named = f'hostname host-{number} && exec "$@"'
         return ("ip", "netns", "exec", self.names[number - 1], "unshare", "--uts", "sh", "-c", named, "sh")
 

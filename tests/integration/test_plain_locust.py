@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(scenario: str, *arguments: str, cluster: LocalCluster, cwd: Path) -> subprocess.Popen[str]:
-    """Starts Locust with a locustfile, without its UI."""
+    """Start Locust with a locustfile, without its UI."""
     return subprocess.Popen(
         [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / f"{scenario}.py"), "--headless",
          "--host", cluster.members[0].endpoint, "-u", "6", "-r", "6", "--json", *arguments],
@@ -31,7 +31,7 @@ def start(scenario: str, *arguments: str, cluster: LocalCluster, cwd: Path) -> s
 
 
 def rows_of(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The rows of its statistics by name, once it has ended."""
+    """Return the rows of its statistics by name, once it has ended."""
     with process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err

@@ -37,12 +37,12 @@ def results(done: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, 
 
 
 def of_types(document: dict[str, Any]) -> dict[str, Any]:
-    """The rows of the types that were run."""
+    """Return the rows of the types that were run."""
     return {name: row for name, row in document["results"].items() if row is not None and name != "total"}
 
 
 def state(cluster: LocalCluster) -> set[bytes | int]:
-    """The keys and the leases that a cluster has. Those of other tests may expire at any time."""
+    """Return the keys and the leases that a cluster has. Those of other tests may expire at any time."""
     client = EtcdClient(cluster.endpoints)
     keys = {kv.key for kv in client.range(b"\0", b"\0", keys_only=True).response.kvs}
     leases = {lease.ID for lease in client.lease_list().response.leases}

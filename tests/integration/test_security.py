@@ -156,7 +156,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves TLS with a certificate and protocols, hangs up after the handshake; returns the endpoint."""
+    """Serve TLS with a certificate and protocols, hang up after the handshake; return the endpoint."""
     with contextlib.ExitStack() as stack:
 
         def start(pair: Pair, *alpn: str, host: str = "127.0.0.1") -> str:
@@ -401,7 +401,7 @@ def test_the_other_commands(
     strict: tuple[str, list[str]], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     def says(code: int, *more: str) -> str:
-        """What a command of this process prints on stderr."""
+        """Return what a command of this process prints on stderr."""
         assert main.main([*words, *more]) == code, capsys.readouterr()
         out, err = capsys.readouterr()
         assert PASSWORD not in out + err
@@ -448,7 +448,7 @@ def test_only_the_leader_is_called_and_followed(make_cluster: Callable[..., Loca
         return max(found, key=lambda each: each.term).member_id if found else 0
 
     def followed() -> int:
-        """The leader, once it gets every call: on a busy machine leadership moves by itself."""
+        """Return the leader, once it gets every call: on a busy machine leadership moves by itself."""
         until(lambda: asked() == {leader()}, "all calls at the leader", sleep=gevent.sleep)
         return leader()
 

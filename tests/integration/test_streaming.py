@@ -81,7 +81,7 @@ class Server:
                 self.socket.sendall(data)
 
     def send(self, stream_id: int, message: bytes) -> None:
-        """Sends one message, as fast as the client's windows allow."""
+        """Send one message, as fast as the client's windows allow."""
         data = memoryview(PREFIX.pack(0, len(message)) + message)
         with contextlib.suppress(h2.exceptions.ProtocolError, OSError):
             while data:
@@ -108,7 +108,7 @@ Connect = Callable[[Server], Transport]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Runs a server and connects to it."""
+    """Run a server and connect to it."""
     with contextlib.ExitStack() as stack:
 
         def start(server: Server) -> Transport:
@@ -128,7 +128,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def settled(value: Callable[[], int]) -> int:
-    """Waits until a number has not changed for a while, returns it."""
+    """Wait until a number has not changed for a while, return it."""
     last, since = -1, 0
     while since < 10:
         gevent.sleep(0.01)

@@ -36,7 +36,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves a handler on a free port of loopback, returns the endpoint."""
+    """Serve a handler on a free port of loopback, return the endpoint."""
     with contextlib.ExitStack() as stack:
 
         def start(handler: Handler, **options: object) -> str:

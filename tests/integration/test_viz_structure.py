@@ -142,7 +142,7 @@ def models() -> dict[str, Model]:
 
 
 def check_all(names: Iterable[str], check: Callable[[str], None]) -> None:
-    """Checks each of the models; raises all that was wrong, with the models' names."""
+    """Check each of the models; raise all that was wrong, with the models' names."""
     wrong = []
     for name in names:
         try:
@@ -178,13 +178,13 @@ DAMAGE: dict[str, Callable[[str], str]] = {
 
 
 def damaged(render: Callable[[Model], str]) -> dict[str, str]:
-    """The sample's picture, damaged in each of the ways."""
+    """Return the sample's picture, damaged in each of the ways."""
     right = render(models()[SAMPLE])
     return {damage: change(right) for damage, change in DAMAGE.items()}
 
 
 def pictures(render: Callable[[Model], str]) -> dict[str, str]:
-    """The pictures of all models, and the damaged ones."""
+    """Return the pictures of all models, and the damaged ones."""
     return {name: render(model) for name, model in models().items()} | damaged(render)
 
 
@@ -227,7 +227,7 @@ process.exit(0);
 
 @pytest.fixture(scope="module")
 def read_by_mermaid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the real Mermaid finds in the pictures of all models, and in the damaged ones."""
+    """Return what the real Mermaid finds in the pictures of all models, and in the damaged ones."""
     lines = run_mermaid(PARSER, pictures(mermaid.render), tmp_path_factory.mktemp("mermaid"))
     return dict(json.loads(line) for line in lines)
 
@@ -288,7 +288,7 @@ def test_the_real_mermaid_finds_what_the_model_says(read_by_mermaid: dict[str, A
 
 @pytest.fixture(scope="module")
 def read_by_dot() -> dict[str, Any]:
-    """What Graphviz makes of the pictures of all models, and of the damaged ones."""
+    """Return what Graphviz makes of the pictures of all models, and of the damaged ones."""
     if shutil.which("dot") is None:
         require("graphviz", "no Graphviz on PATH")
     drawn = pictures(dot.render)
@@ -305,7 +305,7 @@ def read_by_dot() -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    """What Graphviz draws: entities are read first, then its escapes."""
+    """Return what Graphviz draws: entities are read first, then its escapes."""
     return re.sub(r"\\(.)", lambda found: "\n" if found.group(1) in "nlr" else found.group(1), html.unescape(text))
 
 
@@ -358,7 +358,7 @@ def read_dot(found: dict[str, Any], model: Model) -> Structure:
 
 
 def middle_is_all(structure: Structure, model: Model) -> Structure:
-    """A note over all lanes stands in their middle, where there may be a lane: told apart by its text alone."""
+    """Return a note over all lanes stands in their middle, where there may be a lane: told apart by its text alone."""
     if not isinstance(model, Sequence):
         return structure
     everywhere = {item.text for item in model.items if not isinstance(item, Message) and item.lane is None}
@@ -395,7 +395,7 @@ def test_every_word_of_the_model_is_drawn_in_the_svg(name: str) -> None:
 
 @functools.lru_cache(maxsize=10_000)
 def cells(line: str) -> tuple[str, ...]:
-    """What stands in each column: after a wide character, one with nothing."""
+    """Return what stands in each column: after a wide character, one with nothing."""
     found: list[str] = []
     for char in line:
         if width(char) == 0:
@@ -452,7 +452,7 @@ def read_lanes(picture: str) -> Structure:
 
 
 def bare(text: str, start: int, columns: list[int]) -> str:
-    """A label's line without the lifelines after it, each of which stands in a column of its own after a blank."""
+    """Return a label's line without the lifelines after it, each in a column of its own after a blank."""
     found = cells(text)
     for column in reversed([each - start for each in columns]):
         if 0 < column == len(found) - 1 and found[column] == "|" and found[column - 1] == " ":
@@ -511,7 +511,7 @@ def test_a_damaged_renderer_is_found_out(form: str, damage: str, request: pytest
     assert wrong != render(model)
 
     def compare(name: str) -> None:
-        """Compares what was found in the picture of this name, which the model's right one is or a damaged one."""
+        """Compare what was found in the picture of this name, which the model's right one is or a damaged one."""
         if form == "ascii":
             check_ascii(render(model) if name == SAMPLE else wrong, model)
         elif form == "mermaid":

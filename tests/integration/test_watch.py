@@ -35,7 +35,7 @@ def put(client: EtcdClient, key: bytes, value: bytes = b"v") -> int:
 
 
 def events(watch: Watch, count: int, timeout_s: float = HANG_S) -> list[kv_pb2.Event]:
-    """The next so many events of a watch."""
+    """Return the next so many events of a watch."""
     got: list[kv_pb2.Event] = []
     with gevent.Timeout(timeout_s):
         while len(got) < count:

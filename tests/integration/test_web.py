@@ -49,7 +49,7 @@ class Web:
         return next(row for row in rows if row["name"] == "Aggregated")
 
     def requests(self, count: int) -> None:
-        """Waits until so many requests of the run that is on are counted.
+        """Wait until so many requests of the run that is on are counted.
 
         Locust's UI answers from a cache of two seconds, so at first what it says is of the run before, and at rest.
         """
@@ -73,7 +73,7 @@ class Web:
 
     @contextlib.contextmanager
     def run(self, **form: str) -> Iterator[list[Path]]:
-        """Starts a run, which the block ends if it does not by itself; puts its result into the list that it gives."""
+        """Start a run, which the block ends if it does not by itself; put its result into the list that it gives."""
         before, found = len(self.results()), []
         assert self.post("/swarm", spawn_rate=form["user_count"], **form)["success"] is True
         yield found

@@ -36,7 +36,7 @@ Pair = tuple[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Takes the arguments, returns the exit code."""
+    """Take the arguments, return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.matrix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def choose(only: Sequence[str]) -> list[Pair]:
-    """Takes what ``--only`` says, returns pairs of target and cell in the order of the runs. Raises ValueError."""
+    """Take what ``--only`` says, return pairs of target and cell in the order of the runs. Raises ValueError."""
     names = [cell.name for cell in CELLS]
     every = [(target, name) for target in targets.TARGETS for name in names]
     if not only:

@@ -63,7 +63,7 @@ class Cell:
 
 
 def embedded(place: Place) -> Found:
-    """A cluster for the length of a run."""
+    """Return a cluster for the length of a run."""
     result = place.document("bench", "--cluster", "embedded", "--etcd", place.binary.path, *_SMALL, "--json")
     hold(result["target"]["kind"] == "embedded" and len(result["target"]["members"]) == 3, "not three members")
     hold(result["target"]["etcd_version"] == place.binary.version, f"ran etcd {result['target']['etcd_version']}")
@@ -73,7 +73,7 @@ def embedded(place: Place) -> Found:
 
 
 def docker(place: Place) -> Found:
-    """A cluster of containers, whose image is made of this etcd."""
+    """Return a cluster of containers, whose image is made of this etcd."""
     with engine_alone(), contextlib.closing(connect()) as client:
         before = everything(client)
         hold(not any("etcd-node" in name for name in before["containers"]), "containers etcd-node… are there already")
@@ -128,7 +128,7 @@ def conformance(place: Place, transport: str) -> Found:
 
 
 def _conformance(report: Any, version: str) -> Found:
-    """What a report of `cluster test` comes to."""
+    """Return what a report of `cluster test` comes to."""
     hold(report["target"]["version"] == version, f"tested etcd {report['target']['version']}")
     bad = [each for each in report["tests"] if each["verdict"] in ("FAIL", "UNKNOWN")]
     skipped = [f"{each['name']} ({each['reason']})" for each in report["tests"] if each["verdict"] == "SKIP"]
@@ -192,7 +192,7 @@ def explained(broken: set[str], version: str) -> str:
 
 
 def scenario(place: Place, name: str) -> Found:
-    """A scenario over both transports; one that is for gRPC alone has to say so."""
+    """Return a scenario over both transports; one that is for gRPC alone has to say so."""
     endpoints = ("--endpoints", ",".join(place.shared()), "--scenario", name, "--json")
     how: tuple[str, ...] = _SMALL
     if name == "steps":
@@ -211,7 +211,7 @@ def scenario(place: Place, name: str) -> Found:
 
 
 def _bench_figures(result: Any, operations: int | None) -> str:
-    """Holds a result to what a run on a healthy cluster is, and sums it up. ``operations``: how many were asked for."""
+    """Hold a result to what a run on a healthy cluster is, and sum it up. ``operations``: how many were asked for."""
     hold(not result["problems"], "; ".join(result["problems"]))
     hold(not result["lost_workers"], f"lost workers: {result['lost_workers']}")
     hold(result["books"]["balanced"] is not False, f"acknowledged writes and revision do not agree: {result['books']}")
@@ -241,7 +241,7 @@ def over_tls(place: Place) -> Found:
 
 
 def with_auth(place: Place) -> Found:
-    """A cluster with auth on, and one load over each transport as a user with a role."""
+    """Return a cluster with auth on, and one load over each transport as a user with a role."""
     with LocalCluster(3, binary=place.binary.path) as cluster:
         client = EtcdClient(cluster.endpoints)
         done = [
@@ -297,7 +297,7 @@ def _filled(path: Path, names: tuple[str, ...], may_be_empty: set[str]) -> list[
 
 
 def cluster_status(place: Place) -> Found:
-    """The cluster as `viz` draws it, and as `cluster status` tells it."""
+    """Return the cluster as `viz` draws it, and as `cluster status` tells it."""
     endpoints = ("--endpoints", ",".join(place.shared()))
     drawn = place.document("viz", "--type", "cluster-status", *endpoints, "--json")
     told = place.document("cluster", "status", "--backend", "local", "--json")
@@ -314,7 +314,7 @@ def cluster_status(place: Place) -> Found:
 
 
 def web_page(place: Place) -> Found:
-    """The web UI's cluster page: what it shows, and a button of it."""
+    """Return the web UI's cluster page: what it shows, and a button of it."""
     place.shared()
     with place.running("web", "--web-port", "0", "--workers", "1") as process:
         assert process.stderr is not None
@@ -349,7 +349,7 @@ def _get(url: str) -> str:
 
 
 def _event(url: str, wanted: Callable[[Any], bool]) -> Any:
-    """The first event of the page that shows what is wanted, of 200."""
+    """Return the first event of the page that shows what is wanted, of 200."""
     seen: Any = None
     with urllib.request.urlopen(f"{url}/cluster/events", timeout=60) as stream:
         count = 0
@@ -368,7 +368,7 @@ def _event(url: str, wanted: Callable[[Any], bool]) -> Any:
 
 
 def election(place: Place) -> Found:
-    """The leader is killed; the election and who led when are drawn from the members' JSON logs."""
+    """Return the leader is killed; the election and who led when are drawn from the members' JSON logs."""
     made = place.up("election")
     try:
         killed = place.document("cluster", "kill", "leader", "--json", state="election")
@@ -388,7 +388,7 @@ def election(place: Place) -> Found:
 
 
 def _drawn(drawn: Any, who: Any, lost: str, leader: str, names: set[str]) -> str:
-    """Holds the two pictures of an election to what is known of it. Returns the title of the first."""
+    """Hold the two pictures of an election to what is known of it. Returns the title of the first."""
     title = str(drawn["title"])
     hold(re.match(rf"Observed election: {leader} leads term \d+, ", title), title)
     hold(title.endswith("after the leader was lost"), title)
@@ -401,7 +401,7 @@ def _drawn(drawn: Any, who: Any, lost: str, leader: str, names: set[str]) -> str
 
 
 def console_election(place: Place) -> Found:
-    """The same from the logs that people read: ``--log-format=console``, and of 3.4 its older logger's."""
+    """Return the same from the logs that people read: ``--log-format=console``, and of 3.4 its older logger's."""
     missing = ""
     for flag in ("--log-format=console", "--logger=capnslog"):
         try:
@@ -465,5 +465,5 @@ CELLS: tuple[Cell, ...] = (
 
 
 def named(name: str) -> Cell:
-    """The cell of a name. Raises KeyError."""
+    """Return the cell of a name. Raises KeyError."""
     return {cell.name: cell for cell in CELLS}[name]

@@ -35,7 +35,7 @@ _NEEDED = """\
 
 
 def render(records: Iterable[Evidence], cells: Sequence[Cell] = CELLS, targets: Sequence[str] = TARGETS) -> str:
-    """Returns the document's text. Takes the evidence in order; a cell without any is shown as not run."""
+    """Return the document's text. Takes the evidence in order; a cell without any is shown as not run."""
     last = latest(records)
     columns = sorted(targets, key=_in_order)
     version = {each.target: each.version for each in last.values()}
@@ -45,7 +45,7 @@ def render(records: Iterable[Evidence], cells: Sequence[Cell] = CELLS, targets: 
 
 
 def _in_order(target: str) -> tuple[float, ...]:
-    """The newest of a minor release comes after all that are named."""
+    """Return the newest of a minor release comes after all that are named."""
     numbers = [float(part) for part in target.split(".")]
     return tuple(numbers if len(numbers) == 3 else [*numbers, math.inf])
 

@@ -42,7 +42,7 @@ class Evidence:
 
 
 def read(path: Path) -> list[Evidence]:
-    """Takes a file, returns what is in it, in order; nothing where there is no file.
+    """Take a file, return what is in it, in order; nothing where there is no file.
 
     A last line that is cut short, by a full disk or a power loss, is left out. Raises ValueError for any other that
     is none.
@@ -67,7 +67,7 @@ def read(path: Path) -> list[Evidence]:
 
 
 def append(path: Path, evidence: Evidence) -> None:
-    """Adds a line, as a whole."""
+    """Add a line, as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     start = "\n" if text and not text.endswith("\n") else ""
@@ -76,7 +76,7 @@ def append(path: Path, evidence: Evidence) -> None:
 
 
 def latest(records: Iterable[Evidence]) -> dict[tuple[str, str], Evidence]:
-    """Returns the last record of each target and cell, by these; of a target's older release there is none."""
+    """Return the last record of each target and cell, by these; of a target's older release there is none."""
     ordered = list(records)
     newest = {each.target: each.version for each in ordered}
     return {(each.target, each.cell): each for each in ordered if each.version == newest[each.target]}
@@ -85,7 +85,7 @@ def latest(records: Iterable[Evidence]) -> dict[tuple[str, str], Evidence]:
 def to_run(
     wanted: Sequence[tuple[str, str]], records: Iterable[Evidence], code: str, versions: dict[str, str]
 ) -> list[tuple[str, str]]:
-    """Returns which of the wanted pairs of target and cell are still to run, in their order.
+    """Return which of the wanted pairs of target and cell are still to run, in their order.
 
     A cell need not run again that did not fail, on the same code and the same release of etcd. Takes the release of
     each target; one that is not there is to be found out, and its cells stay.

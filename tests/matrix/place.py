@@ -31,7 +31,7 @@ class CellFailed(Exception):  # noqa: N818
 
 
 def hold(condition: object, otherwise: str) -> None:
-    """Raises CellFailed with a line where a condition does not hold."""
+    """Raise CellFailed with a line where a condition does not hold."""
     if not condition:
         raise CellFailed(" ".join(otherwise.split())[:400])
 
@@ -78,7 +78,7 @@ class Place:
 
     @contextlib.contextmanager
     def cell(self, name: str, keep: Path) -> Iterator[None]:
-        """Gives a cell its folder, of which a copy is kept in ``keep`` where the cell fails, for somebody to read."""
+        """Give a cell its folder, of which a copy is kept in ``keep`` where the cell fails, for somebody to read."""
         self.folder = self._root / name
         self.folder.mkdir()
         try:
@@ -96,7 +96,7 @@ class Place:
     def run(
         self, *words: str, code: Collection[int] = (0,), state: str = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Runs `raftload …` in the cell's folder to its end.
+        """Run `raftload …` in the cell's folder to its end.
 
         Takes the exit codes that are right, a name of a state folder other than the shared cluster's, and more of the
         environment. What it printed is kept in the cell's folder. Raises CellFailed for another exit code and for a
@@ -118,14 +118,14 @@ class Place:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def start(self, *words: str, state: str = "", **env: str) -> subprocess.Popen[str]:
-        """Starts `raftload …` in the cell's folder."""
+        """Start `raftload …` in the cell's folder."""
         folder = {"XDG_STATE_HOME": str(self._root / "state" / (state or "shared"))}
         etcd = {"RAFTLOAD_ETCD": self.binary.path}
         return command.start(*words, cwd=self.folder, **{**folder, **etcd, **env})
 
     @contextlib.contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs while the block does, and is then ended as by Ctrl-C."""
+        """Yield a command that runs while the block does, and is then ended as by Ctrl-C."""
         with self.start(*words) as process:
             try:
                 yield process
@@ -133,7 +133,7 @@ class Place:
                 _end(process)
 
     def document(self, *words: str, code: Collection[int] = (0,), state: str = "", **env: str) -> Any:
-        """What a command prints, which is JSON."""
+        """Return what a command prints, which is JSON."""
         return json.loads(self.run(*words, code=code, state=state, **env).stdout)
 
     # Clusters
@@ -147,7 +147,7 @@ class Place:
         return made
 
     def down(self, state: str) -> None:
-        """Takes those members down. Raises CellFailed where anything of them is left."""
+        """Take those members down. Raises CellFailed where anything of them is left."""
         self.run("cluster", "down", "--backend", "local", state=state)
 
     def shared(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class Place:
         return self._shared
 
     def close_shared(self) -> None:
-        """Takes the shared cluster down, where it is up. Raises CellFailed where anything is left then."""
+        """Take the shared cluster down, where it is up. Raises CellFailed where anything is left then."""
         if not self._shared:
             return
         self._shared = ()
@@ -167,13 +167,13 @@ class Place:
         self.nothing_left()
 
     def nothing_left(self) -> None:
-        """Raises CellFailed where a process or folder of a cluster is still there, and none should be."""
+        """Raise CellFailed where a process or folder of a cluster is still there, and none should be."""
         left = wait_gone(set(), 20.0)
         hold(not left, f"left behind: {'; '.join(sorted(left))}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a command in order, and at once where it does not end."""
+    """End a command in order, and at once where it does not end."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:

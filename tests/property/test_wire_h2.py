@@ -71,7 +71,7 @@ class Server:
             self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Gives the windows back."""
+        """Give the windows back."""
         for stream_id, count in self.unacknowledged.items():
             if count:
                 self.h2.acknowledge_received_data(count, stream_id)

@@ -32,7 +32,7 @@ TRIED = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, wheel_etcd: str) -> tuple[Path, dict[str, Any]]:
-    """The folder and the document of a run on an embedded cluster of the wheel's etcd."""
+    """Return the folder and the document of a run on an embedded cluster of the wheel's etcd."""
     folder = tmp_path_factory.mktemp("bench")
     words = ("bench", "--operations", "300", "--workers", "1", "--json", "--output", "run")
     done = command.run(*words, cwd=folder, RAFTLOAD_ETCD=wheel_etcd)
@@ -112,7 +112,7 @@ def test_web_and_worker(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def _interrupting(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Ends a command as Ctrl-C does, and waits for its end."""
+    """End a command as Ctrl-C does, and wait for its end."""
     try:
         yield
     finally:

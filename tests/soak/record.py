@@ -21,7 +21,7 @@ _WRITTEN = ("docs/evidence", "docs/etcd-versions.md")
 
 
 def about_now(*folders: str) -> dict[str, Any]:
-    """Returns what a measurement is of: ``code``, a hash of the files of these folders, and the processors it has.
+    """Return what a measurement is of: ``code``, a hash of the files of these folders, and the processors it has.
 
     Takes folders of the checkout. Measurements of the same code count together, whatever the commit.
     """
@@ -29,7 +29,7 @@ def about_now(*folders: str) -> dict[str, Any]:
 
 
 def append(name: str, row: dict[str, Any]) -> None:
-    """Adds a measurement to a record, with the time and the commit."""
+    """Add a measurement to a record, with the time and the commit."""
     FOLDER.mkdir(exist_ok=True)
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with (FOLDER / name).open("a", encoding="utf-8") as file:
@@ -37,7 +37,7 @@ def append(name: str, row: dict[str, Any]) -> None:
 
 
 def recorded(name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the measurements of a record that were made alike."""
+    """Return the measurements of a record that were made alike."""
     path = FOLDER / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [row for row in map(json.loads, lines) if about.items() <= row.items()]
@@ -45,7 +45,7 @@ def recorded(name: str, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """Keeps so many processors busy meanwhile."""
+    """Keep so many processors busy meanwhile."""
     loops = [subprocess.Popen(["yes"], stdout=subprocess.DEVNULL) for _ in range(count)]
     try:
         yield

@@ -414,7 +414,7 @@ class Conversation:
 
 
 def told(event: object) -> object:
-    """An event as a value that can be compared."""
+    """Return an event as a value that can be compared."""
     if isinstance(event, Stream):
         return (event.id, event.code, event.message, event.cause, event.detail, event.unprocessed, event.answered)
     return (event.stream.id, event.data) if isinstance(event, Message) else event
@@ -454,7 +454,7 @@ def covered(tape: bytes) -> set[tuple[str, int, int]]:
 
 
 def mutate(rng: random.Random, tape: bytes, other: bytes) -> bytes:
-    """A tape like this one: bytes changed, parts removed, repeated, or taken from another."""
+    """Return a tape like this one: bytes changed, parts removed, repeated, or taken from another."""
     new = bytearray(tape)
     for _ in range(1 << rng.randrange(5)):
         at = rng.randrange(len(new) + 1)

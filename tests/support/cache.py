@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def cached(name: str, make: Callable[[Path], Path]) -> Path:
-    """Returns the cache's folder of a name, which is made where it is not there: all of it or nothing.
+    """Return the cache's folder of a name, which is made where it is not there: all of it or nothing.
 
     Takes what makes it: it is called with an empty folder and returns the one within it that is kept. Whoever else
     wants it meanwhile waits.

@@ -51,7 +51,7 @@ class Authority:
         left: datetime.timedelta = DAY,
         common_name: bool = True,
     ) -> Pair:
-        """A certificate for server and client use.
+        """Return a certificate for server and client use.
 
         Takes the name of its files and of its subject, the host names and addresses that it is for, since when it is
         valid and how long still.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def code_hash(root: Path, folders: Sequence[str], without: Sequence[str] = ()) -> str:
-    """Returns 12 hexadecimal digits that stand for the files of some folders, with changes that are not committed.
+    """Return 12 hexadecimal digits that stand for the files of some folders, with changes that are not committed.
 
     Takes the checkout, and what is left out, both as the beginnings of paths.
     """
@@ -24,7 +24,7 @@ def code_hash(root: Path, folders: Sequence[str], without: Sequence[str] = ()) -
 
 
 def commit_of(root: Path, folders: Sequence[str]) -> str:
-    """Returns the abbreviated commit, with a ``+`` where these folders differ from it; ``unknown`` without git."""
+    """Return the abbreviated commit, with a ``+`` where these folders differ from it; ``unknown`` without git."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout

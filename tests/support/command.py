@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(
     *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", **env: str
 ) -> subprocess.Popen[str]:
-    """Starts a command in a process group of its own, as a shell does.
+    """Start a command in a process group of its own, as a shell does.
 
     Takes what stands before it, such as what leads to another host, and more of its environment. What this process's
     environment says of clusters stays out of it.
@@ -37,7 +37,7 @@ def start(
 
 
 def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-    """The same to its end, which is the process's too where it takes too long."""
+    """Return the same to its end, which is the process's too where it takes too long."""
     with start(*words, cwd=cwd, **env) as process:
         try:
             out, err = process.communicate(timeout=timeout_s)
@@ -54,7 +54,7 @@ def workers(pid: int) -> list[int]:
 
 
 def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a run folder's Locust statistics, by name."""
+    """Return the rows of a run folder's Locust statistics, by name."""
     with (folder / "locust_stats.csv").open() as file:
         return {row["Name"]: row for row in csv.DictReader(file)}
 
@@ -73,7 +73,8 @@ def until_load(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.CompletedProcess[str]:
-    """What `raftload …` says and exits with, run in this process: for what it refuses before it imports or starts much.
+    """Return what `raftload …` says and exits with, run in this process: for what it refuses before it imports or
+    starts much.
 
     The same as a process takes 0.3 s of a processor each time.
     """
@@ -103,7 +104,9 @@ sys.meta_path.insert(0, Finder())
 
 
 def interrupting(folder: Path, module: str) -> str:
-    """A PYTHONPATH with which Python sends itself SIGINT when it begins to import a module; takes a folder for that."""
+    """Return a PYTHONPATH with which Python sends itself SIGINT when it begins to import a module; takes a folder for
+    that.
+    """
     (folder / "sitecustomize.py").write_text(_INTERRUPTING.format(module=module))
     return f"{folder}:{ROOT}"
 
@@ -125,7 +128,8 @@ if {word!r} in sys.orig_argv:
 
 
 def signalling_at_the_end(folder: Path, word: str) -> str:
-    """A PYTHONPATH with which a Python that has this word among its arguments sends itself SIGINT and SIGTERM twice.
+    """Return a PYTHONPATH with which a Python that has this word among its arguments sends itself SIGINT and SIGTERM
+    twice.
 
     First when it begins to end, then when its modules go, which is after it gave its signal handlers back.
     """
@@ -151,7 +155,7 @@ class ClusterCommands:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def json(self, *words: str, code: int = 0, **env: str) -> Any:
-        """The document that a command prints, as its schema says."""
+        """Return the document that a command prints, as its schema says."""
         document = json.loads(self.run(*words, "--json", code=code, **env).stdout)
         name = document["schema"].removeprefix("raftload.").partition("/")[0]
         jsonschema.validate(document, schema.load(name))

@@ -15,7 +15,7 @@ _LOCK = Path("/tmp/raftload-docker-tests.lock")
 
 @contextlib.contextmanager
 def engine_alone() -> Iterator[None]:
-    """Waits until no other test worker or session uses the Engine, and keeps them waiting: names there are fixed."""
+    """Wait until no other test worker or session uses the Engine, and keep them waiting: names there are fixed."""
     try:
         lock = os.open(_LOCK, os.O_RDONLY)  # another user's may be opened and not created
     except FileNotFoundError:
@@ -28,7 +28,7 @@ def engine_alone() -> Iterator[None]:
 
 
 def everything(client: Any) -> dict[str, list[str]]:
-    """What there is on the Engine, and in /dev/shm of ours. Takes a client of the Docker SDK."""
+    """Return what there is on the Engine, and in /dev/shm of ours. Takes a client of the Docker SDK."""
     return {
         "containers": sorted(each["Names"][0].lstrip("/") for each in client.api.containers(all=True)),
         "networks": sorted(each["Name"] for each in client.api.networks()),

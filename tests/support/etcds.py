@@ -17,18 +17,18 @@ MINORS = ("3.5", "3.6", "3.7")
 
 
 def etcds_to_test() -> tuple[str, ...]:
-    """Returns the paths in ``$RAFTLOAD_TEST_ETCDS``, the etcds that tests run beside the default one."""
+    """Return the paths in ``$RAFTLOAD_TEST_ETCDS``, the etcds that tests run beside the default one."""
     return tuple(filter(None, os.environ.get(ENV, "").split(":")))
 
 
 def default_and_others() -> list[str]:
-    """Returns the paths of the etcd that all tests run and of those to test beside it, each once."""
+    """Return the paths of the etcd that all tests run and of those to test beside it, each once."""
     return list(dict.fromkeys((find_etcd().path, *etcds_to_test())))
 
 
 @functools.cache
 def version_of(path: str) -> str:
-    """Returns the version that an etcd says of itself.
+    """Return the version that an etcd says of itself.
 
     A path that is no etcd ends the session, because somebody asked for it by name.
     """
@@ -39,7 +39,7 @@ def version_of(path: str) -> str:
 
 
 def newest_of(minor: str) -> str:
-    """Takes ``3.6``, returns the path of its newest etcd among those to test.
+    """Take ``3.6``, return the path of its newest etcd among those to test.
 
     Where there is none the test is skipped with the reason, or fails where ``$RAFTLOAD_REQUIRE_ETCDS`` is 1.
     """
@@ -50,7 +50,7 @@ def newest_of(minor: str) -> str:
 
 
 def missing_minors() -> str:
-    """Returns why tests on one minor or another will be skipped, nothing where none will."""
+    """Return why tests on one minor or another will be skipped, nothing where none will."""
     there = {version_of(path).rpartition(".")[0] for path in etcds_to_test()}
     missing = [minor for minor in MINORS if minor not in there]
     return f"no etcd {' or '.join(missing)} in ${ENV}: `.ci/etcds` builds them" if missing else ""

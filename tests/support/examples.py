@@ -9,5 +9,5 @@ _FAST = os.environ.get("RAFTLOAD_TESTS") == "fast"
 
 
 def examples(count: int) -> int:
-    """Returns how many examples to draw where ``count`` are drawn in a whole run."""
+    """Return how many examples to draw where ``count`` are drawn in a whole run."""
     return max(10, count // 5) if _FAST else count

@@ -25,7 +25,7 @@ _VERDICTS = {"bench": {3}, "gate": {3}, "test": {3}, "chaos": {1, 3}, "check": {
 
 
 def main(name: str, words: list[str]) -> int:
-    """Returns the exit code for the script: 0 where the program's own is one to expect."""
+    """Return the exit code for the script: 0 where the program's own is one to expect."""
     command = [*_program(name), *words]
     serves = "--watch" in words or words[:1] == ["web"] or (name == "locust" and "--headless" not in words)
     code = _serve(command, words) if serves else subprocess.run(command, check=False).returncode
@@ -40,7 +40,7 @@ def _verb(name: str) -> list[str]:
 
 
 def _program(name: str) -> list[str]:
-    """What runs a program: Python, a module of Python's, or one that this project installs."""
+    """Return what runs a program: Python, a module of Python's, or one that this project installs."""
     if name == "python":
         return [sys.executable]
     scripts = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -55,7 +55,7 @@ def _program(name: str) -> list[str]:
 
 
 def _serve(command: list[str], words: list[str]) -> int:
-    """Runs a program until it has answered, then interrupts it."""
+    """Run a program until it has answered, then interrupts it."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             if "--web-port" in words:

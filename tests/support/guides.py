@@ -48,13 +48,13 @@ class Command:
 
 
 def pages() -> list[str]:
-    """Returns the pages that have commands, by their paths in the repository."""
+    """Return the pages that have commands, by their paths in the repository."""
     paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [str(path.relative_to(ROOT)) for path in paths if commands(str(path.relative_to(ROOT)))]
 
 
 def commands(page: str) -> list[Command]:
-    """Returns a page's commands in order: of its sh and console blocks, its workflows' steps, and its Python blocks."""
+    """Return a page's commands in order: of its sh and console blocks, its workflows' steps, and its Python blocks."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found: list[Command] = []
     for block in _FENCE.finditer(text):
@@ -77,7 +77,7 @@ def commands(page: str) -> list[Command]:
 
 
 def _typed(page: str, first: int, body: str) -> Iterator[Command]:
-    """The commands of a console block, which have a dollar before them and their output below."""
+    """Yield the commands of a console block, which have a dollar before them and their output below."""
     parts = re.split(r"^\$ ", body, flags=re.MULTILINE)
     number = first + parts[0].count("\n")
     for part in parts[1:]:
@@ -87,7 +87,7 @@ def _typed(page: str, first: int, body: str) -> Iterator[Command]:
 
 
 def _python(body: str) -> str:
-    """A command that runs a block of Python, or keeps it under the name that its first line gives."""
+    """Return a command that runs a block of Python, or keeps it under the name that its first line gives."""
     named = re.match(r"# (\w+\.py)\n", body)
     words = f"cat > {named.group(1)}" if named else "python -"
     return f"{words} <<'END'\n{body}END"
@@ -111,7 +111,7 @@ class Ended:
 
 
 def run(script: list[Command], folder: Path, replaced: Mapping[str, str], **env: str) -> Ended:
-    """Runs commands as one script in the folder ``work`` of a folder, and ends the cluster that they may have left.
+    """Run commands as one script in the folder ``work`` of a folder, and end the cluster that they may have left.
 
     Takes what is replaced in a command, by the text that is found, in that order; and more of the environment.
     """
@@ -177,7 +177,7 @@ def _quoted(text: str) -> str:
 
 
 def missing_lines(sample: str, output: str) -> set[str]:
-    """Returns the first words of a sample's lines that no line of the output begins with; numbers, verdicts aside."""
+    """Return the first words of a sample's lines that no line of the output begins with; numbers, verdicts aside."""
     return {_beginning(line) for line in sample.splitlines() if line[:1].strip() and line != _ELLIPSIS} - {
         _beginning(line) for line in output.splitlines()
     }

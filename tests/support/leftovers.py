@@ -17,7 +17,7 @@ MEMORY = "/dev/shm"
 
 
 def find_leftovers(*more: str) -> set[str]:
-    """Returns what the tests of this worker have on this machine now: processes, and folders of clusters.
+    """Return what the tests of this worker have on this machine now: processes, and folders of clusters.
 
     Processes are known by a word in their environment, so those of other workers and sessions are not taken for ours.
     Each worker has its own folder for temporary files; ``more`` names further folders to look in, which others use too.
@@ -37,7 +37,7 @@ def find_leftovers(*more: str) -> set[str]:
 
 
 def wait_gone(before: set[str], within_s: float, *more: str) -> set[str]:
-    """Returns what is there beside ``before``, once nothing is or after so many seconds."""
+    """Return what is there beside ``before``, once nothing is or after so many seconds."""
     deadline = time.monotonic() + within_s
     while True:
         left = find_leftovers(*more) - before

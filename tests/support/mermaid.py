@@ -16,7 +16,7 @@ VERSIONS = ("mermaid@11", "jsdom@24", "js-yaml@4")
 
 
 def run_mermaid(script: str, sources: Mapping[str, str], folder: Path) -> list[str]:
-    """Returns the lines that a script prints, which finds the sources by their names as JSON on its stdin.
+    """Return the lines that a script prints, which finds the sources by their names as JSON on its stdin.
 
     Takes an empty folder. Skips the test where Mermaid cannot be had, see ``require``.
     """

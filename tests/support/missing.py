@@ -18,7 +18,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @functools.cache
 def no_docker() -> str:
-    """Returns why there is no Docker Engine to test with, nothing where there is one."""
+    """Return why there is no Docker Engine to test with, nothing where there is one."""
     if shutil.which("docker") is None and not Path("/var/run/docker.sock").exists():
         return "no Docker: neither `docker` on PATH nor /var/run/docker.sock"
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
@@ -32,7 +32,7 @@ def no_docker() -> str:
 
 @functools.cache
 def no_browser() -> str:
-    """Returns why there is no browser to test with, nothing where there is one."""
+    """Return why there is no browser to test with, nothing where there is one."""
     return "" if any(map(shutil.which, BROWSERS)) else "no Chromium on PATH"
 
 

@@ -44,7 +44,7 @@ class Model:
         return len(self.states) - 1
 
     def apply(self, request: Any) -> Any:
-        """Does a request; returns its answer, whose header has the revision alone; None where it is refused."""
+        """Do a request; return its answer, whose header has the revision alone; None where it is refused."""
         state, events = dict(self.states[-1]), []
         answer = self._do(request, state, events)
         if answer is None:
@@ -56,7 +56,7 @@ class Model:
         return answer
 
     def expire(self, lease: int) -> None:
-        """Ends a lease."""
+        """End a lease."""
         self.apply(pb.LeaseRevokeRequest(ID=lease))
 
     def read(self, request: pb.RangeRequest, at: int) -> pb.RangeResponse:
@@ -121,7 +121,7 @@ def deletion(old: kv_pb2.KeyValue, revision: int) -> kv_pb2.Event:
 
 
 def inside(request: Any, keys: Any) -> list[bytes]:
-    """The keys of a range, by looking at every one."""
+    """Return the keys of a range, by looking at every one."""
     low, end = request.key, request.range_end
     return sorted(key for key in keys if (key == low if not end else key >= low and (end == b"\0" or key < end)))
 
@@ -142,7 +142,7 @@ def holds(compare: pb.Compare, state: State) -> bool:
 
 
 def scan(request: pb.RangeRequest, state: State) -> pb.RangeResponse:
-    """A range, by looking at every key."""
+    """Return a range, by looking at every key."""
     kvs = [state[key] for key in inside(request, state)]
     answer = pb.RangeResponse(count=len(kvs), header=pb.ResponseHeader())
     if request.count_only:
@@ -184,7 +184,7 @@ class Stream:
     entries: list[tuple[int, Any]] = dataclasses.field(default_factory=list)
 
     def events(self) -> list[tuple[int, pb.WatchResponse]]:
-        """The answers that hold events, with their places."""
+        """Return the answers that hold events, with their places."""
         return [
             (place, message)
             for place, (_, message) in enumerate(self.entries)
@@ -192,7 +192,7 @@ class Stream:
         ]
 
     def holding(self, revision: int) -> pb.WatchResponse:
-        """The answer that holds a revision's events."""
+        """Return the answer that holds a revision's events."""
         return next(each for _, each in self.events() if any(e.kv.mod_revision == revision for e in each.events))
 
 
@@ -209,7 +209,7 @@ class Script:
     version: str = "3.5.30"
 
     def write(self, folder: Path) -> Path:
-        """Writes it as one file; returns the folder."""
+        """Write it as one file; return the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         writer = HistoryWriter(folder / "w0.hist", clock="test")
         members = [
@@ -269,7 +269,7 @@ class Simulation:
         self._value = 0
 
     def run(self, count: int) -> Script:
-        """Makes a history of ``count`` operations and its watches and final reads."""
+        """Make a history of ``count`` operations and its watches and final reads."""
         draw = self.random
         model = Model()
         ops: list[Op] = []
@@ -310,7 +310,7 @@ class Simulation:
         return Script(model, ops, streams)
 
     def value(self) -> bytes:
-        """A value that no other put has."""
+        """Return a value that no other put has."""
         self._value += 1
         return b"value-%d" % self._value
 
@@ -363,7 +363,7 @@ class Simulation:
         return pb.TxnRequest(compare=compare, success=success, failure=failure)
 
     def _stream(self, model: Model, member: int, when: list[int], end: int) -> Stream:
-        """A watch of everything from revision 1 on, with previous values, that is told of its progress."""
+        """Return a watch of everything from revision 1 on, with previous values, that is told of its progress."""
         create = pb.WatchRequest(
             create_request=pb.WatchCreateRequest(key=PREFIX, range_end=b"p0", start_revision=2, prev_kv=True)
         )
@@ -387,7 +387,7 @@ class Simulation:
 
 
 def final(model: Model, member: int, at: int) -> list[Op]:
-    """The final reads of one member."""
+    """Return the final reads of one member."""
     revision = model.revision
     header = pb.ResponseHeader(revision=revision)
     everything = pb.RangeRequest(key=PREFIX, range_end=b"p0", serializable=True)

@@ -22,7 +22,7 @@ _owned: list[socket.socket] = []
 
 
 def take_ports(count: int) -> int:
-    """Returns the first of so many free ports in a row."""
+    """Return the first of so many free ports in a row."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     assert count <= _AT_MOST
     assert number < WORKERS, f"at most {WORKERS} test workers: each has its own ports"

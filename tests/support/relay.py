@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def relay(behind: str, delay_s: float) -> Iterator[str]:
-    """Yields the address, ``host:port``, of a relay to an address.
+    """Yield the address, ``host:port``, of a relay to an address.
 
     What the server says arrives ``delay_s`` seconds later, or more where the machine is busy, and never less: so each
     request takes that long. Bytes keep their order, and requests do not wait for each other.

@@ -19,14 +19,14 @@ from tests.support.certificates import Pair
 
 
 def make_archive(release: str, programs: Path) -> bytes:
-    """An archive laid out as etcd's own, of the programs that are in a folder; not deflated, which takes time."""
+    """Return an archive laid out as etcd's own, of the programs in a folder; not deflated, which takes time."""
     entries = [file_entry(f"{release}/{each}", b"text") for each in ("README.md", "Documentation/README.md")]
     there = [path for each in PROGRAMS if (path := programs / each).is_file()]
     return pack([*entries, *(file_entry(f"{release}/{path.name}", path.read_bytes()) for path in there)], level=0)
 
 
 def small_archive(release: str, version: str) -> bytes:
-    """An archive of two megabytes, for what does not depend on which programs are in it.
+    """Return an archive of two megabytes, for what does not depend on which programs are in it.
 
     Takes the name of the release, and the version that its etcd gives as its own.
     """
@@ -35,21 +35,21 @@ def small_archive(release: str, version: str) -> bytes:
 
 
 def file_entry(path: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-    """A regular file."""
+    """Return a regular file."""
     info = tarfile.TarInfo(path)
     info.size = len(content)
     return info, content
 
 
 def link_entry(path: str, to: str) -> tuple[tarfile.TarInfo, bytes]:
-    """A symbolic link."""
+    """Return a symbolic link."""
     info = tarfile.TarInfo(path)
     info.type, info.linkname = tarfile.SYMTYPE, to
     return info, b""
 
 
 def pack(entries: list[tuple[tarfile.TarInfo, bytes]], level: int = 6) -> bytes:
-    """A tar.gz of entries, as they are."""
+    """Return a tar.gz of entries, as they are."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=level) as tar:
         for info, content in entries:
@@ -71,7 +71,7 @@ class ReleasePage:
     """
 
     def __init__(self, pair: Pair | None = None) -> None:
-        """Takes a certificate for TLS."""
+        """Take a certificate for TLS."""
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
         self.stalled: set[str] = set()
@@ -114,14 +114,14 @@ class ReleasePage:
         self.close()
 
     def close(self) -> None:
-        """Ends it."""
+        """End it."""
         self.go.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def add(self, version: str, name: str, content: bytes) -> None:
-        """Adds an archive of a version and its checksum."""
+        """Add an archive of a version and its checksum."""
         sums = self.files.get(f"v{version}/SHA256SUMS", b"")
         self.files[f"v{version}/SHA256SUMS"] = sums + f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
         self.files[f"v{version}/{name}"] = content
@@ -166,7 +166,7 @@ class ConnectProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Ends it."""
+        """End it."""
         self._listener.close()
 
     def _accept(self) -> None:

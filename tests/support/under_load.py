@@ -25,12 +25,12 @@ _ROUNDED_S = 0.002
 
 
 def raftload(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
-    """Starts `raftload …` with a state folder of its own."""
+    """Start `raftload …` with a state folder of its own."""
     return command.start(*words, cwd=folder, XDG_STATE_HOME=str(folder), **env)
 
 
 def document(folder: Path, *words: str) -> Any:
-    """What `raftload …` prints, which is JSON."""
+    """Return what `raftload …` prints, which is JSON."""
     with raftload(folder, *words) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, f"{words}: {err}{out}"

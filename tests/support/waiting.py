@@ -20,7 +20,7 @@ def until(
     pause_s: float = 0.02,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Value:
-    """Waits until a condition holds, returns what it returned.
+    """Wait until a condition holds, return what it returned.
 
     Takes a word for what is waited for, and ``sleep``: ``gevent.sleep`` where greenlets of the same thread have to make
     the condition true. Raises AssertionError after ``hang_s`` seconds.

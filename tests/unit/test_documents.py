@@ -39,7 +39,7 @@ DOCUMENTS = {
 
 
 def arms(hint: Any) -> list[Any]:
-    """The types of a union, without what says whether a key is required."""
+    """Return the types of a union, without what says whether a key is required."""
     if get_origin(hint) in (NotRequired, Required):
         return arms(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -48,12 +48,12 @@ def arms(hint: Any) -> list[Any]:
 
 
 def of_kind(hint: Any, kind: type) -> list[Any]:
-    """The arms of a type that are lists or dicts, TypedDicts among these."""
+    """Return the arms of a type that are lists or dicts, TypedDicts among these."""
     return [arm for arm in arms(hint) if get_origin(arm) is kind or (kind is dict and is_typeddict(arm))]
 
 
 def allowed(hint: Any) -> set[Any]:
-    """What a type allows: kinds of JSON values, and the values of a Literal."""
+    """Return what a type allows: kinds of JSON values, and the values of a Literal."""
     found: set[Any] = set()
     for arm in arms(hint):
         if get_origin(arm) is Literal:
@@ -64,7 +64,7 @@ def allowed(hint: Any) -> set[Any]:
 
 
 def wanted(part: dict[str, Any]) -> set[Any]:
-    """What a part of a schema allows, as `allowed` has it."""
+    """Return what a part of a schema allows, as `allowed` has it."""
     values = part.get("enum", [part["const"]] if "const" in part else None)
     if values is None:
         kinds = part["type"]

@@ -22,7 +22,7 @@ ON_TWO_BACKENDS = {"cluster/docker/cluster.py", "cluster/local/cluster.py"}
 
 
 def directions() -> dict[str, list[set[str]]]:
-    """The table: by package, its folders from the lowest layer to the highest."""
+    """Return the table: by package, its folders from the lowest layer to the highest."""
     _, _, text = (ROOT / "CONTRIBUTING.md").read_text().partition("### Directions\n")
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text.partition("\n### ")[0].partition("\n## ")[0], re.MULTILINE)
     return {package: [set(layer.split(", ")) for layer in layers.split(" → ")] for package, layers in rows}
@@ -38,7 +38,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path]) -> list[tuple[int, str]]:
-    """The modules of ours that a file imports, each with its line; those for type checkers too."""
+    """Return the modules of ours that a file imports, each with its line; those for type checkers too."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def imports(path: Path, known: dict[str, Path]) -> list[tuple[int, str]]:
 
 
 def place(module: str) -> tuple[str, str]:
-    """The package and the folder of a module; no folder for what stands above them."""
+    """Return the package and the folder of a module; no folder for what stands above them."""
     package, _, rest = module.partition(".")
     return package, rest.partition(".")[0]
 

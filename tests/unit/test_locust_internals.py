@@ -121,7 +121,7 @@ def test_the_installed_locust_is_as_expected(checks: dict[str, bool]) -> None:
 
 
 def private_names(path: Path) -> set[str]:
-    """The private names of other objects that a file uses: ``runner._send_stats``, not ``self._runner``."""
+    """Return the private names of other objects that a file uses: ``runner._send_stats``, not ``self._runner``."""
     own = {"self", "cls"}
     return {
         node.attr

@@ -36,7 +36,7 @@ class Simulation:
         return self.now
 
     def sleep_until(self, at_ns: int) -> None:
-        """Holds the greenlet that calls this until then."""
+        """Hold the greenlet that calls this until then."""
         over = Event()
         self.at(at_ns, over.set)
         over.wait()
@@ -157,7 +157,7 @@ STALL_NS = (SECOND, 2_500_000_000)
 
 
 def with_a_stall(now: int) -> int:
-    """The server answers nothing for 1.5 s, then all of it at once."""
+    """Return the server answers nothing for 1.5 s, then all of it at once."""
     return STALL_NS[1] if STALL_NS[0] <= now < STALL_NS[1] else now + SERVICE_NS
 
 

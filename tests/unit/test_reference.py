@@ -35,12 +35,12 @@ def test_every_command_is_on_the_page_with_an_example(name: str) -> None:
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks of code."""
+    """Return a page without its blocks of code."""
     return re.sub(r"^( *)```.*?^\1```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives a page's headings; of equal ones the second ends in -1."""
+    """Return the anchors that GitHub gives a page's headings; of equal ones the second ends in -1."""
     found: list[str] = []
     for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
         shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
@@ -56,7 +56,7 @@ def links(page: Path) -> list[str]:
 
 
 def dead(page: Path) -> list[str]:
-    """The links of a page that lead to nothing."""
+    """Return the links of a page that lead to nothing."""
     wrong = []
     for target in links(page):
         path, _, anchor = target.partition("#")

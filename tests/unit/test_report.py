@@ -29,7 +29,7 @@ DATA = Path(__file__).parent.parent / "data" / "report"
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """A run of 1,000 operations of which four failed."""
+    """Return a run of 1,000 operations of which four failed."""
     return Path(shutil.copytree(DATA / "precise", tmp_path / "20260102T030405Z-kv"))
 
 
@@ -144,7 +144,7 @@ RESULT = jsonschema.Draft202012Validator(schema.load("result"))
 
 @functools.cache
 def precise() -> dict[str, Any]:
-    """The result of a run, not to be changed."""
+    """Return the result of a run, not to be changed."""
     return report.build(DATA / "precise")
 
 

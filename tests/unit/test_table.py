@@ -17,7 +17,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def troubled() -> dict[str, Any]:
-    """A result with something to say on every line."""
+    """Return a result with something to say on every line."""
     result = document.build(DATA / "precise")
     result["generator"] |= {"saturated": True, "saturated_by": "event loop busy for up to 9.1 ms at p99"}
     result["generator"] |= {"start_lag_p99_ms": 0.5, "dropped": 12, "resent": 1}

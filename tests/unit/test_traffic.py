@@ -19,7 +19,7 @@ def _done(request: Request, response: Any, revision: int) -> Operation:
 
 
 def _known(fence: int, revision: int) -> Known:
-    """What a worker knows that has read the fence, has seen revisions from 900 on, and holds a lease."""
+    """Return what a worker knows that has read the fence, has seen revisions from 900 on, and holds a lease."""
     known = Known()
     known.learn(
         Request("lease_grant", None, linear=False), _done(Request("x", None), pb.LeaseGrantResponse(ID=5), 900), b""

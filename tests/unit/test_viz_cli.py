@@ -25,7 +25,7 @@ LOGS = [str(path) for path in sorted((ROOT / "tests/data/raft-logs/etcd-3.5.1-ki
 
 
 def run(*args: str) -> int:
-    """The exit code, argparse's own included."""
+    """Return the exit code, argparse's own included."""
     try:
         return visualize_raft_state(args)
     except SystemExit as exc:
@@ -107,7 +107,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_2(name: str, capsys: pytest.C
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """A port that nobody listens on, and nobody else can take."""
+    """Yield a port that nobody listens on, and nobody else can take."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield int(sock.getsockname()[1])

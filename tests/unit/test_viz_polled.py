@@ -18,7 +18,7 @@ ROLES: dict[str, Role] = {"L": "leader", "F": "follower", "?": "no leader", "x":
 
 
 def looks(*seen: str, every_s: float = 0.1) -> list[Look]:
-    """Polls of members a, b and c; ``L2 F2 F2`` is a leading in term 2 with two followers, ``x`` no answer."""
+    """Poll of members a, b and c; ``L2 F2 F2`` is a leading in term 2 with two followers, ``x`` no answer."""
     found = []
     for number, text in enumerate(seen):
         members = {

@@ -26,7 +26,7 @@ RECORDED = Path(__file__).parent.parent / "data" / "runs" / "leader-killed"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the recorded run, with its result."""
+    """Return a copy of the recorded run, with its result."""
     copy = Path(shutil.copytree(RECORDED, tmp_path / "leader-killed"))
     results.write(copy)
     return copy

@@ -25,7 +25,7 @@ OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
 
 def block(*fields: tuple[bytes, bytes]) -> bytes:
-    """A header block that needs no table."""
+    """Return a header block that needs no table."""
     return hpack.Encoder().encode([(*field, True) for field in fields])
 
 
@@ -46,7 +46,7 @@ def trailers(stream_id: int, status: bytes = b"0", text: bytes = b"") -> bytes:
 
 
 def greeted(**values: int) -> Connection:
-    """A connection after both sides' SETTINGS."""
+    """Return a connection after both sides' SETTINGS."""
     connection = Connection(b"127.0.0.1:2379")
     peer = {getattr(frames, name.upper()): value for name, value in values.items()}
     assert connection.receive_data(frames.settings(peer)) == [SettingsReceived()]
@@ -55,7 +55,7 @@ def greeted(**values: int) -> Connection:
 
 
 def sent(connection: Connection) -> list[tuple[int, int, int, bytes]]:
-    """What is to be sent, as (kind, flags, stream, payload)."""
+    """Return what is to be sent, as (kind, flags, stream, payload)."""
     out = connection.data_to_send()
     found = []
     while out:
@@ -70,7 +70,7 @@ def call(connection: Connection, message: bytes = b"request") -> Stream:
 
 
 def answered(bytes_in: bytes) -> Stream:
-    """A call on stream 1 and what these bytes make of it."""
+    """Return a call on stream 1 and what these bytes make of it."""
     connection = greeted()
     stream = call(connection)
     events = connection.receive_data(bytes_in)

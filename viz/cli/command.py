@@ -41,7 +41,7 @@ exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command to a parser."""
+    """Add the options of this command to a parser."""
     parser.add_argument("--type", required=True, metavar="TYPE", help=f"what to draw: {', '.join(TYPES)}")
     parser.add_argument(
         "--format",
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code. Raises UsageError and RaftloadError."""
+    """Run the command; return the exit code. Raises UsageError and RaftloadError."""
     with writing(args.output or "to stdout"):
         if args.watch is not None:
             return _watch(args)
@@ -109,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
-    """The console script ``visualize-raft-state``: this command without ``raftload`` before it."""
+    """Return the console script ``visualize-raft-state``: this command without ``raftload`` before it."""
     parser = Parser(
         prog="visualize-raft-state",
         description="Draw Raft as it is written, and a live etcd cluster.",

@@ -32,7 +32,7 @@ class NothingObserved(RaftloadError):  # noqa: N818
 
 
 def model(args: argparse.Namespace) -> Model:
-    """What is to be drawn. Raises UsageError, NothingObserved, and ClusterError where nobody answers."""
+    """Return what is to be drawn. Raises UsageError, NothingObserved, and ClusterError where nobody answers."""
     if args.observed or args.logs or args.polls:
         return _observed(args)
     if args.for_ is not None:
@@ -57,7 +57,7 @@ def model(args: argparse.Namespace) -> Model:
 
 
 def _diagram_of(cluster: ClusterSnapshot, kind: str, variant: str) -> Model:
-    """A diagram of Raft with the members of a cluster that lives, and what they are now."""
+    """Return a diagram of Raft with the members of a cluster that lives, and what they are now."""
     # Learners have no vote, so they are in no election; whoever is silent is a member all the same.
     voters = [member for member in cluster.members if member.role != "learner"]
     leader = next((number for number, member in enumerate(voters) if member.role == "leader"), 0)
@@ -68,7 +68,7 @@ def _diagram_of(cluster: ClusterSnapshot, kind: str, variant: str) -> Model:
 
 
 def _observed(args: argparse.Namespace) -> Model:
-    """A picture of what happened, by logs or by polls."""
+    """Return a picture of what happened, by logs or by polls."""
     choose("--type with --observed", args.type, OBSERVED)
     for name in ("variant", "nodes"):
         if getattr(args, name) is not None:
@@ -86,7 +86,7 @@ def _observed(args: argparse.Namespace) -> Model:
 
 
 def _by_logs(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
-    """Takes a range of time, in seconds since 1970; what could not be read is counted on stderr."""
+    """Take a range of time, in seconds since 1970; what could not be read is counted on stderr."""
     from viz.diagrams import elections, observed
 
     try:
@@ -109,7 +109,7 @@ def _by_logs(args: argparse.Namespace, since: float | None, until: float | None)
 
 
 def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
-    """The logs of the cluster that `raftload cluster up` started. Raises NothingObserved where there is none."""
+    """Return the logs of the cluster that `raftload cluster up` started. Raises NothingObserved where there is none."""
     from cluster.lifecycle.up import find
 
     cluster = find()
@@ -123,7 +123,7 @@ def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
 
 
 def _by_polls(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
-    """The same by polls, which each picture says."""
+    """Return the same by polls, which each picture says."""
     from viz.live import polled
 
     if args.polls is not None:
@@ -142,7 +142,7 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
 
 
 def _looks(name: str) -> list[Look]:
-    """The polls in a file, or on stdin. Raises NothingObserved where there is none."""
+    """Return the polls in a file, or on stdin. Raises NothingObserved where there is none."""
     from viz.live import polled
 
     try:
@@ -163,7 +163,10 @@ def _ask(args: argparse.Namespace) -> ClusterSnapshot:
 
 
 def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
-    """The endpoints to ask, and how to reach those that were named: our own clusters speak plain and know no users."""
+    """Return the endpoints to ask, and how to reach those that were named:
+
+    our own clusters speak plain and know no users.
+    """
     text = args.endpoints
     try:
         if text is None:

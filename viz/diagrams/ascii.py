@@ -31,7 +31,7 @@ _CHART_COLUMNS = 60
 
 
 def render(model: Model) -> str:
-    """Takes a model, returns its picture, which ends in a newline."""
+    """Take a model, return its picture, which ends in a newline."""
     if isinstance(model, StateGraph):
         lines = _states(model)
     elif isinstance(model, Sequence):
@@ -45,7 +45,7 @@ def render(model: Model) -> str:
 
 
 def wrap(text: str, room: int) -> list[str]:
-    """Breaks a text at its blanks into lines of at most ``room`` columns, where its words allow that."""
+    """Break a text at its blanks into lines of at most ``room`` columns, where its words allow that."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and width(lines[-1]) + 1 + width(word) <= room:
@@ -112,7 +112,7 @@ def _lanes(heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | N
 
 
 def _columns(boxes: Rows[Rows[str]], place: dict[str, int], items: Rows[Message | Note]) -> list[int]:
-    """The column of each lifeline, so that no box, label or arrow runs into the next."""
+    """Return the column of each lifeline, so that no box, label or arrow runs into the next."""
     halves = [max(map(width, box)) // 2 + 2 for box in boxes]
     gaps = [max(_LEAST_GAP, left + right + 2) for left, right in itertools.pairwise(halves)]
     for item in items:

@@ -22,7 +22,7 @@ _COLOURS = {"leader": "#2e7d32", "candidate": "#f9a825", "follower": "#90a4ae", 
 
 
 def render(model: Model) -> str:
-    """Takes a model, returns DOT that ends in a newline."""
+    """Take a model, return DOT that ends in a newline."""
     if isinstance(model, StateGraph):
         lines = _states(model)
     elif isinstance(model, Sequence):
@@ -35,8 +35,9 @@ def render(model: Model) -> str:
 
 
 def escape(text: str) -> str:
-    """A string that means nothing to Graphviz, in its quotes: no escapes (entities are read before these, so a
-    backslash is doubled), no entities.
+    """Return a string that means nothing to Graphviz, in its quotes:
+
+    no escapes (entities are read before these, so a backslash is doubled), no entities.
     """
     return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;") + '"'
 
@@ -153,7 +154,7 @@ def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
 
 
 def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: float) -> tuple[str, float, str]:
-    """The label as DOT, the height of its arrow, and the label's position above or beside that."""
+    """Return the label as DOT, the height of its arrow, and the label's position above or beside that."""
     source, target = _reach(item, xs, place)
     label = wrap(item.text, _WRAP)
     height = _LINE * len(label)
@@ -196,7 +197,7 @@ def _arrow(item: Message, number: int, xs: list[float], place: Mapping[str, int]
 
 
 def _at(x: float, y: float) -> str:
-    """A pinned position; neato takes inches."""
+    """Return a pinned position; neato takes inches."""
     return f'pos="{x / 72:.4f},{y / 72:.4f}!"'
 
 

@@ -44,14 +44,12 @@ class History:
     notes: tuple[str, ...]
 
     def name(self, member: str) -> str:
-        """A member's name, or its id where its log was not given."""
+        """Return a member's name, or its id where its log was not given."""
         return self.names.get(member, member)
 
 
 def read_files(paths: Iterable[Path]) -> History:
-    """Takes members' log files, several of one member in the order of time; raises OSError for one that cannot
-    be read.
-    """
+    """Read members' log files, several of one member in the order of time. Raises OSError."""
 
     def texts() -> Iterator[tuple[str, str, Iterable[str]]]:
         for path in paths:
@@ -62,7 +60,7 @@ def read_files(paths: Iterable[Path]) -> History:
 
 
 def read(logs: Iterable[tuple[str, str, Iterable[str]]]) -> History:
-    """Takes logs as where each is from, its member's name if it does not say that itself, and its lines."""
+    """Take logs as where each is from, its member's name if it does not say that itself, and its lines."""
     found, notes = [], []
     for where, name, lines in logs:
         log = read_log(lines, name)
@@ -156,7 +154,7 @@ def _election(events: Sequence[Event], won: Event | None, failed: str, lost_at: 
 
 
 def between(elections: Sequence[Election], since: float | None, until: float | None) -> list[Election]:
-    """The elections that touch a time range; without one the last."""
+    """Return the elections that touch a time range; without one the last."""
     if since is None and until is None:
         return list(elections[-1:])
     return [

@@ -14,7 +14,7 @@ _BESIDE = 22
 
 
 def render(model: Sequence, id_prefix: str) -> str:
-    """Takes a sequence, and what ids in the page begin with; returns an SVG element of a fixed size."""
+    """Take a sequence, and what ids in the page begin with; return an SVG element of a fixed size."""
     xs = {lane.id: _MARGIN + number * _LANE for number, lane in enumerate(model.lanes)}
     width = 2 * _MARGIN + (len(xs) - 1) * _LANE + 40
     body, y = [], 46.0

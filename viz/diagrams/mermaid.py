@@ -18,7 +18,7 @@ _TASK_TAGS = {"leader": "active, ", "candidate": "crit, ", "follower": "done, ",
 
 
 def render(model: Model) -> str:
-    """Takes a model, returns Mermaid that ends in a newline, without a fence."""
+    """Take a model, return Mermaid that ends in a newline, without a fence."""
     if isinstance(model, StateGraph):
         kind, lines = "stateDiagram-v2", _states(model)
     elif isinstance(model, Sequence):
@@ -33,7 +33,7 @@ def render(model: Model) -> str:
 
 
 def escape(text: str) -> str:
-    """A label that means nothing to Mermaid: ``a; b`` gives ``a#59; b``."""
+    """Return a label that means nothing to Mermaid: ``a; b`` gives ``a#59; b``."""
     shown = "".join(char if _PLAIN.match(char) else f"#{ord(char)};" for char in text)
     item = _MARKDOWN_LIST.match(text)  # `1. x` would be a list
     if item is None:

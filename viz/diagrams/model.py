@@ -23,8 +23,10 @@ Role = Literal["leader", "follower", "learner", "no leader", "no answer"]
 
 
 def clean(text: str, longest: int | None = None) -> str:
-    """Takes any text, returns it on one line: runs of blanks as one, other control characters as ``\\n``,
-    ``\\u202e``, and cut to a number of characters where one is given.
+    """Take any text, return it on one line:
+
+    run of blanks as one, other control characters as ``\\n``, ``\\u202e``, and cut to a number of characters where one
+    is given.
     """
     shown = "".join(
         char if unicodedata.category(char) not in _CONTROL else char.encode("unicode_escape").decode() for char in text
@@ -34,7 +36,7 @@ def clean(text: str, longest: int | None = None) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A member's name as pictures show it: ``clean``, never empty, cut where it is very long."""
+    """Return a member's name as pictures show it: ``clean``, never empty, cut where it is very long."""
     return clean(name, _LONGEST_NAME) or "(no name)"
 
 
@@ -147,7 +149,7 @@ class Sequence:
 
 
 def shortened(items: list[Item], most: int) -> list[Item]:
-    """The items of a sequence; where they are more than ``most``, a note stands for those in the middle."""
+    """Return the items of a sequence; where they are more than ``most``, a note stands for those in the middle."""
     if len(items) <= most:
         return items
     head = most * 2 // 3
@@ -266,7 +268,7 @@ _KINDS = {StateGraph: "state-graph", Sequence: "sequence", ClusterSnapshot: "clu
 
 
 def to_dict(model: Model) -> dict[str, object]:
-    """The model as JSON has it: its fields, what kind it is, and the schema."""
+    """Return the model as JSON has it: its fields, what kind it is, and the schema."""
     return {"schema": SCHEMA, "kind": _KINDS[type(model)], **dataclasses.asdict(model)}
 
 

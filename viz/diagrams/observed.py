@@ -116,7 +116,7 @@ def _items(found: History, election: Election) -> list[Item]:
 
 
 def state_graph(found: History, since: float | None = None, until: float | None = None) -> StateGraph:
-    """The states that members went through, and how often each transition was taken."""
+    """Return the states that members went through, and how often each transition was taken."""
     role: dict[str, str] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for event in found.events:

@@ -33,7 +33,7 @@ _TEXT: Mapping[str, Callable[[Model], str]] = {
 
 
 def render(model: Model, name: str) -> bytes:
-    """Takes a model and one of FORMATS, returns the file's bytes. Raises NoGraphviz for svg and png."""
+    """Take a model and one of FORMATS, return the file's bytes. Raises NoGraphviz for svg and png."""
     if name in _TEXT:
         return _TEXT[name](model).encode()
     return _graphviz(dot.render(model), name)

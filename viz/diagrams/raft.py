@@ -44,7 +44,7 @@ LABELS = {
 
 
 def state_machine(variant: str = "paper", now: Mapping[str, Sequence[str]] | None = None) -> StateGraph:
-    """The states of a server.
+    """Return the states of a server.
 
     Takes ``paper`` or ``etcd``, and who is in which state now (``{"leader": ["etcd-node1"]}``) where a
     cluster was asked; returns the graph.
@@ -121,7 +121,7 @@ def _conflict(lead: str, odd: str) -> list[Item]:
 
 
 def leader_election(names: Sequence[str], variant: str = "normal", leader: int = 0) -> SequenceModel:
-    """What happens when a leader fails, or, in ``pre-vote-refused``, when one member only believes so.
+    """Return what happens when a leader fails, or, in ``pre-vote-refused``, when one member only believes so.
 
     Takes the members' names, a variant and which member leads in term 1; returns the sequence.
     """
@@ -160,7 +160,7 @@ def _normal(old: str, living: Sequence[str]) -> list[Item]:
 
 
 def _campaign(old: str, living: Sequence[str], term: int) -> list[Item]:
-    """The first of the living asks all for their votes, and leads if they are a majority."""
+    """Let the first of the living ask all for their votes; it leads if they are a majority."""
     first, voters = living[0], living[1:]
     size = len(living) + 1
     items: list[Item] = [Message(first, first, f"candidate in term {term}, votes for itself")]

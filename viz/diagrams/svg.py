@@ -27,7 +27,7 @@ _LINE = 15
 
 
 def render(graph: StateGraph) -> str:
-    """Takes a graph whose states and transitions are among those of the paper's figure 4, returns an ``svg`` element.
+    """Take a graph whose states and transitions are among those of the paper's figure 4, return an ``svg`` element.
 
     Raises KeyError for any other.
     """

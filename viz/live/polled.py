@@ -61,7 +61,7 @@ class Look:
 
 
 def look(at: float, snapshot: ClusterSnapshot) -> Look:
-    """Takes what ``snapshot.Poller`` saw at a time."""
+    """Take what ``snapshot.Poller`` saw at a time."""
     return Look(at, {member.name: (member.role, member.term) for member in snapshot.members})
 
 
@@ -71,7 +71,7 @@ def poll(
     sleep: Callable[[float], None] = time.sleep,
     security: Security | None = None,
 ) -> list[Look]:
-    """Polls a cluster ten times a second for so many seconds, or until Ctrl-C.
+    """Poll a cluster ten times a second for so many seconds, or until Ctrl-C.
 
     ``security`` is how to speak TLS to it and who logs in. Raises NoCluster where nobody answers the first time.
     """
@@ -91,7 +91,7 @@ def poll(
 
 
 def read(lines: Iterable[str]) -> tuple[list[Look], int]:
-    """Takes lines that ``--type cluster-status --watch --json`` wrote.
+    """Take lines that ``--type cluster-status --watch --json`` wrote.
 
     Returns the polls, and how many lines were none.
     """
@@ -115,7 +115,7 @@ def _role(text: str) -> Role:
 
 
 def between(looks: Sequence[Look], since: float | None, until: float | None) -> list[Look]:
-    """The polls in a time range."""
+    """Return the polls in a time range."""
     return [
         each for each in looks if (since is None or each.at >= since) and (until is None or each.at <= until)
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def timeline(looks: Sequence[Look]) -> Chart:
 
 
 def state_graph(looks: Sequence[Look]) -> StateGraph:
-    """What members were seen to change from and to, and how often."""
+    """Return what members were seen to change from and to, and how often."""
     seen: Counter[tuple[Role, Role]] = Counter()
     for here, after in pairwise(looks):
         for name, (role, _) in after.members.items():
@@ -162,7 +162,7 @@ def state_graph(looks: Sequence[Look]) -> StateGraph:
 
 
 def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
-    """What each member was seen to become, of the last change of leader or of all polls."""
+    """Return what each member was seen to become, of the last change of leader or of all polls."""
     changes = _leader_changes(looks)
     shown = list(looks)
     title = f"Polled: no change of leader, {_how(looks)}"
@@ -227,6 +227,6 @@ def _leader_changes(looks: Sequence[Look]) -> list[tuple[int, int]]:
 
 
 def _leaderless(looks: Sequence[Look], old: int, new: int) -> tuple[float, float]:
-    """The least and the most seconds for which nobody led: inside the polls that saw nobody, and around them."""
+    """Return the least and the most seconds for which nobody led: inside the polls that saw nobody, and around them."""
     none = looks[old + 1 : new]
     return (none[-1].at - none[0].at if none else 0.0), looks[new].at - looks[old].at

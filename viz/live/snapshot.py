@@ -55,7 +55,7 @@ class Answer:
 
 
 def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, ...]:
-    """Takes ``a:2379,http://b:2379`` and how to reach them, returns them one by one.
+    """Take ``a:2379,http://b:2379`` and how to reach them, return them one by one.
 
     ``https://`` stays, ``http://`` goes. Raises ValueError in one line for what is no endpoint.
     """
@@ -83,7 +83,7 @@ class Poller:
     def __init__(
         self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
     ) -> None:
-        """Takes endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, and how to
+        """Take endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, and how to
         speak TLS and who logs in.
         """
         self._security = security
@@ -109,8 +109,9 @@ class Poller:
         return picture(answers, self._listed, self._ids), answers
 
     def _ask_others(self, answers: Sequence[Answer]) -> list[Answer]:
-        """The members that no endpoint stands for, each where it says that it listens. A silent endpoint stands for
-        the member that answered there, or that says that it listens there.
+        """Return the members that no endpoint stands for, each where it says that it listens.
+
+        A silent endpoint stands for the member that answered there, or that says that it listens there.
         """
         asked = {answer.endpoint for answer in answers}
         known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
@@ -185,14 +186,14 @@ def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answe
 
 
 def _first(member: Listed, timeout_s: float, security: Security | None) -> Answer:
-    """A member that no endpoint stands for, asked where it says that it listens."""
+    """Return a member that no endpoint stands for, asked where it says that it listens."""
     if not member.client_urls:
         return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
     return _status(_bare(member.client_urls[0]), timeout_s, security)
 
 
 def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[Listed]:
-    """The cluster's list from the first that gives it; empty where none does."""
+    """Return the cluster's list from the first that gives it; empty where none does."""
     for answer in living:
         try:
             return _parse(_list(answer.endpoint, timeout_s, security))
@@ -228,7 +229,7 @@ def _bare(url: str) -> str:
 
 
 def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """The answers in the order of the things, each asked in a thread of its own."""
+    """Return the answers in the order of the things, each asked in a thread of its own."""
     answers: dict[int, R] = {}
     errors: list[BaseException] = []
 

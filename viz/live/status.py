@@ -84,8 +84,9 @@ class View:
         self.events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
 
     def look(self, snapshot: ClusterSnapshot, at: float, quotas: Mapping[str, int | None] | None = None) -> Tick:
-        """Takes the cluster as it is at a time (seconds since 1970), returns it with rates and changes. A rate is of
-        two looks at which the member answered, never across a gap.
+        """Take the cluster as it is at a time (seconds since 1970), return it with rates and changes.
+
+        A rate is of two looks at which the member answered, never across a gap.
         """
         last = {} if self._last is None else {each.name: each for each in self._last.snapshot.members}
         seconds = at - self._last.at if self._last else 0.0
@@ -107,7 +108,7 @@ class View:
         return self._last
 
     def screen(self, tick: Tick, *, colour: bool = True, columns: int = 80) -> list[str]:
-        """The lines of a terminal: header, table, alarms, the latest events."""
+        """Return the lines of a terminal: header, table, alarms, the latest events."""
         good = tick.snapshot.leader is not None and "NO QUORUM" not in tick.snapshot.title
         paint = Painter(colour)
         lines = [paint(line, *(() if good else _ALARM)) for line in wrap(tick.snapshot.title, columns)]
@@ -122,7 +123,7 @@ class View:
 
 
 def line(tick: Tick) -> str:
-    """A tick in one line, for a pipe."""
+    """Return a tick in one line, for a pipe."""
     members = "  ".join(
         f"{each.name}={each.role.replace(' ', '-')}" + ("" if each.lag is None else f"/lag{each.lag}")
         for each in tick.snapshot.members
@@ -132,7 +133,7 @@ def line(tick: Tick) -> str:
 
 
 def document(tick: Tick) -> SnapshotDocument:
-    """A tick as JSON has it."""
+    """Return a tick as JSON has it."""
     members: list[SnapshotMember] = [
         {
             "name": each.name,
@@ -170,7 +171,7 @@ def watch(
     ticks: int | None = None,
     security: Security | None = None,
 ) -> int:
-    """Looks at a cluster every so many seconds until interrupted, or so many times; returns 0.
+    """Look at a cluster every so many seconds until interrupted, or so many times; return 0.
 
     Takes endpoints as ``parse_endpoints`` returns them, and how to speak TLS to them and who logs in. It goes on while
     members die and come back; raises NoCluster where nobody answers the first time.

@@ -43,7 +43,7 @@ class Axis:
         return (at - low) / (high - low) if high > low else 0.0
 
     def label(self, index: int) -> str:
-        """What stands at a tick."""
+        """Return what stands at a tick."""
         return self.labels[index] if self.labels else number(self.ticks[index])
 
 
@@ -119,7 +119,7 @@ class Span:
 
 
 def render(chart: Chart) -> str:
-    """The chart as an HTML figure."""
+    """Return the chart as an HTML figure."""
     area = [_grid(chart.x, chart.y, chart.height), _stretched(chart.height, _bands(chart.bands, chart.x, chart.height))]
     area += [_level(chart.y, value, chart.height) for value, _ in chart.levels]
     drawn = [_thinned(line) for line in chart.lines]
@@ -175,7 +175,7 @@ def _legend(chart: Chart) -> str:
 
 
 def _stretched(height: float, inside: str) -> str:
-    """A drawing that is pulled to the width of the area."""
+    """Return a drawing that is pulled to the width of the area."""
     return (f'<svg class="draw" viewBox="0 0 {WIDTH:g} {height:g}" preserveAspectRatio="none" width="100%" '
             f'height="{height:g}">{inside}</svg>')  # fmt: skip
 
@@ -231,7 +231,7 @@ def _marks(bands: Sequence[Band], x: Axis) -> str:
 
 
 def _path(line: Line, x: Axis, y: Axis, height: float) -> str:
-    """A line, broken at its gaps; a point between two gaps is a dot."""
+    """Return a line, broken at its gaps; a point between two gaps is a dot."""
     parts: list[str] = []
     for there, run in itertools.groupby(line.points, key=lambda point: point[1] is not None):
         points = [(_x(x, a), _y(y, b, height)) for a, b in run if b is not None]
@@ -251,8 +251,9 @@ def _path(line: Line, x: Axis, y: Axis, height: float) -> str:
 
 
 def _thinned(line: Line, most: int = MOST_POINTS) -> Line:
-    """A line of at most about so many points: of each group the lowest and the highest, so that no peak is lost and
-    nothing is averaged.
+    """Return a line of at most about so many points:
+
+    of each group the lowest and the highest, so that no peak is lost and nothing is averaged.
     """
     if len(line.points) <= most:
         return line
@@ -272,7 +273,7 @@ def _axis_data(axis: Axis) -> dict[str, object]:
 
 
 def _data(chart: Chart, lines: Sequence[Line]) -> dict[str, object]:
-    """What the script needs to say values at the cursor; lines of the same x share it."""
+    """Return what the script needs to say values at the cursor; lines of the same x share it."""
     shared: list[list[float]] = []
     found = []
     for line in lines:
@@ -290,13 +291,13 @@ def rounded(value: float) -> float:
 
 
 def number(value: float) -> str:
-    """A value as people read it: ``1,234``, ``0.5``, ``12.25``."""
+    """Return a value as people read it: ``1,234``, ``0.5``, ``12.25``."""
     text = f"{value:,.3f}"
     return text.rstrip("0").rstrip(".")
 
 
 def heights(lines: Sequence[Line]) -> list[float]:
-    """The values of all lines, to find an axis for them."""
+    """Return the values of all lines, to find an axis for them."""
     return [y for line in lines for _, y in line.points if y is not None]
 
 
@@ -304,7 +305,7 @@ def heights(lines: Sequence[Line]) -> list[float]:
 
 
 def linear(low: float, high: float, unit: str = "", most: int = 8) -> Axis:
-    """A linear axis over a range, with ticks at round values."""
+    """Return a linear axis over a range, with ticks at round values."""
     if high <= low:
         high = low + 1
     step = nice((high - low) / most)
@@ -314,13 +315,13 @@ def linear(low: float, high: float, unit: str = "", most: int = 8) -> Axis:
 
 
 def up_to(high: float, unit: str = "", most: int = 4) -> Axis:
-    """A linear axis from 0 to a round value at or above ``high``."""
+    """Return a linear axis from 0 to a round value at or above ``high``."""
     step = nice(max(high, 1e-9) / most)
     return linear(0.0, step * math.ceil(high / step - 1e-9) if high > 0 else 1.0, unit, most)
 
 
 def logarithmic(values: Sequence[float], unit: str = "") -> Axis:
-    """A logarithmic axis over whole decades that hold all values above 0; 0.1 to 10 where there are none."""
+    """Return a logarithmic axis over whole decades that hold all values above 0; 0.1 to 10 where there are none."""
     found = [value for value in values if value > 0]
     low = math.floor(math.log10(min(found, default=0.1)) + 1e-9)
     high = max(low + 1, math.ceil(math.log10(max(found, default=10.0)) - 1e-9))
@@ -328,12 +329,12 @@ def logarithmic(values: Sequence[float], unit: str = "") -> Axis:
 
 
 def counting(high: float, unit: str = "") -> Axis:
-    """A logarithmic axis from 0, for counts that may be 0 or thousands."""
+    """Return a logarithmic axis from 0, for counts that may be 0 or thousands."""
     decades = max(1, math.ceil(math.log10(max(high, 1) + 1)))
     return Axis(0.0, 10.0**decades, (0.0, *(10.0**n for n in range(decades + 1))), "log1p", unit)
 
 
 def nice(rough: float) -> float:
-    """The next of 1, 2 or 5 times a power of ten."""
+    """Return the next of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= rough - 1e-12)

@@ -73,7 +73,7 @@ class Comparison(TypedDict):
 
 
 def rows(a: Result, b: Result) -> list[Row]:
-    """The figures of two results, those that neither has left out."""
+    """Return the figures of two results, those that neither has left out."""
     found = [Row(".".join(path), _at(a, path), _at(b, path)) for path in _paths(a, b)]
     return [row for row in found if row.a is not None or row.b is not None]
 
@@ -95,7 +95,7 @@ def _at(document: Mapping[str, object], path: tuple[str, ...]) -> float | None:
 
 
 def differences(a: Result, b: Result) -> dict[str, tuple[object, object]]:
-    """The parameters in which two runs differ, and the version of etcd."""
+    """Return the parameters in which two runs differ, and the version of etcd."""
     ours, theirs = (each["run"] for each in (a, b))
     found: dict[str, tuple[object, object]] = {
         key: (ours.get(key), theirs.get(key))
@@ -107,7 +107,7 @@ def differences(a: Result, b: Result) -> dict[str, tuple[object, object]]:
 
 
 def document(a: RunData, b: RunData) -> Comparison:
-    """The comparison as plain values."""
+    """Return the comparison as plain values."""
     return {
         "schema": "raftload.comparison/1",
         "a": {"id": a.id, "verdict": a.result.get("verdict")},
@@ -120,7 +120,7 @@ def document(a: RunData, b: RunData) -> Comparison:
 
 
 def text(a: RunData, b: RunData) -> str:
-    """The comparison as a table for a terminal, without a final newline."""
+    """Return the comparison as a table for a terminal, without a final newline."""
     cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A")]
     cells += map(_cells, rows(a.result, b.result))
     lines: list[str] = []
@@ -149,12 +149,12 @@ def _cell(row: Row, value: float | None) -> str:
 
 
 def write(a: RunData, b: RunData, path: Path) -> None:
-    """Writes the comparison as an HTML page. Raises OSError."""
+    """Write the comparison as an HTML page. Raises OSError."""
     write_bytes(path, render(a, b).encode())
 
 
 def render(a: RunData, b: RunData) -> str:
-    """The comparison as an HTML document."""
+    """Return the comparison as an HTML document."""
     title = f"{a.id} and {b.id}"
     parts = [
         f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
@@ -187,7 +187,7 @@ def _differences(a: RunData, b: RunData) -> str:
 
 
 def _overlay(name: str, title: str, label: str, unit: str, a: RunData, b: RunData, *, log: bool) -> str:
-    """A line for each run, both from their own beginning."""
+    """Return a line for each run, both from their own beginning."""
     lines = [
         Line(run, look, drawn.p99(data) if log else drawn.succeeded(data), step=not log)
         for run, look, data in (("A", "a", a), ("B", "b", b))

@@ -34,7 +34,7 @@ def bands(data: RunData) -> tuple[Band, ...]:
 
 
 def leaders(data: RunData) -> str:
-    """The leaders over time, as HTML; empty where nobody watched."""
+    """Return the leaders over time, as HTML; empty where nobody watched."""
     rows = leadership.rows(data)
     if not rows:
         return ""
@@ -74,7 +74,7 @@ def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
 
 
 def latency(data: RunData) -> str:
-    """The same as HTML."""
+    """Return the same as HTML."""
     lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
     return _over_seconds(
         data, "latency", "Latency of successful operations per second", "latency, ms", lines, "ms", log=True
@@ -82,7 +82,7 @@ def latency(data: RunData) -> str:
 
 
 def throughput(data: RunData) -> str:
-    """What succeeded in each second, by operation type, as HTML."""
+    """Return what succeeded in each second, by operation type, as HTML."""
     lines = [
         Line(f, look, _in_steps(data, seconds, lambda each: each.succeeded), step=True)
         for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
@@ -91,7 +91,7 @@ def throughput(data: RunData) -> str:
 
 
 def failures(data: RunData) -> str:
-    """What failed in each second, by operation type, as HTML; a sentence where nothing did."""
+    """Return what failed in each second, by operation type, as HTML; a sentence where nothing did."""
     lines = [
         Line(f, look, _in_steps(data, seconds, lambda each: each.failed), step=True)
         for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
@@ -103,7 +103,7 @@ def failures(data: RunData) -> str:
 
 
 def p99(data: RunData) -> tuple[Point, ...]:
-    """The p99 of each second, all operation types together."""
+    """Return the p99 of each second, all operation types together."""
     return _over_time(data, data.series.get("total", ()), operator.attrgetter("p99_ms"))
 
 
@@ -117,7 +117,7 @@ def _but_total(data: RunData) -> Iterable[tuple[str, Sequence[Second]]]:
 
 
 def _over_time(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float | None]) -> tuple[Point, ...]:
-    """A value of each second at its middle; a gap where seconds are missing."""
+    """Return a value of each second at its middle; a gap where seconds are missing."""
     points: list[Point] = []
     for number, each in enumerate(seconds):
         if number and each.at > seconds[number - 1].at + 1:
@@ -127,7 +127,7 @@ def _over_time(data: RunData, seconds: Sequence[Second], value: Callable[[Second
 
 
 def _in_steps(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float]) -> tuple[Point, ...]:
-    """A count of each second from its beginning to its end; 0 where seconds are missing."""
+    """Return a count of each second from its beginning to its end; 0 where seconds are missing."""
     points: list[Point] = []
     for number, each in enumerate(seconds):
         if number and each.at > seconds[number - 1].at + 1:
@@ -167,7 +167,7 @@ def lag_lines(data: RunData) -> tuple[Line, ...]:
 
 
 def lag(data: RunData) -> str:
-    """The same as HTML."""
+    """Return the same as HTML."""
     lines = lag_lines(data)
     values = charts.heights(lines)
     if not values:
@@ -180,7 +180,7 @@ def lag(data: RunData) -> str:
 
 
 def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
-    """A member's p99 of a disk histogram between two scrapes, as HTML; ``mark_ms`` is what to hold it against."""
+    """Return a member's p99 of a disk histogram between two scrapes, as HTML; ``mark_ms`` is the recommended bound."""
     points: dict[str, list[Point]] = {}
     for member, scrapes in data.scrapes.items():
         load = [each for each in scrapes if each.phase != "after"]
@@ -222,7 +222,7 @@ def percentiles(data: RunData) -> str:
 
 
 def spectrum(name: str, lines: Sequence[Line]) -> str:
-    """A chart of latency over 1 / (1 - p), as HTML; empty of no line."""
+    """Return a chart of latency over 1 / (1 - p), as HTML; empty of no line."""
     if not any(line.points for line in lines):
         return ""
     highest = max(x for line in lines for x, _ in line.points)
@@ -256,5 +256,5 @@ def knee(data: RunData) -> str:
 
 
 def missing(data: RunData) -> str:
-    """What could not be drawn, and why, as HTML."""
+    """Return what could not be drawn, and why, as HTML."""
     return "".join(f"<li>{escape(each)}</li>" for each in data.missing)

@@ -19,8 +19,8 @@ _V2, _V2_COMPRESSED = 0x1C849303, 0x1C849304
 
 
 def read(path: Path) -> list[tuple[float, dict[int, int]]]:
-    """The intervals of a log: when each began, in seconds since 1970, and its counts by latency in nanoseconds, of a
-    bucket its middle.
+    """Return the intervals of a log: when each began, in seconds since 1970, and its counts by latency in nanoseconds,
+    of a bucket its middle.
 
     Raises OSError where it cannot be read and ValueError where it is no such log.
     """
@@ -83,8 +83,10 @@ def _zigzag(data: bytes) -> Iterable[int]:
 
 
 def spectrum(counts: Mapping[int, int], most: int = 200) -> list[tuple[float, float]]:
-    """The latency by percentile: pairs of 1 / (1 - p) and milliseconds, from p = 0 to the last p that has a sample
-    beyond it, evenly on a logarithmic scale; at its end the maximum.
+    """Return the latency by percentile:
+
+    pairs of 1 / (1 - p) and milliseconds, from p = 0 to the last p that has a sample beyond it, evenly on a logarithmic
+    scale; at its end the maximum.
     """
     keys = sorted(counts)
     if not keys:
@@ -103,7 +105,7 @@ def spectrum(counts: Mapping[int, int], most: int = 200) -> list[tuple[float, fl
 
 
 def percentile_ms(counts: Mapping[int, int], p: float) -> float | None:
-    """The percentile ``p``, 0 to 1, in milliseconds, by the nearest rank; None of no sample."""
+    """Return the percentile ``p``, 0 to 1, in milliseconds, by the nearest rank; None of no sample."""
     rank, seen = p * sum(counts.values()), 0
     for key in sorted(counts):
         seen += counts[key]

@@ -58,7 +58,7 @@ def silences(polls: Sequence[Poll], end: float) -> list[tuple[float, float]]:
 
 
 def terms(data: RunData) -> list[int]:
-    """The terms that any member was in, ascending."""
+    """Return the terms that any member was in, ascending."""
     return sorted({each.term for _, periods in rows(data) for each in periods if each.term})
 
 
@@ -69,7 +69,7 @@ def _events(history: History, name: str) -> list[Event]:
 
 
 def _from_logs(events: Sequence[Event], end: float) -> list[Period]:
-    """A member that follows nobody is ``none``: candidates, and those that lost their leader."""
+    """Return a member that follows nobody is ``none``: candidates, and those that lost their leader."""
     changes: list[tuple[float, Kind, int]] = []
     role, led, term = "", False, 0
     for event in events:
@@ -108,7 +108,7 @@ def _joined(periods: Sequence[Period]) -> list[Period]:
 
 
 def _over(periods: Sequence[Period], top: Period) -> list[Period]:
-    """The periods with one laid over them."""
+    """Return the periods with one laid over them."""
     left = []
     for each in periods:
         left.append(dataclasses.replace(each, end=min(each.end, top.start)))

@@ -25,7 +25,7 @@ __all__ = ["NAME", "RunError", "page", "render", "write"]
 
 
 def write(folder: Path, to: Path | None = None, result: Result | None = None) -> Path:
-    """Writes the report of a run folder and returns its path.
+    """Write the report of a run folder and return its path.
 
     Takes where to, None for ``report.html`` in the folder, and the result where it was just made. Raises RunError
     where there is nothing to report, and OSError.
@@ -36,7 +36,7 @@ def write(folder: Path, to: Path | None = None, result: Result | None = None) ->
 
 
 def try_write(folder: Path, result: Result) -> str | None:
-    """Writes ``report.html`` of a run that has just ended; returns why not where it cannot be, which loses no run."""
+    """Write ``report.html`` of a run that has just ended; return why not where it cannot be, which loses no run."""
     try:
         write(folder, result=result)
     except Exception as error:
@@ -45,7 +45,7 @@ def try_write(folder: Path, result: Result) -> str | None:
 
 
 def render(data: RunData) -> str:
-    """The report as an HTML document."""
+    """Return the report as an HTML document."""
     parts = [
         sections.head(data),
         sections.verdict(data.result),
@@ -76,7 +76,7 @@ def render(data: RunData) -> str:
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """An HTML document of sections, with the style and the script in it, and a policy that lets nothing else in."""
+    """Return an HTML document of sections with its own style and script, and a policy that lets nothing else in."""
     style, script = _asset("report.css"), _asset("report.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
@@ -95,7 +95,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def _section(title: str, inside: str, what: str = "") -> str:
-    """A section under its title; nothing where there is nothing in it."""
+    """Return a section under its title; nothing where there is nothing in it."""
     if not inside:
         return ""
     note = f'<p class="dim">{escape(what)}</p>' if what else ""
@@ -107,7 +107,7 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy knows an inline style or script by (CSP Level 3, section 2.3.1)."""
+    """Return what a content security policy knows an inline style or script by (CSP Level 3, section 2.3.1)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 

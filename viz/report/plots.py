@@ -25,7 +25,7 @@ class NoMatplotlib(RaftloadError):  # noqa: N818
 
 
 def write(data: RunData, folder: Path, form: str) -> list[Path]:
-    """Writes a file for each chart that the run has something for, and returns their paths.
+    """Write a file for each chart that the run has something for, and return their paths.
 
     Takes the form, ``png``, ``svg`` or ``pdf``. Raises NoMatplotlib, and OSError where a file cannot be written.
     """

@@ -92,7 +92,7 @@ class RunData:
 
 
 def load(folder: Path, result: Result | None = None) -> RunData:
-    """Reads a run folder. Takes its result where that was just made, else reads ``result.json``.
+    """Read a run folder. Takes its result where that was just made, else reads ``result.json``.
 
     Raises RunError where there is none.
     """
@@ -122,7 +122,7 @@ def load(folder: Path, result: Result | None = None) -> RunData:
 
 
 def found_at(document: Mapping[str, object], path: Sequence[str]) -> object:
-    """What stands in a document at a path of keys; None where one of them is not there."""
+    """Return what stands in a document at a path of keys; None where one of them is not there."""
     value: object = document
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -176,7 +176,7 @@ def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[s
 
 
 def _span(result: Result, series: Mapping[str, Sequence[Second]], polls: Sequence[Poll]) -> tuple[float, float]:
-    """The time axis: the seconds of the load, else the time of the polls, else that of the run."""
+    """Return the time axis: the seconds of the load, else the time of the polls, else that of the run."""
     seconds = series.get("total") or ()
     if seconds:
         return float(seconds[0].at), float(seconds[-1].at + 1)

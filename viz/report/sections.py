@@ -24,7 +24,7 @@ UNKNOWN = '<span class="dim">-</span>'
 
 
 def figure(document: Mapping[str, object], *path: str) -> str:
-    """A number of a document at a path of keys, as HTML that names it; a dash where it is not known."""
+    """Return a number of a document at a path of keys, as HTML that names it; a dash where it is not known."""
     value = found_at(document, path)
     if value is None or isinstance(value, Mapping | list):
         return UNKNOWN
@@ -33,7 +33,7 @@ def figure(document: Mapping[str, object], *path: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (), sums: bool = False) -> str:
-    """A table of cells that are HTML; takes which columns are words, and whether the last row is a sum."""
+    """Return a table of cells that are HTML; takes which columns are words, and whether the last row is a sum."""
     classes = [' class="text"' if column in text else "" for column in range(len(head))]
     made = ["<tr>" + "".join(f"<th{c}>{h}</th>" for h, c in zip(head, classes, strict=True)) + "</tr>"]
     body = list(rows)
@@ -134,7 +134,7 @@ def verdict(result: Result) -> str:
 
 
 def results(result: Result) -> str:
-    """A row for each operation type that was run, then the total; failures by cause."""
+    """Return a row for each operation type that was run, then the total; failures by cause."""
     made = {f: row for f, row in result["results"].items() if row}
     order = [*(f for f in made if f != "total"), *(f for f in made if f == "total")]
     rows = [
@@ -153,7 +153,7 @@ def results(result: Result) -> str:
 
 
 def knee(result: Result) -> str:
-    """The steps of the load, and where the knee is."""
+    """Return the steps of the load, and where the knee is."""
     found = result.get("knee")
     if not found:
         return ""
@@ -174,7 +174,7 @@ def knee(result: Result) -> str:
 
 
 def members(result: Result) -> str:
-    """What each member counted: fsync and commit before, during and after the load, elections, size."""
+    """Return what each member counted: fsync and commit before, during and after the load, elections, size."""
     target = result.get("target") or NO_TARGET
     rows = []
     for each in target.get("observed") or ():
@@ -239,7 +239,7 @@ def generator(result: Result) -> str:
 
 
 def repeat(result: Result) -> str:
-    """The command line that runs it again, and every parameter."""
+    """Return the command line that runs it again, and every parameter."""
     run = result["run"]
     if not run.get("command"):
         return ""
@@ -251,7 +251,7 @@ def repeat(result: Result) -> str:
 
 
 def command(run: Parameters) -> str:
-    """The command line as it was given, its seed made explicit."""
+    """Return the command line as it was given, its seed made explicit."""
     words = [str(word) for word in run.get("command") or ()]
     if not words:
         return ""

@@ -20,13 +20,13 @@ _AROUND_S = 10.0
 
 
 def faults(data: RunData) -> str:
-    """What was done to the cluster, and what the load saw before, during and after it."""
+    """Return what was done to the cluster, and what the load saw before, during and after it."""
     chaos = data.result.get("chaos")
     return _faults_of_chaos(chaos["faults"]) if chaos and chaos["faults"] else _faults_of_events(data)
 
 
 def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
-    """The rounds of `raftload chaos`, from its recorded history."""
+    """Return the rounds of `raftload chaos`, from its recorded history."""
     made = []
     for row in rows:
         led = f"{escape(str(row['leader']))}, term {row['term']}" if row.get("leader") else UNKNOWN
@@ -53,7 +53,7 @@ def _window(window: Window) -> str:
 
 
 def guarantees(result: Result) -> str:
-    """What was held against the recorded history, and what broke it."""
+    """Return what was held against the recorded history, and what broke it."""
     check = result.get("check")
     if not check:
         return ""
@@ -66,7 +66,7 @@ def guarantees(result: Result) -> str:
 
 
 def _violations(check: Check) -> str:
-    """What broke each guarantee, the earliest first, and the fault nearest to that."""
+    """Return what broke each guarantee, the earliest first, and the fault nearest to that."""
     named = {row["name"]: row for row in check.get("guarantees") or ()}
     broken = [named[name] for name in check.get("broken") or ()]
     parts = []
@@ -85,7 +85,7 @@ def _times(count: int) -> str:
 
 
 def _faults_of_events(data: RunData) -> str:
-    """What `raftload cluster` did to it in the time of the run."""
+    """Return what `raftload cluster` did to it in the time of the run."""
     rows = []
     for index, fault in enumerate(data.faults):
         before = data.faults[index - 1].end if index else data.begin
@@ -109,7 +109,7 @@ def _lasted(fault: Fault, data: RunData) -> str:
 
 
 def _seen(data: RunData, start: float, end: float) -> str:
-    """The p99 and the failures of the seconds that began within a time."""
+    """Return the p99 and the failures of the seconds that began within a time."""
     counts = hlog.together(each for each in data.latencies.get("total", ()) if start <= each[0] < end)
     p99 = hlog.percentile_ms(counts, 0.99)
     failed = sum(each.failed for each in data.series.get("total", ()) if start <= each.at < end)
