@@ -14,10 +14,11 @@ from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.errors import ClusterError
 from cluster.base.ports import free_ports
 from cluster.base.topology import ClusterSpec, Member, member_env
-from cluster.conformance.model import Env, NotApplicable
+from cluster.conformance.model import Broken, Env, NotApplicable
 from cluster.gateway.client import Client
 from cluster.local.cluster import LocalCluster
 from cluster.local.supervisor import Supervisor
+from cluster.observe.logs import why_it_ended
 from cluster.observe.probe import version_key
 
 _RESTORE_S = 60.0
@@ -58,11 +59,28 @@ class Beside:
         port, peer_port = free_ports(2)
         return port, peer_port
 
-    def client(self, port: int) -> Client | None:
-        """Return a client of what was started there, once it serves linearizable reads or knows that it must not."""
-        with contextlib.suppress(ClusterError):
-            return self._env.fresh_at(f"127.0.0.1:{port}")
-        return None
+    def client(self, name: str, port: int) -> Client:
+        """Return a client of what was started, once it serves linearizable reads or knows that it must not.
+
+        Takes its name and its client port. Raises Broken with the reason that its log gives where it ends, or does not
+        answer in time.
+        """
+
+        clients: list[Client] = []
+
+        def is_over() -> bool:
+            with contextlib.suppress(ClusterError):
+                clients.append(self._env.fresh_at(f"127.0.0.1:{port}"))
+            return bool(clients) or self._supervisor.poll()[name] is not None
+
+        within_s = self._env.bounds.heal_s
+        self._env.until(is_over, within_s)
+        if clients:
+            return clients[0]
+        code = self._supervisor.poll()[name]
+        how = f"does not answer {within_s:g} s after its start" if code is None else f"ended with exit code {code}"
+        why = why_it_ended(self.root / f"{name}.log")
+        raise Broken(f"{name} {how}" + (f": {why}" if why else ""))
 
     def join(self, name: str, port: int, peer_port: int) -> None:
         """Start a further member of the cluster under test, which was added to it before."""

@@ -22,7 +22,7 @@ _FAILED_PRECONDITION, _UNAVAILABLE, _UNAUTHENTICATED = 9, 14, 16
 # How a learner refuses what it may not answer: up to etcd 3.5, and from 3.6 on.
 _AS_A_LEARNER = (_UNAVAILABLE, _FAILED_PRECONDITION)
 T = TypeVar("T")
-_LEARNER = "raftload-learner"
+_LEARNER, _RESTORED = "raftload-learner", "raftload-restored"
 
 
 def learner(env: Env) -> str:
@@ -51,9 +51,7 @@ def learner(env: Env) -> str:
             env.client().put(env.key("beside"), b"v")  # no vote, so the majority is as it was
             began = time.monotonic()
             ground.join(_LEARNER, port, peer_port)
-            client = env.until(lambda: ground.client(port), env.bounds.heal_s)
-            if client is None:
-                raise Broken(f"a learner does not answer {env.bounds.heal_s:g} s after its start")
+            client = ground.client(_LEARNER, port)
 
             def promoted() -> bool:
                 try:
@@ -105,10 +103,8 @@ def snapshot(env: Env) -> str:
             size = admin.snapshot(out)
         env.client().put(env.key("r/after"), b"not in the snapshot")
         port, peer_port = ground.ports()
-        ground.restore(file, "restored", port, peer_port)
-        client = env.until(lambda: ground.client(port), env.bounds.heal_s)
-        if client is None:
-            raise Broken(f"a cluster restored from a snapshot does not answer after {env.bounds.heal_s:g} s")
+        ground.restore(file, _RESTORED, port, peer_port)
+        client = ground.client(_RESTORED, port)
         found = {kv.key: (kv.value, kv.mod_revision) for kv in _all(client, env.key("r/"))}
         for key in sorted(found.keys() | wanted.keys()):
             expect(

@@ -10,8 +10,10 @@ import socket
 import pytest
 
 from cluster.base.errors import NoAnswer, UsageError
+from cluster.base.ports import free_ports
 from cluster.base.verdict import Verdict
 from cluster.conformance import Report, run
+from cluster.conformance.beside import Beside
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 
@@ -69,3 +71,15 @@ def test_no_cluster_is_an_error_of_the_environment() -> None:
 def test_an_unknown_name_is_refused_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="no test or group of tests 'kw'; the groups are kv,"):
         run(gateway_factory(), [closed_port()], only=["kw"])
+
+
+def test_a_learner_that_ends_is_named_with_its_last_words(
+    etcd_single: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (free,) = free_ports(1)
+        monkeypatch.setattr(Beside, "ports", lambda _: (taken.getsockname()[1], free))
+        report = run(gateway_factory(), etcd_single.endpoints, etcd_single, only=["members.learner"], extended=True)
+    assert report.verdict == Verdict.FAIL
+    assert report.results[0].reason.startswith("raftload-learner ended with exit code 1: ")
+    assert "address already in use" in report.results[0].reason

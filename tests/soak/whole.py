@@ -14,7 +14,9 @@ import os
 import re
 import statistics
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.soak.record import CODE, ROOT, about_now, append, busy_loops, recorded
@@ -61,6 +63,10 @@ def run(loops: int) -> dict[str, Any]:
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     load = round(os.getloadavg()[1], 1)
     summary = found[-1] if found else f"no summary, exit code {done.returncode}"
+    if done.returncode:
+        log = Path(tempfile.gettempdir(), f"raftload-whole-{time.time():.0f}.log")
+        log.write_text(done.stdout + done.stderr)
+        print(f"failed: what it printed is in {log}", flush=True)
     return {"seconds": seconds, "ok": done.returncode == 0, "summary": summary, "failed": failed, "load_5min": load}
 
 
