@@ -53,7 +53,8 @@ def parse_mix(text: str, types: Collection[str] | None = IN_MIX) -> dict[str, fl
         name, _, weight_text = part.partition("=")
         name = name.strip().lower()
         if types is not None and name not in types:
-            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are {', '.join(types)}")
+            *most, last = types
+            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are {', '.join(most)} and {last}")
         if name in mix:
             raise ValueError(f"{name!r} stands twice in mix {text!r}")
         try:

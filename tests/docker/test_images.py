@@ -12,7 +12,7 @@ import pytest
 from docker.errors import ImageNotFound as NotThere
 
 from cluster.base.binary import find_etcd
-from cluster.base.errors import ClusterError
+from cluster.base.errors import UsageError
 from cluster.base.versions import release_name, releases_dir
 from cluster.docker import images
 from cluster.docker.cluster import find
@@ -151,12 +151,12 @@ def test_a_cluster_for_a_block(engine: Docker, client: Any, monkeypatch: pytest.
     with open_docker_cluster() as found:
         assert len(found.members) == 1
     assert find(client) is not None
-    with pytest.raises(ClusterError, match="a Docker cluster of 1 is there, not of 3"), open_docker_cluster(3):
+    with pytest.raises(UsageError, match="a Docker cluster of 1 is there, not of 3"), open_docker_cluster(3):
         pass
     with open_docker_cluster(etcd=engine.env["ETCD_BINARY"]) as found:
         assert len(found.members) == 1
     other = pytest.raises(
-        ClusterError, match=r"a Docker cluster of etcd \S+ is there, not of 9\.9\.9: leave --etcd out"
+        UsageError, match=r"a Docker cluster of etcd \S+ is there, not of 9\.9\.9: leave --etcd out"
     )
     with other, open_docker_cluster(etcd="9.9.9"):
         pass
