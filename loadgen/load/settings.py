@@ -54,7 +54,8 @@ def parse_mix(text: str, types: Collection[str] | None = IN_MIX) -> dict[str, fl
         name = name.strip().lower()
         if types is not None and name not in types:
             *most, last = types
-            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are {', '.join(most)} and {last}")
+            there = f"{', '.join(most)} and {last}"
+            raise ValueError(f"{name!r} in mix {text!r} is not an operation type; there are {there}")
         if name in mix:
             raise ValueError(f"{name!r} stands twice in mix {text!r}")
         try:
