@@ -155,8 +155,6 @@ def test_a_cluster_for_a_block(engine: Docker, client: Any, monkeypatch: pytest.
         pass
     with open_docker_cluster(etcd=engine.env["ETCD_BINARY"]) as found:
         assert len(found.members) == 1
-    other = pytest.raises(
-        UsageError, match=r"a Docker cluster of etcd \S+ is there, not of 9\.9\.9: leave --etcd out"
-    )
+    other = pytest.raises(UsageError, match=r"a Docker cluster of etcd \S+ is there, not of 9\.9\.9: leave --etcd out")
     with other, open_docker_cluster(etcd="9.9.9"):
         pass
