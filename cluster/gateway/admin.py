@@ -45,7 +45,7 @@ class Admin(Protocol):
         """Write the member's store into a file, as `etcdutl snapshot restore` takes it; return the bytes."""
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Make a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
 
     def login(self, user: str, password: str) -> None:
         """Make all later calls of this client as a user."""
@@ -93,5 +93,5 @@ class AdminClient(ControlClient):
         return written
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Make a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
         self.rpc(f"/auth/{call}", dict(fields))

@@ -212,7 +212,7 @@ class LocalCluster:
         self._close_relay()
 
     def wait_healthy(self, timeout_s: float = 30.0) -> None:
-        """Return when all members agree on a leader and serve linearizable reads.
+        """Wait until all members agree on a leader and serve linearizable reads.
 
         Raises MemberFailed when one has exited, and ClusterError with the reason after ``timeout_s`` seconds.
         """

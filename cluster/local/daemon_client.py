@@ -168,7 +168,7 @@ class DetachedCluster:
         self._order("kill", name)
 
     def terminate(self, name: str) -> None:
-        """Return an orderly end, forced after 10 s."""
+        """End a member in order; force it after 10 s."""
         self._order("terminate", name)
 
     def start(self, name: str) -> None:

@@ -274,7 +274,7 @@ class _Stream:
         )  # fmt: skip
 
     def _again(self, watch: Watch, at_ns: int, revision: int, number: int) -> None:
-        """Return a revision that is not newer than the newest: one delivered before, or one out of order."""
+        """Record a revision that is not newer than the newest: one delivered before, or one out of order."""
         when = self._evidence.time(at_ns)
         before = [index for index, each in enumerate(watch.revisions) if each == revision]
         if not before:

@@ -264,7 +264,7 @@ class BlockingClient:
         return written
 
     def auth(self, call: str, **fields: str | dict[str, str]) -> None:
-        """Return a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
+        """Make a call of etcd's Auth service by its path, such as ``user/add``, with the fields of its request."""
         self._do(lambda client: _AUTH[call](client, **fields))
 
     def login(self, user: str, password: str) -> None:

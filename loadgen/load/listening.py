@@ -204,7 +204,7 @@ def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
     _alarm = alarm
 
     def handle_error(context: Any, kind: Any, error: Any, trace: Any) -> None:
-        """Return what the event loop calls; gevent's own one prints. See ``gevent.hub.Hub.handle_error``."""
+        """Take an exception from the event loop, where gevent's own handler prints it (gevent.hub.Hub.handle_error)."""
         if not isinstance(error, Exception) or isinstance(error, hub.NOT_ERROR) or _is_user(context):
             inherited(hub, context, kind, error, trace)
         elif isinstance(error, _control()):

@@ -55,14 +55,13 @@ class Hooks:
         """Take a message for the person who waits, such as a warning: one line."""
 
     def forked(self) -> None:
-        """Return the workers are forked: from now on this process may handle signals, which it does not share with
-        them.
+        """Note that the workers are forked: from now on this process may handle signals, which it does not share.
 
         Called while SIGINT and SIGTERM are held back.
         """
 
     def load_begins(self, stop: Callable[[str], None]) -> None:
-        """Return the load begins.
+        """Note that the load begins.
 
         Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result.
         """

@@ -50,7 +50,7 @@ def linked_with(files: list[Path]) -> set[Path]:
 
 
 def write_root_file_system(archive: Path) -> None:
-    """Return a tar of a shell, this Python with pip, and what they are linked with:
+    """Write a tar of a shell, this Python with pip, and what they are linked with:
 
     what `docker import` makes an image of.
     """

@@ -452,7 +452,7 @@ def test_reconnecting_backs_off_with_jitter(monkeypatch: pytest.MonkeyPatch) -> 
     sleep = gevent.sleep
 
     def at_once(seconds: float = 0) -> None:
-        """Return the pauses of what keeps a connection are noted and not made."""
+        """Note the pauses of what keeps a connection, and make none."""
         mine = next((channel for channel in channels if gevent.getcurrent() in channel._keepers), None)
         if mine is not None:
             pauses[mine].append(seconds)

@@ -22,7 +22,7 @@ def server(load: float, capacity: float = 4.0) -> tuple[int, int]:
 
 
 def write_log(folder: Path, seconds: list[tuple[int, int]]) -> None:
-    """Return a log of a second each with so many operations of so long."""
+    """Write a log of a second each with so many operations of so long."""
     lines = [hdr.log_head(1_795_581_000)]
     for number, (count, latency_ns) in enumerate(seconds):
         lines.append(hdr.log_line(number, 1.0, latency_ns, hdr.encode({hdr.bucket(latency_ns): count})))
