@@ -109,11 +109,16 @@ def _not_dropped() -> Iterator[None]:
         if not isinstance(what.exc_value, Interrupted):
             before(what)
             return
-        number = what.exc_value.number
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))  # at once it would be raised here
-        timer.daemon = True
-        again.append((number, timer))
-        timer.start()
+        number: int | None = what.exc_value.number
+        while number is not None:
+            timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))  # at once it would be raised here
+            timer.daemon = True
+            again.append((number, timer))
+            try:
+                timer.start()
+                number = None
+            except Interrupted as exc:  # this thread had to wait for longer than that
+                number = exc.number
 
     sys.unraisablehook = dropped
     try:
