@@ -170,7 +170,8 @@ _PARTS_MEMBERS = 13766
 _BREAKS = {
     _PARTS_MEMBERS: re.compile(r"(durability|convergence|kv|txn|watch|lease)\..*"),
     15220: re.compile(r"watch\.(bookmarkable|resumable)"),
-    18089: re.compile(r"watch\.(reliable|resumable)"),
+    # Of a transaction in that revision, the watch gets the puts and misses the deletions.
+    18089: re.compile(r"watch\.(reliable|resumable|atomic)"),
 }
 
 

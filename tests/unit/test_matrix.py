@@ -144,6 +144,7 @@ def test_the_document_that_is_there_says_what_the_evidence_says() -> None:
         ("3.4.23", {"watch.bookmarkable"}, "etcd#15220"),
         ("3.5.1", {"convergence.keys", "kv.reads", "txn.responses"}, "etcd#13766"),
         ("3.4.23", {"watch.reliable"}, "etcd#18089"),
+        ("3.5.1", {"watch.atomic"}, "etcd#18089"),
     ],
 )
 def test_a_known_bug_is_named(version: str, broken: set[str], issue: str) -> None:
@@ -155,6 +156,7 @@ def test_a_known_bug_is_named(version: str, broken: set[str], issue: str) -> Non
     [
         ("3.7.3", {"watch.bookmarkable"}, "watch.bookmarkable"),
         ("3.5.35", {"convergence.keys"}, "convergence.keys"),
+        ("3.5.35", {"watch.atomic"}, "watch.atomic"),
         ("3.4.23", {"watch.bookmarkable", "kv.reads"}, "kv.reads"),
         ("3.5.1", {"kv.reads"}, "kv.reads"),  # members that have the same keys have missed none
         ("3.5.1", {"convergence.keys", "raft.leader"}, "raft.leader"),
