@@ -102,12 +102,15 @@ _STARTED_PLAIN = re.compile(r"(?:starting member|restarting member) (?P<member>[
 def read_log(lines: Iterable[str], name: str = "") -> Log:
     """Take a member's lines, and a name for the case that it does not say its own; return its Log.
 
-    A line is never an error: what is not etcd's is counted.
+    A line is never an error: what is not etcd's is counted. A last line without the end that
+    the others have is what a running member was writing at that moment: it counts only where it can be read.
     """
     reader = _Reader(name)
+    with_ends = False
     for line in lines:
+        with_ends = with_ends or line.endswith("\n")
         if line.strip():
-            reader.feed(line.strip())
+            reader.feed(line.strip(), whole=line.endswith("\n") or not with_ends)
     return reader.log()
 
 
@@ -119,11 +122,13 @@ class _Reader:
         self._events: list[Event] = []
         self._times: list[float] = []
         self._lines = self._garbage = 0
+        self._unfinished = False  # the line read last is no line of etcd's and has no end
         self._coarse = False
         self._below_console = False
 
-    def feed(self, line: str) -> None:
+    def feed(self, line: str, *, whole: bool) -> None:
         self._lines += 1
+        self._unfinished = False
         try:
             entry = zap_entry(line)
             if entry is not None:
@@ -136,6 +141,7 @@ class _Reader:
                 self._plain(line)
         except (ValueError, TypeError, KeyError, OverflowError):
             self._garbage += 1
+            self._unfinished = not whole
 
     def log(self) -> Log:
         member = self._local or (self._ids.most_common(1)[0][0] if self._ids else "")
@@ -143,7 +149,9 @@ class _Reader:
             dataclasses.replace(event, member=member) for event in self._events if event.member in ("", member)
         )
         first, last = (min(self._times), max(self._times)) if self._times else (0.0, 0.0)
-        return Log(member, self._name or member, events, first, last, self._lines, self._garbage, self._coarse)
+        left_out = int(self._unfinished)
+        lines, garbage = self._lines - left_out, self._garbage - left_out
+        return Log(member, self._name or member, events, first, last, lines, garbage, self._coarse)
 
     def _zap(self, entry: dict[str, object]) -> None:
         at, text = parse_time(str(entry["ts"])), str(entry["msg"])

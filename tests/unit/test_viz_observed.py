@@ -124,12 +124,26 @@ def test_garbage_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     good = (DATA / "etcd-3.5.1-kill" / "etcd-node2.log").read_bytes()
     bad = [b"\xff\xfe\x00 not text", b"{", b'{"msg": 1}', b"[]", b"null", b'{"ts":"yesterday","msg":"x"}', b"{" * 5000]
     path = tmp_path / "mixed.log"
-    path.write_bytes(b"\n".join(bad) + b"\n" + good + b"\n" + good[: len(good) // 2][-40:])
+    path.write_bytes(b"\n".join(bad) + b"\n" + good + b"\n" + good[: len(good) // 2][-40:] + b"\n")
     found = elections.read_files([path])
     clean = elections.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
     assert found.events == clean.events
     assert found.logs[0].garbage == len(bad) + 1
     assert f"{len(bad) + 1} of" in found.notes[0]
+
+
+def test_a_line_that_a_running_member_is_writing_is_no_garbage(tmp_path: Path) -> None:
+    """A reader sees the first part of a line that is longer than what is left of a page of memory."""
+    good = (DATA / "etcd-3.5.1-kill" / "etcd-node2.log").read_bytes()
+    clean = elections.read_files([DATA / "etcd-3.5.1-kill" / "etcd-node2.log"])
+    path = tmp_path / "live.log"
+    last = good.rstrip(b"\n").rpartition(b"\n")[2]
+    for cut in range(1, len(last)):
+        path.write_bytes(good + last[:cut])
+        found = elections.read_files([path])
+        assert (found.notes, found.events, found.logs[0].lines) == ((), clean.events, clean.logs[0].lines)
+    path.write_bytes(good + last)  # whole but for its end, which an editor may have taken
+    assert elections.read_files([path]).logs[0].lines == clean.logs[0].lines + 1
 
 
 def test_one_members_log_alone_still_shows_the_answers_it_received() -> None:
