@@ -15,6 +15,7 @@ from cluster.conformance.model import Broken, Disturber, Env, Inconclusive, Test
 from cluster.gateway.client import Client
 
 _BEFORE_S = 0.5
+_ENOUGH = 5  # writes before the kill, without which it was none under load
 _WRITERS = 2
 _AGREE_S = 10.0
 _MISSES_A_WRITE = 13766  # the bug by which a member that was killed under load lacks what the others have
@@ -77,6 +78,7 @@ def failover(env: Env) -> str:
             for thread in threads:
                 thread.start()
             env.sleep(_BEFORE_S)
+            env.until(lambda: bool(broken) or len(acknowledged) >= _ENOUGH, env.bounds.load_at_most_s)
             killed = time.monotonic()
             kill(leader)
             elected = env.until(lambda: _new_leader(clients, survivors, old_id), env.bounds.failover_s)
@@ -102,7 +104,7 @@ def failover(env: Env) -> str:
     before = max((at for at in times if at <= killed), default=killed)
     after = min(at for at in times if at > max(before, killed + 0.2))
     env.figures.update(leaderless_ms=ms(leaderless), write_outage_ms=ms(after - before), writes=len(wanted))
-    if sum(at <= killed for at in times) < 5:
+    if sum(at <= killed for at in times) < _ENOUGH:
         raise Inconclusive(f"too little load to tell: {len(wanted)} writes were acknowledged")
     return (
         f"new leader after {leaderless:.2f} s, {after - before:.2f} s without an acknowledged write, "
