@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^```(\w+)( docker)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^ *- run: (?:>\n((?: {10}.*\n)+)|(.*)\n)", re.MULTILINE)
 _COMMENT = re.compile(r" +#.*$")
-_ELLIPSIS = "⋮"
+ELLIPSIS = "⋮"
 # A page takes half a minute; this ends one that hangs.
 _HANG_S = 900.0
 # Made by the commands themselves; the wheel's programs and those that come with raftload's dependencies.
@@ -39,12 +39,14 @@ class Command:
         text: the command, without the comment beside it.
         sample: the output that the page shows below it, empty for none.
         docker: whether its block is marked as one that needs Docker.
+        block: which block of the page has it, counted from 1.
     """
 
     place: str
     text: str
     sample: str = ""
     docker: bool = False
+    block: int = 0
 
 
 def pages() -> list[str]:
@@ -56,8 +58,9 @@ def pages() -> list[str]:
 def commands(page: str) -> list[Command]:
     """Return a page's commands in order: of its sh and console blocks, its workflows' steps, and its Python blocks."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    found: list[Command] = []
-    for block in _FENCE.finditer(text):
+    everything: list[Command] = []
+    for number_of_block, block in enumerate(_FENCE.finditer(text), 1):
+        found: list[Command] = []
         language, docker, body = block.group(1), bool(block.group(2)), block.group(3)
         first = text.count("\n", 0, block.start(3)) + 1
         if language == "sh":
@@ -73,7 +76,8 @@ def commands(page: str) -> list[Command]:
                 found.append(Command(f"{page}:{number}", _COMMENT.sub("", words)))
         elif language == "python":
             found.append(Command(f"{page}:{first}", _python(body)))
-    return found
+        everything += [dataclasses.replace(each, block=number_of_block) for each in found]
+    return everything
 
 
 def _typed(page: str, first: int, body: str) -> Iterator[Command]:
@@ -178,7 +182,7 @@ def _quoted(text: str) -> str:
 
 def missing_lines(sample: str, output: str) -> set[str]:
     """Return the first words of a sample's lines that no line of the output begins with; numbers, verdicts aside."""
-    return {_beginning(line) for line in sample.splitlines() if line[:1].strip() and line != _ELLIPSIS} - {
+    return {_beginning(line) for line in sample.splitlines() if line[:1].strip() and line != ELLIPSIS} - {
         _beginning(line) for line in output.splitlines()
     }
 
