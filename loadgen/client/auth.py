@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from loadgen.client.call import Caller
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+
+from loadgen.client.call import Answered, Caller
 from loadgen.history.operation import Operation
 from loadgen.proto import auth_pb2
 from loadgen.proto import etcd_pb2 as pb
 
 _AUTH = b"/etcdserverpb.Auth/"
-AUTHENTICATE = _AUTH + b"Authenticate"
 READ, WRITE, READWRITE = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
 
 
@@ -17,92 +20,88 @@ class AuthCalls(Caller):
 
     def auth_enable(self) -> Operation:
         """Asks for a name and a password from now on; there must be a user ``root`` with the role ``root``."""
-        return self._run(_AUTH + b"AuthEnable", b"", pb.AuthEnableResponse.FromString, "auth_enable")
+        return self._auth("auth_enable", pb.AuthEnableRequest(), pb.AuthEnableResponse.FromString)
 
     def auth_disable(self) -> Operation:
         """Lets everybody do everything again."""
-        return self._run(_AUTH + b"AuthDisable", b"", pb.AuthDisableResponse.FromString, "auth_disable")
+        return self._auth("auth_disable", pb.AuthDisableRequest(), pb.AuthDisableResponse.FromString)
 
     def auth_status(self) -> Operation:
         """Says whether authentication is on, and the revision of its store."""
-        return self._run(_AUTH + b"AuthStatus", b"", pb.AuthStatusResponse.FromString, "auth_status")
+        return self._auth("auth_status", pb.AuthStatusRequest(), pb.AuthStatusResponse.FromString)
 
     def authenticate(self, name: str, password: str) -> Operation:
         """Asks for a token: ``response.token``, to be sent as ``token`` with every request."""
-        request = pb.AuthenticateRequest(name=name, password=password).SerializeToString()
-        return self._run(AUTHENTICATE, request, pb.AuthenticateResponse.FromString, "authenticate")
+        request = pb.AuthenticateRequest(name=name, password=password)
+        return self._auth("authenticate", request, pb.AuthenticateResponse.FromString)
+
+    def _auth(self, f: str, request: Message, decode: Callable[[bytes], Answered]) -> Operation:
+        """Call the method that an operation's name means: ``UserAdd`` for ``user_add``."""
+        method = f.title().replace("_", "").encode()
+        return self._run(_AUTH + method, request.SerializeToString(), decode, f)
 
     # ---- users
 
     def user_add(self, name: str, password: str = "", *, no_password: bool = False) -> Operation:
         """Add a user; with ``no_password`` one that is known by the common name of its certificate alone."""
         options = auth_pb2.UserAddOptions(no_password=no_password)
-        request = pb.AuthUserAddRequest(name=name, password=password, options=options).SerializeToString()
-        return self._run(_AUTH + b"UserAdd", request, pb.AuthUserAddResponse.FromString, "user_add")
+        request = pb.AuthUserAddRequest(name=name, password=password, options=options)
+        return self._auth("user_add", request, pb.AuthUserAddResponse.FromString)
 
     def user_get(self, name: str) -> Operation:
         """List a user's roles."""
-        request = pb.AuthUserGetRequest(name=name).SerializeToString()
-        return self._run(_AUTH + b"UserGet", request, pb.AuthUserGetResponse.FromString, "user_get")
+        return self._auth("user_get", pb.AuthUserGetRequest(name=name), pb.AuthUserGetResponse.FromString)
 
     def user_list(self) -> Operation:
         """List the users."""
-        return self._run(_AUTH + b"UserList", b"", pb.AuthUserListResponse.FromString, "user_list")
+        return self._auth("user_list", pb.AuthUserListRequest(), pb.AuthUserListResponse.FromString)
 
     def user_delete(self, name: str) -> Operation:
         """Remove a user."""
-        request = pb.AuthUserDeleteRequest(name=name).SerializeToString()
-        return self._run(_AUTH + b"UserDelete", request, pb.AuthUserDeleteResponse.FromString, "user_delete")
+        return self._auth("user_delete", pb.AuthUserDeleteRequest(name=name), pb.AuthUserDeleteResponse.FromString)
 
     def user_change_password(self, name: str, password: str) -> Operation:
         """Give a user another password; its tokens end."""
-        request = pb.AuthUserChangePasswordRequest(name=name, password=password).SerializeToString()
-        decode = pb.AuthUserChangePasswordResponse.FromString
-        return self._run(_AUTH + b"UserChangePassword", request, decode, "user_change_password")
+        request = pb.AuthUserChangePasswordRequest(name=name, password=password)
+        return self._auth("user_change_password", request, pb.AuthUserChangePasswordResponse.FromString)
 
     def user_grant_role(self, name: str, role: str) -> Operation:
         """Give a user a role."""
-        request = pb.AuthUserGrantRoleRequest(user=name, role=role).SerializeToString()
-        return self._run(_AUTH + b"UserGrantRole", request, pb.AuthUserGrantRoleResponse.FromString, "user_grant_role")
+        request = pb.AuthUserGrantRoleRequest(user=name, role=role)
+        return self._auth("user_grant_role", request, pb.AuthUserGrantRoleResponse.FromString)
 
     def user_revoke_role(self, name: str, role: str) -> Operation:
         """Take a role from a user."""
-        request = pb.AuthUserRevokeRoleRequest(name=name, role=role).SerializeToString()
-        decode = pb.AuthUserRevokeRoleResponse.FromString
-        return self._run(_AUTH + b"UserRevokeRole", request, decode, "user_revoke_role")
+        request = pb.AuthUserRevokeRoleRequest(name=name, role=role)
+        return self._auth("user_revoke_role", request, pb.AuthUserRevokeRoleResponse.FromString)
 
     # ---- roles
 
     def role_add(self, name: str) -> Operation:
         """Add a role, which may do nothing yet."""
-        request = pb.AuthRoleAddRequest(name=name).SerializeToString()
-        return self._run(_AUTH + b"RoleAdd", request, pb.AuthRoleAddResponse.FromString, "role_add")
+        return self._auth("role_add", pb.AuthRoleAddRequest(name=name), pb.AuthRoleAddResponse.FromString)
 
     def role_get(self, name: str) -> Operation:
         """List a role's permissions."""
-        request = pb.AuthRoleGetRequest(role=name).SerializeToString()
-        return self._run(_AUTH + b"RoleGet", request, pb.AuthRoleGetResponse.FromString, "role_get")
+        return self._auth("role_get", pb.AuthRoleGetRequest(role=name), pb.AuthRoleGetResponse.FromString)
 
     def role_list(self) -> Operation:
         """List the roles."""
-        return self._run(_AUTH + b"RoleList", b"", pb.AuthRoleListResponse.FromString, "role_list")
+        return self._auth("role_list", pb.AuthRoleListRequest(), pb.AuthRoleListResponse.FromString)
 
     def role_delete(self, name: str) -> Operation:
         """Remove a role, and take it from whoever has it."""
-        request = pb.AuthRoleDeleteRequest(role=name).SerializeToString()
-        return self._run(_AUTH + b"RoleDelete", request, pb.AuthRoleDeleteResponse.FromString, "role_delete")
+        return self._auth("role_delete", pb.AuthRoleDeleteRequest(role=name), pb.AuthRoleDeleteResponse.FromString)
 
     def role_grant_permission(
         self, name: str, permission: auth_pb2.Permission.Type, key: bytes, range_end: bytes = b""
     ) -> Operation:
         """Lets a role ``READ``, ``WRITE`` or ``READWRITE`` a key, or the keys up to ``range_end``."""
         granted = auth_pb2.Permission(permType=permission, key=key, range_end=range_end)
-        request = pb.AuthRoleGrantPermissionRequest(name=name, perm=granted).SerializeToString()
-        decode = pb.AuthRoleGrantPermissionResponse.FromString
-        return self._run(_AUTH + b"RoleGrantPermission", request, decode, "role_grant_permission")
+        request = pb.AuthRoleGrantPermissionRequest(name=name, perm=granted)
+        return self._auth("role_grant_permission", request, pb.AuthRoleGrantPermissionResponse.FromString)
 
     def role_revoke_permission(self, name: str, key: bytes, range_end: bytes = b"") -> Operation:
         """Take a permission back; the range must be the one that was granted."""
-        request = pb.AuthRoleRevokePermissionRequest(role=name, key=key, range_end=range_end).SerializeToString()
-        decode = pb.AuthRoleRevokePermissionResponse.FromString
-        return self._run(_AUTH + b"RoleRevokePermission", request, decode, "role_revoke_permission")
+        request = pb.AuthRoleRevokePermissionRequest(role=name, key=key, range_end=range_end)
+        return self._auth("role_revoke_permission", request, pb.AuthRoleRevokePermissionResponse.FromString)
