@@ -28,6 +28,7 @@ import pytest
 
 from cluster.base.security import Security
 from cluster.local.cluster import LocalCluster
+from loadgen.client.call import MALFORMED
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import LOST
 from loadgen.client.etcd import EtcdClient
@@ -39,100 +40,26 @@ from loadgen.load.settings import PREFIX_BYTES, Settings
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
-from tests.support import waiting
 from tests.support.certificates import Authority
+from tests.support.http2_server import (
+    END,
+    MESSAGE,
+    OPEN,
+    Listen,
+    Serve,
+    Server,
+    block,
+    body,
+    head,
+    until,
+    whole,
+)
 from tests.support.ports import take_ports
 from tests.support.waiting import HANG_S
 
-OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-END = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
-MESSAGE = pb.PutResponse(header=pb.ResponseHeader(revision=7)).SerializeToString()
 WATCH = b"/etcdserverpb.Watch/Watch"
 PROTOCOL = "protocol error"
 Script = Callable[[int], bytes]
-
-
-def block(fields: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a header block that needs no table, so that it can be said at any time."""
-    return hpack.Encoder().encode([(*field, True) for field in fields], huffman=False)
-
-
-def head(stream_id: int, fields: list[tuple[bytes, bytes]], *, end: bool = False) -> bytes:
-    return frames.headers(stream_id, block(fields), frames.DEFAULT_FRAME_SIZE, end_stream=end)
-
-
-def body(stream_id: int, message: bytes = MESSAGE, flags: int = 0) -> bytes:
-    return frames.frame(frames.DATA, flags, stream_id, PREFIX.pack(0, len(message)) + message)
-
-
-def whole(stream_id: int) -> bytes:
-    return head(stream_id, OPEN) + body(stream_id) + head(stream_id, END, end=True)
-
-
-class Server:
-    """Greets, and hands each request to a script; knows what it was asked.
-
-    Takes ``respond(connection number, stream id)``, which returns what to say, or None to hang up.
-    """
-
-    def __init__(self, respond: Callable[[int, int], bytes | None]) -> None:
-        self.respond = respond
-        self.connections: list[float] = []
-        self.requests: list[tuple[int, int, bytes]] = []
-        self.goaways = 0
-        self._listening = gevent.server.StreamServer(("127.0.0.1", 0), self._handle)
-        self._listening.start()
-        self.endpoint = f"127.0.0.1:{self._listening.server_port}"
-
-    def close(self) -> None:
-        self._listening.stop(0.1)
-
-    def _handle(self, client: Any, _: object) -> None:
-        self.connections.append(time.monotonic())
-        number = len(self.connections)
-        bodies: dict[int, bytes] = {}
-        with contextlib.suppress(OSError):
-            client.sendall(frames.settings({}) + frames.window_update(0, 1 << 30))
-            received = b""
-            while part := client.recv(65_536):
-                received += part
-                if received.startswith(frames.PREFACE):
-                    received = received[len(frames.PREFACE) :]
-                while len(received) >= 9:
-                    word, flags, stream_id = frames.FRAME_HEADER.unpack_from(received)
-                    if len(received) < 9 + (word >> 8):
-                        break
-                    payload, received = received[9 : 9 + (word >> 8)], received[9 + (word >> 8) :]
-                    self.goaways += word & 0xFF == frames.GOAWAY
-                    if word & 0xFF != frames.DATA:
-                        continue
-                    so_far = bodies[stream_id] = bodies.get(stream_id, b"") + payload
-                    # A message on a stream that stays open counts as a request too.
-                    if flags & frames.END_STREAM or len(so_far) == 5 + PREFIX.unpack_from(so_far)[1]:
-                        self.requests.append((number, stream_id, bodies.pop(stream_id)))
-                        said = self.respond(number, stream_id)
-                        if said is None:
-                            return
-                        client.sendall(said)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Callable[[int, int], bytes | None]], Server]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(respond: Callable[[int, int], bytes | None]) -> Server:
-            server = Server(respond)
-            stack.callback(server.close)
-            return server
-
-        yield start
-
-
-Serve = Callable[[Callable[[int, int], bytes | None]], Server]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    waiting.until(condition, pause_s=0.002, sleep=gevent.sleep)
 
 
 def is_clean(channel: Channel) -> bool:
@@ -196,6 +123,9 @@ ON_ITS_STREAM: dict[str, tuple[Script, Outcome, str | None]] = {
     "message, and the beginning of another": (
         lambda s: head(s, OPEN) + body(s) + frames.frame(frames.DATA, 0, s, b"\0\0") + head(s, END, end=True),
         Outcome.INFO, "INTERNAL",
+    ),
+    "a message that is none": (
+        lambda s: head(s, OPEN) + body(s, b"\xff\xff") + head(s, END, end=True), Outcome.INFO, MALFORMED,
     ),
     "no trailers": (lambda s: head(s, OPEN) + body(s, flags=frames.END_STREAM), Outcome.INFO, "UNKNOWN"),
     "HTTP 503 of a proxy": (
@@ -352,13 +282,13 @@ HANG_UPS: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("name", HANG_UPS)
-def test_hanging_up(name: str) -> None:
+def test_hanging_up(listen: Listen, name: str) -> None:
     """Before it is greeted nothing was sent; after that a write is of unknown effect."""
-    connections = 0
+    connections = requests = 0
     told = gevent.event.Event()
 
     def handle(client: Any, _: object) -> None:
-        nonlocal connections
+        nonlocal connections, requests
         connections += 1
         number = connections
         client.sendall(frames.settings({}))
@@ -366,6 +296,7 @@ def test_hanging_up(name: str) -> None:
         while part := client.recv(65_536):
             received += part
             if b"unique" in received:
+                requests += 1
                 if number == 1:
                     HANG_UPS[name](client)
                     if name == "half-closed":
@@ -376,20 +307,17 @@ def test_hanging_up(name: str) -> None:
                 client.sendall(whole(1))
                 received = b""
 
-    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
-    listening.start()
-    client = EtcdClient([f"127.0.0.1:{listening.server_port}"], timeout_s=HANG_S)
+    client = EtcdClient([listen(handle)], timeout_s=HANG_S)
     with gevent.Timeout(HANG_S):
         write = client.put(b"unique", b"v")
         told.set()
         assert (write.outcome, write.error) == (Outcome.INFO, LOST)
         assert client.put(b"unique", b"v").outcome == Outcome.OK
-    assert client.channel.resent == 0
+    assert (client.channel.resent, client.channel.connects, requests) == (0, 2, 2)
     client.close()
-    listening.stop(0.1)
 
 
-def test_a_flood_of_pings_to_one_who_is_not_read() -> None:
+def test_a_flood_of_pings_to_one_who_is_not_read(listen: Listen) -> None:
     """Answers that nobody reads pile up to a bound, and then the connection ends: not the memory."""
     flooded = gevent.event.Event()
 
@@ -402,15 +330,12 @@ def test_a_flood_of_pings_to_one_who_is_not_read() -> None:
                 client.sendall(frames.ping(bytes(8)) * 3_000)
         flooded.set()
 
-    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
-    listening.start()
-    client = EtcdClient([f"127.0.0.1:{listening.server_port}"], timeout_s=HANG_S)
+    client = EtcdClient([listen(handle)], timeout_s=HANG_S)
     with gevent.Timeout(HANG_S):
         write = client.put(b"k", b"v")
         assert (write.outcome, write.error) == (Outcome.INFO, PROTOCOL)
         flooded.wait()
     client.close()
-    listening.stop(0.1)
 
 
 def test_an_answer_larger_than_every_window(serve: Serve) -> None:
@@ -436,7 +361,7 @@ def test_an_answer_larger_than_every_window(serve: Serve) -> None:
     channel.close()
 
 
-def test_reconnecting_backs_off_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconnecting_backs_off_with_jitter(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs up at once is not hammered, and ten clients do not come back in step."""
     met = 0
 
@@ -445,9 +370,8 @@ def test_reconnecting_backs_off_with_jitter(monkeypatch: pytest.MonkeyPatch) -> 
         met += 1
         client.close()
 
-    listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
-    listening.start()
-    channels = [Channel([f"127.0.0.1:{listening.server_port}"]) for _ in range(10)]
+    endpoint = listen(handle)
+    channels = [Channel([endpoint]) for _ in range(10)]
     pauses: dict[Channel, list[float]] = {channel: [] for channel in channels}
     sleep = gevent.sleep
 
@@ -464,7 +388,6 @@ def test_reconnecting_backs_off_with_jitter(monkeypatch: pytest.MonkeyPatch) -> 
     until(lambda: all(len(each) >= 9 for each in pauses.values()))
     for channel in channels:
         channel.close()
-    listening.stop(0.1)
     assert met >= 10 * 9
     # 50 ms, doubled each time up to 2 s, and halved at the most by chance.
     for each in pauses.values():
@@ -623,7 +546,7 @@ def test_nothing_grows_over_many_lost_connections(serve: Serve) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with gevent.Timeout(HANG_S):
         gevent.joinall([gevent.spawn(use, client) for client in clients], raise_error=True)
-    assert len(server.connections) >= 60
+    assert server.connections >= 60
     until(lambda: all(is_clean(client.channel) for client in clients))
     assert all(len(client.channel._draining) <= 2 for client in clients)
     for client in clients:

@@ -25,11 +25,11 @@ from cluster.gateway.conformance_client import GatewayClient
 from cluster.local.cluster import LocalCluster
 from loadgen.cli import main
 from loadgen.client import connect_errors
-from loadgen.client.connect_errors import ConnectError
 from loadgen.client.etcd import EtcdClient, probe
 from loadgen.history.operation import Outcome
 from tests.support.certificates import Authority, Pair
 from tests.support.command import run, start
+from tests.support.http2_server import Listen, cause_of, silent
 from tests.support.waiting import HANG_S, until
 
 HOUR = datetime.timedelta(hours=1)
@@ -70,15 +70,6 @@ def mutual_cluster(etcd_binary: str, authority: Authority, server: Pair, mutual:
     how = ServerTls(server.cert, server.key, client_ca=authority.cert)
     with LocalCluster(1, binary=etcd_binary, tls=how, security=mutual) as cluster:
         yield cluster
-
-
-def cause_of(endpoint: str, security: Security) -> str:
-    """Why there is no connection, by gRPC."""
-    with pytest.raises(ConnectError) as caught:
-        probe(endpoint, HANG_S, security)
-    assert "\n" not in str(caught.value)
-    assert caught.value.hint in str(caught.value)
-    return caught.value.cause
 
 
 def gateway_says(endpoint: str, security: Security) -> str:
@@ -155,26 +146,22 @@ Serve = Callable[..., str]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(listen: Listen) -> Serve:
     """Serve TLS with a certificate and protocols, hang up after the handshake; return the endpoint."""
-    with contextlib.ExitStack() as stack:
 
-        def start(pair: Pair, *alpn: str, host: str = "127.0.0.1") -> str:
-            context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(pair.cert, pair.key)
-            if alpn:
-                context.set_alpn_protocols(list(alpn))
+    def start(pair: Pair, *alpn: str, host: str = "127.0.0.1") -> str:
+        context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
 
-            def handle(client: Any, _: object) -> None:
-                with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as encrypted:
-                    encrypted.recv(1)
+        def handle(client: Any, _: object) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as encrypted:
+                encrypted.recv(1)
 
-            listening = gevent.server.StreamServer(("127.0.0.1", 0), handle)
-            listening.start()
-            stack.callback(listening.stop, 0.1)
-            return f"https://{host}:{listening.server_port}"
+        return f"https://{host}:{listen(handle).rpartition(':')[2]}"
 
-        yield start
+    return start
 
 
 def test_certificates_that_are_not_good_now(serve: Serve, authority: Authority) -> None:
@@ -202,17 +189,10 @@ def test_no_agreement_on_http2(serve: Serve, authority: Authority, server: Pair)
         assert cause_of(serve(server, *protocols), Security(cacert=authority.cert)) == tls.NO_ALPN
 
 
-def test_a_server_that_says_nothing_in_the_handshake(authority: Authority) -> None:
-    def silent(client: Any, _: object) -> None:
-        while client.recv(1_000):
-            pass
-
-    listening = gevent.server.StreamServer(("127.0.0.1", 0), silent)
-    listening.start()
-    with gevent.Timeout(HANG_S), pytest.raises(ConnectError) as caught:
-        probe(f"https://127.0.0.1:{listening.server_port}", 0.5, Security(cacert=authority.cert))
-    assert caught.value.cause == connect_errors.NO_ANSWER
-    listening.stop()
+def test_a_server_that_says_nothing_in_the_handshake(listen: Listen, authority: Authority) -> None:
+    with gevent.Timeout(HANG_S):
+        cause = cause_of(f"https://{listen(silent)}", Security(cacert=authority.cert), timeout_s=0.5)
+    assert cause == connect_errors.NO_ANSWER
 
 
 def test_files_of_no_use(tmp_path: Path, authority: Authority, server: Pair) -> None:

@@ -27,7 +27,8 @@ from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.receiving import STREAM_WINDOW
-from tests.support import waiting
+from tests.support.http2_server import Listen, until
+from tests.support.ports import take_ports
 from tests.support.waiting import HANG_S
 
 PATH = b"/test/Duplex"
@@ -107,24 +108,17 @@ Connect = Callable[[Server], Transport]
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def connect(listen: Listen) -> Iterator[Connect]:
     """Run a server and connect to it."""
     with contextlib.ExitStack() as stack:
 
         def start(server: Server) -> Transport:
-            listener = gevent.server.StreamServer(("127.0.0.1", 0), server)
-            listener.start()
-            stack.callback(listener.stop, 0.1)
-            made = Transport(Endpoint("127.0.0.1", listener.server_port))
+            made = Transport(Endpoint.parse(listen(server)))
             made.connect(HANG_S)
             stack.callback(made.close)
             return made
 
         yield start
-
-
-def until(condition: Callable[[], bool]) -> None:
-    waiting.until(condition, pause_s=0.005, sleep=gevent.sleep)
 
 
 def settled(value: Callable[[], int]) -> int:
@@ -308,11 +302,8 @@ def test_a_peer_that_vanished_is_noticed(connect: Connect, monkeypatch: pytest.M
     assert call.error == SILENT
 
 
-def test_through_a_channel() -> None:
-    server = Server(echo)
-    listener = gevent.server.StreamServer(("127.0.0.1", 0), server)
-    listener.start()
-    channel = Channel([f"127.0.0.1:{listener.server_port}"])
+def test_through_a_channel(listen: Listen) -> None:
+    channel = Channel([listen(Server(echo))])
     call = channel.open(PATH, HANG_S)
     call.send(b"hello")
     assert call.receive(HANG_S)[0] == b"hello"  # type: ignore[index]
@@ -321,8 +312,7 @@ def test_through_a_channel() -> None:
     with pytest.raises(ConnectError) as closed:
         channel.open(PATH, HANG_S)
     assert closed.value.cause == CLOSED_HERE
-    listener.stop()
-    nobody = Channel([f"127.0.0.1:{listener.server_port}"])
+    nobody = Channel([f"127.0.0.1:{take_ports(1)}"])
     with pytest.raises(ConnectError) as refused:
         nobody.open(PATH, HANG_S)
     assert refused.value.cause == REFUSED
@@ -355,10 +345,8 @@ class Busy:
         self.created += 1
 
 
-def test_progress_from_before_a_watch_is_not_its_own() -> None:
-    listener = gevent.server.StreamServer(("127.0.0.1", 0), Server(Busy()))
-    listener.start()
-    client = EtcdClient([f"127.0.0.1:{listener.server_port}"])
+def test_progress_from_before_a_watch_is_not_its_own(listen: Listen) -> None:
+    client = EtcdClient([listen(Server(Busy()))])
     watcher = client.watcher()
     assert watcher.watch(b"elsewhere").wait_created(HANG_S)
     assert watcher.request_progress()
@@ -369,4 +357,3 @@ def test_progress_from_before_a_watch_is_not_its_own() -> None:
     assert watcher.request_progress()
     assert (answer := watch.next(HANG_S)) is not None and not answer.response.events
     client.close()
-    listener.stop()
