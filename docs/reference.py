@@ -25,24 +25,24 @@ FORMATS = "docs/formats.md"
 HEAD = """\
 # Commands
 
-Written from `--help` by `make reference`; each command's own `--help` says the same. Answers go to stdout, everything
-else to stderr.
+`make reference` writes this page from the commands' `--help`. Results go to stdout; messages and progress go to stderr.
+Durations are numbers with units, such as `250ms`, `30s` or `1h30m`; a plain number is seconds.
 
 ## Exit codes
 
 | exit code | means |
 | --- | --- |
 | 0 | pass |
-| 1 | a threshold, check or test failed, or every operation did |
+| 1 | a threshold, check or test failed, or every operation failed |
 | 2 | wrong usage |
 | 3 | inconclusive: no samples, a lost worker, the rate not reached, a saturated generator, counts that do not agree |
 | 4 | environment: cluster unreachable, no Docker, no etcd, disk full |
-| 70 | a bug of ours |
-| 130, 143 | SIGINT, SIGTERM; what ran is written all the same |
+| 70 | a bug in raftload |
+| 130, 143 | ended by SIGINT or SIGTERM; the results until then are written |
 
-Where several apply, the first of these counts: 70, 2, 4, 130 or 143, 1, 3, 0. `gate` exits with the verdict alone, also
-for a run that a signal ended. `cluster status` exits 0 where there is a quorum, 1 where there is none, 4 where nobody
-answers.
+If several apply, the first of these is the exit code: 70, 2, 4, 130 or 143, 1, 3, 0. The exit code of `gate` is the
+verdict, also for a run that a signal ended. `cluster status` exits with 0 if there is a quorum, 1 if there is none, and
+4 if no member answers.
 """
 
 

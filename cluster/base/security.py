@@ -195,16 +195,23 @@ def _context(security: Security, alpn: tuple[str, ...]) -> ssl.SSLContext:
 def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the options about TLS and the user to a parser."""
     parser.add_argument(
-        "--cacert", metavar="FILE", help="whom to trust, PEM (default: $ETCDCTL_CACERT, else the system)"
+        "--cacert", metavar="FILE",
+        help="PEM file of the CA certificates to trust (default: $ETCDCTL_CACERT, else those of the system)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cert", metavar="FILE", help="PEM file of the client certificate, with --key (default: $ETCDCTL_CERT)"
     )
-    parser.add_argument("--cert", metavar="FILE", help="client certificate, PEM (default: $ETCDCTL_CERT)")
-    parser.add_argument("--key", metavar="FILE", help="its key, PEM (default: $ETCDCTL_KEY)")
+    parser.add_argument(
+        "--key", metavar="FILE", help="PEM file of the client certificate's private key (default: $ETCDCTL_KEY)"
+    )
     parser.add_argument(
         "--user", metavar="NAME[:PASSWORD]",
-        help="where auth is on; others on this machine can see a command line, so better set $ETCDCTL_PASSWORD "
-        "(default: $ETCDCTL_USER)",
+        help="user of a cluster with authentication (default: $ETCDCTL_USER); set the password as $ETCDCTL_PASSWORD, "
+        "because other users of this machine can see command lines",
     )  # fmt: skip
-    parser.add_argument("--insecure-skip-tls-verify", action="store_true", help="accept any certificate")
+    parser.add_argument(
+        "--insecure-skip-tls-verify", action="store_true", help="do not verify the server's certificate"
+    )
 
 
 def given(args: argparse.Namespace) -> str | None:

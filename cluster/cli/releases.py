@@ -15,19 +15,19 @@ from cluster.base.versions import CURRENT, parse_version, releases_dir
 SCHEMA = "raftload.releases/1"
 EXAMPLES = f"""\
 examples:
-  raftload etcd get {CURRENT}                      the official release for this machine, its checksum verified
-  raftload bench --etcd {CURRENT}                  what it is for; chaos, web and cluster have --etcd, too
-  export RAFTLOAD_ETCD={CURRENT}                   the same for all commands
+  raftload etcd get {CURRENT}                      download the release for this machine, verify its checksum
+  raftload bench --etcd {CURRENT}                  use it; chaos, web and cluster have --etcd, too
+  export RAFTLOAD_ETCD={CURRENT}                   use it for all commands
   raftload etcd get {CURRENT} --base-url https://mirror.example/etcd
   raftload etcd list
   raftload etcd remove {CURRENT}
 
-An address has what a release page of etcd has: v{CURRENT}/SHA256SUMS and v{CURRENT}/etcd-v{CURRENT}-linux-amd64.tar.gz.
-https_proxy, no_proxy and REQUESTS_CA_BUNDLE are honoured.
+A mirror has the files of etcd's release pages: v{CURRENT}/SHA256SUMS and v{CURRENT}/etcd-v{CURRENT}-linux-amd64.tar.gz.
+The environment's https_proxy, no_proxy and REQUESTS_CA_BUNDLE are used.
 
 exit codes:
-  0 it is there   2 usage   4 environment (no such release, no network, a wrong checksum, no room)   70 a bug of ours
-  130 SIGINT, 143 SIGTERM; after all but 0 nothing half-written is left
+  0 done   2 usage   4 environment (no such release, no network, a wrong checksum, disk full)   70 a bug in raftload
+  130 SIGINT, 143 SIGTERM; a download that fails or is interrupted leaves nothing in the cache
 """
 
 
@@ -35,31 +35,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands of the group."""
     group = parser.add_subparsers(dest="etcd_command", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, main: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def command(
+        name: str, text: str, example: str, main: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        made = group.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  raftload etcd {example}\n", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         made.set_defaults(etcd_main=main)
         return made
 
     def version(made: argparse.ArgumentParser) -> None:
-        made.add_argument("version", metavar="VERSION", help=f"such as {CURRENT} or v{CURRENT}")
+        made.add_argument("version", metavar="VERSION", help=f"version of etcd, such as {CURRENT} or v{CURRENT}")
 
-    get = command("get", "get an official release into the cache, and print the path of its etcd", _get)
+    get = command("get", "download an official release into the cache, and print the path of its etcd",
+                  f"get {CURRENT}", _get)  # fmt: skip
     version(get)
     # Written out, since help imports nothing that downloads.
     get.add_argument(
         "--base-url", metavar="URL",
-        help="a mirror of the releases, http, https or file (default: $RAFTLOAD_ETCD_BASE_URL, else "
+        help="base address of the releases, with http, https or file (default: $RAFTLOAD_ETCD_BASE_URL, else "
         "https://github.com/etcd-io/etcd/releases/download)",
     )  # fmt: skip
     get.add_argument(
         "--timeout", type=Duration(0.001), default=30.0, metavar="DURATION",
-        help="give up where nothing comes for so long (default: 30s)",
+        help="give up when no data has arrived for so long (default: 30s)",
     )  # fmt: skip
-    command("list", "show the releases in the cache: version, size and path", _list).add_argument(
-        "--json", action="store_true", help="one JSON document on stdout"
+    command("list", "show the releases in the cache: version, size and path", "list", _list).add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
     )
-    version(command("path", "print the path of a release's etcd", _path))
-    version(command("remove", "remove a release from the cache", _remove))
+    version(command("path", "print the path of the etcd binary of a release in the cache", f"path {CURRENT}", _path))
+    version(command("remove", "remove a release from the cache", f"remove {CURRENT}", _remove))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -68,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         with interruptible():
             return int(args.etcd_main(args))
     except Interrupted as exc:
-        say(f"interrupted by {exc}; nothing half-written is left")
+        say(f"interrupted by {exc}; the cache has no partial download")
         return exc.exit_code
 
 

@@ -25,15 +25,15 @@ from cluster.gateway.conformance_client import gateway_factory
 
 EXAMPLES = """\
 examples:
-  raftload cluster test                               the cluster that is up, else a new one in Docker
-  raftload cluster test --backend embedded --all      processes for the length of the tests; no Docker
+  raftload cluster test                               the cluster that runs, else a new one in Docker
+  raftload cluster test --backend embedded --all      all tests, on processes that end with the tests
   raftload cluster test --nodes 5 --json | jq .summary
   raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
-                                                      somebody's cluster; nothing that disturbs it
-  raftload cluster test --only kv watch.order         some tests or groups of them
-  raftload cluster test --transport grpc              the client that bench loads with, put to the same tests
+                                                      an existing cluster, which the tests do not disturb
+  raftload cluster test --only kv watch.order         one group and one test
+  raftload cluster test --transport grpc              over gRPC, with the client of bench
 
-exit codes: 0 all passed or skipped, 1 one failed, 2 usage, 3 one could not tell, 4 no cluster
+exit codes: 0 all tests passed or were skipped, 1 one failed, 2 usage, 3 one was inconclusive, 4 no cluster
 """
 
 
@@ -75,38 +75,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload cluster test`."""
     group = parser.add_argument_group("target")
     group.add_argument(
-        "--endpoints", metavar="LIST",
-        help="client URLs of the members (default: $ETCDCTL_ENDPOINTS, else a cluster that is started)",
+        "--endpoints", metavar="HOST:PORT,…",
+        help="client URLs of the members of an existing cluster (default: $ETCDCTL_ENDPOINTS, else as --backend says)",
     )  # fmt: skip
-    group.add_argument("--nodes", metavar="N", help="members of a cluster that is started (default: $NODES, else 3)")
+    group.add_argument("--nodes", metavar="N", help="number of members of a new cluster (default: $NODES, else 3)")
     group.add_argument(
         "--backend", choices=sorted(BACKENDS),
-        help="a cluster in Docker or of local processes, which is there or is started and stays; or an embedded one, "
-        "for the length of the tests (default: the one that is there, else docker)",
+        help="docker or local: the cluster of `raftload cluster up`, which is started if none runs, and keeps running; "
+        "embedded: processes that end with the tests (default: the backend of the cluster that runs, else docker)",
     )  # fmt: skip
     group.add_argument(
         "--etcd", metavar="VERSION|PATH",
-        help="a release such as 3.6.14, or a binary, for a cluster that is started (default: $ETCD_VERSION, else as "
-        "`raftload cluster up`)",
+        help="etcd of a new cluster: a release such as 3.6.14, or the path of a binary (default: $ETCD_VERSION, else "
+        "as `raftload cluster up`)",
     )  # fmt: skip
-    group.add_argument("--base-port", type=int, metavar="PORT", help="first client port of one that is started (2379)")
+    group.add_argument(
+        "--base-port", type=int, metavar="PORT", help="client port of a new cluster's first member (default: 2379)"
+    )
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
-    group.add_argument("--cleanup", action="store_true", help="only remove the cluster; test nothing")
+    group.add_argument("--cleanup", action="store_true", help="remove the cluster without testing it")
     group.add_argument(
         "--transport", choices=sorted(TRANSPORTS), default="gateway",
-        help="how the tests speak to etcd: its JSON gateway through etcd3-py (gateway, the default)"
-        + (", or native gRPC (grpc)" if "grpc" in TRANSPORTS else ""),
+        help="protocol of the tests: etcd's JSON gateway through etcd3-py (default: gateway)"
+        + (", or gRPC" if "grpc" in TRANSPORTS else ""),
     )  # fmt: skip
     add_security_arguments(group)
     group = parser.add_argument_group("tests")
-    group.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these tests or groups of tests")
-    group.add_argument("--all", action="store_true", help="also the tests of members, users, snapshots and alarms")
+    group.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="run only these tests or groups of tests; --list shows them",
+    )
+    group.add_argument("--all", action="store_true", help="also test members, users, snapshots and alarms")
     group.add_argument(
         "--destructive", action="store_true",
-        help="with --endpoints: also what others who use the cluster would notice, such as a compaction",
+        help="with --endpoints: also run tests that other users of the cluster would notice, such as a compaction",
     )  # fmt: skip
-    group.add_argument("--list", action="store_true", help="print the tests and what each is about")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, and nothing else")
+    group.add_argument("--list", action="store_true", help="print the name of each test and what it checks, and exit")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
 
 def main(

@@ -60,6 +60,11 @@ class Option:
     in_plan: float
     default: float | None = None
 
+    @property
+    def example(self) -> str:
+        """Its value in fault plans, as the command line takes it."""
+        return f"{self.in_plan * 1000:g}ms" if self.parse is parse_duration else f"{self.in_plan:g}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
@@ -140,15 +145,16 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind(
-            "kill", "end a member at once, as SIGKILL does", ("kill",), applies_to=_UP, undone_by="start",
+            "kill", "end a member at once with SIGKILL", ("kill",), applies_to=_UP, undone_by="start",
             takes_leader=True, plan_names=("kill",), in_default_plan=("kill-leader", "kill-random"), button="Kill",
         ),
         Kind(
-            "stop", "end a member in order", ("terminate",), applies_to=_UP, undone_by="start", plan_names=("stop",),
+            "stop", "end a member with SIGTERM, so that it shuts down in order", ("terminate",), applies_to=_UP,
+            undone_by="start", plan_names=("stop",),
         ),
         Kind(
-            "pause", "freeze a member: connected and silent", ("pause",), undone_by="resume", takes_leader=True,
-            plan_names=("pause",), in_default_plan=("pause-follower",), button="Pause",
+            "pause", "freeze a member: its connections stay, but it answers nothing", ("pause",), undone_by="resume",
+            takes_leader=True, plan_names=("pause",), in_default_plan=("pause-follower",), button="Pause",
         ),
         Kind(
             "partition", "cut each member of TARGET off from all its peers; clients still reach it", ("isolate",),
@@ -156,40 +162,43 @@ KINDS: dict[str, Kind] = {
             in_default_plan=("partition-leader", "isolate-random"), button="Partition",
         ),
         Kind(
-            "delay", "delay what goes between a member and its peers (local backend)", ("delay",),
+            "delay", "delay the traffic between a member and its peers (local backend only)", ("delay",),
             options=(
-                Option("by", parse_duration, "T", "each way, such as 50ms", lambda value: 0 < value <= 60,
-                       "a delay is more than 0 and at most 60 s", in_plan=0.05),
-                Option("jitter", parse_duration, "T", "more or less (default: 0)", lambda value: 0 <= value <= 60,
-                       "the jitter of a delay is 0 to 60 s", in_plan=0.02, default=0.0),
+                Option("by", parse_duration, "DURATION", "delay in each direction, such as 50ms",
+                       lambda value: 0 < value <= 60, "a delay is more than 0 and at most 60 s", in_plan=0.05),
+                Option("jitter", parse_duration, "DURATION",
+                       "random deviation from the delay, up to DURATION more or less (default: 0)",
+                       lambda value: 0 <= value <= 60, "the jitter of a delay is 0 to 60 s", in_plan=0.02, default=0.0),
             ),
             undone_by=HEAL, calm=(0.0, 0.0), on_links=True, effect="nothing", plan_names=("delay",),
         ),
         Kind(
-            "drop", "lose a share of what goes between a member and its peers (local backend)", ("drop",),
+            "drop", "simulate packet loss between a member and its peers: lost data arrives late (local backend only)",
+            ("drop",),
             options=(
-                Option("share", parse_share, "P", "such as 10% or 0.1", lambda value: 0 < value < 1,
-                       "a share to drop is more than 0 and less than 1 (100%)", in_plan=0.1),
+                Option("share", parse_share, "SHARE", "share of the data that is lost, such as 10% or 0.1",
+                       lambda value: 0 < value < 1, "a share to drop is more than 0 and less than 1 (100%)",
+                       in_plan=0.1),
             ),
             undone_by=HEAL, calm=(0.0,), on_links=True, effect="nothing", plan_names=("drop",),
         ),
-        Kind("start", "start a member that is down, on its data", ("start",), applies_to=("down",), button="Start"),
-        Kind("resume", "undo pause", ("resume",), applies_to=("paused",), button="Resume"),
+        Kind("start", "start a member that is down, with its data", ("start",), applies_to=("down",), button="Start"),
+        Kind("resume", "let a paused member go on", ("resume",), applies_to=("paused",), button="Resume"),
         Kind(
-            "crash", "end a member at once and start it again", ("kill", "start"), applies_to=_ANY, takes_leader=True,
-            plan_names=("crash",),
+            "crash", "end a member with SIGKILL and start it again", ("kill", "start"), applies_to=_ANY,
+            takes_leader=True, plan_names=("crash",),
         ),
         Kind(
-            "restart", "end a member in order and start it again", ("terminate", "start"), applies_to=_ANY,
+            "restart", "end a member with SIGTERM and start it again", ("terminate", "start"), applies_to=_ANY,
             plan_names=("restart",), in_default_plan=("restart-all",),
         ),
         Kind(
-            "defrag", "have a member defragment its store, during which it answers nothing", ("defrag",),
+            "defrag", "make a member defragment its store; meanwhile it answers nothing", ("defrag",),
             request=Request("/v3/maintenance/defragment", "defragment"),
             plan_names=("defrag",), plan_target="all", in_default_plan=("defrag",),
         ),
         Kind(
-            "transfer-leader", "hand leadership to a member", ("transfer",),
+            "transfer-leader", "transfer leadership to a member", ("transfer",),
             request=Request("/v3/maintenance/transfer-leadership", "hand over leadership", member_field="targetID"),
             effect="leads", plan_target="follower", in_default_plan=("transfer-leader",), button="Make leader",
         ),

@@ -20,16 +20,17 @@ from loadgen.run.benchmark import bounded, run_in
 
 EXAMPLES = """\
 examples:
-  raftload bench                                     1,000 operations on a cluster of its own
+  raftload bench                                     1,000 operations on an embedded cluster
   raftload bench --operations 10000 --concurrency 50 --workers 2 --json > b.json
   raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379 --duration 30s --mix get=9,put=1
-  raftload bench --etcd 3.6.14                       on this release, after `raftload etcd get 3.6.14`
-  raftload bench --rate 2000 --duration 30s          open loop: latency counts from when each was due
+  raftload bench --etcd 3.6.14                       an embedded cluster of etcd 3.6.14, after
+                                                     `raftload etcd get 3.6.14`
+  raftload bench --rate 2000 --duration 30s          open loop: latency includes a late start
   raftload bench --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
 
 exit codes:
-  0 pass   1 a threshold failed, or every operation   2 usage   3 inconclusive (a worker lost, no samples)
-  4 environment (cluster unreachable)   70 a bug of ours   130 SIGINT, 143 SIGTERM (results are kept)
+  0 pass   1 a threshold failed, or every operation failed   2 usage   3 inconclusive (a worker lost, no samples)
+  4 environment (cluster unreachable)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (results are kept)
 """
 
 
@@ -39,8 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scenarios.add_arguments(parser.add_argument_group("load"))
     worker_options.add_arguments(parser.add_argument_group("workers"))
     group = parser.add_argument_group("length and size of the run")
-    group.add_argument("--duration", metavar="DURATION", help="run so long instead of --operations (30s, 5m)")
-    group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
+    group.add_argument(
+        "--duration", metavar="DURATION", help="length of the run, such as 30s or 5m, instead of --operations"
+    )
+    group.add_argument(
+        "--concurrency", default="10", metavar="N",
+        help="users over all workers; each has one operation in flight at a time (default: 10)",
+    )  # fmt: skip
     settings.add_arguments(group)
     group = parser.add_argument_group("result")
     group.add_argument(
@@ -48,15 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="EXPR",
-        help="such as 'put.p99_ms < 50'; repeatable",
+        help="bound that the run must keep, such as 'put.p99_ms < 50' (see `raftload gate --help`); may be repeated",
     )
     group.add_argument(
-        "--allow-rate-miss", action="store_true", help="an open loop that did not reach its rate is not inconclusive"
+        "--allow-rate-miss", action="store_true",
+        help="judge an open loop also if it did not reach its rate; without this it is inconclusive (exit code 3)",
+    )  # fmt: skip
+    group.add_argument(
+        "--output", type=Path, metavar="DIR", help="run folder to write (default: runs/<time>-<scenario>)"
     )
-    group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-<scenario>)")
-    group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
+    group.add_argument("--json", action="store_true", help="print the result document instead of a table")
     group.add_argument("--keep", action="store_true", help="leave the run's keys in the cluster")
-    group.add_argument("--dry-run", action="store_true", help="print what would run; touch nothing")
+    group.add_argument("--dry-run", action="store_true", help="print the plan of the run, and neither load nor write")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 EXAMPLES = f"""\
 examples:
-  raftload chaos                                     ten faults, one every 3 s, on a cluster of its own
+  raftload chaos                                     ten faults, one every 3 s, on an embedded cluster
   raftload chaos --faults kill-leader,isolate-random --every 5s --rounds 30 --concurrency 60
-  raftload chaos --cluster docker                    the same on containers
-  raftload chaos --track 13766                       find a known bug of etcd 3.5.0 to 3.5.2
-  raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    no faults: load and check, under a prefix
+  raftload chaos --cluster docker                    the same on a cluster of containers
+  raftload chaos --track 13766                       reproduce etcd#13766, a bug of etcd 3.5.0 to 3.5.2
+  raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    load and check without faults, on keys of one prefix
 
-faults, which `raftload cluster --help` explains:
+faults (see `raftload cluster --help`):
   {", ".join(rounds.names_of_kinds())},
   each with one of {", ".join(f"-{target}" for target in TARGETS)};
   or {", ".join(rounds.names_alone())}
 
 exit codes:
-  0 every promise was kept   1 one was broken   2 usage   3 inconclusive (too little load, a worker lost)
-  4 environment (no cluster)   70 a bug of ours   130 SIGINT, 143 SIGTERM (what ran is checked)
+  0 every guarantee was kept   1 one was broken   2 usage   3 inconclusive (too little load, a worker lost)
+  4 environment (no cluster)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (what ran is checked)
 """
 _DEFAULTS = {
     "nodes": "3", "concurrency": "30", "faults": ",".join(rounds.DEFAULT), "every": "3s", "rounds": "10",
@@ -65,39 +65,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})" if default else text)
 
     group = parser.add_argument_group("target")
-    group.add_argument("--cluster", choices=("embedded", "docker", "local"),
-                       help="a cluster for this run (embedded, the default), one in Docker, or the local one that "
-                       "`raftload cluster up` started")  # fmt: skip
-    group.add_argument("--endpoints", metavar="HOST:PORT,…", help="somebody's cluster: no faults, no compactions")
-    add(group, "--nodes", "N", "members of a cluster for this run")
-    group.add_argument("--etcd", metavar="VERSION|PATH",
-                       help="what a cluster for this run runs: a release that `raftload etcd get` has fetched, such as "
-                       "3.6.14 (docker: its image), or a binary's path (default: as `raftload bench`)")  # fmt: skip
-    group.add_argument("--storage", choices=("disk", "memory"), help="where an embedded cluster writes (default: disk)")
+    group.add_argument(
+        "--cluster",
+        choices=("embedded", "docker", "local"),
+        help="where the faults happen: a cluster of processes for this run (embedded, the default), one "
+        "of containers (docker), or the one that `raftload cluster up --backend local` started (local)",
+    )
+    group.add_argument(
+        "--endpoints", metavar="HOST:PORT,…", help="load and check this cluster, without faults and compactions"
+    )
+    add(group, "--nodes", "N", "number of members of a cluster for this run")
+    group.add_argument(
+        "--etcd",
+        metavar="VERSION|PATH",
+        help="etcd of a cluster for this run: a release that `raftload etcd get` has fetched, such as "
+        "3.6.14 (docker: its official image), or the path of a binary (default: as `raftload bench`)",
+    )
+    group.add_argument("--storage", choices=("disk", "memory"),
+                       help="where an embedded cluster keeps its data (default: disk)")  # fmt: skip
     group = parser.add_argument_group("faults")
-    group.add_argument("--faults", metavar="A,B,…", help="which, see below; empty for none "
+    group.add_argument("--faults", metavar="A,B,…", help="names of faults, listed below; '' for no faults "
                        f"(default: {','.join(rounds.DEFAULT)})")  # fmt: skip
-    add(group, "--every", "DURATION", "from one fault to the next")
-    add(group, "--rounds", "N", "how many faults")
-    add(group, "--compact-every", "DURATION", "compact the store so often; 0 for never")
+    add(group, "--every", "DURATION", "time from one fault to the next")
+    add(group, "--rounds", "N", "number of faults")
+    add(group, "--compact-every", "DURATION", "time from one compaction of the store to the next; 0 for no compactions")
     group = parser.add_argument_group("load")
-    group.add_argument("--operations", metavar="N", help="stop after so many")
-    group.add_argument("--duration", metavar="DURATION", help="stop after so long (default: when the faults are over)")
+    group.add_argument("--operations", metavar="N", help="end the load after so many operations")
+    group.add_argument(
+        "--duration",
+        metavar="DURATION",
+        help="length of the load (default: until the faults are over; 10s with --endpoints)",
+    )
     add(group, "--concurrency", "N", "users over all workers")
-    group.add_argument("--workers", default="2", metavar="N", help="worker processes (default: 2)")
-    group.add_argument("--keys", metavar="N", help="how many keys (default: 100)")
-    add(group, "--value-size", "SIZE", "bytes of a value, at least 16")
+    group.add_argument("--workers", default="2", metavar="N", help="worker processes to start (default: 2)")
+    group.add_argument("--keys", metavar="N", help="number of different keys (default: 100)")
+    add(group, "--value-size", "SIZE", "size of a value in bytes or with a unit (32, 4KiB), at least 16")
     add(group, "--timeout", "DURATION", "deadline of one operation")
-    group.add_argument("--seed", default="1", metavar="N", help="of faults and traffic (default: 1)")
-    group.add_argument("--corrupting", action="store_true",
-                       help="also write in transactions that read compacted revisions, which parts the members of any "
-                       "etcd before 3.7 for ever (etcd#18667); on clusters for this run alone")  # fmt: skip
-    group.add_argument("--track", choices=sorted(TRACKS), help="the load and faults that find this bug of etcd")
+    group.add_argument(
+        "--seed", default="1", metavar="N", help="seed of the random choice of faults and operations (default: 1)"
+    )
+    group.add_argument(
+        "--corrupting",
+        action="store_true",
+        help="also send transactions that make the members of any etcd before 3.7 diverge for ever "
+        "(etcd#18667): they read a compacted revision and write; only on a cluster for this run",
+    )
+    group.add_argument("--track", choices=sorted(TRACKS),
+                       help="use the load and the faults that reproduce this issue of etcd")  # fmt: skip
     group = parser.add_argument_group("result")
     group.add_argument("--guarantee", action="append", default=[], metavar="NAME",
-                       help="check this or this family alone; repeatable (see `raftload check --help`)")  # fmt: skip
-    group.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<time>-chaos)")
-    group.add_argument("--json", action="store_true", help="the result document on stdout, and nothing else")
+                       help="check only this guarantee or family of guarantees; may be repeated (see `raftload check "
+                       "--help`)")  # fmt: skip
+    group.add_argument("--output", type=Path, metavar="DIR", help="run folder to write (default: runs/<time>-chaos)")
+    group.add_argument("--json", action="store_true", help="print the result document instead of a table")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``raftload check`` to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Hold a run's recorded history against the guarantees that etcd and Raft give, and exit with the verdict: "
+        "Check a run's recorded history against the guarantees of etcd and Raft, and exit with the verdict: "
         "0 kept, 1 broken, 3 unknown (evidence is missing)."
     )
     parser.add_argument(
@@ -22,15 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         nargs="?",
         default="latest",
-        help="run folder with a history/ in it, or 'latest': the newest folder in ./runs (the default)",
+        help="run folder with a history/ in it (`raftload chaos` writes one), or 'latest' for the newest run folder in "
+        "./runs (the default)",
     )
     parser.add_argument(
         "--guarantee",
         metavar="NAME",
         action="append",
         default=[],
-        help="judge by this one alone: a family such as 'watch', or one of its guarantees, such as "
-        "'watch.bookmarkable'; may be repeated",
+        help="check only this: a family of guarantees such as 'watch', or one guarantee such as "
+        "'watch.bookmarkable'; may be repeated (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     width = max(map(len, RULES))

@@ -30,29 +30,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         nargs="?",
         default="latest",
-        help="run folder, result.json, or 'latest': the newest folder in ./runs (the default)",
+        help="run folder, a result.json, or 'latest' for the newest run folder in ./runs (the default)",
     )
     parser.add_argument(
         "--threshold",
         metavar="EXPR",
         action="append",
-        help="<type>.<field> <operator> <number>, such as 'put.p99_ms < 50'; may be repeated; "
-        "without it, the thresholds that the run was started with",
+        help="bound to judge by: <type>.<field> <operator> <number>, such as 'put.p99_ms < 50'; may be repeated "
+        "(default: the thresholds that the run was started with)",
     )
-    parser.add_argument("--junit", metavar="FILE", help="write the verdicts as JUnit XML too")
-    parser.add_argument("--json", action="store_true", help="print the judged result document")
+    parser.add_argument("--junit", metavar="FILE", help="also write the verdicts to FILE as JUnit XML")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result document with its verdicts instead of a table"
+    )
     parser.epilog = f"""\
 types:     {", ".join(TYPES)}
 fields:    {", ".join(LATENCY_FIELDS)},
            {", ".join((*COUNT_FIELDS, *RATE_FIELDS))};
-           in an open loop also service.p99_ms and so on
+           and in an open loop each latency from sending: service.p99_ms and so on
 operators: {" ".join(OPERATORS)}
 
 examples:
   raftload gate latest --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
   raftload gate runs/20260102T030405Z-kv --threshold 'get.throughput_ops_s > 2000' --junit gate.xml
 
-Where $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended to that file.
+If $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended to the file that it names.
 """
 
 

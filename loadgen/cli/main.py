@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 
 # Name, module with add_arguments and main, one line of help.
 COMMANDS = (
-    ("bench", "loadgen.cli.bench", "run a distributed load and report it"),
-    ("chaos", "loadgen.cli.chaos", "load and faults, and a check whether etcd kept its promises"),
-    ("web", "loadgen.cli.web", "the same users under Locust's web UI"),
-    ("worker", "loadgen.run.worker", "work for a master"),
-    ("report", "loadgen.cli.report", "show a run again, as a table, JSON or HTML; compare two"),
+    ("bench", "loadgen.cli.bench", "load a cluster from many workers, and report throughput and latency"),
+    ("chaos", "loadgen.cli.chaos", "inject faults into a cluster under load, and check what etcd guarantees"),
+    ("web", "loadgen.cli.web", "serve Locust's web UI: start loads, watch the cluster and inject faults in a browser"),
+    ("worker", "loadgen.run.worker", "run a load worker for a master (bench or web) on another machine"),
+    ("report", "loadgen.cli.report", "show a finished run as a table, JSON or HTML page, or compare two runs"),
     ("gate", "loadgen.cli.gate", "judge a finished run by thresholds"),
-    ("check", "loadgen.cli.check", "hold a recorded history against etcd's guarantees"),
-    ("cluster", "cluster.cli.options", "start, test, break, show and remove a cluster"),
-    ("etcd", "cluster.cli.releases", "get official releases of etcd; list and remove them"),
-    ("viz", "viz.cli.command", "draw Raft: the paper's diagrams and a live cluster"),
+    ("check", "loadgen.cli.check", "check a recorded history against the guarantees of etcd and Raft"),
+    ("cluster", "cluster.cli.options", "start a cluster, show it, inject faults into it, test it and remove it"),
+    ("etcd", "cluster.cli.releases", "download official releases of etcd, list them and remove them"),
+    ("viz", "viz.cli.command", "draw diagrams of Raft, the state of a live cluster, and its elections"),
 )
 EXAMPLES = {
-    "worker": "examples:\n  raftload worker --master-host 10.0.0.1 --master-port 5557\n",
+    "worker": """\
+examples:
+  raftload worker --master-host 10.0.0.1 --master-port 5557
+  raftload worker --master-host 10.0.0.1 --scenario watch --cacert ca.pem
+""",
 }
 OVERVIEW = """\
 examples:

@@ -24,7 +24,8 @@ examples:
   raftload report latest --plots plots --plot-format svg
   locust -f mine.py --headless --csv out/mine && raftload report --csv out/mine --json
 
-exit codes: 0 shown, 2 usage or a run folder that is broken, 4 a file that cannot be written, no matplotlib
+exit codes:
+  0 shown   2 usage, or a run folder that cannot be read   4 environment (a file cannot be written, no matplotlib)
 """
 
 
@@ -32,30 +33,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `raftload report` to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Build a run folder's result.json again from its CSV files and run.json, and show it. With two run folders, "
-        "show both side by side and change neither."
+        "Show a finished run as a table, after its result.json has been built again from its CSV files and run.json. "
+        "With two run folders, compare the two runs and change neither folder."
     )
     parser.add_argument(
         "run",
         metavar="RUN",
         nargs="*",
-        help="run folder, or 'latest': the newest folder in ./runs (the default); two to compare",
+        help="run folder, or 'latest' for the newest one in ./runs (the default); two run folders to compare",
     )
     parser.add_argument(
         "--csv",
         metavar="PREFIX",
-        help="read PREFIX_stats.csv and PREFIX_failures.csv of any Locust run instead; nothing is written",
+        help="show the Locust run that wrote PREFIX_stats.csv and PREFIX_failures.csv; nothing is written",
     )
-    parser.add_argument("--json", action="store_true", help="print the document instead of a table")
+    parser.add_argument("--json", action="store_true", help="print the result document instead of a table")
     parser.add_argument(
         "--html",
         nargs="?",
         const="",
         metavar="FILE",
-        help="write a page with charts, which loads nothing (default: report.html in RUN, of two ./comparison.html)",
+        help="write one HTML page with charts, which needs no network (default FILE: report.html in the run folder; "
+        "for two runs ./comparison.html)",
     )
-    parser.add_argument("--plots", metavar="DIR", help="write the charts as files into DIR (needs raftload[plots])")
-    parser.add_argument("--plot-format", choices=("png", "svg", "pdf"), default="png", help="default: png")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="write each chart as a file into DIR (needs `pip install raftload[plots]`)"
+    )
+    parser.add_argument(
+        "--plot-format", choices=("png", "svg", "pdf"), default="png", help="format of --plots (default: png)"
+    )
     parser.epilog = EXAMPLES
 
 

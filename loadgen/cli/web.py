@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  raftload web                                   a cluster of its own, which the Cluster page can break
-  raftload web --peer-links relay                its members can be cut off from each other, too
+  raftload web                                   an embedded cluster; the Cluster page can inject faults
+  raftload web --peer-links relay                the same, with partitions among the faults
   raftload web --endpoints 10.0.0.1:2379 --workers 4 --web-port 8090
 """
 
@@ -42,27 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     worker_options.add_arguments(parser.add_argument_group("workers"))
     parser.add_argument(
         "--peer-links", default="direct", choices=("direct", "relay"),
-        help="between members of an embedded cluster; relay: they can be partitioned, and every message of Raft takes "
-        "longer (default: direct)",
+        help="connections between the members of an embedded cluster; relay makes partitions possible and "
+        "every message between members slower (default: direct)",
     )  # fmt: skip
-    group = parser.add_argument_group("first values of the fields")
-    group.add_argument("--concurrency", default="10", metavar="N", help="users (default: 10)")
+    group = parser.add_argument_group("initial values of the load form")
+    group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
     settings.add_arguments(group)
     group = parser.add_argument_group("web server")
     group.add_argument(
         "--web-host", default="127.0.0.1", metavar="HOST",
-        help="address to listen on (default: 127.0.0.1; whoever reaches it can start loads, so open it with care)",
+        help="address to listen on (default: 127.0.0.1); whoever reaches it can start loads and faults",
     )  # fmt: skip
     group.add_argument("--web-port", default="8089", metavar="PORT", help="port to listen on (default: 8089)")
     group.add_argument(
         "--web-name", action="append", default=[], metavar="NAME",
-        help="a further name by which browsers may call this server, such as that of a proxy; repeatable",
+        help="further host name under which browsers may use this server, such as that of a proxy; may be repeated",
     )  # fmt: skip
     group.add_argument(
         "--web-login", action="store_true",
-        help="ask for a login as Locust's option of this name does; the scenario's locustfile says who may enter",
+        help="require a login, which the scenario's locustfile implements (see --web-login in Locust's documentation)",
     )  # fmt: skip
-    group.add_argument("--output", type=Path, metavar="DIR", help="folder for the run folders (default: runs)")
+    group.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder in which each run gets its run folder (default: runs)"
+    )
     group.add_argument("--keep", action="store_true", help="leave the runs' keys in the cluster")
 
 

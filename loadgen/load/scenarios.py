@@ -22,7 +22,8 @@ class ScenarioError(UsageError):
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Add the option that names a scenario."""
     group.add_argument(
-        "--scenario", default="kv", help=f"{', '.join(names())} or a locustfile's path (default: kv)"
+        "--scenario", default="kv", metavar="NAME|FILE",
+        help=f"kind of load: {', '.join(names())}, or the path of a locustfile (default: kv)",
     )  # fmt: skip
 
 

@@ -181,77 +181,89 @@ class Settings:
 
     # Without a default, as plain Locust and the web UI run until they are stopped.
     operations: int | None = _setting(
-        "", "total operations over all types and workers; empty: no limit",
+        "", "operations in total, over all types and workers (default: 1000 in bench without --duration, "
+        "else no limit)",
         "operations asked for; null where a duration was", metavar="N", minimum=1,
     )  # fmt: skip
     mix: Mapping[str, float] = _setting(
-        "put=1,get=1,txn=1", "operation types and their weights",
+        "put=1,get=1,txn=1", "operation types and their weights; a type that is not named is not run",
         "weight of each operation type; a scenario of its own operations brings its own",
         metavar="put=P,get=G,txn=T", json="object", parse=parse_mix, text=format_mix,
     )  # fmt: skip
     key_size: int = _setting(
-        "32", "size of a key, its 5-byte prefix included (at least 12 B)", "bytes of a key",
+        "32", "size of a key in bytes or with a unit (64, 1KiB), the run's 5-byte prefix included; at least 12",
+        "bytes of a key",
         metavar="SIZE", parse=parse_size, minimum=MIN_KEY_BYTES,
     )  # fmt: skip
     value_size: int = _setting(
-        "64", "size of a value (unique from 16 B up)", "bytes of a value",
+        "64", "size of a value in bytes or with a unit (64, 4KiB); values are unique from 16 bytes up",
+        "bytes of a value",
         metavar="SIZE", parse=parse_size, minimum=0, maximum=MAX_VALUE_BYTES,
     )  # fmt: skip
     key_space: int = _setting(
-        "", "how many keys there are; default 1000, fewer for large values", "number of different keys",
+        "", "number of different keys (default: 1000, or fewer, so that their values take at most 64 MiB)",
+        "number of different keys",
         metavar="N", minimum=1, empty=1000,
     )  # fmt: skip
     read_consistency: Consistency = _setting(
-        "linearizable", "how GETs read", "how reads were done",
+        "linearizable",
+        "consistency of GETs: the latest committed state, or that of the member asked, which may be stale",
+        "how reads were done",
         choices=("linearizable", "serializable"), shown="{} reads",
     )  # fmt: skip
     transport: Transport = _setting(
-        "grpc", "gRPC, or the JSON gateway over etcd3-py", "how etcd was reached", choices=("grpc", "gateway"),
+        "grpc", "protocol: gRPC, or etcd's JSON gateway through etcd3-py",
+        "how etcd was reached", choices=("grpc", "gateway"),
     )  # fmt: skip
     connections: int = _setting(
-        "1", "connections of each worker to each endpoint",
+        "1", "with --transport grpc: connections of each worker to each endpoint",
         "connections of each worker to each endpoint; the gateway's client has its own way",
         metavar="N", minimum=1, maximum=1000, shown="{} connections per worker and endpoint",
     )  # fmt: skip
     balance: Balance = _setting(
-        "round-robin", "load balancing: operations go to all endpoints in turn, to the leader, or to the first",
+        "round-robin", "load balancing: send operations to all endpoints in turn, to the leader, or to the first",
         "load balancing: which endpoints got the operations; `leader` follows where leadership moves",
         choices=BALANCES, shown="load balancing {}",
     )  # fmt: skip
     timeout_s: float = _setting(
-        "5s", "deadline of one operation", "seconds after which an operation is given up",
+        "5s", "deadline of one operation, after which it counts as failed",
+        "seconds after which an operation is given up",
         **_SECONDS, minimum=0.001, maximum=3600,
     )  # fmt: skip
     warmup_s: float = _setting(
-        "0s", "load before the measurement starts, reported apart", "seconds of load before the measurement",
+        "0s", "time of load before the measurement starts; its operations are counted separately",
+        "seconds of load before the measurement",
         **_SECONDS, minimum=0,
     )  # fmt: skip
     rate: float | None = _setting(
-        "", "open loop: operations per second over all workers, whatever the server does",
+        "", "open loop: operations per second over all workers, started on time even if the server is slow",
         "operations per second asked for, in an open loop of a constant rate",
         json="number", metavar="R", parse=pacing.parse_rate, minimum=1e-3, maximum=1e7,
     )  # fmt: skip
     stages: str = _setting(
-        "", "open loop: linear ramps from 0, such as 10s:500,30s:2000,10s:0",
+        "", "open loop: ramps; within each DURATION the rate goes from the last one (at first 0) to RATE operations "
+        "per second, such as 10s:500,30s:2000,10s:0",
         "the open loop's ramps, as they were given",
         metavar="DURATION:RATE,…", parse=_schedule(pacing.parse_stages), **_TEXT,
     )  # fmt: skip
     step: str = _setting(
-        "", "open loop: plateaus, such as 500:4000:500/10s", "the open loop's plateaus, as they were given",
+        "", "open loop: plateaus; the rate goes from FROM to TO operations per second in steps of BY, each for "
+        "DURATION, such as 500:4000:500/10s",
+        "the open loop's plateaus, as they were given",
         metavar="FROM:TO:BY/DURATION", parse=_schedule(pacing.parse_step), **_TEXT,
     )  # fmt: skip
     arrivals: Arrivals = _setting(
-        "constant", "open loop: evenly spaced, or at random",
+        "constant", "open loop: start operations at even or at random (exponential) intervals",
         "how due times are spaced: evenly, or at random with the same mean; null in a closed loop",
         choices=("constant", "poisson"), open_loop=True, shown="{} arrivals",
     )  # fmt: skip
     max_in_flight: int = _setting(
-        "10000", "open loop: most operations open at once; beyond it they are dropped",
+        "10000", "open loop: limit of operations in flight over all workers; those beyond it are dropped and counted",
         "operations that may be open at once, over all workers; null in a closed loop",
         metavar="N", minimum=1, maximum=30_000, open_loop=True,
     )  # fmt: skip
     seed: int = _setting(
-        "1", "seed of the choice of operations, keys and values",
+        "1", "seed of the random choice of operations, keys and values",
         "what keys, values and the order of operations were drawn from", metavar="N",
     )  # fmt: skip
     endpoints: tuple[str, ...] = ()

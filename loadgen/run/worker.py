@@ -29,10 +29,22 @@ LAST_WORDS_MS = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload worker`."""
-    parser.add_argument("--master-host", default="127.0.0.1", metavar="HOST", help="the master's address")
-    parser.add_argument("--master-port", type=int, default=5557, metavar="PORT", help="its port")
-    parser.add_argument("--scenario", default="kv", help="the same as the master's (default: kv)")
-    add_security_arguments(parser.add_argument_group("TLS and user", "How this machine reaches the cluster."))
+    parser.add_argument(
+        "--master-host", default="127.0.0.1", metavar="HOST", help="address of the master (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--master-port",
+        type=int,
+        default=5557,
+        metavar="PORT",
+        help="port of the master, as its --bind says (default: 5557)",
+    )
+    parser.add_argument(
+        "--scenario", default="kv", metavar="NAME|FILE", help="scenario, the same as the master's (default: kv)"
+    )
+    add_security_arguments(
+        parser.add_argument_group("TLS and login", "For the connections of this worker to the cluster.")
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -77,19 +77,21 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
     """Add the options that say who works."""
     parser.add_argument(
         "--workers", metavar="N",
-        help=f"worker processes on this machine (default: {DEFAULT_WORKERS}; 0 with --expect-workers)",
+        help=f"worker processes to start on this machine (default: {DEFAULT_WORKERS}; 0 with --expect-workers)",
     )  # fmt: skip
     parser.add_argument(
         "--expect-workers", default="0", metavar="N",
-        help="workers of other machines to wait for; each is started there by `raftload worker`",
+        help="number of workers of other machines to wait for; start each with `raftload worker` (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--bind", metavar="ADDRESS[:PORT]",
-        help=f"where those report (default: 127.0.0.1:{DEFAULT_PORT}); the port is open to whoever reaches it",
+        help=f"address at which the workers of other machines find this master (default: 127.0.0.1:{DEFAULT_PORT}); "
+        "whoever reaches it can join, so open it to trusted machines only",
     )  # fmt: skip
     parser.add_argument(
-        "--worker-wait", default="60s", metavar="DURATION", help="how long to wait for them (default: 60s)"
-    )
+        "--worker-wait", default="60s", metavar="DURATION",
+        help="how long to wait for the workers of other machines (default: 60s)",
+    )  # fmt: skip
 
 
 def is_loopback(host: str) -> bool:

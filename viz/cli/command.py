@@ -24,18 +24,18 @@ variants (the first is the default):
     + "".join(f"  {kind:<17} {', '.join(variants)}\n" for kind, variants in DIAGRAMS.items())
     + f"""
 examples:
-  raftload viz --type state-machine                          Mermaid on stdout
+  raftload viz --type state-machine                          the diagram as Mermaid, on stdout
   raftload viz --type state-machine --variant etcd --output states.svg
   raftload viz --type leader-election --variant split-vote --nodes 5 --format ascii
   raftload viz --type cluster-status --endpoints {DEFAULT_ENDPOINT}
   raftload viz --type leader-election --observed --logs n1.log n2.log n3.log
   raftload viz --type timeline --observed --logs *.log --output who-led.svg
-  raftload viz --type timeline --observed --endpoints {DEFAULT_ENDPOINT} --for 30s     without logs: by polls
+  raftload viz --type timeline --observed --endpoints {DEFAULT_ENDPOINT} --for 30s     from polls, without logs
   raftload viz --type cluster-status --watch
   watch -n 1 'raftload viz --type cluster-status'
 
-exit codes: 0 drawn, 2 usage, 4 no cluster to be found, no Graphviz, a file that cannot be written,
-  logs without a line about Raft
+exit codes:
+  0 drawn   2 usage   4 environment (no cluster, no Graphviz, a file cannot be written, logs without a line about Raft)
 """
 )
 
@@ -46,47 +46,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="FORMAT",
-        help=f"{', '.join(FORMATS)}; default: by the suffix of --output, else ascii for {STATUS} and mermaid "
-        "for the rest; svg and png need Graphviz's dot",
+        help=f"{', '.join(FORMATS)} (default: from the suffix of --output, else ascii for {STATUS} and mermaid for the "
+        "other types); svg and png need Graphviz's dot",
     )
-    parser.add_argument("--output", metavar="FILE", help=f"write to a file ({' '.join(SUFFIXES)}) instead of stdout")
-    parser.add_argument("--variant", metavar="VARIANT", help="which of the type's variants, see below")
-    parser.add_argument("--nodes", type=int, metavar="N", help="how many members to draw (default 3)")
+    parser.add_argument(
+        "--output", metavar="FILE", help=f"write to this file instead of stdout; suffixes: {' '.join(SUFFIXES)}"
+    )
+    parser.add_argument("--variant", metavar="VARIANT", help="variant of the type, listed below (default: its first)")
+    parser.add_argument("--nodes", type=int, metavar="N", help="number of members to draw (default: 3)")
     parser.add_argument(
         "--watch", nargs="?", type=Duration(0.1, 3600), const=1.0, metavar="INTERVAL",
-        help=f"{STATUS} again and again (default every 1s)",
+        help=f"with --type {STATUS}: draw it again at this interval, until Ctrl-C (default INTERVAL: 1s)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the same as --format json; with --watch a line a tick")
+    parser.add_argument("--json", action="store_true", help="same as --format json; with --watch one line each time")
     parser.add_argument(
         "--observed",
         action="store_true",
-        help=f"what really happened, from --logs or those of `raftload cluster up`: {', '.join(OBSERVED)}",
+        help="draw what happened on a cluster, from --logs, --polls, or polls of --endpoints (default: the logs of the "
+        f"cluster that `raftload cluster up` started); for the types {', '.join(OBSERVED)}",
     )
     parser.add_argument(
-        "--logs", nargs="+", metavar="FILE", help="the members' logs, JSON or text, of etcd 3.4 and later; - is stdin"
+        "--logs",
+        nargs="+",
+        metavar="FILE",
+        help="with --observed: log files of the members, JSON or text, of etcd 3.4 and later; - for stdin",
     )
     parser.add_argument(
         "--polls",
         metavar="FILE",
-        help="instead of logs, what --watch --json wrote: no candidates and votes; - is stdin",
+        help="with --observed: output of --watch --json to draw from, instead of logs; it has no candidates and votes; "
+        "- for stdin",
     )
     parser.add_argument(
-        "--for", dest="for_", type=Duration(0.1, 86400), metavar="T",
-        help="with --observed --endpoints: poll for so long, or until Ctrl-C (10s)",
+        "--for", dest="for_", type=Duration(0.1, 86400), metavar="DURATION",
+        help="with --observed --endpoints: how long to poll; Ctrl-C ends it earlier (default: 10s)",
     )  # fmt: skip
     parser.add_argument(
-        "--since", metavar="TIME", help="with --observed: from this time on, 2026-01-31T12:00:00Z or seconds since 1970"
-    )
+        "--since", metavar="TIME",
+        help="with --observed: begin at this time, such as 2026-01-31T12:00:00Z or seconds since 1970",
+    )  # fmt: skip
     parser.add_argument(
-        "--until", metavar="TIME", help="and up to this; without both, the last election, and all of the rest"
-    )
+        "--until", metavar="TIME",
+        help="with --observed: end at this time (default without --since: the last election for leader-election, "
+        "everything for the other types)",
+    )  # fmt: skip
     parser.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help=f"the cluster to ask for its state or its members' names; without it {STATUS} takes "
-        f"$ETCDCTL_ENDPOINTS, else a cluster of `raftload cluster up`, else {DEFAULT_ENDPOINT}",
+        help="client URLs of the cluster whose state or member names to draw (default, for cluster-status only: "
+        f"$ETCDCTL_ENDPOINTS, else the cluster that `raftload cluster up` started, else {DEFAULT_ENDPOINT})",
     )
-    add_security_arguments(parser.add_argument_group("TLS and user, for --endpoints"))
+    add_security_arguments(parser.add_argument_group("TLS and login, for --endpoints"))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -112,7 +122,7 @@ def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
     """Return the console script ``visualize-raft-state``: this command without ``raftload`` before it."""
     parser = Parser(
         prog="visualize-raft-state",
-        description="Draw Raft as it is written, and a live etcd cluster.",
+        description="Draw diagrams of Raft, the state of a live cluster, and its elections.",
         epilog=EXAMPLES.replace("raftload viz", "visualize-raft-state"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
