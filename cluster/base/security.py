@@ -36,15 +36,15 @@ PLAIN_SPOKEN = "TLS not spoken"
 TLS_FAILED = "TLS failed"
 
 TLS_HINTS = {
-    WRONG_CA: "who signed its certificate is not trusted; give that one's with --cacert ($ETCDCTL_CACERT)",
-    EXPIRED: "its certificate is out of date; is the clock right?",
+    WRONG_CA: "its certificate is signed by an unknown CA; give that CA's certificate with --cacert ($ETCDCTL_CACERT)",
+    EXPIRED: "its certificate has expired; is the clock right?",
     NOT_YET: "its certificate is not valid yet; is the clock right?",
-    WRONG_HOST: "its certificate does not name this host or address; use a name that it does",
-    CERTIFICATE_WANTED: "it wants a client certificate; give one with --cert and --key",
-    CERTIFICATE_REFUSED: "it does not accept our --cert: signed by a CA it does not trust, or out of date",
+    WRONG_HOST: "its certificate does not name this host or address; use a name that it has",
+    CERTIFICATE_WANTED: "it requires a client certificate; give one with --cert and --key",
+    CERTIFICATE_REFUSED: "it does not accept the certificate of --cert: its CA is not trusted there, or it has expired",
     NO_ALPN: "it speaks TLS, but does not agree to HTTP/2 (ALPN h2); is there a proxy in between?",
     PLAIN_SPOKEN: "it does not speak TLS; use http://",
-    TLS_FAILED: "the TLS handshake broke off; does it speak TLS at all?",
+    TLS_FAILED: "the TLS handshake failed; does it speak TLS at all?",
 }
 
 

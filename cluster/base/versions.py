@@ -22,7 +22,7 @@ def parse_version(text: str) -> str:
     """Take ``v3.5.10`` or ``3.5.10``, return ``3.5.10``. Raises UsageError."""
     match = _VERSION.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is no etcd version: write it like v{CURRENT}")
+        raise UsageError(f"{text!r} is not an etcd version: write it like v{CURRENT}")
     return match.group(1)
 
 
@@ -34,7 +34,7 @@ def version_or_path(text: str) -> str | Path:
     if _VERSION.fullmatch(text.strip()):
         return parse_version(text)
     if _MEANT_AS_ONE.fullmatch(text.strip()) and not Path(text).exists():
-        raise UsageError(f"{text!r} is no etcd version: write it like v{CURRENT}; or give the path of a binary")
+        raise UsageError(f"{text!r} is not an etcd version: write it like v{CURRENT}; or give the path of a binary")
     return Path(text)
 
 

@@ -59,10 +59,10 @@ def _report_up(request: ClusterRequest, *, as_json: bool) -> int:
         what = describe(cluster)
     say(f"{done} in {took:.1f} s: etcd {what['version']}" + _asked(what) + f", {what['source']}")
     if not view.quorum:
-        say("there is no quorum: `raftload cluster heal`, or `raftload cluster down` and up again")
+        say("there is no quorum: try `raftload cluster heal`, or `raftload cluster down` and `raftload cluster up`")
     if not as_json:
         endpoints = ",".join(view.to_json()["endpoints"])
-        say(f"reach it by ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
+        say(f"to use it: export ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
     return 0 if view.quorum else 1
 
 
@@ -92,7 +92,9 @@ def status(args: argparse.Namespace) -> int:
             view = _look(cluster)
             what = describe(cluster)
     elif named is None and args.backend:
-        raise ClusterError(f"no {args.backend} cluster is there: `raftload cluster up --backend {args.backend}`")
+        raise ClusterError(
+            f"there is no {args.backend} cluster: `raftload cluster up --backend {args.backend}` starts one"
+        )
     else:
         members = _foreign(named or "127.0.0.1:2379", security)
         view = look(members, security=security)
@@ -111,7 +113,7 @@ def _security(args: argparse.Namespace, named: str | None) -> Security | None:
     if named is not None:
         return Security.from_arguments(args)
     if (option := given(args)) is not None:
-        raise UsageError(f"{option} is for a cluster that --endpoints names")
+        raise UsageError(f"{option} is only for a cluster given with --endpoints")
     return None
 
 
@@ -121,7 +123,7 @@ def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:
             say(each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}")
     leader = view.leader
     if view.exit_code == 4:
-        say("nobody answers" + (": `raftload cluster up` starts a cluster" if may_start_one else ""))
+        say("no member answers" + (": `raftload cluster up` starts a cluster" if may_start_one else ""))
     elif not view.quorum:
         say(f"no quorum: {view.answering} of {len(view.members)} members answer")
     elif leader is not None:
@@ -205,5 +207,5 @@ def need(backend: str | None) -> Cluster:
 
     cluster = find(backend)
     if cluster is None:
-        raise ClusterError("no cluster is there: `raftload cluster up` starts one")
+        raise ClusterError("there is no cluster: `raftload cluster up` starts one")
     return cluster

@@ -85,7 +85,7 @@ def _get(args: argparse.Namespace) -> int:
 
     release = cache.get(version, Base.choose(args.base_url, args.timeout), say)
     print(release.path)
-    say(f"use it by --etcd {version}, or for all commands by RAFTLOAD_ETCD={version}")
+    say(f"use it with --etcd {version}, or for all commands with RAFTLOAD_ETCD={version}")
     return 0
 
 

@@ -142,9 +142,11 @@ def main(
         own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
         foreign = bool(endpoints) and not own
         if not foreign and (option := given(args)) is not None:
-            raise UsageError(f"{option} is for a cluster that --endpoints names")
+            raise UsageError(f"{option} is only for a cluster given with --endpoints")
         if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
-            raise UsageError("--endpoints names a cluster that is not ours to start or remove")
+            raise UsageError(
+                "--endpoints is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
+            )
     except (ValueError, UsageError) as exc:
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
@@ -169,7 +171,7 @@ def main(
         urls = ",".join(ground.endpoints)
         say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
         if ground.stays and not args.down:
-            say(f"it stays up; reach it by: export ETCDCTL_ENDPOINTS={urls}")
+            say(f"the cluster keeps running; to use it: export ETCDCTL_ENDPOINTS={urls}")
     return report.exit_code
 
 

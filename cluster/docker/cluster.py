@@ -167,7 +167,7 @@ def remove(client: Client, token: str | None = None) -> list[str]:
             shutil.rmtree(folder, ignore_errors=True)
             (failed if Path(folder).exists() else removed).append(f"folder {folder}")
     if failed:
-        raise ClusterError(f"something is left, `raftload cluster down` tries again: {'; '.join(failed)}")
+        raise ClusterError(f"not everything was removed, run `raftload cluster down` again: {'; '.join(failed)}")
     return removed
 
 
@@ -182,8 +182,8 @@ class DockerCluster:
 
     backend = "docker"
     cannot: ClassVar[dict[str, str]] = {
-        "delay": "containers from minimal images have nothing to delay packets with: use --backend local",
-        "drop": "containers from minimal images have nothing to drop packets with: use --backend local",
+        "delay": "minimal images have no program that delays packets: use --backend local",
+        "drop": "minimal images have no program that drops packets: use --backend local",
     }
 
     def __init__(self, client: Client, spec: DockerSpec) -> None:

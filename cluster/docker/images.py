@@ -189,7 +189,9 @@ def _follow(lines: Generator[PullLine, None, None], reference: str, deadline: fl
                 layers[line["id"]] = (detail["current"], detail["total"])
             now = time.monotonic()
             if now > deadline:
-                raise RegistryUnreachable(f"{reference} was not pulled within {within_s:g} s: pull it before, or wait")
+                raise RegistryUnreachable(
+                    f"{reference} was not pulled within {within_s:g} s: give a longer --pull-timeout, or pull it first"
+                )
             if now - told >= 1 and layers:
                 told = now
                 done, size = (sum(values) / 1e6 for values in zip(*layers.values(), strict=True))
@@ -235,7 +237,7 @@ def _build(docker: Client, binary: EtcdBinary, wanted: str | None, say: Say) -> 
         ]
         docker.api.import_image_from_data(_tar(files), repository=BUILT, tag=tag, changes=changes)
         if not _has(docker, reference):
-            raise ClusterError(f"the Engine did not take the image built from {binary.path}")
+            raise ClusterError(f"the Docker Engine did not accept the image built from {binary.path}")
     return Image(reference, "built", wanted, f"built from {binary.path} (from {binary.source})")
 
 
@@ -243,7 +245,7 @@ def _files(binary: EtcdBinary) -> tuple[dict[str, Path], str]:
     """Path in the image to path here, and what is to be said about it."""
     etcd = Path(binary.path)
     if not _is_elf(etcd):
-        raise ClusterError(f"{etcd} does not run in a container, it is no Linux program: give --image")
+        raise ClusterError(f"{etcd} is not a Linux program, so it does not run in a container: give --image")
     files, note = {"usr/local/bin/etcd": etcd}, ""
     beside = [etcd.with_name("etcdctl"), Path(shutil.which("etcdctl") or "/nowhere")]
     with contextlib.suppress(ClusterError):

@@ -324,7 +324,7 @@ def refusal(kind_name: str, subject: Subject, members: int, leader: str | None) 
         return f"{name} is cut off already", "`raftload cluster heal`"
     if kind.effect == "leads":
         if leader is None:
-            return "nobody leads now, so nobody can hand it over", "`raftload cluster heal` first"
+            return "there is no leader now, so none can transfer its leadership", "`raftload cluster heal` first"
         if subject.isolated:
             return f"{name} is cut off", "`raftload cluster heal`"
         if name == leader:
@@ -338,7 +338,7 @@ def _choose(fault: Fault, members: Sequence[Subject], leader: str | None, rng: r
     fitting = [each for each in members if not refusal(fault.kind, each, len(members), leader)[0]]
     if target == "leader":
         if leader is None:
-            raise UsageError("nobody leads now: name a member, or `raftload cluster heal` first")
+            raise UsageError("there is no leader now: name a member, or `raftload cluster heal` first")
         return [by_name[leader]]
     if target in ("follower", "random"):
         pool = [each for each in fitting if target == "random" or (each.name != leader and each.takes_part)]

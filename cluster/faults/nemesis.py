@@ -161,7 +161,7 @@ class Nemesis:
         if request.member_field:
             status, leader = self._statuses(subjects).get(name), self._leader(subjects)
             if leader is None or status is None:
-                raise ClusterError(f"cannot {request.verb} to {name}: it does not answer, or nobody leads")
+                raise ClusterError(f"cannot {request.verb} to {name}: it does not answer, or there is no leader")
             asked, body = leader.name, {request.member_field: str(status.member_id)}
         endpoint = self._names[asked].endpoint
         code, answer = probe.http(endpoint, "POST", request.path, json.dumps(body).encode(), self._wait_s)
@@ -226,7 +226,7 @@ def _text(
         need = quorum(len(subjects))
         return f"{head}; no quorum: {part} of {len(subjects)} members take part, {need} are needed ({took:.2f} s)"
     if leader is None:
-        return f"{head}; nobody leads now"
+        return f"{head}; there is no leader now"
     if before is not None and before.name == leader and before.term == term:
         return f"{head}; {leader} still leads in term {term} ({took:.2f} s)"
     return f"{head}; {leader} leads now in term {term}, after {took:.2f} s"

@@ -180,7 +180,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
 
 def _finished_by_another(client: Client, say: Say) -> DockerCluster | None:
     """Return the cluster that another user, who has another lock, is making on this Engine; None for a leftover."""
-    say("an unfinished cluster is there: waiting whether somebody finishes it")
+    say("found an unfinished cluster: waiting in case another process is still making it")
     deadline = time.monotonic() + _UNFINISHED_S
     while (found := containers.find(client)) is None and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -203,7 +203,7 @@ def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["foun
     if binary.note:
         say(f"note: {binary.note}")
     if request.links == "relay":
-        say("the peer links run through a relay, for partition, delay and drop; to measure, use --links direct")
+        say("the members are connected through a relay, for partition, delay and drop; to measure, use --links direct")
     made = start_detached(
         nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT, binary=binary.path,
         source=binary.source, data=request.data or "container", links=request.links, wait_s=request.wait_s,
@@ -345,7 +345,7 @@ def open_docker_cluster(
         with made:
             yield made
     finally:
-        say(f"removed {len(down('docker', say))} things of the Docker cluster")
+        say(f"removed the Docker cluster: {len(down('docker', say))} containers, networks and volumes")
 
 
 def _expect_same_etcd(there: DockerCluster, asked: ClusterRequest) -> None:

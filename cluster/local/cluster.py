@@ -298,7 +298,7 @@ class LocalCluster:
         """Faults that do not work here, by method, with why."""
         if self.peer_links == "relay":
             return {}
-        return dict.fromkeys(("isolate", "delay", "drop"), "the members' links are direct: make them a relay")
+        return dict.fromkeys(("isolate", "delay", "drop"), "the members are connected directly, without a relay")
 
     # What it says
 

@@ -75,7 +75,7 @@ def _keep(owner: subprocess.Popen[bytes], message: Mapping[str, object]) -> Deta
                 raise _error(answer)
             found = DetachedCluster.find()
             if found is None:
-                raise ClusterError("the cluster started and is gone again")
+                raise ClusterError("the cluster's process ended right after it started")
             with finishing():  # it stays or it goes, and nothing comes between
                 owner.stdin.write(b"keep\n")
                 owner.stdin.flush()
@@ -124,7 +124,9 @@ class DetachedCluster:
             forget("local")
             return None
         if running.links != "relay":
-            reason = "its peer links are direct: start it with `cluster up --backend local --links relay`"
+            reason = (
+                "its members are connected directly: start it with `raftload cluster up --backend local --links relay`"
+            )
             found.cannot = dict.fromkeys(("isolate", "delay", "drop"), reason)
         return found
 

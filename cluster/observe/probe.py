@@ -160,7 +160,7 @@ def _exchange(
     length = _LENGTH.search(head_bytes)
     cut = len(content) < int(length[1]) if length is not None else not end and answer.startswith(b"HTTP/")
     if not answer or cut:
-        raise NoAnswer(f"{endpoint}: it hung up in the middle of its answer", cause="connection lost")
+        raise NoAnswer(f"{endpoint}: it closed the connection in the middle of its answer", cause="connection lost")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
     return int(words[1]), content
@@ -214,7 +214,7 @@ def member_status(member: Member, timeout_s: float = 1.0, security: Security | N
             raise ValueError(_said(body) or f"HTTP {code}")
         return MemberStatus.from_gateway(json.loads(body), name=member.name, endpoint=member.endpoint)
     except (ValueError, AttributeError, TypeError) as exc:
-        raise NoAnswer(f"{member.endpoint}: no status of an etcd member ({exc})", cause="not etcd") from exc
+        raise NoAnswer(f"{member.endpoint}: not the status of an etcd member ({exc})", cause="not etcd") from exc
 
 
 def _said(body: bytes) -> str:

@@ -177,7 +177,7 @@ class _Reader:
         else:
             found = _RAFT_LOGGER.search(line)
             if found is None:
-                raise ValueError("not a line of etcd's")
+                raise ValueError("not a line of etcd's log")
             year, month, day, clock, text = found.groups()
             at = parse_time(f"{year}-{month}-{day} {clock}")
             if self._times and at <= self._times[-1] < at + 1:

@@ -40,7 +40,7 @@ _PART_LOCK = "lock"
 _MOST_SUMS = 1 << 20
 _MOST_ARCHIVE = 1 << 30
 _POLL_S = 0.1
-WHAT_IS_THERE = "`raftload etcd list` shows what is"
+WHAT_IS_THERE = "`raftload etcd list` shows those that are"
 _NAME = re.compile(r"etcd-v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?)-((?:linux|darwin)-[a-z0-9]+)")
 Say = Callable[[str], None]
 
@@ -96,12 +96,12 @@ def get(version: str, base: Base, say: Say) -> Release:
                 with _locked(folder), finishing():
                     _sweep(folder)
                     if (release := _read(folder / name)) is not None:
-                        say(f"etcd {version} is there already")
+                        say(f"etcd {version} is in the cache already")
                         return release
                     part = _Part.claim(folder, name)
                 if part is None:
                     if not told:
-                        say(f"{_Part.holder(folder, name)} is getting etcd {version}: waiting for it")
+                        say(f"{_Part.holder(folder, name)} is downloading etcd {version}: waiting for it")
                     told = True
                     time.sleep(_POLL_S)
             _fill(part.path, version, base, say)
@@ -113,7 +113,7 @@ def get(version: str, base: Base, say: Say) -> Release:
                 part.discard()
     found = _read(folder / name)
     if found is None:
-        raise ClusterError(f"etcd {version} was removed from {folder} as soon as it was there: run the command again")
+        raise ClusterError(f"etcd {version} was removed from {folder} by another process: run the command again")
     return found
 
 
@@ -206,7 +206,7 @@ def _fill(part: Path, version: str, base: Base, say: Say) -> None:
     """Fetch and verifies a release into a folder. Raises ClusterError."""
     name = release_name(version)
     archive = archive_name(name)
-    say(f"getting {archive} from {base.shown}")
+    say(f"downloading {archive} from {base.shown}")
     wanted = _checksum(version, archive, base)
     path = part / archive
     summary = _fetch(f"v{version}/{archive}", base, path, wanted)
@@ -220,7 +220,7 @@ def _fill(part: Path, version: str, base: Base, say: Say) -> None:
         "fetched_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     write_json(part / _FACTS, facts)
-    say(f"{summary}; the checksum is right")
+    say(f"{summary}; checksum verified")
 
 
 def _checksum(version: str, archive: str, base: Base) -> str:
@@ -238,7 +238,7 @@ def _checksum(version: str, archive: str, base: Base) -> str:
             return digest.lower()
     raise DownloadFailed(
         f"{base.shown}/v{version}/{SUMS} has no checksum of {archive}: etcd {version} was not built for this "
-        "platform, or this is no release page"
+        "platform, or this is not a release page"
     )
 
 
@@ -253,11 +253,13 @@ def _fetch(address: str, base: Base, path: Path, wanted: str) -> str:
             progress.add(len(chunk))
             done += len(chunk)
             if done > _MOST_ARCHIVE:
-                raise DownloadFailed(f"{base.shown}/{address} has more than {_MOST_ARCHIVE:,} bytes: this is no etcd")
+                raise DownloadFailed(
+                    f"{base.shown}/{address} has more than {_MOST_ARCHIVE:,} bytes: this is not an etcd release"
+                )
     if digest.hexdigest() != wanted:
         raise DownloadFailed(
             f"{base.shown}/{address} has the checksum {digest.hexdigest()}, not {wanted} as {SUMS} says: "
-            "run the command again, and do not trust this address where it stays so"
+            "run the command again; if this happens again, do not trust this address"
         )
     return progress.summary()
 

@@ -59,11 +59,11 @@ class Base:
             parts = urllib.parse.urlsplit(url.strip())
             _ = parts.port
         except ValueError as exc:
-            raise UsageError(f"{url!r} is no address: {exc}") from exc
+            raise UsageError(f"{url!r} is not an address: {exc}") from exc
         good = parts.path.startswith("/") if parts.scheme == "file" else parts.scheme in ("http", "https")
         if not good or bool(parts.hostname) == (parts.scheme == "file") or parts.query or parts.fragment:
             raise UsageError(
-                f"{_shown(parts)!r} is no base address: write it like https://mirror.example/etcd or file:///srv/etcd"
+                f"{_shown(parts)!r} is not a base address: write it like https://mirror.example/etcd or file:///srv/etcd"
             )
         self._url = url.strip().rstrip("/")
         self._silence_s = silence_s
@@ -108,19 +108,21 @@ class Base:
             for chunk in body.chunks:
                 content += chunk
                 if len(content) > most:
-                    raise DownloadFailed(f"{self.shown}/{path} has more than {most:,} bytes: this is no release page")
+                    raise DownloadFailed(
+                        f"{self.shown}/{path} has more than {most:,} bytes: this is not a release page"
+                    )
         return content
 
     def _expect_file(self, response: requests.Response, where: str) -> None:
         if response.status_code in (404, 410):
-            raise NotThere(f"{where} is not there")
+            raise NotThere(f"{where} does not exist")
         if response.status_code != 200:
             raise DownloadFailed(
                 f"{where} answers {response.status_code} {response.reason or ''}".rstrip() + ": try again later, "
                 "or name a mirror by --base-url"
             )
         if self._parts.scheme == "https" and not response.url.startswith("https:"):
-            raise DownloadFailed(f"{where} leads to an address without TLS: name a mirror by --base-url")
+            raise DownloadFailed(f"{where} redirects to an address without TLS: name a mirror by --base-url")
 
     def _read(self, raw: urllib3.BaseHTTPResponse, size: int | None, where: str) -> Iterator[bytes]:
         import urllib3
@@ -131,7 +133,7 @@ class Base:
                 chunk: bytes = raw.read(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as exc:
                 if isinstance(exc, urllib3.exceptions.ReadTimeoutError):
-                    reason = f"nothing came for {self._silence_s:g} s"
+                    reason = f"no data for {self._silence_s:g} s"
                 else:
                     reason = _reason(exc) or "the connection was closed"
                 raise _cut(where, done, size, reason) from exc
@@ -149,17 +151,17 @@ class Base:
         advice = f"check the network and https_proxy, or name a mirror by --base-url or ${ENV}"
         reason = _reason(exc)
         if isinstance(exc, requests.exceptions.ProxyError):
-            return DownloadFailed(f"the proxy gives no way to {where} ({reason or 'refused'}): check https_proxy")
+            return DownloadFailed(f"the proxy does not connect to {where} ({reason or 'refused'}): check https_proxy")
         if isinstance(exc, requests.exceptions.SSLError):
             return DownloadFailed(
-                f"{where} cannot be trusted ({reason or 'TLS'}): set REQUESTS_CA_BUNDLE to the file of its authority"
+                f"{where} cannot be trusted ({reason or 'TLS'}): set REQUESTS_CA_BUNDLE to the file of its CA"
             )
         if isinstance(exc, requests.exceptions.Timeout):
             connecting = isinstance(exc, requests.exceptions.ConnectTimeout)
             within_s = min(_CONNECT_S, self._silence_s) if connecting else self._silence_s
             return DownloadFailed(f"{where} does not answer within {within_s:g} s: {advice}")
         if isinstance(exc, requests.exceptions.TooManyRedirects):
-            return DownloadFailed(f"{where} leads in circles: name a mirror by --base-url")
+            return DownloadFailed(f"{where} redirects in a loop: name a mirror by --base-url")
         return DownloadFailed(f"{where} cannot be reached ({reason or type(exc).__name__}): {advice}")
 
 
@@ -167,7 +169,7 @@ def _open_file(path: Path, where: str) -> IO[bytes]:
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise NotThere(f"{where} is not there") from exc
+        raise NotThere(f"{where} does not exist") from exc
     except OSError as exc:
         raise DownloadFailed(f"{where} cannot be read: {exc.strerror or exc}") from exc
 

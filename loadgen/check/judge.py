@@ -71,7 +71,7 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
     if not watches:
         for rule in RULES:
             if rule.startswith("watch."):
-                ledger.doubt(rule, "nobody watched")
+                ledger.doubt(rule, "the history has no watch")
     results = [ledger.result(rule) for rule in rules]
     first = min((result.findings[0].revision for result in results if result.findings), default=None)
     fault = None if first is None else evidence.nearest_fault(first)

@@ -110,7 +110,7 @@ class Leases:
 
     def finish(self) -> None:
         """Says what is missing where nothing was judged."""
-        reason = "no lease ran out while a watch looked on" if self.used else "there is no lease in the history"
+        reason = "no lease ran out during a watch of its keys" if self.used else "there is no lease in the history"
         for rule in ("lease.early", "lease.together"):
             self._ledger.absent(rule, reason)
         self._ledger.absent("lease.attached", "no key was attached to a lease")

@@ -18,7 +18,7 @@ def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> 
     if not logs:
         for rule in ("raft.term", "raft.leader"):
             if foreign:
-                ledger.absent(rule, "the members' logs are somebody's")
+                ledger.absent(rule, "the members' logs are not raftload's to read")
             else:
                 ledger.doubt(rule, "there are no logs of the members")
         return

@@ -14,23 +14,23 @@ from cluster.base.verdict import Verdict
 
 RULES = {
     "kv.revisions": "every acknowledged write has a revision of its own",
-    "kv.real-time": "strict serializability: an operation sees all that had completed before it began",
+    "kv.real-time": "strict serializability: an operation sees every operation that had completed before it began",
     "kv.reads": "a read returns the state of the store at its revision",
     "kv.past-reads": "a read of a past revision returns the state of the store then",
-    "kv.writes": "a write's answer tells what it replaced or deleted",
+    "kv.writes": "a write's answer says what it replaced or deleted",
     "kv.compaction": "revisions can be read until they are compacted, and not after",
-    "kv.explained": "no revision without an operation",
+    "kv.explained": "every revision was made by an operation",
     "kv.failed": "an operation that was refused has no effect",
     "kv.once": "an operation takes effect at most once, and not before it was invoked",
     "durability.acknowledged": "any completed operation is durable, on every member",
-    "durability.revision": "a member's revision never falls, also over a restart",
+    "durability.revision": "a member's revision never decreases, not even over a restart",
     "convergence.revision": "members with the same applied index have the same revision",
     "convergence.hash": "members have the same hash of the same revisions",
     "convergence.keys": "members have the same keys, with the same values, revisions and versions",
     "txn.compares": "a transaction succeeds if and only if its compares hold at the revision before",
-    "txn.responses": "each answer within a transaction is that of its operation at its turn",
+    "txn.responses": "each answer within a transaction is that of its operation, in order",
     "txn.atomic": "all writes of a transaction have one revision, or none is made",
-    "watch.filter": "a watch delivers events of its keys and types alone",
+    "watch.filter": "a watch delivers only events of its keys and types",
     "watch.ordered": "ordered: events are delivered in the order of their revisions",
     "watch.unique": "unique: an event never appears twice on a watch",
     "watch.atomic": "atomic: the events of one revision are never split over several answers",
@@ -38,12 +38,12 @@ RULES = {
     "watch.resumable": "resumable: a broken watch can be resumed after the last event it delivered",
     "watch.bookmarkable": "bookmarkable: progress notifications guarantee that all events up to them have come",
     "watch.previous-value": "an event's previous key-value is the one it replaced",
-    "watch.flags": "an event tells creation from modification: create revision and version are the key's",
+    "watch.flags": "an event has the create revision and version of its key, which tell creation from modification",
     "watch.members": "every member delivers the same events for a revision",
     "lease.early": "a lease lives at least its time to live after it was granted or kept alive",
     "lease.together": "the keys of a lease that ended are deleted in one revision",
     "lease.attached": "no key is attached to a lease that has ended",
-    "raft.term": "a member's term never falls",
+    "raft.term": "a member's term never decreases",
     "raft.leader": "at most one leader in a term",
 }
 FAMILIES = tuple(dict.fromkeys(name.partition(".")[0] for name in RULES))
@@ -133,7 +133,7 @@ class Ledger:
             return Result(rule, Verdict.PASS, judged)
         if rule in self._absent:
             return Result(rule, Verdict.SKIP, 0, reason=self._absent[rule])
-        return Result(rule, Verdict.UNKNOWN, 0, reason="nothing in the history could be held against it")
+        return Result(rule, Verdict.UNKNOWN, 0, reason="nothing in the history tests it")
 
 
 def select(names: Sequence[str]) -> list[str]:

@@ -160,9 +160,11 @@ class ChaosOptions:
         check_etcd(args.etcd, args.endpoints, "external" if foreign else args.cluster or "embedded")
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):
-                raise settings.SettingsError(f"--{flag} is for clusters of ours, --endpoints are loaded and checked")
+                raise settings.SettingsError(
+                    f"--{flag} is for clusters that raftload started: with --endpoints there are no faults"
+                )
         if args.corrupting and (foreign or args.cluster not in (None, "embedded")):
-            raise settings.SettingsError("--corrupting breaks a cluster for ever: it is for one made for this run")
+            raise settings.SettingsError("--corrupting damages a cluster for ever: it needs an embedded cluster")
         track = TRACKS[args.track] if args.track else None
         options = {**_DEFAULTS, **(track.options if track else {})}
         if foreign:
@@ -293,7 +295,7 @@ def _say_bugs(version: str | None) -> None:
     for bug in bugs:
         say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
     if not bugs:
-        say(f"etcd {version or 'of unknown version'}: no bug is known here that a run could meet")
+        say(f"etcd {version or 'of unknown version'}: raftload knows no bug that a run of it could meet")
 
 
 def _design(chosen: ChaosOptions, held: Held | None) -> Design:
@@ -306,7 +308,7 @@ def _design(chosen: ChaosOptions, held: Held | None) -> Design:
         reasons = {name: kind.why_not_here(held.cannot) for name in names if (kind := rounds.kind_of(name)) is not None}
         for name, reason in sorted(reasons.items()):
             if reason:
-                say(f"without {name}: {reason}")
+                say(f"leaving out {name}: {reason}")
         names = tuple(name for name in names if not reasons.get(name))
     planned = (
         rounds.plan_rounds(names, members, every_s=chosen.every_s, count=chosen.rounds, seed=chosen.load.seed)

@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
     except OSError as exc:
         raise UsageError(f"{exc.filename}: cannot be written: {exc.strerror}") from exc
     if not result["thresholds"]:
-        say("hint: no threshold was given; judged by whether the run is sound")
+        say("hint: there is no threshold; the verdict says whether the run is sound")
     if args.json:
         print_json(result)
     else:

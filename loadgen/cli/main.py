@@ -43,7 +43,7 @@ examples:
 }
 OVERVIEW = """\
 examples:
-  raftload bench                                      1,000 operations on a cluster of its own
+  raftload bench                                      1,000 operations on an embedded cluster
   raftload bench --endpoints 127.0.0.1:2379 --duration 30s --concurrency 100
   raftload gate latest --threshold 'put.p99_ms < 50'
   raftload web                                        then open http://127.0.0.1:8089

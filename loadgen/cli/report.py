@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if len(args.run) > 2:
-        raise ReportError("one run to show, or two to compare; not more")
+        raise ReportError("give one run to show, or two to compare")
     if args.csv is not None and (args.run or args.html is not None or args.plots is not None):
         raise ReportError("--csv is for a plain Locust run, which has no run folder, --html or --plots")
     if args.html and Path(args.html).is_dir():
@@ -132,7 +132,7 @@ def _compare(args: argparse.Namespace) -> None:
     from viz.report import compare, rundata
 
     if args.plots is not None:
-        raise ReportError("--plots is for one run; of two, --html has the charts")
+        raise ReportError("--plots is for one run; for charts of two, use --html")
     folders = [document.find_run(name) for name in args.run]
     a, b = (rundata.load(folder, document.build(folder)) for folder in folders)
     if args.json:

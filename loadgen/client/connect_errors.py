@@ -33,19 +33,19 @@ HINTS = {
     UNRESOLVED: "the name does not resolve",
     UNREACHABLE: "no route to the host",
     NO_ANSWER: "it accepts connections but says nothing; is it paused, or not etcd?",
-    CLOSED: "it hung up on the first bytes; is this etcd's client port, and without TLS?",
+    CLOSED: "it closed the connection at the first bytes; is this etcd's client port, and without TLS?",
     LOST: "the connection broke",
     SILENT: "it stopped answering PINGs; is it paused, or cut off?",
     CLOSED_HERE: "the connection was closed on our side",
     NOT_HTTP2: "it answers, but not in HTTP/2; etcd's client port (2379) speaks gRPC",
-    TLS_SPOKEN: "it speaks TLS, and this endpoint was given without it; use https://",
+    TLS_SPOKEN: "it speaks TLS, but the endpoint was given without it; use https://",
     NOT_ETCD: "it speaks HTTP/2, but not etcd's API",
     BAD_PASSWORD: "etcd knows no such user with this password",
     AUTH_OFF: "a user was given, but auth is not enabled on this cluster; leave out --user ($ETCDCTL_USER)",
     USER_WANTED: "auth is enabled on this cluster; give --user NAME:PASSWORD",
-    TOKEN_REFUSED: "etcd no longer takes the token of our login; a new one is asked for at once",
+    TOKEN_REFUSED: "etcd no longer accepts the token of the login; raftload logs in again",
     NO_LOGIN: "etcd did not answer the login as it should",
-    LEADER_HIDDEN: "etcd tells this user not who leads; use another --balance, or a user with the role root",
+    LEADER_HIDDEN: "etcd does not tell this user the leader; use another --balance, or a user with the role root",
 }
 
 

@@ -61,9 +61,9 @@ class Tls:
                     socket.sendall(self._outgoing.read())
                     data = socket.recv(_READ_SIZE)
                     if not data:
-                        raise ConnectionResetError("hung up within the TLS handshake") from None
+                        raise ConnectionResetError("connection closed during the TLS handshake") from None
                     if not begun and data[:1] not in (b"\x15", b"\x16"):
-                        raise TlsError(PLAIN_SPOKEN, "its answer is no TLS") from None
+                        raise TlsError(PLAIN_SPOKEN, "its answer is not TLS") from None
                     begun = True
                     self._incoming.write(data)
             socket.sendall(self._outgoing.read())

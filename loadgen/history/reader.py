@@ -202,7 +202,7 @@ class _Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header: dict[str, object] = {}
-        self.cut = "it has no end: its writer was killed, or is still at it"
+        self.cut = "it has no end: its writer was killed, or is still writing"
         self.last_ns = 0
         self.endpoints: dict[int, str] = {}
         self.markers: list[Marker] = []
@@ -218,14 +218,14 @@ class _Part:
         try:
             with cast("IO[bytes]", opener(self.path, "rb")) as file:
                 if file.read(len(MAGIC)) != MAGIC:
-                    raise HistoryError(f"{self.path} is no history: it does not begin with {MAGIC!r}")
+                    raise HistoryError(f"{self.path} is not a history file: it does not begin with {MAGIC!r}")
                 while head := file.read(BLOCK.size):
                     if len(head) < BLOCK.size:
                         self.cut = "its last block is cut short"
                         return
                     magic, count, size, crc = BLOCK.unpack(head)
                     if magic != BLOCK_MAGIC:
-                        self.cut = "what follows a block is no block"
+                        self.cut = "the bytes behind a block are not a block"
                         return
                     records = file.read(count * COLUMNS.itemsize)
                     payload = file.read(size)
@@ -237,7 +237,7 @@ class _Part:
                         return
                     table = np.frombuffer(records, COLUMNS)
                     if not self._records and (not count or table["kind"][0] != Kind.HEADER):
-                        raise HistoryError(f"{self.path} is no history: it has no header")
+                        raise HistoryError(f"{self.path} is not a history file: it has no header")
                     self._records += count
                     self.last_ns = max(self.last_ns, int(table["return_ns"].max(initial=0)))
                     yield table, payload, 0 if compressed else file.tell() - size
@@ -254,7 +254,7 @@ class _Part:
         try:
             details = json.loads(text)
         except ValueError as error:
-            raise HistoryError(f"{self.path}: a {Kind(kind).name.lower()} that is no JSON") from error
+            raise HistoryError(f"{self.path}: a {Kind(kind).name.lower()} that is not JSON") from error
         if kind == Kind.HEADER:
             if details.get("schema") != SCHEMA:
                 raise HistoryError(f"{self.path}: schema {details.get('schema')!r}, not {SCHEMA!r}")

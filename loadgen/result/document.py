@@ -64,7 +64,7 @@ def build(run_dir: Path) -> Result:
     if run.get("ended_at"):
         problems += _count_problems(rows, measured)
     else:
-        problems.append("the run did not end in an orderly way, so what was counted is not all")
+        problems.append("the run did not end in order, so its counts are incomplete")
     results = _results(rows, failures, measured)
     try:
         thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
@@ -97,7 +97,7 @@ def _knee(run_dir: Path, run: Run, problems: list[str]) -> Knee | None:
     try:
         return knee.find(run_dir, run)
     except (OSError, ValueError) as exc:
-        problems.append(f"the knee was not looked for: {exc}")
+        problems.append(f"no knee was computed: {exc}")
         return None
 
 
@@ -203,7 +203,7 @@ def _no_constant(name: str) -> float:
 
 def _read_run(path: Path) -> Run:
     if not path.exists():
-        raise ReportError(f"{path}: No such file: this is no run folder, or the run ended before its load began")
+        raise ReportError(f"{path}: No such file: this is not a run folder, or the run ended before its load began")
     run = _read_json(path)
     if wrong := schema.problem(run, "run"):
         raise ReportError(f"{path}: {wrong}")
@@ -272,10 +272,10 @@ def _row_problems(rows: list[StatsRow], failures: list[FailureRow] | None) -> li
     problems = []
     counted, total = sum(row.requests for row in rows[:-1]), rows[-1].requests
     if counted != total:
-        problems.append(f"Locust's rows add up to {counted} requests, and its {AGGREGATED} row says {total}")
+        problems.append(f"Locust's rows add up to {counted} requests, but its {AGGREGATED} row says {total}")
     caused = None if failures is None else sum(failure.occurrences for failure in failures)
     if caused is not None and caused != rows[-1].failures:
-        problems.append(f"Locust counted {rows[-1].failures} failures, and names causes of {caused}")
+        problems.append(f"Locust counted {rows[-1].failures} failures, but its causes add up to {caused}")
     return problems
 
 
@@ -290,5 +290,5 @@ def _count_problems(rows: list[StatsRow], measured: Mapping[str, Measured | None
             ("failures", ours["failed"], theirs.failures if theirs else 0),
         ):
             if here != there:
-                problems.append(f"{name}: the workers counted {here} {field}, and Locust {there}")
+                problems.append(f"{name}: the workers counted {here} {field}, but Locust {there}")
     return problems

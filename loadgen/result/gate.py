@@ -118,7 +118,7 @@ def _inconclusive(result: Figures) -> list[str]:
         reasons.append(f"the target rate was not reached: {late}")
     books, total = result.get("books"), result["results"].get("total")
     if books and books.get("balanced") is False:
-        reasons.append("the books do not balance")
+        reasons.append("the counts do not agree with the store's revision")
     reasons += [str(problem) for problem in result.get("problems") or []]
     if not total or not total["operations"]:
         reasons.append("no operation was run")
@@ -140,7 +140,7 @@ def _unsure(result: Figures) -> list[str]:
     reasons += [f"{row['name']} is unknown: {row['reason']}"
                 for row in (check["guarantees"] if check else ()) if row["verdict"] == "unknown"]  # fmt: skip
     if chaos and chaos.get("stopped_by") and not (check and check.get("verdict") == "fail"):
-        reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found nothing")
+        reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found no violation")
     return reasons
 
 

@@ -113,7 +113,7 @@ def judge(rows: Sequence[Plateau]) -> tuple[Plateau | None, str | None]:
         return None, f"{len(rows)} plateaus of {LEAST_SECONDS + 1} s or more, and 3 are needed"
     best = max(range(len(rows)), key=lambda index: rows[index]["power"])
     if best == len(rows) - 1:
-        return None, "power still rose at the last step: go on to a higher load"
+        return None, "power still rose at the last step: measure a higher load"
     if best == 0:
-        return None, "power fell from the first step on: begin at a lower load"
+        return None, "power fell from the first step on: begin with a lower load"
     return rows[best], None

@@ -107,7 +107,7 @@ class Fleet:
             hosts[worker.host] = hosts.get(worker.host, 0) + 1
         named = ", ".join(f"{host} {count}" for host, count in sorted(hosts.items()))
         text = f"{len(self.workers)} of {self.expected} workers" + (f" ({named})" if named else "")
-        away = "; ".join(f"turned away {name}: {reason}" for name, reason in self.turned_away.items())
+        away = "; ".join(f"refused {name}: {reason}" for name, reason in self.turned_away.items())
         return f"{text}; {away}" if away else text
 
     def hello(self, client_id: str, data: Hello) -> None:
@@ -117,7 +117,7 @@ class Fleet:
         name = f"pid {data.get('pid')} on {data.get('host')}"
         for what, value in self._wanted.items():
             if data.get(what) != value:
-                self._refuse(client_id, name, f"its {what} is {data.get(what)}, the master's is {value}")
+                self._refuse(client_id, name, f"its {what} is {data.get(what)}, but the master's is {value}")
                 return
         if self._closed or len(self.workers) >= self.expected:
             why = "it came after the run had begun" if self._closed else f"{self.expected} workers are here already"
@@ -132,7 +132,7 @@ class Fleet:
         """Let nobody in from now on; drop those that never said what they are. Takes the client ids that stay."""
         self._closed, self._known = True, known
         for client_id in set(self._runner.clients) - known:
-            self._drop(client_id, "it never said what it is: not a worker of raftload's?")
+            self._drop(client_id, "it did not send what a worker of raftload sends first: is it one?")
 
     def dismiss(self) -> None:
         """Tell the workers to quit."""

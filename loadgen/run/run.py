@@ -182,7 +182,7 @@ class Run:
         """
         revision_after: int | None = None
         self._cluster_recorder.load_ended()
-        with self._noting("close the books"):
+        with self._noting("count the operations"):
             revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
             self._after = self._target.ask()
@@ -190,7 +190,7 @@ class Run:
             with self._noting("remove the run's keys"):
                 self._space.remove()
         self._client.close()
-        with self._noting("gather what the members said"):
+        with self._noting("collect the members' metrics and logs"):
             self._observed = self._cluster_recorder.close()
         if self._starter is not None:
             self._starter.kill()
@@ -240,7 +240,9 @@ class Run:
             client_id = worker.client_id or ""
             if isinstance(worker, RemoteWorker) and worker.name in self.lost and self._is_back(worker):
                 # It was cut off for a while; its reports have waited for the network, so nothing is missing.
-                self._notes.append(f"{worker.name} was {self.lost.pop(worker.name)}, and came back: it counts")
+                self._notes.append(
+                    f"{worker.name} was {self.lost.pop(worker.name)}, but came back, so its results count"
+                )
             if client_id in session.done or worker.name in self.lost:
                 continue
             if death := worker.death():
@@ -299,7 +301,7 @@ class Run:
     def _about_workers(self) -> list[str]:
         """Sentences about workers that a reader should know of."""
         session = self._session
-        notes = [f"a worker was turned away ({who}): {why}" for who, why in session.fleet.turned_away.items()]
+        notes = [f"a worker was refused ({who}): {why}" for who, why in session.fleet.turned_away.items()]
         if self._stop_asked_at is None and self._load_began is not None:
             took_s = {worker: at - self._load_began for worker, at in session.done_at.items()}
             notes += totals.slow_workers(session.workers, took_s)

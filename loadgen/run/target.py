@@ -116,7 +116,7 @@ class TargetOptions:
         if text is None and not own and os.environ.get("ETCDCTL_ENDPOINTS"):
             text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
         if text is None and (option := given(args)) is not None:
-            raise SettingsError(f"{option} is for a cluster that --endpoints names")
+            raise SettingsError(f"{option} is only for a cluster given with --endpoints")
         if own:
             check_etcd(args.etcd, text, args.cluster or "embedded")
             reason = "--cluster" if args.cluster is not None else "--etcd"
@@ -197,9 +197,11 @@ def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
     each other, EtcdNotFound for a release that is not in the cache, and UsageError for what is no version.
     """
     if etcd is not None and endpoints is not None:
-        raise SettingsError("--etcd is for a cluster of the run's own, which --endpoints excludes; give one")
+        raise SettingsError(
+            "--etcd and --endpoints exclude each other: --etcd is for a cluster that is started for this run"
+        )
     if etcd is not None and cluster == "local":
-        raise SettingsError("--etcd is for a cluster of the run's own; the local one runs what `cluster up` was given")
+        raise SettingsError("--etcd is for a cluster that is started for this run: give it to `raftload cluster up`")
     if cluster == "embedded":
         check_named(etcd)
     elif etcd is not None:
@@ -341,5 +343,5 @@ def probed(
     if all(dead.values()):
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
-        say(f"warning: going on without {reasons}")
+        say(f"warning: not every endpoint answers: {reasons}")
     return Target(kind, dead, version, security=security or Security())

@@ -105,7 +105,7 @@ def missing_samples(rows: Mapping[str, Any], series: Series) -> list[str]:
     """Return a sentence for each type of which the series has not just the successes that the workers counted."""
     counted = {f: summary.count for f, summary in series.summaries.items()}
     return [
-        f"{f}: the workers counted {row['succeeded']} successes, and series.csv {counted.get(f, 0)}"
+        f"{f}: the workers counted {row['succeeded']} successes, but series.csv has {counted.get(f, 0)}"
         for f, row in rows.items()
         if counted.get(f, 0) != row["succeeded"]
     ]

@@ -120,7 +120,7 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
     if ended_by:
         return EXIT_CODES[ended_by[0]]
     if refusals:
-        raise RaftloadError(f"the master at {where} turned this worker away: {refusals[0]}")
+        raise RaftloadError(f"the master at {where} refused this worker: {refusals[0]}")
     return 0
 
 

@@ -37,7 +37,7 @@ class WorkerOptions:
         """Read the options that `add_arguments` adds. Raises SettingsError."""
         expected = read("expect-workers", args.expect_workers, int, 0, 10_000)
         if args.bind is not None and not expected:
-            raise SettingsError("--bind is where workers of other machines report: give --expect-workers too")
+            raise SettingsError("--bind is for workers of other machines: give --expect-workers, too")
         local = read("workers", args.workers, int, 0 if expected else 1, 1000) if args.workers is not None else None
         wait_s = read("worker-wait", args.worker_wait, parse_duration, 1)
         host, port = _address(args.bind or f"127.0.0.1:{DEFAULT_PORT if expected else 0}")
@@ -54,11 +54,13 @@ class WorkerOptions:
             return
         if not endpoints:
             raise SettingsError(
-                "a cluster of the run's own listens on this machine only: name --endpoints that other machines reach"
+                "a cluster for this run listens on this machine only: give --endpoints that other machines can reach"
             )
         for endpoint in endpoints:
             if is_loopback(Endpoint.parse(endpoint).host):
-                raise SettingsError(f"endpoint {endpoint} means another thing on each machine: name one all reach")
+                raise SettingsError(
+                    f"endpoint {endpoint} is another host on each machine: give an address that all machines can reach"
+                )
 
     @property
     def total(self) -> int:

@@ -105,7 +105,7 @@ class ClusterView:
         if self._silence:
             return f"no member answers: {self._silence}"
         if self._tick is not None and self._tick.snapshot.leader is None:
-            return "nobody leads the cluster: start, resume or heal members on the Cluster page first"
+            return "the cluster has no leader: start, resume or heal members on the Cluster page first"
         return ""
 
     def act(self, fault: str, name: str) -> Effect:
@@ -114,7 +114,7 @@ class ClusterView:
         Raises UsageError where it does not apply, ClusterError where it fails or shows no effect.
         """
         if not self.is_ours or self._cluster is None:
-            raise UsageError("this cluster is not raftload's to break")
+            raise UsageError("raftload did not start this cluster, so it injects no faults")
         if name and name not in self._names:
             raise UsageError(f"there is no member {name!r}")
         timeline = Timeline(self.folder / "events.csv") if self.folder is not None else None
@@ -181,7 +181,7 @@ class ClusterView:
             return
         now = time.time()
         alive = any(member.role != "no answer" for member in snapshot.members)
-        self._silence = "" if alive else "all members are silent"
+        self._silence = "" if alive else "no member answers"
         self._tick = self._view.look(snapshot, now)
         self._leadership.look(now, {each.name: self._role(each) for each in snapshot.members})
         for change in self._tick.changes:

@@ -73,7 +73,7 @@ class Guard:
             return ""
         origin = headers.get("Origin")
         if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
-            return f"requests of {origin} are refused: this page answers only its own"
+            return f"requests from {origin} are refused: this server answers only its own pages"
         if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             return "requests of other websites are refused"
         return ""

@@ -61,7 +61,7 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
     @route("/act", methods=["POST"])
     def act() -> Any:
         if not guard.has_token(request.headers):
-            return jsonify(error="the token is missing or of an earlier session: load the page again"), 403
+            return jsonify(error="the token is missing or belongs to an earlier session: load the page again"), 403
         order = request.get_json(silent=True)
         fault, member = (order.get("fault"), order.get("member", "")) if isinstance(order, dict) else (None, "")
         if fault not in FAULTS or not isinstance(member, str) or not (member or fault == HEAL):

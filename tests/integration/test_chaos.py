@@ -158,9 +158,9 @@ def test_interrupted_before_there_is_load_it_ends_at_once(tmp_path: Path, leftov
     ("options", "message"),
     [
         (("--faults", "explode-leader"), "there is no fault 'explode-leader'"),
-        (("--endpoints", "127.0.0.1:1", "--rounds", "3"), "--rounds is for clusters of ours"),
-        (("--endpoints", "127.0.0.1:1", "--corrupting"), "--corrupting breaks a cluster for ever"),
-        (("--cluster", "local", "--corrupting"), "--corrupting breaks a cluster for ever"),
+        (("--endpoints", "127.0.0.1:1", "--rounds", "3"), "--rounds is for clusters that raftload started"),
+        (("--endpoints", "127.0.0.1:1", "--corrupting"), "--corrupting damages a cluster for ever"),
+        (("--cluster", "local", "--corrupting"), "--corrupting damages a cluster for ever"),
         (("--endpoints", "127.0.0.1:1", "--cluster", "docker"), "exclude each other"),
         (("--faults", ""), "needs a --duration"),
         (("--guarantee", "hope"), "no guarantee 'hope'"),

@@ -252,16 +252,16 @@ def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
 def test_status_of_the_default_port(raftload: Commands) -> None:
     if not is_free(2379):
         pytest.skip("something listens on 127.0.0.1:2379")
-    assert "nobody answers: `raftload cluster up` starts a cluster" in raftload.run("status", code=4).stderr
+    assert "no member answers: `raftload cluster up` starts a cluster" in raftload.run("status", code=4).stderr
 
 
 @pytest.mark.parametrize(
     ("args", "code", "reason"),
     [
-        (["status", "--endpoints", "127.0.0.1:1"], 4, "nobody answers"),
-        (["status", "--backend", "local"], 4, "no local cluster is there: `raftload cluster up --backend local`"),
+        (["status", "--endpoints", "127.0.0.1:1"], 4, "no member answers"),
+        (["status", "--backend", "local"], 4, "there is no local cluster: `raftload cluster up --backend local`"),
         (["status", "--endpoints", "127.0.0.1"], 2, "malformed endpoint"),
-        (["kill", "leader"], 4, "no cluster is there"),
+        (["kill", "leader"], 4, "there is no cluster"),
         (["up"], 4, "no Docker Engine at unix://"),
         (["up", "--nodes", "0"], 2, "1 to 99 members"),
         (["up", "--backend", "local", "--data", "volume"], 2, "--data volume"),

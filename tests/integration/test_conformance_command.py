@@ -58,7 +58,7 @@ def test_a_local_cluster_stays_until_it_is_cleaned_up(capsys: pytest.CaptureFixt
     assert command("--backend", "local", "--nodes", "1", "--base-port", str(port), "--json", "--only", "txn") == 0
     out, err = capsys.readouterr()
     assert valid(out)["target"]["kind"] == "local"
-    assert f"it stays up; reach it by: export ETCDCTL_ENDPOINTS=http://127.0.0.1:{port}" in err
+    assert f"the cluster keeps running; to use it: export ETCDCTL_ENDPOINTS=http://127.0.0.1:{port}" in err
     try:
         assert command("--json", "--only", "kv.own-member", "watch.compaction") == 0  # finds it
         out, err = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
         (["--endpoints", ","], "no endpoint is named"),
         (["--nodes", "0"], "--nodes must be a whole number from 1 to 99, not '0'"),
         (["--nodes", "many"], "--nodes must be"),
-        (["--endpoints", "127.0.0.1:1", "--down"], "not ours to start or remove"),
+        (["--endpoints", "127.0.0.1:1", "--down"], "--endpoints is for an existing cluster"),
         (["--user", "root"], "--user needs a password"),
         (["--cert", __file__], "--cert and --key go together"),
     ],

@@ -140,14 +140,14 @@ def test_get_list_path_run_remove(
     done = raftload("etcd", "get", f"v{version}", "--base-url", page.url + "/")
     path = cache / release_name(version) / "etcd"
     assert (done.code, done.out) == (0, f"{path}\n"), done.err
-    assert "the checksum is right" in done.err and " MB/s" in done.err
+    assert "checksum verified" in done.err and " MB/s" in done.err
     assert f"--etcd {version}" in done.error
     assert page.asked == [f"v{version}/SHA256SUMS", f"v{version}/{name}"]
     assert kept(cache) == [release_name(version)]
     assert {each.name for each in path.parent.iterdir()} <= {*archive.PROGRAMS, "release.json"}
 
     again = raftload("etcd", "get", version, "--base-url", page.url)
-    assert (again.code, again.out) == (0, f"{path}\n") and "is there already" in again.err
+    assert (again.code, again.out) == (0, f"{path}\n") and "is in the cache already" in again.err
     assert len(page.asked) == 2, "it asked for what it had"
 
     listed = json.loads(raftload("etcd", "list", "--json").out)
@@ -260,10 +260,10 @@ def _fails(page: ReleasePage, small: bytes, how: str) -> None:
         ),
         ("cut checksums", "SHA256SUMS was cut after "),
         ("no line for this platform", "has no checksum of {name}"),
-        ("a login page", "or this is no release page"),
-        ("no archive", "{name} is not there"),
+        ("a login page", "or this is not a release page"),
+        ("no archive", "{name} does not exist"),
         ("a busy server", "SHA256SUMS answers 503 Service Unavailable: try again later"),
-        ("circles", "leads in circles"),
+        ("circles", "redirects in a loop"),
         ("a way to another protocol", "cannot be reached"),
         ("no archive at all", "{name} cannot be read"),
         ("a broken archive", "{name} cannot be read"),
@@ -281,7 +281,7 @@ def test_what_cannot_be_had(
     )
     assert done.code == 4 and done.out == ""
     assert expected in done.error and done.error.startswith("raftload: error: ")
-    assert [line for line in done.err.splitlines() if "getting" not in line and " MB, " not in line] == [done.error]
+    assert [line for line in done.err.splitlines() if "downloading" not in line and " MB, " not in line] == [done.error]
     assert kept(cache) == []
     assert raftload("etcd", "path", VERSION).code == 4
 
@@ -309,7 +309,7 @@ def test_a_server_that_says_nothing(small: bytes, page: ReleasePage, cache: Path
     page.stalled.add(PATH)
     done = raftload("etcd", "get", VERSION, "--base-url", page.url, "--timeout", "300ms")
     assert done.code == 4 and kept(cache) == []
-    assert "(nothing came for 0.3 s)" in done.error
+    assert "(no data for 0.3 s)" in done.error
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         done = raftload("etcd", "get", VERSION, "--base-url", url, "--timeout", "300ms")
@@ -348,14 +348,14 @@ def test_no_such_platform(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("get", "3.6"), "'3.6' is no etcd version: write it like v3.6.14"),
-        (("get", "../3.6.1"), "is no etcd version"),
-        (("path", "latest"), "'latest' is no etcd version"),
-        (("remove", ""), "is no etcd version"),
-        (("get", "3.6.14", "--base-url", "ftp://mirror"), "'ftp://mirror' is no base address"),
-        (("get", "3.6.14", "--base-url", "mirror.example/etcd"), "is no base address"),
-        (("get", "3.6.14", "--base-url", "https://mirror/etcd?a=b"), "is no base address"),
-        (("get", "3.6.14", "--base-url", "http://mirror:port/"), "is no address"),
+        (("get", "3.6"), "'3.6' is not an etcd version: write it like v3.6.14"),
+        (("get", "../3.6.1"), "is not an etcd version"),
+        (("path", "latest"), "'latest' is not an etcd version"),
+        (("remove", ""), "is not an etcd version"),
+        (("get", "3.6.14", "--base-url", "ftp://mirror"), "'ftp://mirror' is not a base address"),
+        (("get", "3.6.14", "--base-url", "mirror.example/etcd"), "is not a base address"),
+        (("get", "3.6.14", "--base-url", "https://mirror/etcd?a=b"), "is not a base address"),
+        (("get", "3.6.14", "--base-url", "http://mirror:port/"), "is not an address"),
         (("get", "3.6.14", "--timeout", "soon"), "--timeout: 'soon' is not a duration; write numbers with units"),
         (("get", "3.6.14", "--timeout", "0"), "--timeout: must be at least 0.001s, not 0"),
     ],
@@ -446,7 +446,7 @@ def test_a_signal_in_mid_download(
         out, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == f"raftload: interrupted by {signal.Signals(number).name}; " + (
-        "nothing half-written is left"
+        "the cache has no partial download"
     )
     assert "Traceback" not in err and kept(cache) == []
 
@@ -476,7 +476,7 @@ def test_two_at_once_fetch_it_once(small: bytes, page: ReleasePage, cache: Path,
         assert page.halfway.wait(HUNG_S)
         with getting(VERSION, page, tmp_path) as second:
             assert second.stderr is not None
-            assert second.stderr.readline() == f"raftload: process {first.pid} is getting etcd {VERSION}: " + (
+            assert second.stderr.readline() == f"raftload: process {first.pid} is downloading etcd {VERSION}: " + (
                 "waiting for it\n"
             )
             page.go.set()
@@ -537,11 +537,11 @@ def test_proxies_are_honoured(
                 plain.add(VERSION, NAME, small)
                 page.moved[PATH] = f"{plain.url}/{PATH}"
                 done = raftload(*get)
-            assert done.code == 4 and "leads to an address without TLS" in done.error and kept(cache) == []
+            assert done.code == 4 and "redirects to an address without TLS" in done.error and kept(cache) == []
         finally:
             proxy.close()
         dead = raftload(*get)
-        assert dead.code == 4 and "check https_proxy" in dead.error and "the proxy gives no way to" in dead.error
+        assert dead.code == 4 and "check https_proxy" in dead.error and "the proxy does not connect to" in dead.error
 
 
 def test_a_proxy_for_plain_http(
@@ -623,16 +623,19 @@ def test_a_release_that_is_not_there(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("bench", "--etcd", "3.6"), "'3.6' is no etcd version"),
-        (("bench", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"), "--endpoints excludes"),
-        (("chaos", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"), "--endpoints excludes"),
-        (("chaos", "--etcd", "3.6.1", "--cluster", "local"), "--etcd is for a cluster of the run's own"),
-        (("chaos", "--etcd", "3.6.x", "--cluster", "docker"), "'3.6.x' is no etcd version"),
+        (("bench", "--etcd", "3.6"), "'3.6' is not an etcd version"),
+        (("bench", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"), "--etcd and --endpoints exclude each other"),
+        (("chaos", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"), "--etcd and --endpoints exclude each other"),
+        (("chaos", "--etcd", "3.6.1", "--cluster", "local"), "--etcd is for a cluster that is started for this run"),
+        (("chaos", "--etcd", "3.6.x", "--cluster", "docker"), "'3.6.x' is not an etcd version"),
         (("cluster", "up", "--etcd", "3.6.1", "--binary", "/x"), "--etcd and --binary exclude each other"),
         (("cluster", "up", "--etcd", "3.6.1", "--etcd-version", "3.6.2"), "--etcd and --etcd-version exclude"),
-        (("cluster", "up", "--etcd", "3.6"), "'3.6' is no etcd version"),
-        (("cluster", "test", "--etcd", "3.6"), "'3.6' is no etcd version"),
-        (("cluster", "test", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"), "not ours to start"),
+        (("cluster", "up", "--etcd", "3.6"), "'3.6' is not an etcd version"),
+        (("cluster", "test", "--etcd", "3.6"), "'3.6' is not an etcd version"),
+        (
+            ("cluster", "test", "--etcd", "3.6.1", "--endpoints", "127.0.0.1:1"),
+            "--endpoints is for an existing cluster",
+        ),
     ],
 )
 def test_what_makes_no_sense(
@@ -652,7 +655,7 @@ def test_a_version_or_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, et
         Path("etcd"), Path("3.6.14"), Path("/opt/3.6")
     ]  # fmt: skip
     for text in ("3.6", "v3", "3.6.14.1", "3.x"):
-        with pytest.raises(UsageError, match="no etcd version"):
+        with pytest.raises(UsageError, match="not an etcd version"):
             version_or_path(text)
     Path("3.6").symlink_to(etcd_binary)
     assert find_etcd("3.6").path == str(tmp_path / "3.6")

@@ -105,7 +105,7 @@ def test_those_that_do_not_fit_are_turned_away_and_named(etcd_single: LocalClust
     other = start("worker", "--master-port", str(port), "--scenario", "put")
     _, err = other.communicate(timeout=120)
     assert other.returncode == 4
-    assert "turned this worker away: its scenario is put, the master's is kv" in err
+    assert "refused this worker: its scenario is put, but the master's is kv" in err
     good = start("worker", "--master-port", str(port))
     wait_for_line(master, "1 of 1 workers")
     late = start("worker", "--master-port", str(port))
@@ -117,7 +117,7 @@ def test_those_that_do_not_fit_are_turned_away_and_named(etcd_single: LocalClust
     assert master.returncode == 130, err
     assert result["results"]["get"]["succeeded"] > 0
     assert result["generator"]["workers_lost"] == 0
-    assert sum("was turned away" in note for note in result["notes"]) == 2
+    assert sum("was refused" in note for note in result["notes"]) == 2
     assert good.wait(timeout=120) == 0
 
 
@@ -182,12 +182,12 @@ def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_single: LocalCl
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--expect-workers", "1", "--bind", "0.0.0.0:5557"), "name --endpoints that other machines reach"),
+        (("--expect-workers", "1", "--bind", "0.0.0.0:5557"), "give --endpoints that other machines can reach"),
         (
             ("--expect-workers", "1", "--bind", "0.0.0.0", "--endpoints", "127.0.0.1:2379"),
-            "means another thing on each machine",
+            "is another host on each machine",
         ),
-        (("--bind", "127.0.0.1:5557"), "give --expect-workers too"),
+        (("--bind", "127.0.0.1:5557"), "give --expect-workers, too"),
         (("--expect-workers", "1", "--bind", "a:b:c"), "is not ADDRESS[:PORT]"),
         (("--expect-workers", "-1"), "--expect-workers must be at least 0"),
         (("--expect-workers", "1", "--worker-wait", "soon"), "--worker-wait"),

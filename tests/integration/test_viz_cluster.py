@@ -196,4 +196,4 @@ def test_the_live_view_of_nothing_is_exit_4(capsys: pytest.CaptureFixture[str]) 
         port = sock.getsockname()[1]
         code = visualize_raft_state(["--type", "cluster-status", "--watch", "--endpoints", f"127.0.0.1:{port}"])
     assert code == 4
-    assert "no cluster to be found" in capsys.readouterr().err
+    assert "no cluster found" in capsys.readouterr().err

@@ -274,7 +274,7 @@ def test_orders_need_a_token_and_a_cluster_of_ours(web: Web) -> None:
     assert ask(web, "/cluster/act", order, **kind)[0] == 403
     mine = {**kind, "X-Raftload-Token": token(web)}
     code, _, said = ask(web, "/cluster/act", order, **mine)
-    assert code == 409 and "not raftload's to break" in json.loads(said)["error"]
+    assert code == 409 and "raftload did not start this cluster" in json.loads(said)["error"]
     for bad in (
         b"",
         b"[]",

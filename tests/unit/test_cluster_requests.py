@@ -38,7 +38,7 @@ def test_the_environment_gives_defaults_and_options_win() -> None:
         ({"NODES": "many"}, {}, "NODES is 'many'"),
         ({"NODES": "0"}, {}, "1 to 99 members, not 0"),
         ({}, {"nodes": 100}, "1 to 99"),
-        ({"ETCD_VERSION": "latest"}, {}, "'latest' is no etcd version"),
+        ({"ETCD_VERSION": "latest"}, {}, "'latest' is not an etcd version"),
         ({}, {"backend": "local", "image": "x"}, "--image is for --backend docker"),
         ({}, {"backend": "local", "data": "volume"}, "--data volume is not for --backend local"),
     ],

@@ -86,7 +86,7 @@ def test_a_seed_repeats() -> None:
     [
         ("kill", "etcd-node9", (A, B, C), "etcd-node1", "no member 'etcd-node9': there are etcd-node1"),
         ("kill", "", (A, B, C), "etcd-node1", "no member ''"),
-        ("kill", "leader", (A, B, C), None, "nobody leads now"),
+        ("kill", "leader", (A, B, C), None, "there is no leader now"),
         ("kill", "etcd-node2", (A, DOWN, C), "etcd-node1", "down already: `raftload cluster start etcd-node2`"),
         ("pause", "etcd-node2", (A, DOWN, C), "etcd-node1", "down already"),
         ("pause", "etcd-node2", (A, PAUSED, C), "etcd-node1", "`raftload cluster resume etcd-node2`"),
@@ -96,7 +96,7 @@ def test_a_seed_repeats() -> None:
         ("start", "random", (A, B, C), "etcd-node1", "no member to start"),
         ("resume", "etcd-node2", (A, B, C), "etcd-node1", "nothing to resume"),
         ("transfer-leader", "leader", (A, B, C), "etcd-node1", "leads already"),
-        ("transfer-leader", "etcd-node2", (A, B, C), None, "nobody leads now"),
+        ("transfer-leader", "etcd-node2", (A, B, C), None, "there is no leader now"),
         ("kill", "majority", (A, DOWN, Subject("etcd-node3", "down")), "etcd-node1", "only 1 members to kill"),
     ],
 )

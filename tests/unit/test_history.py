@@ -137,7 +137,7 @@ def test_a_flipped_bit_ends_the_file_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no history in"), (b"something else", "is no history"), (b"", "is no history")],
+    [(None, "no history in"), (b"something else", "is not a history file"), (b"", "is not a history file")],
 )
 def test_what_is_no_history_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:

@@ -40,7 +40,7 @@ def test_the_knee_of_a_server_with_four_places_is_at_four(tmp_path: Path) -> Non
     assert (found["reason"], found["caution"], found["axis"]) == (None, None, "users")
 
 
-@pytest.mark.parametrize(("capacity", "reason"), [(100.0, "go on to a higher load"), (0.5, "begin at a lower load")])
+@pytest.mark.parametrize(("capacity", "reason"), [(100.0, "measure a higher load"), (0.5, "begin with a lower load")])
 def test_a_knee_outside_the_steps_is_not_made_up(tmp_path: Path, capacity: float, reason: str) -> None:
     write_log(tmp_path, [server(users, capacity) for users in (1, 2, 4, 8) for _ in range(4)])
     found = knee.find(tmp_path, run())

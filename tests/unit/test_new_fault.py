@@ -126,7 +126,7 @@ def test_it_is_planned_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
         (Subject("a", isolated=True), "b",
          [("kill", ""), ("pause", ""), ("heal", ""), ("transfer-leader", "a is cut off")]),
         (Subject("a"), None, [("kill", ""), ("pause", ""), ("partition", ""),
-                              ("transfer-leader", "nobody leads now, so nobody can hand it over")]),
+                              ("transfer-leader", "there is no leader now, so none can transfer its leadership")]),
     ],
 )  # fmt: skip
 def test_a_member_has_the_buttons_that_apply(

@@ -187,13 +187,13 @@ def test_a_changed_run_json_gives_a_result_or_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda m: m["put"].update(operations=335), "put: the workers counted 335 operations, and Locust 334"),
-        (lambda m: m["txn"].update(failed=0), "txn: the workers counted 0 failures, and Locust 1"),
-        (lambda m: m.update(get=None), "get: the workers counted 0 operations, and Locust 333"),
-        (lambda m: m.pop("total"), "total: the workers counted 0 operations, and Locust 1000"),
+        (lambda m: m["put"].update(operations=335), "put: the workers counted 335 operations, but Locust 334"),
+        (lambda m: m["txn"].update(failed=0), "txn: the workers counted 0 failures, but Locust 1"),
+        (lambda m: m.update(get=None), "get: the workers counted 0 operations, but Locust 333"),
+        (lambda m: m.pop("total"), "total: the workers counted 0 operations, but Locust 1000"),
         (
             lambda m: m.update(delete={"operations": 2, "succeeded": 2, "failed": 0}),
-            "delete: the workers counted 2 operations, and Locust 0",
+            "delete: the workers counted 2 operations, but Locust 0",
         ),
     ],
 )  # fmt: skip
@@ -211,20 +211,20 @@ def test_a_lost_row_is_a_problem(run_dir: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("etcd,get")))
     problems = report.build(run_dir)["problems"]
-    assert "Locust's rows add up to 667 requests, and its Aggregated row says 1000" in problems
+    assert "Locust's rows add up to 667 requests, but its Aggregated row says 1000" in problems
 
 
 def test_a_lost_failure_is_a_problem(run_dir: Path) -> None:
     path = run_dir / "locust_failures.csv"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
-    assert "Locust counted 4 failures, and names causes of 0" in report.build(run_dir)["problems"]
+    assert "Locust counted 4 failures, but its causes add up to 0" in report.build(run_dir)["problems"]
 
 
 def test_a_run_that_never_ended_is_unknown(run_dir: Path) -> None:
     edit(run_dir, lambda run: run.update(ended_at=None, measured={}, thresholds=["put.p99_ms < 50"]))
     result = report.build(run_dir)
     assert result["verdict"] == "unknown"
-    assert result["problems"] == ["the run did not end in an orderly way, so what was counted is not all"]
+    assert result["problems"] == ["the run did not end in order, so its counts are incomplete"]
 
 
 def test_open_loop_has_service_latency(run_dir: Path) -> None:

@@ -84,13 +84,16 @@ USAGE = {
     "bad endpoint": (["--type", "cluster-status", "--endpoints", "nonsense"], "expected host:port"),
     "bad port": (["--type", "cluster-status", "--endpoints", "127.0.0.1:99999"], "expected host:port"),
     "no endpoint": (["--type", "cluster-status", "--endpoints", ","], "no endpoint is named"),
-    "nodes of a cluster": (["--type", "cluster-status", "--nodes", "3"], "leave it out"),
-    "timeline of nothing": (["--type", "timeline"], "give --observed, or --logs"),
+    "nodes of a cluster": (["--type", "cluster-status", "--nodes", "3"], "--nodes excludes --endpoints"),
+    "timeline of nothing": (["--type", "timeline"], "needs --observed, or --logs"),
     "observed replication": (
         ["--type", "log-replication", "--logs", *LOGS],
         "leader-election, state-machine, timeline",
     ),
-    "observed variant": (["--type", "leader-election", "--variant", "pre-vote", "--logs", *LOGS], "leave it out"),
+    "observed variant": (
+        ["--type", "leader-election", "--variant", "pre-vote", "--logs", *LOGS],
+        "--variant and --observed",
+    ),
     "no such log": (["--type", "timeline", "--logs", "/nowhere/x.log"], "/nowhere/x.log"),
     "bad time": (["--type", "timeline", "--since", "noon", "--logs", *LOGS], "2026-01-31T12:00:00Z"),
     "times without logs": (["--type", "state-machine", "--since", "1"], "--observed"),
@@ -121,7 +124,7 @@ def test_no_cluster_is_exit_4_and_leaves_the_old_file(
     path.write_text("old")
     assert run("--type", kind, "--endpoints", f"127.0.0.1:{dead_port}", "--output", str(path)) == 4
     err = capsys.readouterr().err
-    assert "no cluster to be found" in err and "refused" in err and err.count("\n") == 1
+    assert "no cluster found" in err and "refused" in err and err.count("\n") == 1
     assert path.read_text() == "old"
 
 

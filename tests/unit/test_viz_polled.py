@@ -91,7 +91,7 @@ def test_what_watch_wrote_is_read_again_and_the_rest_counted(
     assert visualize_raft_state(["--type", "leader-election", "--polls", str(path), "--format", "ascii"]) == 0
     out_text, err = capsys.readouterr()
     assert "Polled election: b leads term 3" in out_text
-    assert "3 lines are not of --watch --json" in err
+    assert "left out 3 lines that --watch --json did not write" in err
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_what_watch_wrote_is_read_again_and_the_rest_counted(
         (["--observed", "--polls", "x", "--endpoints", "a:1"], 2, "exclude each other"),
         (["--observed", "--endpoints", "a:1", "--for", "soon"], 2, "--for: 'soon' is not a duration; write"),
         (["--observed", "--endpoints", "a:1", "--for", "0.01"], 2, "--for: must be at least 0.1s, not 0.01"),
-        (["--observed", "--for", "1s"], 2, "--for is for polls"),
-        (["--for", "1s"], 2, "--for is for --observed"),
+        (["--observed", "--for", "1s"], 2, "--for needs --endpoints"),
+        (["--for", "1s"], 2, "--for needs --observed"),
     ],
 )
 def test_bad_input(words: list[str], code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ def test_lag_is_not_drawn_over_the_silence_of_a_member(data: rundata.RunData) ->
     ("name", "gone", "said"),
     [
         ("series.csv", "Latency over time", "series.csv: latency and throughput over time are not drawn"),
-        ("members.csv", "Replication lag", "nobody watched the members"),
+        ("members.csv", "Replication lag", "the members were not polled"),
         ("metrics.csv", "WAL fsync p99, ms", ""),
         ("events.csv", "fault and effect", ""),
     ],

@@ -110,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
         if output is not None:
             write_bytes(output, content)
         elif name == "png" and sys.stdout.isatty():
-            raise UsageError("png is no text for a terminal: give --output FILE.png")
+            raise UsageError("a terminal does not show png: give --output FILE.png")
         else:
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
@@ -168,7 +168,7 @@ def _watch(args: argparse.Namespace) -> int:
     choose("--type with --watch", args.type, (STATUS,))
     for name in ("output", "variant", "nodes", "logs", "polls", "for_", "since", "until"):
         if getattr(args, name) is not None:
-            raise UsageError(f"--watch draws on the terminal or into a pipe; leave out --{name.strip('_')}")
+            raise UsageError(f"--watch writes to the terminal or a pipe; leave out --{name.strip('_')}")
     if args.format not in (None, "ascii", "json"):
         raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
     named, security = endpoints(args)

@@ -36,15 +36,15 @@ def model(args: argparse.Namespace) -> Model:
     if args.observed or args.logs or args.polls:
         return _observed(args)
     if args.for_ is not None:
-        raise UsageError("--for is for --observed by polls")
+        raise UsageError("--for needs --observed and --endpoints")
     if args.since is not None or args.until is not None:
-        raise UsageError("--since and --until are for --observed")
+        raise UsageError("--since and --until need --observed")
     if args.type == TIMELINE:
-        raise UsageError(f"{TIMELINE} is of what happened: give --observed, or --logs FILE…")
+        raise UsageError(f"--type {TIMELINE} needs --observed, or --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
         raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
     if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):
-        raise UsageError("--nodes is for a cluster that is not asked: leave it out with --endpoints and cluster-status")
+        raise UsageError("--nodes excludes --endpoints and cluster-status, which show the members of a real cluster")
     if args.type == STATUS:
         if args.variant is not None:
             raise UsageError(f"{STATUS} has no variants; leave out --variant")
@@ -72,14 +72,14 @@ def _observed(args: argparse.Namespace) -> Model:
     choose("--type with --observed", args.type, OBSERVED)
     for name in ("variant", "nodes"):
         if getattr(args, name) is not None:
-            raise UsageError(f"--{name} is for diagrams that are not --observed; leave it out")
+            raise UsageError(f"--{name} and --observed exclude each other")
     since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
     if sum(each is not None for each in (args.logs, args.polls, args.endpoints)) > 1:
         raise UsageError("--logs, --polls and --endpoints exclude each other: give one")
     if args.for_ is not None and args.endpoints is None:
-        raise UsageError("--for is for polls: give --endpoints")
+        raise UsageError("--for needs --endpoints")
     if args.polls is not None or args.endpoints is not None:
         return _by_polls(args, since, until)
     return _by_logs(args, since, until)
@@ -115,7 +115,7 @@ def _logs_of_ours() -> list[tuple[str, str, list[str]]]:
     cluster = find()
     if cluster is None:
         raise NothingObserved(
-            "no cluster of `raftload cluster up` is there: name the members' logs with --logs FILE…, or --endpoints"
+            "`raftload cluster up` has started no cluster: give the members' logs with --logs FILE…, or --endpoints"
         )
     with cluster:
         names = [member.name for member in cluster.members]
@@ -131,7 +131,7 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
     else:
         named, security = endpoints(args)
         seconds = POLL_FOR_S if args.for_ is None else args.for_
-        say(f"note: polls for {seconds:g} s; the members' logs (--logs) would tell of candidates and votes too")
+        say(f"note: polling for {seconds:g} s; only the members' logs (--logs) show candidates and votes")
         looks = polled.poll(named, seconds, security=security)
     looks = polled.between(looks, since, until)
     if args.type == "state-machine":
@@ -151,9 +151,9 @@ def _looks(name: str) -> list[Look]:
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     if garbage:
-        say(f"note: {name}: {garbage} lines are not of --watch --json and were left out")
+        say(f"note: {name}: left out {garbage} lines that --watch --json did not write")
     if not looks:
-        raise NothingObserved(f"no poll in {name}: write it by --type cluster-status --watch --json")
+        raise NothingObserved(f"no poll in {name}: make it with --type cluster-status --watch --json")
     return looks
 
 
@@ -175,7 +175,7 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
             security = Security.from_arguments(args)
             return parse_endpoints(text, security), security
         if (option := given(args)) is not None:
-            raise UsageError(f"{option} is for a cluster that --endpoints names")
+            raise UsageError(f"{option} is only for a cluster given with --endpoints")
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
     from cluster.observe.running import find_running
@@ -190,7 +190,7 @@ def _time(option: str, text: str | None) -> float | None:
     try:
         return None if text is None else parse_time(text)
     except ValueError as exc:
-        raise UsageError(f"{option} {text!r} is no time: write 2026-01-31T12:00:00Z or seconds since 1970") from exc
+        raise UsageError(f"{option} {text!r} is not a time: write 2026-01-31T12:00:00Z or seconds since 1970") from exc
 
 
 def choose(what: str, value: str, valid: Sequence[str]) -> str:

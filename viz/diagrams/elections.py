@@ -65,11 +65,11 @@ def read(logs: Iterable[tuple[str, str, Iterable[str]]]) -> History:
     for where, name, lines in logs:
         log = read_log(lines, name)
         if log.garbage:
-            notes.append(f"{where}: {log.garbage} of {log.lines} lines are not etcd's and were left out")
+            notes.append(f"{where}: left out {log.garbage} of {log.lines} lines, which etcd did not write")
         if log.member:
             found.append(log)
         else:
-            notes.append(f"{where}: says nothing about Raft")
+            notes.append(f"{where}: no line about Raft")
     return history(found, notes)
 
 

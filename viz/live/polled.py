@@ -111,7 +111,7 @@ def _role(text: str) -> Role:
     for role in _LABELS:
         if role == text:
             return role
-    raise ValueError(f"no role: {text}")
+    raise ValueError(f"not a role: {text}")
 
 
 def between(looks: Sequence[Look], since: float | None, until: float | None) -> list[Look]:

@@ -103,7 +103,7 @@ class Poller:
             self._listed = _members(living, self.timeout_s, self._security) or self._listed
         elif not self._ids:
             reasons = "; ".join(answer.reason for answer in answers)
-            raise NoCluster(f"no cluster to be found: {reasons} (name its members with --endpoints)")
+            raise NoCluster(f"no cluster found: {reasons} (name its members with --endpoints)")
         answers += self._ask_others(answers)
         self._ids.update({answer.endpoint: answer.status.member_id for answer in answers if answer.status})
         return picture(answers, self._listed, self._ids), answers

@@ -101,11 +101,11 @@ def load(folder: Path, result: Result | None = None) -> RunData:
     series = _series(folder, missing)
     polls, scrapes = record.read_polls(folder), record.read_scrapes(folder)
     if not polls:
-        missing.append("members.csv: nobody watched the members, so their silences and replication lag are not known")
+        missing.append("members.csv: the members were not polled, so their outages and replication lag are not known")
     begin, end = _span(result, series, polls)
     history = elections.read_files(_member_logs(folder, polls))
     if polls and not history.logs:
-        missing.append("logs of the members: the elections are not drawn, and leadership is as the polls saw it")
+        missing.append("logs of the members: the elections are not drawn, and leadership is from the polls")
     return RunData(
         folder=folder,
         result=result,
