@@ -32,7 +32,7 @@ from loadgen.history.operation import Outcome
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
-from tests.support.outage import replace_leader
+from tests.support.outage import last_won, replace_leader
 from tests.support.waiting import until
 from viz.diagrams import elections
 
@@ -158,7 +158,7 @@ def test_an_election_from_console_lines(minor: str) -> None:
 def _ends_with_the_leader_that_members_name(history: elections.History, cluster: LocalCluster) -> None:
     leader = agreed_leader([status for status in cluster.statuses() if status is not None])
     assert leader is not None
-    last = history.elections[-1]
+    last = last_won(history)
     assert (history.name(last.winner), last.term) == (leader.name, leader.term)
     assert set(history.names.values()) == {member.name for member in cluster.members}
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cluster.local.cluster import LocalCluster
+from tests.support.outage import last_won
 from tests.support.waiting import until
 from viz.cli.command import visualize_raft_state
 from viz.diagrams.elections import read_files
@@ -92,7 +93,7 @@ def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
     cluster.start(old.name)
     cluster.wait_healthy()
     found = read_files([cluster.log(member.name) for member in cluster.members])
-    last = found.elections[-1]
+    last = last_won(found)
     status = [each for each in cluster.statuses() if each is not None]
     leader = cluster.leader()
     assert leader is not None and len(status) == 3

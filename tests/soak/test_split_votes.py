@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster.local.cluster import LocalCluster
-from tests.support.outage import replace_leader
+from tests.support.outage import last_won, replace_leader
 from viz.diagrams import observed
 from viz.diagrams.elections import Election, History, read_files
 from viz.diagrams.model import Message, Note
@@ -26,7 +26,7 @@ def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalClu
     while time.monotonic() < deadline:
         replace_leader(cluster)
         found = read_files([cluster.log(member.name) for member in cluster.members])
-        last = found.elections[-1]
+        last = last_won(found)
         statuses = [status for status in cluster.statuses() if status is not None]
         assert {(status.term, format(status.leader_id, "x")) for status in statuses} == {(last.term, last.winner)}, last
         elections += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.base.topology import Member
 from cluster.local.cluster import LocalCluster
 from tests.support.waiting import until
+from viz.diagrams.elections import Election, History
 
 
 def replace_leader(cluster: LocalCluster) -> Member:
@@ -19,3 +20,11 @@ def replace_leader(cluster: LocalCluster) -> Member:
     cluster.start(killed.name)
     cluster.wait_healthy(60)
     return killed
+
+
+def last_won(history: History) -> Election:
+    """Return the last election that had a winner.
+
+    A member that missed heartbeats while the leader lives campaigns in vain: that changes no leader.
+    """
+    return [each for each in history.elections if each.winner][-1]
