@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cluster.base.topology import Member
     from cluster.lifecycle.up import Cluster, ClusterRequest
     from cluster.observe.status import ClusterView
-    from cluster.schema.documents import Made
+    from cluster.schema.documents import ClusterOrigin
 
 # Set by whoever has a live view: takes the endpoints, the parsed options, and how to reach the endpoints; returns the
 # exit code.
@@ -66,7 +66,7 @@ def _report_up(request: ClusterRequest, *, as_json: bool) -> int:
     return 0 if view.quorum else 1
 
 
-def _asked(what: Made) -> str:
+def _asked(what: ClusterOrigin) -> str:
     wanted = what["requested_version"]
     return f" (asked for {wanted})" if wanted and wanted != what["version"] else ""
 

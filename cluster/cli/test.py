@@ -38,7 +38,7 @@ exit codes: 0 all tests passed or were skipped, 1 one failed, 2 usage, 3 one was
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ground:
+class ClusterUnderTest:
     """A cluster to test.
 
     Attributes:
@@ -57,7 +57,7 @@ class Ground:
 
 
 # Takes the options and what tells the person at the terminal; gives the cluster for a block.
-Provider = Callable[[argparse.Namespace, Callable[[str], None]], contextlib.AbstractContextManager[Ground]]
+Provider = Callable[[argparse.Namespace, Callable[[str], None]], contextlib.AbstractContextManager[ClusterUnderTest]]
 
 
 class TransportFactory(Protocol):
@@ -153,14 +153,14 @@ def main(
         return _cleanup(args)
     provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
     factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
-    with provider(args, say) as ground:
+    with provider(args, say) as tested:
         report = run(
-            factory, ground.endpoints, ground.handle,
-            only=args.only, extended=args.all, destructive=args.destructive or ground.handle is not None,
+            factory, tested.endpoints, tested.handle,
+            only=args.only, extended=args.all, destructive=args.destructive or tested.handle is not None,
             on_result=_progress,
         )  # fmt: skip
         report = dataclasses.replace(
-            report, kind=ground.kind, requested_version=ground.requested_version, transport=args.transport
+            report, kind=tested.kind, requested_version=tested.requested_version, transport=args.transport
         )
         if args.json:
             print_json(report.to_json())
@@ -168,9 +168,9 @@ def main(
             print(render(report, color=wants_color(sys.stdout), width=terminal_width()))
         for endpoint, why in report.unreachable.items():
             say(f"warning: {endpoint} does not answer: {why}")
-        urls = ",".join(ground.endpoints)
+        urls = ",".join(tested.endpoints)
         say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
-        if ground.stays and not args.down:
+        if tested.stays and not args.down:
             say(f"the cluster keeps running; to use it: export ETCDCTL_ENDPOINTS={urls}")
     return report.exit_code
 
@@ -188,7 +188,7 @@ def nodes(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
     """Members as processes on loopback, for the length of the tests."""
     from cluster.lifecycle.up import ClusterRequest
     from cluster.local.cluster import LocalCluster
@@ -204,14 +204,14 @@ def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
         say(f"note: {binary.note}")
     with cluster:
         asked = parse_version(request.version) if request.version and not request.binary else None
-        yield Ground("embedded", cluster.endpoints, cluster, asked)
+        yield ClusterUnderTest("embedded", cluster.endpoints, cluster, asked)
 
 
 def _standing(backend: Literal["docker", "local"]) -> Provider:
     """Return a cluster that is there, or is started, and stays unless --down."""
 
     @contextlib.contextmanager
-    def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+    def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
         from cluster.lifecycle.up import ClusterRequest, describe, saying_what_stays, up
 
         count = nodes(args) if args.nodes is not None else None
@@ -222,7 +222,7 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
         try:
             with cluster:
                 say(f"{done}: {len(cluster.members)} members, {backend}")
-                yield Ground(
+                yield ClusterUnderTest(
                     backend, cluster.endpoints, cluster, describe(cluster)["requested_version"], stays=not args.down
                 )
             ended = True
@@ -264,9 +264,9 @@ def _remove(backend: str | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Ground]:
+def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
     """Somebody's cluster, as it is."""
-    yield Ground("external", _endpoints(args), stays=True)
+    yield ClusterUnderTest("external", _endpoints(args), stays=True)
 
 
 BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}

@@ -25,7 +25,7 @@ from cluster.observe.running import Running
 
 if TYPE_CHECKING:
     from cluster.docker.sdk import Client
-    from cluster.schema.documents import Made
+    from cluster.schema.documents import ClusterOrigin
 
 Cluster = DockerCluster | DetachedCluster
 DEFAULT_NODES = 3
@@ -237,7 +237,7 @@ def _remember_docker(cluster: DockerCluster) -> None:
     )  # fmt: skip
 
 
-def describe(cluster: Cluster | None) -> Made:
+def describe(cluster: Cluster | None) -> ClusterOrigin:
     """Return what a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
         return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,

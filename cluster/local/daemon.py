@@ -42,7 +42,7 @@ class Answer(TypedDict, total=False):
 _ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
 
 
-def own() -> None:
+def serve() -> None:
     """Start the cluster that the first line of stdin describes, and serve it until it is told to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,7 +25,7 @@ from cluster.local.daemon import ANSWER_S, Answer
 from cluster.observe.running import Running, forget, load
 
 
-class Gone(ClusterError):  # noqa: N818
+class ClusterGone(ClusterError):  # noqa: N818
     """No process owns the cluster any more."""
 
 
@@ -52,7 +52,7 @@ def start(
     }  # fmt: skip
     try:
         owner = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from cluster.local.daemon import own; own()"],
+            [sys.executable, "-P", "-c", "from cluster.local.daemon import serve; serve()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
             env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
@@ -120,7 +120,7 @@ class DetachedCluster:
         found = cls(running)
         try:
             found._order("hello")
-        except Gone:
+        except ClusterGone:
             forget("local")
             return None
         if running.links != "relay":
@@ -217,7 +217,7 @@ class DetachedCluster:
                 try:
                     sock.connect(self.running.control)
                 except (FileNotFoundError, ConnectionRefusedError) as exc:
-                    raise Gone("the local cluster is gone: `raftload cluster up` makes a new one") from exc
+                    raise ClusterGone("the local cluster is gone: `raftload cluster up` makes a new one") from exc
                 sock.sendall(json.dumps([order, *values]).encode() + b"\n")
                 with sock.makefile("rb") as lines:
                     answer: Answer = json.loads(lines.readline())

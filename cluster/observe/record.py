@@ -14,7 +14,7 @@ from cluster.observe.metrics import HISTOGRAMS, SCALARS, Histogram, Metrics
 from cluster.observe.observer import MEMBERS, METRICS
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Counted, CountPhases, Observed, ObservedSummary, Phases, Sizes
+    from cluster.schema.run_documents import Counted, CountPhases, ObservedMember, ObservedSummary, Phases, Sizes
 
 Row = TypeVar("Row", "Poll", "Scrape")
 Phase = Literal["before", "during", "after"]
@@ -172,7 +172,7 @@ def summary(folder: Path) -> ObservedSummary:
     polls, scrapes = read_polls(folder), read_scrapes(folder)
     if not polls:
         return {}
-    rows: list[Observed] = []
+    rows: list[ObservedMember] = []
     for name in dict.fromkeys([*scrapes, *sorted({poll.member for poll in polls})]):
         mine = [poll for poll in polls if poll.member == name]
         rows.append({"name": name, "polls": len(mine), "unanswered": sum(not poll.answers for poll in mine),

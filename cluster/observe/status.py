@@ -14,7 +14,7 @@ from cluster.observe.probe import MemberStatus, is_healthy
 from cluster.observe.running import ask
 
 if TYPE_CHECKING:
-    from cluster.schema.documents import MemberState, Observed
+    from cluster.schema.documents import MemberState, ReportedState
 
 SCHEMA = "raftload.cluster/1"
 
@@ -63,7 +63,7 @@ class ClusterView:
             return 4
         return 0 if self.quorum else 1
 
-    def to_json(self) -> Observed:
+    def to_json(self) -> ReportedState:
         """As plain values; 64-bit ids as strings."""
         leader = self.leader
         return {

@@ -24,7 +24,7 @@ class MemberState(TypedDict):
     reason: str | None
 
 
-class Observed(TypedDict):
+class ReportedState(TypedDict):
     """The part of `ClusterState` that the members say themselves."""
 
     quorum: bool
@@ -34,7 +34,7 @@ class Observed(TypedDict):
     endpoints: list[str]
 
 
-class Made(TypedDict):
+class ClusterOrigin(TypedDict):
     """The part of `ClusterState` that says how the cluster was made; all None for one that is not ours."""
 
     backend: str | None
@@ -47,7 +47,7 @@ class Made(TypedDict):
     created_at: str | None
 
 
-class ClusterState(Made, Observed):
+class ClusterState(ClusterOrigin, ReportedState):
     """``cluster.schema.json``."""
 
     schema: Literal["raftload.cluster/1"]

@@ -1,8 +1,8 @@
 """What stands in a run folder, and what a check of it prints, as types.
 
-`loadgen` writes these documents and `viz` reads them, and `cluster` makes parts of them (`Observed`, `ObserverCost`):
-the types are in the lowest folder of the lowest package, where all three may import them from. The JSON Schemas in
-``loadgen/schema`` say what each field means; `tests/unit/test_documents.py` holds both to each other.
+`loadgen` writes these documents and `viz` reads them, and `cluster` makes parts of them (`ObservedMember`,
+`ObserverCost`): the types are in the lowest folder of the lowest package, where all three may import them from. The
+JSON Schemas in ``loadgen/schema`` say what each field means; `tests/unit/test_documents.py` holds both to each other.
 A reader of a file takes no key for granted, whatever the type says, until the file was held against its schema.
 """
 
@@ -75,7 +75,7 @@ class Counted(TypedDict, total=False):
     backend_commit_p99_ms: Phases | None
 
 
-class Observed(Sizes, Counted):
+class ObservedMember(Sizes, Counted):
     """A member as it was observed under load."""
 
     name: str
@@ -89,7 +89,7 @@ class ObservedSummary(TypedDict, total=False):
     leader_changes: int | None
     wal_fsync_p99_ms: Phases | None
     backend_commit_p99_ms: Phases | None
-    observed: list[Observed] | None
+    observed: list[ObservedMember] | None
 
 
 class Target(TypedDict):
@@ -110,7 +110,7 @@ class ResultTarget(Target):
 
     wal_fsync_p99_ms: NotRequired[Phases | None]
     backend_commit_p99_ms: NotRequired[Phases | None]
-    observed: NotRequired[list[Observed] | None]
+    observed: NotRequired[list[ObservedMember] | None]
 
 
 class Latencies(TypedDict, total=False):
@@ -395,7 +395,7 @@ class ResultThreshold(TypedDict):
     reason: str | None
 
 
-class Figures(Blocks):
+class UnjudgedResult(Blocks):
     """A result before it is judged."""
 
     schema: Literal["raftload.result/1"]
@@ -411,7 +411,7 @@ class Figures(Blocks):
     notes: list[str]
 
 
-class Result(Figures):
+class Result(UnjudgedResult):
     """``result.schema.json``."""
 
     thresholds: list[ResultThreshold]

@@ -21,11 +21,11 @@ from cluster.base.errors import RaftloadError
 from cluster.faults.driver import Driver, Held
 from cluster.faults.kinds import KINDS
 from cluster.faults.plan import Round
-from loadgen.chaos.chaos_worker import Orders
+from loadgen.chaos.chaos_worker import ChaosSettings
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
 from loadgen.chaos.traffic import Shape
-from loadgen.chaos.watch_streams import Watching
+from loadgen.chaos.watch_streams import WatcherOptions
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Design:
+class CampaignOptions:
     """What a chaos run does to the cluster and asks of it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Design:
     every_s: float = 3.0
     compact_every_s: float = 2.0
     shape: dict[str, Any] = dataclasses.field(default_factory=dict)
-    watching: Watching = dataclasses.field(default_factory=Watching)
+    watching: WatcherOptions = dataclasses.field(default_factory=WatcherOptions)
     hashes: bool = True
 
 
@@ -69,7 +69,7 @@ class Campaign:
     """Carries out a design. See ``carry_out``."""
 
     def __init__(
-        self, design: Design, run: Run, session: Session, *, driver: Driver | None, held: Held | None, say: Say
+        self, design: CampaignOptions, run: Run, session: Session, *, driver: Driver | None, held: Held | None, say: Say
     ) -> None:
         """Take what to do, the run and its session; without a driver there are no faults."""
         self.design = design
@@ -95,7 +95,7 @@ class Campaign:
     def carry_out(self, hooks: Hooks) -> None:
         """Run load and faults to their end, heal, and read what each member holds. Raises ClusterError."""
         run = self.run
-        orders = Orders(str(self._folder.absolute()), self.design.shape, self.design.watching)
+        orders = ChaosSettings(str(self._folder.absolute()), self.design.shape, self.design.watching)
         setattr(self._session.environment.parsed_options, CHAOS_OPTION, orders.to_option())
         try:
             names = {member.client_url: member.name for member in self._held.members} if self._held else {}

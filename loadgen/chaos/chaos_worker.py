@@ -20,8 +20,8 @@ from gevent import GreenletExit
 from locust import task
 from locust.exception import StopUser
 
-from loadgen.chaos.traffic import Known, Shape, Traffic
-from loadgen.chaos.watch_streams import Observers, Watching
+from loadgen.chaos.traffic import SeenStore, Shape, Traffic
+from loadgen.chaos.watch_streams import WatcherOptions, Watchers
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.format import SUFFIX
 from loadgen.history.operation import REFUSAL, Operation, Outcome
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Orders:
+class ChaosSettings:
     """What the master tells every worker of a chaos run, as one JSON text among Locust's options.
 
     Attributes:
@@ -50,17 +50,17 @@ class Orders:
 
     history: str = ""
     shape: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    watching: Watching = dataclasses.field(default_factory=Watching)
+    watching: WatcherOptions = dataclasses.field(default_factory=WatcherOptions)
 
     def to_option(self) -> str:
         """Return it as text."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_option(cls, text: str) -> Orders:
+    def from_option(cls, text: str) -> ChaosSettings:
         """Take what ``to_option`` made, or nothing."""
         values = json.loads(text or "{}")
-        return cls(**{**values, "watching": Watching(**values.get("watching", {}))})
+        return cls(**{**values, "watching": WatcherOptions(**values.get("watching", {}))})
 
 
 class WorkerState:
@@ -69,10 +69,10 @@ class WorkerState:
     def __init__(self, load: Load, environment: Any) -> None:
         settings = load.settings
         options = vars(environment.parsed_options)
-        orders = Orders.from_option(str(options.get(CHAOS_OPTION) or ""))
+        orders = ChaosSettings.from_option(str(options.get(CHAOS_OPTION) or ""))
         self.prefix = settings.prefix
         self.shape = Shape(prefix=settings.prefix, seed=settings.seed, **orders.shape)
-        self.known = Known()
+        self.known = SeenStore()
         self.history: HistoryWriter | None = None
         if orders.history:
             path = Path(orders.history) / f"worker-{load.rank + 1}{SUFFIX}"
@@ -82,13 +82,13 @@ class WorkerState:
             EtcdClient([endpoint], timeout_s=settings.timeout_s, history=self.history)
             for endpoint in settings.endpoints
         ]
-        self.observers = Observers(
+        self.watchers = Watchers(
             settings.endpoints, self.shape, orders.watching, self.known, self.history, self.suspect,
             rank=load.rank, workers=load.workers, seed=settings.seed,
         )  # fmt: skip
         self._runner = environment.runner
         self._suspected = False
-        self.observers.start()
+        self.watchers.start()
 
     def suspect(self, seen: str) -> None:
         """Tells the master, once, of an answer or event that cannot be where etcd keeps its promises."""
@@ -98,7 +98,7 @@ class WorkerState:
 
     def close(self, revision: int, timeout_s: float) -> None:
         """End the watchers once they have seen a revision, or after so many seconds, and close the history."""
-        self.observers.close(revision, timeout_s)
+        self.watchers.close(revision, timeout_s)
         for client in self.clients:
             client.close()
         if self.history is not None:

@@ -86,7 +86,7 @@ class Request:
     refusal: str | None = None
 
 
-class Known:
+class SeenStore:
     """What the users of one worker have seen of the store: a place to draw from, true or not any more.
 
     Attributes:
@@ -140,7 +140,7 @@ class Known:
 class Traffic:
     """The requests of one user; two of equal shape, process and knowledge ask the same."""
 
-    def __init__(self, shape: Shape, process: int, known: Known) -> None:
+    def __init__(self, shape: Shape, process: int, known: SeenStore) -> None:
         self._shape, self._known = shape, known
         self._rng = random.Random(f"{shape.seed}/{process}")
         self._numbers = itertools.count(1)

@@ -1,8 +1,8 @@
 """Watchers of a chaos run: raw watch streams, whose every message goes into the history as it was sent and as it came.
 
 Each member has one *steady* watcher, of everything the run writes, that goes on where it was when its stream is lost.
-*Rovers* come and go: from now, from the past, from what was just compacted, with filters, with previous values,
-cancelled and created again. *Pollers* ask for progress all the time.
+*Random watchers* come and go: from now, from the past, from what was just compacted, with filters, with previous
+values, cancelled and created again. *Pollers* ask for progress all the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from time import monotonic, perf_counter_ns
 
 import gevent
 
-from loadgen.chaos.traffic import Known, Shape
+from loadgen.chaos.traffic import SeenStore, Shape
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import ConnectError
 from loadgen.client.kv import bytes_prefix_end
@@ -30,23 +30,23 @@ _NUDGE_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Watching:
+class WatcherOptions:
     """Which watchers a run has.
 
     Attributes:
         everywhere: whether every worker has a steady watcher at each member, and not one of them.
-        rovers: at each member.
+        random_watchers: at each member.
         pollers: at each member; each also watches everything.
         poll_s: seconds between a poller's requests for progress.
     """
 
     everywhere: bool = False
-    rovers: int = 1
+    random_watchers: int = 1
     pollers: int = 0
     poll_s: float = 0.1
 
 
-class Observers:
+class Watchers:
     """The watchers of one worker. The members' steady ones are shared out over the workers, by turns.
 
     Takes the members' endpoints, the traffic's shape, which watchers to have, what the worker knows, where to record
@@ -54,8 +54,8 @@ class Observers:
     """
 
     def __init__(
-        self, endpoints: Sequence[str], shape: Shape, watching: Watching, known: Known, history: HistoryWriter | None,
-        suspect: Callable[[str], None], *, rank: int, workers: int, seed: int,
+        self, endpoints: Sequence[str], shape: Shape, watching: WatcherOptions, known: SeenStore,
+        history: HistoryWriter | None, suspect: Callable[[str], None], *, rank: int, workers: int, seed: int,
     ) -> None:  # fmt: skip
         self._shape, self._known, self._history, self._watching = shape, known, history, watching
         self._suspect = suspect
@@ -72,8 +72,8 @@ class Observers:
         for url in self._endpoints if self._watching.everywhere else self._mine:
             self._add(url, self._steadily)
         for url in self._mine:
-            for _ in range(self._watching.rovers):
-                self._add(url, self._rove)
+            for _ in range(self._watching.random_watchers):
+                self._add(url, self._watch_at_random)
             for _ in range(self._watching.pollers):
                 self._add(url, self._poll)
 
@@ -122,7 +122,7 @@ class Observers:
         finally:
             steady.stream = None
 
-    def _rove(self, channel: Channel) -> None:
+    def _watch_at_random(self, channel: Channel) -> None:
         rng = self._rng
         while True:
             with self._stream(channel) as stream:
@@ -138,7 +138,7 @@ class Observers:
             gevent.sleep(_PAUSE_S)
 
     def _drawn(self) -> pb.WatchCreateRequest:
-        """Return the request of a rover's watch."""
+        """Return the request of a random watch."""
         rng, known, shape = self._rng, self._known, self._shape
         start = rng.choice((0, 0, known.fence, known.fence + 1, max(1, known.revision - rng.randint(0, 200))))
         filters = rng.choice(((), (), (pb.WatchCreateRequest.NOPUT,), (pb.WatchCreateRequest.NODELETE,)))

@@ -320,7 +320,7 @@ class Replay:
                 )
                 return
         elif reason:
-            ledger.fog = high
+            ledger.unknown_from = high
             # What a lease or a write that was given up does after the final reads is no part of the history.
             if evidence.cluster.exclusive and not 0 < self._final_revision < low:
                 ledger.doubt("kv.explained", f"{span}: no watch tells of it; {reason}")

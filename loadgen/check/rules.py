@@ -85,8 +85,8 @@ class Ledger:
 
     Attributes:
         judged: how much was held against each guarantee.
-        fog: the newest revision at which something may have happened that nothing tells of; 0 where there is none.
-            From there on the replay does not know the store.
+        unknown_from: the newest revision at which something may have happened that no answer or watch shows; 0 if there
+            is none. From there on the replay does not know the store.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Ledger:
         self._broken = dict.fromkeys(RULES, 0)
         self._doubts: dict[str, list[str]] = {name: [] for name in RULES}
         self._absent: dict[str, str] = {}
-        self.fog = 0
+        self.unknown_from = 0
 
     def broken(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
         """Note that a guarantee is broken at a revision; a function for the text is called where it will be shown."""
@@ -106,8 +106,8 @@ class Ledger:
 
     def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
         """Note that something is not as the replay has it: broken, unless the replay itself has lost its way."""
-        if self.fog:
-            self.doubt(rule, f"what happened at revision {self.fog} is not known")
+        if self.unknown_from:
+            self.doubt(rule, f"what happened at revision {self.unknown_from} is not known")
         else:
             self.broken(rule, revision, text)
 

@@ -18,7 +18,7 @@ from cluster.base.topology import member_names
 from cluster.base.units import parse_duration, parse_size
 from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
-from loadgen.chaos.bug_recipes import TRACKS
+from loadgen.chaos.bug_recipes import RECIPES
 from loadgen.check.rules import select
 from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, settings
@@ -29,7 +29,7 @@ from loadgen.run.benchmark import forked_session
 if TYPE_CHECKING:
     from cluster.faults.driver import Driver, Held
     from cluster.schema.run_documents import Result
-    from loadgen.chaos.campaign import Design
+    from loadgen.chaos.campaign import CampaignOptions
     from loadgen.load.settings import Settings
     from loadgen.run.target import Target
 
@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also send transactions that make the members of any etcd before 3.7 diverge for ever "
         "(etcd#18667): they read a compacted revision and write; only on a cluster for this run",
     )
-    group.add_argument("--track", choices=sorted(TRACKS),
+    group.add_argument("--track", choices=sorted(RECIPES),
                        help="use the load and the faults that reproduce this issue of etcd")  # fmt: skip
     group = parser.add_argument_group("result")
     group.add_argument("--guarantee", action="append", default=[], metavar="NAME",
@@ -165,7 +165,7 @@ class ChaosOptions:
                 )
         if args.corrupting and (foreign or args.cluster not in (None, "embedded")):
             raise settings.SettingsError("--corrupting damages a cluster for ever: it needs an embedded cluster")
-        track = TRACKS[args.track] if args.track else None
+        track = RECIPES[args.track] if args.track else None
         options = {**_DEFAULTS, **(track.options if track else {})}
         if foreign:
             options |= {"faults": "", "rounds": "0", "compact_every": "0"}
@@ -298,9 +298,9 @@ def _say_bugs(version: str | None) -> None:
         say(f"etcd {version or 'of unknown version'}: raftload knows no bug that a run of it could meet")
 
 
-def _design(chosen: ChaosOptions, held: Held | None) -> Design:
-    from loadgen.chaos.campaign import Design
-    from loadgen.chaos.watch_streams import Watching
+def _design(chosen: ChaosOptions, held: Held | None) -> CampaignOptions:
+    from loadgen.chaos.campaign import CampaignOptions
+    from loadgen.chaos.watch_streams import WatcherOptions
 
     members = [member.name for member in held.members] if held else []
     names = chosen.names
@@ -314,7 +314,7 @@ def _design(chosen: ChaosOptions, held: Held | None) -> Design:
         rounds.plan_rounds(names, members, every_s=chosen.every_s, count=chosen.rounds, seed=chosen.load.seed)
         if names and chosen.rounds else ()
     )  # fmt: skip
-    return Design(
+    return CampaignOptions(
         rounds=planned, every_s=chosen.every_s, compact_every_s=chosen.compact_every_s, shape=chosen.shape,
-        watching=Watching(**chosen.watching), hashes=len(members) > 1,
+        watching=WatcherOptions(**chosen.watching), hashes=len(members) > 1,
     )  # fmt: skip

@@ -24,7 +24,7 @@ RANKS_OPTION = "worker_ranks"
 USERS_OPTION = "load_users"
 # When an open loop begins, on the master's wall clock, in nanoseconds since 1970.
 START_OPTION = "open_loop_start_ns"
-# Of a chaos run: `loadgen.chaos.chaos_worker.Orders`, as JSON.
+# Of a chaos run: `loadgen.chaos.chaos_worker.ChaosSettings`, as JSON.
 CHAOS_OPTION = "consistency"
 
 # Reasons of `Done`.

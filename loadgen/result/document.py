@@ -24,7 +24,6 @@ from loadgen.result.threshold import Threshold, ThresholdError
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import (
-        Figures,
         Knee,
         Latencies,
         Latency,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         ResultTarget,
         Row,
         Run,
+        UnjudgedResult,
     )  # fmt: skip
 
 __all__ = ["ReportError", "build", "find_run", "from_csv", "load", "write"]
@@ -72,7 +72,7 @@ def build(run_dir: Path) -> Result:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
     total = measured.get("total")
     target: ResultTarget = {**NO_TARGET, **(run.get("target") or NO_TARGET), **record.summary(run_dir)}
-    result: Figures = {
+    result: UnjudgedResult = {
         "schema": "raftload.result/1",
         "run": _parameters(run, total.get("duration_s") if total else None),
         "target": target,
@@ -120,7 +120,7 @@ def from_csv(prefix: Path | str) -> Result:
         notes.append("latencies may include failed requests: Locust counts every request that has a response time")
     if failures is None:
         notes.append(f"{failures_path.name} is missing, so failures are not told apart by cause")
-    result: Figures = {
+    result: UnjudgedResult = {
         "schema": "raftload.result/1",
         "run": _parameters({}, None),
         "target": None,

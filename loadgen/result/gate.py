@@ -17,7 +17,7 @@ from cluster.schema.run_documents import NO_GENERATOR
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Figures, Result
+    from cluster.schema.run_documents import Result, UnjudgedResult
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Judgement:
     reason: str
 
 
-def judge(threshold: Threshold, result: Figures) -> Judgement:
+def judge(threshold: Threshold, result: UnjudgedResult) -> Judgement:
     """Return what a result document says about a threshold."""
     value, missing = _value(threshold, result)
     if value is None:
@@ -51,7 +51,7 @@ def judge(threshold: Threshold, result: Figures) -> Judgement:
     return Judgement(str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}")
 
 
-def _value(threshold: Threshold, result: Figures) -> tuple[float | None, str]:
+def _value(threshold: Threshold, result: UnjudgedResult) -> tuple[float | None, str]:
     """Return the number that a threshold is about, or None and the reason why there is none."""
     name = threshold.type
     measured = result["results"].get(name)
@@ -77,7 +77,7 @@ def number_in(row: Mapping[str, object] | None, field: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _doubt(threshold: Threshold, value: float, holds: bool, result: Figures) -> str:
+def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResult) -> str:
     """Return why a value does not decide a threshold, or an empty text when it does."""
     field = threshold.field
     if (result.get("generator") or NO_GENERATOR).get("saturated"):
@@ -94,7 +94,7 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: Figures) -> 
     return ""
 
 
-def _lost_workers(result: Figures) -> list[str]:
+def _lost_workers(result: UnjudgedResult) -> list[str]:
     """Return a line for each worker that a run lost, as far as they have names."""
     lost = result.get("lost_workers") or []
     if lost:
@@ -106,7 +106,7 @@ def _lost_workers(result: Figures) -> list[str]:
     return [f"{count} worker{'s' if count > 1 else ''} lost"] if count else []
 
 
-def _inconclusive(result: Figures) -> list[str]:
+def _inconclusive(result: UnjudgedResult) -> list[str]:
     """Return why a run cannot pass, whatever its thresholds say."""
     reasons = _lost_workers(result)
     if result.get("interrupted"):
@@ -125,14 +125,14 @@ def _inconclusive(result: Figures) -> list[str]:
     return reasons + _unsure(result)
 
 
-def _broken(result: Figures) -> list[str]:
+def _broken(result: UnjudgedResult) -> list[str]:
     """Return the guarantees that the check of a run's history found broken, with etcd's own words."""
     check = result.get("check")
     rows = check["guarantees"] if check else []
     return [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
 
 
-def _unsure(result: Figures) -> list[str]:
+def _unsure(result: UnjudgedResult) -> list[str]:
     """Return what a run with faults, or its check, left open."""
     chaos, check = result.get("chaos"), result.get("check")
     reasons = [f"round {row['number']}, {row['fault']}: {row['reason']}"
@@ -144,7 +144,7 @@ def _unsure(result: Figures) -> list[str]:
     return reasons
 
 
-def apply(result: Figures, thresholds: Iterable[Threshold]) -> Result:
+def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     """Return a copy of a result with ``thresholds``, ``verdict`` and ``verdict_reasons`` filled in."""
     judgements = [judge(threshold, result) for threshold in thresholds]
     total = result["results"].get("total")

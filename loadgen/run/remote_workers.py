@@ -71,11 +71,11 @@ class RemoteWorker:
         """Nothing: it ends when its master says quit, or is gone."""
 
 
-class Fleet:
+class RemoteWorkers:
     """The master's side: lets workers of other machines in until there are enough, and times their clocks.
 
     Takes Locust's master runner, what a worker must be (`identity`), how many to wait for, and the number of the
-    first. ``turned_away`` maps the names of those that were not let in to the reason.
+    first. ``refused`` maps the names of those that were not let in to the reason.
     """
 
     def __init__(self, runner: Any, wanted: Identity, expected: int, first_number: int) -> None:
@@ -84,7 +84,7 @@ class Fleet:
         self.expected = expected
         self._first_number = first_number
         self.workers: list[RemoteWorker] = []
-        self.turned_away: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
         self._closed = False
         self._known: set[str] = set()
         self._pongs: dict[str, AsyncResult] = {}
@@ -107,7 +107,7 @@ class Fleet:
             hosts[worker.host] = hosts.get(worker.host, 0) + 1
         named = ", ".join(f"{host} {count}" for host, count in sorted(hosts.items()))
         text = f"{len(self.workers)} of {self.expected} workers" + (f" ({named})" if named else "")
-        away = "; ".join(f"refused {name}: {reason}" for name, reason in self.turned_away.items())
+        away = "; ".join(f"refused {name}: {reason}" for name, reason in self.refused.items())
         return f"{text}; {away}" if away else text
 
     def hello(self, client_id: str, data: Hello) -> None:
@@ -153,12 +153,12 @@ class Fleet:
         self._handle(client_id, msg)
 
     def _refuse(self, client_id: str, name: str, reason: str) -> None:
-        self.turned_away[name] = reason
+        self.refused[name] = reason
         REFUSED.send(self._runner, {"reason": reason}, client_id)
         locust_internals.forget(self._runner, client_id)
 
     def _drop(self, client_id: str, reason: str) -> None:
-        self.turned_away[client_id] = reason
+        self.refused[client_id] = reason
         locust_internals.dismiss(self._runner, client_id)
         locust_internals.forget(self._runner, client_id)
 

@@ -301,11 +301,11 @@ class Run:
     def _about_workers(self) -> list[str]:
         """Sentences about workers that a reader should know of."""
         session = self._session
-        notes = [f"a worker was refused ({who}): {why}" for who, why in session.fleet.turned_away.items()]
+        notes = [f"a worker was refused ({who}): {why}" for who, why in session.remote.refused.items()]
         if self._stop_asked_at is None and self._load_began is not None:
             took_s = {worker: at - self._load_began for worker, at in session.done_at.items()}
             notes += totals.slow_workers(session.workers, took_s)
-        return list(dict.fromkeys(notes + totals.clocks_off(session.fleet.workers)))
+        return list(dict.fromkeys(notes + totals.clocks_off(session.remote.workers)))
 
     def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
         """Write what is known: before the load without the measured rows and a revision, at the end with them."""

@@ -32,7 +32,7 @@ from loadgen.load.locust_internals import (
 from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot
 from loadgen.load.settings import Settings
 from loadgen.run.local_workers import WorkerProcess
-from loadgen.run.remote_workers import Fleet, RemoteWorker, correct, identity
+from loadgen.run.remote_workers import RemoteWorker, RemoteWorkers, correct, identity
 from loadgen.run.worker import make_environment
 from loadgen.stats.series import Series
 
@@ -108,7 +108,7 @@ class Session:
         wanted = identity(self.scenario)
         # From here on messages may come, at every turn of the event loop: what they are for has to be there.
         runner = self.runner = self._listen(*bind)
-        self.fleet = Fleet(runner, wanted, expected, len(workers) + 1)
+        self.remote = RemoteWorkers(runner, wanted, expected, len(workers) + 1)
         listening.handle(runner, HELLO, self._on_hello)
         listening.handle(runner, BEGUN, self._on_begun)
         listening.handle(runner, DONE, self._on_done)
@@ -157,26 +157,26 @@ class Session:
         began = time.monotonic()
         here_s = WORKERS_READY_S + WORKER_READY_S * len(self.workers)
         told = ""
-        while not (all(worker.client_id for worker in self.workers) and self.fleet.complete):
+        while not (all(worker.client_id for worker in self.workers) and self.remote.complete):
             for worker in self.workers:
                 if death := worker.death():
                     self.inquire(worker)
                     raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
-            if self.fleet.expected and say is not None and told != (told := self.fleet.describe()):
+            if self.remote.expected and say is not None and told != (told := self.remote.describe()):
                 say(told)
             waited_s = time.monotonic() - began
             if waited_s > here_s and not all(worker.client_id for worker in self.workers):
                 raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {self.workers[0].log}")
-            if waited_s > wait_s and not self.fleet.complete:
+            if waited_s > wait_s and not self.remote.complete:
                 raise EngineError(
-                    f"after {waited_s:.0f} s there are {self.fleet.describe()}; on each other machine start "
+                    f"after {waited_s:.0f} s there are {self.remote.describe()}; on each other machine start "
                     f"`raftload worker --master-host ADDRESS --master-port {port_of(self.runner)}`"
                 )
             gevent.sleep(0.01)
-        if say is not None and self.fleet.expected and told != self.fleet.describe():
-            say(self.fleet.describe())
-        self.workers += self.fleet.workers
-        self.fleet.close({worker.client_id or "" for worker in self.workers})
+        if say is not None and self.remote.expected and told != self.remote.describe():
+            say(self.remote.describe())
+        self.workers += self.remote.workers
+        self.remote.close({worker.client_id or "" for worker in self.workers})
 
     def fire_init(self, web_ui: Any = None) -> None:
         """Tell the scenario's listeners that the environment is there, as plain Locust does."""
@@ -206,7 +206,7 @@ class Session:
         """End the workers of this machine at once, in mid-operation, and tell the others to quit."""
         for worker in self._processes:
             worker.end(grace_s=0)
-        self.fleet.dismiss()
+        self.remote.dismiss()
 
     @property
     def is_deserted(self) -> bool:
@@ -236,9 +236,9 @@ class Session:
         with self.alarm.held():
             for worker in self._processes:
                 worker.end()
-            self.fleet.dismiss()
+            self.remote.dismiss()
             # Time for "quit" to leave, where it goes to another machine.
-            close_master(self.runner, linger_ms=1000 if self.fleet.workers else 0)
+            close_master(self.runner, linger_ms=1000 if self.remote.workers else 0)
         self._listeners.close()
         self.alarm.close()
 
@@ -246,7 +246,7 @@ class Session:
         # Whoever reaches the port of workers of other machines can send anything.
         number = hello.get("number") or 0
         if number == 0:
-            self.fleet.hello(client_id, hello)
+            self.remote.hello(client_id, hello)
         for worker in self._processes:
             if worker.number == number:
                 worker.client_id = client_id
@@ -261,7 +261,7 @@ class Session:
             self.done_at[client_id] = time.monotonic()
 
     def _on_failed(self, client_id: str, failed: Failed) -> None:
-        worker = self.worker_of(client_id) or self.fleet.worker_of(client_id)
+        worker = self.worker_of(client_id) or self.remote.worker_of(client_id)
         if worker is None:
             logger.warning("a worker that is not of this session failed: %s", failed)
             return

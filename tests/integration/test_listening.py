@@ -121,7 +121,7 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
         ("master loadgen.run.session Session _on_hello", 1, ()),
         ("master loadgen.run.session Session _on_begun", 2, ()),
         ("master loadgen.run.session Session _on_report", 7, ()),
-        ("master loadgen.run.remote_workers Fleet _on_message", 30, ()),
+        ("master loadgen.run.remote_workers RemoteWorkers _on_message", 30, ()),
         ("worker loadgen.load.worker_run Worker _on_test_start", 1, ()),
         ("worker loadgen.load.worker_run Worker _on_report_to_master", 7, ()),
         # A callback of the event loop, which gevent would go on without.

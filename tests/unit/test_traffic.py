@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from loadgen.chaos.traffic import COMPACTED, LEASE_GONE, MIXED, Known, Request, Shape, Traffic
+from loadgen.chaos.traffic import COMPACTED, LEASE_GONE, MIXED, Request, SeenStore, Shape, Traffic
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 
@@ -18,9 +18,9 @@ def _done(request: Request, response: Any, revision: int) -> Operation:
     return operation
 
 
-def _known(fence: int, revision: int) -> Known:
+def _known(fence: int, revision: int) -> SeenStore:
     """Return what a worker knows that has read the fence, has seen revisions from 900 on, and holds a lease."""
-    known = Known()
+    known = SeenStore()
     known.learn(
         Request("lease_grant", None, linear=False), _done(Request("x", None), pb.LeaseGrantResponse(ID=5), 900), b""
     )
@@ -32,7 +32,7 @@ def _known(fence: int, revision: int) -> Known:
     return known
 
 
-def _asked(shape: Shape, known: Known, count: int = 4000) -> list[Request]:
+def _asked(shape: Shape, known: SeenStore, count: int = 4000) -> list[Request]:
     traffic = Traffic(shape, 3, known)
     return [traffic.next() for _ in range(count)]
 
@@ -48,10 +48,10 @@ def test_values_are_unique_over_processes() -> None:
         request.message.value
         for process in (1, 2, 65537)
         for request in (
-            Traffic(dataclasses.replace(SHAPE, weights={"put": 1}), process, Known()).next() for _ in range(50)
+            Traffic(dataclasses.replace(SHAPE, weights={"put": 1}), process, SeenStore()).next() for _ in range(50)
         )
     ]
-    traffic = Traffic(dataclasses.replace(SHAPE, weights={"put": 1}), 1, Known())
+    traffic = Traffic(dataclasses.replace(SHAPE, weights={"put": 1}), 1, SeenStore())
     assert len({traffic.next().message.value for _ in range(500)}) == 500
     assert len(set(values)) == 3
     assert {len(value) for value in values} == {SHAPE.value_size}
@@ -74,7 +74,7 @@ def test_no_transaction_reads_what_may_be_compacted_unless_it_is_to_corrupt() ->
 
 
 def test_past_reads_begin_with_the_run_and_a_little_below_the_fence_once_there_is_one() -> None:
-    def lowest(known: Known) -> int:
+    def lowest(known: SeenStore) -> int:
         asked = _asked(dataclasses.replace(SHAPE, weights={"past": 1}), known, 500)
         assert {request.refusal for request in asked} == {COMPACTED}
         return min(int(request.message.revision) for request in asked)
@@ -89,7 +89,7 @@ def test_a_lease_that_may_have_ended_may_be_refused() -> None:
         traffic = Traffic(dataclasses.replace(SHAPE, weights={kind: 1}), 1, _known(0, 1000))
         assert traffic.next().refusal == LEASE_GONE
     assert all(
-        request.refusal is None for request in _asked(dataclasses.replace(SHAPE, weights={"put": 1}), Known(), 50)
+        request.refusal is None for request in _asked(dataclasses.replace(SHAPE, weights={"put": 1}), SeenStore(), 50)
     )
 
 
@@ -103,7 +103,7 @@ def test_every_kind_of_request_is_asked_and_can_be_sent() -> None:
 
 
 def test_an_event_that_is_not_what_was_acknowledged_contradicts() -> None:
-    known = Known()
+    known = SeenStore()
     put = Request("put", pb.PutRequest(key=b"k", value=b"mine"), b"k")
     known.learn(put, _done(put, pb.PutResponse(), 12), SHAPE.fence)
 

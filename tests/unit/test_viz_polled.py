@@ -11,13 +11,13 @@ import pytest
 from viz.cli.command import visualize_raft_state
 from viz.diagrams.model import ClusterSnapshot, MemberView, Note, Role
 from viz.live import polled
-from viz.live.polled import Look
+from viz.live.polled import ClusterPoll
 from viz.live.status import View, document
 
 ROLES: dict[str, Role] = {"L": "leader", "F": "follower", "?": "no leader", "x": "no answer"}
 
 
-def looks(*seen: str, every_s: float = 0.1) -> list[Look]:
+def looks(*seen: str, every_s: float = 0.1) -> list[ClusterPoll]:
     """Poll of members a, b and c; ``L2 F2 F2`` is a leading in term 2 with two followers, ``x`` no answer."""
     found = []
     for number, text in enumerate(seen):
@@ -25,7 +25,7 @@ def looks(*seen: str, every_s: float = 0.1) -> list[Look]:
             name: (ROLES[said[0]], int(said[1:]) if said[1:] else None)
             for name, said in zip("abc", text.split(), strict=True)
         }
-        found.append(Look(1000 + number * every_s, members))
+        found.append(ClusterPoll(1000 + number * every_s, members))
     return found
 
 

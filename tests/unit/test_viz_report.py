@@ -17,7 +17,7 @@ from cluster.base import exits
 from loadgen.cli import report as report_cli
 from loadgen.result import document as results
 from loadgen.stats import hdr
-from viz.report import charts, compare, drawn, hlog, leadership, rundata
+from viz.report import charts, compare, hlog, leadership, run_charts, rundata
 from viz.report import page as report
 from viz.report.charts import Axis, Chart, Line
 
@@ -130,12 +130,14 @@ def test_without_logs_the_polls_say_who_led(folder: Path) -> None:
 
 
 def test_lag_is_not_drawn_over_the_silence_of_a_member(data: rundata.RunData) -> None:
-    lines = {line.name: line for line in drawn.lag_lines(data)}
+    lines = {line.name: line for line in run_charts.lag_lines(data)}
     gaps = [x for x, y in lines["etcd-node2"].points if y is None]
     assert len(gaps) > 10
     assert not [y for x, y in lines["etcd-node2"].points if gaps[0] <= x <= gaps[-1] and y is not None]
     assert not [y for _, y in lines["etcd-node1"].points if y is None]
-    path = re.search(r'class="line c?[abc]" d="([^"]*)"', drawn.lag(data).split("line a", 1)[1].replace("path ", "", 1))
+    path = re.search(
+        r'class="line c?[abc]" d="([^"]*)"', run_charts.lag(data).split("line a", 1)[1].replace("path ", "", 1)
+    )
     assert path is not None
     assert path.group(1).count("M") == 2  # before and after
 

@@ -17,7 +17,7 @@ from viz.diagrams.raft import DIAGRAMS, diagram
 from viz.live.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
 
 if TYPE_CHECKING:
-    from viz.live.polled import Look
+    from viz.live.polled import ClusterPoll
 
 STATUS = "cluster-status"
 TIMELINE = "timeline"
@@ -127,34 +127,34 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
     from viz.live import polled
 
     if args.polls is not None:
-        looks = _looks(args.polls)
+        polls = _polls(args.polls)
     else:
         named, security = endpoints(args)
         seconds = POLL_FOR_S if args.for_ is None else args.for_
         say(f"note: polling for {seconds:g} s; only the members' logs (--logs) show candidates and votes")
-        looks = polled.poll(named, seconds, security=security)
-    looks = polled.between(looks, since, until)
+        polls = polled.poll(named, seconds, security=security)
+    polls = polled.between(polls, since, until)
     if args.type == "state-machine":
-        return polled.state_graph(looks)
+        return polled.state_graph(polls)
     if args.type == TIMELINE:
-        return polled.timeline(looks)
-    return polled.sequence(looks, last_only=since is None and until is None)
+        return polled.timeline(polls)
+    return polled.sequence(polls, last_only=since is None and until is None)
 
 
-def _looks(name: str) -> list[Look]:
+def _polls(name: str) -> list[ClusterPoll]:
     """Return the polls in a file, or on stdin. Raises NothingObserved where there is none."""
     from viz.live import polled
 
     try:
         with Path("/dev/stdin" if name == "-" else name).open(encoding="utf-8", errors="replace") as file:
-            looks, garbage = polled.read(file)
+            polls, garbage = polled.read(file)
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     if garbage:
         say(f"note: {name}: left out {garbage} lines that --watch --json did not write")
-    if not looks:
+    if not polls:
         raise NothingObserved(f"no poll in {name}: make it with --type cluster-status --watch --json")
-    return looks
+    return polls
 
 
 def _ask(args: argparse.Namespace) -> ClusterSnapshot:

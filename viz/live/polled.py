@@ -47,7 +47,7 @@ _LABELS: dict[Role, str] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
+class ClusterPoll:
     """One poll of all members: when, in seconds since 1970, and each one's role and term (None: it said none)."""
 
     at: float
@@ -60,9 +60,9 @@ class Look:
         return (max(leading)[1], max(leading)[0]) if leading else None
 
 
-def look(at: float, snapshot: ClusterSnapshot) -> Look:
+def look(at: float, snapshot: ClusterSnapshot) -> ClusterPoll:
     """Take what ``snapshot.Poller`` saw at a time."""
-    return Look(at, {member.name: (member.role, member.term) for member in snapshot.members})
+    return ClusterPoll(at, {member.name: (member.role, member.term) for member in snapshot.members})
 
 
 def poll(
@@ -70,41 +70,41 @@ def poll(
     for_s: float,
     sleep: Callable[[float], None] = time.sleep,
     security: Security | None = None,
-) -> list[Look]:
+) -> list[ClusterPoll]:
     """Poll a cluster ten times a second for so many seconds, or until Ctrl-C.
 
     ``security`` is how to speak TLS to it and who logs in. Raises NoCluster where nobody answers the first time.
     """
     poller = Poller(endpoints, _TIMEOUT_S, security)
-    looks: list[Look] = []
+    polls: list[ClusterPoll] = []
     began = time.monotonic()
     try:
-        while not looks or time.monotonic() - began < for_s:
+        while not polls or time.monotonic() - began < for_s:
             due = time.monotonic() + EVERY_S
             at = time.time()
-            looks.append(look(at, poller.poll()[0]))
+            polls.append(look(at, poller.poll()[0]))
             sleep(max(0.0, due - time.monotonic()))
     except KeyboardInterrupt:
-        if not looks:
+        if not polls:
             raise
-    return looks
+    return polls
 
 
-def read(lines: Iterable[str]) -> tuple[list[Look], int]:
+def read(lines: Iterable[str]) -> tuple[list[ClusterPoll], int]:
     """Take lines that ``--type cluster-status --watch --json`` wrote.
 
     Returns the polls, and how many lines were none.
     """
-    looks, garbage = [], 0
+    polls, garbage = [], 0
     for line in filter(str.strip, lines):
         try:
             tick = json.loads(line)
             members = {clean_name(str(each["name"])): (_role(each["role"]), each["term"]) for each in tick["members"]}
-            looks.append(Look(parse_time(tick["at"]), members))
+            polls.append(ClusterPoll(parse_time(tick["at"]), members))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             garbage += 1
-    looks.sort(key=lambda each: each.at)
-    return looks, garbage
+    polls.sort(key=lambda each: each.at)
+    return polls, garbage
 
 
 def _role(text: str) -> Role:
@@ -114,21 +114,21 @@ def _role(text: str) -> Role:
     raise ValueError(f"not a role: {text}")
 
 
-def between(looks: Sequence[Look], since: float | None, until: float | None) -> list[Look]:
+def between(polls: Sequence[ClusterPoll], since: float | None, until: float | None) -> list[ClusterPoll]:
     """Return the polls in a time range."""
     return [
-        each for each in looks if (since is None or each.at >= since) and (until is None or each.at <= until)
+        each for each in polls if (since is None or each.at >= since) and (until is None or each.at <= until)
     ]  # fmt: skip
 
 
-def timeline(looks: Sequence[Look]) -> Chart:
+def timeline(polls: Sequence[ClusterPoll]) -> Chart:
     """Who was seen as what: a row a member, each poll's answer until the next poll. A gap: it knew of no leader."""
-    begin = looks[0].at if looks else 0.0
-    end = looks[-1].at if looks else 0.0
+    begin = polls[0].at if polls else 0.0
+    end = polls[-1].at if polls else 0.0
     rows = []
-    for name in _names(looks):
+    for name in _names(polls):
         spans: list[Span] = []
-        for here, after in pairwise(looks):
+        for here, after in pairwise(polls):
             role, term = here.members.get(name, ("no answer", None))
             if role not in _KINDS:
                 continue
@@ -140,45 +140,45 @@ def timeline(looks: Sequence[Look]) -> Chart:
             else:
                 spans.append(Span(start, stop, _KINDS[role], text))
         rows.append(Row(name, tuple(spans)))
-    return Chart(f"Leadership, {_how(looks)}; a gap: no leader known", iso(begin), round(end - begin, 6), tuple(rows))
+    return Chart(f"Leadership, {_how(polls)}; a gap: no leader known", iso(begin), round(end - begin, 6), tuple(rows))
 
 
-def state_graph(looks: Sequence[Look]) -> StateGraph:
+def state_graph(polls: Sequence[ClusterPoll]) -> StateGraph:
     """Return what members were seen to change from and to, and how often."""
     seen: Counter[tuple[Role, Role]] = Counter()
-    for here, after in pairwise(looks):
+    for here, after in pairwise(polls):
         for name, (role, _) in after.members.items():
             before = here.members.get(name, (role, None))[0]
             if before != role:
                 seen[before, role] += 1
-    used = {end for pair in seen for end in pair} | {role for each in looks for role, _ in each.members.values()}
+    used = {end for pair in seen for end in pair} | {role for each in polls for role, _ in each.members.values()}
     states = tuple(State(role, label) for role, label in _LABELS.items() if role in used)
     order = [state.id for state in states]
     transitions = tuple(
         Transition(source, target, "seen", count)
         for (source, target), count in sorted(seen.items(), key=lambda each: [order.index(end) for end in each[0]])
     )
-    return StateGraph(f"State changes of {len(_names(looks))} members, {_how(looks)}", states, transitions)
+    return StateGraph(f"State changes of {len(_names(polls))} members, {_how(polls)}", states, transitions)
 
 
-def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
+def sequence(polls: Sequence[ClusterPoll], *, last_only: bool = True) -> SequenceModel:
     """Return what each member was seen to become, of the last change of leader or of all polls."""
-    changes = _leader_changes(looks)
-    shown = list(looks)
-    title = f"Polled: no change of leader, {_how(looks)}"
+    changes = _leader_changes(polls)
+    shown = list(polls)
+    title = f"Polled: no change of leader, {_how(polls)}"
     if changes:
         old, new = changes[-1]
-        leader = looks[new].leader
+        leader = polls[new].leader
         assert leader is not None
-        least, most = _leaderless(looks, old, new)
+        least, most = _leaderless(polls, old, new)
         title = (
             f"Polled election: {leader[0]} leads term {leader[1]}, {least:.1f} to {most:.1f} s without a leader"
             if last_only
             else f"Polled elections: {len(changes)}"
         )
         if last_only:
-            shown = list(looks[old:])
-    items: list[Item] = [Note(f"{_how(looks)}: candidates and votes are not seen")]
+            shown = list(polls[old:])
+    items: list[Item] = [Note(f"{_how(polls)}: candidates and votes are not seen")]
     begin = shown[0].at if shown else 0.0
     if shown:
         items.append(Note(f"{iso(begin)} is +0.000 s"))
@@ -189,7 +189,7 @@ def sequence(looks: Sequence[Look], *, last_only: bool = True) -> SequenceModel:
             if here.members.get(name) != now:
                 items.append(Note(f"{_says(*now)} {at}", name))
     items = shortened(items, MOST_NOTES)
-    lanes = tuple(Lane(name, name) for name in _names(looks))
+    lanes = tuple(Lane(name, name) for name in _names(polls))
     return SequenceModel(title, lanes or (Lane("none", "(no member)"),), tuple(items))
 
 
@@ -202,31 +202,31 @@ def _says(role: Role, term: int | None) -> str:
     return f"{said} in term {'?' if term is None else term}"
 
 
-def _names(looks: Sequence[Look]) -> list[str]:
-    return list(dict.fromkeys(name for each in looks for name in each.members))
+def _names(polls: Sequence[ClusterPoll]) -> list[str]:
+    return list(dict.fromkeys(name for each in polls for name in each.members))
 
 
-def _how(looks: Sequence[Look]) -> str:
-    if len(looks) < 2:
-        return f"{len(looks)} poll{'s' * (len(looks) != 1)}"
-    longest = max(after.at - here.at for here, after in pairwise(looks))
-    return f"{len(looks)} polls at most {longest:.2f} s apart"
+def _how(polls: Sequence[ClusterPoll]) -> str:
+    if len(polls) < 2:
+        return f"{len(polls)} poll{'s' * (len(polls) != 1)}"
+    longest = max(after.at - here.at for here, after in pairwise(polls))
+    return f"{len(polls)} polls at most {longest:.2f} s apart"
 
 
-def _leader_changes(looks: Sequence[Look]) -> list[tuple[int, int]]:
+def _leader_changes(polls: Sequence[ClusterPoll]) -> list[tuple[int, int]]:
     """Places of the last poll that saw the old leader and of the first that saw the new one, for each change."""
     found = []
     old: int | None = None
-    for here, each in enumerate(looks):
+    for here, each in enumerate(polls):
         if each.leader is None:
             continue
-        if old is not None and each.leader != looks[old].leader:
+        if old is not None and each.leader != polls[old].leader:
             found.append((old, here))
         old = here
     return found
 
 
-def _leaderless(looks: Sequence[Look], old: int, new: int) -> tuple[float, float]:
+def _leaderless(polls: Sequence[ClusterPoll], old: int, new: int) -> tuple[float, float]:
     """Return the least and the most seconds for which nobody led: inside the polls that saw nobody, and around them."""
-    none = looks[old + 1 : new]
-    return (none[-1].at - none[0].at if none else 0.0), looks[new].at - looks[old].at
+    none = polls[old + 1 : new]
+    return (none[-1].at - none[0].at if none else 0.0), polls[new].at - polls[old].at

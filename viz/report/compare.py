@@ -12,7 +12,7 @@ from cluster.base.console import columns
 from cluster.base.files import write_bytes
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import clean
-from viz.report import charts, drawn, hlog, sections
+from viz.report import charts, hlog, run_charts, sections
 from viz.report.charts import Axis, Chart, Line, number
 from viz.report.page import page
 from viz.report.rundata import RunData, found_at
@@ -163,7 +163,7 @@ def render(a: RunData, b: RunData) -> str:
         _overlay("p99", "p99 latency per second", "p99 latency, ms", "ms", a, b, log=True),
         _overlay("rate", "Successful operations per second", "succeeded/s", "/s", a, b, log=False),
         "<h2>Latency by percentile</h2>"
-        + drawn.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
+        + run_charts.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
     ]
     return page(title, parts)
 
@@ -189,7 +189,7 @@ def _differences(a: RunData, b: RunData) -> str:
 def _overlay(name: str, title: str, label: str, unit: str, a: RunData, b: RunData, *, log: bool) -> str:
     """Return a line for each run, both from their own beginning."""
     lines = [
-        Line(run, look, drawn.p99(data) if log else drawn.succeeded(data), step=not log)
+        Line(run, look, run_charts.p99(data) if log else run_charts.succeeded(data), step=not log)
         for run, look, data in (("A", "a", a), ("B", "b", b))
     ]
     values = charts.heights(lines)

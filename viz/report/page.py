@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.files import write_bytes
 from viz.diagrams import elections, ladder, observed
-from viz.report import drawn, sections, trials
+from viz.report import chaos_sections, run_charts, sections
 from viz.report.rundata import RunData, RunError, load
 
 if TYPE_CHECKING:
@@ -50,18 +50,20 @@ def render(data: RunData) -> str:
         sections.head(data),
         sections.verdict(data.result),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
-        _section("Leadership", drawn.leaders(data)),
-        _section("Faults", trials.faults(data)),
-        _section("Guarantees", trials.guarantees(data.result), "checked against the recorded history"),
-        _section("Latency over time", drawn.latency(data), "per second, successful operations only"),
-        _section("Throughput and failures", drawn.throughput(data) + drawn.failures(data)),
-        _section("Latency by percentile", drawn.percentiles(data), "over the whole run"),
+        _section("Leadership", run_charts.leaders(data)),
+        _section("Faults", chaos_sections.faults(data)),
+        _section("Guarantees", chaos_sections.guarantees(data.result), "checked against the recorded history"),
+        _section("Latency over time", run_charts.latency(data), "per second, successful operations only"),
+        _section("Throughput and failures", run_charts.throughput(data) + run_charts.failures(data)),
+        _section("Latency by percentile", run_charts.percentiles(data), "over the whole run"),
         _section(
-            "Knee", sections.knee(data.result) + drawn.knee(data), "where latency begins to grow faster than throughput"
+            "Knee",
+            sections.knee(data.result) + run_charts.knee(data),
+            "where latency begins to grow faster than throughput",
         ),
         _section(
             "Replication lag",
-            drawn.lag(data),
+            run_charts.lag(data),
             "entries between a member's applied index and the highest commit index that any member reported",
         ),
         _section("Cluster metrics", _cluster(data)),
@@ -70,7 +72,7 @@ def render(data: RunData) -> str:
         ),
         _section("Load generator", sections.generator(data.result)),
         _section("Repeat this run", sections.repeat(data.result)),
-        _section("Not in this report", f"<ul>{drawn.missing(data)}</ul>" if data.missing else ""),
+        _section("Not in this report", f"<ul>{run_charts.missing(data)}</ul>" if data.missing else ""),
     ]
     return page(data.id, parts)
 
@@ -114,8 +116,8 @@ def _hash(text: str) -> str:
 def _cluster(data: RunData) -> str:
     return (
         sections.members(data.result)
-        + drawn.disk(data, "wal_fsync", "WAL fsync", drawn.FSYNC_MARK_MS)
-        + drawn.disk(data, "backend_commit", "backend commit", drawn.COMMIT_MARK_MS)
+        + run_charts.disk(data, "wal_fsync", "WAL fsync", run_charts.FSYNC_MARK_MS)
+        + run_charts.disk(data, "backend_commit", "backend commit", run_charts.COMMIT_MARK_MS)
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.errors import RaftloadError
 from cluster.base.files import write_bytes
-from viz.report import drawn, hlog, leadership
+from viz.report import hlog, leadership, run_charts
 from viz.report.charts import Point
 from viz.report.rundata import RunData
 
@@ -76,12 +76,12 @@ def _lines(axes: Axes, lines: Sequence[tuple[str, Sequence[Point]]], label: str,
 
 def _latency(data: RunData, axes: Axes) -> bool:
     axes.set_yscale("log")
-    return _lines(axes, drawn.latencies(data), "latency of successes, ms")
+    return _lines(axes, run_charts.latencies(data), "latency of successes, ms")
 
 
 def _throughput(data: RunData, axes: Axes) -> bool:
     axes.set_ylim(bottom=0, auto=True)
-    return _lines(axes, [("all types", drawn.succeeded(data))], "succeeded/s", drawstyle="steps-post")
+    return _lines(axes, [("all types", run_charts.succeeded(data))], "succeeded/s", drawstyle="steps-post")
 
 
 def _percentiles(data: RunData, axes: Axes) -> bool:
@@ -95,7 +95,7 @@ def _percentiles(data: RunData, axes: Axes) -> bool:
 
 def _lag(data: RunData, axes: Axes) -> bool:
     axes.set_yscale("symlog", linthresh=1)
-    return _lines(axes, [(line.name, line.points) for line in drawn.lag_lines(data)], "entries behind")
+    return _lines(axes, [(line.name, line.points) for line in run_charts.lag_lines(data)], "entries behind")
 
 
 def _leadership(data: RunData, axes: Axes) -> bool:

@@ -12,7 +12,7 @@ from cluster.observe.record import PHASES
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import human_bytes
 from viz.report.charts import number
-from viz.report.drawn import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
+from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.report.rundata import RunData, found_at
 
 if TYPE_CHECKING:

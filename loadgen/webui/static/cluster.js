@@ -164,7 +164,7 @@
       group.classList.toggle("full", names.length > 0);
       write(group.querySelector(".now"), short(names));
     }
-    if (doubt) outside.push("? knows no leader: whether it is a candidate its status does not say");
+    if (doubt) outside.push("? knows no leader; its status does not say whether it is a candidate");
     write(byId("outside"), outside.join(" · "));
   }
 

@@ -6,24 +6,27 @@ import re
 from pathlib import Path
 
 from loadgen.check import report, rules
-from viz.report import trials
+from viz.report import chaos_sections
 
 HISTORIES = Path(__file__).parents[1] / "data" / "histories"
 
 
 def test_the_first_violation_stands_first_and_the_rest_is_folded() -> None:
-    page = trials.guarantees({"check": report.judged(HISTORIES / "etcd-13766-3.5.1")})
+    page = chaos_sections.guarantees({"check": report.judged(HISTORIES / "etcd-13766-3.5.1")})
     broken = re.findall(r"<li><b>([\w.-]+)</b>, broken (once|[\d,]+ times): ", page)
     assert broken[0] == ("watch.members", "2,539 times")
     assert {name for name, _ in broken} >= {"convergence.keys", "durability.acknowledged"}
     assert page.index("Nearest fault: crash-random, etcd-node2 (1.565629 s to ") < page.index("kv.revisions</b>")
     assert page.count("Nearest fault") == 1
+    assert "Violations, earliest first" in page
     # Twenty of each are kept; one is shown.
     assert page.count("<details>") == sum(times != "once" for _, times in broken)
 
 
 def test_a_run_that_kept_its_promises_has_no_list_of_violations() -> None:
-    page = trials.guarantees({"check": report.judged(HISTORIES / "healthy-3.5.30", rules.select(["kv", "txn"]))})
-    assert "What broke them" not in page
+    page = chaos_sections.guarantees(
+        {"check": report.judged(HISTORIES / "healthy-3.5.30", rules.select(["kv", "txn"]))}
+    )
+    assert "Violations, earliest first" not in page
     assert page.count('<b class="pass">PASS</b>') > 10
-    assert trials.guarantees({}) == ""
+    assert chaos_sections.guarantees({}) == ""
