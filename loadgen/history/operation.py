@@ -44,8 +44,8 @@ TYPES: dict[str, OperationType] = {
         OperationType("lease_grant", "a new lease"),
         OperationType("lease_keepalive", "a lease kept alive"),
         OperationType("lease_revoke", "a lease revoked"),
-        OperationType("refusal", "an answer of `consistency` and `chaos` that etcd owed: that a revision is compacted, "
-                      "or a lease gone, where the traffic asked for just that"),
+        OperationType("refusal", "a refusal that `consistency` and `chaos` provoke: the request is for a compacted "
+                      "revision or an ended lease, so etcd must refuse it"),
     )
 }  # fmt: skip
 IN_MIX = tuple(name for name, each in TYPES.items() if each.in_mix)

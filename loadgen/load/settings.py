@@ -183,11 +183,11 @@ class Settings:
     operations: int | None = _setting(
         "", "operations in total, over all types and workers (default: 1000 in bench without --duration, "
         "else no limit)",
-        "operations asked for; null where a duration was", metavar="N", minimum=1,
+        "operations asked for; null if the run was limited by time", metavar="N", minimum=1,
     )  # fmt: skip
     mix: Mapping[str, float] = _setting(
         "put=1,get=1,txn=1", "operation types and their weights; a type that is not named is not run",
-        "weight of each operation type; a scenario of its own operations brings its own",
+        "weight of each operation type; a scenario with operations of its own has its own mix",
         metavar="put=P,get=G,txn=T", json="object", parse=parse_mix, text=format_mix,
     )  # fmt: skip
     key_size: int = _setting(
@@ -208,7 +208,7 @@ class Settings:
     read_consistency: Consistency = _setting(
         "linearizable",
         "consistency of GETs: the latest committed state, or that of the member asked, which may be stale",
-        "how reads were done",
+        "consistency of reads",
         choices=("linearizable", "serializable"), shown="{} reads",
     )  # fmt: skip
     transport: Transport = _setting(
@@ -217,7 +217,7 @@ class Settings:
     )  # fmt: skip
     connections: int = _setting(
         "1", "with --transport grpc: connections of each worker to each endpoint",
-        "connections of each worker to each endpoint; the gateway's client has its own way",
+        "connections of each worker to each endpoint; without effect on transport `gateway`",
         metavar="N", minimum=1, maximum=1000, shown="{} connections per worker and endpoint",
     )  # fmt: skip
     balance: Balance = _setting(
@@ -237,7 +237,7 @@ class Settings:
     )  # fmt: skip
     rate: float | None = _setting(
         "", "open loop: operations per second over all workers, started on time even if the server is slow",
-        "operations per second asked for, in an open loop of a constant rate",
+        "target operations per second of an open loop with a constant rate",
         json="number", metavar="R", parse=pacing.parse_rate, minimum=1e-3, maximum=1e7,
     )  # fmt: skip
     stages: str = _setting(
@@ -259,12 +259,12 @@ class Settings:
     )  # fmt: skip
     max_in_flight: int = _setting(
         "10000", "open loop: limit of operations in flight over all workers; those beyond it are dropped and counted",
-        "operations that may be open at once, over all workers; null in a closed loop",
+        "limit of operations in flight, over all workers; null in a closed loop",
         metavar="N", minimum=1, maximum=30_000, open_loop=True,
     )  # fmt: skip
     seed: int = _setting(
         "1", "seed of the random choice of operations, keys and values",
-        "what keys, values and the order of operations were drawn from", metavar="N",
+        "seed of the random choice of operations, keys and values", metavar="N",
     )  # fmt: skip
     endpoints: tuple[str, ...] = ()
     duration_s: float | None = None
