@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.soak
+# One group for what runs clusters: an election that is measured has no campaign beside it.
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("soak-clusters")]
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_S = 60.0
 # Options, and the seconds that a round of them takes with its healing.

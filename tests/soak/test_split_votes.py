@@ -14,7 +14,7 @@ from viz.diagrams import observed
 from viz.diagrams.elections import Election, History, read_files
 from viz.diagrams.model import Message, Note
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("soak-clusters")]
 
 
 def test_split_votes_are_drawn_as_they_were(make_cluster: Callable[..., LocalCluster], soak_s: float) -> None:
