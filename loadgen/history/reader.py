@@ -163,9 +163,8 @@ def read(folder: Path) -> History:
     """
     inner = folder / FOLDER
     where = inner if inner.is_dir() else folder
-    if not where.is_dir():
-        raise HistoryError(f"no such run folder: {folder}")
-    paths = sorted(path for path in where.iterdir() if path.name.endswith((SUFFIX, SUFFIX + ".gz")))
+    files = where.iterdir() if where.is_dir() else ()
+    paths = sorted(path for path in files if path.name.endswith((SUFFIX, SUFFIX + ".gz")))
     if not paths:
         raise HistoryError(f"no history in {folder}: it has no {FOLDER}/*{SUFFIX}; `raftload chaos` records one")
     history = History()

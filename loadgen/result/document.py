@@ -49,12 +49,9 @@ _NOT_MEASURED: Measured = {"operations": 0, "succeeded": 0, "failed": 0}
 def build(run_dir: Path) -> Result:
     """Return the result document of a run folder, judged by the thresholds in its run.json.
 
-    Reads files only and writes nothing. Raises ReportError where the folder, its run.json or one of its CSV
-    files is missing or broken.
+    Reads files only and writes nothing. Raises ReportError where its run.json or one of its CSV files is missing or
+    broken.
     """
-    run_dir = Path(run_dir)
-    if not run_dir.is_dir():
-        raise ReportError(f"{run_dir}: no such run folder")
     run = _read_run(run_dir / "run.json")
     rows = read_stats(run_dir / "locust_stats.csv")
     failures = read_failures(run_dir / "locust_failures.csv")
@@ -143,19 +140,21 @@ def write(run_dir: Path) -> Result:
     is then left as it was.
     """
     result = build(run_dir)
-    write_json(Path(run_dir) / "result.json", result)
+    write_json(run_dir / "result.json", result)
     return result
 
 
 def find_run(name: str, runs: Path = Path("runs")) -> Path:
-    """Return the path that RUN means: ``latest`` is the newest run folder in ./runs, any other is itself.
+    """Return the run folder that RUN means: ``latest`` is the newest one in ./runs, any other is itself.
 
     The newest is the one whose run.json was written last. A folder without one counts too: a run that broke
-    must not be passed over for an older one that did not. Raises ReportError where there is none.
+    must not be passed over for an older one that did not. Raises ReportError where there is no such folder.
     """
     path = Path(name)
-    if name != "latest" or path.exists():
+    if path.is_dir():
         return path
+    if name != "latest" or path.exists():
+        raise ReportError(f"{name}: no such run folder")
     try:
         ages = {folder: _written_at(folder) for folder in runs.iterdir() if folder.is_dir()}
     except OSError:
@@ -176,9 +175,9 @@ def load(name: str) -> Result:
 
     A folder's result is built anew from its files. Raises ReportError.
     """
-    path = find_run(name)
-    if path.is_dir():
-        return build(path)
+    path = Path(name)
+    if path.is_dir() or not path.exists():  # a result may come through a pipe
+        return build(find_run(name))
     result = _read_json(path)
     if wrong := schema.problem(result, "result"):
         raise ReportError(f"{path}: not a result document: {wrong}")

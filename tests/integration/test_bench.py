@@ -20,7 +20,16 @@ from cluster.observe.probe import member_status
 from loadgen import schema
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end
-from tests.support.command import locust_rows, refusal, run, signalling_at_the_end, start, until_load, workers
+from tests.support.command import (
+    assert_refused,
+    locust_rows,
+    refusal,
+    run,
+    signalling_at_the_end,
+    start,
+    until_load,
+    workers,
+)
 from tests.support.ports import take_ports
 from tests.support.waiting import until
 
@@ -385,13 +394,6 @@ def test_bad_input_is_one_line_and_exit_2(
     monkeypatch.chdir(tmp_path)
     assert_refused(refusal(capsys, "bench", *arguments), words)
     assert list(tmp_path.iterdir()) == []
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], words: str) -> None:
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stderr.startswith("raftload: error: ") and done.stderr.count("\n") == 1
-    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("arguments", [["--operations", "0"], ["--frobnicate"]])

@@ -25,7 +25,6 @@ from cluster.base.binary import find_etcd
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
 from cluster.base.versions import cached_binary, parse_version, release_name, version_or_path
 from cluster.releases import archive
-from loadgen.cli.main import main
 from tests.support import command
 from tests.support.certificates import Authority
 from tests.support.ports import take_ports
@@ -111,14 +110,9 @@ def raftload(capsys: pytest.CaptureFixture[str]) -> Raftload:
     """Run a command line in this process, which is quicker than a process of its own."""
 
     def run(*words: str) -> Ended:
-        capsys.readouterr()
-        try:
-            code = main(list(words))
-        except SystemExit as ended:  # as argparse ends it
-            code = int(str(ended.code))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return Ended(code, out, err)
+        done = command.called(capsys, *words)
+        assert "Traceback" not in done.stderr
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
 

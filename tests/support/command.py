@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loadgen.run.local_workers import PROCESS_NAME
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def start(
@@ -72,22 +74,35 @@ def until_load(process: subprocess.Popen[str], folder: Path) -> None:
     until(has_counted, "operations")
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.CompletedProcess[str]:
-    """Return what `raftload …` says and exits with, run in this process: for what it refuses before it imports or
-    starts much.
+def called(capsys: pytest.CaptureFixture[str], *words: object) -> subprocess.CompletedProcess[str]:
+    """Return what `raftload …` prints and exits with, run in this process.
 
     The same as a process takes 0.3 s of a processor each time.
     """
-    from gevent import monkey
-
     from loadgen.cli import main
 
+    capsys.readouterr()
     try:
-        code: Any = main.main(words)
+        code: Any = main.main([str(word) for word in words])
     except SystemExit as ended:
         code = ended.code
-    assert not monkey.saved, "it has begun: this process is patched for gevent now"
     return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Return the same, for what is refused before it imports or starts much."""
+    from gevent import monkey
+
+    done = called(capsys, *words)
+    assert not monkey.saved, "it has begun: this process is patched for gevent now"
+    return done
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], words: str = "") -> None:
+    """Assert that a command ended with exit code 2 and one line, which has these words."""
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert words in done.stderr
+    assert done.stderr.startswith("raftload: error: ") and done.stderr.count("\n") == 1
 
 
 _INTERRUPTING = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.base import exits
 from cluster.base.verdict import Verdict
 from loadgen import schema
-from loadgen.cli import gate as gate_cli
 from loadgen.result import document, gate, junit
 from loadgen.result.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
+from tests.support.command import assert_refused, called
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -278,13 +276,6 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
-def run_gate(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    gate_cli.add_arguments(parser)
-    args = parser.parse_args(words)
-    return exits.run(lambda: gate_cli.main(args))
-
-
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
@@ -292,45 +283,40 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_main(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_gate(str(run_dir), "--threshold", PASSING, "--junit", str(tmp_path / "x.xml")) == 0
-    assert capsys.readouterr().out == (
+    done = called(capsys, "gate", run_dir, "--threshold", PASSING, "--junit", tmp_path / "x.xml")
+    assert (done.returncode, done.stdout) == (
+        0,
         "thresholds  PASS     put.p99_ms < 50  3.662 ms\n"
-        "verdict     PASS\n"
+        "verdict     PASS\n",
     )  # fmt: skip
     assert (tmp_path / "x.xml").exists()
-    assert run_gate(str(run_dir), "--threshold", PASSING, "--threshold", UNKNOWN, "--json") == 3
-    assert json.loads(capsys.readouterr().out)["verdict"] == "unknown"
-    assert run_gate(str(run_dir)) == 1  # the thresholds that the run was started with
-    assert "total.success_rate >= 0.999" in capsys.readouterr().out
+    done = called(capsys, "gate", run_dir, "--threshold", PASSING, "--threshold", UNKNOWN, "--json")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (3, "unknown")
+    done = called(capsys, "gate", run_dir)  # the thresholds that the run was started with
+    assert done.returncode == 1 and "total.success_rate >= 0.999" in done.stdout
 
 
 def test_main_takes_a_result_json(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document.write(run_dir)
-    assert run_gate(str(run_dir / "result.json"), "--threshold", PASSING) == 0
-    capsys.readouterr()
+    assert called(capsys, "gate", run_dir / "result.json", "--threshold", PASSING).returncode == 0
     (run_dir / "result.json").write_text('{"schema": "raftload.result/1"}')
-    assert run_gate(str(run_dir / "result.json"), "--threshold", PASSING) == 2
-    assert "not a result document: the document has no 'run'" in capsys.readouterr().err
+    done = called(capsys, "gate", run_dir / "result.json", "--threshold", PASSING)
+    assert_refused(done, "not a result document: the document has no 'run'")
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("nowhere",),
         ("{run}", "--threshold", "puts.p99_ms < 5"),
         ("{run}", "--junit", "{run}/no/such/folder.xml"),
         ("{run}/locust_stats.csv",),
     ],
 )
 def test_main_refuses_in_one_line(words: tuple[str, ...], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_gate(*(word.format(run=run_dir) for word in words)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("raftload: error: ")
-    assert err.count("\n") == 1
+    assert_refused(called(capsys, "gate", *(word.format(run=run_dir) for word in words)))
 
 
-def test_an_interrupted_run_is_judged_by_its_verdict(run_dir: Path) -> None:
+def test_an_interrupted_run_is_judged_by_its_verdict(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_dir / "run.json"
     path.write_text(path.read_text().replace('"interrupted": null', '"interrupted": "SIGINT"'))
-    assert run_gate(str(run_dir), "--threshold", PASSING) == 3
+    assert called(capsys, "gate", run_dir, "--threshold", PASSING).returncode == 3

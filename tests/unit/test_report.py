@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import json
@@ -19,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.base import exits, files
+from cluster.base import files
 from loadgen import schema
-from loadgen.cli import report as report_cli
 from loadgen.result import document as report
+from tests.support.command import assert_refused, called
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 
@@ -38,12 +37,6 @@ def edit(run_dir: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     run = json.loads(path.read_text())
     change(run)
     path.write_text(json.dumps(run))
-
-
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    report_cli.add_arguments(parser)
-    return parser.parse_args(words)
 
 
 def test_a_run_folder_becomes_a_result() -> None:
@@ -333,32 +326,37 @@ def test_latest_is_the_run_recorded_last(run_dir: Path, monkeypatch: pytest.Monk
     assert report.find_run("latest").name == "20260102T030405Z-kv"
     (runs / "broken").mkdir()
     assert report.find_run("latest").name == "broken"
-    assert report.find_run("elsewhere") == Path("elsewhere")
+    assert report.find_run("runs/broken") == Path("runs/broken")
 
 
 def test_main_prints_a_table_or_a_document(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report_cli.main(arguments(str(run_dir))) == 0
-    assert "latency of successes, ms" in capsys.readouterr().out
-    assert report_cli.main(arguments(str(run_dir), "--json")) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((run_dir / "result.json").read_text())
-    assert report_cli.main(arguments("--csv", f"{DATA}/plain/locust", "--json")) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["results"]["total"]["operations"] == 255
-    assert err.startswith("raftload: hint: ")
+    done = called(capsys, "report", run_dir)
+    assert done.returncode == 0 and "latency of successes, ms" in done.stdout
+    done = called(capsys, "report", run_dir, "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, json.loads((run_dir / "result.json").read_text()))
+    done = called(capsys, "report", "--csv", f"{DATA}/plain/locust", "--json")
+    assert (done.returncode, json.loads(done.stdout)["results"]["total"]["operations"]) == (0, 255)
+    assert done.stderr.startswith("raftload: hint: ")
 
 
+@pytest.mark.parametrize("command", [("report",), ("report", "{run}"), ("check",), ("gate",)])
 @pytest.mark.parametrize(
-    "words", [("nowhere",), ("--csv", "nowhere/x"), ("latest",)], ids=["no folder", "no csv", "no run"]
+    ("name", "says"),
+    [("nowhere", "nowhere: no such run folder"), ("latest", "no run in {here}/runs; name a run folder")],
 )
-def test_main_refuses_in_one_line(
-    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert exits.run(lambda: report_cli.main(arguments(*words))) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("raftload: error: ")
-    assert err.count("\n") == 1
+def test_every_command_words_a_missing_run_alike(
+    command: tuple[str, ...], name: str, says: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(run_dir.parent)
+    done = called(capsys, *(word.format(run=run_dir) for word in command), name)
+    assert_refused(done, f"error: {says.format(here=run_dir.parent)}")
+
+
+@pytest.mark.parametrize("command", ["report", "check"])
+def test_a_file_is_no_run_folder(command: str, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_dir / "run.json"
+    assert_refused(called(capsys, command, path), f"error: {path}: no such run folder")
 
 
 def test_importing_is_cheap() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.base.files import write_bytes
+from tests.support.command import assert_refused, called
 from viz.cli.command import visualize_raft_state
 from viz.cli.options import TYPES
 from viz.diagrams.model import START, clean, clean_name
@@ -103,9 +104,7 @@ USAGE = {
 @pytest.mark.parametrize("name", USAGE)
 def test_what_cannot_be_meant_is_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     args, says = USAGE[name]
-    assert run(*args) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and says in err and err.count("\n") == 1 and err.startswith("raftload: error: ")
+    assert_refused(called(capsys, "viz", *args), says)
 
 
 @pytest.fixture

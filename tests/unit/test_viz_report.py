@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
 import xml.dom.minidom
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.base import exits
-from loadgen.cli import report as report_cli
 from loadgen.result import document as results
 from loadgen.stats import hdr
+from tests.support.command import Run, assert_refused, called
 from viz.report import charts, compare, hlog, leadership, run_charts, rundata
 from viz.report import page as report
 from viz.report.charts import Axis, Chart, Line
@@ -275,56 +274,38 @@ def test_two_runs_stand_side_by_side(data: rundata.RunData, folder: Path, tmp_pa
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
-    import argparse
-
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> int:
-        parser = argparse.ArgumentParser()
-        report_cli.add_arguments(parser)
-        args = parser.parse_args(words)
-        return exits.run(lambda: report_cli.main(args))
-
-    return run
+    return functools.partial(called, capsys, "report")
 
 
-def test_the_command_writes_pages(
-    run: Callable[..., int], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(str(folder), "--html") == 0
+def test_the_command_writes_pages(run: Run, folder: Path, tmp_path: Path) -> None:
+    assert run(folder, "--html").returncode == 0
     assert (folder / "report.html").is_file()
-    assert run(str(folder), "--json", "--html", "here.html") == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out[out.index("{") :])["schema"] == "raftload.result/1"
-    assert "wrote here.html" in err
-    assert run(str(folder), str(folder), "--html") == 0
+    done = run(folder, "--json", "--html", "here.html")
+    assert (done.returncode, json.loads(done.stdout)["schema"]) == (0, "raftload.result/1")
+    assert "wrote here.html" in done.stderr
+    assert run(folder, folder, "--html").returncode == 0
     assert (tmp_path / "comparison.html").is_file()
-    assert run(str(folder), str(folder), "--json") == 0
+    assert run(folder, folder, "--json").returncode == 0
 
 
 def test_the_command_draws_plots_and_says_what_is_lacking(
-    run: Callable[..., int], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "matplotlib", None)
-        assert run(str(folder), "--plots", "plots") == 4
-    assert "pip install 'raftload[plots]'" in capsys.readouterr().err
+        done = run(folder, "--plots", "plots")
+    assert done.returncode == 4 and "pip install 'raftload[plots]'" in done.stderr
     pytest.importorskip("matplotlib")
-    assert run(str(folder), "--plots", "plots", "--plot-format", "svg") == 0
+    assert run(folder, "--plots", "plots", "--plot-format", "svg").returncode == 0
     made = {path.name for path in Path("plots").iterdir()}
     assert made == {"latency.svg", "throughput.svg", "percentiles.svg", "lag.svg", "leadership.svg"}
 
 
 @pytest.mark.parametrize(
-    "words", [("a", "b", "c"), ("--csv", "x", "--html"), ("RUN", "--html", "."), ("RUN", "--html", "no/where.html"),
-              ("RUN", "RUN", "--plots", "x"), ("RUN", "nowhere")],
+    "words", [("a", "b", "c"), ("--csv", "x", "--html"), ("--csv", "nowhere/x"), ("RUN", "--html", "."),
+              ("RUN", "--html", "no/where.html"), ("RUN", "RUN", "--plots", "x")],
 )  # fmt: skip
-def test_the_command_refuses_in_one_line(
-    words: tuple[str, ...], run: Callable[..., int], folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(*(str(folder) if word == "RUN" else word for word in words)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("raftload: error: ")
-    assert err.count("\n") == 1
+def test_the_command_refuses_in_one_line(words: tuple[str, ...], run: Run, folder: Path) -> None:
+    assert_refused(run(*(folder if word == "RUN" else word for word in words)))
