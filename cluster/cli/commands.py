@@ -118,13 +118,19 @@ def _security(args: argparse.Namespace, named: str | None) -> Security | None:
 
 
 def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:
-    for each in view.members:
-        if each.reason:
-            say(each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}")
+    reasons = [
+        each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}"
+        for each in view.members
+        if each.reason
+    ]
+    if not view.answering:
+        advice = "; `raftload cluster up` starts a cluster" if may_start_one else ""
+        say(f"no member answers ({', '.join(reasons) or 'none is running'}){advice}")
+        return
+    for reason in reasons:
+        say(reason)
     leader = view.leader
-    if view.exit_code == 4:
-        say("no member answers" + (": `raftload cluster up` starts a cluster" if may_start_one else ""))
-    elif not view.quorum:
+    if not view.quorum:
         say(f"no quorum: {view.answering} of {len(view.members)} members answer")
     elif leader is not None:
         say(f"{leader.name} leads in term {leader.term}; {view.answering} of {len(view.members)} members answer")

@@ -58,7 +58,7 @@ class ClusterView:
 
     @property
     def exit_code(self) -> int:
-        """0 with a quorum, 1 without, 4 where nobody answers."""
+        """0 with a quorum, 1 without, 4 where no member answers."""
         if not self.answering:
             return 4
         return 0 if self.quorum else 1

@@ -252,13 +252,20 @@ def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
 def test_status_of_the_default_port(raftload: Commands) -> None:
     if not is_free(2379):
         pytest.skip("something listens on 127.0.0.1:2379")
-    assert "no member answers: `raftload cluster up` starts a cluster" in raftload.run("status", code=4).stderr
+    assert raftload.run("status", code=4).stderr == (
+        "raftload: no member answers (127.0.0.1:2379: Connection refused); `raftload cluster up` starts a cluster\n"
+    )
+
+
+def test_status_of_dead_endpoints_is_one_line(raftload: Commands) -> None:
+    done = raftload.run("status", "--endpoints", "127.0.0.1:1,127.0.0.1:2", code=4)
+    why = "127.0.0.1:1: Connection refused, 127.0.0.1:2: Connection refused"
+    assert done.stderr == f"raftload: no member answers ({why})\n"
 
 
 @pytest.mark.parametrize(
     ("args", "code", "reason"),
     [
-        (["status", "--endpoints", "127.0.0.1:1"], 4, "no member answers"),
         (["status", "--backend", "local"], 4, "there is no local cluster: `raftload cluster up --backend local`"),
         (["status", "--endpoints", "127.0.0.1"], 2, "malformed endpoint"),
         (["kill", "leader"], 4, "there is no cluster"),
