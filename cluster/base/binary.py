@@ -131,7 +131,7 @@ def _named(text: str | os.PathLike[str], source: str, env: Mapping[str, str]) ->
 
 
 def _is_wheel_script(path: Path) -> bool:
-    """Whether it is the wheel's own Python launcher, which an activated virtual environment puts on PATH."""
+    """Return whether it is the wheel's own Python launcher, which an activated virtual environment puts on PATH."""
     try:
         with path.open("rb") as file:
             head = file.read(512)

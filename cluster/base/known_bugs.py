@@ -30,7 +30,7 @@ class Bug:
         return f"https://github.com/etcd-io/etcd/issues/{self.issue}"
 
     def is_in(self, version: str) -> bool:
-        """Whether a version such as ``3.5.1`` has it."""
+        """Return whether a version such as ``3.5.1`` has it."""
         number = _number(version)
         return any(_number(first) <= number and (fixed is None or number < _number(fixed))
                    for first, fixed in self.affected)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command lines of raftload: errors of one line that say where the help is."""
+"""The argument parser of raftload: errors of one line that name the command whose help has the answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong and ends the process."""
+        """Say what is wrong and end the process."""
         program = self.prog.partition(" ")[0]
         self.exit(UsageError.exit_code, f"{program}: error: {message} (see '{self.prog} --help')\n")
 

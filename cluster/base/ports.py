@@ -14,7 +14,7 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:``port`` now.
+    """Return whether a server could listen on 127.0.0.1:``port`` now.
 
     Binds it for a moment, as Go would, to find out.
     """

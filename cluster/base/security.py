@@ -137,7 +137,7 @@ class Security:
         return endpoint if "://" in endpoint or not (self.cacert or self.cert) else f"https://{endpoint}"
 
     def describe(self) -> str:
-        """In words, without the password; empty for the default."""
+        """Return it in words, without the password; empty for the default."""
         words = []
         if self.cacert:
             words.append(f"CA {self.cacert}")

@@ -43,7 +43,7 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """Lets the block end whatever signal comes, and raises Interrupted after it."""
+    """Let the block end whatever signal comes, and raise Interrupted after it."""
     seen: list[int] = []
     with _handled(lambda number, frame: seen.append(number)):
         yield

@@ -109,7 +109,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _security(args: argparse.Namespace, named: str | None) -> Security | None:
-    """How to reach the endpoints that were named: our own clusters speak plain and know no users."""
+    """Return how to reach the endpoints that were named: our own clusters speak plain and know no users."""
     if named is not None:
         return Security.from_arguments(args)
     if (option := given(args)) is not None:
@@ -201,7 +201,7 @@ def fault(args: argparse.Namespace) -> int:
 
 
 def test(args: argparse.Namespace) -> int:
-    """Tests what etcd promises."""
+    """Test a cluster against etcd's guarantees."""
     from cluster.cli import test
 
     return test.main(args)

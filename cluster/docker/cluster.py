@@ -66,7 +66,7 @@ class DockerSpec:
     created_at: str
 
     def to_label(self) -> str:
-        """As JSON."""
+        """Return it as JSON."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
@@ -100,7 +100,7 @@ class DockerSpec:
 
 
 def ours(client: Client, label: str = LABEL) -> Sequence[Container]:
-    """All containers that carry our label, running or not."""
+    """Return all containers that carry our label, running or not."""
     with talking("list containers"):
         return client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
@@ -121,7 +121,7 @@ def find(client: Client) -> DockerCluster | None:
 
 
 def has_volumes(client: Client) -> bool:
-    """Whether named volumes of ours are there."""
+    """Return whether named volumes of ours are there."""
     with talking("list volumes"):
         return bool(client.volumes.list(filters={"label": LABEL}))
 
@@ -234,7 +234,7 @@ class DockerCluster:
         return frozenset()
 
     def is_running(self, name: str) -> bool:
-        """Whether its process is there, paused or not."""
+        """Return whether its process is there, paused or not."""
         return self._container(name).status in ("running", "paused")
 
     def kill(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What we use of the Docker SDK, which has no types."""
+"""The part of the Docker SDK that raftload uses, with the types that the SDK lacks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Network(Protocol):
     attrs: NetworkFacts
 
     def reload(self) -> None:
-        """Asks the Engine for its facts again."""
+        """Ask the Engine for its facts again."""
 
     def remove(self) -> None:
         """Remove it."""

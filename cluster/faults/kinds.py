@@ -136,7 +136,7 @@ class Kind:
         return next((cannot[method] for method in self.methods if method in cannot), "")
 
     def is_done_to(self, subject: Subject) -> bool:
-        """Whether a member is in a state in which this kind has put it; False for a kind that changes no state."""
+        """Return whether a member is in the state in which this kind puts it; False for one that changes no state."""
         fresh, actions = Subject(subject.name), [Action(method, subject.name) for method in self.methods]
         return after((subject,), actions) == (subject,) and after((fresh,), actions) != (fresh,)
 

@@ -65,7 +65,7 @@ class Effect:
     text: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return {"schema": "raftload.fault/1", **dataclasses.asdict(self), "took_s": round(self.took_s, 3)}
 
 
@@ -200,7 +200,7 @@ class Nemesis:
             time.sleep(_POLL_S)
 
     def _verdict(self, subjects: Sequence[Subject], statuses: Mapping[str, MemberStatus]) -> str | None:
-        """Who leads those that take part, and serves; None where all agree that nobody does; ``?`` in between."""
+        """Return who leads those that take part, and serves; None if all agree that nobody does; ``?`` in between."""
         apart = [each for each in subjects if each.state == "running" and not each.takes_part]
         if any(each.name not in statuses or statuses[each.name].leader_id for each in apart):
             return "?"  # a member that is cut off still believes in a leader

@@ -36,7 +36,7 @@ class Admin(Protocol):
         """Take a member out of the cluster."""
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """All alarms of all members."""
+        """Return all alarms of all members."""
 
     def alarm_set(self, member_id: int, kind: str, *, raised: bool) -> None:
         """Raise or clears an alarm of a member."""
@@ -68,7 +68,7 @@ class AdminClient(ControlClient):
         self.rpc("/cluster/member/remove", {"ID": str(member_id)})
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """All alarms of all members."""
+        """Return all alarms of all members."""
         answer = self.rpc("/maintenance/alarm", {"action": "GET"})
         return tuple(Alarm(int(alarm.get("memberID", 0)), alarm.get("alarm", "")) for alarm in answer.get("alarms", ()))
 

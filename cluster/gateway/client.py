@@ -114,7 +114,7 @@ class Client(Protocol):
         """Return the member's own view, which needs no quorum. ``name`` is what to call it."""
 
     def members(self) -> tuple[MemberInfo, ...]:
-        """Who is in the cluster."""
+        """Return who is in the cluster."""
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
         """Set a key."""

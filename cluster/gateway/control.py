@@ -115,7 +115,7 @@ class ControlClient:
         return MemberStatus.from_gateway(answer, name=name, endpoint=self.endpoint)
 
     def members(self) -> tuple[MemberInfo, ...]:
-        """Who is in the cluster, as this member knows."""
+        """Return who is in the cluster, as this member knows."""
         return tuple(
             MemberInfo(
                 id=int(member["ID"]),

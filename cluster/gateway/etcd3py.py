@@ -1,6 +1,6 @@
-"""etcd3-py 0.1.6, mended. It speaks to etcd's JSON gateway; ``control.py`` and what is built on it need know.
+"""Corrections of etcd3-py 0.1.6, which speaks to etcd's JSON gateway; ``control.py`` builds on them.
 
-What is put right, once: every server error became a TypeError; nothing was bounded in time; an unreachable endpoint
+What they correct: every server error became a TypeError; nothing was bounded in time; an unreachable endpoint
 was an AttributeError; empty values were None, and absent ones looked like empty ones; certificates were not verified;
 proxies of the environment were used; each call looked up 221 signatures. Its ``Lock`` excludes nobody and is not
 offered. Each client holds about 28 KB for good, so clients are made once and kept.

@@ -122,7 +122,7 @@ def up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "cr
 
 @contextlib.contextmanager
 def saying_what_stays(backend: str | None, say: Say) -> Iterator[None]:
-    """Says, where a signal ends the block, whether a cluster is there now, and how to remove it."""
+    """Say, where a signal ends the block, whether a cluster is there now, and how to remove it."""
     try:
         yield
     except Interrupted:
@@ -213,7 +213,7 @@ def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["foun
 
 
 def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) -> str:
-    """How the local cluster that is there differs from what is wanted, for people; empty where it does not."""
+    """Return how the local cluster that is there differs from what is wanted, for people; empty where it does not."""
     first = int(there.members[0].endpoint.rpartition(":")[2])
     if request.nodes not in (None, len(there.members)) or request.base_port not in (None, first):
         return f"{len(there.members)} members from port {first}"

@@ -278,7 +278,7 @@ class LocalCluster:
         return self._relay.rough if self._relay is not None else frozenset()
 
     def is_running(self, name: str) -> bool:
-        """Whether its process is there, paused or not."""
+        """Return whether its process is there, paused or not."""
         self.spec.member(name)
         return name in (codes := self._running().poll()) and codes[name] is None
 

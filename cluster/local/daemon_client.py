@@ -162,7 +162,7 @@ class DetachedCluster:
         return frozenset(self._order("look")["disturbed"])
 
     def is_running(self, name: str) -> bool:
-        """Whether its process is there, paused or not."""
+        """Return whether its process is there, paused or not."""
         return bool(self.states()[name] != "down")
 
     def kill(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The process between us and the members: it starts them, and ends them when we are gone.
+"""The process between a cluster's owner and its members: it starts them, and ends them when the owner is gone.
 
 It runs by path as ``python -I -S keeper.py OWNER_PID TEMP_ROOT`` with a socket as its stdin, so it imports
 the standard library only. Being a process of its own with a single thread, it can do three things that its

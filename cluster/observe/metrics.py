@@ -82,7 +82,7 @@ class Histogram:
         return low + (self.bounds[index] - low) * ((rank - below) / inside if inside else 1.0)
 
     def to_cell(self) -> str:
-        """As one cell of a CSV file: ``0.001:17 0.002:40 inf:41``."""
+        """Return it as one cell of a CSV file: ``0.001:17 0.002:40 inf:41``."""
         return " ".join(f"{bound:g}:{count}" for bound, count in zip(self.bounds, self.counts, strict=True))
 
     @classmethod
@@ -102,7 +102,7 @@ class Metrics:
     histograms: Mapping[str, Histogram]
 
     def restarted_since(self, earlier: Metrics) -> bool:
-        """Whether the process is another one than at the earlier scrape."""
+        """Return whether the process is another one than at the earlier scrape."""
         return self.values.get("started_at") != earlier.values.get("started_at")
 
 

@@ -186,7 +186,7 @@ class _Watch(threading.Thread):
         self.failure = ""
 
     def scrape_now(self, phase: str) -> threading.Event:
-        """Asks for a scrape; the event returned is set when it is done."""
+        """Ask for a scrape; the event returned is set when it is done."""
         done = threading.Event()
         self._wanted.append((phase, done))
         self._woken.set()
@@ -199,7 +199,7 @@ class _Watch(threading.Thread):
         self._woken.set()
 
     def run(self) -> None:
-        """Asks until it is told to stop; what else ends it is told in the summary."""
+        """Poll until it is told to stop; any other end is named in the summary."""
         try:
             self._ask()
         except Exception as exc:

@@ -204,7 +204,7 @@ def _cause(exc: OSError) -> str:
 
 
 def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
-    """Asks one member for its own view, without a quorum. ``security`` is for one that speaks TLS.
+    """Ask one member for its own view, without a quorum. ``security`` is for one that speaks TLS.
 
     Raises NoAnswer, after at most ``timeout_s`` seconds.
     """
@@ -228,7 +228,7 @@ def _said(body: bytes) -> str:
 
 
 def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> bool:
-    """Whether ``/health`` says so, for which the member does a linearizable read.
+    """Return whether ``/health`` says so, for which the member does a linearizable read.
 
     False where it does not answer.
     """
@@ -251,9 +251,9 @@ def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
 
 
 def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: Security | None = None) -> str:
-    """Asks every member.
+    """Ask every member, and return why the cluster is not healthy.
 
-    Empty when all agree on a leader and serve linearizable reads, else the first reason not.
+    Empty if all agree on a leader and serve linearizable reads, else the first reason why not.
     """
     statuses = []
     for member in members:

@@ -257,8 +257,10 @@ def merge(logs: Sequence[Log]) -> list[Event]:
 
 
 def _with_terms_of_requests(logs: Sequence[Log]) -> list[list[Event]]:
-    """Who ignores a request logs its own term, which is lower; gives these events the term of the request: the first
-    of that sender which it had not ignored yet. No clock is asked.
+    """Return the events, those of ignored requests with the term of the request.
+
+    A member that ignores a request logs its own term, which is lower. Its request is the first of that sender which it
+    had not ignored yet. No clock is used.
     """
     asked: dict[tuple[str, str, str], list[Event]] = {}
     for log in logs:
@@ -284,7 +286,7 @@ def _blocked(
     given: Counter[tuple[object, ...]],
     used: Counter[tuple[object, ...]],
 ) -> bool:
-    """Whether the event that must come before it is still to come."""
+    """Return whether the event that must come before it is still to come."""
     need = _needs(event)
     return need is not None and waiting[need] > 0 and given[need] <= used[need]
 

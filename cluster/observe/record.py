@@ -144,7 +144,7 @@ def grown(scrapes: Sequence[Scrape], column: str) -> int | None:
 
 
 def leader_changes(polls: Iterable[Poll]) -> int | None:
-    """How many elections were won in the time of the polls: terms in which a member was seen to lead, less the first.
+    """Return the number of elections won between the first and the last poll: terms with a leader, less the first.
 
     A term that began and ended between two polls is missed. None where no leader was seen.
     """
@@ -221,7 +221,7 @@ def _counted(scrapes: Sequence[Scrape]) -> Counted:
 
 
 def _phases(parts: Mapping[Phase, Sequence[Scrape]], column: str) -> tuple[CountPhases, Phases]:
-    """How often a histogram's event happened before, during and after the load, and how long it took at p99."""
+    """Return how often a histogram's event happened before, during and after the load, and how long it took at p99."""
     before, during, after = (between(parts[phase], column) for phase in PHASES)
     counts: CountPhases = {"before": _count(before), "during": _count(during), "after": _count(after)}
     return counts, {"before": p99_ms(before), "during": p99_ms(during), "after": p99_ms(after)}

@@ -1,4 +1,4 @@
-"""The cluster that `raftload cluster up` left running: a file for each backend, believed only where members answer."""
+"""The cluster that `raftload cluster up` left running: a file for each backend, trusted only if members answer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def state_dir(env: Mapping[str, str] | None = None) -> Path:
 
 @contextlib.contextmanager
 def changing(say: Callable[[str], None], within_s: float = 120.0) -> Iterator[None]:
-    """Lets one process of this user at a time make or remove clusters, for the length of a block.
+    """Let one process of this user at a time make or remove clusters, for the length of a block.
 
     Where another one does, says who and waits for its end. The lock is the kernel's, so it ends with its holder however
     that ends. Raises ClusterError after ``within_s`` seconds, or where the folder cannot be written.

@@ -64,7 +64,7 @@ class ClusterView:
         return 0 if self.quorum else 1
 
     def to_json(self) -> ReportedState:
-        """As plain values; 64-bit ids as strings."""
+        """Return it as plain values; 64-bit ids as strings."""
         leader = self.leader
         return {
             "quorum": self.quorum,
@@ -75,7 +75,7 @@ class ClusterView:
         }
 
     def table(self) -> str:
-        """As lines of text."""
+        """Return it as lines of text."""
         rows = [("MEMBER", "ENDPOINT", "STATE", "ROLE", "TERM", "APPLIED", "REVISION", "VERSION")]
         for view in self.members:
             state = view.state + (", cut off" if view.isolated else "")
@@ -97,7 +97,7 @@ def look(
     timeout_s: float = 1.0,
     security: Security | None = None,
 ) -> ClusterView:
-    """Asks all members at once.
+    """Ask all members at once.
 
     Takes them, what their processes do where that is known, who is cut off, the seconds that each may take to answer,
     and how to speak TLS to those that do. There is a quorum when a member that knows a leader serves a linearizable

@@ -44,7 +44,7 @@ class Timeline:
                 raise ClusterError(f"cannot write the timeline {path}: {exc.strerror or exc}") from exc
 
     def read(self) -> list[dict[str, str]]:
-        """All events, as the columns have them; none where there is no file."""
+        """Return all events, as the columns have them; none where there is no file."""
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:

@@ -73,7 +73,7 @@ class Release:
         return self.folder / "etcd"
 
     def to_json(self) -> documents.Release:
-        """As ``etcd list --json`` has it."""
+        """Return it as ``etcd list --json`` has it."""
         return {
             "version": self.version, "platform": self.platform, "path": str(self.path), "size_bytes": self.size_bytes,
             "sha256": self.sha256, "url": self.url, "fetched_at": self.fetched_at,
@@ -118,7 +118,7 @@ def get(version: str, base: Base, say: Say) -> Release:
 
 
 def releases() -> list[Release]:
-    """All that are in the cache, of every platform, by version."""
+    """Return all that are in the cache, of every platform, by version."""
     try:
         found = [release for each in releases_dir().iterdir() if (release := _read(each)) is not None]
     except FileNotFoundError:
@@ -183,7 +183,7 @@ class _Part:
 
     @staticmethod
     def holder(folder: Path, name: str) -> str:
-        """Who has the part of a release, for people."""
+        """Return who has the part of a release, for people."""
         try:
             return "process " + (folder / f".{name}.part" / _PART_LOCK).read_text(encoding="ascii")
         except (OSError, ValueError):
@@ -297,7 +297,7 @@ def _sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time look at the cache and change it; held for moments only.
+    """Let one process at a time look at the cache and change it; held for moments only.
 
     A file and not the folder itself, because a network file system locks only what is open for writing.
     """
@@ -311,7 +311,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Says in one line that the cache cannot be written. What the network failed by is no OSError any more here."""
+    """Say in one line that the cache cannot be written. What the network failed by is no OSError any more here."""
     try:
         yield
     except BrokenPipeError:

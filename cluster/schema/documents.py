@@ -1,4 +1,4 @@
-"""What the `cluster` and `etcd` commands print with --json, as types.
+"""The documents that the `cluster` and `etcd` commands print with --json, as types.
 
 The JSON Schemas beside this module say what each field means; `tests/unit/test_documents.py` holds both to each other.
 """

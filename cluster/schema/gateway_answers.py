@@ -1,4 +1,4 @@
-"""What etcd's JSON gateway answers, as types: the fields that we read.
+"""The answers of etcd's JSON gateway, as types: the fields that raftload reads.
 
 64-bit numbers are texts in it, bytes are in base64, and what is zero or empty is absent.
 """

@@ -1,4 +1,4 @@
-"""What stands in a run folder, and what a check of it prints, as types.
+"""The documents of a run folder, and the document of a check, as types.
 
 `loadgen` writes these documents and `viz` reads them, and `cluster` makes parts of them (`ObservedMember`,
 `ObserverCost`): the types are in the lowest folder of the lowest package, where all three may import them from. The

@@ -1,4 +1,4 @@
-"""One chaos run: load on every member, faults beside it, and at the end what each member holds.
+"""One chaos run: load on every member, faults meanwhile, and final reads of each member.
 
 The master drives: workers are Locust's and record what they do; the cluster is held and broken by another process
 (``cluster.faults.driver``), so nothing here ever blocks the event loop; compactions and the final reads are the

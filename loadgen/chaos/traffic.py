@@ -110,7 +110,7 @@ class SeenStore:
         self._older: dict[int, bytes] = {}
 
     def contradicts(self, event: Event) -> bool:
-        """Whether a watch's event is of a revision that an acknowledged put of another value has."""
+        """Return whether a watch's event is of a revision that an acknowledged put of another value has."""
         revision, value = event.kv.mod_revision, event.kv.value
         return bool(self.puts.get(revision, value) != value or self._older.get(revision, value) != value)
 

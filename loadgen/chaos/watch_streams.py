@@ -177,7 +177,7 @@ class Watchers:
             gevent.sleep(_PAUSE_S)
 
     def _create(self, stream: Stream, request: pb.WatchCreateRequest) -> None:
-        """Asks for a watch, of all the run's keys where the request names none."""
+        """Ask for a watch, of all the run's keys where the request names none."""
         if not request.key:
             request.key, request.range_end = self._shape.prefix, bytes_prefix_end(self._shape.prefix)
         stream.send(pb.WatchRequest(create_request=request))
@@ -206,7 +206,7 @@ class Steady:
         self.stream: Stream | None = None
 
     def nudge(self) -> None:
-        """Asks the member how far it is."""
+        """Ask the member for its progress."""
         if self.stream is not None:
             self.stream.send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 

@@ -44,7 +44,7 @@ def do(
 
 
 def wrong_range(store: Store, request: pb.RangeRequest, response: pb.RangeResponse) -> str | None:
-    """Says how the answer to a ``RangeRequest`` differs from what the store has."""
+    """Say how the answer to a ``RangeRequest`` differs from what the store has."""
     kvs = response.kvs
     if not request.range_end:
         key = request.key
@@ -122,7 +122,7 @@ def _same_but_for_ties(store: Store, request: pb.RangeRequest, got: Sequence[Ite
 
 
 def first_difference(got: list[tuple[bytes, Entry]], wanted: list[tuple[bytes, Entry]]) -> str:
-    """Says how keys that were answered differ from those that should have been, at the first key that does."""
+    """Say how keys that were answered differ from those that should have been, at the first key that does."""
     have, want = dict(got), dict(wanted)
     if len(have) != len(got):
         return "answered with a key twice"
@@ -271,7 +271,7 @@ def _do_branch(
 
 
 def wrote(response: pb.TxnResponse) -> bool:
-    """Whether a ``TxnResponse`` says that something was written."""
+    """Return whether a ``TxnResponse`` says that something was written."""
     for answer in response.responses:
         kind = answer.WhichOneof("response")
         if kind == "response_put" or (kind == "response_delete_range" and answer.response_delete_range.deleted):
@@ -282,7 +282,7 @@ def wrote(response: pb.TxnResponse) -> bool:
 
 
 def only_reads_stale(request: pb.TxnRequest) -> bool:
-    """Whether a ``TxnRequest`` may be answered from a member's own store: it has serializable reads and no more."""
+    """Return whether a ``TxnRequest`` may be answered from a member's own store: it has serializable reads only."""
     for branch in (request.success, request.failure):
         for operation in branch:
             if operation.WhichOneof("request") != "request_range" or not operation.request_range.serializable:

@@ -34,7 +34,7 @@ def differences(
 
 
 def _other_events(watch: Watch, events: Sequence[Event], changes: Changes, revision: int) -> list[tuple[str, str]]:
-    """Says how the keys of the events are not those of the changes that a watch had asked for."""
+    """Say how the keys of the events are not those of the changes that a watch had asked for."""
     found: list[tuple[str, str]] = []
     wanted = {change[0]: change for change in changes} if revision >= watch.start else {}
     got: dict[bytes, Event] = {}
@@ -91,13 +91,13 @@ def plurality(groups: list[Group]) -> Group:
 
 
 def only_metadata(watch: Watch, events: Sequence[Event], changes: Changes) -> bool:
-    """Whether a watch got the same keys and values, though perhaps with other versions or previous values."""
+    """Return whether a watch got the same keys and values, though perhaps with other versions or previous values."""
     wanted = {key: new[0] if new else None for key, _, new in changes if watch.wants(key, new is None)}
     return {event.kv.key: event.kv.value if event.type == 0 else None for event in events} == wanted
 
 
 def only_part(watch: Watch, events: Sequence[Event], changes: Changes) -> bool:
-    """Whether a watch got some of the changes and nothing else."""
+    """Return whether a watch got some of the changes and nothing else."""
     wanted = {key: new[0] if new else None for key, _, new in changes}
     return all(
         event.kv.key in wanted and wanted[event.kv.key] == (event.kv.value if event.type == 0 else None)

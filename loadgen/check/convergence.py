@@ -1,4 +1,4 @@
-"""Convergence: what the members have in the end, one against the other. Equal revisions alone prove nothing."""
+"""The check of convergence: the members' final stores compared. Equal revisions alone prove nothing."""
 
 from __future__ import annotations
 

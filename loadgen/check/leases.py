@@ -1,4 +1,4 @@
-"""Leases: how long each had to live, what was attached to it when it ended, and what came after.
+"""The check of leases: how long each lived, the keys attached when it ended, and the writes after its end.
 
 A grant or keep-alive takes effect after it was called, so its lease lives at least its time to live from the call on;
 and a lease that ended was seen to have, so it had ended by then (etcd, "Lease APIs"; ``server/lease/lessor.go``).
@@ -109,7 +109,7 @@ class Leases:
             )  # fmt: skip
 
     def finish(self) -> None:
-        """Says what is missing where nothing was judged."""
+        """Say what is missing where nothing was judged."""
         reason = "no lease ran out during a watch of its keys" if self.used else "there is no lease in the history"
         for rule in ("lease.early", "lease.together"):
             self._ledger.absent(rule, reason)

@@ -140,7 +140,7 @@ class Replay:
     def _look(
         self, revision: int, changes: Changes, *, plain: bool
     ) -> tuple[bool, list[tuple[Watch, int]], list[Watch]]:
-        """Asks all watches of a revision, and goes on to the next one.
+        """Ask all watches of a revision, and go on to the next one.
 
         Returns whether ``changes`` are ``plain`` and each watch shows those of them that it asked for; the watches to
         which something was delivered, with its place; and those to which nothing was, though they cover it.
@@ -331,7 +331,7 @@ class Replay:
 
 
 def _same(watch: Watch, changes: Changes) -> bool:
-    """Whether a watch shows exactly those changes that it asked for; False means no more than that it is not plain."""
+    """Return whether a watch shows exactly the changes that it asked for; False: this simple comparison cannot tell."""
     events, previous = watch.events(watch.place), watch.previous
     if not watch.whole:
         changes = [change for change in changes if watch.wants(change[0], change[2] is None)]

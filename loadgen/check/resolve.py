@@ -63,7 +63,7 @@ class Resolver:
         self._gone: set[int] = set()
 
     def possible(self) -> str:
-        """Says what could be at a revision that nothing tells of; empty where nothing could."""
+        """Say what could be at a revision that nothing tells of; empty where nothing could."""
         if self._evidence.history.cut:
             return f"{self._evidence.history.cut[0].path.name} is cut"
         if left := self.unknown.count - len(self.unknown.resolved):
@@ -104,12 +104,12 @@ class Resolver:
         return changes
 
     def finish(self) -> None:
-        """Says what is missing where nothing was judged."""
+        """Say what is missing where nothing was judged."""
         self._ledger.absent("watch.resumable", "no watch began in the past")
         self._ledger.absent("watch.previous-value", "no watch asked for previous key-values")
 
     def _refused_in(self, revision: int, watch: Watch, events: Sequence[Event], at_ns: int, changes: Changes) -> None:
-        """Says so where what one member alone shows is what a refused operation would have written."""
+        """Say so where what one member alone shows is what a refused operation would have written."""
         if self._refused.empty:
             return
         done = {(key, new[0]) for key, _, new in changes if new is not None}
@@ -348,7 +348,7 @@ class Resolver:
         return self._written.get(pair)
 
     def _was_read(self, revision: int) -> bool:
-        """Whether a read found a key of this revision: then the write was there for somebody."""
+        """Return whether a read found a key of this revision: then the write was there for somebody."""
         if self._found is None:
             self._found = read_revisions(self._evidence)
         return revision in self._found

@@ -118,7 +118,7 @@ class Ledger:
             doubts.append(reason)
 
     def absent(self, rule: str, reason: str) -> None:
-        """Says why it is no fault that nothing was held against a guarantee: nothing in the history used it."""
+        """Say why it is no fault that nothing was held against a guarantee: nothing in the history used it."""
         self._absent[rule] = reason
 
     def result(self, rule: str) -> Result:

@@ -25,7 +25,7 @@ ABSENT: Entry = (b"", 0, 0, 0, 0)
 
 
 def within(key: bytes, low: bytes, end: bytes) -> bool:
-    """Whether a key is in etcd's range: the one key, [low, end), or from ``low`` on where ``end`` is a zero byte."""
+    """Return whether a key is in etcd's range: one key, [low, end), or from ``low`` on if ``end`` is a zero byte."""
     if not end:
         return key == low
     if end == b"\0":
@@ -102,7 +102,7 @@ class Store:
         return between if end == b"\0" or end > low else ()
 
     def count(self, low: bytes, end: bytes) -> int:
-        """How many keys a range has, without walking through it."""
+        """Return how many keys a range has, without walking through it."""
         if not end:
             return int(low in self.entries)
         first = self._keys.bisect_left(low)
@@ -142,7 +142,7 @@ class Store:
     # ---- transactions
 
     def holds(self, compares: Iterable[pb.Compare]) -> bool:
-        """Whether all of a transaction's compares hold."""
+        """Return whether all of a transaction's compares hold."""
         return all(self._holds(compare) for compare in compares)
 
     def _holds(self, compare: pb.Compare) -> bool:

@@ -106,7 +106,7 @@ class UnknownWrites(Index):
         self._made[revision] = number
 
     def _in_time(self, number: int, revision: int) -> bool:
-        """Whether a write was invoked before anybody could have seen the revision, or a newer one."""
+        """Return whether a write was invoked before anybody could have seen the revision, or a newer one."""
         clock = int(self._evidence.clocks[number])
         if clock not in self._shown:
             self._shown[clock] = self._first_shown(clock)

@@ -79,7 +79,7 @@ class Watch:
         self._events: Sequence[Event] = ()
 
     def wants(self, key: bytes, deletes: bool) -> bool:
-        """Whether an event of a key is one that it asked for."""
+        """Return whether an event of a key is one that it asked for."""
         return (self.deletes if deletes else self.puts) and within(key, self.key, self.end)
 
     # ---- its groups, in order of revisions
@@ -124,7 +124,7 @@ class Watch:
         return events
 
     def count(self, after: int) -> int:
-        """How many events came of revisions after one."""
+        """Return how many events came of revisions after one."""
         later = np.array(self.revisions, np.int64) > after
         return self._delivered.count(np.array(self.spans, np.int64)[later])
 

@@ -1,4 +1,4 @@
-"""`raftload gate`: judge a finished run by thresholds."""
+"""`raftload gate`: the verdict of thresholds on a finished run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `raftload` command: its subcommands, and what their errors look like and exit with.
+"""The `raftload` command: its subcommands, their error messages and their exit codes.
 
 Nothing heavy is imported before a subcommand runs: `raftload --help` answers at once.
 """

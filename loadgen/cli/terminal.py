@@ -1,4 +1,4 @@
-"""What a command that runs load shows on its terminal, and what Ctrl-C does to it."""
+"""The terminal of a command that runs load: its messages, its progress, and Ctrl-C."""
 
 from __future__ import annotations
 

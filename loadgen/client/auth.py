@@ -19,19 +19,19 @@ class AuthCalls(Caller):
     """The Auth service. ``response`` is the method's own message; most say nothing but their header."""
 
     def auth_enable(self) -> Operation:
-        """Asks for a name and a password from now on; there must be a user ``root`` with the role ``root``."""
+        """Turn authentication on; there must be a user ``root`` with the role ``root``."""
         return self._auth("auth_enable", pb.AuthEnableRequest(), pb.AuthEnableResponse.FromString)
 
     def auth_disable(self) -> Operation:
-        """Lets everybody do everything again."""
+        """Turn authentication off."""
         return self._auth("auth_disable", pb.AuthDisableRequest(), pb.AuthDisableResponse.FromString)
 
     def auth_status(self) -> Operation:
-        """Says whether authentication is on, and the revision of its store."""
+        """Ask whether authentication is on, and for the revision of its store."""
         return self._auth("auth_status", pb.AuthStatusRequest(), pb.AuthStatusResponse.FromString)
 
     def authenticate(self, name: str, password: str) -> Operation:
-        """Asks for a token: ``response.token``, to be sent as ``token`` with every request."""
+        """Ask for a token: ``response.token``, to be sent as ``token`` with every request."""
         request = pb.AuthenticateRequest(name=name, password=password)
         return self._auth("authenticate", request, pb.AuthenticateResponse.FromString)
 
@@ -96,7 +96,7 @@ class AuthCalls(Caller):
     def role_grant_permission(
         self, name: str, permission: auth_pb2.Permission.Type, key: bytes, range_end: bytes = b""
     ) -> Operation:
-        """Lets a role ``READ``, ``WRITE`` or ``READWRITE`` a key, or the keys up to ``range_end``."""
+        """Allow a role to ``READ``, ``WRITE`` or ``READWRITE`` a key, or the keys up to ``range_end``."""
         granted = auth_pb2.Permission(permType=permission, key=key, range_end=range_end)
         request = pb.AuthRoleGrantPermissionRequest(name=name, perm=granted)
         return self._auth("role_grant_permission", request, pb.AuthRoleGrantPermissionResponse.FromString)

@@ -117,7 +117,7 @@ class BlockingClient:
         )
 
     def members(self) -> tuple[MemberInfo, ...]:
-        """Who is in the cluster, as this member knows."""
+        """Return who is in the cluster, as this member knows."""
         return tuple(
             MemberInfo(each.ID, each.name, tuple(each.peerURLs), tuple(each.clientURLs), each.isLearner)
             for each in self._ask(pb.MemberListResponse, lambda client: client.member_list()).members
@@ -240,7 +240,7 @@ class BlockingClient:
         self._do(lambda client: client.member_remove(member_id))
 
     def alarms(self) -> tuple[Alarm, ...]:
-        """All alarms of all members."""
+        """Return all alarms of all members."""
         said = self._ask(pb.AlarmResponse, lambda client: client.alarm_list()).alarms
         return tuple(Alarm(each.memberID, pb.AlarmType.Name(each.alarm)) for each in said)
 

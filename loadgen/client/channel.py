@@ -1,4 +1,4 @@
-"""Several endpoints times several connections as one place to call: balanced, reconnecting, honest about loss."""
+"""Several endpoints times several connections as one place to call: balanced, reconnecting, with losses reported."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def login_of(security: Security) -> Login | None:
 
 
 def _say_who_leads(transport: Transport, leadership: Leadership) -> int:
-    """Asks a member who leads and notes what it says; returns the code it answered with."""
+    """Ask a member who leads and note what it says; return the code it answered with."""
     try:
         stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns())
         if stream.code == Code.OK:

@@ -152,7 +152,7 @@ class MemberInfo:
 
 
 def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = None) -> MemberInfo:
-    """Asks who is there, and logs in where a user is named. Takes an endpoint as people write it, and seconds in all.
+    """Ask who is there, and log in where a user is named. Takes an endpoint as people write it, and seconds in all.
 
     Raises ValueError for a malformed endpoint, SecurityError for files of no use, and ConnectError, whose ``cause``
     tells apart: nobody listens, no answer, not HTTP/2, TLS spoken or not spoken, whatever is wrong with a certificate,
@@ -208,7 +208,7 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
 
 
 def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:
-    """Whether somebody speaks HTTP/2 without TLS there."""
+    """Return whether somebody speaks HTTP/2 without TLS there."""
     transport = Transport(Endpoint(where.host, where.port))
     try:
         transport.connect(timeout_s)

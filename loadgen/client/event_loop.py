@@ -1,4 +1,4 @@
-"""What we use of gevent's event loop, which has no types."""
+"""The part of gevent's event loop that raftload uses, with the types that gevent lacks."""
 
 from __future__ import annotations
 

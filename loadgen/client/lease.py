@@ -48,7 +48,7 @@ class LeaseCalls(Caller):
         return self._run(REVOKE, request, decode, "lease_revoke", lease_key(lease), None, process, due_ns)
 
     def lease_time_to_live(self, lease: int, *, keys: bool = False, process: int = 0, due_ns: int = 0) -> Operation:
-        """Asks how long a lease has left (-1: it is gone). ``response`` is a ``LeaseTimeToLiveResponse``."""
+        """Ask how long a lease has left (-1: it is gone). ``response`` is a ``LeaseTimeToLiveResponse``."""
         request = pb.LeaseTimeToLiveRequest(ID=lease, keys=keys).SerializeToString()
         decode = pb.LeaseTimeToLiveResponse.FromString
         return self._run(TIME_TO_LIVE, request, decode, "lease_time_to_live", lease_key(lease), None, process, due_ns)

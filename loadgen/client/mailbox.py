@@ -36,7 +36,7 @@ class Mailbox(Generic[T]):
         self._wake()
 
     def end(self) -> None:
-        """Says that nothing more comes; what is there can still be taken."""
+        """Say that nothing more comes; what is there can still be taken."""
         self.ended = True
         self._wake_soon()
 

@@ -27,11 +27,11 @@ class MaintenanceCalls(Caller):
     """The Maintenance service. Most are about the member asked: name its endpoint, or one of the client's is taken."""
 
     def status(self, endpoint: str = "") -> Operation:
-        """Asks a member how it is. ``response`` is a ``StatusResponse``."""
+        """Ask a member for its status. ``response`` is a ``StatusResponse``."""
         return self._aim(endpoint)._run(STATUS, b"", pb.StatusResponse.FromString, "status")
 
     def hash_kv(self, endpoint: str = "", revision: int = 0) -> Operation:
-        """Asks a member for the hash of its keys up to a revision (0: as of now). ``response``: ``HashKVResponse``."""
+        """Ask a member for the hash of its keys up to a revision (0: as of now). ``response``: ``HashKVResponse``."""
         request = pb.HashKVRequest(revision=revision).SerializeToString()
         return self._aim(endpoint)._run(HASH_KV, request, pb.HashKVResponse.FromString, "hash_kv")
 

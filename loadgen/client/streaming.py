@@ -102,7 +102,7 @@ class StreamingCall:
         return upload is not None and len(upload.data) > _MOST_UNSENT
 
     def finish(self) -> None:
-        """Says that no more messages come from us; theirs may."""
+        """Say that no more messages come from us; theirs may."""
         if not self.ended:
             self._connection.finish(self._stream)
             self._flush()
@@ -129,7 +129,7 @@ class StreamingCall:
             raise
 
     def consumed(self, message: bytes) -> None:
-        """Says that a message from ``take`` is not kept any more."""
+        """Say that a message from ``take`` is not kept any more."""
         self._connection.consumed(self._stream, message)
         if self._connection.wants_to_send:
             self._flush()
@@ -151,7 +151,7 @@ class StreamingCall:
         self._inbox.deliver((message, read_ns))
 
     def unblock(self) -> None:
-        """Lets those go on who wait to send, where there is room again."""
+        """Let those go on who wait to send, where there is room again."""
         if not self._full():
             self._room.set()
 

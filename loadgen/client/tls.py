@@ -138,7 +138,7 @@ class Tls:
         return taken
 
     def close(self) -> None:
-        """Says goodbye with close_notify, where the socket takes it; does not wait for the peer's."""
+        """Say goodbye with close_notify, where the socket takes it; do not wait for the peer's."""
         if self._socket is None or self._unsent:
             return
         with contextlib.suppress(OSError):

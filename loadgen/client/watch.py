@@ -1,4 +1,4 @@
-"""One watch, as its reader sees it.
+"""One watch, from its reader's side.
 
 Source: etcd's API (Watch service, "Watch API guarantees": ordered, atomic, resumable, bookmarkable).
 """
@@ -55,7 +55,7 @@ class WatchAnswer:
         self._call = call
 
     def release(self) -> None:
-        """Lets the server send as much again."""
+        """Let the server send as much again."""
         for message in self.raw:
             self._call.consumed(message)
 

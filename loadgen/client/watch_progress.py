@@ -20,7 +20,7 @@ class ProgressRequests:
         self.asked = self.told = 0
 
     def is_about(self, created: int, asked_before: int, revision: int) -> bool:
-        """Whether the answer just counted is about a watch.
+        """Return whether the answer just counted is about a watch.
 
         Takes the store's revision when the watch was created, how often the stream had been asked before the watch was
         asked for, and the revision of the answer.

@@ -73,7 +73,7 @@ class Watcher:
         return watch
 
     def request_progress(self) -> bool:
-        """Asks how far the stream is; every watch gets the answer, without events, with id -1. False: no stream."""
+        """Ask how far the stream is; every watch gets the answer, without events, with id -1. False: no stream."""
         self._progress.asked += 1
         return self._call is not None and self._send(
             self._call, pb.WatchRequest(progress_request=pb.WatchProgressRequest())

@@ -124,7 +124,7 @@ class HistoryWriter:
         )
 
     def set_final(self, final: bool = True) -> None:
-        """Says that what is recorded from here on are the final reads of each member; see ``format.FINAL``."""
+        """Say that what is recorded from here on are the final reads of each member; see ``format.FINAL``."""
         self._flags = FINAL if final else 0
 
     def endpoint(self, url: str) -> int:

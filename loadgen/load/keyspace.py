@@ -1,4 +1,4 @@
-"""The keys of a run: a prefix that nobody uses, values to read, and nothing left behind."""
+"""The keys of a run: a prefix that no other key has, values to read, and their removal at the end."""
 
 from __future__ import annotations
 

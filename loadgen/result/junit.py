@@ -1,4 +1,4 @@
-"""Verdicts in the words of CI systems: JUnit XML, and a Markdown table for a GitHub step summary."""
+"""Verdicts in the formats of CI systems: JUnit XML, and a Markdown table for a GitHub step summary."""
 
 from __future__ import annotations
 

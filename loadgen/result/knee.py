@@ -29,7 +29,7 @@ Interval = tuple[float, Mapping[int, int]]
 
 
 def users_by_step(users: int) -> tuple[int, ...]:
-    """How many users are active in each step of a closed loop: doubled from 1 on, and at last all.
+    """Return how many users are active in each step of a closed loop: doubled from 1 on, and at last all.
 
     >>> users_by_step(10)
     (1, 2, 4, 8, 10)

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: forked from their master, apart from its terminal, dead when it is."""
+"""Worker processes on this machine: forked from their master, apart from its terminal, ended with it."""
 
 from __future__ import annotations
 

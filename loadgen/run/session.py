@@ -1,4 +1,4 @@
-"""Locust's master in this process, its workers in theirs, and what they say to each other.
+"""Locust's master in this process, its workers in theirs, and the messages between them.
 
 A `Session` is ready for any number of runs one after the other, as the web UI has them.
 """

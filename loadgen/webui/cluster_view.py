@@ -96,7 +96,7 @@ class ClusterView:
         return self._cluster is not None and set(self._asked) <= self._urls
 
     def is_at(self, endpoints: tuple[str, ...]) -> bool:
-        """Whether these are the ones that are looked at."""
+        """Return whether these are the ones that are looked at."""
         return {url.removeprefix("http://").rstrip("/") for url in endpoints} == set(self._asked)
 
     @property
@@ -191,7 +191,7 @@ class ClusterView:
             gevent.spawn(self._tell_election, snapshot.members[leader].term)
 
     def _ask(self) -> ClusterSnapshot:
-        """Asks the members, and again with more patience where one that answered before does not in time."""
+        """Ask the members, and again with more patience where one that answered before does not in time."""
         snapshot, _ = self._poller.poll()
         before = {member.name: member.role for member in self._tick.snapshot.members} if self._tick else {}
         if any(

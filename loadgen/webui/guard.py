@@ -79,7 +79,7 @@ class Guard:
         return ""
 
     def has_token(self, headers: Headers | Mapping[str, str]) -> bool:
-        """Whether a request carries the token."""
+        """Return whether a request carries the token."""
         return hmac.compare_digest(str(headers.get(TOKEN_HEADER, "")).encode(), self.token.encode())
 
     def _is_ours(self, host: str) -> bool:

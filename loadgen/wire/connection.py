@@ -127,7 +127,7 @@ class Connection:
         self._sender.put(frames.ping(payload))
 
     def close(self) -> None:
-        """Says goodbye: takes no new calls, and GOAWAY is among the next bytes to send."""
+        """Say goodbye: take no new calls, and put GOAWAY among the next bytes to send."""
         if self._receiver.ended is None and self._sender.accepting:
             self._sender.refuse_new()
             self._sender.put(frames.goaway(0, ErrorCode.NO_ERROR))

@@ -36,7 +36,7 @@ class Control:
         events.append(SettingsReceived())
 
     def on_ping(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        """Echoes a PING; the echo of ours is an event (section 6.7)."""
+        """Echo a PING; the echo of ours is an event (section 6.7)."""
         if stream_id:
             raise RemoteError("PING on a stream")
         if len(payload) != 8:

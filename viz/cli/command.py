@@ -151,7 +151,7 @@ def _format(args: argparse.Namespace) -> str:
 
 
 def _output(args: argparse.Namespace, name: str) -> Path | None:
-    """Where to write, checked before anything is asked or drawn."""
+    """Return where to write, checked before anything is asked or drawn."""
     if args.output is None:
         return None
     path = Path(args.output)

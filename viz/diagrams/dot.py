@@ -127,7 +127,7 @@ def _sequence(model: Sequence) -> list[str]:
 
 
 def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
-    """Where each lane stands, in points, so that no label runs into another lane's."""
+    """Return where each lane stands, in points, so that no label runs into another lane's."""
     halves = [max(width(line) for line in wrap(lane.label, _WRAP)) * _CHAR / 2 + 14 for lane in model.lanes]
     notes = dict.fromkeys(place, 0.0)
     for item in model.items:
@@ -166,7 +166,7 @@ def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: fl
 
 
 def _reach(item: Message, xs: list[float], place: Mapping[str, int]) -> tuple[float, float]:
-    """Where its arrow begins and ends: one that is lost does not come to its target."""
+    """Return where its arrow begins and ends: one that is lost does not come to its target."""
     source, target = xs[place[item.source]], xs[place[item.target]]
     if item.kind == "lost" and source != target:
         target += _SHORT if target < source else -_SHORT

@@ -37,7 +37,7 @@ _KNOWN = {(each.source, each.target): each.label for each in (*ETCD, *PAPER)} | 
 
 
 def sequence(found: History, elections: Sequence[Election], most: int = MOST_ITEMS) -> SequenceModel:
-    """Who asked whom for its vote, and what came of it.
+    """Return who asked whom for its vote, and what came of it.
 
     Of more than ``most`` messages and notes the middle is left out, which a note says. A request without an
     answer in the log of whom it was sent to is drawn as lost.
@@ -143,8 +143,9 @@ def state_graph(found: History, since: float | None = None, until: float | None 
 
 
 def timeline(found: History, since: float | None = None, until: float | None = None) -> Chart:
-    """Who was what when: a row a member. A member is down from when its peers lost it, or its own last line, to
-    its next start.
+    """Return the members' roles over time, a row for each.
+
+    A member is down from when its peers lost it, or its own last line, to its next start.
     """
     begin = min((log.first for log in found.logs), default=0.0) if since is None else since
     end = max((log.last for log in found.logs), default=0.0) if until is None else until

@@ -122,7 +122,7 @@ def between(polls: Sequence[ClusterPoll], since: float | None, until: float | No
 
 
 def timeline(polls: Sequence[ClusterPoll]) -> Chart:
-    """Who was seen as what: a row a member, each poll's answer until the next poll. A gap: it knew of no leader."""
+    """Return the members' roles over time, a row each; each answer holds until the next poll. A gap: no leader."""
     begin = polls[0].at if polls else 0.0
     end = polls[-1].at if polls else 0.0
     rows = []

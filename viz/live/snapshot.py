@@ -66,7 +66,7 @@ def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, .
 def ask(
     endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
 ) -> tuple[ClusterSnapshot, list[Answer]]:
-    """Asks every endpoint, and every member of the cluster that no endpoint stands for at its own URL.
+    """Ask every endpoint, and every member of the cluster that no endpoint stands for at its own URL.
 
     Returns the picture, and the answers that it is of. Raises NoCluster where nobody answers.
     """

@@ -38,7 +38,7 @@ class Axis:
     labels: tuple[str, ...] = ()
 
     def place(self, value: float) -> float:
-        """Where a value lies between the ends, 0 to 1; beyond them for a value outside."""
+        """Return where a value lies between the ends, 0 to 1; beyond them for a value outside."""
         low, high, at = (_SCALES[self.scale](each) for each in (self.low, self.high, value))
         return (at - low) / (high - low) if high > low else 0.0
 

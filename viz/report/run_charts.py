@@ -108,7 +108,7 @@ def p99(data: RunData) -> tuple[Point, ...]:
 
 
 def succeeded(data: RunData) -> tuple[Point, ...]:
-    """How many operations succeeded in each second, all types together."""
+    """Return how many operations succeeded in each second, all types together."""
     return _in_steps(data, data.series.get("total", ()), operator.attrgetter("succeeded"))
 
 
@@ -150,7 +150,7 @@ def _over_seconds(
 
 
 def lag_lines(data: RunData) -> tuple[Line, ...]:
-    """How far each member's applied index was behind the highest commit index that any member had told by then.
+    """Return how far each member's applied index was behind the highest commit index that any member had told by then.
 
     A member that does not answer has a gap there.
     """

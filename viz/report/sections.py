@@ -210,7 +210,7 @@ def _phases(figures: Phases | None, mark: float) -> list[str]:
 
 
 def generator(result: Result) -> str:
-    """How the load generator itself was."""
+    """Return the figures of the load generator itself, as HTML."""
     found = result.get("generator")
     if not found:
         return ""
