@@ -50,7 +50,7 @@ def _other_events(watch: Watch, events: Sequence[Event], changes: Changes, revis
     extra = [key for key in got if key not in wanted]
     missing = [key for key in wanted if key not in got]
     if extra:
-        done = f"what was done there is {change_words(next(iter(wanted.values())))}" if wanted else "nothing was done"
+        done = f"the write was {change_words(next(iter(wanted.values())))}" if wanted else "nothing was written"
         found.append(("watch.members", f"got {_event_words(got[extra[0]])} of revision {revision}, where {done}"))
     elif missing:
         text = f"got {len(got)} of the {len(wanted)} events of revision {revision}, not that of {show(missing[0])}"
@@ -66,7 +66,7 @@ def _difference(watch: Watch, event: Event, change: Change, revision: int, compa
         return [
             (
                 "watch.members",
-                f"got {_event_words(event)} of revision {revision}, where {change_words(change)} was done",
+                f"got {_event_words(event)} of revision {revision}, where the write was {change_words(change)}",
             )
         ]
     found = []

@@ -163,8 +163,7 @@ def compactions(evidence: Evidence, ledger: Ledger) -> None:
             if place < 0 or farthest[place] <= revision:
                 ledger.broken(
                     "kv.compaction", revision,
-                    f"{evidence.words(number)}, and nobody had compacted"
-                    " as far as that",
+                    f"{evidence.words(number)}, and no compaction had reached that revision",
                 )  # fmt: skip
         elif "future revision" in error and not evidence.request(number, pb.RangeRequest).serializable:
             ledger.judged["kv.compaction"] += 1

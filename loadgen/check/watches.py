@@ -197,7 +197,7 @@ class _Stream:
             if events:
                 self._ledger.broken(
                     "watch.filter", events[0].kv.mod_revision,
-                    lambda: f"{self._name} was given events of a watch {watch_id} that it has not, or no more"
+                    lambda: f"{self._name} got events of watch {watch_id}, which it had not created or had ended"
                     f" ({self._evidence.time(at_ns)})",
                 )  # fmt: skip
             return

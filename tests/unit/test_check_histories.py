@@ -42,7 +42,7 @@ def test_a_healthy_run_is_all_evidence_and_no_fault() -> None:
             "etcd-13766-3.5.1",
             (
                 " the watch on etcd-node2 ",
-                "where what was done there is the put of jgr2/k00800=",
+                "where the write was the put of jgr2/k00800=",
                 "Nearest fault: crash-random, etcd-node2 (",
             ),
         ),
