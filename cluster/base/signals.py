@@ -53,7 +53,7 @@ def finishing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignores signals, for what cleans up after one."""
+    """Ignore signals, for what cleans up after one."""
     with _handled(lambda number, frame: None):
         yield
 

@@ -158,7 +158,7 @@ def member_names(count: int) -> list[str]:
 def local_members(
     client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str, scheme: str = "http"
 ) -> tuple[Member, ...]:
-    """Members on loopback.
+    """Return the members on loopback.
 
     Takes a client and a peer port for each, the folder that holds their data folders, and the scheme of their
     client URLs; returns them in order. Raises ValueError where the two lists differ in length.

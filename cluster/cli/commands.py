@@ -137,7 +137,7 @@ def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:
 
 
 def _foreign(text: str, security: Security | None) -> tuple[Member, ...]:
-    """Members of which only the endpoints are known. Raises UsageError."""
+    """Return the members of which only the endpoints are known. Raises UsageError."""
     from cluster.base.topology import Member
 
     try:

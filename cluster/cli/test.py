@@ -189,7 +189,7 @@ def nodes(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
-    """Members as processes on loopback, for the length of the tests."""
+    """Yield a cluster of processes on loopback, for the length of the tests."""
     from cluster.lifecycle.up import ClusterRequest
     from cluster.local.cluster import LocalCluster
 

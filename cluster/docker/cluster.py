@@ -220,7 +220,7 @@ class DockerCluster:
         return states
 
     def isolated(self) -> frozenset[str]:
-        """Members that are off the peers' network."""
+        """Return the members that are off the peers' network."""
         off = set()
         for member in self.members:
             with talking(f"ask for {member.name}"):
@@ -230,7 +230,7 @@ class DockerCluster:
         return frozenset(off)
 
     def disturbed(self) -> frozenset[str]:
-        """Members whose peer links are delayed or lossy: none, that cannot be done here."""
+        """Return the members whose peer links are delayed or lossy: none, that cannot be done here."""
         return frozenset()
 
     def is_running(self, name: str) -> bool:
@@ -254,12 +254,12 @@ class DockerCluster:
             container.start()
 
     def pause(self, name: str) -> None:
-        """Freezes it: it stays connected and says nothing."""
+        """Freeze it: it stays connected and says nothing."""
         with talking(f"pause {name}"):
             self._container(name).pause()
 
     def resume(self, name: str) -> None:
-        """Undoes ``pause``; nothing where it is not paused."""
+        """Undo ``pause``; nothing where it is not paused."""
         container = self._container(name)
         if container.status == "paused":
             with talking(f"resume {name}"):

@@ -162,7 +162,7 @@ def _pull(docker: Client, reference: str, say: Say, within_s: float) -> None:
 
 @contextlib.contextmanager
 def _patient(api: Api, silence_s: float) -> Iterator[None]:
-    """Bounds every wait for bytes, also in a pull, for which the SDK insists on no bound."""
+    """Bound every wait for bytes, also in a pull, for which the SDK insists on no bound."""
     send = api.send
 
     def bounded(request: object, **options: object) -> object:

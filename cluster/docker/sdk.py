@@ -84,10 +84,10 @@ class Container(Protocol):
         """End it at once."""
 
     def pause(self) -> None:
-        """Freezes it."""
+        """Freeze it."""
 
     def unpause(self) -> None:
-        """Undoes ``pause``."""
+        """Undo ``pause``."""
 
     def wait(self, *, timeout: float, condition: str = ...) -> object:
         """Wait until it has ended, or for another condition."""

@@ -35,10 +35,10 @@ class Breakable(Protocol):
         """Return ``running``, ``paused`` or ``down`` of each member, by name."""
 
     def isolated(self) -> frozenset[str]:
-        """Members that are cut off from their peers."""
+        """Return the members that are cut off from their peers."""
 
     def disturbed(self) -> frozenset[str]:
-        """Members whose peer links are delayed or lossy."""
+        """Return the members whose peer links are delayed or lossy."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,9 +103,7 @@ class Nemesis:
         return self._do(fault.kind, subjects, actions, before)
 
     def heal(self, only: str = "") -> Effect:
-        """Undoes everything that was done to the cluster, or to one member of it, by whomever; nothing where nothing
-        was.
-        """
+        """Undo all faults of the cluster, or of one member, whatever made them; do nothing if there are none."""
         subjects = self._subjects()
         actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
         return self._do(HEAL, subjects, actions, self._leader(subjects))

@@ -138,7 +138,7 @@ class Client(Protocol):
         """If all conditions hold does ``success``, else ``failure``, at one revision."""
 
     def compact(self, revision: int) -> None:
-        """Forgets history before ``revision``."""
+        """Forget history before ``revision``."""
 
     def lease_grant(self, ttl_s: int) -> Lease:
         """Return a new lease of at least so many seconds."""
@@ -147,13 +147,13 @@ class Client(Protocol):
         """Return what is left of a lease, and its keys."""
 
     def lease_keepalive(self, lease_id: int) -> int:
-        """Renews a lease. Returns its seconds from now; 0 where it is gone already."""
+        """Renew a lease. Returns its seconds from now; 0 where it is gone already."""
 
     def lease_revoke(self, lease_id: int) -> None:
         """End a lease, and its keys with it."""
 
     def watch(self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False) -> Watch:
-        """Watches a key, or a range, from ``start_revision`` on; 0 is from now.
+        """Watch a key, or a range, from ``start_revision`` on; 0 is from now.
 
         Returns when the server has the watch, so that no later change is missed. Raises WatchCanceled too.
         """

@@ -48,7 +48,7 @@ class GatewayClient(AdminClient):
         )
 
     def lease_keepalive(self, lease_id: int) -> int:
-        """Renews a lease. Returns its seconds from now; 0 where it is gone already."""
+        """Renew a lease. Returns its seconds from now; 0 where it is gone already."""
         answer = self.rpc("/lease/keepalive", {"ID": str(lease_id)})
         if "error" in answer:
             raise stream_error(answer["error"])
@@ -61,7 +61,7 @@ class GatewayClient(AdminClient):
     def watch(
         self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False
     ) -> GatewayWatch:
-        """Watches a key, or a range, from ``start_revision`` on; 0 is from now.
+        """Watch a key, or a range, from ``start_revision`` on; 0 is from now.
 
         etcd3-py's own watcher begins again after a broken connection and so could hide a gap; this one does not.
         """

@@ -173,7 +173,7 @@ class ControlClient:
         return self.get(b"\0", count_only=True).revision
 
     def compact(self, revision: int) -> None:
-        """Forgets history before ``revision``."""
+        """Forget history before ``revision``."""
         self._call(self._client.compact, revision, physical=True)
 
 

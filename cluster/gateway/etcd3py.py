@@ -57,7 +57,7 @@ class GatewayClient(Protocol):
         """Do one of two lists of operations."""
 
     def compact(self, revision: int, *, physical: bool) -> object:
-        """Forgets history."""
+        """Forget history."""
 
 
 @functools.cache

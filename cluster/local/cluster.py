@@ -253,28 +253,28 @@ class LocalCluster:
         self._paused.discard(name)
 
     def isolate(self, name: str) -> None:
-        """Cuts its peer links: what is sent over them waits until they are joined. Clients still reach it."""
+        """Cut its peer links: what is sent over them waits until they are joined. Clients still reach it."""
         self._links(name).cut = True
 
     def join(self, name: str) -> None:
-        """Undoes ``isolate``."""
+        """Undo ``isolate``."""
         self._links(name).cut = False
 
     def delay(self, name: str, delay_s: float, jitter_s: float = 0.0) -> None:
-        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        """Delay what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
         links = self._links(name)
         links.delay_s, links.jitter_s = delay_s, jitter_s
 
     def drop(self, name: str, share: float) -> None:
-        """Loses that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
+        """Lose that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
         self._links(name).drop = share
 
     def isolated(self) -> frozenset[str]:
-        """Names of the members that are cut off from their peers."""
+        """Return the names of the members that are cut off from their peers."""
         return self._relay.cut if self._relay is not None else frozenset()
 
     def disturbed(self) -> frozenset[str]:
-        """Names of the members whose peer links are delayed or lossy."""
+        """Return the names of the members whose peer links are delayed or lossy."""
         return self._relay.rough if self._relay is not None else frozenset()
 
     def is_running(self, name: str) -> bool:

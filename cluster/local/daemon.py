@@ -106,7 +106,7 @@ def _describe(cluster: LocalCluster, control: str, requested_version: str | None
 
 
 def _serve(server: socket.socket, cluster: LocalCluster) -> None:
-    """Answers orders until "down", or until the starter ends without having said "keep"."""
+    """Answer orders until "down", or until the starter ends without having said "keep"."""
     kept = False
     while True:
         ready, _, _ = select.select([server] if kept else [server, sys.stdin], [], [])

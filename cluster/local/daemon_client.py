@@ -62,7 +62,7 @@ def start(
 
 
 def _keep(owner: subprocess.Popen[bytes], message: Mapping[str, object]) -> DetachedCluster:
-    """Tells a process what to own, and to keep it once it is healthy; nothing is left where that fails."""
+    """Tell a process what to own, and to keep it once it is healthy; nothing is left where that fails."""
     assert owner.stdin is not None
     assert owner.stdout is not None
     kept = False
@@ -154,11 +154,11 @@ class DetachedCluster:
         return self._order("look")["states"]
 
     def isolated(self) -> frozenset[str]:
-        """Members that are cut off from their peers."""
+        """Return the members that are cut off from their peers."""
         return frozenset(self._order("look")["isolated"])
 
     def disturbed(self) -> frozenset[str]:
-        """Members whose peer links are delayed or lossy."""
+        """Return the members whose peer links are delayed or lossy."""
         return frozenset(self._order("look")["disturbed"])
 
     def is_running(self, name: str) -> bool:
@@ -186,19 +186,19 @@ class DetachedCluster:
         self._order("resume", name)
 
     def isolate(self, name: str) -> None:
-        """Cuts its peer links: what is sent over them waits until they are joined."""
+        """Cut its peer links: what is sent over them waits until they are joined."""
         self._order("isolate", name)
 
     def join(self, name: str) -> None:
-        """Undoes ``isolate``."""
+        """Undo ``isolate``."""
         self._order("join", name)
 
     def delay(self, name: str, delay_s: float, jitter_s: float) -> None:
-        """Delays what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
+        """Delay what goes over its peer links, each way, by so much, more or less the jitter; 0 undoes it."""
         self._order("delay", name, delay_s, jitter_s)
 
     def drop(self, name: str, share: float) -> None:
-        """Loses that share of what goes over its peer links; 0 undoes it."""
+        """Lose that share of what goes over its peer links; 0 undoes it."""
         self._order("drop", name, share)
 
     def log(self, name: str, lines: int | None = None) -> str:

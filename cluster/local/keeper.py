@@ -77,7 +77,7 @@ class Keeper:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def serve(self) -> None:
-        """Answers requests until the owner says stop or is gone; then nothing is left."""
+        """Answer requests until the owner says stop or is gone; then nothing is left."""
         try:
             self._send({"folder": str(self._folder) if self._folder else None})
             buffer = b""

@@ -31,7 +31,7 @@ def refuse_data(root: Path, nodes: int) -> None:
 
 
 def lay_out(nodes: int, root: Path, base_port: int | None, *, relayed: bool, tls: bool) -> tuple[Member, ...]:
-    """Members with their data under a folder, on ports that are free now.
+    """Return the members with their data under a folder, on ports that are free now.
 
     Takes the first client port, None for any; whether their peer links go through a relay, which then listens where
     peers reach a member; and whether clients speak TLS. Raises ClusterError for a client port that is taken.

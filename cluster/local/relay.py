@@ -48,7 +48,7 @@ _UNDISTURBED = LinkState()
 
 
 def hold_back(ends: tuple[LinkState, LinkState], rng: random.Random) -> float:
-    """Seconds by which one piece is late on a link between two members. Takes the state of both ends' links."""
+    """Return by how many seconds a piece is late on a link between two members. Takes the state of both ends' links."""
     late = 0.0
     for end in ends:
         if end.delay_s:

@@ -92,7 +92,7 @@ class Observer:
         self._send({"folder": str(folder), "members": list(members)})
 
     def scrape(self, phase: str) -> None:
-        """Scrapes every member now and returns when that is on disk; ``phase`` goes into the column of this name."""
+        """Scrape every member now and return when that is on disk; ``phase`` goes into the column of this name."""
         self._carry_out({"scrape": phase})
 
     def stop(self) -> None:
@@ -280,7 +280,7 @@ def _now() -> str:
 
 
 def _listed(url: str, security: Security) -> dict[int, str]:
-    """Members' names by their ids, as this member lists them; nothing where it does not."""
+    """Return the members' names by their ids, as this member lists them; nothing where it does not."""
     try:
         _, body = probe.http(url, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S, security)
         return {int(each["ID"]): str(each["name"]) for each in json.loads(body)["members"] if each.get("name")}

@@ -101,7 +101,7 @@ def changing(say: Callable[[str], None], within_s: float = 120.0) -> Iterator[No
 
 
 def save(running: Running) -> None:
-    """Remembers a cluster. Raises ClusterError where the folder cannot be written."""
+    """Remember a cluster. Raises ClusterError where the folder cannot be written."""
     folder = state_dir()
     values = {"schema": SCHEMA, **dataclasses.asdict(running)}
     try:
@@ -116,7 +116,7 @@ def _unwritable(exc: OSError) -> ClusterError:
 
 
 def forget(backend: str) -> None:
-    """Forgets the cluster of a backend; nothing where none is remembered."""
+    """Forget the cluster of a backend; nothing where none is remembered."""
     with contextlib.suppress(OSError):
         _file(backend).unlink()
 

@@ -226,7 +226,7 @@ class Campaign:
             self._driver.wait_healthy(HEALTHY_S)
 
     def _close_workers(self, revision: int) -> None:
-        """Has every worker see its watchers to a revision and close its history; waits until they have."""
+        """Have every worker see its watchers to a revision and close its history; wait until they have."""
         alive = [w for w in self._session.workers if w.client_id and w.name not in self.run.lost]
         order: Close = {"revision": revision, "timeout_s": WATCHERS_S}
         for client_id in self._client_ids():

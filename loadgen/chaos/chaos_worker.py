@@ -91,7 +91,7 @@ class WorkerState:
         self.watchers.start()
 
     def suspect(self, seen: str) -> None:
-        """Tells the master, once, of an answer or event that cannot be where etcd keeps its promises."""
+        """Tell the master, once, of an answer or event that cannot be where etcd keeps its promises."""
         if not self._suspected and self.history is not None:
             self._suspected = True
             SUSPECT.send(self._runner, {"seen": seen})

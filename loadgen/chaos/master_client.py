@@ -68,7 +68,7 @@ class MasterClient:
         self._client.put(shape.fence, b"0")
 
     def compact(self) -> None:
-        """Compacts at a revision a little below the newest; the fence goes first, see ``traffic``."""
+        """Compact at a revision a little below the newest; the fence goes first, see ``traffic``."""
         if not self._whole:
             return
         with self._compacting:

@@ -13,7 +13,7 @@ from loadgen.proto import etcd_pb2 as pb
 
 
 def convergence(evidence: Evidence, ledger: Ledger) -> None:
-    """Judges the final reads of each member: status, hash and keys."""
+    """Judge the final reads of each member: status, hash and keys."""
     finals = np.flatnonzero(evidence.final & (evidence.outcome == OK)).tolist()
     expected = set(evidence.cluster.names) or {int(evidence.member[number]) for number in finals}
     for rule, method, judge in (

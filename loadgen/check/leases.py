@@ -62,7 +62,7 @@ class Leases:
         self._ended.setdefault(lease, (revision, f"revoked by {self._evidence.words(by)}"))
 
     def ended(self, lease: int, revision: int, at_ns: int, deleted: set[bytes], attached: set[bytes]) -> None:
-        """Judges a lease that was seen to end by itself: when it was seen, which keys went, which it had."""
+        """Judge a lease that was seen to end by itself: when it was seen, which keys went, which it had."""
         ledger, evidence = self._ledger, self._evidence
         ledger.judged["lease.together"] += 1
         if deleted != attached:
@@ -97,7 +97,7 @@ class Leases:
             self.latest_s = max(self.latest_s or 0.0, (at_ns - back) / 1e9 - ttl)
 
     def attached(self, lease: int, revision: int, writer_of: Callable[[int], int | None]) -> None:
-        """Judges that a key was attached to a lease at a revision."""
+        """Judge that a key was attached to a lease at a revision."""
         self._ledger.judged["lease.attached"] += 1
         ended = self._ended.get(lease)
         if ended is not None and ended[0] < revision:

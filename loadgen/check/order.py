@@ -22,7 +22,7 @@ Numbers = NDArray[np.int64]
 
 
 def real_time(evidence: Evidence, watches: list[Watch], resolved: dict[int, int], ledger: Ledger) -> None:
-    """Judges linearizable operations, with those of unknown outcome whose revision is known by now (``resolved``).
+    """Judge linearizable operations, with those of unknown outcome whose revision is known by now (``resolved``).
 
     What a client was shown counts as evidence whatever showed it: a serializable read and a watch event too.
     """
@@ -59,7 +59,7 @@ def real_time(evidence: Evidence, watches: list[Watch], resolved: dict[int, int]
 
 
 def members(evidence: Evidence, ledger: Ledger) -> None:
-    """Judges that the revision of each member never falls, whoever asks it, and over restarts as well.
+    """Judge that the revision of each member never falls, whoever asks it, and over restarts as well.
 
     From etcd 3.6 a member answers serializable requests before it has caught up after a restart; they are excepted.
     """
@@ -122,7 +122,7 @@ def _falls(
 
 
 def compactions(evidence: Evidence, ledger: Ledger) -> None:
-    """Judges reads of past revisions against the compactions of the history."""
+    """Judge reads of past revisions against the compactions of the history."""
     compacts = np.flatnonzero(evidence.method == Method.COMPACT)
     done = compacts[evidence.outcome[compacts] == OK]
     tried = compacts[evidence.outcome[compacts] != 1]

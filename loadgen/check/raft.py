@@ -9,7 +9,7 @@ from loadgen.check.rules import Ledger
 
 
 def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> None:
-    """Judges the role changes of each member, in the order of its log. Takes whether the cluster is somebody's, whose
+    """Judge the role changes of each member, in the order of its log. Takes whether the cluster is somebody's, whose
     logs are not to be had.
 
     Election safety, "at most one leader can be elected in a given term" (Ongaro and Ousterhout, figure 3); terms

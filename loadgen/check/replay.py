@@ -200,7 +200,7 @@ class Replay:
     # ---- reads
 
     def _read_steps(self) -> Generator[None, int, None]:
-        """Judges, each time that it is sent a revision, the reads of states before it."""
+        """Judge, each time that it is sent a revision, the reads of states before it."""
         evidence, ledger = self._evidence, self._ledger
         numbers: list[int] = self._reads.tolist()
         ats: list[int] = evidence.at[self._reads].tolist()

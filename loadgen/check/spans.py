@@ -63,7 +63,7 @@ class Spans:
         self._lately[body] = watch_id, spans
 
     def rewind(self) -> None:
-        """Goes to the first answer; ``answer`` costs least where answers are asked for in order."""
+        """Go to the first answer; ``answer`` costs least where answers are asked for in order."""
         rows = np.unique(np.array(self.rows, np.int64))
         answers = (response for _, response in self._history.payloads(rows))
         self._walk, self._row = zip(rows.tolist(), answers, strict=True), -1

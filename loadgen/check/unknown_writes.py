@@ -115,7 +115,7 @@ class UnknownWrites(Index):
         return place == len(first) or int(self._evidence.call[number]) <= int(first[place])
 
     def _first_shown(self, clock: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Revisions in order, and for each when it or a newer one was first shown to a client."""
+        """Return the revisions in order, and for each when it or a newer one was first shown to a client."""
         evidence = self._evidence
         told = (evidence.outcome == OK) & (evidence.revision > 0) & (evidence.clocks == clock)
         shown = [watch for watch in self._watches if watch.clock == clock and watch.times]

@@ -99,7 +99,7 @@ class Watch:
         return min(int(self.start), self.head) if self.head else int(self.start)
 
     def pass_over(self) -> None:
-        """Goes to the next revision."""
+        """Go to the next revision."""
         place, count = self.place + 1, len(self.revisions)
         while place < count and self.revisions[place] == self.head:
             place += 1

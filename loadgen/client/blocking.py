@@ -160,7 +160,7 @@ class BlockingClient:
         return _answer(self._ask(pb.TxnResponse, lambda client: client.txn(conditions, *branches)))
 
     def compact(self, revision: int) -> None:
-        """Forgets history before ``revision``."""
+        """Forget history before ``revision``."""
         self._do(lambda client: client.compact(revision, physical=True))
 
     def hash_kv(self, revision: int) -> StoreHash:
@@ -186,7 +186,7 @@ class BlockingClient:
         return LeaseState(id=lease_id, remaining_s=said.TTL, granted_s=said.grantedTTL, keys=tuple(said.keys))
 
     def lease_keepalive(self, lease_id: int) -> int:
-        """Renews a lease. Returns its seconds from now; 0 where it is gone already."""
+        """Renew a lease. Returns its seconds from now; 0 where it is gone already."""
         try:
             return int(self._ask(pb.LeaseKeepAliveResponse, lambda client: client.lease_keepalive(lease_id)).TTL)
         except EtcdError as exc:
@@ -203,7 +203,7 @@ class BlockingClient:
     def watch(
         self, key: bytes, *, range_end: bytes = b"", start_revision: int = 0, prev_kv: bool = False
     ) -> BlockingWatch:
-        """Watches a key, or a range, from ``start_revision`` on; 0 is from now.
+        """Watch a key, or a range, from ``start_revision`` on; 0 is from now.
 
         Returns when the server has the watch. A watch that lost its stream has ended: going on could hide a gap.
         """

@@ -162,7 +162,7 @@ class Caller:
         )  # fmt: skip
 
     def give_up(self, path: bytes, operation: Operation, request: bytes) -> None:
-        """Tells of an operation whose greenlet was killed while it waited."""
+        """Tell of an operation whose greenlet was killed while it waited."""
         operation.return_ns = perf_counter_ns()
         operation.error = KILLED
         self.record(path, operation, request, KILLED.encode(), Code.CANCELLED, False)

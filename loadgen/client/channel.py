@@ -244,7 +244,7 @@ class Channel:
         ended.set()
 
     def _deal(self) -> None:
-        """Begins the turns anew, over the connections that are to be called now."""
+        """Begin the turns anew, over the connections that are to be called now."""
         turn = self._live
         if self._leadership is not None:
             chosen = self._leadership.chosen(self.endpoints)
@@ -286,7 +286,7 @@ class Channel:
                 transport.retire()
 
     def _settle(self, failure: ConnectError | None) -> None:
-        """Tells those who wait for a connection: there is one, or no attempt is left that could give one."""
+        """Tell those who wait for a connection: there is one, or no attempt is left that could give one."""
         if failure is None or not (self._live or self._connecting):
             self._tell(failure)
 

@@ -222,7 +222,7 @@ def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:
 def probe_all(
     endpoints: Sequence[str], timeout_s: float = 2.0, security: Security | None = None
 ) -> dict[str, MemberInfo | ConnectError]:
-    """Probes all endpoints at the same time, returns what each said or why it did not.
+    """Probe all endpoints at the same time; return what each said, or why it did not.
 
     Raises ValueError, and SecurityError.
     """

@@ -16,14 +16,14 @@ class Watcher(Protocol):
         """Call back no more."""
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Free what it holds."""
 
 
 class AsyncWatcher(Watcher, Protocol):
     """What other threads wake the loop with."""
 
     def send(self) -> None:
-        """Has the loop call back; any thread may."""
+        """Have the loop call back; any thread may."""
 
 
 class Loop(Protocol):
@@ -33,19 +33,19 @@ class Loop(Protocol):
     MINPRI: int
 
     def io(self, fd: int, events: int, *, priority: int = ...) -> Watcher:
-        """Watches a file descriptor: 1 to read, 2 to write."""
+        """Watch a file descriptor: 1 to read, 2 to write."""
 
     def timer(self, after: float, repeat: float = ...) -> Watcher:
-        """Watches the time, in seconds."""
+        """Watch the time, in seconds."""
 
     def async_(self) -> AsyncWatcher:
         """Make what other threads wake the loop with."""
 
     def check(self, *, ref: bool, priority: int) -> Watcher:
-        """Watches for the end of each wait."""
+        """Watch for the end of each wait."""
 
     def prepare(self, *, ref: bool, priority: int) -> Watcher:
-        """Watches for the beginning of each wait."""
+        """Watch for the beginning of each wait."""
 
 
 class Hub(Protocol):

@@ -58,7 +58,7 @@ class LeaseCalls(Caller):
         return self._run(LEASES, b"", pb.LeaseLeasesResponse.FromString, "lease_list")
 
     def lease_keepalive(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
-        """Renews a lease once, over the stream that such calls of this client share; see ``LeaseKeeper.renew``."""
+        """Renew a lease once, over the stream that such calls of this client share; see ``LeaseKeeper.renew``."""
         if self._keeper is None:
             self._keeper = self.lease_keeper()
         return self._keeper.renew(lease, process=process, due_ns=due_ns)
@@ -115,7 +115,7 @@ class LeaseKeeper:
         return operation
 
     def keep(self, lease: int, ttl: int) -> gevent.Greenlet:
-        """Renews a lease every third of its ``ttl`` seconds, as etcd's Go client does, until it is gone.
+        """Renew a lease every third of its ``ttl`` seconds, as etcd's Go client does, until it is gone.
 
         Returns the greenlet that does so; kill it to stop. Its value is the renewal that found the lease gone.
         """

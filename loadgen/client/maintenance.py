@@ -36,11 +36,11 @@ class MaintenanceCalls(Caller):
         return self._aim(endpoint)._run(HASH_KV, request, pb.HashKVResponse.FromString, "hash_kv")
 
     def defragment(self, endpoint: str = "") -> Operation:
-        """Has a member rewrite its database; it does nothing else meanwhile. ``response``: ``DefragmentResponse``."""
+        """Have a member rewrite its database; it does nothing else meanwhile. ``response``: ``DefragmentResponse``."""
         return self._aim(endpoint)._run(DEFRAGMENT, b"", pb.DefragmentResponse.FromString, "defragment")
 
     def move_leader(self, endpoint: str, target_id: int) -> Operation:
-        """Has the leader, which must be the member at ``endpoint``, hand over to the member ``target_id``.
+        """Have the leader, which must be the member at ``endpoint``, hand over to the member ``target_id``.
 
         ``response`` is a ``MoveLeaderResponse``; another member than the leader answers FAILED_PRECONDITION.
         """

@@ -46,7 +46,7 @@ class Tls:
         self._owed = 0
 
     def handshake(self, socket: _socket.socket, until: float) -> None:
-        """Shakes hands over a socket that waits, until a moment of the monotonic clock; HTTP/2 must be agreed upon.
+        """Shake hands over a socket that waits, until a moment of the monotonic clock; HTTP/2 must be agreed upon.
 
         Raises TlsError, whose ``cause`` says why not, and OSError as the socket does.
         """
@@ -108,7 +108,7 @@ class Tls:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def send(self, data: bytes | memoryview) -> int:
-        """Encrypts and writes; returns how many bytes of ``data`` have gone out whole.
+        """Encrypt and write; return how many bytes of ``data`` have gone out whole.
 
         What the socket did not take is kept, so the next call must begin with the byte after those. A record of which
         the peer has not got the last byte tells it nothing, so its bytes do not count as sent. Raises BlockingIOError

@@ -277,7 +277,7 @@ class Transport:
             self._end(LOST)  # after GOAWAY, with the last answer
 
     def _plausible(self, data: bytes) -> bool:
-        """Tells apart, from the first bytes, those who cannot be etcd without TLS."""
+        """Tell apart, from the first bytes, those who cannot be etcd without TLS."""
         self._first = (self._first + data)[:8]
         reason = foreign(self._first)
         if reason is not None:

@@ -59,7 +59,7 @@ class Watcher:
         self.closed = False
 
     def watch(self, key: bytes, range_end: bytes = b"", **options: Unpack[WatchOptions]) -> Watch:
-        """Watches a key, or the range up to ``range_end``; returns at once, see ``Watch.wait_created``."""
+        """Watch a key, or the range up to ``range_end``; return at once, see ``Watch.wait_created``."""
         request = pb.WatchCreateRequest(key=key, range_end=range_end, **options)
         watch = Watch(request, self.cancel)
         if self.closed:
@@ -249,7 +249,7 @@ class WatchCalls(Caller):
     _watchers: Sequence[Watcher] = ()
 
     def watch(self, key: bytes, range_end: bytes = b"", **options: Unpack[WatchOptions]) -> Watch:
-        """Watches a key or a range, in the terms of ``Watcher.watch``, over the stream that a client's watches share.
+        """Watch a key or a range, in the terms of ``Watcher.watch``, over the stream that a client's watches share.
 
         ``client.at(endpoint).watch(...)`` watches at one member.
         """

@@ -138,7 +138,7 @@ class HistoryWriter:
     # ---- the file
 
     def flush(self) -> None:
-        """Hands everything recorded so far to the operating system. Does nothing any more once it is closed."""
+        """Hand everything recorded so far to the operating system. Does nothing any more once it is closed."""
         self._due = time.perf_counter_ns() + _FLUSH_NS
         if not self._heads or self._file.closed:
             return

@@ -299,7 +299,7 @@ class Run:
         }
 
     def _about_workers(self) -> list[str]:
-        """Sentences about workers that a reader should know of."""
+        """Return sentences about workers that a reader should know of."""
         session = self._session
         notes = [f"a worker was refused ({who}): {why}" for who, why in session.remote.refused.items()]
         if self._stop_asked_at is None and self._load_began is not None:

@@ -274,7 +274,7 @@ class Sender:
     # ---- output
 
     def put(self, data: bytes) -> None:
-        """Queues bytes for writing."""
+        """Queue bytes for writing."""
         self._out.append(data)
         self.queued += len(data)
 

@@ -56,7 +56,7 @@ def wrap(text: str, room: int) -> list[str]:
 
 
 def table(head: Rows[str], rows: Rows[Rows[str]]) -> list[str]:
-    """Columns as wide as they need: the head, a rule, the rows. Numbers are set to the right."""
+    """Return columns as wide as they need: the head, a rule, the rows. Numbers are set to the right."""
     sizes = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
     numbers = {at for at in range(len(head)) if all(row[at][:1].isdigit() or row[at] == "?" for row in rows)}
     return console.columns([head, ["-" * size for size in sizes], *rows], numbers)

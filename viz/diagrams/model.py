@@ -41,7 +41,7 @@ def clean_name(name: str) -> str:
 
 
 def iso(at: float) -> str:
-    """Seconds since 1970 as ``2026-01-31T12:00:00.000Z``."""
+    """Return seconds since 1970 as ``2026-01-31T12:00:00.000Z``."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

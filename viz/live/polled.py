@@ -214,7 +214,7 @@ def _how(polls: Sequence[ClusterPoll]) -> str:
 
 
 def _leader_changes(polls: Sequence[ClusterPoll]) -> list[tuple[int, int]]:
-    """Places of the last poll that saw the old leader and of the first that saw the new one, for each change."""
+    """Return the places of the last poll with the old leader and of the first with the new one, for each change."""
     found = []
     old: int | None = None
     for here, each in enumerate(polls):

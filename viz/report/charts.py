@@ -129,7 +129,7 @@ def render(chart: Chart) -> str:
 
 
 def render_rows(chart: Chart, rows: Sequence[tuple[str, Sequence[Span]]], legend: str) -> str:
-    """Rows of spans over the chart's x axis, with its bands, as an HTML figure; takes the legend as HTML."""
+    """Return rows of spans over the chart's x axis, with its bands, as an HTML figure; takes the legend as HTML."""
     step = chart.height / max(1, len(rows))
     labels = "".join(f'<text x="100%" dx="-8" y="{step * (i + 0.5):.1f}" class="ye">{escape(name)}</text>'
                      for i, (name, _) in enumerate(rows))  # fmt: skip

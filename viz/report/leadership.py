@@ -69,7 +69,7 @@ def _events(history: History, name: str) -> list[Event]:
 
 
 def _from_logs(events: Sequence[Event], end: float) -> list[Period]:
-    """Return a member that follows nobody is ``none``: candidates, and those that lost their leader."""
+    """Return the spans of roles: ``none`` for a member without a leader (a candidate, or one that lost it)."""
     changes: list[tuple[float, Kind, int]] = []
     role, led, term = "", False, 0
     for event in events:

@@ -61,7 +61,7 @@ def write(data: RunData, folder: Path, form: str) -> list[Path]:
 
 
 def _lines(axes: Axes, lines: Sequence[tuple[str, Sequence[Point]]], label: str, drawstyle: str = "default") -> bool:
-    """Draws named points, a None as a gap. Returns whether there were any."""
+    """Draw named points, a None as a gap. Returns whether there were any."""
     drawn_any = False
     for colour, (name, points) in zip(_COLOURS, lines, strict=False):
         if points:

@@ -20,7 +20,7 @@ UNITS = {"users": "users", "rate": "operations/s asked for"}
 
 
 def time_axis(data: RunData) -> Axis:
-    """Seconds since the load's first."""
+    """Return the seconds since the load's first."""
     return charts.linear(0.0, data.end - data.begin, "s")
 
 
@@ -203,7 +203,7 @@ def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
 
 
 def _by_member(data: RunData, points: dict[str, list[Point]]) -> tuple[Line, ...]:
-    """Lines of members, those points left out that lie outside the load."""
+    """Return the lines of members, those points left out that lie outside the load."""
     limit = data.end - data.begin
     return tuple(
         Line(member, LOOKS[number % len(LOOKS)], tuple(each for each in points[member] if 0 <= each[0] <= limit))

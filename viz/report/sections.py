@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and values, the values HTML; those that are empty left out."""
+    """Return names and values, the values HTML; those that are empty left out."""
     inside = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in pairs if value)
     return f'<dl class="facts">{inside}</dl>' if inside else ""
 
@@ -109,7 +109,7 @@ def longest_silence(data: RunData) -> int:
 
 
 def verdict(result: Result) -> str:
-    """Thresholds with their verdicts, and what speaks against the figures."""
+    """Return the thresholds with their verdicts, and the reasons to doubt the figures, as HTML."""
     parts = []
     generator = result.get("generator") or NO_GENERATOR
     reasons = [str(each) for each in (*(result.get("verdict_reasons") or ()), *(result.get("problems") or ()))]
