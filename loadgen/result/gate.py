@@ -1,7 +1,7 @@
 """Thresholds over a result, the verdict that follows from them, and the exit code that follows from that.
 
 Unknown is never pass: a threshold without a sample, or one over what the generator distorted, is UNKNOWN,
-and so is a run that lost a worker or whose books do not balance. A threshold that failed has failed all the
+and so is a run that lost a worker or whose counts do not agree. A threshold that failed has failed all the
 same, wherever what is missing could not have saved it.
 """
 

@@ -1,7 +1,7 @@
 """Workers on other machines: admission, clock offset, loss.
 
 A worker of another machine reports for work over Locust's own protocol and says, in one more message, what it is:
-its version of raftload and its scenario. One that does not fit is turned away with the reason, before it can take
+its version of raftload and its scenario. One that does not fit is refused with the reason, before it can take
 a share of a run. Locust's port has no authentication: see "Many machines" in docs/many-machines.md.
 """
 
