@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrupting",
         action="store_true",
         help="also send transactions that make the members of any etcd before 3.7 diverge for ever "
-        "(etcd#18667): they read a compacted revision and write; only on a cluster for this run",
+        "(etcd#18667): they read a compacted revision and write; only on an embedded cluster",
     )
     group.add_argument("--track", choices=sorted(RECIPES),
                        help="use the load and the faults that reproduce this issue of etcd")  # fmt: skip

@@ -69,13 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--logs",
         nargs="+",
         metavar="FILE",
-        help="with --observed: log files of the members, JSON or text, of etcd 3.4 and later; - for stdin",
+        help="log files of the members to draw from (implies --observed), JSON or text, of etcd 3.4 and later; "
+        "- for stdin",
     )
     parser.add_argument(
         "--polls",
         metavar="FILE",
-        help="with --observed: output of --watch --json to draw from, instead of logs; it has no candidates and votes; "
-        "- for stdin",
+        help="output of --watch --json to draw from instead of logs (implies --observed); it has no candidates and "
+        "votes; - for stdin",
     )
     parser.add_argument(
         "--for", dest="for_", type=Duration(0.1, 86400), metavar="DURATION",
