@@ -8,7 +8,6 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from cluster.base.errors import RaftloadError
 
@@ -28,12 +27,12 @@ def writing(where: object) -> Iterator[None]:
         raise FileError(f"cannot write {where}: {exc.strerror or exc}") from exc
 
 
-def to_json(document: Mapping[str, Any]) -> str:
+def to_json(document: Mapping[str, object]) -> str:
     """Return a document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write a document as ``write_bytes`` does. Raises OSError."""
     write_bytes(path, to_json(document).encode())
 

@@ -18,9 +18,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, RaftloadError, UsageError
 from cluster.base.pythonpath import python_path
@@ -31,10 +32,19 @@ from cluster.faults.nemesis import Nemesis
 from cluster.observe import probe
 from cluster.observe.timeline import Timeline
 
+if TYPE_CHECKING:
+    from cluster.lifecycle import up
+    from cluster.local.cluster import LocalCluster
+    from cluster.schema.documents import FaultDone
+
+    Cluster = LocalCluster | up.Cluster
+
 _END_S = 60.0
 # The members are under load.
 _ASK_S = 3.0
 Backend = Literal["embedded", "local", "docker"]
+# A line, an order or an answer: its values are of any type that JSON has.
+Line = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +67,16 @@ class Held:
     note: str | None
     ours: bool
     cannot: dict[str, str]
+    logs: str
+
+
+class _Found(TypedDict):
+    """The part of `Held` that the cluster does not say itself."""
+
+    version: str
+    source: str
+    note: str | None
+    ours: bool
     logs: str
 
 
@@ -85,7 +105,7 @@ class Driver:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def open(self, backend: Backend, **options: Any) -> Held:
+    def open(self, backend: Backend, **options: object) -> Held:
         """Make or finds the cluster and return it healthy.
 
         ``embedded`` takes what LocalCluster takes; ``local`` finds the one that is up; ``docker`` does that or makes
@@ -96,13 +116,13 @@ class Driver:
         members = tuple(Member(**member) for member in found.pop("members"))
         return Held(members=members, **found)
 
-    def inject(self, fault: Fault, seed: int) -> dict[str, Any]:
+    def inject(self, fault: Fault, seed: int) -> FaultDone:
         """Do a fault. Returns the Effect as plain values. Raises as ``Nemesis.inject``."""
-        return self.ask("inject", fault=dataclasses.asdict(fault), seed=seed)
+        return cast("FaultDone", self.ask("inject", fault=dataclasses.asdict(fault), seed=seed))
 
-    def heal(self) -> dict[str, Any]:
+    def heal(self) -> FaultDone:
         """Undoes every fault. Returns the Effect as plain values."""
-        return self.ask("heal")
+        return cast("FaultDone", self.ask("heal"))
 
     def wait_healthy(self, timeout_s: float) -> None:
         """Wait until all members agree on a leader and serve. Raises ClusterError with the reason why not."""
@@ -112,7 +132,7 @@ class Driver:
         """Write every member's log as ``<member>.log`` into a folder."""
         self.ask("logs", folder=str(folder.absolute()))
 
-    def ask(self, order: str, **values: Any) -> dict[str, Any]:
+    def ask(self, order: str, **values: object) -> Line:
         """One order and its answer; an answer to an older order, whose asker was killed, is passed over."""
         self._number += 1
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -147,7 +167,7 @@ class Driver:
             self._process.stdout.close()
 
 
-def _error(answer: dict[str, Any]) -> RaftloadError:
+def _error(answer: Mapping[str, str]) -> RaftloadError:
     if answer["kind"] == "MemberFailed":
         return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
     kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
@@ -162,7 +182,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Line] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
     with contextlib.ExitStack() as stack, contextlib.suppress(BrokenPipeError):
         desk = _Desk(stack)
@@ -178,13 +198,13 @@ def serve() -> None:
                 })  # fmt: skip
 
 
-def _read_orders(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _read_orders(orders: queue.SimpleQueue[Line]) -> None:
     for line in sys.stdin.buffer:
         orders.put(json.loads(line))
     os.kill(os.getpid(), signal.SIGTERM)  # also out of a wait that an order has begun
 
 
-def _tell(answer: dict[str, Any]) -> None:
+def _tell(answer: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
@@ -194,10 +214,10 @@ class _Desk:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._cluster: Any = None
+        self._cluster: Cluster  # from the first order on, which is ``open``
         self._timeline: Timeline | None = None
 
-    def do(self, order: str, values: dict[str, Any]) -> dict[str, Any]:
+    def do(self, order: str, values: Line) -> Mapping[str, object]:
         """Carries out one order. Raises ClusterError."""
         if order == "open":
             return self._open(**values)
@@ -216,10 +236,12 @@ class _Desk:
             raise ClusterError(f"unknown order {order}")
         return {}
 
-    def _open(self, backend: Backend, timeline: str | None = None, **options: Any) -> dict[str, Any]:
+    def _open(self, backend: Backend, timeline: str | None = None, **options: object) -> Mapping[str, object]:
         self._timeline = Timeline(Path(timeline)) if timeline else None
-        opener = {"embedded": _embedded, "local": _local, "docker": _docker}[backend]
-        self._cluster, found = self._stack.enter_context(opener(**options))
+        openers: dict[Backend, Callable[..., AbstractContextManager[tuple[Cluster, _Found]]]] = {
+            "embedded": _embedded, "local": _local, "docker": _docker,
+        }  # fmt: skip
+        self._cluster, found = self._stack.enter_context(openers[backend](**options))
         self._stack.callback(self._heal_at_the_end, made=found["ours"])
         self._wait_healthy(30.0)
         return {
@@ -254,7 +276,7 @@ class _Desk:
 
 
 @contextlib.contextmanager
-def _embedded(**options: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _embedded(**options: Any) -> Iterator[tuple[Cluster, _Found]]:
     from cluster.local.cluster import LocalCluster
 
     made = LocalCluster(**options)
@@ -267,7 +289,7 @@ def _embedded(**options: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _local() -> Iterator[tuple[Any, dict[str, Any]]]:
+def _local() -> Iterator[tuple[Cluster, _Found]]:
     from cluster.lifecycle.up import find
 
     found = find("local")
@@ -278,7 +300,7 @@ def _local() -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _docker(nodes: int | None = None, etcd: str | None = None) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _docker(nodes: int | None = None, etcd: str | None = None) -> Iterator[tuple[Cluster, _Found]]:
     from cluster.lifecycle.up import find, open_docker_cluster
 
     there = find("docker")
@@ -288,10 +310,10 @@ def _docker(nodes: int | None = None, etcd: str | None = None) -> Iterator[tuple
         yield cluster, _described(cluster, ours=there is None)
 
 
-def _described(cluster: Any, *, ours: bool) -> dict[str, Any]:
+def _described(cluster: up.Cluster, *, ours: bool) -> _Found:
     from cluster.lifecycle.up import describe
     from cluster.observe.running import statuses
 
     what = describe(cluster)
     version = what["version"] or min((status.version for status in statuses(cluster.members)), default="")
-    return {"version": version, "source": what["source"], "note": None, "ours": ours, "logs": ""}
+    return {"version": version, "source": what["source"] or "", "note": None, "ours": ours, "logs": ""}

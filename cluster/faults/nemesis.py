@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.topology import Member
@@ -15,7 +15,10 @@ from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Request, Subject, a
 from cluster.observe import probe
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import ask
-from cluster.observe.timeline import Timeline
+from cluster.observe.timeline import Phase, Timeline
+
+if TYPE_CHECKING:
+    from cluster.schema.documents import FaultDone
 
 _POLL_S = 0.02
 
@@ -31,7 +34,7 @@ class Breakable(Protocol):
     def cannot(self) -> Mapping[str, str]:
         """Methods that do not work here, with why."""
 
-    def states(self) -> dict[str, Any]:
+    def states(self) -> Mapping[str, str]:
         """Return ``running``, ``paused`` or ``down`` of each member, by name."""
 
     def isolated(self) -> frozenset[str]:
@@ -64,9 +67,19 @@ class Effect:
     took_s: float
     text: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FaultDone:
         """Return it as plain values."""
-        return {"schema": "raftload.fault/1", **dataclasses.asdict(self), "took_s": round(self.took_s, 3)}
+        return {
+            "schema": "raftload.fault/1",
+            "fault": self.fault,
+            "members": list(self.members),
+            "before": self.before,
+            "leader": self.leader,
+            "term": self.term,
+            "quorum": self.quorum,
+            "took_s": round(self.took_s, 3),
+            "text": self.text,
+        }
 
 
 class Nemesis:
@@ -150,7 +163,7 @@ class Nemesis:
             kind, names, before.name if before else None, leader, term, has_quorum, took, text
         )  # fmt: skip
 
-    def _note(self, phase: Any, kind: str, names: Sequence[str], detail: str = "") -> None:
+    def _note(self, phase: Phase, kind: str, names: Sequence[str], detail: str = "") -> None:
         if self._timeline is not None:
             self._timeline.add(phase, kind, names, detail)
 

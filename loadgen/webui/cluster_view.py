@@ -76,7 +76,7 @@ class ClusterView:
         self._changed = Event()
         self._tick: Tick | None = None
         self._silence = ""
-        self._states: dict[str, str] = {}
+        self._states: Mapping[str, str] = {}
         self._isolated: frozenset[str] = frozenset()
         self._faults = 0
         listening.listen(environment.events.worker_report, self._on_report)
