@@ -158,24 +158,29 @@ class Row(TypedDict):
     branches: NotRequired[dict[str, int] | None]
 
 
-class WorkerRow(TypedDict):
+class WorkerSaturation(TypedDict):
+    """How one worker fared."""
+
+    cpu_share: NotRequired[float | None]
+    start_lag_p99_ms: NotRequired[float | None]
+    in_flight_max: NotRequired[int | None]
+    loop_lag_p99_ms: float | None
+
+
+class WorkerRow(WorkerSaturation):
     """What one worker did."""
 
     name: str
     host: str | None
     operations: int | None
     cpu_us_per_op: float | None
-    cpu_share: NotRequired[float | None]
-    start_lag_p99_ms: NotRequired[float | None]
-    in_flight_max: NotRequired[int | None]
-    loop_lag_p99_ms: float | None
     clock_offset_ms: float | None
     clock_error_ms: float | None
     lost: str | None
 
 
-class Generator(TypedDict):
-    """How the load generator fared."""
+class Saturation(TypedDict):
+    """How all workers fared together."""
 
     cpu_us_per_op: float | None
     start_lag_p99_ms: float | None
@@ -187,6 +192,11 @@ class Generator(TypedDict):
     resent: int | None
     saturated: bool | None
     saturated_by: str | None
+
+
+class Generator(Saturation):
+    """How the load generator fared."""
+
     workers_started: int | None
     workers_lost: int | None
     workers: NotRequired[list[WorkerRow]]

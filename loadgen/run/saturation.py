@@ -6,10 +6,13 @@ Pure: takes the workers' snapshots (`loadgen.load.protocol.Snapshot`), returns p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from loadgen.load.protocol import OpenLoopCounts, Snapshot
 from loadgen.stats import hdr
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Saturation, WorkerSaturation
 
 # A worker above this share of one core had little to spare.
 BUSY_WORKER = 0.8
@@ -22,8 +25,16 @@ REACHED_SHARE = 0.99
 REACHED_LATE_SHARE = 0.01
 REACHED_LATE_S = 0.1
 
+OF_NO_WORKER: WorkerSaturation = {
+    "cpu_share": None,
+    "loop_lag_p99_ms": None,
+    "start_lag_p99_ms": None,
+    "in_flight_max": None,
+}
+"""What `of_worker` would return of a worker that said nothing."""
 
-def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) -> dict[str, Any]:
+
+def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) -> Saturation:
     """Return the fields of ``generator`` that follow from the snapshots.
 
     Takes the operations that ended and the reported p99 over all of them, in milliseconds, None without a success.
@@ -49,7 +60,7 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
     }
 
 
-def of_worker(snapshot: Snapshot) -> dict[str, Any]:
+def of_worker(snapshot: Snapshot) -> WorkerSaturation:
     """Return what one worker's own row says beside its operations: CPU, lags, and what it had in flight."""
     open_loop = snapshot["open_loop"]
     return {

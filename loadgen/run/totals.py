@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from loadgen.client.kv import WRITES_NOTHING
 from loadgen.load.protocol import Counts, Snapshot
@@ -17,15 +17,17 @@ from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.stats.series import Series
 
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Books, Latencies, Measured, WorkerRow
+
 Worker = WorkerProcess | RemoteWorker
 
 # A worker is called slow when its share took it so many times as long as half of the workers needed, and a second more.
 SLOW_FACTOR = 1.5
-WORKER_FIELDS = ("cpu_share", "loop_lag_p99_ms", "start_lag_p99_ms", "in_flight_max")
 CLOCK_WORTH_SAYING_NS = 100_000_000
 
 
-def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Any]:
+def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Measured]:
     """Return a row for each operation type and one for ``total``. Takes the latencies from sending, as a series."""
     rows: dict[str, Counts] = {}
     for snapshot in snapshots:
@@ -34,7 +36,7 @@ def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Any]:
                 rows[name] = _sum(rows[name], counts) if name in rows else counts
     found = {f: _row(row, f) for f, row in rows.items()}
     for f, summary in service.summaries.items():
-        found[f]["service"] = summary.latencies()
+        found[f]["service"] = cast("Latencies", summary.latencies())
     return found
 
 
@@ -50,8 +52,8 @@ def _sum(a: Counts, b: Counts) -> Counts:
     }
 
 
-def _row(row: Counts, f: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _row(row: Counts, f: str) -> Measured:
+    found: Measured = {
         "operations": row["succeeded"] + row["failed"],
         "succeeded": row["succeeded"],
         "failed": row["failed"],
@@ -72,7 +74,7 @@ def warmup(snapshots: Sequence[Snapshot]) -> dict[str, int]:
     return total
 
 
-def books(snapshots: Sequence[Snapshot], before: int, after: int | None, *, alone: bool) -> dict[str, Any]:
+def books(snapshots: Sequence[Snapshot], before: int, after: int | None, *, alone: bool) -> Books:
     """Return the writes that were acknowledged beside the revisions that the store advanced by.
 
     Takes the store's revision before and after, None for unknown, and whether these workers, all of whom reported
@@ -101,7 +103,7 @@ def books(snapshots: Sequence[Snapshot], before: int, after: int | None, *, alon
     }
 
 
-def missing_samples(rows: Mapping[str, Any], series: Series) -> list[str]:
+def missing_samples(rows: Mapping[str, Measured], series: Series) -> list[str]:
     """Return a sentence for each type of which the series has not just the successes that the workers counted."""
     counted = {f: summary.count for f, summary in series.summaries.items()}
     return [
@@ -111,14 +113,12 @@ def missing_samples(rows: Mapping[str, Any], series: Series) -> list[str]:
     ]
 
 
-def workers(
-    every: Sequence[Worker], snapshots: Mapping[str, Snapshot], lost: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def workers(every: Sequence[Worker], snapshots: Mapping[str, Snapshot], lost: Mapping[str, str]) -> list[WorkerRow]:
     """Return what each worker did; null for what one that was lost did not say.
 
     Takes the snapshots by client id, and why workers were lost by their names.
     """
-    rows = []
+    rows: list[WorkerRow] = []
     for worker in every:
         snapshot = snapshots.get(worker.client_id or "")
         remote = worker if isinstance(worker, RemoteWorker) else None
@@ -129,7 +129,7 @@ def workers(
             "host": remote.host if remote else None,
             "operations": done,
             "cpu_us_per_op": round(snapshot["cpu_s"] / done * 1e6, 3) if snapshot and done else None,
-            **(saturation.of_worker(snapshot) if snapshot else dict.fromkeys(WORKER_FIELDS)),
+            **(saturation.of_worker(snapshot) if snapshot else saturation.OF_NO_WORKER),
             "clock_offset_ms": round(remote.clock_offset_ns / 1e6, 3) if remote else None,
             "clock_error_ms": None if error_ns is None else round(error_ns / 1e6, 3),
             "lost": lost.get(worker.name),
