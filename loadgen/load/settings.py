@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from cluster.base.errors import UsageError
 from cluster.base.units import duration_text, parse_duration, parse_size
@@ -34,6 +34,7 @@ MAX_VALUE_BYTES = 1 << 30
 Transport = Literal["grpc", "gateway"]
 Consistency = Literal["linearizable", "serializable"]
 Arrivals = Literal["constant", "poisson"]
+T = TypeVar("T")
 
 
 class SettingsError(UsageError):
@@ -110,11 +111,11 @@ class Parameter:
     json: str = "integer"
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
-    parse: Callable[[str], Any] = int
+    parse: Callable[[str], object] = int
     minimum: float = -math.inf
     maximum: float = math.inf
     text: Callable[[Any], str] = str
-    empty: Any = None
+    empty: object = None
     open_loop: bool = False
     shown: str = ""
     field: str = ""
@@ -130,9 +131,9 @@ class Parameter:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         """What it is in the documents, as JSON Schema."""
-        kind: dict[str, Any] = {"type": [self.json, "null"]}
+        kind: dict[str, object] = {"type": [self.json, "null"]}
         if self.choices:
             kind = {"enum": [*self.choices, None]}
         elif self.json == "object":
@@ -141,7 +142,7 @@ class Parameter:
             kind["minimum"] = 1 if self.json == "integer" and self.minimum >= 1 else 0
         return {**kind, "description": f"{self.meaning[0].upper()}{self.meaning[1:]}."}
 
-    def read(self, text: str, parse: Callable[[str], Any] | None = None) -> Any:
+    def read(self, text: str, parse: Callable[[str], object] | None = None) -> Any:
         """Return the value that a text means; takes what parses it, None for its own. Raises SettingsError."""
         if self.choices and text not in self.choices:
             raise SettingsError(f"{self.flag} takes {' or '.join(self.choices)}, not {text!r}")
@@ -161,10 +162,10 @@ def _setting(default: str, help_: str, meaning: str, **more: Any) -> Any:
     )
 
 
-_SECONDS: dict[str, Any] = {
+_SECONDS: dict[str, object] = {
     "json": "number", "metavar": "DURATION", "parse": parse_duration, "text": duration_text
 }  # fmt: skip
-_TEXT: dict[str, Any] = {"json": "string", "empty": ""}
+_TEXT: dict[str, object] = {"json": "string", "empty": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +272,7 @@ class Settings:
     prefix: bytes = b""
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], endpoints: tuple[str, ...]) -> Settings:
+    def from_options(cls, options: Mapping[str, object], endpoints: tuple[str, ...]) -> Settings:
         """Return the settings that the texts in ``options`` (by parameter name) mean.
 
         Raises SettingsError with one line for the first value that cannot be.
@@ -321,10 +322,10 @@ class Settings:
             "open_loop_s": "" if self.duration_s is None else repr(self.duration_s),
         }
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, object]:
         """Return the settings as `run.json` has them, without endpoints and duration."""
         loop = "closed" if self.schedule() is None else "open"
-        document: dict[str, Any] = {"loop": loop}
+        document: dict[str, object] = {"loop": loop}
         for parameter in PARAMETERS:
             value = getattr(self, parameter.field)
             is_known = value != "" and not (parameter.open_loop and loop == "closed")
@@ -344,18 +345,18 @@ def default_key_space(value_size: int) -> int:
     return max(1, min(1000, (64 << 20) // max(1, value_size)))
 
 
-def other_than_default(run: Mapping[str, Any]) -> list[str]:
+def other_than_default(run: Mapping[str, object]) -> list[str]:
     """Return what to say in a title of the settings in a document that are not the defaults."""
     said = [(each, run.get(each.field)) for each in PARAMETERS if each.shown]
     return [each.shown.format(value) for each, value in said if value is not None and str(value) != each.default]
 
 
-def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> list[Any]:
+def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> list[argparse.Action]:
     """Add the options of all settings to a parser and return them; values stay texts, so that one place checks them."""
     actions = []
     for parameter in PARAMETERS:
         shown = f" (default: {parameter.default})" if parameter.default else ""
-        action: Any = parser.add_argument(
+        action = parser.add_argument(
             parameter.flag,
             default=parameter.default,
             metavar=None if parameter.choices else parameter.metavar,
@@ -366,7 +367,7 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
     return actions
 
 
-def read(name: str, text: str, parse: Any, minimum: float = -math.inf, maximum: float = math.inf) -> Any:
+def read(name: str, text: str, parse: Callable[[str], T], minimum: float = -math.inf, maximum: float = math.inf) -> T:
     """Return ``parse(text)``; raise SettingsError where it fails or is out of bounds."""
     try:
         value = parse(text)

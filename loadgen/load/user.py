@@ -160,7 +160,8 @@ def _add_locust_arguments(parser: Any) -> None:
     """Give plain Locust and its web UI the parameters of the load."""
     group = parser.add_argument_group("raftload", "The load on etcd.")
     for action in add_arguments(group):
-        action.include_in_web_ui = True  # as Locust's parser does for what is in no group
+        # As Locust's parser does for what is in no group.
+        action.include_in_web_ui = True  # type: ignore[attr-defined]
 
 
 def _on_parser(parser: Any, **_: Any) -> None:
