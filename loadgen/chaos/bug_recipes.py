@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadgen.chaos.traffic import ShapeFields
+    from loadgen.chaos.watch_streams import WatcherFields
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,9 +24,9 @@ class Recipe:
 
     finds: str
     options: Mapping[str, str]
-    shape: Mapping[str, Any]
-    watching: Mapping[str, Any]
-    cluster: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shape: ShapeFields
+    watching: WatcherFields
+    cluster: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 _WRITES = {"put": 60, "get": 6, "delete": 4, "txn": 20, "fence": 0.2}

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -24,7 +23,7 @@ from cluster.faults.plan import Round
 from loadgen.chaos.chaos_worker import ChaosSettings
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
-from loadgen.chaos.traffic import Shape
+from loadgen.chaos.traffic import Shape, ShapeFields
 from loadgen.chaos.watch_streams import WatcherOptions
 from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
@@ -60,7 +59,7 @@ class CampaignOptions:
     rounds: tuple[Round, ...] = ()
     every_s: float = 3.0
     compact_every_s: float = 2.0
-    shape: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shape: ShapeFields = dataclasses.field(default_factory=ShapeFields)
     watching: WatcherOptions = dataclasses.field(default_factory=WatcherOptions)
     hashes: bool = True
 

@@ -15,6 +15,7 @@ import itertools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from typing import TypedDict
 
 from google.protobuf.message import Message
 
@@ -37,6 +38,16 @@ _KNOWN_LEASES = 16
 _KNOWN_PUTS = 20_000
 # Seconds: some run out during the run, some are revoked before.
 _LEASE_TTL = (1, 2, 5, 30)
+
+
+class ShapeFields(TypedDict, total=False):
+    """The fields of a `Shape`, but for those that are the run's own."""
+
+    keys: int
+    value_size: int
+    weights: Mapping[str, float]
+    wide_keys: int
+    corrupting: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, perf_counter_ns
+from typing import TypedDict
 
 import gevent
 
@@ -27,6 +28,15 @@ WATCH = b"/etcdserverpb.Watch/Watch"
 _OPEN_S = 5.0
 _PAUSE_S = 0.1
 _NUDGE_S = 0.1
+
+
+class WatcherFields(TypedDict, total=False):
+    """The fields of a `WatcherOptions`."""
+
+    everywhere: bool
+    random_watchers: int
+    pollers: int
+    poll_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
@@ -27,9 +28,11 @@ from loadgen.run import Plan, WorkerOptions, run_folder
 from loadgen.run.benchmark import forked_session
 
 if TYPE_CHECKING:
-    from cluster.faults.driver import Driver, Held
+    from cluster.faults.driver import Backend, Driver, Held
     from cluster.schema.run_documents import Result
     from loadgen.chaos.campaign import CampaignOptions
+    from loadgen.chaos.traffic import ShapeFields
+    from loadgen.chaos.watch_streams import WatcherFields
     from loadgen.load.settings import Settings
     from loadgen.run.target import Target
 
@@ -60,7 +63,7 @@ _FOREIGN_S = "10s"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload chaos`."""
 
-    def add(group: Any, flag: str, metavar: str, text: str) -> None:
+    def add(group: argparse._ArgumentGroup, flag: str, metavar: str, text: str) -> None:
         default = _DEFAULTS.get(flag.lstrip("-").replace("-", "_"))
         group.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})" if default else text)
 
@@ -131,7 +134,7 @@ class ChaosOptions:
         duration_s: until the load ends; None: when the faults are over, or the operations done.
     """
 
-    backend: str | None
+    backend: Backend | None
     endpoints: tuple[str, ...]
     nodes: int | None
     etcd: str | None
@@ -144,9 +147,9 @@ class ChaosOptions:
     workers: int
     duration_s: float | None
     load: Settings
-    shape: dict[str, Any]
-    watching: dict[str, Any]
-    cluster: dict[str, Any]
+    shape: ShapeFields
+    watching: WatcherFields
+    cluster: Mapping[str, object]
     guarantees: tuple[str, ...]
 
     @classmethod
@@ -182,7 +185,9 @@ class ChaosOptions:
         if not names and duration is None and not args.operations:
             raise settings.SettingsError("without faults the run needs a --duration or --operations")
         value_size = settings.read("value-size", options["value_size"], parse_size, 16, 1 << 20)
-        shape = {**(track.shape if track else {}), "value_size": value_size, "corrupting": args.corrupting}
+        shape: ShapeFields = {"value_size": value_size, "corrupting": args.corrupting}
+        if track is not None:
+            shape = {**track.shape, **shape}
         if options["keys"]:
             shape["keys"] = settings.read("keys", options["keys"], int, 8, 99_999)
         try:
@@ -190,7 +195,7 @@ class ChaosOptions:
         except UsageError as error:
             raise settings.SettingsError(f"--guarantee: {error}") from error
         nodes = settings.read("nodes", options["nodes"], int, 1, 99)
-        backend = None if foreign else args.cluster or "embedded"
+        backend: Backend | None = None if foreign else args.cluster or "embedded"
         return cls(
             backend=backend, endpoints=endpoints,
             nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,
@@ -203,8 +208,8 @@ class ChaosOptions:
             load=settings.Settings.from_options(
                 {"operations": args.operations or "", "timeout": options["timeout"], "seed": args.seed,
                  "value_size": str(value_size), "mix": "put,txn"}, endpoints),
-            shape=shape, watching=dict(track.watching if track else {}),
-            cluster=dict(track.cluster if track else {}), guarantees=tuple(args.guarantee),
+            shape=shape, watching=track.watching if track else {},
+            cluster=track.cluster if track else {}, guarantees=tuple(args.guarantee),
         )  # fmt: skip
 
 
@@ -284,10 +289,9 @@ def _open(driver: Driver, chosen: ChaosOptions, folder: Path) -> Held:
 def _target(chosen: ChaosOptions, held: Held | None) -> Target:
     from loadgen.run.target import Target, probed
 
-    if held is None:
+    if held is None or chosen.backend is None:
         return probed("external", chosen.endpoints, say)
-    kind: Any = chosen.backend
-    return Target(kind, dict.fromkeys(member.client_url for member in held.members), held.version)
+    return Target(chosen.backend, dict.fromkeys(member.client_url for member in held.members), held.version)
 
 
 def _say_bugs(version: str | None) -> None:
