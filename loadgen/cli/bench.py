@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 from cluster.base import units
 from cluster.base.console import print_json, say, terminal_width, wants_color
@@ -118,7 +117,9 @@ def _duration(args: argparse.Namespace) -> float:
     return duration_s
 
 
-def _print_plan(cluster: TargetOptions, load: settings.Settings, by: str, folder: Path, args: Any) -> None:
+def _print_plan(
+    cluster: TargetOptions, load: settings.Settings, by: str, folder: Path, args: argparse.Namespace
+) -> None:
     much = f"{load.operations:,} operations" if load.operations else units.format_duration(load.duration_s or 0)
     if (schedule := load.schedule()) is not None:
         due = load.operations or schedule.operations

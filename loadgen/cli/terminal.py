@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import StatusLine, say, terminal_width
 from cluster.base.signals import Interrupted
@@ -28,7 +28,7 @@ class Terminal(Hooks):
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._signals is not None:
             self._signals.close()
         if isinstance(error, Interrupted):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from cluster.base.signals import Interrupted
 
@@ -20,7 +19,7 @@ class Signals:
     def __init__(self) -> None:
         import gevent
 
-        self.gently: Callable[[str], Any] | None = None
+        self.gently: Callable[[str], object] | None = None
         self._seen = False
         self._main = gevent.getcurrent()
         self._handlers = [
