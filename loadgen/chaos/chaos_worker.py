@@ -10,17 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import gevent
 from gevent import GreenletExit
 from locust import task
 from locust.exception import StopUser
 
-from loadgen.chaos.traffic import SeenStore, Shape, Traffic
+from loadgen.chaos.traffic import SeenStore, Shape, ShapeFields, Traffic
 from loadgen.chaos.watch_streams import WatcherOptions, Watchers
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.format import SUFFIX
@@ -31,6 +30,9 @@ from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close
 from loadgen.load.user import RunUser  # brings the parameters of the load to Locust's command line
 from loadgen.load.worker_run import Load
 from loadgen.proto import etcd_pb2 as pb
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import Environment, Runner, WorkerRunner
 
 # A member that is down refuses at once: what is asked meanwhile is nothing but refusals.
 _AFTER_FAILURE_S = 0.02
@@ -49,7 +51,7 @@ class ChaosSettings:
     """
 
     history: str = ""
-    shape: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shape: ShapeFields = dataclasses.field(default_factory=ShapeFields)
     watching: WatcherOptions = dataclasses.field(default_factory=WatcherOptions)
 
     def to_option(self) -> str:
@@ -66,7 +68,7 @@ class ChaosSettings:
 class WorkerState:
     """What the users of one worker share in one run."""
 
-    def __init__(self, load: Load, environment: Any) -> None:
+    def __init__(self, load: Load, environment: Environment) -> None:
         settings = load.settings
         options = vars(environment.parsed_options)
         orders = ChaosSettings.from_option(str(options.get(CHAOS_OPTION) or ""))
@@ -108,7 +110,7 @@ class WorkerState:
 _states: dict[bytes, WorkerState] = {}
 
 
-def worker_state(load: Load, environment: Any) -> WorkerState:
+def worker_state(load: Load, environment: Environment) -> WorkerState:
     """Return the state of a worker's present run; make it at the first call, and end that of an earlier run."""
     prefix = load.settings.prefix
     if prefix not in _states:
@@ -170,11 +172,11 @@ class ConsistencyUser(RunUser):
                 return
 
 
-def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
+def on_init(environment: Environment, runner: Runner | None = None, **_: object) -> None:
     """Let a worker's runner take the order to close its history; nothing in other processes."""
-    from locust.runners import WorkerRunner
+    from locust import runners
 
-    if not isinstance(runner, WorkerRunner):
+    if not isinstance(runner, runners.WorkerRunner):
         return
 
     def close(_: str, order: Close) -> None:
@@ -183,7 +185,7 @@ def on_init(environment: Any, runner: Any = None, **_: Any) -> None:
     listening.handle(runner, CLOSE, close)
 
 
-def _close(runner: Any, order: Close) -> None:
+def _close(runner: WorkerRunner, order: Close) -> None:
     problem = None
     for prefix in list(_states):
         try:

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
@@ -21,7 +21,12 @@ from loadgen.run import target as target_options
 from loadgen.run.benchmark import forked_session
 
 if TYPE_CHECKING:
-    from cluster.faults.nemesis import Breakable
+    from flask import Flask
+    from flask.typing import ResponseReturnValue
+
+    from cluster.lifecycle.up import Cluster
+    from cluster.local.cluster import LocalCluster
+    from loadgen.load.locust_types import Environment
     from loadgen.run.session import Session
     from loadgen.run.target import Target
     from loadgen.webui.cluster_view import ClusterView
@@ -154,11 +159,10 @@ def _beside(
     return view, runs
 
 
-def _breakable(target: Target, stack: contextlib.ExitStack) -> Breakable | None:
+def _breakable(target: Target, stack: contextlib.ExitStack) -> LocalCluster | Cluster | None:
     """Return the cluster where it is ours to break: the session's own, or what `raftload cluster up` started."""
     if target.cluster is not None:
-        own: Breakable = target.cluster
-        return own
+        return target.cluster
     if target.kind not in ("docker", "local"):
         return None
     from cluster.lifecycle.up import find
@@ -200,7 +204,7 @@ def _serve(
     return locust_internals.wait_until_served(web_ui)
 
 
-def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> None:
+def _check_form(app: Flask, session: Session, view: ClusterView, runs: Runs) -> None:
     """Answer a form that no run can be made of with a message, before Locust takes its values."""
     from flask import jsonify, request
     from locust.runners import STATE_RUNNING, STATE_SPAWNING
@@ -209,8 +213,8 @@ def _check_form(app: Any, session: Session, view: ClusterView, runs: Runs) -> No
 
     environment = session.environment
 
-    @app.before_request  # type: ignore[untyped-decorator]
-    def check() -> Any:
+    @app.before_request
+    def check() -> ResponseReturnValue | None:
         if request.path == "/stop":
             runs.wait_begun(locust_internals.swarm_of(environment.web_ui))
         if request.path != "/swarm" or request.method != "POST":
@@ -233,7 +237,7 @@ def _in_fields(message: str) -> str:
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
 
 
-def _read_form(form: dict[str, str], environment: Any, runs: Runs | None) -> None:
+def _read_form(form: dict[str, str], environment: Environment, runs: Runs | None) -> None:
     """Raise ValueError or RaftloadError, in one line, for values of which no run can be made.
 
     Takes the runs, which know the targets, where a run is to begin.

@@ -9,7 +9,7 @@ import secrets
 import string
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -24,6 +24,9 @@ from loadgen.load import listening
 from loadgen.load.protocol import DONE, RANKS_OPTION, SHARE_DONE, USERS_OPTION, Done
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.workload import Keys, Values
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import Environment, UserClass
 
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
 _BATCH_OPERATIONS = 100
@@ -119,7 +122,7 @@ class KeySpace:
             self._patient_s -= time.monotonic() - began
 
 
-def attach(environment: Any) -> None:
+def attach(environment: Environment) -> None:
     """Prepare and remove the keys of each test that plain Locust's master or local runner runs.
 
     An engine of ours does so itself and marks its environment.
@@ -131,7 +134,7 @@ def attach(environment: Any) -> None:
     spaces: list[KeySpace] = []
     waiting: list[str] = []
 
-    def on_test_start(environment: Any, **_: Any) -> None:
+    def on_test_start(environment: Environment, **_: object) -> None:
         try:
             endpoints = split_endpoints(environment.host)
             given = Settings.from_options(vars(environment.parsed_options), endpoints)
@@ -148,7 +151,7 @@ def attach(environment: Any) -> None:
             environment.process_exit_code = getattr(error, "exit_code", UsageError.exit_code)
             environment.runner.quit()
 
-    def on_test_stop(**_: Any) -> None:
+    def on_test_stop(**_: object) -> None:
         while spaces:
             try:
                 spaces.pop().remove()
@@ -170,7 +173,7 @@ def attach(environment: Any) -> None:
     listening.listen(environment.events.test_stop, on_test_stop)
 
 
-def for_scenario(user_classes: Sequence[Any], settings: Settings) -> Settings:
+def for_scenario(user_classes: Sequence[UserClass], settings: Settings) -> Settings:
     """Return the settings for a scenario: one that is about certain operations brings its own mix.
 
     Raises SettingsError where it cannot run over the transport.
@@ -182,11 +185,11 @@ def for_scenario(user_classes: Sequence[Any], settings: Settings) -> Settings:
         least = getattr(user, "least_value_size", 0)
         if settings.value_size < least:
             raise SettingsError(f"this scenario needs unique values: --value-size of at least {least}")
-    mixes = [user.mix for user in user_classes if getattr(user, "mix", None)]
+    mixes = [mix for user in user_classes if (mix := getattr(user, "mix", None))]
     return dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
 
 
-def share_out(environment: Any, settings: Settings) -> list[str]:
+def share_out(environment: Environment, settings: Settings) -> list[str]:
     """Write a run's settings and the order of its workers into the options that Locust sends to them.
 
     Returns the client ids of the workers that share the run's operations, in their order: as many as there

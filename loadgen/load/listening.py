@@ -14,13 +14,20 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from cluster.base import exits
 from cluster.base.exits import Failure, ListenerError
 from loadgen.load import locust_internals
 from loadgen.load.protocol import FAILED, Failed, Kind, Payload
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import Environment, EventHook, Message, Runner
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Exceptions that leave greenlets of other code are that code's affair. Locust's greenlets carry the run.
 _PLAIN = frozenset({"loadgen", "cluster", "viz", "locustfiles"})
@@ -39,7 +46,7 @@ class Alarm:
         log: as above.
     """
 
-    def __init__(self, log: Any = None, level: int = logging.CRITICAL) -> None:
+    def __init__(self, log: Path | str | None = None, level: int = logging.CRITICAL) -> None:
         import gevent
 
         self.failure: Failure | None = None
@@ -96,7 +103,7 @@ class Alarm:
 class _PlainAlarm:
     """Under plain Locust: says it in Locust's log, and has the run quit with an exit code. Takes the environment."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._failed = False
 
@@ -120,17 +127,17 @@ class _PlainAlarm:
             FAILED.send(runner, to_message(failure))
         gevent.spawn(self._quit, runner)
 
-    def _quit(self, runner: Any) -> None:
+    def _quit(self, runner: Runner) -> None:
         runner.quit()
         web_ui = getattr(self._environment, "web_ui", None)
         if web_ui is not None:
             web_ui.stop()
 
 
-_alarm: Any = None
+_alarm: Alarm | _PlainAlarm | None = None
 
 
-def listen(event: Any, function: Callable[..., Any], *, first: bool = False) -> None:
+def listen(event: EventHook, function: Callable[..., object], *, first: bool = False) -> None:
     """Add a listener to an event of Locust's, before those that are there or after them."""
     guarded = guard(function)
     if first:
@@ -139,20 +146,20 @@ def listen(event: Any, function: Callable[..., Any], *, first: bool = False) -> 
         event.add_listener(guarded)
 
 
-def handle(runner: Any, kind: Kind[Payload], function: Callable[[str, Payload], None]) -> None:
+def handle(runner: Runner, kind: Kind[Payload], function: Callable[[str, Payload], None]) -> None:
     """Have a function called with the sender's client id and the payload of each message of a kind that comes in."""
 
-    def on_message(environment: Any, msg: Any, **_: Any) -> None:
+    def on_message(environment: Environment, msg: Message, **_: object) -> None:
         function(msg.node_id, kind.payload(msg))
 
     runner.register_message(kind.name, guard(on_message))
 
 
-def guard(function: Callable[..., Any]) -> Callable[..., Any]:
+def guard(function: Callable[P, R]) -> Callable[P, R | None]:
     """Return a function that does the same, and whose exceptions end the run."""
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return function(*args, **kwargs)
         except _control():
@@ -168,7 +175,7 @@ def guard(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def attach(environment: Any) -> None:
+def attach(environment: Environment) -> None:
     """End runs of plain Locust too: called at the ``init`` of an environment; an engine of ours has its own alarm."""
     from locust.runners import MasterRunner
 
@@ -189,12 +196,12 @@ def to_message(failure: Failure) -> Failed:
     return {"code": failure.code, "what": failure.what, "trace": failure.trace}
 
 
-def from_message(failed: Failed, who: str, log: Any = None) -> Failure:
+def from_message(failed: Failed, who: str, log: Path | str | None = None) -> Failure:
     """Return the failure of a worker. Takes the message's payload, the worker's name, and its log."""
     return Failure(failed["code"], f"{who}: {failed['what']}", failed["trace"], log)
 
 
-def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
+def _install(alarm: Alarm | _PlainAlarm, packages: frozenset[str]) -> Callable[[], None]:
     """Make an alarm the process's, with what leaves greenlets and callbacks of packages; return what undoes it."""
     global _alarm  # noqa: PLW0603
     import gevent
@@ -203,7 +210,7 @@ def _install(alarm: Any, packages: frozenset[str]) -> Callable[[], None]:
     before, inherited = _alarm, type(hub).handle_error
     _alarm = alarm
 
-    def handle_error(context: Any, kind: Any, error: Any, trace: Any) -> None:
+    def handle_error(context: object, kind: object, error: object, trace: TracebackType | None) -> None:
         """Take an exception from the event loop, where gevent's own handler prints it (gevent.hub.Hub.handle_error)."""
         if not isinstance(error, Exception) or isinstance(error, hub.NOT_ERROR) or _is_user(context):
             inherited(hub, context, kind, error, trace)
@@ -239,7 +246,7 @@ def _control() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def _is_user(context: Any) -> bool:
+def _is_user(context: object) -> bool:
     """Tell whether it is the greenlet of a user: Locust counts what a user raises, and the result shows it."""
     locust = sys.modules.get("locust")
     args = getattr(context, "args", None) or (None,)

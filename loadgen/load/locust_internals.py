@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -18,6 +18,21 @@ from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns, bucket_response_time, percentile, response_time_percentile
 from loadgen.stats.series import Intervals
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import (
+        Environment,
+        EventHook,
+        Greenlet,
+        MasterRunner,
+        Message,
+        RequestStats,
+        Runner,
+        StatsCSVFileWriter,
+        StatsEntry,
+        WebUI,
+        WorkerRunner,
+    )
 
 WRITTEN_FOR = "2.47"
 REPORT_INTERVAL_S = 0.5
@@ -60,12 +75,12 @@ def set_worker_timing(*, waits_for_master: bool) -> None:
 # -- events -------------------------------------------------------------------------------------------------
 
 
-def listen_first(event: Any, function: Callable[..., Any]) -> None:
+def listen_first(event: EventHook, function: Callable[..., object]) -> None:
     """Add a listener before those that are there: `EventHook` adds at the end only."""
     event._handlers.insert(0, function)
 
 
-def is_heard_by_others(event: Any) -> bool:
+def is_heard_by_others(event: EventHook) -> bool:
     """Tell whether anybody but Locust's runner, which is the first, listens to an event: `EventHook` does not say."""
     return len(event._handlers) > 1
 
@@ -90,61 +105,63 @@ def listeners_kept() -> Iterator[None]:
 # -- the master's runner ------------------------------------------------------------------------------------
 
 
-def intercept_messages(runner: Any, function: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+def intercept_messages(
+    runner: MasterRunner, function: Callable[[str, Message], None]
+) -> Callable[[str, Message], None]:
     """Have a function called with each message that reaches a master; return what handles it as Locust does.
 
     Handlers can be registered only for kinds of message that Locust does not know.
     """
-    handle: Callable[[str, Any], None] = runner.handle_message
+    handle = runner.handle_message
     runner.handle_message = function
     return handle
 
 
-def handles(runner: Any, kind: str) -> bool:
+def handles(runner: Runner, kind: str) -> bool:
     """Tell whether a handler for a kind of message is registered; Locust raises for a second one."""
     return kind in runner.custom_messages
 
 
-def send_to(runner: Any, client_id: str, kind: str, data: Any = None) -> None:
+def send_to(runner: MasterRunner, client_id: str, kind: str, data: object = None) -> None:
     """Send a message to a worker, also to one that has stopped its users, which ``send_message`` no longer knows."""
     from locust.rpc import Message
 
     runner.server.send_to_client(Message(kind, data, client_id))
 
 
-def keep_alive(runner: Any, client_id: str) -> None:
+def keep_alive(runner: MasterRunner, client_id: str) -> None:
     """Have a worker know that its master lives: Locust answers only workers that can take users."""
     send_to(runner, client_id, "heartbeat")
 
 
-def take_without_users(runner: Any, client_id: str) -> None:
+def take_without_users(runner: MasterRunner, client_id: str) -> None:
     """Let a worker that has reported say who it is, and give it no users: Locust gives them to all that report."""
     runner.send_message("ack", {"index": -1}, client_id)
 
 
-def dismiss(runner: Any, client_id: str) -> None:
+def dismiss(runner: MasterRunner, client_id: str) -> None:
     """Have one worker quit: Locust tells all of them or none."""
     runner.send_message(QUIT, None, client_id)
 
 
-def port_of(runner: Any) -> int:
+def port_of(runner: MasterRunner) -> int:
     """Return the port at which a master listens: with port 0 the system has chosen it, and the runner says 0."""
-    return int(runner.server.port)
+    return runner.server.port
 
 
-def bury(runner: Any, client_id: str) -> None:
+def bury(runner: MasterRunner, client_id: str) -> None:
     """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
     client = runner.clients.get(client_id)
     if client is not None:
         client.heartbeat = -1
 
 
-def forget(runner: Any, client_id: str) -> None:
+def forget(runner: MasterRunner, client_id: str) -> None:
     """Take a worker from those to which a master gives users: Locust does so only when it leaves by itself."""
     runner.clients.pop(client_id, None)
 
 
-def stop_workers(runner: Any) -> None:
+def stop_workers(runner: MasterRunner) -> None:
     """Have every worker stop its users. What `MasterRunner.stop` does, without its wait in whole seconds."""
     from locust.runners import STATE_STOPPING
 
@@ -156,7 +173,7 @@ def stop_workers(runner: Any) -> None:
     runner.send_message("stop")
 
 
-def bring_to_rest(runner: Any) -> None:
+def bring_to_rest(runner: MasterRunner) -> None:
     """Have a web UI's test stop, and the UI say so.
 
     The greenlet in which Locust's UI starts a test waits for the users to be there, a second at most, and then says
@@ -176,7 +193,7 @@ def bring_to_rest(runner: Any) -> None:
         gevent.sleep(0.1)
 
 
-def close_master(runner: Any, linger_ms: int) -> None:
+def close_master(runner: MasterRunner, linger_ms: int) -> None:
     """End a master's greenlets and its socket, which ``quit`` leaves open.
 
     Takes for how long messages that are under way may take, in milliseconds.
@@ -188,12 +205,12 @@ def close_master(runner: Any, linger_ms: int) -> None:
 # -- a worker's runner --------------------------------------------------------------------------------------
 
 
-def send_stats(runner: Any) -> None:
+def send_stats(runner: WorkerRunner) -> None:
     """Send a worker's statistics now: Locust does so by time, and when it stops or quits."""
     runner._send_stats()
 
 
-def say_last(runner: Any, kind: str, data: Any) -> None:
+def say_last(runner: WorkerRunner, kind: str, data: object) -> None:
     """End a worker's greenlets, whatever state they are in, and send a last message to the master."""
     from locust.rpc import Message
 
@@ -201,7 +218,7 @@ def say_last(runner: Any, kind: str, data: Any) -> None:
     runner.client.send(Message(kind, data, runner.client_id))
 
 
-def hang_up(runner: Any, linger_ms: int) -> None:
+def hang_up(runner: WorkerRunner, linger_ms: int) -> None:
     """End the connection to the master: what was sent has arrived, or there is no way, when this returns.
 
     A thread of ZeroMQ sends what is to be sent, and it ends with the process at the latest. Takes for how long that may
@@ -215,16 +232,16 @@ def hang_up(runner: Any, linger_ms: int) -> None:
 # -- the web UI ---------------------------------------------------------------------------------------------
 
 
-def swarm_of(web_ui: Any) -> Any:
+def swarm_of(web_ui: WebUI | None) -> Greenlet | None:
     """Return the greenlet in which a web UI starts a test, None before the first: its ``/stop`` ends that greenlet."""
-    return web_ui._swarm_greenlet
+    return None if web_ui is None else web_ui._swarm_greenlet
 
 
-def wait_until_served(web_ui: Any) -> int:
+def wait_until_served(web_ui: WebUI) -> int:
     """Wait until a web UI listens, of which Locust, that starts it in a greenlet, tells nobody; return its port."""
     while getattr(web_ui, "server", None) is None or not web_ui.server.started:
         gevent.sleep(0.01)
-    return int(web_ui.server.server_port)
+    return web_ui.server.server_port
 
 
 def set_percentiles_of_web_ui() -> None:
@@ -238,7 +255,7 @@ def set_percentiles_of_web_ui() -> None:
 # -- statistics ---------------------------------------------------------------------------------------------
 
 
-def count_successes(stats: Any, latencies: Intervals, totals: Mapping[str, Counts], request_type: str) -> None:
+def count_successes(stats: RequestStats, latencies: Intervals, totals: Mapping[str, Counts], request_type: str) -> None:
     """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
 
     For each operation `StatsEntry.log` would cost more than the operation itself. Takes a `RequestStats`, the latencies
@@ -279,11 +296,13 @@ class CsvFiles:
         error: why the files could not be written in between, None where they could.
     """
 
-    def __init__(self, environment: Any, prefix: Path) -> None:
-        from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter
+    def __init__(self, environment: Environment, prefix: Path) -> None:
+        from locust import stats
 
         self.error: OSError | None = None
-        self._writer = StatsCSVFileWriter(environment, PERCENTILES_TO_REPORT, str(prefix), full_history=True)
+        self._writer: StatsCSVFileWriter = stats.StatsCSVFileWriter(
+            environment, stats.PERCENTILES_TO_REPORT, str(prefix), full_history=True
+        )
         self._greenlet = gevent.spawn(self._write_every_second)
 
     def _write_every_second(self) -> None:
@@ -332,7 +351,9 @@ def install_microseconds() -> None:
     round_for_ui = stats.StatsEntry.to_dict
     current_of_locust = stats.StatsEntry.get_current_response_time_percentile
 
-    def percentile_fields(self: Any, stats_entry: Any, use_current: bool = False) -> list[Any]:
+    def percentile_fields(
+        self: StatsCSVFileWriter, stats_entry: StatsEntry, use_current: bool = False
+    ) -> list[str] | list[float]:
         if not stats_entry.num_requests:
             return list(self.percentiles_na)
         if use_current and stats_entry.use_response_times_cache:
@@ -340,7 +361,7 @@ def install_microseconds() -> None:
             return [_microseconds(current(x) or 0.0) for x in self.percentiles_to_report]
         return [_microseconds(percentile(stats_entry, x)) for x in self.percentiles_to_report]
 
-    def to_dict(self: Any, escape_string_values: bool = False) -> dict[str, Any]:
+    def to_dict(self: StatsEntry, escape_string_values: bool = False) -> dict[str, object]:
         row = round_for_ui(self, escape_string_values)
         low, high = float(self.min_response_time or 0.0), float(self.max_response_time)
         # A bucket's midpoint may lie outside of what was measured.
@@ -348,7 +369,7 @@ def install_microseconds() -> None:
         times |= {"min_response_time": low, "max_response_time": high}
         return {**row, **{key: _microseconds(value) for key, value in times.items()}}
 
-    def current(self: Any, percent: float) -> float | None:
+    def current(self: StatsEntry, percent: float) -> float | None:
         value = current_of_locust(self, percent)
         return None if value is None else _microseconds(value)
 

@@ -11,12 +11,15 @@ texts: those of `loadgen.load.settings.Settings.to_options`, and the ``…_OPTIO
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Generic, NotRequired, TypedDict, TypeVar, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar, cast
 
 from loadgen.stats.series import Intervals
 
-Payload = TypeVar("Payload", bound=Mapping[str, Any])
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import Message, Runner
+
+Payload = TypeVar("Payload", bound=Mapping[str, object])
 
 # The client ids of the workers that share the run's operations, in the order of their ranks, with commas between them.
 RANKS_OPTION = "worker_ranks"
@@ -41,11 +44,11 @@ class Kind(Generic[Payload]):
 
     name: str
 
-    def send(self, runner: Any, payload: Payload, client_id: str | None = None) -> None:
+    def send(self, runner: Runner, payload: Payload, client_id: str | None = None) -> None:
         """Send a message from a Locust runner: a worker's to the master, the master's to one worker or to all."""
         runner.send_message(self.name, payload, client_id)
 
-    def payload(self, message: Any) -> Payload:
+    def payload(self, message: Message) -> Payload:
         """Return what a received message of Locust's carries; nothing where it is no dict.
 
         Whoever reaches a port for workers of other machines can send anything: look who sent it before you read it.
@@ -165,6 +168,14 @@ class Snapshot(TypedDict):
     open_loop: OpenLoopCounts | None
 
 
+class Stats(TypedDict, total=False):
+    """What a `Report` adds to the data of Locust's own ``stats`` message."""
+
+    raftload: Snapshot
+    raftload_series: Intervals
+    raftload_service: Intervals
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
     """A worker to the master, twice a second and once before `Done`: a part of Locust's own ``stats`` message.
@@ -179,12 +190,14 @@ class Report:
     series: Intervals
     service: Intervals
 
-    def write(self, data: MutableMapping[str, Any]) -> None:
+    def write(self, data: Stats) -> None:
         """Put it into the data of a ``stats`` message."""
-        data.update(raftload=self.snapshot, raftload_series=self.series, raftload_service=self.service)
+        data["raftload"] = self.snapshot
+        data["raftload_series"] = self.series
+        data["raftload_service"] = self.service
 
     @classmethod
-    def read(cls, data: Mapping[str, Any]) -> Report | None:
+    def read(cls, data: Stats) -> Report | None:
         """Return the report in the data of a ``stats`` message, None where there is none."""
         if "raftload" not in data:
             return None

@@ -13,7 +13,7 @@ import dataclasses
 import sys
 import time
 from collections import defaultdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from loadgen.history.operation import DELIVERY, IN_MIX, Operation, Outcome
 from loadgen.load.locust_internals import is_heard_by_others
@@ -21,6 +21,9 @@ from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
 from loadgen.stats.series import Intervals, Row
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import Environment
 
 REQUEST_TYPE = "etcd"
 STOPPED = "STOPPED"
@@ -126,7 +129,7 @@ class Recorder:
         fires_each: whether the request event is fired for each operation, so that Locust counts successes too.
     """
 
-    def __init__(self, environment: Any, *, open_loop: bool = False) -> None:
+    def __init__(self, environment: Environment, *, open_loop: bool = False) -> None:
         self._environment = environment
         self._open_loop = open_loop
         self.start_lags: defaultdict[int, int] = defaultdict(int)

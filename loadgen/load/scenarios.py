@@ -6,10 +6,13 @@ import argparse
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import locustfiles
 from cluster.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import UserClass
 
 # Scenarios that go by time and not by a number of operations, and for how long where nobody says.
 BY_TIME = {"steps": "60s"}
@@ -42,7 +45,7 @@ def check(scenario: str) -> str:
     raise ScenarioError(f"there is no scenario {scenario!r}: name one of {', '.join(names())}, or a locustfile's path")
 
 
-def user_classes(scenario: str) -> list[type[Any]]:
+def user_classes(scenario: str) -> list[UserClass]:
     """Return the Locust user classes of a scenario. Imports Locust. Raises ScenarioError."""
     from locust.util.load_locustfile import is_user_class, load_locustfile
 

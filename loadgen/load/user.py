@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import locust
 from gevent import GreenletExit
@@ -16,6 +17,10 @@ from loadgen.load import keyspace, listening
 from loadgen.load.settings import add_arguments
 from loadgen.load.worker_run import Load, attach
 from loadgen.load.workload import Workload
+
+if TYPE_CHECKING:
+    from loadgen.client.etcd import EtcdClient
+    from loadgen.load.locust_types import Environment, Greenlet
 
 
 class RunUser(User):  # type: ignore[misc]
@@ -47,16 +52,16 @@ class RunUser(User):  # type: ignore[misc]
         """Leave the worker's run."""
         self._leave(None)
 
-    def start(self, group: Any) -> Any:
+    def start(self, group: object) -> Greenlet:
         """Start its greenlet, as Locust has it.
 
         One that dies of an exception is counted out: Locust notes the exception, and the run must not wait for it.
         """
-        greenlet = super().start(group)
+        greenlet: Greenlet = super().start(group)
         greenlet.link_exception(self._leave)
         return greenlet
 
-    def _leave(self, _: Any) -> None:
+    def _leave(self, _: object) -> None:
         if self._counted:
             self._counted = False
             self.load.user_stopped()
@@ -88,7 +93,8 @@ class EtcdUser(RunUser):
         super().on_start()
         settings = self.load.settings
         self.serializable = settings.read_consistency == "serializable"
-        self.client = self.load.client
+        # The gateway's client has fewer operations; scenarios that do others exclude it in `transports`.
+        self.client = cast("EtcdClient", self.load.client)
         self.workload = Workload(settings, self.process, self.load.keys)
         self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
         self._owing = len(settings.mix)
@@ -132,20 +138,19 @@ class EtcdUser(RunUser):
 
     def put(self, key: bytes, value: bytes) -> Operation:
         """Write a key."""
-        operation: Operation = self.client.put(key, value, process=self.process)
+        operation = self.client.put(key, value, process=self.process)
         if operation.outcome is Outcome.OK:
             self.load.revisions[key] = operation.revision
         return operation
 
     def get(self, key: bytes, _: None = None) -> Operation:
         """Read a key, as the run's read consistency says."""
-        operation: Operation = self.client.get(key, serializable=self.serializable, process=self.process)
-        return operation
+        return self.client.get(key, serializable=self.serializable, process=self.process)
 
     def txn(self, key: bytes, value: bytes) -> Operation:
         """Write a key if nobody else has since this worker last saw it; else read it, and so see it."""
         revisions = self.load.revisions
-        operation: Operation = self.client.cas(key, value, revisions.get(key, 0), process=self.process)
+        operation = self.client.cas(key, value, revisions.get(key, 0), process=self.process)
         if operation.outcome is Outcome.OK:
             answer = operation.response
             if answer.succeeded:
@@ -156,7 +161,7 @@ class EtcdUser(RunUser):
         return operation
 
 
-def _add_locust_arguments(parser: Any) -> None:
+def _add_locust_arguments(parser: argparse.ArgumentParser) -> None:
     """Give plain Locust and its web UI the parameters of the load."""
     group = parser.add_argument_group("raftload", "The load on etcd.")
     for action in add_arguments(group):
@@ -164,11 +169,11 @@ def _add_locust_arguments(parser: Any) -> None:
         action.include_in_web_ui = True  # type: ignore[attr-defined]
 
 
-def _on_parser(parser: Any, **_: Any) -> None:
+def _on_parser(parser: argparse.ArgumentParser, **_: object) -> None:
     _add_locust_arguments(parser)
 
 
-def _on_init(environment: Any, **_: Any) -> None:
+def _on_init(environment: Environment, **_: object) -> None:
     listening.attach(environment)
     attach(environment)
     keyspace.attach(environment)

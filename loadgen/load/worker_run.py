@@ -14,8 +14,8 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import gevent
 
@@ -37,10 +37,16 @@ from loadgen.load.protocol import (
     OpenLoopCounts,
     Report,
     Snapshot,
+    Stats,
 )  # fmt: skip
 from loadgen.load.recorder import REQUEST_TYPE, STOPPED, Recorder
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.workload import Keys, owed, share, timetable
+
+if TYPE_CHECKING:
+    from loadgen.client.etcd import EtcdClient
+    from loadgen.load.json_client import GatewayClient
+    from loadgen.load.locust_types import Environment, Runner, WorkerRunner
 
 MAX_USERS_PER_WORKER = 1 << 16
 # Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
@@ -50,7 +56,7 @@ MOST_AHEAD_NS = 3_000_000_000
 logger = logging.getLogger(__name__)
 
 
-def attach(environment: Any) -> Worker:
+def attach(environment: Environment) -> Worker:
     """Return the worker of a Locust environment; make it and hook it in at the first call."""
     worker = getattr(environment, "raftload", None)
     if worker is None:
@@ -69,7 +75,7 @@ class Worker:
         clock_offset_ns: this process's wall clock less its master's, in nanoseconds.
     """
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Environment) -> None:
         install_microseconds()
         self._environment = environment
         self.load: Load | None = None
@@ -82,7 +88,7 @@ class Worker:
         listening.listen(events.report_to_master, self._on_report_to_master)
         listening.listen(events.worker_report, self._on_worker_report)
 
-    def _on_test_start(self, environment: Any, **_: Any) -> None:
+    def _on_test_start(self, environment: Environment, **_: object) -> None:
         from locust.runners import MasterRunner
 
         if isinstance(environment.runner, MasterRunner):
@@ -105,19 +111,19 @@ class Worker:
         )  # fmt: skip
         self.load.begin()
 
-    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+    def _on_test_stopping(self, environment: Environment, **_: object) -> None:
         if self.load is not None:
             self.load.stopping()
 
-    def _on_test_stop(self, environment: Any, **_: Any) -> None:
+    def _on_test_stop(self, environment: Environment, **_: object) -> None:
         if self.load is not None:
             self.load.stop()
 
-    def _on_report_to_master(self, client_id: str, data: dict[str, Any]) -> None:
+    def _on_report_to_master(self, client_id: str, data: Stats) -> None:
         if self.load is not None:
             self.load.report().write(data)
 
-    def _on_worker_report(self, client_id: str, data: dict[str, Any]) -> None:
+    def _on_worker_report(self, client_id: str, data: Stats) -> None:
         """Count what a worker reports in the statistics of Locust's master."""
         report = Report.read(data)
         if report is not None and not report.snapshot["locust_counts"]:
@@ -144,8 +150,8 @@ class Load:
     """
 
     def __init__(
-        self, environment: Any, settings: Settings, client: Any, *, rank: int, workers: int, users: int,
-        sinks: list[Callable[[Operation, bool], None]], starts_at_ns: int,
+        self, environment: Environment, settings: Settings, client: EtcdClient | GatewayClient, *, rank: int,
+        workers: int, users: int, sinks: list[Callable[[Operation, bool], None]], starts_at_ns: int,
     ) -> None:  # fmt: skip
         self._environment = environment
         self.settings = settings
@@ -154,7 +160,7 @@ class Load:
         self.sinks = sinks
         self.keys = Keys(settings)
         self.revisions: dict[bytes, int] = {}
-        self.shared: dict[Any, Any] = {}
+        self.shared: dict[object, Any] = {}
         quota, self._offset = share(settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
         self._taken = 0
@@ -194,7 +200,7 @@ class Load:
         start_ns = time.perf_counter_ns() + (ahead_ns if 0 < ahead_ns < MOST_AHEAD_NS else 0)
         classes = self._environment.user_classes
 
-        def start_user(group: Any) -> None:
+        def start_user(group: object) -> None:
             # Scenarios with several kinds of users have them in the proportion of their weights.
             (kind,) = self._rng.choices(classes, [each.weight or 1 for each in classes])
             kind(self._environment).start(group)
@@ -363,7 +369,7 @@ class Load:
         }
 
 
-def _open_client(settings: Settings) -> Any:
+def _open_client(settings: Settings) -> EtcdClient | GatewayClient:
     """Return a connected client for the settings' transport.
 
     How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
@@ -390,7 +396,7 @@ def _open_client(settings: Settings) -> Any:
     return client
 
 
-def _rank(runner: Any, options: dict[str, Any]) -> tuple[int, int]:
+def _rank(runner: Runner, options: Mapping[str, object]) -> tuple[int, int]:
     """Return this worker's place in the run and how many share it, as the master wrote them down."""
     ranks = str(options.get(RANKS_OPTION) or "").split(",")
     client_id = getattr(runner, "client_id", "")
@@ -399,7 +405,7 @@ def _rank(runner: Any, options: dict[str, Any]) -> tuple[int, int]:
     return (ranks.index(client_id) if client_id in ranks else len(ranks)), len(ranks)
 
 
-def _is_distributed(runner: Any) -> bool:
+def _is_distributed(runner: Runner | None) -> TypeGuard[WorkerRunner]:
     from locust.runners import LocalRunner
 
     return runner is not None and not isinstance(runner, LocalRunner)

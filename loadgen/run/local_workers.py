@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gevent import monkey
 
@@ -26,6 +26,9 @@ from cluster.base import exits
 from cluster.base.security import Security
 from cluster.base.signals import EXIT_CODES
 from loadgen.load import patching, scenarios
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import ChildWatcher
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 # Its command line is its master's; this is what `ps -o comm`, `top` and `pgrep` go by.
@@ -153,7 +156,7 @@ def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> l
     return workers
 
 
-def _note_end(made: Sequence[WorkerProcess], watcher: Any) -> None:
+def _note_end(made: Sequence[WorkerProcess], watcher: ChildWatcher) -> None:
     made[0].ended(watcher.rstatus)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import AsyncResult
@@ -20,6 +20,9 @@ from gevent.event import AsyncResult
 from loadgen.load import listening, locust_internals
 from loadgen.load.protocol import CLOCK, CLOCK_OFFSET, REFUSED, Clock, Counts, Hello, Identity
 from loadgen.load.scenarios import check
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import MasterRunner, Message
 
 # A worker reports twice a second; after so long without a word it counts as lost, unless it speaks up again.
 SILENCE_S = 5.0
@@ -78,7 +81,7 @@ class RemoteWorkers:
     first. ``refused`` maps the names of those that were not let in to the reason.
     """
 
-    def __init__(self, runner: Any, wanted: Identity, expected: int, first_number: int) -> None:
+    def __init__(self, runner: MasterRunner, wanted: Identity, expected: int, first_number: int) -> None:
         self._runner = runner
         self._wanted = wanted
         self.expected = expected
@@ -141,7 +144,7 @@ class RemoteWorkers:
 
     # -- messages -------------------------------------------------------------------------------------------
 
-    def _on_message(self, client_id: str, msg: Any) -> None:
+    def _on_message(self, client_id: str, msg: Message) -> None:
         worker = self.worker_of(client_id)
         if worker is not None:
             worker.heard()

@@ -6,9 +6,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -28,7 +28,8 @@ from loadgen.run.target import ClusterState, Target
 from loadgen.stats import precision
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import ObserverCost, Result
+    from cluster.schema.run_documents import Blocks, Generator, Measured, ObserverCost, Result
+    from loadgen.load.locust_types import RequestStats
     from loadgen.run.benchmark import Plan
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
@@ -52,7 +53,7 @@ class Run:
     Attributes:
         settings: the load, with the prefix of the run's keys.
         revision_before: of the store, before the load.
-        blocks: what else is to stand in run.json, by name.
+        blocks: what else is to stand in run.json.
         interrupted: the name of the signal that ended the load, None without one.
         lost: why workers were lost, by their names.
     """
@@ -64,7 +65,7 @@ class Run:
         self.folder = folder
         self.interrupted: str | None = None
         self.lost: dict[str, str] = {}
-        self.blocks: dict[str, Any] = {}
+        self.blocks: Blocks = {}
         self._starter: gevent.Greenlet | None = None
         self._load_began: float | None = None
         self._stop_asked_at: float | None = None
@@ -99,7 +100,7 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ListenerError):
             self.cut_short(error.failure)
         elif error is not None:
@@ -171,7 +172,7 @@ class Run:
         return max(0.0, now - began)
 
     @property
-    def stats(self) -> Any:
+    def stats(self) -> RequestStats:
         """Locust's statistics of the run so far."""
         return self._session.environment.stats
 
@@ -288,7 +289,7 @@ class Run:
     def _snapshots(self) -> list[Snapshot]:
         return list(self._session.snapshots.values())
 
-    def _generator(self, operations: int) -> dict[str, Any]:
+    def _generator(self, operations: int) -> Generator:
         session, total = self._session, self.stats.total
         p99 = precision.percentile(total, 0.99) if total.response_times else None
         return {
@@ -307,12 +308,12 @@ class Run:
             notes += totals.slow_workers(session.workers, took_s)
         return list(dict.fromkeys(notes + totals.clocks_off(session.remote.workers)))
 
-    def _write_run_json(self, measured: dict[str, Any], revision_after: int | None) -> None:
+    def _write_run_json(self, measured: Mapping[str, Measured], revision_after: int | None) -> None:
         """Write what is known: before the load without the measured rows and a revision, at the end with them."""
         ended = bool(measured) or revision_after is not None
-        how = self._generator(measured.get("total", {}).get("operations", 0))
+        how = self._generator(measured["total"]["operations"] if "total" in measured else 0)
         if ended:
-            self._check_count(measured, how["dropped"])
+            self._check_count(measured, how["dropped"] or 0)
             self._check_end()
         # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
         alone = not self.lost and self._target.ours
@@ -339,7 +340,7 @@ class Run:
         }
         run_folder.write_json(self.folder / "run.json", document)
 
-    def _check_count(self, measured: dict[str, Any], dropped: int) -> None:
+    def _check_count(self, measured: Mapping[str, Measured], dropped: int) -> None:
         """Note it as a problem where other than the wanted operations were executed, and nothing explains it."""
         wanted = self.settings.operations
         cut_short = self.lost or self.interrupted or self.settings.duration_s
@@ -357,7 +358,7 @@ class Run:
             if session.done.get(client_id) == CUT_SHORT and session.done_at[client_id] < asked_at:
                 self._problems.append(f"{worker.name} stopped before the end of the run")
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, object]:
         plan = self._plan
         return {
             "command": list(plan.command),

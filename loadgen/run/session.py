@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -29,12 +29,15 @@ from loadgen.load.locust_internals import (
     set_master_timing,
     stop_workers,
 )  # fmt: skip
-from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot
+from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot, Stats
 from loadgen.load.settings import Settings
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker, RemoteWorkers, correct, identity
 from loadgen.run.worker import make_environment
 from loadgen.stats.series import Series
+
+if TYPE_CHECKING:
+    from loadgen.load.locust_types import MasterRunner, WebUI
 
 # Workers of this machine make their Locust runners before they report, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
@@ -120,7 +123,7 @@ class Session:
         for worker in self._processes:
             worker.start(self._local, port_of(self.runner))
 
-    def _listen(self, host: str, port: int) -> Any:
+    def _listen(self, host: str, port: int) -> MasterRunner:
         from locust.exception import RPCError
 
         try:
@@ -178,7 +181,7 @@ class Session:
         self.workers += self.remote.workers
         self.remote.close({worker.client_id or "" for worker in self.workers})
 
-    def fire_init(self, web_ui: Any = None) -> None:
+    def fire_init(self, web_ui: WebUI | None = None) -> None:
         """Tell the scenario's listeners that the environment is there, as plain Locust does."""
         self.environment.events.init.fire(environment=self.environment, runner=self.runner, web_ui=web_ui)
 
@@ -269,7 +272,7 @@ class Session:
         logger.critical("the run ends: %s\n%s", failure.what, failure.trace)
         self.alarm.ring(failure)
 
-    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+    def _on_report(self, client_id: str, data: Stats, **_: object) -> None:
         # A run of the web UI may begin while the last words of the one before are on their way.
         worker = self.worker_of(client_id)
         report = Report.read(data)

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
@@ -21,6 +21,7 @@ from cluster.base.versions import version_or_path
 from loadgen.load.settings import SettingsError, read
 
 if TYPE_CHECKING:
+    from cluster.local.cluster import LocalCluster
     from cluster.schema import run_documents
     from cluster.schema.run_documents import ObserverCost
 
@@ -242,7 +243,7 @@ class Target:
     kind: Kind
     answers: Mapping[str, str | None]
     version: str | None
-    cluster: Any = None
+    cluster: LocalCluster | None = None
     links: str | None = None
     requested_version: str | None = None
     security: Security = dataclasses.field(default_factory=Security)

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import say
 from cluster.base.errors import RaftloadError
@@ -20,6 +20,7 @@ from loadgen.load import patching
 
 if TYPE_CHECKING:
     from cluster.base.exits import Failure
+    from loadgen.load.locust_types import Environment, WorkerRunner
 
 # A master that is there answers within milliseconds.
 SAY_AFTER_S = 2.0
@@ -72,7 +73,7 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     # The traceback goes to the master too.
     alarm = Alarm("this log") if number else Alarm("the master's log", level=logging.DEBUG)
     alarm.install()
-    environment = None
+    environment: Environment | None = None
     try:
         environment = make_environment(scenario)
         return _work(environment, (host, port), scenario, number)
@@ -83,7 +84,7 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
         _hang_up(environment)
 
 
-def _work(environment: Any, master: tuple[str, int], scenario: str, number: int) -> int:
+def _work(environment: Environment, master: tuple[str, int], scenario: str, number: int) -> int:
     """Report for work and do it. Returns the exit code."""
     from cluster.base.signals import EXIT_CODES
     from loadgen.load import worker_run
@@ -124,7 +125,7 @@ def _work(environment: Any, master: tuple[str, int], scenario: str, number: int)
     return 0
 
 
-def _tell_master(environment: Any, failure: Failure) -> None:
+def _tell_master(environment: Environment | None, failure: Failure) -> None:
     """Send a failure of this worker to the master."""
     from loadgen.load.listening import to_message
     from loadgen.load.locust_internals import say_last
@@ -136,7 +137,7 @@ def _tell_master(environment: Any, failure: Failure) -> None:
             say_last(runner, FAILED.name, to_message(failure))
 
 
-def _hang_up(environment: Any) -> None:
+def _hang_up(environment: Environment | None) -> None:
     """End the connection to the master, where there is one."""
     from loadgen.load.locust_internals import hang_up
 
@@ -146,7 +147,7 @@ def _hang_up(environment: Any) -> None:
             hang_up(runner, LAST_WORDS_MS)
 
 
-def _listen(environment: Any, runner: Any) -> list[str]:
+def _listen(environment: Environment, runner: WorkerRunner) -> list[str]:
     """Answer what our masters say beside Locust's messages; return where the reason stands, should one refuse us."""
     import gevent
 
@@ -171,7 +172,7 @@ def _listen(environment: Any, runner: Any) -> list[str]:
     return refusals
 
 
-def _report_for_work(environment: Any, master: tuple[str, int]) -> Any:
+def _report_for_work(environment: Environment, master: tuple[str, int]) -> WorkerRunner:
     """Return the runner once a master has answered. Raises ConnectionError where none does for five minutes."""
     import gevent
 
@@ -193,11 +194,10 @@ def _report_for_work(environment: Any, master: tuple[str, int]) -> Any:
         waiting.kill()
 
 
-def make_environment(scenario: str, **attributes: Any) -> Any:
+def make_environment(scenario: str) -> Environment:
     """Return a Locust Environment for a scenario, with Locust's own options at their defaults."""
     import locust
-    from locust import argument_parser
-    from locust.env import Environment
+    from locust import argument_parser, env
 
     from loadgen.load.scenarios import user_classes
 
@@ -205,10 +205,7 @@ def make_environment(scenario: str, **attributes: Any) -> Any:
     # Locust reads its options from the environment and from files too; a run's parameters are the master's.
     parser = argument_parser.get_parser(default_config_files=[])
     options = parser.parse_args([], env_vars={})
-    return Environment(
-        user_classes=classes,
-        events=locust.events,
-        parsed_options=options,
-        catch_exceptions=True,
-        **attributes,
+    made: Environment = env.Environment(
+        user_classes=classes, events=locust.events, parsed_options=options, catch_exceptions=True
     )
+    return made

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
@@ -20,17 +20,22 @@ from gevent.event import Event
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
 from cluster.faults.kinds import HEAL, KINDS, Fault, Subject, refusal, undoing
-from cluster.faults.nemesis import Breakable, Effect, Nemesis
+from cluster.faults.nemesis import Effect, Nemesis
 from cluster.observe.timeline import Timeline
 from loadgen.load import listening
 from loadgen.load.locust_internals import REPORT_INTERVAL_S
-from loadgen.load.protocol import Report
+from loadgen.load.protocol import Report, Stats
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
-from loadgen.webui.seconds import Seconds
-from viz.diagrams.model import ClusterSnapshot, iso
+from loadgen.webui.seconds import Point, Seconds
+from viz.diagrams.model import ClusterSnapshot, MemberView, iso
 from viz.live.snapshot import NoCluster, Poller
 from viz.live.status import Tick, View
+
+if TYPE_CHECKING:
+    from cluster.lifecycle.up import Cluster
+    from cluster.local.cluster import LocalCluster
+    from loadgen.load.locust_types import Environment
 
 WATCHED_S, UNWATCHED_S = 0.25, 1.0
 ANSWER_S = 0.5
@@ -55,8 +60,8 @@ class ClusterView:
 
     def __init__(
         self,
-        environment: Any,
-        cluster: Breakable | None,
+        environment: Environment,
+        cluster: LocalCluster | Cluster | None,
         endpoints: Callable[[], tuple[str, ...]],
         security: Security | None = None,
     ) -> None:
@@ -131,7 +136,7 @@ class ClusterView:
         self.note(effect.text, "mend" if fault in undoing() else "fault")
         return effect
 
-    def documents(self) -> Iterator[dict[str, Any]]:
+    def documents(self) -> Iterator[dict[str, object]]:
         """Yield the present state, then the next whenever there is one; the points of the load only once."""
         self._listeners += 1
         try:
@@ -141,8 +146,9 @@ class ClusterView:
                     self._changed.wait(timeout=5)
                     continue
                 version = self._version
-                document = self._document(since)
-                points = document["load"]["points"]
+                running = self._environment.runner.state in ("running", "spawning")
+                points = self.load.points(time.time(), since, running=running)
+                document = self._document(points)
                 # A late report may still correct the last two seconds.
                 since = points[-1][0] - 1 if points else since
                 yield document
@@ -210,6 +216,7 @@ class ClusterView:
     def _tell_election(self, term: int) -> None:
         """Add what the logs say of an election, once all members have heard of its end."""
         gevent.sleep(0.5)
+        assert self._cluster is not None, "only a cluster of ours has logs"
         try:
             logs = elections.tails(self._cluster)
             # To parse them takes long enough that it would hold up Locust's heartbeats here.
@@ -220,13 +227,13 @@ class ClusterView:
         if text:
             self.note(text, "leader")
 
-    def _role(self, member: Any) -> tuple[str, int | None]:
+    def _role(self, member: MemberView) -> tuple[str, int | None]:
         state = self._states.get(member.name) if self.is_ours else None
         if member.role == "no answer" and state in ("paused", "down"):
-            return str(state), None
-        return str(member.role), member.term
+            return state, None
+        return member.role, member.term
 
-    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+    def _on_report(self, client_id: str, data: Stats, **_: object) -> None:
         session = self._environment.raftload_engine
         # Last words of the run before may come late.
         report = Report.read(data)
@@ -234,10 +241,10 @@ class ClusterView:
             worker = session.worker_of(client_id)
             self.load.add(report.series, -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
 
-    def _document(self, since: float) -> dict[str, Any]:
+    def _document(self, points: list[Point]) -> dict[str, object]:
+        """Return the present state. Takes the points of the load that the page does not have yet."""
         tick = self._tick
         runner = self._environment.runner
-        running = runner.state in ("running", "spawning")
         return {
             "at": time.time(),
             "silence": self._silence,
@@ -249,11 +256,11 @@ class ClusterView:
             "load": {
                 "state": runner.state,
                 "users": runner.user_count,
-                "points": self.load.points(time.time(), since, running=running),
+                "points": points,
             },
         }
 
-    def _members(self, tick: Tick) -> list[dict[str, Any]]:
+    def _members(self, tick: Tick) -> list[dict[str, object]]:
         ours = self.is_ours
         return [
             {
@@ -301,7 +308,7 @@ def buttons(subject: Subject, members: int, leader: str | None, cannot: Mapping[
     return rows
 
 
-def _cluster(snapshot: ClusterSnapshot) -> dict[str, Any]:
+def _cluster(snapshot: ClusterSnapshot) -> dict[str, object]:
     leader = snapshot.leader
     member = None if leader is None else snapshot.members[leader]
     return {

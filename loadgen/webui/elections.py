@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from viz.diagrams.elections import read
+
+if TYPE_CHECKING:
+    from cluster.lifecycle.up import Cluster
+    from cluster.local.cluster import LocalCluster
 
 _LINES = 4000
 _BYTES = 1 << 20
 
 
-def tails(cluster: Any) -> dict[str, str]:
+def tails(cluster: LocalCluster | Cluster) -> dict[str, str]:
     """Return the ends of the logs of all members of a cluster of ours, by name. Raises ClusterError, OSError."""
     return {member.name: _tail(cluster, member.name) for member in cluster.members}
 
@@ -28,12 +31,11 @@ def describe(logs: Mapping[str, str], term: int) -> str:
     return ""
 
 
-def _tail(cluster: Any, name: str) -> str:
+def _tail(cluster: LocalCluster | Cluster, name: str) -> str:
     from cluster.local.cluster import LocalCluster
 
     if not isinstance(cluster, LocalCluster):
-        return str(cluster.log(name, _LINES))
-    path: Path = cluster.log(name)
-    with path.open("rb") as file:
+        return cluster.log(name, _LINES)
+    with cluster.log(name).open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _BYTES))
         return file.read().decode(errors="replace")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_from_directory, url_for
+from flask.typing import ResponseReturnValue, RouteCallable
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.faults.kinds import HEAL, KINDS
@@ -19,16 +20,17 @@ from viz.diagrams.raft import state_machine
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result
+    from loadgen.load.locust_types import WebUI
 
 NAME = "raftload"
-View = TypeVar("View", bound=Callable[..., Any])
+View = TypeVar("View", bound=RouteCallable)
 FAULTS = (*(kind.name for kind in KINDS.values() if kind.button), HEAL)
 _ROOT = re.compile(rb'(?=<div id="root">)')
 # Locust's table rounds these two columns to 10 us in its script; the others it shows as they come.
 _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
 
 
-def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
+def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
     """Add the pages to Locust's web UI before it starts, and to its own page a link to them.
 
     Locust's UI is one React application: `extended_tabs` hold tables of statistics only, and its template has no
@@ -38,11 +40,11 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
     guard.install(app, NAME)
     pages = Blueprint(NAME, __name__, url_prefix="/cluster", template_folder="templates", static_folder="static")
 
-    def route(path: str, **options: Any) -> Callable[[View], View]:
+    def route(path: str, methods: Collection[str] = ("GET",)) -> Callable[[View], View]:
         """Add a view, behind Locust's login where that is on."""
 
         def add(view: View) -> View:
-            pages.add_url_rule(path, view.__name__, web_ui.auth_required_if_enabled(view), **options)
+            pages.add_url_rule(path, view.__name__, web_ui.auth_required_if_enabled(view), methods=methods)
             return view
 
         return add
@@ -59,7 +61,7 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
         return Response(_begun(stream), content_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     @route("/act", methods=["POST"])
-    def act() -> Any:
+    def act() -> ResponseReturnValue:
         if not guard.has_token(request.headers):
             return jsonify(error="the token is missing or belongs to an earlier session: load the page again"), 403
         order = request.get_json(silent=True)
@@ -74,7 +76,7 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
             return jsonify(error=str(error)), 502
 
     @route("/runs")
-    def run_list() -> Any:
+    def run_list() -> ResponseReturnValue:
         rows = [_row(name, result, runs.files(name)) for name, result in reversed(runs.finished.items())]
         if request.args.get("format") == "json":
             return jsonify(rows)
@@ -89,8 +91,8 @@ def install(web_ui: Any, view: ClusterView, runs: Runs, guard: Guard) -> None:
             download_name=f"{name}-{file}",
         )  # fmt: skip
 
-    @app.after_request  # type: ignore[untyped-decorator]
-    def amend(response: Any) -> Any:
+    @app.after_request
+    def amend(response: Response) -> Response:
         if response.status_code != 200:
             return response
         if request.endpoint == "locust.index":

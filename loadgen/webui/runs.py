@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.base.console import say, terminal_width, wants_color
 from cluster.base.endpoint import split_endpoints
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cluster.base.exits import Failure
     from cluster.schema.run_documents import Result
+    from loadgen.load.locust_types import Environment, Greenlet
     from loadgen.run.run import Run
     from loadgen.run.session import Session
     from loadgen.run.target import Target
@@ -73,7 +74,7 @@ class Runs:
         """Whether no worker is left for a run."""
         return self._session.is_deserted
 
-    def wait_begun(self, starter: Any) -> None:
+    def wait_begun(self, starter: Greenlet | None) -> None:
         """Wait until a run that was asked for has reached every worker; returns at once where none is starting.
 
         A stop ends Locust's own greenlet that starts a test, which it takes. Ended in between, it leaves workers that
@@ -91,17 +92,17 @@ class Runs:
         """Which of a finished run's FILES there are."""
         return [file for file in FILES if name in self.folders and (self.folders[name] / file).is_file()]
 
-    def _on_test_start(self, environment: Any, **_: Any) -> None:
+    def _on_test_start(self, environment: Environment, **_: object) -> None:
         try:
             self._start(environment)
         finally:
             self.starting = False
 
-    def _on_test_stopping(self, environment: Any, **_: Any) -> None:
+    def _on_test_stopping(self, environment: Environment, **_: object) -> None:
         if self._run is not None and self.under_way:
             self._run.stopped_by_locust()
 
-    def _start(self, environment: Any) -> None:
+    def _start(self, environment: Environment) -> None:
         import gevent
         from locust.exception import StopTest
 

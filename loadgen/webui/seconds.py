@@ -8,6 +8,8 @@ from loadgen.stats import hdr
 from loadgen.stats.series import Intervals
 
 QUANTILES = (0.5, 0.99)
+# See `Seconds.points`.
+Point = tuple[int, int, int, float | None, float | None, float | None]
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,7 +48,7 @@ class Seconds:
         for at in [at for at in self._seconds if at < self._last - self._keep_s]:
             del self._seconds[at]
 
-    def points(self, now: float, since: float = 0.0, *, running: bool = True) -> list[list[float | None]]:
+    def points(self, now: float, since: float = 0.0, *, running: bool = True) -> list[Point]:
         """Return the seconds that every worker has reported, from ``since`` on.
 
         Each is its start in seconds since 1970, successes and failures in it, and p50, p99 and maximum in
@@ -59,12 +61,13 @@ class Seconds:
             end = min(end, self._last + 1)
         return [self._point(at) for at in range(max(self._first, int(since), end - self._keep_s), end)]
 
-    def _point(self, at: int) -> list[float | None]:
+    def _point(self, at: int) -> Point:
         second = self._seconds.get(at)
         if second is None:
-            return [at, 0, 0, None, None, None]
+            return at, 0, 0, None, None, None
         successes = sum(second.counts.values())
         if not successes:
-            return [at, 0, second.failures, None, None, None]
-        times = (*(min(ns, second.max_ns) for ns in hdr.percentiles(second.counts, QUANTILES)), second.max_ns)
-        return [at, successes, second.failures, *(round(ns / 1e6, 3) for ns in times)]
+            return at, 0, second.failures, None, None, None
+        p50_ns, p99_ns = (min(ns, second.max_ns) for ns in hdr.percentiles(second.counts, QUANTILES))
+        p50_ms, p99_ms, max_ms = (round(ns / 1e6, 3) for ns in (p50_ns, p99_ns, second.max_ns))
+        return at, successes, second.failures, p50_ms, p99_ms, max_ms

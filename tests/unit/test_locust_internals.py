@@ -1,16 +1,30 @@
-"""Locust's private parts that we use: the installed Locust has them, in the shape that we expect."""
+"""What we use of Locust, its private parts among it: the installed Locust has it, in the shape that we expect."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Protocol, TypedDict
 
 import pytest
 
 from loadgen.load.locust_internals import WRITTEN_FOR
+from tests.support.protocols import Differences
+
+
+class Found(TypedDict):
+    """What `PROGRAM` prints."""
+
+    version: str
+    checks: dict[str, bool]
+    differences: list[str]
+    unchecked: list[str]
+
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "loadgen" / "load" / "locust_internals.py"
@@ -103,21 +117,129 @@ checks = {
     and takes(writer.close_files) and takes(writer.stats_writer),
     "a user that is told to stop": stop is False and user._state == LOCUST_STATE_STOPPING,
 }
-print(json.dumps({"version": locust.__version__, "checks": checks}))
+# The Protocols of ours, held against one object of each kind, and what hangs on it.
+import os
+import flask, gevent
+from gevent.os import fork_and_watch
+from loadgen.load import locust_types
+from tests.support.protocols import Differences, protocols_of
+
+node_environment = Environment(events=locust.events)
+worker = node_environment.create_worker_runner("127.0.0.1", master.server.port)
+web_ui.start()
+while getattr(web_ui, "server", None) is None or not web_ui.server.started:
+    gevent.sleep(0.01)
+watched = gevent.event.AsyncResult()
+if fork_and_watch(watched.set) == 0:
+    os._exit(0)
+
+differences = Differences(
+    {"Flask": flask.Flask, "Engine": object},
+    # These are ours, and nothing of Locust's.
+    absent=("Environment.raftload", "Environment.raftload_engine"),
+)
+for protocol, real in (
+    ("Environment", environment), ("Environment", node_environment), ("MasterRunner", master), ("WorkerRunner", worker),
+    ("WebUI", web_ui), ("WorkerNode", next(iter(master.clients.values()))), ("Message", rpc.Message("a", None, "b")),
+    ("UserClass", Idle), ("User", user), ("StatsEntry", entry), ("StatsCSVFileWriter", writer),
+    ("Greenlet", gevent.spawn(print, end="")), ("ChildWatcher", watched.get(timeout=60)),
+):
+    differences.check(protocols_of(locust_types)[protocol], real)
+master.quit()
+unchecked = protocols_of(locust_types).keys() - differences.checked
+print(json.dumps({"version": locust.__version__, "checks": checks, "differences": differences.found,
+                  "unchecked": sorted(unchecked)}))
 """
 
 
 @pytest.fixture(scope="module")
-def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = str(tmp_path_factory.mktemp("csv"))
-    done = subprocess.run([sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, f"written for Locust {WRITTEN_FOR}: {done.stderr}"
-    found = json.loads(done.stdout)
+    answer: Found = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def checks(found: Found) -> dict[str, bool]:
     return {f"{name} of Locust {found['version']}": holds for name, holds in found["checks"].items()}
 
 
 def test_the_installed_locust_is_as_expected(checks: dict[str, bool]) -> None:
     assert [name for name, holds in checks.items() if not holds] == [], f"written for Locust {WRITTEN_FOR}"
+
+
+def test_the_installed_locust_is_as_our_protocols_say(found: Found) -> None:
+    assert found["differences"] == [], f"of Locust {found['version']}, written for {WRITTEN_FOR}"
+
+
+def test_every_protocol_was_held_against_an_object(found: Found) -> None:
+    """All but that of our own session."""
+    assert found["unchecked"] == ["Engine"]
+
+
+class Inner(Protocol):
+    size: int
+
+
+class Outer(Protocol):
+    name: str
+    inner: Inner | None
+
+    @property
+    def done(self) -> bool: ...
+    def call(self, first: int, second: int = 0) -> None: ...
+    def fire(self, **kwargs: object) -> None: ...
+    def stop(self, *, block: bool) -> None: ...
+
+
+def call(first: int, second: int = 0) -> None: ...
+
+
+def fire(**kwargs: object) -> None: ...
+
+
+def stop(timeout: float = 0.0, block: bool = True) -> None: ...
+
+
+HELD: dict[str, object] = {
+    "name": "a", "inner": SimpleNamespace(size=1), "done": False, "call": call, "fire": fire, "stop": stop,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, None),
+        ({"inner": None}, None),
+        ({"name": 1}, "Outer.name: 1 is no str"),
+        ({"done": None}, "Outer.done: None is no bool"),
+        ({"inner": SimpleNamespace(size=1.5)}, "Inner.size: 1.5 is no int"),
+        ({"inner": SimpleNamespace()}, "Inner.size: a SimpleNamespace has none"),
+        ({"call": 1}, "Outer.call(): a SimpleNamespace has none"),
+        ({"call": lambda first: None}, "Outer.call(): too many positional arguments"),
+        ({"call": lambda first, second: None}, "Outer.call(): missing a required argument: 'second'"),
+        ({"call": lambda second, first=0: None}, "Outer.call(): its parameter 1 is not first"),
+        ({"fire": lambda name=1: None}, "Outer.fire(): it takes no keywords of all names"),
+        ({"stop": lambda: None}, "Outer.stop(): got an unexpected keyword argument 'block'"),
+    ],
+)
+def test_the_check_finds_what_differs(changed: dict[str, object], expected: str | None) -> None:
+    differences = Differences()
+    differences.check(Outer, SimpleNamespace(**(HELD | changed)))
+    assert len(differences.found) == (expected is not None), differences.found
+    assert all(each.startswith(expected or "") for each in differences.found)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_the_check_finds_what_is_missing(name: str) -> None:
+    differences = Differences()
+    differences.check(Outer, SimpleNamespace(**{each: value for each, value in HELD.items() if each != name}))
+    assert [each.partition(":")[0].removesuffix("()") for each in differences.found] == [f"Outer.{name}"]
 
 
 def private_names(path: Path) -> set[str]:

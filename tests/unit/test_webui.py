@@ -119,7 +119,7 @@ def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_
     seconds.add({"put": [interval(100, [1.0]), interval(103, [2500.0])]})
     assert [point[0] for point in seconds.points(101.5)] == []
     assert [point[0] for point in seconds.points(102.0)] == [100]
-    assert seconds.points(104.9)[1:3] == [[101, 0, 0, None, None, None], [102, 0, 0, None, None, None]]
+    assert seconds.points(104.9)[1:3] == [(101, 0, 0, None, None, None), (102, 0, 0, None, None, None)]
     assert [point[0] for point in seconds.points(105.0, since=102)] == [102, 103]
     assert seconds.points(110.0)[-1][0] == 108
     assert seconds.points(110.0, running=False)[-1][0] == 103, "after the run nothing follows"
