@@ -15,8 +15,7 @@ from typing import Literal, Protocol
 
 from cluster.base.errors import ClusterError
 from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
-from cluster.gateway.control import MemberInfo
-from cluster.observe.probe import MemberStatus
+from cluster.observe.probe import MemberInfo, MemberStatus
 
 
 class Unsupported(ClusterError):  # noqa: N818

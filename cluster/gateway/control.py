@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,7 +13,7 @@ from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import TLS_FAILED, Security
 from cluster.gateway import etcd3py
 from cluster.gateway.etcd3py import P, R
-from cluster.observe.probe import MemberStatus, tls_fails
+from cluster.observe.probe import MemberInfo, MemberStatus, tls_fails
 
 if TYPE_CHECKING:
     from cluster.schema.gateway_answers import GatewayAnswer, GatewayKeyValue
@@ -24,17 +23,6 @@ _OPERANDS = {
     "value": "value", "version": "version", "create": "create_revision", "mod": "mod_revision",
     "lease": "lease",
 }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MemberInfo:
-    """A member as the cluster lists it. ``name`` is empty while it was added but never started."""
-
-    id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...]
-    is_learner: bool
 
 
 class ControlClient:
@@ -116,16 +104,7 @@ class ControlClient:
 
     def members(self) -> tuple[MemberInfo, ...]:
         """Return who is in the cluster, as this member knows."""
-        return tuple(
-            MemberInfo(
-                id=int(member["ID"]),
-                name=member.get("name", ""),
-                peer_urls=tuple(member.get("peerURLs", ())),
-                client_urls=tuple(member.get("clientURLs", ())),
-                is_learner=bool(member.get("isLearner")),
-            )
-            for member in self.rpc("/cluster/member/list").get("members", ())
-        )
+        return tuple(map(MemberInfo.from_gateway, self.rpc("/cluster/member/list").get("members", ())))
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Answer:
         """Set a key."""

@@ -21,7 +21,7 @@ from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security,
 from cluster.base.topology import Member
 
 if TYPE_CHECKING:
-    from cluster.schema.gateway_answers import Status
+    from cluster.schema.gateway_answers import ListedMember, Status
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,6 +88,28 @@ class MemberStatus:
             version=str(answer.get("version") or ""),
             is_learner=bool(answer.get("isLearner")),
             errors=tuple(str(error) for error in answer.get("errors") or ()),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """A member as the cluster lists it. ``name`` is empty while it was added but never started."""
+
+    id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+    @classmethod
+    def from_gateway(cls, member: ListedMember) -> MemberInfo:
+        """Take a member of the gateway's JSON of ``/v3/cluster/member/list``."""
+        return cls(
+            id=int(member.get("ID") or 0),
+            name=str(member.get("name") or ""),
+            peer_urls=tuple(map(str, member.get("peerURLs") or ())),
+            client_urls=tuple(map(str, member.get("clientURLs") or ())),
+            is_learner=bool(member.get("isLearner")),
         )
 
 

@@ -22,8 +22,7 @@ from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import Security
 from cluster.gateway.admin import NO_SPACE, Alarm
 from cluster.gateway.client import ClientFactory, Lease, LeaseState, StoreHash, Unsupported, WatchCanceled, WatchEvent
-from cluster.gateway.control import MemberInfo
-from cluster.observe.probe import MemberStatus
+from cluster.observe.probe import MemberInfo, MemberStatus
 from loadgen.client import kv
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.hub_thread import HubThread

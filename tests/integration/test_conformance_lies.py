@@ -26,9 +26,8 @@ from cluster.conformance.model import Broken, Env, Target
 from cluster.gateway.admin import Admin, Alarm
 from cluster.gateway.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent
 from cluster.gateway.conformance_client import gateway_factory
-from cluster.gateway.control import MemberInfo
 from cluster.local.cluster import LocalCluster
-from cluster.observe.probe import MemberStatus
+from cluster.observe.probe import MemberInfo, MemberStatus
 from tests.support.waiting import HANG_S
 
 # The bounds that users have, but for the load, which goes on until there was enough of it.

@@ -18,7 +18,7 @@ from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe import probe
-from cluster.observe.probe import MemberStatus
+from cluster.observe.probe import MemberInfo, MemberStatus
 from viz.diagrams.model import ClusterSnapshot, MemberView, clean, clean_name
 
 if TYPE_CHECKING:
@@ -32,16 +32,6 @@ R = TypeVar("R")
 
 class NoCluster(ClusterError):  # noqa: N818
     """Not one endpoint answers as etcd does."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Listed:
-    """A member as the cluster lists it: its id in decimal, its name, where it says that clients reach it."""
-
-    id: int
-    name: str
-    client_urls: tuple[str, ...]
-    is_learner: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,7 +79,7 @@ class Poller:
         self._security = security
         self._endpoints = tuple(endpoints)
         self.timeout_s = timeout_s
-        self._listed: list[Listed] = []
+        self._listed: list[MemberInfo] = []
         self._ids: dict[str, int] = {}  # of the member that last answered at an endpoint
 
     def poll(self) -> tuple[ClusterSnapshot, list[Answer]]:
@@ -122,7 +112,7 @@ class Poller:
         return more
 
 
-def picture(answers: Sequence[Answer], listed: Sequence[Listed], ids: Mapping[str, int]) -> ClusterSnapshot:
+def picture(answers: Sequence[Answer], listed: Sequence[MemberInfo], ids: Mapping[str, int]) -> ClusterSnapshot:
     """Pure: the answers, the cluster's list (empty where it could not be read), and the ids of members behind
     endpoints that may be silent; returns the snapshot. A member that answered at two endpoints is in it once.
     """
@@ -185,18 +175,19 @@ def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answe
     return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
 
 
-def _first(member: Listed, timeout_s: float, security: Security | None) -> Answer:
+def _first(member: MemberInfo, timeout_s: float, security: Security | None) -> Answer:
     """Return a member that no endpoint stands for, asked where it says that it listens."""
     if not member.client_urls:
         return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
     return _status(_bare(member.client_urls[0]), timeout_s, security)
 
 
-def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[Listed]:
+def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[MemberInfo]:
     """Return the cluster's list from the first that gives it; empty where none does."""
     for answer in living:
         try:
-            return _parse(_list(answer.endpoint, timeout_s, security))
+            listed = _list(answer.endpoint, timeout_s, security).get("members") or ()
+            return [*map(MemberInfo.from_gateway, listed)]
         except (RaftloadError, ValueError, TypeError, AttributeError):
             continue
     return []
@@ -210,18 +201,6 @@ def _list(endpoint: str, timeout_s: float, security: Security | None) -> Gateway
             found: GatewayAnswer = json.loads(answer)
             return found
     raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
-
-
-def _parse(answer: GatewayAnswer) -> list[Listed]:
-    return [
-        Listed(
-            id=int(each.get("ID") or 0),
-            name=str(each.get("name") or ""),
-            client_urls=tuple(map(str, each.get("clientURLs") or ())),
-            is_learner=bool(each.get("isLearner")),
-        )
-        for each in answer["members"]
-    ]
 
 
 def _bare(url: str) -> str:
