@@ -93,7 +93,8 @@ def bench(
 
     Raises ThresholdError, ScenarioError and SettingsError for what cannot be, ClusterError where the cluster cannot be
     started or reached, EngineError where the workers cannot, KeySpaceError where etcd refuses the run's keys,
-    FolderError where the folder cannot be written, and ListenerError where a listener or a worker has raised.
+    FolderError and FileError where the folder cannot be made or written, and ListenerError where a listener or a worker
+    has raised.
     """
     plan, target, workers = plan or Plan(), target or TargetOptions(), workers or WorkerOptions()
     plan = dataclasses.replace(plan, settings=bounded(plan.settings, scenario))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from cluster.base.exits import Failure, ListenerError
+from cluster.base.files import writing
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
@@ -48,7 +49,7 @@ class Run:
     context manager it ends a run that its block has left with an exception: with what was measured where a listener
     raised, else with nothing.
 
-    Takes the session, the cluster under load, what to do, and the run folder. Raises KeySpaceError, FolderError.
+    Takes the session, the cluster under load, what to do, and the run folder. Raises KeySpaceError, FileError.
 
     Attributes:
         settings: the load, with the prefix of the run's keys.
@@ -88,7 +89,7 @@ class Run:
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()
-            with run_folder.writing(folder):
+            with writing(f"into {folder}"):
                 self._csv = CsvFiles(session.environment, folder / run_folder.CSV_PREFIX)
             self._undo.callback(self._csv.close)
             self._write_run_json({}, None)
@@ -179,7 +180,7 @@ class Run:
     def finish(self) -> Result:
         """Close the books, remove the keys, write the run folder and return the result document.
 
-        Raises FolderError. What the cluster no longer answers is a problem in the result, not an error.
+        Raises FileError. What the cluster no longer answers is a problem in the result, not an error.
         """
         revision_after: int | None = None
         self._cluster_recorder.load_ended()
@@ -195,7 +196,7 @@ class Run:
             self._observed = self._cluster_recorder.close()
         if self._starter is not None:
             self._starter.kill()
-        with run_folder.writing(self.folder):
+        with writing(f"into {self.folder}"):
             self._csv.close()
             self._session.series.write(self.folder)
             self._session.service.write_logs(self.folder, ".service")

@@ -15,7 +15,7 @@ CSV_PREFIX = "locust"
 
 
 class FolderError(RaftloadError):
-    """The folder cannot be made or written: one line that says why.
+    """The folder cannot be made: one line that says why.
 
     Attributes:
         exit_code: 2 where another folder should be named, 4 where the machine is in the way.
@@ -78,20 +78,9 @@ def _numbered(folder: Path) -> Path:
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write a JSON document in place of what was there, whole or not at all. Raises FolderError."""
-    try:
+    """Write a JSON document in place of what was there, whole or not at all. Raises FileError."""
+    with files.writing(path):
         files.write_json(path, document)
-    except OSError as error:
-        raise FolderError(f"cannot write {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Make an OSError of a block that writes into a folder a FolderError."""
-    try:
-        yield
-    except OSError as error:
-        raise FolderError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
