@@ -7,11 +7,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import TextIO, TypeVar
 
 from cluster.base.files import to_json
 
+D = TypeVar("D", bound=Mapping[str, object])
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 """What a terminal can show, by name: the parameters of ECMA-48's SGR."""
 
@@ -24,6 +25,17 @@ def say(line: str) -> None:
 def print_json(document: Mapping[str, object]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
     sys.stdout.write(to_json(document))
+
+
+def show(document: D, as_json: bool, render: Callable[..., str]) -> None:
+    """Print the one document of a command on stdout: as JSON, or as the text that ``render`` makes of it.
+
+    ``render`` takes the document, whether the text may be coloured, and how many columns it may have.
+    """
+    if as_json:
+        print_json(document)
+    else:
+        print(render(document, color=wants_color(sys.stdout), width=terminal_width()))
 
 
 def wants_color(stream: TextIO) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 
 from cluster.base import units
-from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.security import masked
-from loadgen.cli.terminal import Terminal
+from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
-from loadgen.result import gate, table
+from loadgen.result import table
 from loadgen.result.threshold import Threshold
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
 from loadgen.run.benchmark import bounded, run_in
@@ -84,16 +84,7 @@ def main(args: argparse.Namespace) -> int:
     plan = Plan(load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
     with Terminal() as terminal:
         result = run_in(folder, plan, cluster, workers, args.scenario, terminal)
-    from viz.report import page
-
-    if reason := page.try_write(folder, result):
-        say(f"warning: {reason}")
-    if args.json:
-        print_json(result)
-    else:
-        print(table.render(result, color=wants_color(sys.stdout), width=terminal_width(), folder=folder))
-        say(f"run folder {folder}")
-    return gate.exit_code(result)
+    return finish(folder, result, args.json, partial(table.render, folder=folder))
 
 
 def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.Settings:

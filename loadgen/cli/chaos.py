@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.console import print_json, say, terminal_width, wants_color
+from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
@@ -21,9 +21,8 @@ from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
 from loadgen.chaos.bug_recipes import RECIPES
 from loadgen.check.rules import select
-from loadgen.cli.terminal import Terminal
+from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import patching, settings
-from loadgen.result import gate
 from loadgen.run import Plan, WorkerOptions, run_folder
 from loadgen.run.benchmark import forked_session
 
@@ -223,16 +222,8 @@ def main(args: argparse.Namespace) -> int:
     with Terminal() as terminal:
         result = _run(chosen, folder, terminal)
     from loadgen.chaos.outcome import render
-    from viz.report import page
 
-    if reason := page.try_write(folder, result):
-        say(f"warning: {reason}")
-    if args.json:
-        print_json(result)
-    else:
-        print(render(result, color=wants_color(sys.stdout), width=terminal_width()))
-        say(f"run folder {folder}")
-    return gate.exit_code(result)
+    return finish(folder, result, args.json, render)
 
 
 def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:

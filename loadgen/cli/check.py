@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from cluster.base.console import print_json, terminal_width, wants_color
+from cluster.base.console import show
 from cluster.base.verdict import Verdict
 from loadgen.check.rules import FAMILIES, RULES, select
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``raftload check`` to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Check a run's recorded history against the guarantees of etcd and Raft, and exit with the verdict: "
         "0 kept, 1 broken, 3 unknown (evidence is missing)."
@@ -55,8 +53,5 @@ def main(args: argparse.Namespace) -> int:
 
     rules = select(args.guarantee)
     document = report.judged(find_run(args.run), rules)
-    if args.json:
-        print_json(document)
-    else:
-        print(report.render(document, color=wants_color(sys.stdout), width=terminal_width()))
+    show(document, args.json, report.render)
     return Verdict(document["verdict"]).exit_code

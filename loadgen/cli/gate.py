@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from cluster.base.console import print_json, say, terminal_width, wants_color
+from cluster.base.console import say, show
 from cluster.base.errors import UsageError
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
@@ -20,7 +19,6 @@ from loadgen.result.threshold import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``raftload gate`` to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Judge a finished run by thresholds and exit with the verdict: "
         "0 pass, 1 fail, 3 unknown (no samples, a saturated generator, a lost worker)."
@@ -71,9 +69,5 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"{exc.filename}: cannot be written: {exc.strerror}") from exc
     if not result["thresholds"]:
         say("hint: there is no threshold; the verdict says whether the run is sound")
-    if args.json:
-        print_json(result)
-    else:
-        color = wants_color(sys.stdout)
-        print(table.render_verdict(result, color=color, width=terminal_width()))
+    show(result, args.json, table.render_verdict)
     return gate.verdict_code(result)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.console import print_json, say, terminal_width, wants_color
+from cluster.base.console import print_json, say, show
 from cluster.base.files import writing
 from loadgen.result import document
 from loadgen.result.document import ReportError
@@ -31,7 +31,6 @@ exit codes:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `raftload report` to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Show a finished run as a table, after its result.json has been built again from its CSV files and run.json. "
         "With two run folders, compare the two runs and change neither folder."
@@ -62,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot-format", choices=("png", "svg", "pdf"), default="png", help="format of --plots (default: png)"
     )
-    parser.epilog = EXAMPLES
 
 
 def main(args: argparse.Namespace) -> int:
@@ -103,11 +101,7 @@ def _show(args: argparse.Namespace) -> None:
             raise ReportError(f"{folder}: cannot write result.json: {error.strerror or error}") from error
     for note in result["notes"]:
         say(f"hint: {note}")
-    if args.json:
-        print_json(result)
-    else:
-        color = wants_color(sys.stdout)
-        print(table.render(result, color=color, width=terminal_width(), folder=folder))
+    show(result, args.json, partial(table.render, folder=folder))
     if folder is not None:
         _write_pictures(args, folder, result)
 

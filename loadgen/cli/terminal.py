@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cluster.base.console import StatusLine, say, terminal_width
+from cluster.base.console import StatusLine, say, show, terminal_width
 from cluster.base.signals import Interrupted
+from loadgen.result import gate
 from loadgen.run import Hooks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cluster.schema.run_documents import Result
     from loadgen.run.gevent_signals import Signals
     from loadgen.run.run import Run
 
@@ -59,6 +63,18 @@ class Terminal(Hooks):
         assert self._signals is not None
         self.clear()
         self._signals.gently = lambda _: None
+
+
+def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., str]) -> int:
+    """Write the page of a run that has ended, show its result and where its folder is; return the exit code."""
+    from viz.report import page
+
+    if reason := page.try_write(folder, result):
+        say(f"warning: {reason}")
+    show(result, as_json, render)
+    if not as_json:
+        say(f"run folder {folder}")
+    return gate.exit_code(result)
 
 
 def _progress(run: Run) -> str:
