@@ -96,8 +96,8 @@ def only_metadata(watch: Watch, events: Sequence[Event], changes: Changes) -> bo
     return {event.kv.key: event.kv.value if event.type == 0 else None for event in events} == wanted
 
 
-def only_part(watch: Watch, events: Sequence[Event], changes: Changes) -> bool:
-    """Return whether a watch got some of the changes and nothing else."""
+def only_part(events: Sequence[Event], changes: Changes) -> bool:
+    """Return whether the events of a watch are some of the changes and nothing else."""
     wanted = {key: new[0] if new else None for key, _, new in changes}
     return all(
         event.kv.key in wanted and wanted[event.kv.key] == (event.kv.value if event.type == 0 else None)

@@ -87,7 +87,7 @@ class Resolver:
         changes = self._done(revision, acknowledged, revocations, groups, silent)
         other = 0
         for watch, events, at_ns in groups:
-            self._refused_in(revision, watch, events, at_ns, changes)
+            self._refused_in(revision, watch, events, changes)
             found = compare.differences(watch, events, changes, revision, self._compacted)
             for rule, text in found:
                 self._ledger.differs(rule, revision, self._said(watch, at_ns, text, revision))
@@ -108,7 +108,7 @@ class Resolver:
         self._ledger.absent("watch.resumable", "no watch began in the past")
         self._ledger.absent("watch.previous-value", "no watch asked for previous key-values")
 
-    def _refused_in(self, revision: int, watch: Watch, events: Sequence[Event], at_ns: int, changes: Changes) -> None:
+    def _refused_in(self, revision: int, watch: Watch, events: Sequence[Event], changes: Changes) -> None:
         """Say so where what one member alone shows is what a refused operation would have written."""
         if self._refused.empty:
             return
@@ -192,7 +192,7 @@ class Resolver:
         if all(compare.only_metadata(group[0], group[1], changes) for group in groups):
             self._report(number, revision, problems)
             return changes
-        if len(changes) > 1 and all(compare.only_part(group[0], group[1], changes) for group in groups):
+        if len(changes) > 1 and all(compare.only_part(group[1], changes) for group in groups):
             self._store.undo(changes)
             for key, _, new in changes:
                 self._rest[key, new[0] if new else b""] = number

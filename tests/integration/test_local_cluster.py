@@ -155,7 +155,6 @@ with LocalCluster(3, storage={storage!r}) as cluster:
     time.sleep(600)
 """
 PATCH = "from gevent import monkey; monkey.patch_all()"
-FORK = "import os; fork = os.fork"
 
 
 def start_owner(script: str) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ from cluster.local.keeper import FOLDER_PREFIX, LOCK
 
 # In the environment of every process that this test worker starts.
 SESSION = "RAFTLOAD_TEST_SESSION"
-MEMORY = "/dev/shm"
 
 
 def find_leftovers(*more: str) -> set[str]:
