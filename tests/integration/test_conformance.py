@@ -16,16 +16,12 @@ from cluster.conformance import Report, run
 from cluster.conformance.beside import Beside
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
+from tests.support.ports import closed_port
 
 
 def say(report: Report) -> str:
     """Return what went wrong, for a failing assertion."""
     return "\n".join(f"{result.verdict} {result.name}: {result.reason}" for result in report.results)
-
-
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_a_foreign_cluster_passes_undisturbed(etcd_cluster: LocalCluster) -> None:

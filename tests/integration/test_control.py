@@ -112,11 +112,6 @@ def test_compacted_history_is_out_of_range(client: ControlClient) -> None:
 # What is not etcd
 
 
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
-
-
 @contextlib.contextmanager
 def listener(answer: bytes | None) -> Iterator[str]:
     """Yield a server that answers every request alike, or with None never."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from cluster.local.cluster import LocalCluster
@@ -13,8 +14,7 @@ from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import KV, bytes_prefix_end, put_op, version_is
 from loadgen.history.operation import Outcome
 from loadgen.load.json_client import GatewayClient
-
-ClusterFactory = Callable[..., LocalCluster]
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=[EtcdClient, GatewayClient])
@@ -45,7 +45,7 @@ def test_both_clients_do_the_same(kv: KV) -> None:
 
 def test_errors_are_codes(kv: KV) -> None:
     future = kv.get(b"k", revision=1 << 40)
-    assert (future.outcome, future.error) == (Outcome.FAIL, "OUT_OF_RANGE")
+    assert (future.outcome, future.error, future.response) == (Outcome.FAIL, "OUT_OF_RANGE", None)
     empty = kv.put(b"", b"v")
     assert (empty.outcome, empty.error) == (Outcome.FAIL, "INVALID_ARGUMENT")
     no_lease = kv.put(b"k", b"v", lease=999)
@@ -62,17 +62,22 @@ def test_refused_is_fail(made: type[EtcdClient] | type[GatewayClient]) -> None:
         client.close()
 
 
-def test_a_paused_member_costs_the_timeout(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(1)
-    client = GatewayClient(cluster.endpoints, timeout_s=0.5)
-    assert client.put(b"k", b"v").outcome == Outcome.OK
-    cluster.pause(cluster.members[0].name)
+@pytest.mark.parametrize("made", [EtcdClient, GatewayClient])
+def test_a_paused_member_costs_the_deadline(
+    etcd_single: LocalCluster, made: type[EtcdClient] | type[GatewayClient]
+) -> None:
+    client = made(etcd_single.endpoints, timeout_s=0.5)
+    until(lambda: client.put(b"k", b"before").outcome == Outcome.OK, "a write", sleep=gevent.sleep)
+    etcd_single.pause(etcd_single.members[0].name)
     try:
-        write, read = client.put(b"k", b"w"), client.get(b"k")
+        calls = [gevent.spawn(client.put, b"k", b"during"), gevent.spawn(client.get, b"k")]
+        write, read = (each.get() for each in calls)
     finally:
-        cluster.resume(cluster.members[0].name)
+        etcd_single.resume(etcd_single.members[0].name)
     assert (write.outcome, write.error) == (Outcome.INFO, "DEADLINE_EXCEEDED")
-    assert read.outcome == Outcome.FAIL
+    assert (read.outcome, read.error) == (Outcome.FAIL, "DEADLINE_EXCEEDED")
+    assert min(write.latency_ns, read.latency_ns) >= 0.5e9
+    until(lambda: client.get(b"k").outcome == Outcome.OK, "a read", sleep=gevent.sleep)
     client.close()
 
 

@@ -28,7 +28,7 @@ from loadgen.proto import kv_pb2
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.receiving import STREAM_WINDOW
 from tests.support.http2_server import Listen, until
-from tests.support.ports import take_ports
+from tests.support.ports import closed_port
 from tests.support.waiting import HANG_S
 
 PATH = b"/test/Duplex"
@@ -312,7 +312,7 @@ def test_through_a_channel(listen: Listen) -> None:
     with pytest.raises(ConnectError) as closed:
         channel.open(PATH, HANG_S)
     assert closed.value.cause == CLOSED_HERE
-    nobody = Channel([f"127.0.0.1:{take_ports(1)}"])
+    nobody = Channel([closed_port()])
     with pytest.raises(ConnectError) as refused:
         nobody.open(PATH, HANG_S)
     assert refused.value.cause == REFUSED

@@ -22,7 +22,7 @@ from loadgen.history.operation import Outcome
 from loadgen.wire import Code, frames
 from tests.support.certificates import Authority
 from tests.support.http2_server import OPEN, Listen, Serve, cause_of, head, silent, until, whole
-from tests.support.ports import take_ports
+from tests.support.ports import closed_port
 from tests.support.waiting import HANG_S
 
 # Who is there
@@ -41,7 +41,7 @@ def test_probe_tells_apart_who_is_not_etcd(listen: Listen, serve: Serve) -> None
         client.recv(1000)
 
     other = serve(lambda _, stream_id: head(stream_id, [*OPEN, (b"grpc-status", b"12")], end=True))
-    assert cause_of(f"127.0.0.1:{take_ports(1)}") == connect_errors.REFUSED
+    assert cause_of(closed_port()) == connect_errors.REFUSED
     assert cause_of(listen(http1)) == connect_errors.NOT_HTTP2
     assert cause_of(listen(chatter)) == connect_errors.NOT_HTTP2
     assert cause_of(listen(silent), timeout_s=0.3) == connect_errors.NO_ANSWER
@@ -85,7 +85,7 @@ def test_localhost_is_tried_at_every_address(serve: Serve) -> None:
 
 
 def test_refused_is_fail_and_does_not_spin() -> None:
-    client = EtcdClient([f"127.0.0.1:{take_ports(1)}"], timeout_s=HANG_S)
+    client = EtcdClient([closed_port()], timeout_s=HANG_S)
     began = time.monotonic()
     operations = [client.put(b"k", b"v") for _ in range(4)]
     assert {(each.outcome, each.error) for each in operations} == {(Outcome.FAIL, connect_errors.REFUSED)}
@@ -96,7 +96,7 @@ def test_refused_is_fail_and_does_not_spin() -> None:
 
 def test_a_dead_endpoint_among_live_ones_is_passed_over(serve: Serve) -> None:
     live = serve(lambda _, stream_id: whole(stream_id)).endpoint
-    client = EtcdClient([f"127.0.0.1:{take_ports(1)}", live])
+    client = EtcdClient([closed_port(), live])
     assert [client.get(b"k").outcome for _ in range(20)] == [Outcome.OK] * 20
     client.close()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
-import pytest
 
 from cluster.local.cluster import LocalCluster
 from loadgen.client.connect_errors import CLOSED_HERE, LOST
@@ -19,13 +18,6 @@ from tests.support.waiting import HANG_S, until
 
 ClusterFactory = Callable[..., LocalCluster]
 MEBI = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def own(etcd_binary: str) -> Iterator[LocalCluster]:
-    """One member that tests of this file compact, and fill with large values."""
-    with LocalCluster(1, binary=etcd_binary) as cluster:
-        yield cluster
 
 
 def put(client: EtcdClient, key: bytes, value: bytes = b"v") -> int:
@@ -152,8 +144,8 @@ def test_progress(client: EtcdClient) -> None:
     assert not watcher.request_progress()
 
 
-def test_compaction(own: LocalCluster) -> None:
-    client = EtcdClient(own.endpoints)
+def test_compaction(etcd_single: LocalCluster) -> None:
+    client = EtcdClient(etcd_single.endpoints)
     revisions = [put(client, b"k") for _ in range(5)]
     assert client.compact(revisions[3]).outcome == Outcome.OK
     watch = client.watch(b"k", start_revision=revisions[0])
@@ -167,9 +159,9 @@ def test_compaction(own: LocalCluster) -> None:
     client.close()
 
 
-def test_fragments_are_put_together(own: LocalCluster) -> None:
+def test_fragments_are_put_together(etcd_single: LocalCluster) -> None:
     """One revision of 6 MiB: more than the server's limit for one answer (--max-request-bytes and some)."""
-    client = EtcdClient(own.endpoints)
+    client = EtcdClient(etcd_single.endpoints)
     first = put(client, b"k/first")
     for n in range(6):
         put(client, b"k/%d" % n, bytes((n,)) * MEBI)

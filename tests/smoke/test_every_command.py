@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cluster.base.versions import release_name
 from loadgen.cli.main import COMMANDS
 from tests.support import command
 from tests.support.command import ClusterCommands
-from tests.support.ports import take_ports
+from tests.support.ports import serves, take_ports
 from tests.support.release_page import ReleasePage, small_archive
 from tests.support.waiting import until
 
@@ -105,8 +104,13 @@ def test_web_and_worker(tmp_path: Path) -> None:
     port = take_ports(2)
     workers = ("--bind", f"127.0.0.1:{port + 1}", "--workers", "0", "--expect-workers", "1")
     web = command.start("web", "--web-port", str(port), *workers, "--nodes", "1", cwd=tmp_path)
+
+    def shown() -> bool:
+        assert web.poll() is None, web.communicate()
+        return serves(port)
+
     with _interrupting(web), _interrupting(command.start("worker", "--master-port", str(port + 1), cwd=tmp_path)):
-        until(lambda: _answers(port, web), "the web page")
+        until(shown, "the web page")
     assert web.returncode == 130
 
 
@@ -118,12 +122,3 @@ def _interrupting(process: subprocess.Popen[str]) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-
-
-def _answers(port: int, process: subprocess.Popen[str]) -> bool:
-    assert process.poll() is None, process.communicate()
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

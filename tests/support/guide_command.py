@@ -13,10 +13,9 @@ import signal
 import subprocess
 import sys
 import tomllib
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+from tests.support.ports import serves
 from tests.support.waiting import until
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +59,7 @@ def _serve(command: list[str], words: list[str]) -> int:
         try:
             if "--web-port" in words:
                 port = words[words.index("--web-port") + 1]
-                until(lambda: process.poll() is not None or _answers(port), "a page")
+                until(lambda: process.poll() is not None or serves(port), "a page")
             else:
                 assert process.stdout is not None
                 print(process.stdout.readline(), end="", flush=True)
@@ -70,14 +69,6 @@ def _serve(command: list[str], words: list[str]) -> int:
             process.kill()
             raise
     return process.returncode
-
-
-def _answers(port: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

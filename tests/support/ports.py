@@ -12,6 +12,7 @@ import itertools
 import os
 import socket
 import sys
+import urllib.request
 
 from cluster.base.ports import is_free
 
@@ -32,6 +33,20 @@ def take_ports(count: int) -> int:
         if _own(first) and all(is_free(first + each) for each in range(count)):
             return first
     raise AssertionError(f"no {count} free ports in a row from {lowest}")
+
+
+def closed_port() -> str:
+    """Return the ``host:port`` of a port that nobody listens on."""
+    return f"127.0.0.1:{take_ports(1)}"
+
+
+def serves(port: int | str) -> bool:
+    """Tell whether a web page is served on a port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _own(first: int) -> bool:
