@@ -10,7 +10,7 @@ from cluster.observe.record import PHASES
 from viz.report import hlog
 from viz.report.charts import number
 from viz.report.rundata import Fault, RunData
-from viz.report.sections import UNKNOWN, table
+from viz.report.sections import UNKNOWN, badge, known, table
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Check, FaultRow, Result, Window
@@ -30,13 +30,12 @@ def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
     made = []
     for row in rows:
         led = f"{escape(str(row['leader']))}, term {row['term']}" if row.get("leader") else UNKNOWN
-        verdict = escape(str(row["verdict"]))
         made.append((
             str(row["number"]), escape(str(row["fault"])), escape(", ".join(row["members"])) or UNKNOWN, led,
             *(UNKNOWN if seconds is None else f"{seconds:.2f} s"
               for seconds in (row["leaderless_s"], row["longest_gap_s"])),
             *(_window(row[window]) for window in PHASES),
-            f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}',
+            f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}",
         ))  # fmt: skip
     head_row = ("", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
     return (
@@ -48,8 +47,7 @@ def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
 def _window(window: Window) -> str:
     rate, p99 = window.get("throughput_ops_s"), window.get("p99_ms")
     failed = (window.get("failed") or 0) + (window.get("unknown") or 0)
-    shown = UNKNOWN if rate is None else number(round(rate)), UNKNOWN if p99 is None else number(p99)
-    return f"{shown[0]}/s<br>{shown[1]} ms<br>{number(failed)} failed"
+    return f"{known(None if rate is None else round(rate))}/s<br>{known(p99)} ms<br>{number(failed)} failed"
 
 
 def guarantees(result: Result) -> str:
@@ -57,11 +55,11 @@ def guarantees(result: Result) -> str:
     check = result.get("check")
     if not check:
         return ""
-    rows = []
-    for row in check.get("guarantees") or ():
-        verdict = escape(str(row["verdict"]))
-        rows.append((escape(str(row["name"])), escape(str(row.get("promise") or "")), number(row.get("judged") or 0),
-                     f'<b class="{verdict}">{verdict.upper()}</b> {escape(str(row.get("reason") or ""))}'))  # fmt: skip
+    rows = [
+        (escape(str(row["name"])), escape(str(row.get("promise") or "")), number(row.get("judged") or 0),
+         f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}")
+        for row in check.get("guarantees") or ()
+    ]  # fmt: skip
     return _violations(check) + table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3))
 
 

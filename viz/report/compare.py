@@ -13,7 +13,7 @@ from cluster.base.files import write_bytes
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import clean
 from viz.report import charts, hlog, run_charts, sections
-from viz.report.charts import Axis, Chart, Line, number
+from viz.report.charts import Line, number
 from viz.report.page import page
 from viz.report.rundata import RunData, found_at
 
@@ -160,8 +160,8 @@ def render(a: RunData, b: RunData) -> str:
         f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
         _figures(a, b),
         _differences(a, b),
-        _overlay("p99", "p99 latency per second", "p99 latency, ms", "ms", a, b, log=True),
-        _overlay("rate", "Successful operations per second", "succeeded/s", "/s", a, b, log=False),
+        _overlay("p99", "p99 latency per second", "p99 latency, ms", a, b, log=True),
+        _overlay("rate", "Successful operations per second", "succeeded/s", a, b, log=False),
         "<h2>Latency by percentile</h2>"
         + run_charts.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
     ]
@@ -169,8 +169,7 @@ def render(a: RunData, b: RunData) -> str:
 
 
 def _name(data: RunData) -> str:
-    verdict = escape(str(data.result.get("verdict")))
-    return f'{escape(data.id)}, <b class="{verdict}">{verdict.upper()}</b>'
+    return f"{escape(data.id)}, {sections.badge(data.result.get('verdict'))}"
 
 
 def _figures(a: RunData, b: RunData) -> str:
@@ -186,19 +185,16 @@ def _differences(a: RunData, b: RunData) -> str:
     return "<h2>What differs</h2>" + sections.table(("parameter", "A", "B"), made, (1, 2))
 
 
-def _overlay(name: str, title: str, label: str, unit: str, a: RunData, b: RunData, *, log: bool) -> str:
+def _overlay(name: str, title: str, label: str, a: RunData, b: RunData, *, log: bool) -> str:
     """Return a line for each run, both from their own beginning."""
     lines = [
         Line(run, look, run_charts.p99(data) if log else run_charts.succeeded(data), step=not log)
         for run, look, data in (("A", "a", a), ("B", "b", b))
     ]
-    values = charts.heights(lines)
-    if not values:
-        return ""
-    x: Axis = charts.linear(0.0, max(a.end - a.begin, b.end - b.begin), "s")
-    y = charts.logarithmic(values, unit) if log else charts.up_to(max(values), unit)
-    chart = Chart(name, title, x, y, label, tuple(lines), group="time")
-    return f"<h2>{escape(title)}</h2>{charts.render(chart)}"
+    x = charts.linear(0.0, max(a.end - a.begin, b.end - b.begin), "s")
+    y = (lambda values: charts.logarithmic(values, "ms")) if log else run_charts.rates
+    chart = run_charts.over_time(x, name, title, label, lines, y)
+    return chart and f"<h2>{escape(title)}</h2>{chart}"
 
 
 def _spectrum(name: str, look: str, data: RunData) -> Line:

@@ -76,9 +76,8 @@ def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
 def latency(data: RunData) -> str:
     """Return the same as HTML."""
     lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
-    return _over_seconds(
-        data, "latency", "Latency of successful operations per second", "latency, ms", lines, "ms", log=True
-    )
+    title = "Latency of successful operations per second"
+    return _over_run(data, "latency", title, "latency, ms", lines, lambda values: charts.logarithmic(values, "ms"))
 
 
 def throughput(data: RunData) -> str:
@@ -87,7 +86,7 @@ def throughput(data: RunData) -> str:
         Line(f, look, _in_steps(data, seconds, lambda each: each.succeeded), step=True)
         for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
     ]
-    return _over_seconds(data, "throughput", "Successful operations per second", "succeeded/s", lines, "/s")
+    return _over_run(data, "throughput", "Successful operations per second", "succeeded/s", lines, rates)
 
 
 def failures(data: RunData) -> str:
@@ -99,7 +98,8 @@ def failures(data: RunData) -> str:
     ]
     if not lines:
         return "<p>No operation failed.</p>" if data.series else ""
-    return _over_seconds(data, "failures", "Failed operations per second", "failed/s", lines, "/s", height=80)
+    title = "Failed operations per second"
+    return _over_run(data, "failures", title, "failed/s", lines, lambda values: rates(values, 2), height=80)
 
 
 def p99(data: RunData) -> tuple[Point, ...]:
@@ -136,17 +136,27 @@ def _in_steps(data: RunData, seconds: Sequence[Second], value: Callable[[Second]
     return (*points, (seconds[-1].at + 1 - data.begin, points[-1][1])) if points else ()
 
 
-def _over_seconds(
-    data: RunData, name: str, title: str, label: str, lines: Sequence[Line], unit: str, *, log: bool = False,
-    height: int = 190,
+def rates(values: Sequence[float], ticks: int = 4) -> Axis:
+    """Return an axis of operations per second, from 0."""
+    return charts.up_to(max(values), "/s", ticks)
+
+
+def _over_run(
+    data: RunData, name: str, title: str, label: str, lines: Sequence[Line], y: Callable[[list[float]], Axis],
+    levels: tuple[tuple[float, str], ...] = (), height: int = 190,
 ) -> str:  # fmt: skip
+    return over_time(time_axis(data), name, title, label, lines, y, bands(data), levels, height)
+
+
+def over_time(
+    x: Axis, name: str, title: str, label: str, lines: Sequence[Line], y: Callable[[list[float]], Axis],
+    shown: tuple[Band, ...] = (), levels: tuple[tuple[float, str], ...] = (), height: int = 190,
+) -> str:  # fmt: skip
+    """Return a chart of lines over time, as HTML; empty of no value. ``y`` makes an axis for the values of all."""
     values = charts.heights(lines)
     if not values:
         return ""
-    y = charts.logarithmic(values, unit) if log else charts.up_to(max(values), unit, 4 if height > 100 else 2)
-    return charts.render(
-        Chart(name, title, time_axis(data), y, label, tuple(lines), bands(data), group="time", height=height)
-    )
+    return charts.render(Chart(name, title, x, y(values), label, tuple(lines), shown, levels, "time", height))
 
 
 def lag_lines(data: RunData) -> tuple[Line, ...]:
@@ -168,15 +178,8 @@ def lag_lines(data: RunData) -> tuple[Line, ...]:
 
 def lag(data: RunData) -> str:
     """Return the same as HTML."""
-    lines = lag_lines(data)
-    values = charts.heights(lines)
-    if not values:
-        return ""
-    y = charts.counting(max(values), "entries")
-    title = "Replication lag of each member"
-    return charts.render(
-        Chart("lag", title, time_axis(data), y, "entries behind", lines, bands(data), group="time", height=150)
-    )
+    return _over_run(data, "lag", "Replication lag of each member", "entries behind", lag_lines(data),
+                     lambda values: charts.counting(max(values), "entries"), height=150)  # fmt: skip
 
 
 def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
@@ -191,15 +194,9 @@ def disk(data: RunData, column: str, name: str, mark_ms: float) -> str:
                 mine.append((earlier.at - data.begin, None))
             # It says something of all the time since the last scrape, so it stands at its end.
             mine.append((later.at - data.begin, value))
-    lines = _by_member(data, points)
-    values = charts.heights(lines)
-    if not values:
-        return ""
-    y = charts.logarithmic([*values, mark_ms], "ms")
-    return charts.render(
-        Chart(column, f"{name} p99, every two seconds", time_axis(data), y, f"{name} p99, ms", lines, bands(data),
-              ((mark_ms, f"recommended: below {mark_ms:g} ms"),), group="time", height=130)
-    )  # fmt: skip
+    title, level = f"{name} p99, every two seconds", (mark_ms, f"recommended: below {mark_ms:g} ms")
+    return _over_run(data, column, title, f"{name} p99, ms", _by_member(data, points),
+                     lambda values: charts.logarithmic([*values, mark_ms], "ms"), (level,), 130)  # fmt: skip
 
 
 def _by_member(data: RunData, points: dict[str, list[Point]]) -> tuple[Line, ...]:

@@ -32,6 +32,17 @@ def figure(document: Mapping[str, object], *path: str) -> str:
     return f'<data value="{escape(str(value))}" data-field="{escape(".".join(path))}">{escape(text)}</data>'
 
 
+def badge(verdict: object) -> str:
+    """Return a verdict as HTML, in its colour."""
+    text = escape(str(verdict))
+    return f'<b class="{text}">{text.upper()}</b>'
+
+
+def known(value: float | None) -> str:
+    """Return a number as HTML; a dash where it is not known."""
+    return UNKNOWN if value is None else number(value)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (), sums: bool = False) -> str:
     """Return a table of cells that are HTML; takes which columns are words, and whether the last row is a sum."""
     classes = [' class="text"' if column in text else "" for column in range(len(head))]
@@ -121,8 +132,7 @@ def verdict(result: Result) -> str:
                      f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
     rows = [
         (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
-         else UNKNOWN, f'<b class="{escape(each["verdict"])}">{escape(each["verdict"].upper())}</b>',
-         escape(str(each.get("reason") or "")))
+         else UNKNOWN, badge(each["verdict"]), escape(str(each.get("reason") or "")))
         for each in result.get("thresholds") or ()
     ]  # fmt: skip
     if rows:
@@ -182,8 +192,8 @@ def members(result: Result) -> str:
         rows.append((
             escape(each["name"]), *_phases(each.get("wal_fsync_p99_ms"), FSYNC_MARK_MS),
             *_phases(each.get("backend_commit_p99_ms"), COMMIT_MARK_MS), human_bytes(each.get("db_size_last")),
-            *(UNKNOWN if count is None else number(count) for count in (
-                each.get("proposals_failed"), each.get("proposals_pending_max"), each.get("slow_applies"))), silent,
+            *map(known, (each.get("proposals_failed"), each.get("proposals_pending_max"), each.get("slow_applies"))),
+            silent,
         ))  # fmt: skip
     if not rows:
         return ""
@@ -204,8 +214,7 @@ def members(result: Result) -> str:
 def _phases(figures: Phases | None, mark: float) -> list[str]:
     values = [figures and figures[phase] for phase in PHASES]
     return [
-        UNKNOWN if value is None else f'<span class="over">{number(value)}</span>' if value > mark else number(value)
-        for value in values
+        f'<span class="over">{number(value)}</span>' if value and value > mark else known(value) for value in values
     ]
 
 
