@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster.base.endpoint import Endpoint, read_endpoints
@@ -209,20 +209,5 @@ def _bare(url: str) -> str:
 
 def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """Return the answers in the order of the things, each asked in a thread of its own."""
-    answers: dict[int, R] = {}
-    errors: list[BaseException] = []
-
-    def run(number: int, thing: T) -> None:
-        try:
-            answers[number] = question(thing)
-        except BaseException as exc:
-            errors.append(exc)
-
-    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(things)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [answers[number] for number in range(len(things))]
+    with ThreadPoolExecutor(max(len(things), 1)) as pool:
+        return list(pool.map(question, things))
