@@ -21,6 +21,7 @@ from viz.diagrams.model import (
     Sequence,
     StateGraph,
     human_bytes,
+    or_unknown,
 )
 
 _MARGIN = 5  # columns for the number of a row
@@ -206,8 +207,7 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
         (
             each.name,
             each.role,
-            *("?" if number is None else str(number) for number in (each.term, each.commit_index)),
-            *("?" if number is None else str(number) for number in (each.applied_index, each.lag)),
+            *map(or_unknown, (each.term, each.commit_index, each.applied_index, each.lag)),
             human_bytes(each.db_size),
             each.version or "?",
             "?" if each.round_trip_ms is None else f"{each.round_trip_ms:.1f}",

@@ -189,8 +189,8 @@ class MemberView:
             return (self.name, "does not answer", *self.alarms)
         version = f", etcd {self.version}" if self.version else ""
         numbers = (
-            f"{self.role}, term {_or_unknown(self.term)}",
-            f"commit {_or_unknown(self.commit_index)}, applied {_or_unknown(self.applied_index)}",
+            f"{self.role}, term {or_unknown(self.term)}",
+            f"commit {or_unknown(self.commit_index)}, applied {or_unknown(self.applied_index)}",
             f"database {human_bytes(self.db_size)}{version}",
         )
         return (self.name, *numbers, *self.alarms)
@@ -218,7 +218,7 @@ class ClusterSnapshot:
         """Leader, follower or learner, and what stands at the edge between them."""
         leader = self.leader
         return tuple(
-            (leader, number, f"lag {_or_unknown(member.lag)}" + (", learner" if member.role == "learner" else ""))
+            (leader, number, f"lag {or_unknown(member.lag)}" + (", learner" if member.role == "learner" else ""))
             for number, member in enumerate(self.members)
             if leader is not None and member.role in ("follower", "learner")
         )
@@ -284,5 +284,6 @@ def human_bytes(size: int | None) -> str:
     return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
-def _or_unknown(number: int | None) -> str:
+def or_unknown(number: int | None) -> str:
+    """Return a number as text; ``?`` where it is not known."""
     return "?" if number is None else str(number)

@@ -31,6 +31,7 @@ from viz.diagrams.model import (
     Transition,
     clean_name,
     iso,
+    or_unknown,
     shortened,
 )
 from viz.diagrams.model import Sequence as SequenceModel
@@ -132,7 +133,7 @@ def timeline(polls: Sequence[ClusterPoll]) -> Chart:
             role, term = here.members.get(name, ("no answer", None))
             if role not in _KINDS:
                 continue
-            text = "no answer" if role == "no answer" else f"{_LABELS[role]}, term {'?' if term is None else term}"
+            text = "no answer" if role == "no answer" else f"{_LABELS[role]}, term {or_unknown(term)}"
             start, stop = round(here.at - begin, 6), round(after.at - begin, 6)
             last = spans[-1] if spans else None
             if last is not None and (last.end, last.kind, last.text) == (start, _KINDS[role], text):
@@ -199,7 +200,7 @@ def _says(role: Role, term: int | None) -> str:
     said = {"leader": "LEADER", "follower": "follows a leader", "learner": "learns", "no leader": "knows no leader"}[
         role
     ]
-    return f"{said} in term {'?' if term is None else term}"
+    return f"{said} in term {or_unknown(term)}"
 
 
 def _names(polls: Sequence[ClusterPoll]) -> list[str]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TextIO, TypedDict
+from typing import Literal, TextIO, TypedDict, cast
 
 from cluster.base.console import Painter, pad, width
 from cluster.base.errors import RaftloadError
@@ -113,8 +113,7 @@ class View:
         paint = Painter(colour)
         lines = [paint(line, *(() if good else _ALARM)) for line in wrap(tick.snapshot.title, columns)]
         lines += ["", _cells(_HEAD)]
-        for member in tick.snapshot.members:
-            lines.append(paint(_cells(_row(member, tick)), *_STYLES.get(member.role, ())))
+        lines += [paint(_cells(_row(each, tick)), *_STYLES.get(each.role, ())) for each in tick.snapshot.members]
         alarms = [f"! {each.name}: {alarm}" for each in tick.snapshot.members for alarm in each.alarms]
         lines += [paint(_cut(alarm, columns), *_ALARM) for alarm in alarms]
         if self.events:
@@ -134,30 +133,17 @@ def line(tick: Tick) -> str:
 
 def document(tick: Tick) -> SnapshotDocument:
     """Return a tick as JSON has it."""
-    members: list[SnapshotMember] = [
-        {
-            "name": each.name,
-            "endpoint": each.endpoint,
-            "role": each.role,
-            "term": each.term,
-            "commit_index": each.commit_index,
-            "applied_index": each.applied_index,
-            "lag": each.lag,
-            "db_size": each.db_size,
-            "version": each.version,
-            "round_trip_ms": each.round_trip_ms,
-            "alarms": list(each.alarms),
-            "entries_per_s": tick.rates.get(each.name),
-            "db_quota": tick.quotas.get(each.name),
-        }
+    members = [
+        {**dataclasses.asdict(each), "alarms": list(each.alarms), "entries_per_s": tick.rates.get(each.name),
+         "db_quota": tick.quotas.get(each.name)}
         for each in tick.snapshot.members
-    ]
+    ]  # fmt: skip
     return {
         "schema": SCHEMA,
         "kind": "cluster-snapshot",
         "at": iso(tick.at),
         "title": tick.snapshot.title,
-        "members": members,
+        "members": cast("list[SnapshotMember]", members),
         "changes": list(tick.changes),
     }
 

@@ -109,8 +109,6 @@ def _joined(periods: Sequence[Period]) -> list[Period]:
 
 def _over(periods: Sequence[Period], top: Period) -> list[Period]:
     """Return the periods with one laid over them."""
-    left = []
-    for each in periods:
-        left.append(dataclasses.replace(each, end=min(each.end, top.start)))
-        left.append(dataclasses.replace(each, start=max(each.start, top.end)))
+    left = [dataclasses.replace(each, end=min(each.end, top.start)) for each in periods]
+    left += [dataclasses.replace(each, start=max(each.start, top.end)) for each in periods]
     return sorted([each for each in left if each.end > each.start] + [top], key=lambda each: each.start)

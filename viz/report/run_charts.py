@@ -39,10 +39,7 @@ def leaders(data: RunData) -> str:
     if not rows:
         return ""
     terms = leadership.terms(data)
-    shown = []
-    for name, periods in rows:
-        spans = [_span(each, terms, data.begin) for each in periods]
-        shown.append((name, spans))
+    shown = [(name, [_span(each, terms, data.begin) for each in periods]) for name, periods in rows]
     x = time_axis(data)
     chart = Chart("leadership", "Leadership over time, one row per member", x, Axis(0, 1, ()), "", (), bands(data),
                   group="time", height=34 * len(rows) + 16)  # fmt: skip
