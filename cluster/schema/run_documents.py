@@ -129,7 +129,7 @@ class Latencies(TypedDict, total=False):
 
 
 class Latency(TypedDict):
-    """Latency of the successes of one operation type."""
+    """Latency of the successes of one operation type: of `Latencies` all, which a subclass could not require."""
 
     min_ms: float | None
     mean_ms: float | None
