@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from cluster.observe.logs import zap_entry
+from cluster.observe.logs import GO_LOG, zap_entry
 
 Kind = Literal[
     "start", "stop", "became", "sent", "cast", "rejected", "ignored", "granted", "refused", "count", "higher",
@@ -134,7 +134,7 @@ class _Reader:
             if entry is not None:
                 self._below_console = not line.startswith("{")
                 self._zap(entry)
-            elif self._below_console and _FRAME.match(line):
+            elif GO_LOG.match(line) or (self._below_console and _FRAME.match(line)):
                 return
             else:
                 self._below_console = False

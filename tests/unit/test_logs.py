@@ -84,3 +84,26 @@ def test_a_stack_below_a_console_line_belongs_to_it() -> None:
     alone = raftlog.read_log([STACK[1], STACK[2]])
     assert (alone.lines, alone.garbage) == (2, 2)
     assert raftlog.read_log([STACK[0], "not of etcd"]).garbage == 1
+
+
+# What etcd 3.7.3 wrote for a watch through its gateway that the client cut off, and gRPC's own form of it.
+OF_A_REQUEST = (
+    "2026/11/28 17:33:54 ERROR: Failed to decode request: http: invalid Read on closed Body",
+    "WARNING: 2026/11/28 17:33:54 [core] grpc: addrConn.createTransport failed to connect to 127.0.0.1:1",
+)
+
+
+def test_what_a_library_within_etcd_writes_by_gos_logger_is_etcds() -> None:
+    became = '{"level":"info","ts":"2026-11-28T17:33:54Z","msg":"8e9e05c52164694d became follower at term 2"}'
+    log = raftlog.read_log((OF_A_REQUEST[0], became, OF_A_REQUEST[1]))
+    assert (log.lines, log.garbage) == (3, 0)
+    assert [(event.kind, event.term) for event in log.events] == [("became", 2)]
+    assert raftlog.read_log(["2026/11/28 not of etcd"]).garbage == 1
+
+
+def test_what_is_said_of_one_request_is_not_why_a_member_ended() -> None:
+    last = "listen tcp 127.0.0.1:2379: bind: address already in use"
+    assert why_it_ended_text("\n".join((last, *OF_A_REQUEST))) == last
+    assert why_it_ended_text("\n".join(OF_A_REQUEST)) == ""
+    fatal = "2026/11/28 17:33:54 cannot open the store"
+    assert why_it_ended_text(fatal) == fatal
