@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
+import threading
 
 import pytest
 
 from cluster.base.console import width
+from tests.support.waiting import HANG_S
 from viz.diagrams.model import ClusterSnapshot, MemberView
+from viz.live import snapshot
 from viz.live.status import View, document, line
 
 GOOD = tuple(
@@ -93,3 +97,23 @@ def test_one_line_or_one_document_a_tick() -> None:
     found = json.loads(json.dumps(document(tick)))
     assert found["members"][0]["db_quota"] == 123 and found["members"][1]["entries_per_s"] is None
     assert found["changes"] == ["etcd-node2 does not answer"]
+
+
+def test_ctrl_c_waits_for_no_silent_member() -> None:
+    asked, over, answered = threading.Event(), threading.Event(), []
+
+    def question(name: str) -> None:
+        asked.set()
+        over.wait(HANG_S)
+        answered.append(name)
+
+    def interrupt() -> None:
+        asked.wait(HANG_S)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        snapshot._at_once(question, ["a", "b"])
+    assert answered == []
+    over.set()

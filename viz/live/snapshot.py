@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from cluster.base.endpoint import Endpoint, read_endpoints
@@ -209,5 +210,14 @@ def _bare(url: str) -> str:
 
 def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """Return the answers in the order of the things, each asked in a thread of its own."""
-    with ThreadPoolExecutor(max(len(things), 1)) as pool:
-        return list(pool.map(question, things))
+    answers = [Future[R]() for _ in things]
+
+    def run(answer: Future[R], thing: T) -> None:
+        try:
+            answer.set_result(question(thing))
+        except BaseException as exc:
+            answer.set_exception(exc)
+
+    for pair in zip(answers, things, strict=True):
+        threading.Thread(target=run, args=pair, daemon=True).start()  # a pool's threads would hold Ctrl-C up
+    return [answer.result() for answer in answers]
