@@ -30,7 +30,7 @@ from tests.support.command import (
     until_load,
     workers,
 )
-from tests.support.ports import take_ports
+from tests.support.ports import closed_port
 from tests.support.waiting import until
 
 
@@ -271,7 +271,7 @@ def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: Loca
     (tmp_path / "slow.py").write_text(SLOW_START)
     done = run(
         "bench", "--scenario", "slow.py", "--duration", "1s", "--warmup", "1s", "--workers", "2", "--json",
-        "--endpoints", f"{endpoints(etcd_single)},127.0.0.1:{take_ports(1)}", cwd=tmp_path,
+        "--endpoints", f"{endpoints(etcd_single)},{closed_port()}", cwd=tmp_path,
     )  # fmt: skip
     result = result_of(done)
     assert result["run"]["duration_s"] > 0.9, result["run"]
@@ -404,7 +404,7 @@ def test_bad_input_to_a_process_is_the_same(tmp_path: Path, arguments: list[str]
 
 def test_dead_endpoints(tmp_path: Path, silent_port: int) -> None:
     """How each of them is dead; one that lives is enough, as in the test of durations."""
-    both = f"127.0.0.1:{take_ports(1)},127.0.0.1:{silent_port}"
+    both = f"{closed_port()},127.0.0.1:{silent_port}"
     done = run("bench", "--endpoints", both, "--workers", "1", cwd=tmp_path)
     assert done.returncode == 4
     assert "connection refused" in done.stderr and "no answer" in done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Iterator
 
 import gevent
@@ -14,6 +12,7 @@ from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import KV, bytes_prefix_end, put_op, version_is
 from loadgen.history.operation import Outcome
 from loadgen.load.json_client import GatewayClient
+from tests.support.ports import closed_port
 from tests.support.waiting import until
 
 
@@ -54,12 +53,10 @@ def test_errors_are_codes(kv: KV) -> None:
 
 @pytest.mark.parametrize("made", [EtcdClient, GatewayClient])
 def test_refused_is_fail(made: type[EtcdClient] | type[GatewayClient]) -> None:
-    with contextlib.closing(socket.socket()) as bound:
-        bound.bind(("127.0.0.1", 0))
-        client = made([f"127.0.0.1:{bound.getsockname()[1]}"])
-        for operation in (client.put(b"k", b"v"), client.get(b"k")):
-            assert (operation.outcome, operation.error) == (Outcome.FAIL, "connection refused")
-        client.close()
+    client = made([closed_port()])
+    for operation in (client.put(b"k", b"v"), client.get(b"k")):
+        assert (operation.outcome, operation.error) == (Outcome.FAIL, "connection refused")
+    client.close()
 
 
 @pytest.mark.parametrize("made", [EtcdClient, GatewayClient])

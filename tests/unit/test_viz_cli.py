@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.base.files import write_bytes
 from tests.support.command import assert_refused, called
+from tests.support.ports import closed_port
 from viz.cli.command import visualize_raft_state
 from viz.cli.options import TYPES
 from viz.diagrams.model import START, clean, clean_name
@@ -107,32 +106,23 @@ def test_what_cannot_be_meant_is_one_line_and_exit_2(name: str, capsys: pytest.C
     assert_refused(called(capsys, "viz", *args), says)
 
 
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    """Yield a port that nobody listens on, and nobody else can take."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield int(sock.getsockname()[1])
-
-
 @pytest.mark.parametrize("kind", ["cluster-status", "leader-election"])
 def test_no_cluster_is_exit_4_and_leaves_the_old_file(
-    kind: str, dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "old.mmd"
     path.write_text("old")
-    assert run("--type", kind, "--endpoints", f"127.0.0.1:{dead_port}", "--output", str(path)) == 4
+    assert run("--type", kind, "--endpoints", closed_port(), "--output", str(path)) == 4
     err = capsys.readouterr().err
     assert "no cluster found" in err and "refused" in err and err.count("\n") == 1
     assert path.read_text() == "old"
 
 
-def test_the_environment_names_the_cluster(
-    dead_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ETCDCTL_ENDPOINTS", f"http://127.0.0.1:{dead_port}")
+def test_the_environment_names_the_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    dead = closed_port()
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", f"http://{dead}")
     assert run("--type", "cluster-status") == 4
-    assert f"127.0.0.1:{dead_port}" in capsys.readouterr().err
+    assert dead in capsys.readouterr().err
 
 
 def test_without_graphviz_svg_is_exit_4(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
