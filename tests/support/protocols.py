@@ -51,7 +51,7 @@ class Differences:
             where = f"{protocol.__name__}.{name}"
             if where in self._absent:
                 if hasattr(real, name):
-                    self.found.append(f"{where}: Locust has one of this name")
+                    self.found.append(f"{where}: a {type(real).__name__} has one")
             elif not hasattr(real, name):
                 self.found.append(f"{where}: a {type(real).__name__} has none")
             else:
