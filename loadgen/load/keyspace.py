@@ -16,7 +16,7 @@ import gevent
 from cluster.base.endpoint import split_endpoints
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security
-from loadgen.client.connect_errors import HINTS
+from loadgen.client.connect_errors import HINTS, TOKEN_REFUSED
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
 from loadgen.history.operation import Operation, Outcome
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
 # Members without a leader say this, and an election takes a second or two: so long is waited for its end.
-_LEADERLESS, PATIENCE_S = "UNAVAILABLE", 10.0
+# What passes by itself: an election; and a token that one member gave and another has not heard of yet, since etcd
+# hands tokens on through Raft.
+_PASSING, PATIENCE_S = ("UNAVAILABLE", TOKEN_REFUSED), 10.0
 # A process number that no user has: users count from 1 in each worker's range.
 _PRELOAD_PROCESS = 0
 # Types of operation that want keys to be there.
@@ -48,7 +50,8 @@ class KeySpaceError(RaftloadError):
 class KeySpace:
     """The keys of one run on a cluster, from the choice of their prefix to their removal.
 
-    While the cluster has no leader what is asked is asked again: it reads, or can be done twice.
+    While the cluster has no leader, or a member does not know our login yet, what is asked is asked again: it reads,
+    or can be done twice.
     """
 
     def __init__(self, client: EtcdClient, settings: Settings) -> None:
@@ -108,14 +111,14 @@ class KeySpace:
             self.preloaded += len(batch)
 
     def _done(self, call: Callable[[], Operation], what: str) -> Operation:
-        """Call until the cluster has a leader; return what succeeded. Raises KeySpaceError."""
+        """Call until the cluster has a leader and knows our login; return what succeeded. Raises KeySpaceError."""
         while True:
             began = time.monotonic()
             operation = call()
             if operation.outcome is Outcome.OK:
                 self._patient_s = PATIENCE_S
                 return operation
-            if operation.error != _LEADERLESS or self._patient_s <= 0:
+            if operation.error not in _PASSING or self._patient_s <= 0:
                 hint = HINTS.get(operation.error or "")
                 raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
             gevent.sleep(0.1)

@@ -628,12 +628,13 @@ def keys_at(server: Server) -> tuple[EtcdClient, KeySpace]:
     return client, KeySpace(client, settings)
 
 
-def test_a_run_waits_for_the_end_of_an_election(serve: Serve) -> None:
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.UNAUTHENTICATED])
+def test_a_run_waits_for_the_end_of_an_election_and_until_its_login_is_known(serve: Serve, code: Code) -> None:
     asked: list[int] = []
 
     def respond(_: int, stream_id: int) -> bytes:
         asked.append(stream_id)
-        return refused(stream_id, Code.UNAVAILABLE) if len(asked) <= 3 else whole(stream_id)
+        return refused(stream_id, code) if len(asked) <= 3 else whole(stream_id)
 
     client, keys = keys_at(serve(respond))
     with contextlib.closing(client):
