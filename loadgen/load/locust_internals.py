@@ -205,6 +205,18 @@ def close_master(runner: MasterRunner, linger_ms: int) -> None:
 # -- a worker's runner --------------------------------------------------------------------------------------
 
 
+def hear_of_stops(runner: Runner) -> None:
+    """Have a runner that begins a test take the next stop for one of this test.
+
+    After its first test Locust's runner says "stopped" until it spawns a user, which it does in a greenlet of its own.
+    It passes over a stop that comes before that greenlet's turn, tells the master that it has stopped, and starts its
+    users: the master no longer knows it then, and has it quit.
+    """
+    from locust.runners import STATE_INIT
+
+    runner.update_state(STATE_INIT)
+
+
 def send_stats(runner: WorkerRunner) -> None:
     """Send a worker's statistics now: Locust does so by time, and when it stops or quits."""
     runner._send_stats()

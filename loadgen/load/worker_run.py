@@ -23,7 +23,7 @@ from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
-from loadgen.load.locust_internals import count_successes, install_microseconds, send_stats
+from loadgen.load.locust_internals import count_successes, hear_of_stops, install_microseconds, send_stats
 from loadgen.load.loop_lag import LoopLag
 from loadgen.load.open_loop import OpenLoop
 from loadgen.load.protocol import (
@@ -93,6 +93,7 @@ class Worker:
 
         if isinstance(environment.runner, MasterRunner):
             return
+        hear_of_stops(environment.runner)
         self.load = None
         options = vars(environment.parsed_options)
         settings = Settings.from_options(options, split_endpoints(environment.host))

@@ -78,15 +78,19 @@ class Runs:
         """Wait until a run that was asked for has reached every worker; returns at once where none is starting.
 
         A stop ends Locust's own greenlet that starts a test, which it takes. Ended in between, it leaves workers that
-        begin after the stop, or never say that they are done.
+        begin after the stop, or never say that they are done. So it is ended here, once the run has begun.
         """
         import gevent
 
         deadline = time.monotonic() + LATEST_BEGIN_S
         while starter is not None and not starter.dead and time.monotonic() < deadline:
             if not self.starting and (not self.under_way or self._session.has_begun):
-                return
+                break
             gevent.sleep(0.02)
+        if starter is not None and not starter.dead:
+            starter.kill(block=True)
+            # It leaves the message that starts more users to a greenlet: that would come after the stop.
+            gevent.sleep(0.01)
 
     def files(self, name: str) -> list[str]:
         """Which of a finished run's FILES there are."""

@@ -136,6 +136,47 @@ def test_a_stop_right_after_the_start_ends_the_run(web: Web) -> None:
         assert result["problems"] == []
 
 
+# A worker that handles a stop before the greenlet that starts its users gets its turn: nothing here lets it run.
+LATE = """
+import zmq
+from locust import events
+
+from loadgen.user import EtcdUser
+
+
+class LateUser(EtcdUser):
+    abstract = False
+
+
+@events.init.add_listener
+def wait(environment, runner, **_):
+    handle = runner.handle_message
+
+    def handle_stop_too(message):
+        handle(message)
+        while message.type == "spawn":
+            zmq.Socket.poll(runner.client.socket)
+            if (stop := runner.client.recv()).type == "stop":
+                return handle(stop)
+
+    if not hasattr(environment, "raftload_engine"):
+        runner.handle_message = handle_stop_too
+"""
+
+
+def test_a_stop_that_a_worker_hears_of_before_it_has_users(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """After its first test a Locust worker passes over such a stop, and goes on; its master then has it quit."""
+    (tmp_path / "late.py").write_text(LATE)
+    with serving(etcd_single, tmp_path, "--scenario", "late.py") as web:
+        for _ in range(3):
+            with web.run(user_count="4") as found:
+                assert web.post("/stop")["success"] is True
+            generator = json.loads(found[0].read_text())["generator"]
+            assert (generator["workers_started"], generator["workers_lost"]) == (2, 0)
+            assert all("Got quit" not in log.read_text() for log in found[0].parent.glob("logs/worker-*.log"))
+        assert len(command.workers(web.process.pid)) == 2
+
+
 def test_a_run_from_start_to_folder(web: Web) -> None:
     with urllib.request.urlopen(web.url + "/", timeout=120) as page:
         assert b"Locust" in page.read()

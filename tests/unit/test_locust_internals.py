@@ -70,7 +70,7 @@ checks = {
         "CPU_MONITOR_INTERVAL")),
     "runners.inspect": runners.inspect is inspect,
     "states": all(isinstance(getattr(runners, name), str) for name in (
-        "STATE_RUNNING", "STATE_SPAWNING", "STATE_STOPPED", "STATE_STOPPING")),
+        "STATE_INIT", "STATE_RUNNING", "STATE_SPAWNING", "STATE_STOPPED", "STATE_STOPPING")),
     "_handlers": hook._handlers == [print]
     and all(isinstance(each, event.EventHook) for each in vars(events).values()),
     "the runner listens first": events.request._handlers[0].__module__ == "locust.runners",
