@@ -175,12 +175,15 @@ def guard(function: Callable[P, R]) -> Callable[P, R | None]:
     return call
 
 
-def attach(environment: Environment) -> None:
-    """End runs of plain Locust too: called at the ``init`` of an environment; an engine of ours has its own alarm."""
+def attach(environment: Environment) -> bool:
+    """End runs of plain Locust too: called at the ``init`` of an environment.
+
+    Returns whether it is plain Locust's; an engine of ours has its own alarm.
+    """
     from locust.runners import MasterRunner
 
     if isinstance(_alarm, Alarm):
-        return
+        return False
     alarm = _PlainAlarm(environment)
     _install(alarm, _PLAIN)
 
@@ -189,6 +192,7 @@ def attach(environment: Environment) -> None:
 
     if isinstance(environment.runner, MasterRunner) and not locust_internals.handles(environment.runner, FAILED.name):
         handle(environment.runner, FAILED, on_failed)
+    return True
 
 
 def to_message(failure: Failure) -> Failed:

@@ -13,7 +13,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loadgen.history.operation import Operation, Outcome
-from loadgen.load import keyspace, listening
+from loadgen.load import interrupt, keyspace, listening
 from loadgen.load.settings import add_arguments
 from loadgen.load.worker_run import Load, attach
 from loadgen.load.workload import Workload
@@ -174,7 +174,8 @@ def _on_parser(parser: argparse.ArgumentParser, **_: object) -> None:
 
 
 def _on_init(environment: Environment, **_: object) -> None:
-    listening.attach(environment)
+    if listening.attach(environment):
+        interrupt.attach()
     attach(environment)
     keyspace.attach(environment)
 

@@ -16,7 +16,8 @@ import pytest
 from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.load.scenarios import names
-from tests.support.waiting import until
+from tests.support.ports import serves, take_ports
+from tests.support.waiting import HANG_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,3 +95,75 @@ def test_a_number_of_operations_is_exact_and_ends_the_run(
     assert client.get(b"x").revision - before == 502
     assert client.range(b"\0", b"\0", count_only=True).response.count == keys
     client.close()
+
+
+# A page's connection is closed by the finalizer of what read from it. Python drops, without a word, what is raised in
+# there.
+IN_A_FINALIZER = """
+import os, signal, socket
+
+from locustfiles.kv import *
+
+close = socket.SocketIO.close
+
+def closing(self):
+    socket.SocketIO.close = close
+    close(self)
+    os.kill(os.getpid(), signal.SIGINT)
+
+socket.SocketIO.close = closing
+"""
+OF_ITS_OWN = """
+import os, signal
+from pathlib import Path
+
+from locustfiles.kv import *
+
+def own(*_):
+    Path("own").touch()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGINT, own)
+"""
+
+
+def with_page(locustfile: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start Locust with its UI, return it once its page was answered."""
+    (cwd / "planted.py").write_text(locustfile)
+    port = take_ports(1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "locust", "-f", "planted.py", "--web-host", "127.0.0.1", "--web-port", str(port)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    until(lambda: process.poll() is not None or serves(port), "the page")
+    return process
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Return what it wrote to stderr, once it has ended well."""
+    with process:
+        try:
+            _, err = process.communicate(timeout=HANG_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode == 0, err
+    return err
+
+
+def test_ctrl_c_while_a_connection_is_freed_ends_it(tmp_path: Path) -> None:
+    process = with_page(IN_A_FINALIZER, tmp_path)
+    assert "Shutting down (exit code 0)" in ended(process)
+
+
+def test_ctrl_c_ends_it_and_a_handler_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    process = with_page("from locustfiles.kv import *", tmp_path)
+    process.send_signal(signal.SIGINT)
+    err = ended(process)
+    assert "Shutting down (exit code 0)" in err
+    assert "Got SIGTERM" not in err
+    process = with_page(OF_ITS_OWN, tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert "Got SIGTERM" in ended(process)
+    assert (tmp_path / "own").exists()
