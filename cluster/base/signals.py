@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
 
@@ -33,11 +34,12 @@ class Interrupted(BaseException):
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Raise Interrupted in the main thread when a signal comes; elsewhere does nothing."""
+    watch = _Watch()
 
     def got(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        raise watch.over(Interrupted(number))
 
-    with _handled(got), _not_dropped():
+    with _handled(got), _not_dropped(watch):
         yield
 
 
@@ -96,37 +98,56 @@ def _handled(handler: signal._HANDLER) -> Iterator[None]:
             signal.signal(number, old)
 
 
+class _Watch:
+    """A watch over what a block's signal handlers raise. One that is freed before the block is over sends its again.
+
+    Attributes:
+        again: each signal that is sent again, with the timer that does.
+    """
+
+    def __init__(self) -> None:
+        self.again: list[tuple[int, threading.Timer]] = []
+        self._raised: list[weakref.ref[Interrupted]] = []
+
+    def over(self, error: Interrupted) -> Interrupted:
+        """Watch an Interrupted, and return it."""
+        number = error.number
+        self._raised.append(weakref.ref(error, lambda _: self._send(number)))
+        return error
+
+    def end(self) -> None:
+        """End the watch, and send nothing any more."""
+        self._raised.clear()
+        for _, timer in self.again:
+            timer.cancel()
+
+    def _send(self, number: int) -> None:
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))  # at once it would be raised here
+        timer.daemon = True
+        self.again.append((number, timer))
+        timer.start()  # where this thread has to wait for longer than that, it is raised and freed here, and sent again
+
+
 @contextlib.contextmanager
-def _not_dropped() -> Iterator[None]:
+def _not_dropped(watch: _Watch) -> Iterator[None]:
     """Send a signal again whose Interrupted was dropped, as Python does with what is raised while it frees an object.
 
-    The finalizers of a library, such as those that close its connections, run wherever an object is freed last.
+    The finalizers of a library, such as those that close its connections, run wherever an object is freed last. Python
+    clears what the ``close`` of a file raises there, and does not call sys.unraisablehook; so the watch goes by whether
+    the Interrupted is still there.
     """
-    again: list[tuple[int, threading.Timer]] = []
     before = sys.unraisablehook
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if not isinstance(what.exc_value, Interrupted):
             before(what)
-            return
-        number: int | None = what.exc_value.number
-        while number is not None:
-            timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))  # at once it would be raised here
-            timer.daemon = True
-            again.append((number, timer))
-            try:
-                timer.start()
-                number = None
-            except Interrupted as exc:  # this thread had to wait for longer than that
-                number = exc.number
 
     sys.unraisablehook = dropped
     try:
         yield
     finally:
         sys.unraisablehook = before
-        waiting = [number for number, timer in again if not timer.finished.is_set()]
-        for _, timer in again:
-            timer.cancel()
+        waiting = [number for number, timer in watch.again if not timer.finished.is_set()]
+        watch.end()
     if waiting:
         raise Interrupted(waiting[0])

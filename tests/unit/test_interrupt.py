@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
 import signal
 import sys
@@ -25,20 +27,36 @@ class Freed:
         time.sleep(0)
 
 
+class FreedFile(io.RawIOBase):
+    """What a signal meets while Python frees a file or a connection. It clears what ``close`` raises."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self._number = number
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.kill(os.getpid(), self._number)
+            time.sleep(0)
+
+
+@pytest.mark.parametrize("kind", [Freed, FreedFile])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
+def test_a_signal_in_a_finalizer_is_not_lost(number: signal.Signals, kind: type[Freed | FreedFile]) -> None:
     slept = False
     with pytest.raises(Interrupted, match=number.name), interruptible():
-        Freed(number)
+        kind(number)
         time.sleep(HANG_S)
         slept = True
     assert not slept
 
 
-def test_a_signal_in_a_finalizer_at_the_very_end_is_not_lost() -> None:
+@pytest.mark.parametrize("kind", [Freed, FreedFile])
+def test_a_signal_in_a_finalizer_at_the_very_end_is_not_lost(kind: type[Freed | FreedFile]) -> None:
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
     with pytest.raises(Interrupted), interruptible():
-        Freed(signal.SIGINT)
+        kind(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
     waiting = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
     assert all(each.finished.is_set() for each in waiting), "it would come a second time"
@@ -61,6 +79,18 @@ def test_a_signal_that_comes_again_too_early_is_sent_once_more(monkeypatch: pyte
         Freed(signal.SIGINT)
         time.sleep(HANG_S)
     assert len(early) == 3
+
+
+def test_what_cleans_up_after_a_signal_is_not_sent_it_again() -> None:
+    with pytest.raises(KeyError) as caught, interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(HANG_S)
+        finally:
+            gc.collect()
+            time.sleep(0.1)  # ten times as long as until a signal that was dropped is sent again
+            raise KeyError("of its own")
+    assert isinstance(caught.value.__context__, Interrupted)
 
 
 def test_what_else_a_finalizer_raises_is_reported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
