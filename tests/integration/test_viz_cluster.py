@@ -7,6 +7,7 @@ import datetime
 import io
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -17,10 +18,13 @@ from typing import Any
 import pytest
 
 from cluster.local.cluster import LocalCluster
+from tests.support.freed import FreedFile
 from tests.support.outage import last_won
 from tests.support.waiting import until
 from viz.cli.command import visualize_raft_state
 from viz.diagrams.elections import read_files
+from viz.diagrams.model import ClusterSnapshot
+from viz.live import polled
 from viz.live.snapshot import ask
 from viz.live.status import watch
 
@@ -141,6 +145,26 @@ def test_one_member_alone(etcd_single: LocalCluster) -> None:
     out = io.StringIO()
     assert watch(endpoints, 0.01, out, as_json=True, ticks=3) == 0
     assert len(out.getvalue().splitlines()) == 3
+
+
+def test_ctrl_c_ends_a_look_and_draws_what_was_seen(
+    etcd_single: LocalCluster, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[polled.ClusterPoll] = []
+    look = polled.look
+
+    def looking(at: float, snapshot: ClusterSnapshot) -> polled.ClusterPoll:
+        seen.append(look(at, snapshot))
+        if len(seen) == 3:
+            FreedFile(signal.SIGINT)  # as where an answer's connection is freed
+        return seen[-1]
+
+    monkeypatch.setattr(polled, "look", looking)
+    of = ("--type", "timeline", "--observed", "--for", "1h", "--endpoints", etcd_single.members[0].endpoint)
+    code, out = draw(capsysbinary, *of)
+    assert code == 0
+    assert len(seen) >= 3
+    assert etcd_single.members[0].name in out
 
 
 class Ticks(io.StringIO):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import signal
 import sys
@@ -13,32 +12,8 @@ import time
 import pytest
 
 from cluster.base.signals import Interrupted, finishing, interruptible, uninterrupted
+from tests.support.freed import Freed, FreedFile
 from tests.support.waiting import HANG_S
-
-
-class Freed:
-    """What a signal meets while Python frees it."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        self._number = number
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), self._number)
-        time.sleep(0)
-
-
-class FreedFile(io.RawIOBase):
-    """What a signal meets while Python frees a file or a connection. It clears what ``close`` raises."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__()
-        self._number = number
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            os.kill(os.getpid(), self._number)
-            time.sleep(0)
 
 
 @pytest.mark.parametrize("kind", [Freed, FreedFile])

@@ -12,6 +12,7 @@ from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
 from cluster.base.parser import Duration, Parser
 from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.signals import interruptible
 from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, model
 from viz.diagrams.output import FORMATS, SUFFIXES, render
 from viz.diagrams.raft import DIAGRAMS
@@ -102,7 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; return the exit code. Raises UsageError and RaftloadError."""
-    with writing(args.output or "to stdout"):
+    # A signal of --watch and --for often comes while the answer of a member is freed.
+    with interruptible(), writing(args.output or "to stdout"):
         if args.watch is not None:
             return _watch(args)
         name = _format(args)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from cluster.base.security import Security
+from cluster.base.signals import Interrupted, interruptible
 from cluster.observe.raftlog import parse_time
 from viz.diagrams.model import (
     Chart,
@@ -80,13 +82,15 @@ def poll(
     polls: list[ClusterPoll] = []
     began = time.monotonic()
     try:
-        while not polls or time.monotonic() - began < for_s:
-            due = time.monotonic() + EVERY_S
-            at = time.time()
-            polls.append(look(at, poller.poll()[0]))
-            sleep(max(0.0, due - time.monotonic()))
-    except KeyboardInterrupt:
-        if not polls:
+        # Of its own: what is caught inside of one counts as lost.
+        with interruptible():
+            while not polls or time.monotonic() - began < for_s:
+                due = time.monotonic() + EVERY_S
+                at = time.time()
+                polls.append(look(at, poller.poll()[0]))
+                sleep(max(0.0, due - time.monotonic()))
+    except Interrupted as ended:
+        if not polls or ended.number != signal.SIGINT:
             raise
     return polls
 
