@@ -99,8 +99,9 @@ class Security:
         def given(option: str) -> str | None:
             return getattr(args, option, None) or env.get(f"ETCDCTL_{option.upper()}") or None
 
-        user, _, password = (given("user") or "").partition(":")
-        password = password or env.get("ETCDCTL_PASSWORD", "")
+        user, password = given("user") or "", env.get("ETCDCTL_PASSWORD", "")
+        if not password:  # else the whole of it is the name, as in etcdctl: names may have colons
+            user, _, password = user.partition(":")
         if user and not password and sys.stdin is not None and sys.stdin.isatty():
             password = getpass.getpass(f"Password of {user}: ")
         skip = getattr(args, "insecure_skip_tls_verify", False)
@@ -207,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
     parser.add_argument(
         "--user", metavar="NAME[:PASSWORD]",
         help="user of a cluster with authentication (default: $ETCDCTL_USER); set the password as $ETCDCTL_PASSWORD, "
-        "because other users of this machine can see command lines",
+        "because other users of this machine can see command lines; all of NAME is then the name, also with a colon",
     )  # fmt: skip
     parser.add_argument(
         "--insecure-skip-tls-verify", action="store_true", help="do not verify the server's certificate"

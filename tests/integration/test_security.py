@@ -354,6 +354,23 @@ def test_bench_over_the_gateway_by_etcdctls_names(strict: tuple[str, list[str]],
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("transport", ["grpc", "gateway"])
+def test_a_user_with_a_colon_in_the_name(strict: tuple[str, list[str]], transport: str, tmp_path: Path) -> None:
+    """Kubernetes has such names; workers are told the user by their environment."""
+    endpoint, options = strict
+    cacert, cert, key = options[1::2]
+    root = EtcdClient([f"https://{endpoint}"], timeout_s=HANG_S, security=Security(cacert, cert, key, **ROOT))
+    name = f"system:{transport}"
+    assert root.user_add(name, "pw").outcome == root.user_grant_role(name, "root").outcome == Outcome.OK
+    root.close()
+    words = ["bench", "--endpoints", endpoint, *options, "--transport", transport, "--operations", "10", "--json"]
+    done = run(*words, "--workers", "1", cwd=tmp_path, ETCDCTL_USER=name, ETCDCTL_PASSWORD="pw")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"]["total"]["succeeded"] == 10
+    done = run(*words, "--workers", "1", cwd=tmp_path, ETCDCTL_USER=f"{name}:pw")  # the user is `system` then
+    assert done.returncode == 4 and "wrong user or password" in done.stderr
+
+
 def test_nobody_sees_the_password_of_a_running_bench(strict: tuple[str, list[str]], tmp_path: Path) -> None:
     endpoint, options = strict
     words = ["bench", "--endpoints", endpoint, *options, "--user", "root", "--duration", "120s", "--output", "run"]

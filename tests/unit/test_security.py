@@ -38,9 +38,35 @@ def test_options_come_before_the_environment(pem: str) -> None:
         "ETCDCTL_CACERT": "/none", "ETCDCTL_CERT": pem, "ETCDCTL_KEY": pem, "ETCDCTL_USER": "bob",
         "ETCDCTL_PASSWORD": "p", "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "true", "ETCDCTL_DIAL_TIMEOUT": "1m1.5s",
     }  # fmt: skip
-    security = Security.from_arguments(parsed("--cacert", pem, "--user", "alice:a:b"), env)
-    assert security == Security(pem, pem, pem, True, "alice", "a:b", 61.5)
-    assert Security.from_arguments(parsed("--cacert", pem, "--user", "alice"), env).password == "p"
+    security = Security.from_arguments(parsed("--cacert", pem, "--user", "alice"), env)
+    assert security == Security(pem, pem, pem, True, "alice", "p", 61.5)
+    assert Security.from_environment(security.to_environment()) == security
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "expected"),
+    [
+        # As etcdctl has it (ctlv3/command/global.go, authCfgFromCmd).
+        ("system:master", "pw", ("system:master", "pw")), ("alice:a:b", "", ("alice", "a:b")),
+        ("alice", "p", ("alice", "p")), ("a:b:c", "p:q", ("a:b:c", "p:q")), ("alice:", "p", ("alice:", "p")),
+    ],
+)  # fmt: skip
+def test_a_user_is_split_at_the_colon_only_without_a_password(
+    user: str, password: str, expected: tuple[str, str]
+) -> None:
+    env = {"ETCDCTL_USER": user, "ETCDCTL_PASSWORD": password}
+    for security in (Security.from_environment(env), Security.from_arguments(parsed("--user", user), env)):
+        assert (security.user, security.password) == expected
+        assert Security.from_environment(security.to_environment()) == security
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("100us", 1e-4), (".5s", 0.5), ("5000000ns", 0.005), ("+2s", 2.0), ("1m30s", 90.0), ("2.s", 2.0), ("0", 5.0)],
+)
+def test_the_dial_timeout_is_one_of_gos(text: str, seconds: float) -> None:
+    security = Security.from_environment({"ETCDCTL_DIAL_TIMEOUT": text})
+    assert security.dial_timeout_s == seconds
     assert Security.from_environment(security.to_environment()) == security
 
 
@@ -63,6 +89,8 @@ def test_tls_is_spoken_where_files_are_given_and_nothing_else_is_said() -> None:
         (["--cacert", "/none"], {}, "--cacert /none: No such file"),
         (["--key", "/", "--cert", "/dev/null"], {}, "--key /: Is a directory"),
         ([], {"ETCDCTL_DIAL_TIMEOUT": "2"}, r"\$ETCDCTL_DIAL_TIMEOUT: '2' is not a duration; write numbers with units"),
+        ([], {"ETCDCTL_DIAL_TIMEOUT": "٢s"}, r"\$ETCDCTL_DIAL_TIMEOUT: '٢s' is not a duration"),
+        ([], {"ETCDCTL_DIAL_TIMEOUT": "9999999h"}, "longer than the longest one"),
         ([], {"ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "yes"}, "write true or false"),
     ],
 )
