@@ -60,5 +60,5 @@ def known_bug(issue: int, version: str) -> Bug | None:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
+    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version, re.ASCII)
     return tuple(map(int, match.groups())) if match else ()

@@ -7,7 +7,7 @@ import math
 from typing import Any, NoReturn
 
 from cluster.base.errors import UsageError
-from cluster.base.units import parse_duration
+from cluster.base.units import parse_duration, parse_whole
 
 
 class Duration:
@@ -26,6 +26,24 @@ class Duration:
             bound = f"at least {self._least:g}s" if seconds < self._least else f"at most {self._most:g}s"
             raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
         return seconds
+
+
+class Whole:
+    """A ``type`` for options that take a whole number, from ``least`` to ``most``."""
+
+    def __init__(self, least: float = -math.inf, most: float = math.inf) -> None:
+        self._least, self._most = least, most
+
+    def __call__(self, text: str) -> int:
+        """Return the number. Raises ArgumentTypeError."""
+        try:
+            number = parse_whole(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+        if not self._least <= number <= self._most:
+            bound = f"at least {self._least:g}" if number < self._least else f"at most {self._most:g}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+        return number
 
 
 class Parser(argparse.ArgumentParser):

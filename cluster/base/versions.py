@@ -12,8 +12,8 @@ from cluster.base.errors import ClusterError, UsageError
 
 CURRENT = "3.6.14"
 """The release that is run, or advised, where nobody named one."""
-_VERSION = re.compile(r"v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?)")
-_MEANT_AS_ONE = re.compile(r"v?\d+(\.[\w+-]+)*")
+_VERSION = re.compile(r"v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?)", re.ASCII)
+_MEANT_AS_ONE = re.compile(r"v?\d+(\.[\w+-]+)*", re.ASCII)
 _SYSTEMS = {"Linux": "linux", "Darwin": "darwin"}
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 

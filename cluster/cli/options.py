@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cluster.base import exits
 from cluster.base.console import say
-from cluster.base.parser import Duration
+from cluster.base.parser import Duration, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
 from cluster.cli import commands
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs = command("logs", "print the log of a member", _LOGS_EXAMPLES, commands.logs)
     _add_backend(logs)
     logs.add_argument("target", metavar="TARGET", help="name of a member, or leader")
-    logs.add_argument("--lines", type=int, metavar="N", help="print only the last N lines (default: all)")
+    logs.add_argument("--lines", type=Whole(1), metavar="N", help="print only the last N lines (default: all)")
     for kind in KINDS.values():
         _add_fault(command(kind.name, kind.help, _example(*_example_of(kind)), commands.fault), kind)
     _add_fault(
@@ -119,7 +119,10 @@ def _add_fault(parser: argparse.ArgumentParser, kind: Kind | None = None) -> Non
             "target", metavar="TARGET", help=f"names of members, with commas between them, or {', '.join(TARGETS)}"
         )
         parser.add_argument(
-            "--seed", type=int, metavar="N", help="seed of the random choice of members (default: a new one each time)"
+            "--seed",
+            type=Whole(),
+            metavar="N",
+            help="seed of the random choice of members (default: a new one each time)",
         )
         for option in kind.options:
             parser.add_argument(
@@ -148,14 +151,14 @@ def _add_fault(parser: argparse.ArgumentParser, kind: Kind | None = None) -> Non
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("--nodes", type=int, metavar="N", help="number of members (default: $NODES, else 3)")
+    up.add_argument("--nodes", type=Whole(), metavar="N", help="number of members (default: $NODES, else 3)")
     up.add_argument(
         "--backend",
         choices=running.BACKENDS,
         default="docker",
         help="run the members as containers (docker) or as processes (local) (default: docker)",
     )
-    up.add_argument("--base-port", type=int, metavar="PORT", help="client port of the first member (default: 2379)")
+    up.add_argument("--base-port", type=Whole(), metavar="PORT", help="client port of the first member (default: 2379)")
     up.add_argument(
         "--etcd",
         metavar="VERSION|PATH",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from cluster.base.errors import UsageError
-from cluster.base.units import parse_duration
+from cluster.base.units import parse_duration, parse_number
 
 TARGETS = ("leader", "follower", "random", "majority", "minority", "all")
 HEAL = "heal"
@@ -33,7 +33,8 @@ _RUNNING, _UP, _ANY = ("running",), ("running", "paused"), ("running", "paused",
 def parse_share(text: str) -> float:
     """Return the share that a text such as ``10%`` or ``0.1`` means. Raises ValueError."""
     try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        compact = text.strip()
+        return parse_number(compact[:-1]) / 100 if compact.endswith("%") else parse_number(compact)
     except ValueError as exc:
         raise ValueError(f"{text!r} is not a share; write 10% or 0.1") from exc
 

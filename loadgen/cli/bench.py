@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     for expression in args.threshold:
         Threshold.parse(expression)
     cluster = TargetOptions.from_arguments(args)
-    users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
+    users = settings.read("concurrency", args.concurrency, units.parse_whole, 1, 100_000)
     workers = WorkerOptions.from_arguments(args)
     workers.check_target(cluster.endpoints)
     load = _settings(args, cluster.endpoints)

@@ -16,7 +16,7 @@ from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
 from cluster.base.security import Security
 from cluster.base.topology import member_names
-from cluster.base.units import parse_duration, parse_size
+from cluster.base.units import parse_duration, parse_size, parse_whole
 from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
 from loadgen.chaos.bug_recipes import RECIPES
@@ -188,22 +188,22 @@ class ChaosOptions:
         if track is not None:
             shape = {**track.shape, **shape}
         if options["keys"]:
-            shape["keys"] = settings.read("keys", options["keys"], int, 8, 99_999)
+            shape["keys"] = settings.read("keys", options["keys"], parse_whole, 8, 99_999)
         try:
             select(args.guarantee)
         except UsageError as error:
             raise settings.SettingsError(f"--guarantee: {error}") from error
-        nodes = settings.read("nodes", options["nodes"], int, 1, 99)
+        nodes = settings.read("nodes", options["nodes"], parse_whole, 1, 99)
         backend: Backend | None = None if foreign else args.cluster or "embedded"
         return cls(
             backend=backend, endpoints=endpoints,
             nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,
             storage=options["storage"], names=names,
             every_s=settings.read("every", options["every"], parse_duration, 0.1, 3600),
-            rounds=settings.read("rounds", options["rounds"], int, 0, 100_000) if names else 0,
+            rounds=settings.read("rounds", options["rounds"], parse_whole, 0, 100_000) if names else 0,
             compact_every_s=settings.read("compact-every", options["compact_every"], parse_duration, 0, 3600),
-            users=settings.read("concurrency", options["concurrency"], int, 1, 100_000),
-            workers=settings.read("workers", args.workers, int, 1, 1000), duration_s=duration,
+            users=settings.read("concurrency", options["concurrency"], parse_whole, 1, 100_000),
+            workers=settings.read("workers", args.workers, parse_whole, 1, 1000), duration_s=duration,
             load=settings.Settings.from_options(
                 {"operations": args.operations or "", "timeout": options["timeout"], "seed": args.seed,
                  "value_size": str(value_size), "mix": "put,txn"}, endpoints),

@@ -14,6 +14,7 @@ from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
 from cluster.base.errors import RaftloadError
 from cluster.base.security import Security, masked
+from cluster.base.units import parse_number, parse_whole
 from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, scenarios, settings
 from loadgen.run import TargetOptions, WorkerOptions, run_folder, worker_options
@@ -76,10 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serve the UI until a signal ends it. Returns the exit code."""
     choice = TargetOptions.from_arguments(args)
-    port = settings.read("web-port", args.web_port, int, 0, 65535)
+    port = settings.read("web-port", args.web_port, parse_whole, 0, 65535)
     options = WorkerOptions.from_arguments(args)
     options.check_target(choice.endpoints)
-    users = settings.read("concurrency", args.concurrency, int, 1, 100_000)
+    users = settings.read("concurrency", args.concurrency, parse_whole, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
     command = masked(sys.argv, args)
@@ -245,8 +246,8 @@ def _read_form(form: dict[str, str], environment: Environment, runs: Runs | None
     endpoints = read_endpoints(str(form.get("host", environment.host) or ""), Security())
     # The run before left its prefix, with which a mix may have any types.
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
-    settings.read("number-of-users", form.get("user_count", "1"), int, 1, 100_000)
-    settings.read("ramp-up", form.get("spawn_rate", "1"), float, 0.001, 100_000)
+    settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)
+    settings.read("ramp-up", form.get("spawn_rate", "1"), parse_number, 0.001, 100_000)
     if runs is not None:
         from loadgen.run.session import NO_WORKER
 

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cluster.base.units import parse_duration
+from cluster.base.units import parse_duration, parse_number
 
 # A schedule of more steps than this is a slip of the keyboard.
 _MAX_STEPS = 10_000
@@ -125,10 +125,10 @@ def parse_step(text: str) -> Schedule:
 def parse_rate(text: str) -> float:
     """Return the operations per second that a text such as ``2000`` or ``0.5`` means. Raises ValueError."""
     try:
-        rate = float(text)
+        rate = parse_number(text)
     except ValueError:
         rate = -1.0
-    if not 0 <= rate < math.inf:
+    if rate < 0:
         raise ValueError(f"{text.strip()!r} is not a rate; write operations per second, such as 2000")
     return rate
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from cluster.base.errors import UsageError
-from cluster.base.units import duration_text, parse_duration, parse_size
+from cluster.base.units import duration_text, parse_duration, parse_number, parse_size, parse_whole
 from loadgen.client.balancing import BALANCES, Balance
 from loadgen.history.operation import IN_MIX
 from loadgen.load import pacing
@@ -60,10 +60,10 @@ def parse_mix(text: str, types: Collection[str] | None = IN_MIX) -> dict[str, fl
         if name in mix:
             raise ValueError(f"{name!r} stands twice in mix {text!r}")
         try:
-            weight = float(weight_text) if "=" in part else 1.0
+            weight = parse_number(weight_text) if "=" in part else 1.0
         except ValueError:
             weight = -1.0
-        if not 0 <= weight < math.inf:
+        if weight < 0:
             raise ValueError(f"{weight_text!r} in mix {text!r} is not a weight; write a number of at least 0")
         mix[name] = weight
     if not any(mix.values()):
@@ -111,7 +111,7 @@ class Parameter:
     json: str = "integer"
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
-    parse: Callable[[str], object] = int
+    parse: Callable[[str], object] = parse_whole
     minimum: float = -math.inf
     maximum: float = math.inf
     text: Callable[[Any], str] = str
@@ -372,8 +372,7 @@ def read(name: str, text: str, parse: Callable[[str], T], minimum: float = -math
     try:
         value = parse(text)
     except ValueError as error:
-        why = str(error) if parse is not int else f"{text!r} is not a whole number"
-        raise SettingsError(f"--{name}: {why}") from error
+        raise SettingsError(f"--{name}: {error}") from error
     if isinstance(value, int | float) and not minimum <= value <= maximum:
         bound = f"at least {minimum:g}" if value < minimum else f"at most {maximum:g}"
         raise SettingsError(f"--{name} must be {bound}, not {text}")

@@ -16,7 +16,7 @@ from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
-from cluster.base.units import parse_duration
+from cluster.base.units import parse_duration, parse_whole
 from cluster.base.versions import version_or_path
 from loadgen.load.settings import SettingsError, read
 
@@ -107,7 +107,7 @@ class TargetOptions:
 
         Raises UsageError, and ClusterError for an etcd that cannot be had.
         """
-        nodes = read("nodes", args.nodes, int, 1, 99) if args.nodes is not None else None
+        nodes = read("nodes", args.nodes, parse_whole, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
         if args.endpoints is not None and args.cluster is not None:
             raise SettingsError("--endpoints and --cluster exclude each other; give one")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import say
 from cluster.base.errors import RaftloadError
+from cluster.base.parser import Whole
 from cluster.base.security import Security
 from cluster.base.security import add_arguments as add_security_arguments
 from loadgen.load import patching
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--master-port",
-        type=int,
+        type=Whole(1, 65535),
         default=5557,
         metavar="PORT",
         help="port of the master, as its --bind says (default: 5557)",

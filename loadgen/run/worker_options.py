@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from cluster.base.endpoint import Endpoint
-from cluster.base.units import parse_duration
+from cluster.base.units import parse_duration, parse_whole
 from loadgen.load.settings import SettingsError, read
 
 # Locust's own port for workers.
@@ -35,10 +35,12 @@ class WorkerOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> WorkerOptions:
         """Read the options that `add_arguments` adds. Raises SettingsError."""
-        expected = read("expect-workers", args.expect_workers, int, 0, 10_000)
+        expected = read("expect-workers", args.expect_workers, parse_whole, 0, 10_000)
         if args.bind is not None and not expected:
             raise SettingsError("--bind is for workers of other machines: give --expect-workers, too")
-        local = read("workers", args.workers, int, 0 if expected else 1, 1000) if args.workers is not None else None
+        local = (
+            read("workers", args.workers, parse_whole, 0 if expected else 1, 1000) if args.workers is not None else None
+        )
         wait_s = read("worker-wait", args.worker_wait, parse_duration, 1)
         host, port = _address(args.bind or f"127.0.0.1:{DEFAULT_PORT if expected else 0}")
         if local is None:

@@ -9,14 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.base.units import duration_text, parse_duration
+from cluster.base.units import LONGEST_S, duration_text, parse_duration
 
 UNITS = {"h": 3600, "m": 60, "s": 1, "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6), "ns": Fraction(1, 10**9)}
 
 
-@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+@given(st.floats(min_value=0, max_value=LONGEST_S))
 def test_what_is_written_is_read_back(seconds: float) -> None:
     assert parse_duration(duration_text(seconds)) == parse_duration(duration_text(seconds), plain=False) == seconds
+
+
+@given(st.floats(min_value=LONGEST_S, exclude_min=True, allow_nan=False, allow_infinity=False))
+def test_longer_than_any_clock_counts_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="is not a duration; it is longer than the longest one, 2562048h"):
+        parse_duration(duration_text(seconds))
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(sorted(UNITS))), min_size=1, max_size=8))

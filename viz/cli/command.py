@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster.base import exits
 from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
-from cluster.base.parser import Duration, Parser
+from cluster.base.parser import Duration, Parser, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import interruptible
 from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, model
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="FILE", help=f"write to this file instead of stdout; suffixes: {' '.join(SUFFIXES)}"
     )
     parser.add_argument("--variant", metavar="VARIANT", help="variant of the type, listed below (default: its first)")
-    parser.add_argument("--nodes", type=int, metavar="N", help="number of members to draw (default: 3)")
+    parser.add_argument("--nodes", type=Whole(), metavar="N", help="number of members to draw (default: 3)")
     parser.add_argument(
         "--watch", nargs="?", type=Duration(0.1, 3600), const=1.0, metavar="INTERVAL",
         help=f"with --type {STATUS}: draw it again at this interval, until Ctrl-C (default INTERVAL: 1s)",
