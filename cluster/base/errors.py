@@ -49,8 +49,8 @@ class NoAnswer(ClusterError):  # noqa: N818
     """A member did not answer in time, or not as etcd does.
 
     Attributes:
-        cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``,
-            ``connection lost``, ``tls``, ``login``, ``not etcd``; for counting.
+        cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``, ``host not
+            found``, ``host unreachable``, ``connection lost``, ``tls``, ``login``, ``not etcd``; for counting.
         sent: whether the request may have reached the member, so that a write may have taken effect.
     """
 

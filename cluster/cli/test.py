@@ -13,8 +13,10 @@ from typing import Literal, Protocol
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
+from cluster.base.parser import Whole
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.units import parse_whole
 from cluster.base.verdict import Verdict
 from cluster.base.versions import parse_version, version_or_path
 from cluster.conformance.model import Disturber, Result
@@ -90,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "as `raftload cluster up`)",
     )  # fmt: skip
     group.add_argument(
-        "--base-port", type=int, metavar="PORT", help="client port of a new cluster's first member (default: 2379)"
+        "--base-port", type=Whole(), metavar="PORT", help="client port of a new cluster's first member (default: 2379)"
     )
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
     group.add_argument("--cleanup", action="store_true", help="remove the cluster without testing it")
@@ -179,7 +181,7 @@ def nodes(args: argparse.Namespace) -> int:
     """Return the number of members asked for. Raises UsageError."""
     text, where = (args.nodes, "--nodes") if args.nodes is not None else (os.environ.get("NODES") or "3", "$NODES")
     try:
-        count = int(text)
+        count = parse_whole(text)
     except ValueError:
         count = 0
     if not 1 <= count <= 99:
@@ -197,8 +199,9 @@ def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     if count % 2 == 0:
         say(f"warning: {count} members tolerate no more failures than {count - 1}")
     request = ClusterRequest.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
-    cluster = LocalCluster(count, base_port=args.base_port, binary=request.binary or request.version)
-    binary = cluster.binary
+    asked_for = request.find_binary()
+    cluster = LocalCluster(count, base_port=args.base_port, binary=asked_for.path if asked_for else None)
+    binary = asked_for or cluster.binary
     say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.whence}")
     if binary.note:
         say(f"note: {binary.note}")

@@ -67,15 +67,17 @@ def find_image(
     version: str | None,
     binary: str | None,
     say: Say,
+    named_by: str = "argument",
     pull: bool = False,
     pull_timeout_s: float = 300.0,
 ) -> Image:
     """Return the image to run, on the Engine.
 
     Takes the Docker client; an image, a version and a binary as asked for, None where not; where to report progress
-    to; whether to ask registries although an image built in their absence is there; and the seconds that a pull may
-    take. An image wins over a binary, that over a version. Raises UsageError for a malformed version, ImageNotFound,
-    RegistryUnreachable, and ClusterError where neither an image nor a binary can be had.
+    to; who named the binary, for people; whether to ask registries although an image built in their absence is there;
+    and the seconds that a pull may take. An image wins over a binary, that over a version. Raises UsageError for a
+    malformed version, ImageNotFound, RegistryUnreachable, and ClusterError where neither an image nor a
+    binary can be had.
     """
     wanted = parse_version(version) if version else None
     if image:
@@ -83,7 +85,7 @@ def find_image(
             _pull(docker, image, say, pull_timeout_s)
         return Image(image, "given", wanted, image)
     if binary:
-        return _build(docker, find_etcd(binary), wanted, say)
+        return _build(docker, find_etcd(binary, named_by=named_by), wanted, say)
     wanted = wanted or CURRENT
     official = [f"{registry}:v{wanted}" for registry in REGISTRIES]
     for reference in official:

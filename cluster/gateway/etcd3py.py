@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import tls_cause
-from cluster.observe.probe import tls_fails
+from cluster.observe.probe import no_connection, tls_fails
 
 if TYPE_CHECKING:
     import requests
@@ -150,7 +150,8 @@ def translated(endpoint: str, certificate: bool, call: Callable[P, R], *args: P.
             raise tls_fails(endpoint, tls_cause(broken, certificate=certificate)) from exc
         reason = getattr(exc.args[0] if exc.args else None, "reason", None)
         if isinstance(reason, urllib3.exceptions.NewConnectionError):
-            raise NoAnswer(f"{endpoint}: connection refused", cause="connection refused", sent=False) from exc
+            why = reason.__cause__
+            raise no_connection(endpoint, why if isinstance(why, OSError) else OSError(str(reason))) from exc
         if any(type(cause) is http.client.BadStatusLine for cause in _causes(exc)):
             raise NoAnswer(f"{endpoint}: not an answer of etcd", cause="not etcd") from exc
         raise NoAnswer(f"{endpoint}: connection lost", cause="connection lost") from exc

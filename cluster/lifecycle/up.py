@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.signals import Interrupted, finishing, uninterrupted
+from cluster.base.units import parse_whole
 from cluster.base.versions import parse_version, version_or_path
 from cluster.docker import cluster as containers
 from cluster.docker.cluster import Data, DockerCluster
@@ -35,7 +36,10 @@ _UNFINISHED_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClusterRequest:
-    """A cluster as asked for; what is None does not matter where one is there, and has a default where not."""
+    """A cluster as asked for; what is None does not matter where one is there, and has a default where not.
+
+    ``named_by`` is the option or the variable that named the version or the binary, for people.
+    """
 
     backend: Literal["docker", "local"] = "docker"
     nodes: int | None = None
@@ -49,6 +53,7 @@ class ClusterRequest:
     pull: bool = False
     pull_timeout_s: float = 300.0
     links: Literal["relay", "direct"] = "relay"
+    named_by: str = "argument"
 
     @classmethod
     def from_env(
@@ -75,9 +80,10 @@ class ClusterRequest:
         """
         env = os.environ if env is None else env
         if nodes is None and env.get("NODES"):
-            if not env["NODES"].isdecimal():
-                raise UsageError(f"NODES is {env['NODES']!r}, not a number")
-            nodes = int(env["NODES"])
+            try:
+                nodes = parse_whole(env["NODES"])
+            except ValueError as exc:
+                raise UsageError(f"$NODES: {exc}") from exc
         image_given = image is not None
         named = [f"--{name}" for name, value in (("binary", binary), ("image", image), ("etcd-version", version))
                  if value is not None]  # fmt: skip
@@ -86,11 +92,15 @@ class ClusterRequest:
                 raise UsageError(f"--etcd and {named[0]} exclude each other; give one")
             meant = version_or_path(etcd)
             version, binary = (meant, None) if isinstance(meant, str) else (None, str(meant))
-        elif not named:
+            named_by = "--etcd"
+        elif named:
+            named_by = "--binary" if binary is not None else "--etcd-version"
+        else:
             image, version, binary = (env.get(f"ETCD_{name}") or None for name in ("IMAGE", "VERSION", "BINARY"))
+            named_by = "ETCD_BINARY" if binary is not None else "ETCD_VERSION"
         request = cls(
             backend=backend, nodes=nodes, base_port=base_port, image=image, version=version, binary=binary, data=data,
-            wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links,
+            wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links, named_by=named_by,
         )  # fmt: skip
         if request.nodes is not None and not 1 <= request.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
@@ -100,12 +110,20 @@ class ClusterRequest:
                 f"there is no port {last if last > 65535 else request.base_port}: choose another --base-port"
             )
         if request.version is not None:
-            parse_version(request.version)
+            try:
+                parse_version(request.version)
+            except UsageError as exc:
+                raise UsageError(f"{named_by}: {exc}") from exc
         if backend == "local" and image_given:
             raise UsageError("--image is for --backend docker: give --etcd")
         if request.data is not None:
             containers.check_data(request.data, request.backend)
         return request
+
+    def find_binary(self) -> EtcdBinary | None:
+        """Return the etcd that was asked for; None where none was. Raises as ``find_etcd``."""
+        asked = self.binary or self.version
+        return find_etcd(asked, named_by=self.named_by) if asked else None
 
 
 def up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
@@ -160,7 +178,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         # What can fail without touching the old cluster comes first.
         image = find_image(
             client, image=request.image, version=request.version, binary=request.binary, say=say, pull=request.pull,
-            pull_timeout_s=request.pull_timeout_s,
+            pull_timeout_s=request.pull_timeout_s, named_by=request.named_by,
         )  # fmt: skip
         say(f"image {image.reference} ({image.source}: {image.detail})")
         if differs or containers.has_volumes(client):
@@ -190,8 +208,7 @@ def _finished_by_another(client: Client, say: Say) -> DockerCluster | None:
 def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
     there = DetachedCluster.find()
     # What can fail without touching the old cluster comes first.
-    asked = request.binary or request.version
-    binary = find_etcd(asked) if asked else None
+    binary = request.find_binary()
     differs = _unlike(there.running, request, binary) if there is not None else ""
     if there is not None and not differs:
         return there, "found"
@@ -350,7 +367,8 @@ def open_docker_cluster(
 
 def _expect_same_etcd(there: DockerCluster, asked: ClusterRequest) -> None:
     """Raise UsageError where the etcd that was asked for by name is not the one that runs."""
-    version = find_etcd(asked.binary).version if asked.binary else parse_version(str(asked.version))
+    binary = asked.find_binary() if asked.binary else None
+    version = binary.version if binary else parse_version(str(asked.version))
     runs = {status.version for status in state.statuses(there.members)}
     if runs != {version}:
         raise UsageError(

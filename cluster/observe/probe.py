@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import re
 import socket
@@ -203,7 +204,7 @@ def _connected(scheme: str, host: str, port: int, timeout_s: float, security: Se
 
 def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
     if not hasattr(exc, "library"):  # what ssl raises has it
-        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=_cause(exc))
+        return no_connection(endpoint, exc)
     return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
 
 
@@ -219,10 +220,16 @@ def tls_fails(endpoint: str, cause: str) -> NoAnswer:
     return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
 
 
-def _cause(exc: OSError) -> str:
+def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
+    """Take ``host:port`` and what a socket raised, return the error that says why there is no answer."""
+    if isinstance(exc, socket.gaierror):
+        return NoAnswer(f"{endpoint}: the name does not resolve", cause="host not found", sent=False)
     if isinstance(exc, ConnectionRefusedError):
-        return "connection refused"
-    return "timeout" if isinstance(exc, TimeoutError) else "connection lost"
+        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause="connection refused", sent=False)
+    if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
+        return NoAnswer(f"{endpoint}: {exc.strerror}", cause="host unreachable", sent=False)
+    cause = "timeout" if isinstance(exc, TimeoutError) else "connection lost"
+    return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=cause)
 
 
 def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:

@@ -173,6 +173,24 @@ def test_who_hangs_up_in_mid_answer_is_lost_and_not_somebody_else(answer: bytes,
     assert caught.value.cause == cause
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "cause", "text"),
+    [
+        ("no-such-host.invalid:2379", "host not found", "no-such-host.invalid:2379: the name does not resolve"),
+        ("no-such-host.invalid.:2379", "host not found", "no-such-host.invalid.:2379: the name does not resolve"),
+        ("127.0.0.1:1", "connection refused", "127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_why_there_is_no_connection(endpoint: str, cause: str, text: str) -> None:
+    for ask in (
+        lambda: ControlClient(f"http://{endpoint}", timeout_s=5),
+        lambda: member_status(Member("m", f"http://{endpoint}", "", ""), 5),
+    ):
+        with pytest.raises(NoAnswer) as caught:
+            ask()
+        assert (str(caught.value), caught.value.cause, caught.value.sent) == (text, cause, False)
+
+
 def test_what_hangs_is_given_up_in_time() -> None:
     with listener(None) as endpoint:
         began = time.monotonic()

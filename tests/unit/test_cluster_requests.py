@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.base.errors import ClusterError, UsageError
+from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
 from cluster.base.topology import local_members
 from cluster.base.versions import parse_version
 from cluster.docker.cluster import DockerSpec, unlike
@@ -35,10 +35,14 @@ def test_the_environment_gives_defaults_and_options_win() -> None:
 @pytest.mark.parametrize(
     ("env", "given", "reason"),
     [
-        ({"NODES": "many"}, {}, "NODES is 'many'"),
+        ({"NODES": "many"}, {}, "$NODES: 'many' is not a whole number"),
+        ({"NODES": "٣"}, {}, "$NODES: '٣' is not a whole number"),
+        ({"NODES": "1_0"}, {}, "$NODES: '1_0' is not a whole number"),
         ({"NODES": "0"}, {}, "1 to 99 members, not 0"),
         ({}, {"nodes": 100}, "1 to 99"),
-        ({"ETCD_VERSION": "latest"}, {}, "'latest' is not an etcd version"),
+        ({"ETCD_VERSION": "latest"}, {}, "ETCD_VERSION: 'latest' is not an etcd version"),
+        ({"ETCD_VERSION": "٣.٦.٤"}, {}, "ETCD_VERSION: '٣.٦.٤' is not an etcd version"),
+        ({}, {"version": "latest"}, "--etcd-version: 'latest' is not an etcd version"),
         ({}, {"backend": "local", "image": "x"}, "--image is for --backend docker"),
         ({}, {"backend": "local", "data": "volume"}, "--data volume is not for --backend local"),
     ],
@@ -47,6 +51,21 @@ def test_senseless_wishes(env: dict[str, str], given: dict[str, object], reason:
     with pytest.raises(UsageError) as caught:
         ClusterRequest.from_env(env, **given)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "who"),
+    [
+        ({"ETCD_BINARY": "/none"}, {}, "ETCD_BINARY"), ({}, {"etcd": "/none"}, "--etcd"),
+        ({}, {"binary": "/none"}, "--binary"), ({"ETCD_BINARY": "/other"}, {"etcd": "/none"}, "--etcd"),
+    ],
+)  # fmt: skip
+def test_an_etcd_that_is_not_there_is_laid_to_who_named_it(
+    env: dict[str, str], given: dict[str, str], who: str
+) -> None:
+    request = ClusterRequest.from_env(env, backend="local", **given)  # type: ignore[arg-type]
+    with pytest.raises(EtcdNotFound, match=rf"^no etcd binary at /none \(from {who}\): "):
+        request.find_binary()
 
 
 @pytest.mark.parametrize(("text", "version"), [("v3.5.10", "3.5.10"), ("3.6.0-rc.1", "3.6.0-rc.1")])
