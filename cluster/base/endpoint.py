@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,25 +11,40 @@ if TYPE_CHECKING:
     from cluster.base.security import Security
 
 
+LONGEST_SOCKET_PATH = 107
+"""Of a Unix socket, in bytes; the kernel's ``sun_path`` has 108 with the zero at its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A client URL's parts.
 
+    Attributes:
+        host, port: where a member listens; empty and 0 for a Unix socket.
+        tls: whether it speaks TLS.
+        path: of a Unix socket, absolute; empty for TCP.
+
     >>> Endpoint.parse("[::1]:2379")
-    Endpoint(host='::1', port=2379, tls=False)
+    Endpoint(host='::1', port=2379, tls=False, path='')
     """
 
     host: str
     port: int
     tls: bool = False
+    path: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Take ``host:port``, ``http://host:port`` or ``https://host:port``, an IPv6 address in brackets.
+        """Take ``host:port``, ``http://host:port`` or ``https://host:port``, an IPv6 address in brackets; or a Unix
+        socket as etcd writes it, ``unix:///absolute/path``, ``unix://relative/path`` or ``unix:path``, with ``unixs``
+        where it speaks TLS.
 
         Raises ValueError with one clear line.
         """
         stripped = text.strip()
+        scheme, colon, path = stripped.partition(":")
+        if colon and scheme.lower() in ("unix", "unixs"):
+            return cls._socket(text, path.removeprefix("//"), tls=scheme.lower() == "unixs")
         url = stripped if "://" in stripped else f"http://{stripped}"
         wanted = "expected host:port, such as 127.0.0.1:2379"
         try:
@@ -38,7 +54,7 @@ class Endpoint:
             raise ValueError(f"malformed endpoint {text!r}: {exc}; {wanted}") from exc
         if parts.scheme not in ("http", "https"):
             raise ValueError(f"malformed endpoint {text!r}: scheme {parts.scheme!r}; {wanted}")
-        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
             raise ValueError(f"malformed endpoint {text!r}: more than a host and a port; {wanted}")
         if not host or any(each.isspace() or each == "," for each in host):
             raise ValueError(f"malformed endpoint {text!r}: no host; {wanted}")
@@ -46,20 +62,67 @@ class Endpoint:
             raise ValueError(f"malformed endpoint {text!r}: write an IPv6 address in brackets; {wanted}")
         if port is None or port == 0:
             raise ValueError(f"malformed endpoint {text!r}: no port; {wanted}")
+        if ":" in host:
+            host = host.replace("%25", "%", 1)  # a zone, as in URLs (RFC 6874)
+        elif not _is_name(host):
+            raise ValueError(f"malformed endpoint {text!r}: no host has such a name; {wanted}")
         return cls(host, port, parts.scheme == "https")
+
+    @classmethod
+    def _socket(cls, text: str, path: str, *, tls: bool) -> Endpoint:
+        wanted = "expected the path of a socket, such as unix:///run/etcd.sock"
+        if not path or path.endswith("/") or "\0" in path:
+            raise ValueError(f"malformed endpoint {text!r}: no path; {wanted}")
+        path = os.path.abspath(path)  # noqa: PTH100 (resolve() would follow symbolic links)
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise ValueError(
+                f"malformed endpoint {text!r}: the path of a socket has at most {LONGEST_SOCKET_PATH} bytes, "
+                f"not {len(os.fsencode(path))}"
+            )
+        return cls("", 0, tls, path)
 
     @property
     def scheme(self) -> str:
-        """``http``, or ``https`` where it speaks TLS."""
-        return "https" if self.tls else "http"
+        """``http``, or ``https`` where it speaks TLS; ``unix`` and ``unixs`` for a socket."""
+        return ("unix" if self.path else "http") + ("s" if self.tls else "")
 
     @property
     def authority(self) -> str:
-        """``host:port``, an IPv6 address in brackets."""
+        """``host:port``, an IPv6 address in brackets; the whole URL of a Unix socket."""
+        if self.path:
+            return f"{self.scheme}://{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def bare(self) -> str:
+        """The same as people write it: without ``http://``."""
+        return str(self) if self.tls else self.authority
+
+    @property
+    def http_host(self) -> str:
+        """What HTTP has as the host: without the zone of an address; ``localhost`` for a Unix socket."""
+        if self.path:
+            return "localhost"
+        return f"[{self.host.partition('%')[0]}]:{self.port}" if ":" in self.host else self.authority
+
+    @property
+    def tls_name(self) -> str:
+        """The name that its certificate must have: the host without a trailing dot, or the file of a Unix socket."""
+        if self.path:
+            return os.path.basename(self.path).partition(":")[0]  # noqa: PTH119
+        return self.host.partition("%")[0].rstrip(".")
+
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        return self.authority if self.path else f"{self.scheme}://{self.authority}"
+
+
+def _is_name(host: str) -> bool:
+    """Tell whether a host can be looked up: labels of 1 to 63 bytes, at most 253 in all, and perhaps a trailing dot."""
+    try:
+        coded = host.removesuffix(".").encode("idna")
+    except UnicodeError:
+        return False
+    return 0 < len(coded) <= 253
 
 
 def split_endpoints(text: str | None) -> tuple[str, ...]:
@@ -74,11 +137,13 @@ def split_endpoints(text: str | None) -> tuple[str, ...]:
 def read_endpoints(text: str, security: Security) -> tuple[str, ...]:
     """Return the same, each with its scheme where how to reach the cluster says it (see ``Security.url``).
 
+    One that is written in two ways (``a:1``, ``http://a:1/``) stands once, the path of a Unix socket is absolute.
     Raises ValueError with one clear line where one is malformed or there is none.
     """
-    endpoints = tuple(map(security.url, split_endpoints(text)))
+    endpoints: dict[Endpoint, str] = {}
+    for each in map(security.url, split_endpoints(text)):
+        at = Endpoint.parse(each)
+        endpoints.setdefault(at, str(at) if at.path else each.rstrip("/"))
     if not endpoints:
         raise ValueError("no endpoint is named: write host:port, several with commas")
-    for each in endpoints:
-        Endpoint.parse(each)
-    return endpoints
+    return tuple(endpoints.values())

@@ -50,7 +50,8 @@ class NoAnswer(ClusterError):  # noqa: N818
 
     Attributes:
         cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``, ``host not
-            found``, ``host unreachable``, ``connection lost``, ``tls``, ``login``, ``not etcd``; for counting.
+            found``, ``host unreachable``, ``no socket``, ``permission denied``, ``connection lost``, ``tls``,
+            ``login``, ``not etcd``; for counting.
         sent: whether the request may have reached the member, so that a write may have taken effect.
     """
 

@@ -135,7 +135,8 @@ class Security:
 
         Like etcdctl it speaks TLS to one without a scheme where a CA or a client certificate is given.
         """
-        return endpoint if "://" in endpoint or not (self.cacert or self.cert) else f"https://{endpoint}"
+        has_scheme = "://" in endpoint or endpoint.startswith(("unix:", "unixs:"))
+        return endpoint if has_scheme or not (self.cacert or self.cert) else f"https://{endpoint}"
 
     def describe(self) -> str:
         """Return it in words, without the password; empty for the default."""

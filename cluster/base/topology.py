@@ -30,8 +30,9 @@ class Member:
 
     @property
     def endpoint(self) -> str:
-        """``host:port`` for clients: the client URL without its scheme."""
-        return self.client_url.partition("://")[2].rstrip("/")
+        """``host:port`` for clients: the client URL without its scheme; the whole of it for a Unix socket."""
+        scheme, _, rest = self.client_url.partition("://")
+        return self.client_url if scheme in ("unix", "unixs") else rest.rstrip("/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

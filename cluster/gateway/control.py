@@ -36,19 +36,19 @@ class ControlClient:
         for a malformed endpoint.
         """
         at = Endpoint.parse(endpoint)
-        self.endpoint, scheme = at.authority, at.scheme
+        self.endpoint = at.authority
         security = security or Security()
         verify: str | bool = security.cacert or True
         self._certificate = bool(security.cert)
         try:
             self._client = self._call(
-                etcd3py.client_class(), host=self.endpoint.rpartition(":")[0], port=at.port, protocol=scheme,
+                etcd3py.client_class(), at=at, protocol="https" if at.tls else "http",
                 cert=(security.cert, security.key) if security.cert else (),
                 verify=False if security.insecure_skip_tls_verify else verify,
                 timeout=timeout_s,
             )  # fmt: skip
         except NoAnswer as exc:
-            if scheme == "https" and exc.cause == "connection lost":
+            if at.tls and exc.cause == "connection lost":
                 raise tls_fails(self.endpoint, TLS_FAILED) from exc
             raise
         if security.user:

@@ -12,18 +12,26 @@ from __future__ import annotations
 
 import functools
 import inspect
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from cluster.base.dial import connect
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import tls_cause
 from cluster.observe.probe import no_connection, tls_fails
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
+    from cluster.base.endpoint import Endpoint
     from cluster.schema.gateway_answers import GatewayAnswer
 
+# etcd3-py's own number of connections that a client keeps.
+_POOL = 30
+# Where no timeout is set; a client of ours always sets one.
+_LONGEST_WAIT_S = 3600.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,21 +83,30 @@ def client_class() -> Callable[..., GatewayClient]:
     etcd3.utils.getargspec = functools.cache(inspect.getfullargspec)  # asked for at every call
 
     class Client(etcd3.Client):  # type: ignore[misc,name-defined,unused-ignore]
-        def __init__(self, verify: str | bool, **kwargs: object) -> None:
+        def __init__(self, at: Endpoint, verify: str | bool, **kwargs: object) -> None:
             if not verify:
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
-            self._checked = verify
-            super().__init__(verify=verify, **kwargs)
+            self._checked, self._at = verify, at
+            host, port = at.http_host.rpartition(":")[0], at.port
+            if at.path:
+                host, port = at.tls_name if at.tls else "localhost", 80
+            super().__init__(verify=verify, host=host, port=port, **kwargs)
             self._session.verify = verify
-            self._session.trust_env = False  # no proxy, no .netrc
+            self._prepare(self._session)
+
+        def _prepare(self, session: requests.Session) -> None:
+            session.trust_env = False  # no proxy, no .netrc
+            adapter = _adapter_to(self._at)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
 
         def _retrieve_version(self) -> None:
             with requests.Session() as session:
-                session.trust_env = False
+                self._prepare(session)
                 url = self._url("/version", prefix=False)
                 response = session.get(url, cert=self.cert, verify=self._checked, timeout=self.timeout)
             if response.status_code == 400 and "HTTPS server" in response.text:
-                raise NoAnswer(f"{self.host}:{self.port} speaks TLS: use https://", cause="tls", sent=False)
+                raise NoAnswer(f"{self._at.authority} speaks TLS: use https://", cause="tls", sent=False)
             answer = as_json(response, url)
             try:
                 self.server_version = answer["etcdserver"]
@@ -114,6 +131,49 @@ def client_class() -> Callable[..., GatewayClient]:
             return super()._get(url, **kwargs)
 
     return Client
+
+
+def _adapter_to(endpoint: Endpoint) -> HTTPAdapter:
+    """Return what has requests connect to an endpoint, whatever host their URLs name.
+
+    requests knows no Unix socket and no zone of an address, and gives each address of a name the whole timeout.
+    """
+    import requests.adapters
+    import urllib3
+
+    def opened(waiting: urllib3.connection.HTTPConnection) -> socket.socket:
+        limit = waiting.timeout if isinstance(waiting.timeout, int | float) else _LONGEST_WAIT_S
+        try:
+            made: socket.socket = connect(endpoint, limit)
+        except socket.gaierror as exc:
+            raise urllib3.exceptions.NameResolutionError(waiting.host, waiting, exc) from exc
+        except TimeoutError as exc:
+            raise urllib3.exceptions.ConnectTimeoutError(waiting, f"no connection within {limit:g} s") from exc
+        except OSError as exc:
+            raise urllib3.exceptions.NewConnectionError(waiting, str(exc)) from exc
+        made.settimeout(limit)
+        return made
+
+    class Plain(urllib3.connection.HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return opened(self)
+
+    class Encrypted(urllib3.connection.HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return opened(self)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
+
+    return Adapter(pool_connections=1, pool_maxsize=_POOL)
 
 
 def as_json(response: requests.Response, endpoint: str) -> GatewayAnswer:

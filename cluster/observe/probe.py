@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from cluster.base.dial import connect
+from cluster.base.endpoint import Endpoint
 from cluster.base.errors import NoAnswer, RaftloadError
 from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
 from cluster.base.topology import Member
@@ -149,21 +151,21 @@ def _log_in(where: str, security: Security, timeout_s: float) -> str:
         if code == 200:
             token = _tokens[where, security] = str(json.loads(answer)["token"])
             return token
-    endpoint, reason = where.rpartition("://")[2], _said(answer) or f"HTTP {code}"
-    raise NoAnswer(f"{endpoint}: login of {security.user}: {reason}", cause="login")
+    reason = _said(answer) or f"HTTP {code}"
+    raise NoAnswer(f"{Endpoint.parse(where).authority}: login of {security.user}: {reason}", cause="login")
 
 
 def _exchange(
     where: str, method: str, path: str, body: bytes, timeout_s: float, security: Security | None, token: str
 ) -> tuple[int, bytes]:
-    scheme, _, endpoint = where.rstrip("/").rpartition("://")
+    at = Endpoint.parse(where)
+    endpoint = at.authority
     deadline = time.monotonic() + timeout_s
-    host, _, port = endpoint.rpartition(":")
-    head = f"{method} {path} HTTP/1.0\r\nHost: {endpoint}\r\nContent-Length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.0\r\nHost: {at.http_host}\r\nContent-Length: {len(body)}\r\n"
     head += f"Authorization: {token}\r\n\r\n" if token else "\r\n"
     answer = bytearray()
     try:
-        with _connected(scheme, host.strip("[]"), int(port), timeout_s, security) as sock:
+        with _connected(at, timeout_s, security) as sock:
             sock.sendall(head.encode("ascii") + body)
             while True:
                 left = deadline - time.monotonic()
@@ -189,16 +191,17 @@ def _exchange(
     return int(words[1]), content
 
 
-def _connected(scheme: str, host: str, port: int, timeout_s: float, security: Security | None) -> socket.socket:
-    plain = socket.create_connection((host, port), timeout=timeout_s)
-    if scheme != "https":
+def _connected(at: Endpoint, timeout_s: float, security: Security | None) -> socket.socket:
+    plain: socket.socket = connect(at, timeout_s)
+    plain.settimeout(timeout_s)
+    if not at.tls:
         return plain
     try:
-        return (security or Security()).context().wrap_socket(plain, server_hostname=host)
+        return (security or Security()).context().wrap_socket(plain, server_hostname=at.tls_name)
     except BaseException as exc:
         plain.close()
         if isinstance(exc, ConnectionError):
-            raise tls_fails(f"{host}:{port}", TLS_FAILED) from exc
+            raise tls_fails(at.authority, TLS_FAILED) from exc
         raise
 
 
@@ -215,7 +218,7 @@ def tls_fails(endpoint: str, cause: str) -> NoAnswer:
     """
     if cause == TLS_FAILED:
         with contextlib.suppress(NoAnswer):
-            http(endpoint, "GET", "/version")
+            http(endpoint.replace("unixs://", "unix://"), "GET", "/version")
             cause = PLAIN_SPOKEN
     return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
 
@@ -226,6 +229,9 @@ def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
         return NoAnswer(f"{endpoint}: the name does not resolve", cause="host not found", sent=False)
     if isinstance(exc, ConnectionRefusedError):
         return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause="connection refused", sent=False)
+    if isinstance(exc, FileNotFoundError | PermissionError):  # of a Unix socket
+        cause = "no socket" if isinstance(exc, FileNotFoundError) else "permission denied"
+        return NoAnswer(f"{endpoint}: {exc.strerror}", cause=cause, sent=False)
     if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
         return NoAnswer(f"{endpoint}: {exc.strerror}", cause="host unreachable", sent=False)
     cause = "timeout" if isinstance(exc, TimeoutError) else "connection lost"

@@ -6,12 +6,15 @@ import _socket
 
 import gevent.socket
 
+from cluster.base.dial import connect
 from cluster.base.endpoint import Endpoint
 from cluster.base.security import TLS_HINTS
 
 REFUSED = "connection refused"
 UNRESOLVED = "host not found"
 UNREACHABLE = "host unreachable"
+NO_SOCKET = "no socket"
+FORBIDDEN = "permission denied"
 NO_ANSWER = "no answer"
 CLOSED = "connection closed at once"
 LOST = "connection lost"
@@ -32,6 +35,8 @@ HINTS = {
     REFUSED: "nothing listens there; is etcd running, and is this its client port?",
     UNRESOLVED: "the name does not resolve",
     UNREACHABLE: "no route to the host",
+    NO_SOCKET: "there is no such Unix socket; is etcd running, and does it listen there?",
+    FORBIDDEN: "this user may not use the Unix socket",
     NO_ANSWER: "it accepts connections but says nothing; is it paused, or not etcd?",
     CLOSED: "it closed the connection at the first bytes; is this etcd's client port, and without TLS?",
     LOST: "the connection broke",
@@ -83,6 +88,8 @@ def cause_of(exc: OSError) -> str:
         return NO_ANSWER
     if isinstance(exc, _socket.gaierror):
         return UNRESOLVED
+    if isinstance(exc, FileNotFoundError | PermissionError):
+        return NO_SOCKET if isinstance(exc, FileNotFoundError) else FORBIDDEN
     if isinstance(exc, ConnectionError):
         return CLOSED
     return UNREACHABLE
@@ -99,8 +106,8 @@ def speaks_tls(endpoint: Endpoint, timeout_s: float) -> bool:
     context.set_alpn_protocols(["h2"])
     plain = None
     try:
-        plain = gevent.socket.create_connection((endpoint.host, endpoint.port), timeout=timeout_s)
-        context.wrap_socket(plain, server_hostname=endpoint.host).close()
+        plain = connect(endpoint, timeout_s, gevent.socket)
+        context.wrap_socket(plain, server_hostname=endpoint.tls_name).close()
     except ssl.SSLError as exc:
         # An alert is an answer too, as from a server that insists on a client certificate.
         return "ALERT" in (exc.reason or "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import gevent.socket
 
+from cluster.base.dial import connect
 from cluster.base.endpoint import Endpoint
 from loadgen.client.connect_errors import NOT_HTTP2, TLS_SPOKEN, ConnectError, cause_of
 
@@ -16,18 +17,16 @@ if TYPE_CHECKING:
 
 
 def dial(endpoint: Endpoint, timeout_s: float, options: TlsOptions | None) -> tuple[_socket.socket, Tls | None]:
-    """Connect to any of the addresses that the endpoint's name resolves to, and shake hands where it is to be TLS.
+    """Connect to any of the addresses of the endpoint's name, or to its Unix socket; shake hands where it is to be TLS.
 
     Takes seconds. Reads and writes of the socket and of the TLS that it returns never wait. Raises ConnectError.
     """
     until = monotonic() + timeout_s
     opened = tls = None
     try:
-        opened = gevent.socket.create_connection((endpoint.host, endpoint.port), timeout=timeout_s)
-        # A request that is written must leave: Nagle's algorithm would keep it until the last one is acknowledged.
-        opened.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        opened = connect(endpoint, timeout_s, gevent.socket)
         if options is not None:
-            tls = options.begin(endpoint.host)
+            tls = options.begin(endpoint.tls_name)
             tls.handshake(opened, until)
     except BaseException as exc:
         if opened is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Unpack
 
@@ -209,7 +209,7 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
 
 def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:
     """Return whether somebody speaks HTTP/2 without TLS there."""
-    transport = Transport(Endpoint(where.host, where.port))
+    transport = Transport(replace(where, tls=False))
     try:
         transport.connect(timeout_s)
     except ConnectError:

@@ -70,7 +70,7 @@ class Transport:
         # Greenlet's own: gevent's asks each time for a `switch_out`, which none of ours has.
         self._switch = greenlet.switch.__get__(hub)
         scheme = b"http" if tls is None else b"https"
-        self._connection = connection = Connection(endpoint.authority.encode(), scheme)
+        self._connection = connection = Connection(endpoint.http_host.encode(), scheme)
         self.set_metadata = connection.set_metadata
         self._start = connection.call
         self._receive = connection.receive_data

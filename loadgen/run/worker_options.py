@@ -59,7 +59,8 @@ class WorkerOptions:
                 "a cluster for this run listens on this machine only: give --endpoints that other machines can reach"
             )
         for endpoint in endpoints:
-            if is_loopback(Endpoint.parse(endpoint).host):
+            at = Endpoint.parse(endpoint)
+            if at.path or is_loopback(at.host):
                 raise SettingsError(
                     f"endpoint {endpoint} is another host on each machine: give an address that all machines can reach"
                 )

@@ -51,7 +51,7 @@ def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, .
     ``https://`` stays, ``http://`` goes. Raises ValueError in one line for what is no endpoint.
     """
     named = map(Endpoint.parse, read_endpoints(text, security or Security()))
-    return tuple(dict.fromkeys(str(each) if each.tls else each.authority for each in named))
+    return tuple(dict.fromkeys(each.bare for each in named))
 
 
 def ask(
