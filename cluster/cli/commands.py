@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import random
 import sys
 import time
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import naming
 from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
@@ -82,7 +83,8 @@ def status(args: argparse.Namespace) -> int:
     from cluster.lifecycle.up import describe, find
     from cluster.observe.status import SCHEMA, look
 
-    named = args.endpoints or (None if args.backend else os.environ.get("ETCDCTL_ENDPOINTS"))
+    told = naming.named(args) or (None if args.backend else naming.named_by_environment(args))
+    named = told[0] if told else None
     security = _security(args, named)
     what = describe(None)
     cluster = find(args.backend) if named is None else None
@@ -97,15 +99,28 @@ def status(args: argparse.Namespace) -> int:
         )
     else:
         members = _foreign(named or "127.0.0.1:2379", security)
-        view = look(members, security=security)
+        view = _each_once(look(members, security=security))
     if watch is not None and args.watch:
-        return watch(tuple(member.client_url.removeprefix("http://") for member in members), args, security)
+        return watch(tuple(Endpoint.parse(member.client_url).bare for member in members), args, security)
     if args.json:
         print_json({"schema": SCHEMA, **what, **view.to_json()})
     else:
         print(view.table())
     _say_how_it_is(view, may_start_one=not (named or what["backend"]))
     return int(view.exit_code)
+
+
+def _each_once(view: ClusterView) -> ClusterView:
+    """Return the view with each member once, whatever number of endpoints lead to it; say which do."""
+    first: dict[int, str] = {}
+    kept = []
+    for each in view.members:
+        endpoint = each.member.endpoint
+        if each.status and (known := first.setdefault(each.status.member_id, endpoint)) != endpoint:
+            say(f"note: {known} and {endpoint} lead to one member, {each.status.member_id:x}: it is counted once")
+        else:
+            kept.append(each)
+    return dataclasses.replace(view, members=tuple(kept))
 
 
 def _security(args: argparse.Namespace, named: str | None) -> Security | None:

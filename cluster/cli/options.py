@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from cluster.base import exits
 from cluster.base.console import say
+from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Duration, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
@@ -68,9 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help="client URLs of the members (default: $ETCDCTL_ENDPOINTS, else the cluster that `raftload "
-        "cluster up` started, else 127.0.0.1:2379)",
+        help="client URLs of the members: host:port, https://host:port, unix:///path (default: $ETCDCTL_ENDPOINTS, "
+        "else the cluster that `raftload cluster up` started, else 127.0.0.1:2379)",
     )
+    add_naming_arguments(status)
     _add_json(status)
     add_security_arguments(status.add_argument_group("TLS and login, for --endpoints"))
     if commands.watch is not None:

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
+from cluster.base import naming
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
+from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
@@ -78,8 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("target")
     group.add_argument(
         "--endpoints", metavar="HOST:PORT,…",
-        help="client URLs of the members of an existing cluster (default: $ETCDCTL_ENDPOINTS, else as --backend says)",
+        help="client URLs of the members of an existing cluster: host:port, https://host:port, unix:///path (default: "
+        "$ETCDCTL_ENDPOINTS, else as --backend says)",
     )  # fmt: skip
+    add_naming_arguments(group)
     group.add_argument("--nodes", metavar="N", help="number of members of a new cluster (default: $NODES, else 3)")
     group.add_argument(
         "--backend", choices=sorted(BACKENDS),
@@ -137,23 +141,24 @@ def main(
     try:
         select(args.only)
         security = Security.from_arguments(args)
-        endpoints = _endpoints(args)
+        own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
+        endpoints = _endpoints(args, own=own)
         nodes(args)
         if args.etcd is not None:
             version_or_path(args.etcd)
-        own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
         foreign = bool(endpoints) and not own
         if not foreign and (option := given(args)) is not None:
             raise UsageError(f"{option} is only for a cluster given with --endpoints")
-        if args.endpoints is not None and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
+        told = "--endpoints" if args.endpoints is not None else "--discovery-srv" if args.discovery_srv else ""
+        if told and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
             raise UsageError(
-                "--endpoints is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
+                f"{told} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
             )
     except (ValueError, UsageError) as exc:
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
         return _cleanup(args)
-    provider = _external if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
+    provider = _external(endpoints) if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
     factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
     with provider(args, say) as tested:
         report = run(
@@ -168,6 +173,8 @@ def main(
             print_json(report.to_json())
         else:
             print(render(report, color=wants_color(sys.stdout), width=terminal_width()))
+        for endpoint, first in report.again.items():
+            say(f"note: {first} and {endpoint} lead to one member: it is counted once")
         for endpoint, why in report.unreachable.items():
             say(f"warning: {endpoint} does not answer: {why}")
         urls = ",".join(tested.endpoints)
@@ -266,20 +273,26 @@ def _remove(backend: str | None) -> list[str]:
     return removed
 
 
-@contextlib.contextmanager
-def _external(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
-    """Somebody's cluster, as it is."""
-    yield ClusterUnderTest("external", _endpoints(args), stays=True)
+def _external(endpoints: tuple[str, ...]) -> Provider:
+    """Return somebody's cluster, as it is."""
+
+    @contextlib.contextmanager
+    def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
+        yield ClusterUnderTest("external", endpoints, stays=True)
+
+    return provide
 
 
 BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}
 
 
-def _endpoints(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the endpoints that were named, checked for their form; none where none were. Raises ValueError."""
-    text = args.endpoints if args.endpoints is not None else os.environ.get("ETCDCTL_ENDPOINTS", "")
-    security = Security.from_arguments(args)
-    return read_endpoints(text, security) if text or args.endpoints is not None else ()
+def _endpoints(args: argparse.Namespace, *, own: bool) -> tuple[str, ...]:
+    """Return the endpoints that were named, checked for their form; none where none were. Raises ValueError.
+
+    ``own`` is whether the options are about a cluster of ours, so that the environment's endpoints do not count.
+    """
+    told = naming.named(args) or (None if own else naming.named_by_environment(args))
+    return read_endpoints(told[0], Security.from_arguments(args)) if told else ()
 
 
 def _progress(result: Result) -> None:

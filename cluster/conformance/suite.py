@@ -9,7 +9,7 @@ import datetime
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError, NoAnswer, UsageError
@@ -47,6 +47,7 @@ class Report:
         kind: how the members run, ``embedded``, ``local``, ``docker`` or ``external``.
         requested_version: of etcd; None where none was asked for.
         transport: how the tests spoke to etcd, ``gateway`` or ``grpc``.
+        again: endpoints that lead to a member which another endpoint, their value here, leads to.
     """
 
     started_at: str
@@ -58,6 +59,7 @@ class Report:
     kind: str = "external"
     requested_version: str | None = None
     transport: str = "gateway"
+    again: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def count(self, verdict: Verdict) -> int:
         """How many tests ended so."""
@@ -141,7 +143,7 @@ def run(
     destructive = handle is not None if destructive is None else destructive
     started = datetime.datetime.now(datetime.UTC)
     began = time.monotonic()
-    targets, unreachable, version = _survey(client_factory, endpoints)
+    targets, unreachable, again, version = _survey(client_factory, endpoints)
     stop, run_id = threading.Event(), secrets.token_hex(4)
     results: dict[str, Result] = {}
 
@@ -184,6 +186,7 @@ def run(
         targets=targets,
         unreachable=unreachable,
         results=tuple(results[test.name] for test in chosen),
+        again=again,
     )
 
 
@@ -202,10 +205,15 @@ def select(only: Iterable[str], *, extended: bool = False) -> list[Test]:
     return [test for test in TESTS if names & {test.name, test.group}]
 
 
-def _survey(client_factory: ClientFactory, endpoints: Sequence[str]) -> tuple[tuple[Target, ...], dict[str, str], str]:
-    """Who answers: the voting members, once each; the endpoints that do not; the lowest version."""
+def _survey(
+    client_factory: ClientFactory, endpoints: Sequence[str]
+) -> tuple[tuple[Target, ...], dict[str, str], dict[str, str], str]:
+    """Return the voting members that answer, once each; the endpoints that do not, with why; those that lead to a
+    member that another one leads to, with that one; and the lowest version.
+    """
     targets: dict[int, Target] = {}
     unreachable: dict[str, str] = {}
+    again: dict[str, str] = {}
     versions: list[str] = []
     for endpoint in endpoints:
         try:
@@ -226,10 +234,12 @@ def _survey(client_factory: ClientFactory, endpoints: Sequence[str]) -> tuple[tu
         versions.append(status.version)
         if not status.is_learner:
             name = names.get(status.member_id) or client.endpoint
-            targets.setdefault(status.member_id, Target(name, endpoint, status.member_id))
+            first = targets.setdefault(status.member_id, Target(name, endpoint, status.member_id))
+            if first.endpoint != endpoint:
+                again[endpoint] = first.endpoint
     if not targets:
         raise NoAnswer("no cluster to test: " + ("; ".join(unreachable.values()) or "no endpoint of a voting member"))
-    return tuple(targets.values()), unreachable, min(versions, key=version_key)
+    return tuple(targets.values()), unreachable, again, min(versions, key=version_key)
 
 
 def _why_not(test: Test, members: int, handle: Disturber | None, destructive: bool) -> str:

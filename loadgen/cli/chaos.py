@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import naming
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints
 from cluster.base.errors import UsageError
 from cluster.base.known_bugs import known_bugs
+from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.security import Security
 from cluster.base.topology import member_names
 from cluster.base.units import parse_duration, parse_size, parse_whole
@@ -76,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--endpoints", metavar="HOST:PORT,…", help="load and check this cluster, without faults and compactions"
     )
+    add_naming_arguments(group)
     add(group, "--nodes", "N", "number of members of a cluster for this run")
     group.add_argument(
         "--etcd",
@@ -156,10 +159,11 @@ class ChaosOptions:
         """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
         from loadgen.run.target import check_etcd
 
-        foreign = args.endpoints is not None
-        if foreign and args.cluster is not None:
-            raise settings.SettingsError("--endpoints and --cluster exclude each other; give one")
-        check_etcd(args.etcd, args.endpoints, "external" if foreign else args.cluster or "embedded")
+        told = naming.named(args)
+        foreign = told is not None
+        if told is not None and args.cluster is not None:
+            raise settings.SettingsError(f"{told[1]} and --cluster exclude each other; give one")
+        check_etcd(args.etcd, told[0] if told else None, "external" if foreign else args.cluster or "embedded")
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):
                 raise settings.SettingsError(
@@ -174,11 +178,11 @@ class ChaosOptions:
             options["duration"] = options["duration"] or _FOREIGN_S
         options |= {name: value for name, value in vars(args).items() if name in options and value is not None}
         endpoints: tuple[str, ...] = ()
-        if foreign:
+        if told is not None:
             try:
-                endpoints = read_endpoints(args.endpoints, Security())
+                endpoints = read_endpoints(told[0], Security())
             except ValueError as error:
-                raise settings.SettingsError(f"--endpoints: {error}") from error
+                raise settings.SettingsError(f"{told[1]}: {error}") from error
         names = rounds.parse(options["faults"]) if options["faults"].strip() else ()
         duration = settings.read("duration", options["duration"], parse_duration, 0.1) if options["duration"] else None
         if not names and duration is None and not args.operations:

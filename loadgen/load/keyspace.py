@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from cluster.base import naming
 from cluster.base.endpoint import split_endpoints
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security
@@ -139,6 +140,8 @@ def attach(environment: Environment) -> None:
 
     def on_test_start(environment: Environment, **_: object) -> None:
         try:
+            if not environment.host and (told := naming.named_by_environment()) is not None:
+                environment.host = told[0]  # workers are told it with the users to spawn
             endpoints = split_endpoints(environment.host)
             given = Settings.from_options(vars(environment.parsed_options), endpoints)
             settings = for_scenario(environment.user_classes, given)

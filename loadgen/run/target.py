@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cluster.base import naming
 from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError
+from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.units import parse_duration, parse_whole
@@ -36,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--endpoints",
         metavar="HOST:PORT,…",
-        help="client URLs of the cluster's members (default: $ETCDCTL_ENDPOINTS, else the cluster that "
-        "`raftload cluster up` started, else an embedded cluster that lives for this run)",
+        help="client URLs of the cluster's members: host:port, https://host:port, unix:///path (default: "
+        "$ETCDCTL_ENDPOINTS, else the cluster that `raftload cluster up` started, else an embedded cluster that lives "
+        "for this run)",
     )
+    add_naming_arguments(group)
     group.add_argument(
         "--cluster",
         choices=("embedded", "docker"),
@@ -109,15 +112,16 @@ class TargetOptions:
         """
         nodes = read("nodes", args.nodes, parse_whole, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
-        if args.endpoints is not None and args.cluster is not None:
-            raise SettingsError("--endpoints and --cluster exclude each other; give one")
-        text, reason = args.endpoints, "--endpoints"
+        for option in ("endpoints", "discovery_srv"):
+            if getattr(args, option, None) is not None and args.cluster is not None:
+                raise SettingsError(f"--{option.replace('_', '-')} and --cluster exclude each other; give one")
         # An option wins over the environment.
         own = args.cluster is not None or args.etcd is not None
-        if text is None and not own and os.environ.get("ETCDCTL_ENDPOINTS"):
-            text, reason = os.environ["ETCDCTL_ENDPOINTS"], "$ETCDCTL_ENDPOINTS"
-        if text is None and (option := given(args)) is not None:
-            raise SettingsError(f"{option} is only for a cluster given with --endpoints")
+        told = naming.named(args) or (None if own else naming.named_by_environment(args))
+        text = told[0] if told is not None else None
+        reason = told[1] if told is not None else ""
+        if text is None and (alone := given(args)) is not None:
+            raise SettingsError(f"{alone} is only for a cluster given with --endpoints")
         if own:
             check_etcd(args.etcd, text, args.cluster or "embedded")
             reason = "--cluster" if args.cluster is not None else "--etcd"
@@ -238,6 +242,7 @@ class Target:
         requested_version: of etcd; None where none was asked for.
         security: how to reach its members.
         ours: whether nobody else writes to it; other clients may use what was there before the run.
+        again: endpoints that lead to a member which another endpoint, their value here, leads to.
     """
 
     kind: Kind
@@ -248,6 +253,7 @@ class Target:
     requested_version: str | None = None
     security: Security = dataclasses.field(default_factory=Security)
     ours: bool = False
+    again: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -259,10 +265,13 @@ class Target:
         return tuple(url for url, reason in self.answers.items() if reason is None)
 
     def watched(self) -> list[tuple[str, str]]:
-        """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member."""
+        """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member.
+
+        A member behind several endpoints is in it once.
+        """
         named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
-        parsed = {url: Endpoint.parse(url) for url in self.answers}
-        return [(named.get(url, ""), str(each) if each.tls else each.authority) for url, each in parsed.items()]
+        parsed = {url: Endpoint.parse(url) for url in self.answers if url not in self.again}
+        return [(named.get(url, ""), each.bare) for url, each in parsed.items()]
 
     def ask(self) -> ClusterState:
         """Ask every member what it is: who leads, in which term, and how large its database is."""
@@ -273,6 +282,8 @@ class Target:
         for number, (url, info) in enumerate(probe_all(self.endpoints, PROBE_TIMEOUT_S, self.security).items()):
             if not isinstance(info, MemberInfo) or not info.member_id:
                 continue
+            if info.member_id in {each.member_id for each in there}:
+                continue  # one member behind two endpoints
             name = self.cluster.members[number].name if self.cluster else ""
             there.append(info)
             members.append(
@@ -333,6 +344,8 @@ def probed(
         time.sleep(0.2)
         answers = probe_all(endpoints, PROBE_TIMEOUT_S, security)
     dead: dict[str, str | None] = {}
+    again: dict[str, str] = {}
+    members: dict[tuple[int, int], str] = {}
     version = None
     for url, answer in answers.items():
         if isinstance(answer, ConnectError):
@@ -340,9 +353,13 @@ def probed(
         else:
             dead[url] = None
             version = version or answer.version
+            if answer.member_id and (first := members.setdefault((answer.cluster_id, answer.member_id), url)) != url:
+                again[url] = first
+                one = f"one member, {answer.member_id:x}"
+                say(f"note: {first} and {url} lead to {one}: it is counted once, and loaded through both")
     reasons = "; ".join(reason for reason in dead.values() if reason)
     if all(dead.values()):
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
         say(f"warning: not every endpoint answers: {reasons}")
-    return Target(kind, dead, version, security=security or Security())
+    return Target(kind, dead, version, security=security or Security(), again=again)

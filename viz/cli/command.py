@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster.base import exits
 from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
+from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Duration, Parser, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import interruptible
@@ -98,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="client URLs of the cluster whose state or member names to draw (default, for cluster-status only: "
         f"$ETCDCTL_ENDPOINTS, else the cluster that `raftload cluster up` started, else {DEFAULT_ENDPOINT})",
     )
+    add_naming_arguments(parser)
     add_security_arguments(parser.add_argument_group("TLS and login, for --endpoints"))
 
 

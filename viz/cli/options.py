@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import naming
 from cluster.base.console import say
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security, given
@@ -43,7 +43,7 @@ def model(args: argparse.Namespace) -> Model:
         raise UsageError(f"--type {TIMELINE} needs --observed, or --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
         raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
-    if args.nodes is not None and (args.endpoints is not None or args.type == STATUS):
+    if args.nodes is not None and (is_named(args) or args.type == STATUS):
         raise UsageError("--nodes excludes --endpoints and cluster-status, which show the members of a real cluster")
     if args.type == STATUS:
         if args.variant is not None:
@@ -51,7 +51,7 @@ def model(args: argparse.Namespace) -> Model:
         return _ask(args)
     variants = DIAGRAMS[args.type]
     variant = choose(f"--variant of {args.type}", variants[0] if args.variant is None else args.variant, variants)
-    if args.endpoints is None:
+    if not is_named(args):
         return diagram(args.type, member_names(args.nodes or 3), variant)
     return _diagram_of(_ask(args), args.type, variant)
 
@@ -76,11 +76,11 @@ def _observed(args: argparse.Namespace) -> Model:
     since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
-    if sum(each is not None for each in (args.logs, args.polls, args.endpoints)) > 1:
+    if sum(each is not None for each in (args.logs, args.polls, is_named(args) or None)) > 1:
         raise UsageError("--logs, --polls and --endpoints exclude each other: give one")
-    if args.for_ is not None and args.endpoints is None:
+    if args.for_ is not None and not is_named(args):
         raise UsageError("--for needs --endpoints")
-    if args.polls is not None or args.endpoints is not None:
+    if args.polls is not None or is_named(args):
         return _by_polls(args, since, until)
     return _by_logs(args, since, until)
 
@@ -159,7 +159,17 @@ def _polls(name: str) -> list[ClusterPoll]:
 
 def _ask(args: argparse.Namespace) -> ClusterSnapshot:
     named, security = endpoints(args)
-    return ask(named, security=security)[0]
+    picture, answers = ask(named, security=security)
+    first: dict[int, str] = {}
+    for answer in answers:
+        if answer.status and (known := first.setdefault(answer.status.member_id, answer.endpoint)) != answer.endpoint:
+            say(f"note: {known} and {answer.endpoint} lead to one member: it is counted once")
+    return picture
+
+
+def is_named(args: argparse.Namespace) -> bool:
+    """Tell whether options name a cluster."""
+    return args.endpoints is not None or bool(args.discovery_srv)
 
 
 def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
@@ -167,13 +177,10 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
 
     our own clusters speak plain and know no users.
     """
-    text = args.endpoints
     try:
-        if text is None:
-            text = os.environ.get("ETCDCTL_ENDPOINTS")
-        if text is not None and (text or args.endpoints is not None):
+        if (told := naming.named(args) or naming.named_by_environment(args)) is not None:
             security = Security.from_arguments(args)
-            return parse_endpoints(text, security), security
+            return parse_endpoints(told[0], security), security
         if (option := given(args)) is not None:
             raise UsageError(f"{option} is only for a cluster given with --endpoints")
     except ValueError as exc:
