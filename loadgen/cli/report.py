@@ -23,6 +23,7 @@ examples:
   raftload report runs/before runs/after --html compared.html
   raftload report latest --plots plots --plot-format svg
   locust -f mine.py --headless --csv out/mine && raftload report --csv out/mine --json
+  raftload report --csv requests_1600000000.12.csv      a download from Locust's web page
 
 exit codes:
   0 shown   2 usage, or a run folder that cannot be read   4 environment (a file cannot be written, no matplotlib)
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--csv",
         metavar="PREFIX",
-        help="show the Locust run that wrote PREFIX_stats.csv and PREFIX_failures.csv; nothing is written",
+        help="show the Locust run that wrote PREFIX_stats.csv and PREFIX_failures.csv, or the file of requests that "
+        "PREFIX is, such as one that its web page gave; nothing is written",
     )
     parser.add_argument("--json", action="store_true", help="print the result document instead of a table")
     parser.add_argument(
@@ -95,10 +97,8 @@ def _show(args: argparse.Namespace) -> None:
         result, folder = document.from_csv(args.csv), None
     else:
         folder = document.find_run(args.run[0] if args.run else "latest")
-        try:
+        with writing(folder / "result.json"):
             result = document.write(folder)
-        except OSError as error:
-            raise ReportError(f"{folder}: cannot write result.json: {error.strerror or error}") from error
     for note in result["notes"]:
         say(f"hint: {note}")
     show(result, args.json, partial(table.render, folder=folder))

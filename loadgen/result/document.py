@@ -8,7 +8,9 @@ run, and a run with a problem cannot pass.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +21,16 @@ from loadgen import schema
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
 from loadgen.result import gate, knee
-from loadgen.result.locust_csv import AGGREGATED, FailureRow, ReportError, StatsRow, read_failures, read_stats
+from loadgen.result.locust_csv import (
+    AGGREGATED,
+    FailureRow,
+    Failures,
+    ReportError,
+    Stats,
+    StatsRow,
+    read_failures,
+    read_stats,
+)
 from loadgen.result.threshold import Threshold, ThresholdError
 
 if TYPE_CHECKING:
@@ -42,7 +53,10 @@ RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
     "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
-_SUFFIX = "_stats.csv"
+_SUFFIXES = ("_stats.csv", "_requests.csv")
+_KIND = re.compile(r"(?P<before>.*)(?:stats|requests)(?P<after>.*)", re.DOTALL)
+_TIME = re.compile(r"_[0-9]+(\.[0-9]+)?( ?\([0-9]+\))?\.csv")
+_MOST_PROBLEMS = 20
 _NOT_MEASURED: Measured = {"operations": 0, "succeeded": 0, "failed": 0}
 
 
@@ -53,16 +67,16 @@ def build(run_dir: Path) -> Result:
     broken.
     """
     run = _read_run(run_dir / "run.json")
-    rows = read_stats(run_dir / "locust_stats.csv")
-    failures = read_failures(run_dir / "locust_failures.csv")
+    stats = read_stats(run_dir / "locust_stats.csv", ours=True)
+    counted = _Counted(stats, read_failures(run_dir / "locust_failures.csv", ours=True))
     measured = run["measured"]
     problems = [str(problem) for problem in run.get("problems") or []]
-    problems += _row_problems(rows, failures)
+    problems += counted.problems()
     if run.get("ended_at"):
-        problems += _count_problems(rows, measured)
+        problems += _capped(counted.differences(measured), "differences")
     else:
         problems.append("the run did not end in order, so its counts are incomplete")
-    results = _results(rows, failures, measured)
+    results = _results(counted, measured)
     try:
         thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
     except ThresholdError as exc:
@@ -99,38 +113,79 @@ def _knee(run_dir: Path, run: Run, problems: list[str]) -> Knee | None:
 
 
 def from_csv(prefix: Path | str) -> Result:
-    """Return the result document of a plain Locust run's ``PREFIX_stats.csv`` and ``PREFIX_failures.csv``.
+    """Return the result document of a plain Locust run's CSV files.
 
-    What the files do not say is None; throughput is Locust's Requests/s. Requests by other names than put,
-    get and txn stand beside these under their own. Raises ReportError where there is no such file or one
-    is broken.
+    Takes the prefix of ``PREFIX_stats.csv`` and ``PREFIX_failures.csv``, or the file of requests itself, by whatever
+    name. What the files do not say is None; throughput is Locust's Requests/s. Requests by other names than put, get
+    and txn stand beside these under their own. Raises ReportError where there is no such file or it is broken.
     """
-    base = str(prefix).removesuffix(_SUFFIX)
-    stats_path = Path(base + _SUFFIX)
-    if not stats_path.is_file():
-        raise ReportError(f"{stats_path}: no such file; give the prefix that Locust was given as --csv")
-    rows = read_stats(stats_path)
-    failures_path = Path(base + "_failures.csv")
-    failures = read_failures(failures_path) if failures_path.exists() else None
-    notes = []
-    if rows[-1].failures:
-        notes.append("latencies may include failed requests: Locust counts every request that has a response time")
-    if failures is None:
-        notes.append(f"{failures_path.name} is missing, so failures are not told apart by cause")
+    path = _stats_file(str(prefix))
+    stats = read_stats(path)
+    failures, notes = _failures_beside(path)
+    counted = _Counted(stats, failures)
+    notes += counted.notes
+    if stats.total.failures:
+        notes.insert(0, "latencies may include failed requests: Locust counts every request that has a response time")
     result: UnjudgedResult = {
         "schema": "raftload.result/1",
         "run": _parameters({}, None),
         "target": None,
-        "results": _results(rows, failures, None),
+        "results": _results(counted, None),
         "generator": None,
         "knee": None,
         "books": None,
         "interrupted": None,
         "lost_workers": [],
-        "problems": _row_problems(rows, failures),
+        "problems": counted.problems(),
         "notes": notes,
     }
     return gate.apply(result, [])
+
+
+def _stats_file(prefix: str) -> Path:
+    """Return the file of requests that a prefix means, or that it is. Raises ReportError where there is none."""
+    if Path(prefix).exists() and not Path(prefix).is_dir():  # it may come through a pipe
+        return Path(prefix)
+    found = next((path for path in (Path(prefix + suffix) for suffix in _SUFFIXES) if path.is_file()), None)
+    if found is None:
+        raise ReportError(
+            f"{prefix + _SUFFIXES[0]}: no such file; give the prefix that Locust was given as --csv, or a file of "
+            "requests that its web page gave you"
+        )
+    return found
+
+
+def _failures_beside(stats: Path) -> tuple[Failures | None, list[str]]:
+    """Return the failures that belong to a file of requests, and why not where they cannot be read."""
+    path = _failures_file(stats)
+    if path is None or not path.exists():
+        missing = (path or stats.with_name("*_failures.csv")).name
+        return None, [f"{missing} is missing, so failures are not told apart by cause"]
+    try:
+        return read_failures(path), []
+    except ReportError as exc:
+        return None, [f"{exc}; failures are not told apart by cause"]
+
+
+def _failures_file(stats: Path) -> Path | None:
+    """Return the file of failures beside one of requests; None where its name does not say.
+
+    Locust's web page put the time of the download into the name, ``requests_1600000000.12.csv``, until 2.31; of a
+    single ``failures_….csv`` beside it that is enough.
+    """
+    found = _KIND.fullmatch(stats.name)
+    if found is None:
+        return None
+    before, after = found["before"], found["after"]
+    path = stats.with_name(f"{before}failures{after}")
+    if not path.exists() and _TIME.fullmatch(after):
+        others = [each for each in stats.parent.iterdir() if _is_download(each.name, before)]
+        return others[0] if len(others) == 1 else path
+    return path
+
+
+def _is_download(name: str, before: str) -> bool:
+    return bool(_TIME.fullmatch(name.removeprefix(f"{before}failures")))
 
 
 def write(run_dir: Path) -> Result:
@@ -216,25 +271,111 @@ def _parameters(run: Mapping[str, object], duration_s: float | None) -> Paramete
     return cast("Parameters", parameters | times)
 
 
-def _key(row: StatsRow | FailureRow, rows: list[StatsRow]) -> str:
-    """Return a request's name in ``results``; its type is put before it where the name alone is taken."""
-    shared = sum(other.name == row.name for other in rows[:-1]) > 1
-    return f"{row.type} {row.name}".strip() if shared or row.name in ("total", AGGREGATED) else row.name
+class _Counted:
+    """What Locust's files say, under the names that the requests have in ``results``.
+
+    Attributes:
+        rows: by name, each row of Locust's.
+        total: the row over all requests.
+        causes: the failures of each row; None where there are none to be had.
+        all_causes: all failures; None where there is no file of them.
+        notes: what was left out of the files.
+    """
+
+    def __init__(self, stats: Stats, failures: Failures | None) -> None:
+        self.rows = dict(zip(_names(stats.rows), stats.rows, strict=True))
+        self.total = stats.total
+        self.all_causes = None if failures is None else failures.rows
+        self.notes = [*stats.notes, *(failures.notes if failures is not None else ())]
+        causes = defaultdict(list)
+        for cause in self.all_causes or ():
+            causes[cause.type, cause.name].append(cause)
+        # Of rows that Locust would not tell apart, which have failed how?
+        same = Counter((row.type, row.name) for row in stats.rows)
+        self.causes = {
+            name: None if failures is None or same[row.type, row.name] > 1 else causes[row.type, row.name]
+            for name, row in self.rows.items()
+        }
+
+    def problems(self) -> list[str]:
+        """Return in what ways the files contradict themselves and each other."""
+        problems = []
+        for what, counted, total in (
+            ("requests", sum(row.requests for row in self.rows.values()), self.total.requests),
+            ("failures", sum(row.failures for row in self.rows.values()), self.total.failures),
+        ):
+            if counted != total:
+                problems.append(f"Locust's rows add up to {counted} {what}, but its {AGGREGATED} row says {total}")
+        if self.all_causes is None:
+            return problems
+        caused = sum(cause.occurrences for cause in self.all_causes)
+        if caused != self.total.failures:
+            problems.append(f"Locust counted {self.total.failures} failures, but its causes add up to {caused}")
+        return problems + _capped(self._odd_causes(), "names")
+
+    def _odd_causes(self) -> list[str]:
+        odd = []
+        for name, causes in self.causes.items():
+            if causes is not None and (caused := sum(each.occurrences for each in causes)) != self.rows[name].failures:
+                failed = self.rows[name].failures
+                odd.append(f"{name}: Locust counted {failed} failures, but its causes add up to {caused}")
+        return odd
+
+    def differences(self, measured: Mapping[str, Measured | None]) -> list[str]:
+        """Return where Locust counted other operations than the workers did."""
+        counted = self.rows | {"total": self.total}
+        problems = []
+        for name in dict.fromkeys([*IN_MIX, *measured, *counted]):
+            ours, theirs = measured.get(name) or _NOT_MEASURED, counted.get(name)
+            for field, here, there in (
+                ("operations", ours["operations"], theirs.requests if theirs else 0),
+                ("failures", ours["failed"], theirs.failures if theirs else 0),
+            ):
+                if here != there:
+                    problems.append(f"{name}: the workers counted {here} {field}, but Locust {there}")
+        return problems
 
 
-def _results(
-    rows: list[StatsRow], failures: list[FailureRow] | None, measured: Mapping[str, Measured | None] | None
-) -> dict[str, Row | None]:
+def _names(rows: Sequence[StatsRow]) -> list[str]:
+    """Return the name of each row in ``results``, all of them different and none the total's.
+
+    That is the request's name, with its type before it where the name does not tell it apart, and a number behind it
+    where that does not either.
+    """
+    shared = Counter(row.name for row in rows)
+    apart = [f"{row.type} {row.name}".strip() for row in rows]
+    names = [
+        longer if shared[row.name] > 1 or row.name in ("total", AGGREGATED) else row.name
+        for row, longer in zip(rows, apart, strict=True)
+    ]
+    taken = Counter(names)
+    names = [longer if taken[name] > 1 else name for name, longer in zip(names, apart, strict=True)]
+    given, last = {"total"}, Counter[str]()
+    for at, name in enumerate(names):
+        while names[at] in given:
+            last[name] += 1
+            names[at] = f"{name} ({last[name] + 1})"
+        given.add(names[at])
+    return names
+
+
+def _capped(lines: list[str], what: str) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    rest = len(lines) - _MOST_PROBLEMS
+    return lines if rest <= 0 else [*lines[:_MOST_PROBLEMS], f"{rest:,} more {what} of this kind"]
+
+
+def _results(counted: _Counted, measured: Mapping[str, Measured | None] | None) -> dict[str, Row | None]:
     """Return ``results``: a row per request name, then the total. ``measured`` is run.json's, or None."""
-    by_key = {_key(row, rows): row for row in rows[:-1]}
     results: dict[str, Row | None] = dict.fromkeys(IN_MIX)
-    for key, row in by_key.items():
-        causes = None if failures is None else [failure for failure in failures if _key(failure, rows) == key]
-        results[key] = _row(row, causes, None if measured is None else measured.get(key) or _NOT_MEASURED)
+    for name, row in counted.rows.items():
+        results[name] = _row(
+            row, counted.causes[name], None if measured is None else measured.get(name) or _NOT_MEASURED
+        )
     # The total of no requests is a run of nothing, not a run that was not.
     total = None if measured is None else measured.get("total") or _NOT_MEASURED
-    results["total"] = _row(rows[-1], failures, total)
-    return {key: row if row and (key == "total" or row["operations"]) else None for key, row in results.items()}
+    results["total"] = _row(counted.total, counted.all_causes, total)
+    return {name: row if row and (name == "total" or row["operations"]) else None for name, row in results.items()}
 
 
 def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | None) -> Row:
@@ -264,30 +405,3 @@ def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | 
     if measured and measured.get("branches") is not None:
         document["branches"] = measured["branches"]
     return document
-
-
-def _row_problems(rows: list[StatsRow], failures: list[FailureRow] | None) -> list[str]:
-    """Return in what ways Locust's files contradict each other."""
-    problems = []
-    counted, total = sum(row.requests for row in rows[:-1]), rows[-1].requests
-    if counted != total:
-        problems.append(f"Locust's rows add up to {counted} requests, but its {AGGREGATED} row says {total}")
-    caused = None if failures is None else sum(failure.occurrences for failure in failures)
-    if caused is not None and caused != rows[-1].failures:
-        problems.append(f"Locust counted {rows[-1].failures} failures, but its causes add up to {caused}")
-    return problems
-
-
-def _count_problems(rows: list[StatsRow], measured: Mapping[str, Measured | None]) -> list[str]:
-    """Return where Locust counted other operations than the workers did."""
-    counted = {_key(row, rows): row for row in rows[:-1]} | {"total": rows[-1]}
-    problems = []
-    for name in dict.fromkeys([*IN_MIX, *measured, *counted]):
-        ours, theirs = measured.get(name) or _NOT_MEASURED, counted.get(name)
-        for field, here, there in (
-            ("operations", ours["operations"], theirs.requests if theirs else 0),
-            ("failures", ours["failed"], theirs.failures if theirs else 0),
-        ):
-            if here != there:
-                problems.append(f"{name}: the workers counted {here} {field}, but Locust {there}")
-    return problems
