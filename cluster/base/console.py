@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TextIO, TypeVar
 
-from cluster.base.files import to_json
+from cluster.base.files import to_json, writing
 
 D = TypeVar("D", bound=Mapping[str, object])
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -24,7 +24,8 @@ def say(line: str) -> None:
 
 def print_json(document: Mapping[str, object]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
-    sys.stdout.write(to_json(document))
+    with writing("to stdout"):
+        sys.stdout.write(to_json(document))
 
 
 def show(document: D, as_json: bool, render: Callable[..., str]) -> None:
@@ -35,7 +36,9 @@ def show(document: D, as_json: bool, render: Callable[..., str]) -> None:
     if as_json:
         print_json(document)
     else:
-        print(render(document, color=wants_color(sys.stdout), width=terminal_width()))
+        text = render(document, color=wants_color(sys.stdout), width=terminal_width())
+        with writing("to stdout"):
+            print(text)
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -109,7 +112,7 @@ def pad(text: str, size: int, right: bool = False) -> str:
 
 def printable(text: str) -> str:
     """Return a text on one line and without control characters, which names and errors may hold."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def width(text: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.base.errors import RaftloadError
+from cluster.base.files import writing
 from cluster.base.signals import Interrupted
 
 BUG = 70
@@ -59,7 +60,8 @@ def run(command: Callable[[], int]) -> int:
     """
     try:
         code = int(command())
-        sys.stdout.flush()
+        with writing("to stdout"):
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from cluster.base.console import say, show
 from cluster.base.errors import UsageError
+from cluster.base.files import writing
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
     COUNT_FIELDS,
@@ -57,16 +60,23 @@ If $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended to 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``raftload gate``: print the verdicts and return the exit code. Raises UsageError."""
+    """Run ``raftload gate``: print the verdicts and return the exit code.
+
+    Raises UsageError, and FileError where a file cannot be written.
+    """
+    if args.junit and not Path(args.junit).absolute().parent.is_dir():
+        raise UsageError(f"--junit {args.junit}: there is no folder {Path(args.junit).parent}")
     result = document.load(args.run)
     expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
     result = gate.apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
-    try:
-        if args.junit:
+    if args.junit:
+        with writing(args.junit):
             junit.write(result, args.junit)
-        junit.append_step_summary(result)
-    except OSError as exc:
-        raise UsageError(f"{exc.filename}: cannot be written: {exc.strerror}") from exc
+    if summary := os.environ.get(junit.STEP_SUMMARY):
+        with writing(summary):
+            appended = junit.append_step_summary(result)
+        if not appended:
+            say(f"hint: {summary} would be longer than the 1,024 KiB that GitHub takes, so nothing was added to it")
     if not result["thresholds"]:
         say("hint: there is no threshold; the verdict says whether the run is sound")
     show(result, args.json, table.render_verdict)

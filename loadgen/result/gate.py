@@ -95,12 +95,11 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResu
 
 
 def _lost_workers(result: UnjudgedResult) -> list[str]:
-    """Return a line for each worker that a run lost, as far as they have names."""
+    """Return a line for each worker that a run lost, as far as they have names, such as ``worker 2 (pid 4711)``."""
     lost = result.get("lost_workers") or []
     if lost:
         return [
-            f"worker {worker['name']} was lost" + (f": {worker['reason']}" if worker.get("reason") else "")
-            for worker in lost
+            f"{worker['name']} was lost" + (f": {worker['reason']}" if worker.get("reason") else "") for worker in lost
         ]
     count = (result.get("generator") or NO_GENERATOR).get("workers_lost")
     return [f"{count} worker{'s' if count > 1 else ''} lost"] if count else []

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from cluster.base.console import printable
+from cluster.base.files import write_bytes
+from cluster.base.long_tables import largest
 from loadgen.result.gate import number_in, other_reasons
 
 if TYPE_CHECKING:
@@ -58,47 +62,75 @@ def to_xml(result: Result) -> str:
 
 def write(result: Result, path: Path | str) -> None:
     """Write a judged result as JUnit XML. Raises OSError."""
-    Path(path).write_text(to_xml(result), encoding="utf-8")
+    write_bytes(Path(path), to_xml(result).encode())
 
 
 def to_markdown(result: Result) -> str:
-    """Return a judged result as Markdown: verdict, thresholds, and the figures of each operation type."""
+    """Return a judged result as Markdown: verdict, thresholds, and the figures of each operation type.
+
+    That is 450 KB at most: of many thresholds, reasons and request names it says how many more there are.
+    """
     run, verdict = result["run"], result["verdict"]
-    lines = [f"### raftload {_cell(str(run.get('scenario') or 'run'))}: {verdict.upper()}", ""]
+    lines = [f"### raftload {_text(str(run.get('scenario') or 'run'))}: {verdict.upper()}", ""]
     if result["thresholds"]:
         lines += ["| verdict | threshold | measured |", "| --- | --- | ---: |"]
         lines += [
-            f"| {threshold['verdict'].upper()} | `{_cell(threshold['expression'])}` | {_value(threshold)} |"
-            for threshold in result["thresholds"]
+            f"| {threshold['verdict'].upper()} | {_code(threshold['expression'])} | {_value(threshold)} |"
+            for threshold in result["thresholds"][:_MOST_ROWS]
         ]
-        lines.append("")
-    lines += [f"- {_cell(reason)}" for reason in result["verdict_reasons"]]
+        lines += [*_more(result["thresholds"], _MOST_ROWS), ""]
+    lines += [f"- {_text(reason, _LONGEST_REASON)}" for reason in result["verdict_reasons"][:_MOST_REASONS]]
     if result["verdict_reasons"]:
-        lines.append("")
+        lines += [*_more(result["verdict_reasons"], _MOST_REASONS), ""]
     lines += ["| | operations | failed | ops/s | p50 ms | p95 ms | p99 ms | max ms |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for name, row in result["results"].items():
-        if row is not None:
-            figures = [row["throughput_ops_s"], *(number_in(row["latency"], field) for field in _SHOWN)]
-            cells = [f"{row['operations']:,}", f"{row['failed']:,}", *map(_figure, figures)]
-            lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
+    rows, rest = largest(result["results"], _MOST_ROWS)
+    for name, row in rows.items():
+        latencies = [number_in(row["latency"], field) for field in _SHOWN]
+        lines.append(_row(_text(name), row["operations"], row["failed"], row["throughput_ops_s"], latencies))
+    if rest is not None:
+        figures = (rest.operations, rest.failed, rest.throughput_ops_s, [None] * len(_SHOWN))
+        lines.append(_row(f"{rest.names:,} more names", *figures))
+    if (total := result["results"].get("total")) is not None:
+        latencies = [number_in(total["latency"], field) for field in _SHOWN]
+        lines.append(_row("total", total["operations"], total["failed"], total["throughput_ops_s"], latencies))
     return "\n".join(lines) + "\n\n"
 
 
 def append_step_summary(result: Result) -> bool:
-    """Append the Markdown to the file that $GITHUB_STEP_SUMMARY names; tell whether it names one.
+    """Append the Markdown to the file that $GITHUB_STEP_SUMMARY names; tell whether it was appended.
 
-    Raises OSError.
+    It is not where that names no file, and where the file would be longer than GitHub takes: it would discard all that
+    is in there. Raises OSError.
     """
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    path = os.environ.get(STEP_SUMMARY)
     if not path:
         return False
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(to_markdown(result))
+    text = to_markdown(result).encode()
+    with Path(path).open("ab") as file:
+        # Where a file that cannot be sought stands, such as that of a device, is no length.
+        if file.seekable() and file.tell() + len(text) > LONGEST_SUMMARY:
+            return False
+        file.write(text)
     return True
 
 
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+LONGEST_SUMMARY = 1024 * 1024
 _SHOWN = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
+_MOST_ROWS, _MOST_REASONS = 200, 50
+_LONGEST_NAME, _LONGEST_REASON = 120, 300
+# Markdown takes no character reference for markup. Underscores within words are none, and figures are full of them.
+_MARKUP = re.compile(r"[\\`*\[\]<>&~#$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])|^[-+=]|(?<=^[0-9])[.)]")
+
+
+def _row(name: str, operations: int, failed: int, rate: float | None, latencies: Iterable[float | None]) -> str:
+    return f"| {name} | {' | '.join([f'{operations:,}', f'{failed:,}', _figure(rate), *map(_figure, latencies)])} |"
+
+
+def _more(shown: Sequence[object], most: int) -> list[str]:
+    """Return a line about what is not shown, as far as there is."""
+    return [f"\n{len(shown) - most:,} more"] if len(shown) > most else []
 
 
 def _value(threshold: ResultThreshold) -> str:
@@ -109,5 +141,14 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.3f}"
 
 
-def _cell(text: str) -> str:
-    return printable(text).replace("|", "\\|")
+def _text(text: str, limit: int = _LONGEST_NAME) -> str:
+    """Return a text, shortened, as Markdown that shows it as it is, also in a table."""
+    text = printable(text if len(text) <= limit else text[: limit - 3] + "...")
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """Return a text as Markdown that shows it as code. A code span cannot hold all that HTML's can."""
+    if set(text) & set("`|\\") or len(text) > _LONGEST_NAME or text != printable(text).strip():
+        return f"<code>{_text(text)}</code>"
+    return f"`{text}`"

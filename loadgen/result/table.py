@@ -6,6 +6,7 @@ Plain ASCII, so that it survives any locale, log file and chat window; colour on
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[st
     """Return the table: a group heading, the headings, the rows, a rule and the total."""
     rows = {name: row for name, row in results.items() if row is not None}
     shown = [*(name for name in rows if name != "total"), "total"]
-    columns = [["", *(_shorten(name, MAX_NAME) for name in shown)]]
+    columns = [["", *_labels(shown)]]
     columns.append(["operations", *(f"{rows[name]['operations']:,}" for name in shown)])
     columns.append(["failed", *(f"{rows[name]['failed']:,}" for name in shown)])
     columns.append(["ops/s", *_aligned([rows[name]["throughput_ops_s"] for name in shown], (1, 1, 0))])
@@ -110,6 +111,16 @@ def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[st
             lines.append(paint("-" * full, "dim"))
         lines.append("  ".join(cells))
     return lines
+
+
+def _labels(names: list[str]) -> list[str]:
+    """Return names that are short, those of one beginning by their ends: addresses of a site differ there."""
+    short = [_shorten(name, MAX_NAME) for name in names]
+    same = Counter(short)
+    return [
+        label if same[label] == 1 else printable(f"{name[:8]}...{name[11 - MAX_NAME :]}")
+        for name, label in zip(names, short, strict=True)
+    ]
 
 
 def _line_width(columns: list[list[str]]) -> int:
@@ -303,5 +314,4 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _shorten(text: str, limit: int) -> str:
-    clean = printable(text)
-    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
+    return printable(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import operator
 import re
@@ -85,6 +86,7 @@ class Threshold:
         return bool(OPERATORS[self.operator](value, self.bound))
 
 
+_MOST, _LONGEST = 40, 100
 _SUGGESTED = tuple(field for field in FIELDS if field not in SERVICE_FIELDS)
 
 
@@ -98,6 +100,9 @@ def _split(metric: str) -> tuple[str, str]:
 
 
 def _suggest(name: str, valid: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    """Return what could have been meant: of a plain Locust run's thousands of names not all, and no endless one."""
+    close = difflib.get_close_matches(name[:_LONGEST], [each[:_LONGEST] for each in valid], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}There are {', '.join(valid)}"
+    shown = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 3]}..." for each in itertools.islice(valid, _MOST)]
+    rest = f" and {len(valid) - _MOST:,} more" if len(valid) > _MOST else ""
+    return f"{hint}There are {', '.join(shown)}{rest}"

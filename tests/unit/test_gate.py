@@ -163,11 +163,11 @@ def test_a_saturated_generator(expression: str, expected: str, result: dict[str,
     ],
 )
 def test_a_lost_worker(expression: str, expected: str, result: dict[str, Any]) -> None:
-    result["lost_workers"] = [{"name": "worker-2", "reason": "killed by SIGKILL"}]
+    result["lost_workers"] = [{"name": "worker 2 (pid 4711)", "reason": "killed by SIGKILL"}]
     assert verdict(expression, result) == expected
     judged = gate.apply(result, [Threshold.parse(expression)])
     assert judged["verdict"] == ("fail" if expected == "fail" else "unknown")
-    assert "worker worker-2 was lost: killed by SIGKILL" in judged["verdict_reasons"]
+    assert "worker 2 (pid 4711) was lost: killed by SIGKILL" in judged["verdict_reasons"]
 
 
 PASSING, FAILING, UNKNOWN = "put.p99_ms < 50", "put.p99_ms < 1", "put.service.p99_ms < 1"
@@ -276,6 +276,67 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+def named(result: dict[str, Any], names: dict[str, int]) -> dict[str, Any]:
+    """Return a result of other request names; takes how many operations each has, of which one failed."""
+    put = result["results"]["put"]
+    rows = {name: {**put, "operations": number, "failed": 1, "errors": {name: 1}} for name, number in names.items()}
+    return {**result, "results": {"get": None, **rows, "total": result["results"]["total"]}}
+
+
+def test_markdown_shows_names_as_they_are(result: dict[str, Any]) -> None:
+    names = ["/users/<id>/orders", "a`b", "a|b\\|c", "*b* _c_ [d](e) ~f~", "- g", "1. h", "p99_ms", "$x$ &lt;", "i\nj"]
+    lines = junit.to_markdown(named(result, dict.fromkeys(names, 2))).splitlines()
+    cells = [line.split(" | ")[0] for line in lines if line.endswith(" | 41.535 |")]
+    assert cells == [
+        "| /users/&#60;id&#62;/orders",
+        "| a&#96;b",
+        "| a\\|b&#92;\\|c",
+        "| &#42;b&#42; &#95;c&#95; &#91;d&#93;(e) &#126;f&#126;",
+        "| &#45; g",
+        "| 1&#46; h",
+        "| p99_ms",
+        "| &#36;x&#36; &#38;lt;",
+        "| i j",
+        "| total",
+    ]
+
+
+def test_markdown_shows_expressions_as_code(result: dict[str, Any]) -> None:
+    result = named(result, {"/<id>": 2, "a`b|c": 2})
+    judged = gate.apply(
+        result, [Threshold.parse(f"{name}.p99_ms < 50", result["results"]) for name in ("/<id>", "a`b|c")]
+    )
+    text = junit.to_markdown(judged)
+    assert "| PASS | `/<id>.p99_ms < 50` | 3.662 |" in text
+    assert "| PASS | <code>a&#96;b\\|c.p99_ms &#60; 50</code> | 3.662 |" in text
+
+
+def test_markdown_of_many_names_is_short_and_adds_up(result: dict[str, Any]) -> None:
+    many = named(result, {f"/{'<' * 500}/{n}": n for n in range(1, 20_001)})
+    expressions = [Threshold.parse(f"put.p{p}_ms < {n}") for n in range(1000) for p in ("50", "99")]
+    problems = [f"{'|' * 1000} {n}" for n in range(1000)]
+    text = junit.to_markdown(gate.apply({**many, "problems": problems}, expressions))
+    assert len(text.encode()) < 460_000
+    (rest,) = (line for line in text.splitlines() if "more names" in line)
+    # The 200 names with the most operations are shown.
+    assert rest.startswith(f"| 19,800 more names | {sum(range(1, 19_801)):,} | 19,800 | ")
+    assert [line for line in text.splitlines() if line.endswith(" more")] == ["1,800 more", "2,950 more"]
+
+
+def test_a_step_summary_that_would_be_discarded_is_left_alone(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    summary.write_bytes(b"x" * (junit.LONGEST_SUMMARY - 100))
+    done = called(capsys, "gate", run_dir, "--threshold", PASSING)
+    assert (done.returncode, summary.stat().st_size) == (0, junit.LONGEST_SUMMARY - 100)
+    assert f"hint: {summary} would be longer than the 1,024 KiB that GitHub takes" in done.stderr
+    summary.write_bytes(b"x" * (junit.LONGEST_SUMMARY - 10_000))
+    done = called(capsys, "gate", run_dir, "--threshold", PASSING)
+    assert done.stderr == "" and summary.stat().st_size > junit.LONGEST_SUMMARY - 10_000
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
@@ -314,6 +375,27 @@ def test_main_takes_a_result_json(run_dir: Path, capsys: pytest.CaptureFixture[s
 )
 def test_main_refuses_in_one_line(words: tuple[str, ...], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_refused(called(capsys, "gate", *(word.format(run=run_dir) for word in words)))
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = called(capsys, "gate", run_dir, "--junit", "/dev/full")
+    said = "raftload: error: cannot write /dev/full: No space left on device\n"
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", said)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/full")
+    done = called(capsys, "gate", run_dir)
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", said)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    done = called(capsys, "gate", run_dir)
+    assert (done.returncode, done.stderr) == (4, f"raftload: error: cannot write {tmp_path}: Is a directory\n")
+
+
+def test_of_thousands_of_names_some_are_suggested() -> None:
+    with pytest.raises(ThresholdError) as caught:
+        Threshold.parse("/999.p99_ms < 5", [f"/{n}/{'x' * 1000}" for n in range(5000)])
+    assert "There are /0/xxx" in str(caught.value) and "and 4,960 more" in str(caught.value)
+    assert len(str(caught.value)) < 6000
 
 
 def test_an_interrupted_run_is_judged_by_its_verdict(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -359,6 +359,27 @@ def test_a_file_is_no_run_folder(command: str, run_dir: Path, capsys: pytest.Cap
     assert_refused(called(capsys, command, path), f"error: {path}: no such run folder")
 
 
+def test_what_cannot_be_written_is_named(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_dir / "result.json"
+    path.mkdir()
+    done = called(capsys, "report", run_dir)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        4, "", f"raftload: error: cannot write {path}: Is a directory\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("report", "--json"), ("report",), ("gate",), ("report", "--csv", "{plain}")])
+def test_a_full_stdout_is_named(words: tuple[str, ...], run_dir: Path) -> None:
+    given = [word.format(plain=DATA / "plain" / "locust") for word in words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "loadgen.cli", *given, *([] if "--csv" in words else [str(run_dir)])],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=DATA.parents[2], check=False,
+        )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if not line.startswith("raftload: hint: ")]
+    assert (done.returncode, said) == (4, ["raftload: error: cannot write to stdout: No space left on device"])
+
+
 def test_importing_is_cheap() -> None:
     code = (
         "import sys, loadgen.cli.report, viz.report.page, viz.report.compare, loadgen.cli.gate, loadgen.result.table;"

@@ -24,7 +24,7 @@ def troubled() -> dict[str, Any]:
     result["target"] |= {"requested_version": "3.6", "leader_changes": 2}
     result["target"]["endpoints"][1]["reachable"] = False
     result["books"] |= {"balanced": False, "revision_delta": 12345678}
-    result["lost_workers"] = [{"name": "worker-2", "reason": "killed by SIGKILL"}]
+    result["lost_workers"] = [{"name": "worker 2 (pid 4711)", "reason": "killed by SIGKILL"}]
     result["interrupted"] = "SIGTERM"
     result["run"] |= {"rate": 5000.0, "loop": "open", "operations": None, "requested_duration_s": 30.0}
     result["results"]["put"]["errors"] = {f"CAUSE_{number}": 11 - number for number in range(10)}
