@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.result import document as results
 from loadgen.stats import hdr
@@ -120,6 +123,41 @@ def test_leadership_is_that_of_the_logs_and_silence_that_of_the_polls(data: rund
     assert fault.begin < silent.end < fault.end + 0.5
 
 
+PERIODS = st.lists(
+    st.builds(lambda at, long: leadership.Period(at, at + long, "leader", 1), st.integers(0, 30), st.integers(1, 9)),
+    max_size=6,
+)
+
+
+@given(PERIODS, st.lists(st.integers(0, 40), max_size=8, unique=True))
+def test_silence_is_laid_over_all_else(periods: list[leadership.Period], times: list[int]) -> None:
+    marks = sorted(times)
+    silent = [leadership.Period(a, b, "silent", None) for a, b in zip(marks[::2], marks[1::2], strict=False)]
+    laid = leadership.laid_over(periods, silent)
+    for at in range(45):
+        below = sum(each.start <= at < each.end for each in periods)
+        hidden = any(each.start <= at < each.end for each in silent)
+        kinds = [each.kind for each in laid if each.start <= at < each.end]
+        assert kinds == (["silent"] if hidden else ["leader"] * below)
+    assert [each.start for each in laid] == sorted(each.start for each in laid)
+
+
+def test_each_fault_ends_with_its_own_undo(folder: Path) -> None:
+    lines = ["time,monotonic_ns,phase,fault,members,detail"]
+    for number in range(3000):
+        second, node = f"2026-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}", f"n{number % 2}"
+        lines += [
+            f"{second}.000+00:00,1,begin,pause,{node},",
+            f"{second}.100+00:00,1,effect,pause,{node},paused {number}",
+            f"{second}.900+00:00,1,begin,resume,{node},",
+            f"{second}.950+00:00,1,effect,resume,{node},",
+        ]
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    faults = rundata.load(folder).faults
+    assert [each.text for each in faults] == [f"paused {number}" for number in range(3000)]
+    assert {round(each.end - each.begin, 2) for each in faults} == {0.95}
+
+
 def test_without_logs_the_polls_say_who_led(folder: Path) -> None:
     shutil.rmtree(folder / "logs")
     data = rundata.load(folder)
@@ -189,6 +227,47 @@ def test_an_hour_at_five_members_stays_small(folder: Path) -> None:
         polls += [f"{time},{n},m{m},1,follower,m0,7,{a},{b},{n},4096,1.5," for m, (a, b) in enumerate(indexes)]
     (folder / "members.csv").write_text("\n".join(polls) + "\n")
     assert report.write(folder).stat().st_size < 500_000
+
+
+def of_many_names(data: rundata.RunData, count: int) -> rundata.RunData:
+    """Return the run with so many request names, the n-th of n operations, of which one failed in a way of its own."""
+    results, put = data.result["results"], data.result["results"]["put"]
+    rows: dict[str, Any] = {
+        f"/{n}<i>": {**put, "operations": n, "failed": 1, "throughput_ops_s": 0.5, "errors": {"&" * 5000 + f"{n}": 1}}  # type: ignore[dict-item]
+        for n in range(1, count + 1)
+    }
+    result: Any = {**data.result, "results": {**rows, "total": results["total"]}, "problems": ["x" * 300] * 5}
+    return dataclasses.replace(data, result=result)
+
+
+def test_twenty_thousand_names_make_no_large_page(data: rundata.RunData) -> None:
+    html = report.render(of_many_names(data, 20_000))
+    assert len(html) < 2_000_000
+    # The 300 names with the most operations are shown, and the row above the total is the sum of the others.
+    rest = sum(range(1, 19_701))
+    assert f"<td>19,700 more, in result.json</td><td>{rest:,}</td><td>19,700</td><td>9,850</td>" in html
+    assert "/20000&lt;i&gt;</td>" in html and "/19700&lt;i&gt;</td>" not in html
+    assert "19,900 of 19,900 more causes, in result.json" in html
+
+
+def test_comparing_many_names_makes_no_large_page(data: rundata.RunData) -> None:
+    many = of_many_names(data, 5000)
+    html = compare.render(many, data)
+    assert len(html) < 2_000_000 and "more figures, of names with fewer operations" in html
+    assert "/5000&lt;i&gt;.p99_ms" in html and ">total.p99_ms<" in html
+    assert compare.text(many, data).count("\n/") == 5000 * 10
+
+
+def test_compared_names_may_hold_dots(data: rundata.RunData) -> None:
+    results = data.result["results"]
+    put, total = results["put"], results["total"]
+    result: Any = {**data.result, "results": {"a": put, "a.latency.b": put, "a.b": put, "total": total}}
+    dotted = dataclasses.replace(data, result=result)
+    names = [row.name for row in compare.rows(result, result)]
+    assert len(names) == len(set(names)) and {"a.p99_ms", "a.b.p99_ms", "a.latency.b.p99_ms"} <= {*names}
+    lines = compare.text(dotted, dotted).splitlines()
+    # A rule before each name, the total, the generator and the target.
+    assert sum(set(line) == {"-"} for line in lines) == 6
 
 
 def test_thinning_loses_no_peak_and_no_gap() -> None:

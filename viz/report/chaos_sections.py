@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import operator
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cluster.observe.record import PHASES
 from viz.report import hlog
@@ -15,6 +17,7 @@ from viz.report.sections import UNKNOWN, badge, known, table
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Check, FaultRow, Result, Window
 
+T = TypeVar("T")
 # The longest time before and after a fault that its effect is compared with.
 _AROUND_S = 10.0
 
@@ -108,7 +111,12 @@ def _lasted(fault: Fault, data: RunData) -> str:
 
 def _seen(data: RunData, start: float, end: float) -> str:
     """Return the p99 and the failures of the seconds that began within a time."""
-    counts = hlog.together(each for each in data.latencies.get("total", ()) if start <= each[0] < end)
-    p99 = hlog.percentile_ms(counts, 0.99)
-    failed = sum(each.failed for each in data.series.get("total", ()) if start <= each.at < end)
+    intervals, seconds = data.latencies.get("total", ()), data.series.get("total", ())
+    p99 = hlog.percentile_ms(hlog.together(_between(intervals, operator.itemgetter(0), start, end)), 0.99)
+    failed = sum(each.failed for each in _between(seconds, operator.attrgetter("at"), start, end))
     return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {number(failed)}"
+
+
+def _between(rows: Sequence[T], time_of: Callable[[T], float], start: float, end: float) -> Sequence[T]:
+    """Return the rows of a time, of rows that are in the order of theirs."""
+    return rows[bisect.bisect_left(rows, start, key=time_of) : bisect.bisect_left(rows, end, key=time_of)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from cluster.base.console import columns
 from cluster.base.files import write_bytes
+from cluster.base.long_tables import largest
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import clean
 from viz.report import charts, hlog, run_charts, sections
@@ -23,22 +24,33 @@ if TYPE_CHECKING:
 NAME = "comparison.html"
 _COUNTS = ("operations", "failed", "success_rate", "throughput_ops_s")
 _LATENCIES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
+_MOST_NAMES, _LONGEST_NAME = 100, 80
 # Parameters that say when and where, not what.
 _OWN = {"id", "started_at", "ended_at", "command", "prefix", "duration_s"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A figure of both runs, None where one has none."""
+    """A figure of both runs, None where one has none. Its path is where it stands in a result."""
 
-    field: str
+    path: tuple[str, ...]
     a: float | None
     b: float | None
 
     @property
+    def field(self) -> str:
+        """The path as one text."""
+        return ".".join(self.path)
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What figures of one operation type, or of the cluster, have alike."""
+        return self.path[:2] if self.path[0] == "results" else self.path[:1]
+
+    @property
     def name(self) -> str:
         """The field as people read it, ``put.p99_ms``."""
-        return self.field.removeprefix("results.").replace(".latency.", ".")
+        return f"{self.path[1]}.{self.path[-1]}" if self.path[0] == "results" else self.field
 
     @property
     def ratio(self) -> float | None:
@@ -74,7 +86,7 @@ class Comparison(TypedDict):
 
 def rows(a: Result, b: Result) -> list[Row]:
     """Return the figures of two results, those that neither has left out."""
-    found = [Row(".".join(path), _at(a, path), _at(b, path)) for path in _paths(a, b)]
+    found = [Row(path, _at(a, path), _at(b, path)) for path in _paths(a, b)]
     return [row for row in found if row.a is not None or row.b is not None]
 
 
@@ -121,14 +133,13 @@ def document(a: RunData, b: RunData) -> Comparison:
 
 def text(a: RunData, b: RunData) -> str:
     """Return the comparison as a table for a terminal, without a final newline."""
-    cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A")]
-    cells += map(_cells, rows(a.result, b.result))
+    found = rows(a.result, b.result)
+    cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A"), *map(_cells, found)]
     lines: list[str] = []
-    group = ""
-    for (name, *_), line in zip(cells, columns(cells, right=(1, 2, 3)), strict=True):
-        if lines and name.partition(".")[0] != group:
+    groups = [(), *(row.group for row in found)]
+    for at, line in enumerate(columns(cells, right=(1, 2, 3))):
+        if at and groups[at] != groups[at - 1]:
             lines.append("-" * len(line))
-        group = name.partition(".")[0]
         lines.append(line)
     for key, (ours, theirs) in differences(a.result, b.result).items():
         lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
@@ -139,7 +150,12 @@ def text(a: RunData, b: RunData) -> str:
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
-    return row.name, _cell(row, row.a), _cell(row, row.b), "-" if row.ratio is None else f"{row.ratio:.3f}"
+    return (
+        clean(row.name, _LONGEST_NAME),
+        _cell(row, row.a),
+        _cell(row, row.b),
+        "-" if row.ratio is None else f"{row.ratio:.3f}",
+    )
 
 
 def _cell(row: Row, value: float | None) -> str:
@@ -173,8 +189,13 @@ def _name(data: RunData) -> str:
 
 
 def _figures(a: RunData, b: RunData) -> str:
-    made = [tuple(map(escape, _cells(row))) for row in rows(a.result, b.result)]
-    return "<h2>Figures</h2>" + sections.table(("", "A", "B", "B / A"), made)
+    (first, _), (second, _) = (largest(each.result["results"], _MOST_NAMES) for each in (a, b))
+    found, names = rows(a.result, b.result), {"total", *first, *second}
+    shown = [row for row in found if row.path[0] != "results" or row.path[1] in names]
+    made = [tuple(map(escape, _cells(row))) for row in shown]
+    left = f"<p>{len(found) - len(shown):,} more figures, of names with fewer operations, are in the JSON of both.</p>"
+    table = sections.table(("", "A", "B", "B / A"), made)
+    return "<h2>Figures</h2>" + table + (left if len(shown) < len(found) else "")
 
 
 def _differences(a: RunData, b: RunData) -> str:

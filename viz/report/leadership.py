@@ -7,6 +7,7 @@ polls'.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,12 +33,15 @@ def rows(data: RunData) -> list[tuple[str, list[Period]]]:
     """Each member's name and its periods in order, within the run's time."""
     names = sorted({poll.member for poll in data.polls} | set(data.history.names.values()))
     found = []
+    asked: dict[str, list[Poll]] = {}
+    for poll in data.polls:
+        asked.setdefault(poll.member, []).append(poll)
     for name in names:
-        polls = [poll for poll in data.polls if poll.member == name]
+        polls = asked.get(name, [])
         events = _events(data.history, name)
         periods = _from_logs(events, data.end) if events else _from_polls(polls, data.end)
-        for start, end in silences(polls, data.end):
-            periods = _over(periods, Period(start, end, "silent", None))
+        silent = [Period(start, end, "silent", None) for start, end in silences(polls, data.end)]
+        periods = laid_over(periods, silent)
         cut = [dataclasses.replace(each, start=max(each.start, data.begin), end=min(each.end, data.end))
                for each in periods]  # fmt: skip
         found.append((name, [each for each in cut if each.end > each.start]))
@@ -107,8 +111,18 @@ def _joined(periods: Sequence[Period]) -> list[Period]:
     return joined
 
 
-def _over(periods: Sequence[Period], top: Period) -> list[Period]:
-    """Return the periods with one laid over them."""
-    left = [dataclasses.replace(each, end=min(each.end, top.start)) for each in periods]
-    left += [dataclasses.replace(each, start=max(each.start, top.end)) for each in periods]
-    return sorted([each for each in left if each.end > each.start] + [top], key=lambda each: each.start)
+def laid_over(periods: Sequence[Period], tops: Sequence[Period]) -> list[Period]:
+    """Return periods with others laid over them. Takes these in order, and apart from each other."""
+    left: list[Period] = []
+    first = 0
+    for each in sorted(periods, key=operator.attrgetter("start")):
+        while first < len(tops) and tops[first].end <= each.start:
+            first += 1
+        start, at = each.start, first
+        while at < len(tops) and tops[at].start < each.end:
+            if tops[at].start > start:
+                left.append(dataclasses.replace(each, start=start, end=tops[at].start))
+            start, at = max(start, tops[at].end), at + 1
+        if start < each.end:
+            left.append(dataclasses.replace(each, start=start))
+    return sorted([*left, *tops], key=operator.attrgetter("start"))

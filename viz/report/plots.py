@@ -100,11 +100,11 @@ def _lag(data: RunData, axes: Axes) -> bool:
 
 def _leadership(data: RunData, axes: Axes) -> bool:
     rows = leadership.rows(data)
-    terms = leadership.terms(data)
+    terms = {term: number for number, term in enumerate(leadership.terms(data))}
     for number, (_, periods) in enumerate(rows):
         for each in periods:
             colour = {"none": "#e5484d", "silent": "#24292f"}.get(each.kind, "")
-            colour = colour or (_TERMS[terms.index(each.term) % len(_TERMS)] if each.term else "#e5484d")
+            colour = colour or (_TERMS[terms[each.term] % len(_TERMS)] if each.term else "#e5484d")
             tall = {"leader": 0.7, "silent": 0.7, "none": 0.5}.get(each.kind, 0.22)
             axes.barh(number, each.end - each.start, tall, each.start - data.begin, color=colour)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])

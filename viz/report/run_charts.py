@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from cluster.observe.record import between, p99_ms
@@ -38,7 +38,7 @@ def leaders(data: RunData) -> str:
     rows = leadership.rows(data)
     if not rows:
         return ""
-    terms = leadership.terms(data)
+    terms = {term: number for number, term in enumerate(leadership.terms(data))}
     shown = [(name, [_span(each, terms, data.begin) for each in periods]) for name, periods in rows]
     x = time_axis(data)
     chart = Chart("leadership", "Leadership over time, one row per member", x, Axis(0, 1, ()), "", (), bands(data),
@@ -51,13 +51,13 @@ def leaders(data: RunData) -> str:
     return charts.render_rows(chart, shown, legend)
 
 
-def _span(period: leadership.Period, terms: Sequence[int], begin: float) -> Span:
+def _span(period: leadership.Period, terms: Mapping[int, int], begin: float) -> Span:
     start, end = period.start - begin, period.end - begin
     if period.kind == "silent":
         return Span(start, end, "silent", "does not answer")
     if period.kind == "none":
         return Span(start, end, "none", f"knows no leader, term {period.term}", 0.75)
-    look = f"t{terms.index(period.term) % _TERM_LOOKS}" if period.term else "none"
+    look = f"t{terms[period.term] % _TERM_LOOKS}" if period.term else "none"
     if period.kind == "leader":
         return Span(start, end, look, f"leader, term {period.term}")
     return Span(start, end, look, f"{period.kind}, term {period.term}", 0.32)

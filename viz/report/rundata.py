@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -169,7 +170,7 @@ def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[s
             missing.append(f"{path.name}: {exc}")
             continue
         if intervals:
-            found[path.stem] = intervals
+            found[path.stem] = sorted(intervals, key=operator.itemgetter(0))
     if not found:
         missing.append("*.hlog: latency by percentile is not drawn")
     return {f: found[f] for f in dict.fromkeys([*types, *found]) if f in found}
@@ -201,22 +202,24 @@ def _member_logs(folder: Path, polls: Sequence[Poll]) -> list[Path]:
 def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:
     try:
         rows = Timeline(folder / "events.csv").read()
-        events = [(seconds_of(row["time"]), row) for row in rows]
+        # A row that was cut says nothing.
+        events = [(seconds_of(row["time"]), row) for row in rows if row["detail"] is not None]
     except (ClusterError, OSError, ValueError, KeyError, TypeError) as exc:
         missing.append(f"events.csv: {exc}")
         return []
     found = []
-    for number, (at, row) in enumerate(events):
-        if row["phase"] != "begin" or row["fault"] in _UNDO:
-            continue
-        members, later = tuple(row["members"].split()), events[number + 1 :]
-        effects = [(when, each) for when, each in later if each["fault"] == row["fault"] and each["phase"] in _SEEN]
-        over = [when for when, each in later if _undoes(each, members)] if row["fault"] in _LASTING else []
-        until = over[0] if over else end if row["fault"] in _LASTING or not effects else effects[0][0]
-        text = (effects[0][1]["detail"] if effects else "") or f"{row['fault']}: {', '.join(members)}"
-        found.append(Fault(row["fault"], members, at, max(at, until), text))
-    return found
-
-
-def _undoes(event: Mapping[str, str], members: Sequence[str]) -> bool:
-    return event["phase"] == "effect" and event["fault"] in _ENDS and bool(set(event["members"].split()) & set(members))
+    # What comes next, as seen from each event: each fault's effect, and what ends the faults of each member.
+    effects: dict[str, tuple[float, str]] = {}
+    over: dict[str, tuple[int, float]] = {}
+    for number, (at, row) in reversed([*enumerate(events)]):
+        members, fault = tuple(row["members"].split()), row["fault"]
+        if row["phase"] == "begin" and fault not in _UNDO:
+            seen_at, seen = effects.get(fault, (end, ""))
+            undone = min((over[member] for member in members if member in over), default=(0, end))
+            until = undone[1] if fault in _LASTING else seen_at
+            found.append(Fault(fault, members, at, max(at, until), seen or f"{fault}: {', '.join(members)}"))
+        if row["phase"] in _SEEN:
+            effects[fault] = at, row["detail"]
+        if row["phase"] == "effect" and fault in _ENDS:
+            over |= dict.fromkeys(members, (number, at))
+    return found[::-1]

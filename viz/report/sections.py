@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.long_tables import largest
 from cluster.observe.record import PHASES
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import human_bytes
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
+MOST_NAMES, MOST_CAUSES, MOST_REASONS = 300, 100, 100
+LONGEST_TEXT = 200
 UNKNOWN = '<span class="dim">-</span>'
 
 
@@ -29,7 +32,8 @@ def figure(document: Mapping[str, object], *path: str) -> str:
     if value is None or isinstance(value, Mapping | list):
         return UNKNOWN
     text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    return f'<data value="{escape(str(value))}" data-field="{escape(".".join(path))}">{escape(text)}</data>'
+    field = ".".join(map(_short, path))
+    return f'<data value="{escape(str(value))}" data-field="{escape(field)}">{escape(text)}</data>'
 
 
 def badge(verdict: object) -> str:
@@ -125,7 +129,7 @@ def verdict(result: Result) -> str:
     generator = result.get("generator") or NO_GENERATOR
     reasons = [str(each) for each in (*(result.get("verdict_reasons") or ()), *(result.get("problems") or ()))]
     if reasons:
-        listed = "".join(f"<li>{escape(each)}</li>" for each in dict.fromkeys(reasons))
+        listed = _listed(reasons)
         parts.append(f'<div class="warn {escape(str(result.get("verdict")))}"><ul>{listed}</ul></div>')
     if generator.get("saturated"):
         parts.append('<div class="warn"><p><b>The load generator was saturated</b>: latencies are partly its own. '
@@ -139,27 +143,59 @@ def verdict(result: Result) -> str:
         parts.append(f"<h2>Thresholds</h2>{table(('threshold', 'measured', 'verdict', ''), rows, (2, 3))}")
     notes = [str(each) for each in result.get("notes") or ()]
     if notes:
-        parts.append(f'<ul class="dim">{"".join(f"<li>{escape(each)}</li>" for each in notes)}</ul>')
+        parts.append(f'<ul class="dim">{_listed(notes)}</ul>')
     return "\n".join(parts)
 
 
+def _listed(lines: Sequence[str]) -> str:
+    """Return different lines as items of a list, as many as a page should have."""
+    different = [*dict.fromkeys(lines)]
+    more = len(different) - MOST_REASONS
+    shown = [*different[:MOST_REASONS], *([f"{more:,} more, in result.json"] if more > 0 else ())]
+    return "".join(f"<li>{escape(each)}</li>" for each in shown)
+
+
 def results(result: Result) -> str:
-    """Return a row for each operation type that was run, then the total; failures by cause."""
-    made = {f: row for f, row in result["results"].items() if row}
-    order = [*(f for f in made if f != "total"), *(f for f in made if f == "total")]
-    rows = [
-        (escape(f), *(figure(result, "results", f, key) for key in ("operations", "failed", "throughput_ops_s")),
-         *(figure(result, "results", f, "latency", key) for key in _LATENCIES))
-        for f in order
-    ]  # fmt: skip
+    """Return a row for each operation type that was run, then the total; failures by cause.
+
+    A Locust run of one's own may have thousands of names: what is not shown is summed up, and stands in result.json.
+    """
+    shown, rest = largest(result["results"], MOST_NAMES)
+    total = result["results"].get("total")
+    rows = [_result(result, name) for name in shown]
+    if rest is not None:
+        sums = (number(rest.operations), number(rest.failed), known(rest.throughput_ops_s))
+        rows.append((f"{rest.names:,} more, in result.json", *sums, *[UNKNOWN] * len(_LATENCIES)))
+    if total is not None:
+        rows.append(_result(result, "total"))
     causes = [
-        f"{figure(result, 'results', f, 'errors', cause)} {escape(f)} {escape(cause)}"
-        for f in order
-        if f != "total"
-        for cause in made[f].get("errors") or ()
+        (count, name, cause)
+        for name, row in result["results"].items()
+        if row is not None and name != "total"
+        for cause, count in (row["errors"] or {}).items()
     ]
-    failures = f"<p>Failures by cause: {'; '.join(causes)}.</p>" if causes else ""
+    causes.sort(key=lambda each: -each[0])
+    listed = [
+        f"{figure(result, 'results', name, 'errors', cause)} {escape(_short(name))} {escape(_short(cause))}"
+        for _, name, cause in causes[:MOST_CAUSES]
+    ]
+    if left := causes[MOST_CAUSES:]:
+        listed.append(f"{number(sum(count for count, _, _ in left))} of {len(left):,} more causes, in result.json")
+    failures = f"<p>Failures by cause: {'; '.join(listed)}.</p>" if listed else ""
     return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + failures
+
+
+def _result(result: Result, name: str) -> tuple[str, ...]:
+    return (
+        escape(_short(name)),
+        *(figure(result, "results", name, key) for key in ("operations", "failed", "throughput_ops_s")),
+        *(figure(result, "results", name, "latency", key) for key in _LATENCIES),
+    )
+
+
+def _short(text: str) -> str:
+    """Return a name or a cause that may be of any length, such as a whole page that a server answered with."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
 
 
 def knee(result: Result) -> str:
