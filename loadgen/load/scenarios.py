@@ -54,9 +54,16 @@ def user_classes(scenario: str) -> list[UserClass]:
         found = [item for item in vars(module).values() if is_user_class(item)]
     else:
         try:
-            classes, _ = load_locustfile(str(Path(scenario).resolve()))
+            classes, shapes = load_locustfile(str(Path(scenario).resolve()))
         except Exception as error:
             raise ScenarioError(f"{scenario} cannot be loaded: {type(error).__name__}: {error}") from error
+        if shapes:
+            # Its users come and go at any time, where those of a run share one number of operations or one schedule.
+            raise ScenarioError(
+                f"{scenario}: {type(shapes[0]).__name__} is a LoadTestShape, which raftload does not follow; for a "
+                "rate over time give --stages or --step, for users in steps take --scenario steps, or run it with "
+                "plain locust"
+            )
         found = list(classes.values())
     if not found:
         raise ScenarioError(f"{scenario} has no user class that is not abstract")
