@@ -132,7 +132,9 @@ def _compare(args: argparse.Namespace) -> None:
     if args.json:
         print_json(compare.document(a, b))
     else:
-        print(compare.text(a, b))
+        text = compare.text(a, b)
+        with writing("to stdout"):
+            print(text)
     if args.html is not None:
         path = Path(args.html or compare.NAME)
         with writing(path):

@@ -53,7 +53,7 @@ RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
     "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys",
 )  # fmt: skip
-_SUFFIXES = ("_stats.csv", "_requests.csv")
+_SUFFIXES = ("_stats.csv", "_requests.csv", ".csv")
 _KIND = re.compile(r"(?P<before>.*)(?:stats|requests)(?P<after>.*)", re.DOTALL)
 _TIME = re.compile(r"_[0-9]+(\.[0-9]+)?( ?\([0-9]+\))?\.csv")
 _MOST_PROBLEMS = 20
@@ -343,9 +343,9 @@ def _names(rows: Sequence[StatsRow]) -> list[str]:
     where that does not either.
     """
     shared = Counter(row.name for row in rows)
-    apart = [f"{row.type} {row.name}".strip() for row in rows]
+    apart = [f"{row.type} {row.name}".strip() or "(no name)" for row in rows]
     names = [
-        longer if shared[row.name] > 1 or row.name in ("total", AGGREGATED) else row.name
+        longer if shared[row.name] > 1 or row.name in ("", "total", AGGREGATED) else row.name
         for row, longer in zip(rows, apart, strict=True)
     ]
     taken = Counter(names)

@@ -197,7 +197,7 @@ def _open(path: Path, needed: Sequence[str], repair: csv_table.Repair) -> _File:
         columns.setdefault(known, at)
     for column in needed:
         if column not in columns:
-            raise ReportError(f"{path}: not a CSV file as Locust writes them ({_missing(table.header, column)})")
+            raise ReportError(f"{path}: {_missing(table.header, column, needed)}")
     return _File(path, table, columns, any(name.lower() in _BEFORE_1_0 for name in table.header))
 
 
@@ -222,12 +222,15 @@ def _column(name: str) -> str:
     return _BY_LOWER.get(" ".join(name.lower().split()), name)
 
 
-def _missing(header: Sequence[str], column: str) -> str:
-    """Return what a file is that lacks a column."""
+def _missing(header: Sequence[str], column: str, needed: Sequence[str]) -> str:
+    """Return what a file is that lacks a column of those that are needed."""
     names = {name.lower() for name in header}
-    kinds = (words for marks, words in _OTHER_FILES.items() if names.issuperset(marks))
-    other = next(kinds, "")
-    return f"{other}; give the file of its requests" if other else f"no column {column!r}"
+    if needed is _FAILURES and "request count" in names:
+        return "these are Locust's requests; give the file of its failures"
+    other = next((words for marks, words in _OTHER_FILES.items() if names.issuperset(marks)), "")
+    if other and needed is not _FAILURES:
+        return f"{other}; give the file of its requests"
+    return f"not a CSV file as Locust writes them (no column {column!r})"
 
 
 def _joined_stats(text: str, header: Sequence[str]) -> list[list[str]] | None:

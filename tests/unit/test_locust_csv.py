@@ -118,12 +118,14 @@ def test_locust_up_to_0_12_does_not_say_whether_failures_are_among_requests(tmp_
         ("Timestamp,User Count,Type,Name,Requests/s,50%,Total Request Count\n", "this is Locust's history over time"),
         ('"Name","# requests","50%","66%","100%"\n', "the percentiles of Locust 0.8 to 0.13, without failures"),
         ("a,b\n1,2\n", "not a CSV file as Locust writes them (no column 'Type')"),
+        ("Type,Name,Request Count,Requests/s\n", "not a CSV file as Locust writes them (no column 'Failure Count')"),
     ],
 )  # fmt: skip
 def test_another_file_of_locust_is_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ReportError) as caught:
         document.from_csv(saved(tmp_path, text))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+    assert ("not a CSV file as Locust" in str(caught.value)) == (expected.startswith("not a"))
 
 
 # Names of files
@@ -138,6 +140,7 @@ def test_another_file_of_locust_is_named(text: str, expected: str, tmp_path: Pat
          "Locust_2026-05-01-10h30_a.py_http___b"),
         ("a_requests (1).csv", "a_failures (1).csv", "a_requests (1).csv"),
         ("requests_1600000000.12.csv", "failures_1600000007.3.csv", "requests_1600000000.12.csv"),
+        ("requests_1600000000.12.csv", "failures_1600000007.3.csv", "requests_1600000000.12"),
         ("my requests.csv", "my failures.csv", "my requests.csv"),
     ],
 )  # fmt: skip
@@ -164,6 +167,11 @@ def test_failures_that_cannot_be_read_leave_the_requests(tmp_path: Path) -> None
     found, notes = results_of(path)
     assert (found["total"]["operations"], found["total"]["errors"]) == (6, None)
     assert any("x_failures.csv: not a CSV file as Locust writes them" in note for note in notes)
+
+
+def test_requests_are_no_failures(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="these are Locust's requests; give the file of its failures"):
+        read_failures(saved(tmp_path, field.written(rows())))
 
 
 def test_failures_that_are_cut_are_a_problem(tmp_path: Path) -> None:
@@ -341,15 +349,15 @@ def test_names_in_another_encoding(tmp_path: Path) -> None:
 def test_rows_that_have_one_name_are_all_shown(tmp_path: Path) -> None:
     requests = [Request(kind, name, (1.5,) * number, {f"e{number}": 1}) for number, (kind, name) in enumerate(
         (("GET", "a"), ("POST", "a"), ("", "GET a"), ("x", "GET a"), ("", "total"), ("", "total (2)"), ("y", "total"),
-         ("GET", "Aggregated"), ("", "y total")), 1)]  # fmt: skip
+         ("GET", "Aggregated"), ("", "y total"), ("", ""), ("GET", "")), 1)]  # fmt: skip
     saved(tmp_path, field.written(field.failures_of(requests)), "x_failures.csv")
     result = document.from_csv(saved(tmp_path, field.written(rows(*requests))))
     shown = {name: row for name, row in result["results"].items() if row is not None and name != "total"}
     assert result["problems"] == []
-    assert sorted(row["operations"] for row in shown.values()) == [*range(1, 10)]
+    assert sorted(row["operations"] for row in shown.values()) == [*range(1, 12)]
     assert all(row["errors"] == {f"e{row['operations']}": 1} for row in shown.values())
-    assert {"POST a", "x GET a", "GET Aggregated", "total (2)"} <= shown.keys()
-    assert result["results"]["total"] is not None and result["results"]["total"]["operations"] == 45
+    assert {"POST a", "x GET a", "GET Aggregated", "total (2)", "(no name)", "GET"} <= shown.keys()
+    assert result["results"]["total"] is not None and result["results"]["total"]["operations"] == 66
 
 
 def test_rows_of_one_type_and_name_are_shown_without_causes(tmp_path: Path) -> None:
