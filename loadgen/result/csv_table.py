@@ -30,6 +30,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NO_CSV = "not a CSV file as Locust writes them"
 # Above the header a spreadsheet may have a title and the hint `sep=;`.
 _LATEST_HEADER = 10
+_LEAST_CELLS = 3
 
 
 class ReportError(UsageError):
@@ -81,9 +82,11 @@ def _table(text: str, notes: list[str], known: Known, repair: Repair) -> Table:
     # A text of any length is a cell; Python's limit, of the whole process, is half of what a traceback can be.
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     delimiter, above, header = _header(text, known)
-    ended = text.endswith(("\n", "\r"))
+    ended = text.rstrip(" \t").endswith(("\n", "\r"))
     try:
-        rows = list(itertools.islice(_rows(text, delimiter), above + 1, None))
+        rows = list(_rows(text, delimiter))
+        # Above the header there may be a title, and rows if a spreadsheet has sorted it among them.
+        rows[: above + 1] = [row for row in rows[:above] if sum(bool(cell.strip()) for cell in row) >= _LEAST_CELLS]
         odd = _odd(rows, header, delimiter, ended)
     except csv.Error as exc:
         inside = str(exc) == "unexpected end of data"

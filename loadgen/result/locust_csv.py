@@ -60,6 +60,7 @@ _GROUPED = re.compile(r"[0-9]{1,3}([.,'\u2019 \u00a0\u202f])[0-9]{3}(?:\1[0-9]{3
 _PLAIN = re.compile(r"[0-9]*([.,])[0-9]+")
 _BOTH = re.compile(r"[0-9]{1,3}(?:([.,])[0-9]{3})+([.,])[0-9]+")
 _TINY = re.compile(r"[0-9](?:\.[0-9]+)?e-[0-9]{2}")  # as Python writes it
+_TWO_DECIMALS = re.compile(r"[0-9]+\.[0-9]{2}")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:[.,][0-9]+)?) ?%")
 
 
@@ -121,7 +122,7 @@ def read_stats(path: Path, ours: bool = False) -> Stats:
         raise ReportError(f"{path}: {_TRUNCATED}")
     cells = _Cells(file, ours)
     rows = [_stats_row(cells, number) for number in range(len(file.table.rows))]
-    at = _total_at(rows)
+    at = _total_at(rows, file.old)
     if at is None:
         raise ReportError(
             f"{path}: no {AGGREGATED} row at the end or elsewhere; the file is truncated or was never finished"
@@ -371,13 +372,14 @@ def _held(latency: dict[str, float | None]) -> dict[str, float | None]:
     }
 
 
-def _total_at(rows: Sequence[StatsRow]) -> int | None:
+def _total_at(rows: Sequence[StatsRow], old: bool) -> int | None:
     """Return which row is over all requests: where several could be, the last whose counts are the sum of the others'.
 
-    Locust 1.0 and earlier wrote its missing type as ``None``, and Locust up to 0.12 called it ``Total``.
+    Takes whether Locust 0.x wrote it, which called it ``Total`` up to 0.12. Locust 1.0 and earlier wrote its missing
+    type as ``None``.
     """
-    named = [at for at, row in enumerate(rows) if row.name.strip() == AGGREGATED and row.type in ("", "None")]
-    named = named or [at for at, row in enumerate(rows) if row.name == "Total" and row.type == "None"]
+    names = (AGGREGATED, "Total") if old else (AGGREGATED,)
+    named = [at for at, row in enumerate(rows) if row.name.strip() in names and row.type in ("", "None")]
     requests, failures = sum(row.requests for row in rows), sum(row.failures for row in rows)
     fitting = [at for at in named if 2 * rows[at].requests == requests and 2 * rows[at].failures == failures]
     found = fitting or named
@@ -409,12 +411,16 @@ def _finished(cells: _Cells, rows: Sequence[StatsRow], total_at: int) -> StatsRo
     """
     last, at = rows[-1], len(cells.file.table.header) - 1
     column = next((name for name, where in cells.file.columns.items() if where == at), "")
-    if column in _COUNTS and not cells.file.table.quoted:
+    # Locust 0.x never ended the last line, and wrote rates with two decimals.
+    whole = cells.file.table.quoted or bool(
+        cells.file.old and _TWO_DECIMALS.fullmatch(cells.text(len(rows) - 1, column))
+    )
+    if column in _COUNTS and not whole:
         counts = [row.requests if column == _COUNTS[0] else row.failures for row in rows]
         if sum(counts) != 2 * counts[total_at]:
             raise ReportError(f"{cells.file.path}: {_TRUNCATED}")
     fields = [field for field, name in LATENCY_COLUMNS.items() if name == column]
-    if (fields or column == _RATE) and not cells.file.table.quoted:
+    if (fields or column == _RATE) and not whole:
         cells.leave_out(len(rows) - 1, column, "and may be cut, since the last line has no end")
         latency = {**last.latency, **dict.fromkeys(fields)}
         return dataclasses.replace(last, latency=latency, rate=None if column == _RATE else last.rate)
