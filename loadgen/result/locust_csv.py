@@ -50,6 +50,7 @@ _OTHER_FILES = {
     ("# requests", "50%", "100%"): "these are the percentiles of Locust 0.8 to 0.13, without failures",
 }
 _TRUNCATED = "the file ends in the middle of a row; it was truncated"
+_ZEROS = "its percentiles are 0, as Locust 0.13.3 and 0.13.4 wrote them by mistake; they are left out"
 _MOST_NOTES = 8
 _MOST_DIGITS = 15  # more are no count, and no figure that a float keeps
 # Every Locust rounds times in its histogram to two digits, to whole milliseconds at least; some then cut them off.
@@ -180,11 +181,11 @@ class _File:
         if not self.old:
             return ""
         if "Type" in self.columns:
-            return "Locust 0.14"
-        return "Locust 0.13" if total == AGGREGATED else _UP_TO_0_12
+            return "Locust 0.13.3 to 0.14"
+        return "Locust 0.12.2 to 0.13.2" if total == AGGREGATED else _UP_TO_0_12
 
 
-_UP_TO_0_12 = "Locust 0.8 to 0.12"
+_UP_TO_0_12 = "Locust 0.8 to 0.12.1"
 
 
 def _open(path: Path, needed: Sequence[str], repair: csv_table.Repair) -> _File:
@@ -307,6 +308,14 @@ class _Cells:
             self.leave_out(number, column, why)
         return value
 
+    def has_no_percentiles(self, number: int) -> bool:
+        """Tell whether a row has zeros for percentiles, as Locust 0.13.3 and 0.13.4 wrote them, and note it once."""
+        if not self._file.old or self.text(number, "100%") != "0" or not self.figure(number, LATENCY_COLUMNS["max_ms"]):
+            return False
+        if _ZEROS not in self.notes:
+            self.notes.append(_ZEROS)
+        return True
+
     def leave_out(self, number: int, column: str, why: str) -> None:
         """Note why a figure is left out. Raises ReportError where the file is a run folder's."""
         text, name = _short(self.text(number, column).strip()), _short(self.text(number, "Name"))
@@ -331,7 +340,10 @@ class _Cells:
 
 def _stats_row(cells: _Cells, number: int) -> StatsRow:
     requests, failures = (cells.count(number, column) for column in _COUNTS)
-    latency = {field: cells.figure(number, column) for field, column in LATENCY_COLUMNS.items()}
+    unread = _PERCENTILES if cells.has_no_percentiles(number) else ()
+    latency = {
+        field: None if field in unread else cells.figure(number, column) for field, column in LATENCY_COLUMNS.items()
+    }
     for field, why in _contradictions(latency).items():
         cells.leave_out(number, LATENCY_COLUMNS[field], why)
         latency[field] = None
@@ -375,7 +387,7 @@ def _held(latency: dict[str, float | None]) -> dict[str, float | None]:
 def _total_at(rows: Sequence[StatsRow], old: bool) -> int | None:
     """Return which row is over all requests: where several could be, the last whose counts are the sum of the others'.
 
-    Takes whether Locust 0.x wrote it, which called it ``Total`` up to 0.12. Locust 1.0 and earlier wrote its missing
+    Takes whether Locust 0.x wrote it, which called it ``Total`` up to 0.12.1. Locust 1.0 and earlier wrote its missing
     type as ``None``.
     """
     names = (AGGREGATED, "Total") if old else (AGGREGATED,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import time
 from collections.abc import Callable
@@ -67,12 +68,59 @@ def test_a_file_of_locust_0_14_that_counts_more_failures_than_requests_is_refuse
     with pytest.raises(ReportError) as caught:
         document.from_csv(path)
     assert str(caught.value) == (
-        f"{path}: row 1: more failures (1123) than requests (330); it was written by Locust 0.14, and does not say how "
-        "many requests there were"
+        f"{path}: row 1: more failures (1123) than requests (330); it was written by Locust 0.13.3 to 0.14, and does "
+        "not say how many requests there were"
     )
 
 
 # Every Locust
+
+
+@pytest.mark.parametrize(
+    ("version", "p99", "fastest"),
+    [("0.13.2", None, 0), ("0.13.4", None, 0), ("0.14.6", 290, 0), ("1.0.3", 290, 0), ("1.6.0", 290, 0.4),
+     ("2.9.0", 290, 0.4), ("2.46.3", 290, 0.4)],
+)  # fmt: skip
+def test_files_that_each_locust_wrote(version: str, p99: float | None, fastest: float) -> None:
+    """Each was written by the code of that release, of the same 260 requests."""
+    result = document.from_csv(FIELD / "locust" / version)
+    found = {name: row for name, row in result["results"].items() if row is not None}
+    counts = {
+        name: (row["operations"], row["failed"], sum((row["errors"] or {}).values())) for name, row in found.items()
+    }
+    assert counts == {
+        "/items, all": (50, 5, 5), "/items?a=1": (200, 0, 0), "GET foo": (7, 0, 0), "POST foo": (3, 0, 0),
+        "total": (260, 5, 5),
+    }  # fmt: skip
+    latency: Any = found["/items, all"]["latency"]
+    assert (latency["p99_ms"], int(latency["min_ms"]), int(latency["mean_ms"])) == (p99, 30, 168)
+    total: Any = found["total"]["latency"]
+    assert (total["min_ms"], int(total["max_ms"])) == (fastest, 37553)
+    assert (total["p99_ms"] is None) == (p99 is None) and result["problems"] == []
+    assert any("written by Locust 0." in note for note in result["notes"]) == version.startswith("0.")
+
+
+@pytest.mark.parametrize("version", ["0.13.2", "0.14.6", "1.0.3", "1.6.0", "2.46.3"])
+def test_a_file_of_any_locust_that_is_cut_anywhere_says_no_other_figure(version: str, tmp_path: Path) -> None:
+    data = (FIELD / "locust" / f"{version}_stats.csv").read_bytes()
+    whole, read = read_stats(saved(tmp_path, data)), 0
+    for size in range(len(data)):
+        try:
+            stats = read_stats(saved(tmp_path, data[:size]))
+        except ReportError as exc:
+            assert "\n" not in str(exc)
+            continue
+        read += 1
+        total = dataclasses.replace(whole.total, rate=stats.total.rate)
+        assert (stats.rows, stats.total) == (whole.rows, total)
+        assert stats.total.rate in (None, whole.total.rate)
+    # Within the last cell, which is left out where a figure is read from it, and at the last newline.
+    assert read <= len(data) - data.rindex(b",")
+
+
+def test_locust_0_12_1_counts_failures_where_one_cannot_know() -> None:
+    with pytest.raises(ReportError, match="it does not say how many requests there were"):
+        document.from_csv(FIELD / "locust" / "0.12.1")
 
 
 def test_locust_1_0_joins_whole_milliseconds_and_doubles_no_quotation_mark(tmp_path: Path) -> None:
@@ -90,9 +138,9 @@ def test_locust_1_0_joins_whole_milliseconds_and_doubles_no_quotation_mark(tmp_p
 @pytest.mark.parametrize(
     ("text", "by", "p99"),
     [
-        (field.locust_0_14((GET, POST)), "Locust 0.14", 250),
-        (field.locust_0_8((GET, POST), "Aggregated"), "Locust 0.13", None),
-        (field.locust_0_8((GET,)), "Locust 0.8 to 0.12", None),
+        (field.locust_0_14((GET, POST)), "Locust 0.13.3 to 0.14", 250),
+        (field.locust_0_8((GET, POST), "Aggregated"), "Locust 0.12.2 to 0.13.2", None),
+        (field.locust_0_8((GET,)), "Locust 0.8 to 0.12.1", None),
     ],
 )
 def test_locust_0_x_is_read_with_a_note_where_it_says_enough(
@@ -106,7 +154,7 @@ def test_locust_0_x_is_read_with_a_note_where_it_says_enough(
 
 
 def test_locust_up_to_0_12_does_not_say_whether_failures_are_among_requests(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"written by Locust 0\.8 to 0\.12; 0\.10 and later count failures"):
+    with pytest.raises(ReportError, match=r"written by Locust 0\.8 to 0\.12\.1; 0\.10 and later count failures"):
         document.from_csv(saved(tmp_path, field.locust_0_8((GET, POST))))
 
 
