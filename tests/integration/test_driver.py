@@ -18,7 +18,8 @@ from cluster.faults.plan import plan_rounds
 from cluster.local.cluster import LocalCluster
 from cluster.observe import probe
 from cluster.observe.leaderless import leaderless
-from cluster.observe.raftlog import parse_time, read_log
+from cluster.observe.log_times import parse_time
+from cluster.observe.raftlog import read_log
 from cluster.observe.timeline import Timeline
 from tests.support.command import ROOT
 from tests.support.waiting import HANG_S

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cluster.observe.raftlog import Event, Log, merge, parse_time, read_log
+from cluster.observe.log_times import parse_time
+from cluster.observe.raftlog import Event, Log, merge, read_log
 from viz.diagrams import elections, observed
 from viz.diagrams.elections import History
 from viz.diagrams.model import Message, Note

@@ -192,7 +192,7 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
 
 
 def _time(option: str, text: str | None) -> float | None:
-    from cluster.observe.raftlog import parse_time
+    from cluster.observe.log_times import parse_time
 
     try:
         return None if text is None else parse_time(text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, tzinfo
 from pathlib import Path
 
-from cluster.observe.raftlog import Event, Log, merge, read_log
-from viz.diagrams.model import clean_name
+from cluster.observe import log_join
+from cluster.observe.raftlog import Event, Log, merge
+from viz.diagrams.model import clean, clean_name
 
 _APART_S = 5.0  # a campaign after so long without an event is of another election
 
@@ -35,63 +37,55 @@ class Election:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What all logs together say. ``names`` by member id; ``notes`` are for the person at the terminal."""
+    """What all logs together say.
+
+    Attributes:
+        names: by member id.
+        notes: for the person at the terminal.
+        remarks: what of these belongs beside a picture.
+        first, last: when the first and last line was written, in seconds since 1970.
+    """
 
     logs: tuple[Log, ...]
     events: tuple[Event, ...]
     names: Mapping[str, str]
     elections: tuple[Election, ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    first: float = 0.0
+    last: float = 0.0
 
     def name(self, member: str) -> str:
         """Return a member's name, or its id where its log was not given."""
         return self.names.get(member, member)
 
 
-def read_files(paths: Iterable[Path]) -> History:
-    """Read members' log files, several of one member in the order of time. Raises OSError."""
+def read_files(paths: Iterable[Path], zone: tzinfo = UTC) -> History:
+    """Read members' logs: files of any kind, folders and archives, in any order.
 
-    def texts() -> Iterator[tuple[str, str, Iterable[str]]]:
-        for path in paths:
-            with path.open(encoding="utf-8", errors="replace") as file:
-                yield str(path), path.stem, file
-
-    return read(texts())
+    Takes the zone of times that do not say theirs. Raises OSError, and UsageError for what cannot be unpacked.
+    """
+    return _history(log_join.read_files(paths, zone))
 
 
-def read(logs: Iterable[tuple[str, str, Iterable[str]]]) -> History:
+def read(logs: Iterable[tuple[str, str, Iterable[str]]], zone: tzinfo = UTC) -> History:
     """Take logs as where each is from, its member's name if it does not say that itself, and its lines."""
-    found, notes = [], []
-    for where, name, lines in logs:
-        log = read_log(lines, name)
-        if log.garbage:
-            notes.append(f"{where}: left out {log.garbage} of {log.lines} lines, which etcd did not write")
-        if log.member:
-            found.append(log)
-        else:
-            notes.append(f"{where}: no line about Raft")
-    return history(found, notes)
+    return _history(log_join.read(logs, zone))
 
 
 def history(logs: Sequence[Log], notes: Sequence[str] = ()) -> History:
-    """Pure: logs in, what happened out. Logs of one member become one."""
-    together: dict[str, Log] = {}
-    for log in logs:
-        old = together.get(log.member)
-        if old is not None:
-            log = dataclasses.replace(  # noqa: PLW2901
-                old,
-                name=log.name,
-                events=(*old.events, *log.events),
-                first=min(old.first, log.first),
-                last=max(old.last, log.last),
-                coarse=old.coarse or log.coarse,
-            )
-        together[log.member] = log
-    found = sorted(together.values(), key=lambda log: log.name)
-    events = merge(found)
-    names = {log.member: clean_name(log.name) for log in found}
-    return History(tuple(found), tuple(events), names, tuple(_elections(events)), tuple(notes))
+    """Pure: one log of each member in, what happened out."""
+    first, last = min((log.first for log in logs), default=0.0), max((log.last for log in logs), default=0.0)
+    return _history(log_join.Logs(tuple(logs), tuple(notes), (), first, last))
+
+
+def _history(found: log_join.Logs) -> History:
+    logs = sorted(found.logs, key=lambda log: log.name)
+    events = merge(logs)
+    names = {log.member: clean_name(log.name) for log in logs}
+    elections = tuple(_elections(events))
+    remarks = tuple(clean(each) for each in found.remarks)
+    return History(tuple(logs), tuple(events), names, elections, found.notes, remarks, found.first, found.last)
 
 
 def _elections(events: Sequence[Event]) -> list[Election]:

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from cluster.base.security import Security
 from cluster.base.signals import Interrupted, interruptible
-from cluster.observe.raftlog import parse_time
+from cluster.observe.log_times import parse_time
 from viz.diagrams.model import (
     Chart,
     ClusterSnapshot,
