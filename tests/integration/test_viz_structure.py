@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -128,6 +129,8 @@ def models() -> dict[str, Model]:
                     found[f"{name} {variant} {size} {kind} {leader}"] = model
         found[f"cluster-status {size} {kind}"] = cluster(some)
         found[f"timeline {size} {kind}"] = chart(some)
+        notes = ("12 of 412 periods are left out", 'the logs\' times; # "have" no year')
+        found[f"timeline with notes {size} {kind}"] = dataclasses.replace(chart(some), notes=notes)
     for folder in sorted(
         path for path in (Path(__file__).parents[1] / "data" / "raft-logs").iterdir() if path.is_dir()
     ):
@@ -277,10 +280,20 @@ def test_the_real_mermaid_finds_what_the_model_says(read_by_mermaid: dict[str, A
     def check(name: str) -> None:
         model, found = models()[name], read_by_mermaid[name]
         assert loosened(read_mermaid(found), model) == loosened(expected(model), model)
-        assert decode(found["title"]) == model.title
+        assert decode(found["title"]) == "; ".join((model.title, *getattr(model, "notes", ())))
 
     assert read_by_mermaid.keys() == models().keys() | DAMAGE.keys()
     check_all(models(), check)
+
+
+def test_the_real_mermaid_finds_the_times_of_a_timeline(read_by_mermaid: dict[str, Any]) -> None:
+    began = round(datetime.fromisoformat("2026-01-31T12:00:00.000Z").timestamp() * 1000)
+    tasks = read_by_mermaid["timeline 1 plain"]["tasks"]
+    assert [each[2:] for each in tasks] == [
+        [began, began + 1000],
+        [began + 1000, began + 1200],
+        [began + 1200, began + 4000],
+    ]
 
 
 # Graphviz

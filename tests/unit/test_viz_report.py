@@ -166,6 +166,25 @@ def test_without_logs_the_polls_say_who_led(folder: Path) -> None:
     assert "elections are not drawn" in report.render(data)
 
 
+def test_what_is_left_out_of_the_logs_is_said(folder: Path) -> None:
+    path = next(iter(sorted((folder / "logs").glob("*.log"))))
+    path.write_text(f"not of etcd\n{path.read_text()}")
+    missing = rundata.load(folder).missing
+    assert any(f"{path}: left out 1 of " in each and each.endswith("line 1: not of etcd") for each in missing)
+
+
+def test_of_very_many_changes_the_longest_are_drawn_and_a_note_says_so(
+    data: rundata.RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = sorted(each.end - each.start for _, periods in leadership.rows(data) for each in periods)
+    whole = run_charts.leaders(data)
+    assert "left out" not in whole and whole.count("<rect ") >= len(lengths)
+    monkeypatch.setattr(run_charts, "MOST_PERIODS", len(lengths) - 3)
+    cut = run_charts.leaders(data)
+    assert f"3 of {len(lengths)} periods are left out, none longer than {lengths[2]:.3f} s" in cut
+    assert cut.count("<rect ") == whole.count("<rect ") - 3
+
+
 def test_lag_is_not_drawn_over_the_silence_of_a_member(data: rundata.RunData) -> None:
     lines = {line.name: line for line in run_charts.lag_lines(data)}
     gaps = [x for x, y in lines["etcd-node2"].points if y is None]

@@ -71,9 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--logs",
         nargs="+",
         metavar="FILE",
-        help="log files of the members to draw from (implies --observed), JSON or text, of etcd 3.4 and later; "
-        "- for stdin",
+        help="logs of the members to draw from (implies --observed), of etcd 3.4 and later: files in any order, as "
+        "etcd, Docker, Kubernetes, journald and others write them, also compressed; folders and archives; - for stdin",
     )
+    parser.add_argument(
+        "--log-timezone", metavar="ZONE",
+        help="zone of the times in logs, and in --since and --until, that do not say theirs, such as Europe/Berlin, "
+        "local, or =-05:00 (default: UTC); etcd 3.4's text log is in local time",
+    )  # fmt: skip
     parser.add_argument(
         "--polls",
         metavar="FILE",
@@ -171,9 +176,11 @@ def _watch(args: argparse.Namespace) -> int:
     from viz.live.status import watch
 
     choose("--type with --watch", args.type, (STATUS,))
-    for name in ("output", "variant", "nodes", "logs", "polls", "for_", "since", "until"):
+    for name in ("output", "variant", "nodes", "logs", "log_timezone", "polls", "for_", "since", "until"):
         if getattr(args, name) is not None:
-            raise UsageError(f"--watch writes to the terminal or a pipe; leave out --{name.strip('_')}")
+            raise UsageError(
+                f"--watch writes to the terminal or a pipe; leave out --{name.strip('_').replace('_', '-')}"
+            )
     if args.format not in (None, "ascii", "json"):
         raise UsageError("--watch shows a table, or JSON with --json; leave out --format")
     named, security = endpoints(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from cluster.base.console import say
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import Security, given
 from cluster.base.topology import member_names
-from viz.diagrams.model import ClusterSnapshot, Model
+from viz.diagrams.model import ClusterSnapshot, Model, iso
 from viz.diagrams.raft import DIAGRAMS, diagram
 from viz.live.snapshot import DEFAULT_ENDPOINT, ask, parse_endpoints
 
@@ -39,6 +40,8 @@ def model(args: argparse.Namespace) -> Model:
         raise UsageError("--for needs --observed and --endpoints")
     if args.since is not None or args.until is not None:
         raise UsageError("--since and --until need --observed")
+    if args.log_timezone is not None:
+        raise UsageError("--log-timezone needs --observed, or --logs FILE…")
     if args.type == TIMELINE:
         raise UsageError(f"--type {TIMELINE} needs --observed, or --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
@@ -73,7 +76,8 @@ def _observed(args: argparse.Namespace) -> Model:
     for name in ("variant", "nodes"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} and --observed exclude each other")
-    since, until = (_time(f"--{name}", getattr(args, name)) for name in ("since", "until"))
+    zone = _zone(args)
+    since, until = (_time(f"--{name}", getattr(args, name), zone) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
     if sum(each is not None for each in (args.logs, args.polls, is_named(args) or None)) > 1:
@@ -82,25 +86,29 @@ def _observed(args: argparse.Namespace) -> Model:
         raise UsageError("--for needs --endpoints")
     if args.polls is not None or is_named(args):
         return _by_polls(args, since, until)
-    return _by_logs(args, since, until)
+    return _by_logs(args, since, until, zone)
 
 
-def _by_logs(args: argparse.Namespace, since: float | None, until: float | None) -> Model:
-    """Take a range of time, in seconds since 1970; what could not be read is counted on stderr."""
+def _by_logs(args: argparse.Namespace, since: float | None, until: float | None, zone: tzinfo) -> Model:
+    """Take a range of time, in seconds since 1970, and the zone of times in logs that do not say theirs; what could
+    not be read is counted on stderr.
+    """
     from viz.diagrams import elections, observed
 
     try:
         if args.logs:
-            found = elections.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs])
+            found = elections.read_files([Path("/dev/stdin" if name == "-" else name) for name in args.logs], zone)
         else:
-            found = elections.read(_logs_of_ours())
+            found = elections.read(_logs_of_ours(), zone)
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     for note in found.notes:
         say(f"note: {note}")
     if not found.logs:
         where = ", ".join(args.logs or ["the cluster's logs"])
-        raise NothingObserved(f"no line about Raft in {where}: are these logs of etcd at level info?")
+        raise NothingObserved(f"no line about Raft with a time in {where}: are these logs of etcd at level info?")
+    if (since is not None and since > found.last) or (until is not None and until < found.first):
+        say(f"note: the logs are of another time: {iso(found.first)} to {iso(found.last)}")
     if args.type == "state-machine":
         return observed.state_graph(found, since, until)
     if args.type == TIMELINE:
@@ -143,11 +151,12 @@ def _by_polls(args: argparse.Namespace, since: float | None, until: float | None
 
 def _polls(name: str) -> list[ClusterPoll]:
     """Return the polls in a file, or on stdin. Raises NothingObserved where there is none."""
+    from cluster.observe.log_files import open_logs
     from viz.live import polled
 
     try:
-        with Path("/dev/stdin" if name == "-" else name).open(encoding="utf-8", errors="replace") as file:
-            polls, garbage = polled.read(file)
+        files = open_logs([Path("/dev/stdin" if name == "-" else name)])
+        polls, garbage = polled.read(line for file in files for line in file.lines())
     except OSError as exc:
         raise UsageError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
     if garbage:
@@ -191,11 +200,25 @@ def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | Non
     return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), None
 
 
-def _time(option: str, text: str | None) -> float | None:
+def _zone(args: argparse.Namespace) -> tzinfo:
+    """Return the zone of times in logs that do not say theirs. Raises UsageError."""
+    from cluster.observe.log_times import parse_zone
+
+    if args.log_timezone is None:
+        return UTC
+    if args.polls is not None or args.endpoints is not None:
+        raise UsageError("--log-timezone is for logs: polls say their zone")
+    try:
+        return parse_zone(args.log_timezone)
+    except ValueError as exc:
+        raise UsageError(f"--log-timezone: {exc}") from exc
+
+
+def _time(option: str, text: str | None, zone: tzinfo) -> float | None:
     from cluster.observe.log_times import parse_time
 
     try:
-        return None if text is None else parse_time(text)
+        return None if text is None else parse_time(text, zone)
     except ValueError as exc:
         raise UsageError(f"{option} {text!r} is not a time: write 2026-01-31T12:00:00Z or seconds since 1970") from exc
 

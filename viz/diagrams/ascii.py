@@ -21,6 +21,7 @@ from viz.diagrams.model import (
     Sequence,
     StateGraph,
     human_bytes,
+    human_seconds,
     or_unknown,
 )
 
@@ -231,9 +232,10 @@ def _chart(model: Chart) -> list[str]:
             for column in range(first, min(last, _CHART_COLUMNS)):
                 cells[column] = _SIGNS[span.kind]
         lines.append(f"{pad(row.label, size)} |{''.join(cells)}|")
-    end = f"{model.duration:.3f} s"
+    end = human_seconds(model.duration)
     lines.append(" " * (size + 2) + "0" + end.rjust(_CHART_COLUMNS - 1))
-    lines += ["", f"from {model.started_at}; # leader, ? candidate, - follower, x down", ""]
+    lines += ["", f"from {model.started_at}; # leader, ? candidate, - follower, x down"]
+    lines += [*(f"! {note}" for note in model.notes), ""]
     spans = [
         (row.label, f"{span.start:.3f}", f"{span.end:.3f}", span.kind, span.text)
         for row in model.rows

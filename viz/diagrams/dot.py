@@ -11,7 +11,18 @@ from collections.abc import Mapping
 
 from cluster.base.console import width
 from viz.diagrams.ascii import wrap
-from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Note, Sequence, Span, StateGraph
+from viz.diagrams.model import (
+    START,
+    Chart,
+    ClusterSnapshot,
+    Message,
+    Model,
+    Note,
+    Sequence,
+    Span,
+    StateGraph,
+    human_seconds,
+)
 
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
 _CHAR = 6.4  # points for a column of text at 11 points, on the safe side
@@ -216,10 +227,16 @@ def _chart(model: Chart) -> list[str]:
     bottom = -30.0 * (len(model.rows) + 1)
     for tick in range(5):
         at = model.duration * tick / 4
-        text = escape(f"{at:.2f} s" if tick else "0 s")
+        text = escape((f"{at:.2f} s" if at < 120 else human_seconds(at)) if tick else "0 s")
         lines.append(f"k{tick} [shape=plaintext, {_at(across * tick / 4, bottom)}, label={text}]")
     begins = escape(f"from {model.started_at}; leader thick, candidate yellow, down black")
     lines.append(f"from [shape=plaintext, {_at(across / 2, bottom - 24)}, label={begins}]")
+    y = bottom - 24
+    for number, note in enumerate(model.notes, 1):
+        label = wrap(note, 100)
+        y -= _LINE * (len(label) / 2 + 1)
+        lines.append(f"x{number} [shape=plaintext, {_at(across / 2, y)}, label={_wrapped(note, room=100)}]")
+        y -= _LINE * len(label) / 2
     return lines
 
 

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 
 from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Sequence, StateGraph
 
 _PLAIN = re.compile(r"[\w ,.()/=+-]")
 _MARKDOWN_LIST = re.compile(r"(\d+[.)]|[-+])(?= |$)")
 _ARROWS = {"call": "->>", "reply": "-->>", "lost": "-x"}
+LONGEST = 50_000  # characters; Mermaid refuses a longer text (its setting maxTextSize)
+# How an axis of up to so many seconds says its times, in the zone of who looks at it.
+_AXES = (
+    (20.0, "%H:%M:%S.%L"),
+    (3 * 3600.0, "%H:%M:%S"),
+    (86_400.0, "%H:%M"),
+    (60 * 86_400.0, "%m-%d %H:%M"),
+    (float("inf"), "%Y-%m-%d"),
+)
 _TASK_TAGS = {"leader": "active, ", "candidate": "crit, ", "follower": "done, ", "down": ""}
 
 
@@ -28,7 +38,8 @@ def render(model: Model) -> str:
     else:
         kind, lines = "gantt", _chart(model)
     # In JSON's quotes, which YAML reads alike; Mermaid hides entities from the grammar in the front matter too.
-    head = ["---", f"title: {json.dumps(model.title, ensure_ascii=False)}", "---", kind]
+    title = "; ".join((model.title, *model.notes)) if isinstance(model, Chart) else model.title
+    head = ["---", f"title: {json.dumps(title, ensure_ascii=False)}", "---", kind]
     return "\n".join([*head, *(f"    {line}" for line in lines)]) + "\n"
 
 
@@ -82,10 +93,13 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
 
 
 def _chart(model: Chart) -> list[str]:
-    lines = ["dateFormat x", "axisFormat %M:%S.%L"]
+    # In milliseconds since 1970, which Mermaid shows in the reader's zone.
+    began = round(1000 * datetime.fromisoformat(model.started_at).timestamp())
+    axis = next(axis for longest, axis in _AXES if model.duration <= longest)
+    lines = ["dateFormat x", f"axisFormat {axis}"]
     for row in model.rows:
         lines.append(f"section {escape(row.label)}")
         for span in row.spans:
-            start, end = (round(1000 * each) for each in (span.start, span.end))
+            start, end = (began + round(1000 * each) for each in (span.start, span.end))
             lines.append(f"{escape(span.text)} :{_TASK_TAGS[span.kind]}{start}, {end}")
     return lines

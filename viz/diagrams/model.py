@@ -249,14 +249,17 @@ class Chart:
     Attributes:
         started_at: of second 0, ``2026-01-31T12:00:00.000Z``.
         duration: in seconds.
+        notes: what is to be said of all, such as what is left out.
     """
 
     title: str
     started_at: str
     duration: float
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_texts(self.title, *self.notes)
         for row in self.rows:
             _check_texts(row.label, *(span.text for span in row.spans))
             if any(not 0 <= span.start <= span.end <= self.duration for span in row.spans):
@@ -282,6 +285,17 @@ def human_bytes(size: int | None) -> str:
             break
         amount /= 1024
     return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def human_seconds(seconds: float) -> str:
+    """``0.250 s``, ``59 min 30 s``, ``13 h 5 min``, ``2 d 3 h``: what one can read of a time of this length."""
+    if seconds < 120:
+        return f"{seconds:.3f} s"
+    whole = round(seconds)
+    for size, unit, below, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= 2 * size or size == 60:
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if (rest := whole % size // below) else "")
+    return f"{seconds:.3f} s"
 
 
 def or_unknown(number: int | None) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
+from viz.diagrams import fit
 from viz.diagrams.elections import Election, History
 from viz.diagrams.model import (
     START,
@@ -39,8 +40,8 @@ _KNOWN = {(each.source, each.target): each.label for each in (*ETCD, *PAPER)} | 
 def sequence(found: History, elections: Sequence[Election], most: int = MOST_ITEMS) -> SequenceModel:
     """Return who asked whom for its vote, and what came of it.
 
-    Of more than ``most`` messages and notes the middle is left out, which a note says. A request without an
-    answer in the log of whom it was sent to is drawn as lost.
+    Of more than ``most`` messages and notes the middle is left out, which a note says; so it is of what is too long for
+    Mermaid. A request without an answer in the log of whom it was sent to is drawn as lost.
     """
     ids = list(found.names)
     for election in elections:
@@ -49,13 +50,22 @@ def sequence(found: History, elections: Sequence[Election], most: int = MOST_ITE
     items: list[Item] = []
     for election in elections:
         items += _items(found, election)
-    if any(log.coarse for log in found.logs) and items:
-        items.insert(0, Note("the logs give whole seconds for Raft's lines: times may be 1 s early"))
-    items = shortened(items, most)
-    if not items:
+    if items:
+        items = [*(Note(each) for each in _remarks(found)), *items]
+    else:
         items.append(Note("no election in these logs"))
-    lanes = tuple(Lane(each, found.name(each)) for each in ids)
-    return SequenceModel(_sequence_title(found, elections), lanes or (Lane("none", "(no member)"),), tuple(items))
+    lanes = tuple(Lane(each, found.name(each)) for each in ids) or (Lane("none", "(no member)"),)
+    title = _sequence_title(found, elections)
+    return fit.sequence(lambda least: SequenceModel(title, lanes, tuple(shortened(items, least))), most)
+
+
+def _remarks(found: History) -> list[str]:
+    """Return what is to be known of the times of a picture."""
+    coarse = any(log.coarse for log in found.logs)
+    return [
+        *(["the logs give whole seconds for Raft's lines: times may be 1 s early"] if coarse else []),
+        *found.remarks,
+    ]
 
 
 def _sequence_title(found: History, elections: Sequence[Election]) -> str:
@@ -145,10 +155,11 @@ def state_graph(found: History, since: float | None = None, until: float | None 
 def timeline(found: History, since: float | None = None, until: float | None = None) -> Chart:
     """Return the members' roles over time, a row for each.
 
-    A member is down from when its peers lost it, or its own last line, to its next start.
+    A member is down from when its peers lost it, or its own last line, to its next start. It begins with the logs'
+    first line and ends with their last, or at the times that are given where these are between them.
     """
-    begin = min((log.first for log in found.logs), default=0.0) if since is None else since
-    end = max((log.last for log in found.logs), default=0.0) if until is None else until
+    begin = found.first if since is None else min(max(since, found.first), found.last)
+    end = found.last if until is None else min(until, found.last)
     end = max(begin, end)
     gone = _gone(found)
     rows = []
@@ -170,7 +181,7 @@ def timeline(found: History, since: float | None = None, until: float | None = N
                 text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
                 spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
         rows.append(Row(found.names[log.member], tuple(spans)))
-    return Chart("Leadership", iso(begin), round(end - begin, 6), tuple(rows))
+    return fit.chart("Leadership", iso(begin), round(end - begin, 6), rows, _remarks(found))
 
 
 def _gone(found: History) -> dict[str, list[float]]:

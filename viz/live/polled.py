@@ -18,6 +18,7 @@ from itertools import pairwise
 from cluster.base.security import Security
 from cluster.base.signals import Interrupted, interruptible
 from cluster.observe.log_times import parse_time
+from viz.diagrams import fit
 from viz.diagrams.model import (
     Chart,
     ClusterSnapshot,
@@ -145,7 +146,8 @@ def timeline(polls: Sequence[ClusterPoll]) -> Chart:
             else:
                 spans.append(Span(start, stop, _KINDS[role], text))
         rows.append(Row(name, tuple(spans)))
-    return Chart(f"Leadership, {_how(polls)}; a gap: no leader known", iso(begin), round(end - begin, 6), tuple(rows))
+    title = f"Leadership, {_how(polls)}; a gap: no leader known"
+    return fit.chart(title, iso(begin), round(end - begin, 6), rows)
 
 
 def state_graph(polls: Sequence[ClusterPoll]) -> StateGraph:
@@ -193,9 +195,8 @@ def sequence(polls: Sequence[ClusterPoll], *, last_only: bool = True) -> Sequenc
         for name, now in after.members.items():
             if here.members.get(name) != now:
                 items.append(Note(f"{_says(*now)} {at}", name))
-    items = shortened(items, MOST_NOTES)
-    lanes = tuple(Lane(name, name) for name in _names(polls))
-    return SequenceModel(title, lanes or (Lane("none", "(no member)"),), tuple(items))
+    lanes = tuple(Lane(name, name) for name in _names(polls)) or (Lane("none", "(no member)"),)
+    return fit.sequence(lambda most: SequenceModel(title, lanes, tuple(shortened(items, most))), MOST_NOTES)
 
 
 def _says(role: Role, term: int | None) -> str:

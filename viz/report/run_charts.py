@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from cluster.observe.record import between, p99_ms
+from viz.diagrams.model import human_seconds
 from viz.report import charts, hlog, leadership
 from viz.report.charts import Axis, Band, Chart, Line, Point, Span
 from viz.report.rundata import RunData, Second
@@ -16,6 +17,7 @@ LOOKS = ("a", "b", "c", "d", "e", "f")
 # What etcd's operators take as the marks, https://etcd.io/docs/latest/op-guide/hardware/ and its FAQ.
 FSYNC_MARK_MS, COMMIT_MARK_MS = 10.0, 25.0
 _TERM_LOOKS = 6
+MOST_PERIODS = 2_000
 UNITS = {"users": "users", "rate": "operations/s asked for"}
 
 
@@ -39,7 +41,13 @@ def leaders(data: RunData) -> str:
     if not rows:
         return ""
     terms = {term: number for number, term in enumerate(leadership.terms(data))}
-    shown = [(name, [_span(each, terms, data.begin) for each in periods]) for name, periods in rows]
+    lengths = sorted((each.end - each.start for _, periods in rows for each in periods), reverse=True)
+    least = lengths[MOST_PERIODS] if len(lengths) > MOST_PERIODS else -1.0
+    left_out = sum(length <= least for length in lengths)
+    shown = [
+        (name, [_span(each, terms, data.begin) for each in periods if each.end - each.start > least])
+        for name, periods in rows
+    ]
     x = time_axis(data)
     chart = Chart("leadership", "Leadership over time, one row per member", x, Axis(0, 1, ()), "", (), bands(data),
                   group="time", height=34 * len(rows) + 16)  # fmt: skip
@@ -48,6 +56,9 @@ def leaders(data: RunData) -> str:
         '<span><i class="box none"></i>knows no leader</span><span><i class="box silent"></i>does not answer</span>'
         '<span><output class="at"></output></span>'
     )
+    if left_out:
+        what = f"{left_out:,} of {len(lengths):,} periods are left out, none longer than {human_seconds(least)}"
+        legend += f"<span>{what}</span>"
     return charts.render_rows(chart, shown, legend)
 
 

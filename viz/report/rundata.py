@@ -107,6 +107,7 @@ def load(folder: Path, result: Result | None = None) -> RunData:
     history = elections.read_files(_member_logs(folder, polls))
     if polls and not history.logs:
         missing.append("logs of the members: the elections are not drawn, and leadership is from the polls")
+    missing += history.notes
     return RunData(
         folder=folder,
         result=result,
