@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, perf_counter_ns
 from typing import TypedDict
@@ -190,7 +191,7 @@ class Watchers:
         """Ask for a watch, of all the run's keys where the request names none."""
         if not request.key:
             request.key, request.range_end = self._shape.prefix, bytes_prefix_end(self._shape.prefix)
-        stream.send(pb.WatchRequest(create_request=request))
+        stream.create(request)
 
     @contextlib.contextmanager
     def _stream(self, channel: Channel) -> Iterator[Stream | None]:
@@ -222,17 +223,33 @@ class Steady:
 
 
 class Stream:
-    """One watch stream, recorded message by message. ``open`` holds the ids of its watches."""
+    """One watch stream, recorded message by message. ``open`` holds the ids of its watches.
+
+    One creation at a time is open: a confirmation does not say which request it answers, and `etcd grpc-proxy` answers
+    in another order than it was asked. So the history says which watch is which.
+    """
 
     def __init__(self, call: StreamingCall, history: HistoryWriter | None, number: int) -> None:
         self._call, self._history, self._number = call, history, number
         self._endpoint = history.endpoint(str(call.endpoint)) if history is not None else 0
         self.open: set[int] = set()
+        self._to_create: deque[pb.WatchCreateRequest] = deque()
+        self._creating = False
 
     @property
     def ended(self) -> bool:
         """Whether nothing more comes."""
         return bool(self._call.ended)
+
+    def create(self, request: pb.WatchCreateRequest) -> None:
+        """Ask for a watch, once those that were asked for before are there."""
+        self._to_create.append(request)
+        self._create_next()
+
+    def _create_next(self) -> None:
+        if self._to_create and not self._creating:
+            self._creating = True
+            self.send(pb.WatchRequest(create_request=self._to_create.popleft()))
 
     def send(self, request: pb.WatchRequest) -> None:
         """Send a request; nothing where the stream has ended."""
@@ -250,6 +267,9 @@ class Stream:
         if self._history is not None:
             self._history.watch_received(self._number, read_ns, message, self._endpoint)
         answer = pb.WatchResponse.FromString(message)
+        if answer.created:
+            self._creating = False
+            self._create_next()
         if answer.canceled:
             self.open.discard(answer.watch_id)
         elif answer.created:

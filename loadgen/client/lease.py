@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from time import perf_counter_ns
 
 import gevent
@@ -28,6 +28,11 @@ LEASES = b"/etcdserverpb.Lease/LeaseLeases"
 def lease_key(lease: int) -> bytes:
     """Return what stands for a lease as the key of an operation: its id in hexadecimal, as etcdctl writes it."""
     return b"%016x" % (lease & (1 << 64) - 1)
+
+
+# Who waits for the answers about a lease, in the order of their requests. The answers about different leases come in
+# any order: `etcd grpc-proxy` renews each by itself.
+_Waiting = defaultdict[int, deque[gevent.event.AsyncResult]]
 
 
 class LeaseCalls(Caller):
@@ -89,7 +94,7 @@ class LeaseKeeper:
         self._channel = caller.streams()
         self._timeout_s = timeout_s
         self._call: StreamingCall | None = None
-        self._waiting: deque[gevent.event.AsyncResult] = deque()
+        self._waiting: _Waiting = defaultdict(deque)
         self._opening = gevent.lock.BoundedSemaphore()
         self._kept: list[gevent.Greenlet] = []
 
@@ -146,8 +151,8 @@ class LeaseKeeper:
         except ConnectError as exc:
             failed(operation, never_sent(Code.UNAVAILABLE, exc.cause))
             return None
-        self._waiting.append(renewal)
-        answer: tuple[bytes, int] | Stream | None = call.stream
+        self._waiting[lease].append(renewal)
+        answer: tuple[bytes, int, pb.LeaseKeepAliveResponse] | Stream | None = call.stream
         if call.send(request):
             # One that comes too late finds its place in the queue, and nobody there.
             answer = renewal.wait(max(0.0, (until_ns - perf_counter_ns()) / 1e9))
@@ -158,15 +163,9 @@ class LeaseKeeper:
         if isinstance(answer, Stream):
             failed(operation, answer)
             return None
-        message, operation.return_ns = answer
+        message, operation.return_ns, response = answer
         operation.endpoint = call.stream.endpoint
-        try:
-            response = pb.LeaseKeepAliveResponse.FromString(message)
-        except DecodeError:
-            response = pb.LeaseKeepAliveResponse()
-        if lease != response.ID:
-            operation.error = MALFORMED
-        elif response.TTL <= 0:
+        if response.TTL <= 0:
             operation.outcome, operation.error = Outcome.FAIL, Code.NOT_FOUND.name
             operation.code, operation.detail = int(Code.NOT_FOUND), "requested lease not found"
         else:
@@ -178,16 +177,25 @@ class LeaseKeeper:
         with self._opening:
             if self._call is None or self._call.ended:
                 self._call = self._channel.open(KEEP_ALIVE, self._timeout_s)
-                self._waiting = deque()
+                self._waiting = defaultdict(deque)
                 self.streams += 1
                 gevent.spawn(self._read, self._call, self._waiting)
             return self._call
 
-    def _read(self, call: StreamingCall, waiting: deque[gevent.event.AsyncResult]) -> None:
+    def _read(self, call: StreamingCall, waiting: _Waiting) -> None:
         while (taken := call.receive()) is not None:
-            if not waiting:
+            message, read_ns = taken
+            try:
+                response = pb.LeaseKeepAliveResponse.FromString(message)
+            except DecodeError:
+                response = pb.LeaseKeepAliveResponse()
+            asked = waiting.get(response.ID)
+            if not asked:
                 call.cancel(MALFORMED)
                 break
-            waiting.popleft().set(taken)
-        while waiting:
-            waiting.popleft().set(call.stream)
+            asked.popleft().set((message, read_ns, response))
+            if not asked:
+                del waiting[response.ID]
+        for asked in waiting.values():
+            for renewal in asked:
+                renewal.set(call.stream)

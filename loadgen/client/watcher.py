@@ -35,6 +35,9 @@ _LONGEST_PAUSE_S = 2.0
 class Watcher:
     """Watches that share one stream. The stream opens with the first watch and closes with the last.
 
+    One creation at a time is open on the stream, as in etcd's own client: a confirmation names the id that the server
+    gave, and not the request that it answers, and `etcd grpc-proxy` confirms in another order than it was asked.
+
     Takes the channel to open it on, and how long an attempt to connect may take in seconds. Where the stream is lost
     it is opened again, on any of the channel's endpoints, and every watch goes on after what it has seen. What goes
     over each stream is recorded in ``history``, if there is one.
@@ -52,7 +55,8 @@ class Watcher:
         self._history = history
         self._number = 0
         self._call: StreamingCall | None = None
-        self._creating: deque[Watch] = deque()
+        self._to_create: deque[Watch] = deque()
+        self._creating: Watch | None = None
         self._open: dict[int, Watch] = {}
         self._progress = ProgressRequests()
         self._reader: gevent.Greenlet | None = None
@@ -67,7 +71,8 @@ class Watcher:
             return watch
         self.watches.append(watch)
         if self._call is not None:
-            self._create(self._call, watch)
+            self._to_create.append(watch)
+            self._create_next(self._call)
         elif self._reader is None:
             self._reader = gevent.spawn(self._run)
         return watch
@@ -93,7 +98,8 @@ class Watcher:
             elif self._open.get(watch.id) is watch:
                 del self._open[watch.id]
                 self._send_cancel(self._call, watch.id)
-            # Otherwise it is being created: whoever reads its confirmation cancels it.
+            # Otherwise it waits for its creation, which is then left out, or for the confirmation, whose reader
+            # cancels it.
 
     def close(self) -> None:
         """End the stream and every watch. May be called again."""
@@ -134,8 +140,8 @@ class Watcher:
         self._progress = ProgressRequests()
         self._call = call
         try:
-            for watch in list(self.watches):
-                self._create(call, watch)
+            self._to_create = deque(self.watches)
+            self._create_next(call)
             while self.watches and (taken := call.take()) is not None:
                 message, read_ns = taken
                 if self._history is not None:
@@ -145,9 +151,9 @@ class Watcher:
                 except DecodeError:
                     call.cancel(MALFORMED)
         finally:
-            followed = [watch for watch in (*self._open.values(), *self._creating) if watch.error is None]
-            self._call = None
-            self._creating.clear()
+            followed = list(self.watches)
+            self._call = self._creating = None
+            self._to_create.clear()
             self._open.clear()
             if self._history is not None:
                 now, code, why = perf_counter_ns(), max(call.code, 0), call.error or ""
@@ -165,12 +171,17 @@ class Watcher:
             watch.fragments.clear()
             watch.interruptions.append((now, cause))
 
-    def _create(self, call: StreamingCall, watch: Watch) -> None:
-        request = pb.WatchRequest(create_request=watch.request)
-        request.create_request.start_revision = watch.next_revision
-        watch.asked_before = self._progress.asked
-        self._creating.append(watch)
-        self._send(call, request)
+    def _create_next(self, call: StreamingCall) -> None:
+        """Ask for the next watch, where none is being created."""
+        while self._creating is None and self._to_create:
+            watch = self._to_create.popleft()
+            if watch.error is not None:
+                continue
+            self._creating = watch
+            request = pb.WatchRequest(create_request=watch.request)
+            request.create_request.start_revision = watch.next_revision
+            watch.asked_before = self._progress.asked
+            self._send(call, request)
 
     def _send_cancel(self, call: StreamingCall, watch_id: int) -> None:
         self._send(call, pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch_id)))
@@ -222,11 +233,10 @@ class Watcher:
             self._on_cancelled(found, response)
 
     def _on_created(self, call: StreamingCall, response: pb.WatchResponse) -> None:
-        # The server confirms in the order in which it was asked.
-        if not self._creating:
+        watch, self._creating = self._creating, None
+        if watch is None:
             call.cancel(MALFORMED)
             return
-        watch = self._creating.popleft()
         if response.canceled:
             if watch.error is None:
                 self._on_cancelled(watch, response)
@@ -236,6 +246,7 @@ class Watcher:
             watch.id = response.watch_id
             self._open[watch.id] = watch
             watch.confirm(response.header.revision)
+        self._create_next(call)
 
     def _on_cancelled(self, watch: Watch, response: pb.WatchResponse) -> None:
         watch.compact_revision = response.compact_revision
