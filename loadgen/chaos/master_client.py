@@ -15,6 +15,7 @@ from gevent.lock import Semaphore
 from loadgen.chaos.traffic import Shape
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
+from loadgen.client.watcher import renumbers_watches
 from loadgen.history.operation import Operation, Outcome
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
@@ -54,7 +55,7 @@ class MasterClient:
         shape, self._names = self._shape, names
         members = [
             {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
-             "version": status.response.version}
+             "version": status.response.version, "proxy": renumbers_watches(url, shape.prefix, _TIMEOUT_S)}
             for url, status in self._statuses().items()
         ]  # fmt: skip
         self._history.marker(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TypedDict, TypeVar, cast
 
 import numpy as np
@@ -46,8 +47,10 @@ class Cluster:
         prefix: of the run's keys; there were none with it before.
         revision: the store's before the first operation.
         exclusive: nobody else writes, so every revision after that one must be explained.
-        names, versions: of the members, by id.
+        names: of the members, by id; none of those behind a proxy.
+        versions: of the members, by id; of one of those behind a proxy.
         places: the members' names by endpoint.
+        proxies: the endpoints at which an `etcd grpc-proxy` answers, for any member behind it.
     """
 
     known: bool
@@ -57,6 +60,12 @@ class Cluster:
     names: dict[int, str]
     versions: dict[int, str]
     places: dict[str, str]
+    proxies: frozenset[str]
+
+    @property
+    def only_proxies(self) -> bool:
+        """Whether no member was asked itself."""
+        return bool(self.proxies) and self.proxies == self.places.keys()
 
 
 class Evidence:
@@ -154,6 +163,14 @@ class Evidence:
         """Return the error of an operation that did not succeed."""
         return self.history.response(int(self.rows[number])).decode(errors="replace")
 
+    @cached_property
+    def proxied(self) -> NDArray[np.bool_]:
+        """Whether each operation went through an `etcd grpc-proxy`."""
+        if not self.cluster.proxies:
+            return np.zeros(len(self.rows), np.bool_)
+        asked = [self.history.endpoint(row) in self.cluster.proxies for row in self.rows.tolist()]
+        return np.array(asked, np.bool_)
+
     def unknown(self) -> list[int]:
         """Return the writes of unknown effect."""
         of_writes = np.isin(self.method, list(_WRITES))
@@ -243,6 +260,7 @@ class ClusterMember(TypedDict, total=False):
     name: str
     endpoint: str
     version: str
+    proxy: bool
 
 
 class ClusterDetails(TypedDict, total=False):
@@ -258,14 +276,16 @@ def _cluster(history: History) -> Cluster:
     for marker in history.markers:
         if marker.name == "cluster":
             about = cast("ClusterDetails", marker.details)
-            members = {int(str(each["id"]), 16): each for each in about.get("members", ())}
+            everybody = about.get("members", ())
+            members = {int(str(each["id"]), 16): each for each in everybody}
             return Cluster(
                 known=True,
                 prefix=str(about.get("prefix", "")).encode("latin-1"),
                 revision=int(about.get("revision", 0)),
                 exclusive=bool(about.get("exclusive", False)),
-                names={number: str(each.get("name", "")) for number, each in members.items()},
+                names={n: str(each.get("name", "")) for n, each in members.items() if not each.get("proxy")},
                 versions={number: str(each.get("version", "")) for number, each in members.items()},
-                places={str(each.get("endpoint", "")): str(each.get("name", "")) for each in members.values()},
+                places={str(each.get("endpoint", "")): str(each.get("name", "")) for each in everybody},
+                proxies=frozenset(str(each.get("endpoint", "")) for each in everybody if each.get("proxy")),
             )
-    return Cluster(False, b"", 0, False, {}, {}, {})
+    return Cluster(False, b"", 0, False, {}, {}, {}, frozenset())

@@ -35,6 +35,8 @@ class Leases:
         self._one_clock = len(set(evidence.clock_of_part.tolist())) == 1
         methods, outcomes = evidence.method, evidence.outcome
         renewing = np.isin(methods, (Method.LEASE_GRANT, Method.LEASE_KEEP_ALIVE)) & (outcomes == OK)
+        # A proxy renews by itself, and answers with what it was told then, which may have been asked before.
+        renewing &= (methods == Method.LEASE_GRANT) | ~evidence.proxied
         for number in np.flatnonzero(renewing).tolist():
             kind: type[_Renewed] = pb.LeaseKeepAliveResponse
             if methods[number] == Method.LEASE_GRANT:

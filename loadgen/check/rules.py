@@ -95,6 +95,7 @@ class Ledger:
         self._broken = dict.fromkeys(RULES, 0)
         self._doubts: dict[str, list[str]] = {name: [] for name in RULES}
         self._absent: dict[str, str] = {}
+        self._excused: dict[str, str] = {}
         self.unknown_from = 0
 
     def broken(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
@@ -121,12 +122,18 @@ class Ledger:
         """Say why it is no fault that nothing was held against a guarantee: nothing in the history used it."""
         self._absent[rule] = reason
 
+    def excuse(self, rule: str, reason: str) -> None:
+        """Say why whoever was asked does not promise a guarantee: unless it was broken, it is skipped."""
+        self._excused[rule] = reason
+
     def result(self, rule: str) -> Result:
         """Return the verdict on one guarantee."""
         judged, broken = self.judged[rule], self._broken[rule]
         if broken:
             findings = tuple(sorted(self._findings[rule], key=lambda finding: finding.revision))
             return Result(rule, Verdict.FAIL, judged, broken, findings)
+        if rule in self._excused:
+            return Result(rule, Verdict.SKIP, judged, reason=self._excused[rule])
         if self._doubts[rule]:
             return Result(rule, Verdict.UNKNOWN, judged, reason="; ".join(self._doubts[rule][:3]))
         if judged:

@@ -28,6 +28,8 @@ WATCH = b"/etcdserverpb.Watch/Watch"
 # As the answer to a progress request comes: about all watches of the stream.
 _EVERY_WATCH = -1
 _FIRST_PAUSE_S = 0.05
+# An id that no server chooses: each counts its own from 0 on.
+_CHOSEN = 1 << 40
 _numbers = count(1)
 _LONGEST_PAUSE_S = 2.0
 
@@ -251,6 +253,22 @@ class Watcher:
     def _on_cancelled(self, watch: Watch, response: pb.WatchResponse) -> None:
         watch.compact_revision = response.compact_revision
         self._finish(watch, COMPACTED if response.compact_revision else "refused", response.cancel_reason)
+
+
+def renumbers_watches(endpoint: str, key: bytes, timeout_s: float) -> bool:
+    """Return whether whoever answers at an endpoint gives watches ids of its own, as `etcd grpc-proxy` does.
+
+    etcd takes the id that it is asked for, from 3.4 on. Takes a key to watch, and the seconds to wait for an answer,
+    without which it returns False.
+    """
+    channel = Channel([endpoint])
+    watcher = Watcher(channel, timeout_s)
+    try:
+        watch = watcher.watch(key, watch_id=_CHOSEN)
+        return watch.wait_created(timeout_s) and watch.id != _CHOSEN
+    finally:
+        watcher.close()
+        channel.close()
 
 
 class WatchCalls(Caller):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -11,6 +13,7 @@ from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.lease import lease_key
 from loadgen.history.operation import Outcome
+from tests.support import command
 from tests.support.etcds import default_and_others
 from tests.support.grpc_proxy import grpc_proxy
 from tests.support.waiting import HANG_S
@@ -67,3 +70,16 @@ def test_keepalives_of_many_leases_on_one_stream(proxy: str) -> None:
         ), done  # fmt: skip
     assert keeper.streams == 1
     client.close()
+
+
+def test_a_chaos_run_finds_nothing_that_etcd_did_not_promise(proxy: str, tmp_path: Path) -> None:
+    done = command.run("chaos", "--endpoints", proxy, "--duration", "5s", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    rows = {row["name"]: row for row in result["check"]["guarantees"]}
+    assert (done.returncode, result["verdict"]) == (0, "pass"), (done.stderr, result["verdict_reasons"])
+    assert "from its cache" in rows["durability.revision"]["reason"]
+    assert "any member" in rows["convergence.keys"]["reason"]
+    skipped = {name for name, row in rows.items() if row["verdict"] == "skip"}
+    judged = {name for name, row in rows.items() if row["verdict"] == "pass"}
+    assert judged | skipped == rows.keys()
+    assert {"kv.real-time", "kv.reads", "kv.once", "watch.ordered", "watch.reliable", "txn.atomic"} <= judged

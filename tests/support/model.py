@@ -198,7 +198,10 @@ class Stream:
 
 @dataclasses.dataclass
 class Script:
-    """A history before it is written: what a test changes to plant something."""
+    """A history before it is written: what a test changes to plant something.
+
+    Attributes: ``proxy``, the endpoint of an `etcd grpc-proxy` through which everything was asked; empty without one.
+    """
 
     model: Model
     ops: list[Op]
@@ -207,6 +210,7 @@ class Script:
     markers: list[tuple[str, int, dict[str, Any]]] = dataclasses.field(default_factory=list)
     cut: bool = False
     version: str = "3.5.30"
+    proxy: str = ""
 
     def write(self, folder: Path) -> Path:
         """Write it as one file; return the folder."""
@@ -216,6 +220,8 @@ class Script:
             {"id": f"{member:x}", "name": name, "version": self.version}
             for member, name in zip(MEMBERS, NAMES, strict=True)
         ]
+        if self.proxy:
+            members = [{**members[0], "name": self.proxy, "endpoint": self.proxy, "proxy": True}]
         writer.marker("cluster", 1, prefix=PREFIX.decode(), revision=1, exclusive=self.exclusive, members=members)
         for name, at, details in self.markers:
             writer.marker(name, at, **details)
@@ -229,6 +235,7 @@ class Script:
                 PATHS[type(op.request)].encode(), op.process, op.call, op.call, op.back, op.outcome,
                 op.request.SerializeToString(), op.response.SerializeToString() if ok else op.error.encode(),
                 code=0 if ok else 11 if op.outcome == Outcome.FAIL else 4, answered=op.outcome != Outcome.INFO,
+                endpoint=writer.endpoint(self.proxy) if self.proxy else 0,
             )  # fmt: skip
         for number, stream in enumerate(self.streams):
             for at, message in stream.entries:

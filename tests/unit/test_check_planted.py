@@ -699,3 +699,35 @@ def test_from_3_7_on_a_key_without_its_value_is_without_its_lease(tmp_path: Path
         kv.lease = 0
     results = check(read(healthy.write(tmp_path)), logs=LOGS).results
     assert {each.rule: (each.verdict, each.reason) for each in results if each.verdict != Verdict.PASS} == {}
+
+
+def test_what_a_proxy_does_not_promise_is_skipped(tmp_path: Path) -> None:
+    """It answers serializable reads from a cache, and asks any member; what it does promise is judged as ever."""
+    cached = Healthy()
+    serializable_revision_falls(cached)
+    cached.proxy = "http://proxy:2379"
+    results = check(read(cached.write(tmp_path / "cached")), logs=LOGS).results
+    skipped = {each.rule for each in results if each.verdict is Verdict.SKIP}
+    assert {each.rule for each in results if each.verdict is Verdict.PASS} == RULES.keys() - skipped
+    assert skipped == {
+        "durability.acknowledged", "durability.revision", "convergence.revision", "convergence.hash",
+        "convergence.keys",
+    }  # fmt: skip
+    assert all("etcd grpc-proxy" in each.reason for each in results if each.rule in skipped)
+    for planted, rule in ((stale_read, "kv.real-time"), (forked_member, "convergence.keys")):
+        script = Healthy()
+        planted(script)
+        script.proxy = "http://proxy:2379"
+        assert rule in judged(script, tmp_path / rule)
+
+
+def test_a_proxys_keepalive_may_be_older_than_it_was_asked_for(tmp_path: Path) -> None:
+    """It renews by itself, and answers with what it was told last: the grant is what a lease lives from."""
+    found = []
+    for proxy in ("", "http://proxy:2379"):
+        script = Healthy()
+        kept = script.named["keep alive"]
+        kept.call, kept.back = kept.call + 1000 * MS, kept.back + 1000 * MS
+        script.proxy = proxy
+        found.append(set(judged(script, tmp_path / f"proxy-{proxy[:1]}")))
+    assert found == [{"lease.early"}, set()]
