@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ from google.protobuf.message import DecodeError
 from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance, Leadership
-from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, ConnectError
+from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, NO_STREAM, ConnectError
 from loadgen.client.login import Login, name_refusal
 from loadgen.client.streaming import StreamingCall
 from loadgen.client.transport import Transport
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.stats.precision import bucket_ns
 from loadgen.wire import Code, LocalError, Stream
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _STABLE_S = 1.0
 _ASK_S = 0.2
 _ASK_TIMEOUT_NS = 1_000_000_000
 STATUS = b"/etcdserverpb.Maintenance/Status"
+# As gRPC servers say that they have no limit: more streams than there are ids.
+UNLIMITED = (1 << 31) - 1
 
 
 class Channel:
@@ -43,6 +47,8 @@ class Channel:
     calls: all (``round-robin``), the ``leader``, which is followed when leadership moves and waited for while there is
     none, or the ``first`` alone. Nothing is connected before the first call. Raises ValueError, and SecurityError for
     files of no use.
+    Where the streams of all connections are used up (MAX_CONCURRENT_STREAMS), each endpoint gets a further one. Until
+    it is there calls wait for a stream, against their deadline; how long is in ``stream_waits``.
     A request that the server certainly did not process (refused, above GOAWAY's last stream id, never written) is
     sent again once; nothing else is, also not one whose token was refused.
 
@@ -50,6 +56,7 @@ class Channel:
         resent: requests sent again.
         in_flight, in_flight_max: calls that wait for their answer; now, and the most there ever were.
         connects: connections made.
+        stream_waits: calls that had to wait for a stream, by how long, in buckets of nanoseconds.
         closed: ``close`` was called.
     """
 
@@ -79,13 +86,17 @@ class Channel:
         self.in_flight = 0
         self.in_flight_max = 0
         self.connects = 0
+        self.stream_waits: defaultdict[int, int] = defaultdict(int)
         self._connections = connections
         self._live: list[Transport] = []
         self._draining: list[Transport] = []
-        self._turn = cycle(self._live)
+        self._dealt: list[Transport] = []
+        self._turn = cycle(self._dealt)
         self._current: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
         self._connecting = 0
+        # Connections under way because streams were used up, and streaming calls that wait for one.
+        self._widening = self._openers = 0
         self._outcome = gevent.event.AsyncResult()
         self.closed = False
 
@@ -129,17 +140,45 @@ class Channel:
         """
         deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
         while True:
-            for transport in self._turn:
+            transport = self._with_room()
+            if transport is not None:
                 try:
-                    return transport.open(path)
+                    return transport.open(path, self._on_freed)
                 except LocalError:
-                    transport.retire()
-                    break
-            else:
+                    transport.retire()  # out of stream ids, say
+                    continue
+            self._openers += 1
+            try:
+                self._widen()
                 if (failure := self._wait(deadline_ns)) is not None:
                     raise failure
-                if perf_counter_ns() >= deadline_ns and not self._live:
-                    raise ConnectError(self.endpoints[0], NO_ANSWER)
+            finally:
+                self._openers -= 1
+            if perf_counter_ns() >= deadline_ns and self._with_room() is None:
+                full = self._dealt[0].endpoint if self._dealt else None
+                raise ConnectError(full or self.endpoints[0], NO_STREAM if full else NO_ANSWER)
+
+    def reserve(self, streams: int, timeout_s: float) -> None:
+        """Connect until so many streams can be open at a time, or for at most ``timeout_s`` seconds."""
+        deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
+        while perf_counter_ns() < deadline_ns:
+            missing = streams - sum(transport.limit for transport in self._dealt)
+            if missing <= 0:
+                return
+            self._widen(missing)
+            if self._wait(deadline_ns) is not None:
+                return  # nobody answers: the calls will say why
+
+    @property
+    def stream_limit(self) -> int | None:
+        """The fewest streams that one of the connections in use may have at a time; None where none has a limit."""
+        limit = min((transport.limit for transport in self._dealt), default=UNLIMITED)
+        return None if limit >= UNLIMITED else limit
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are now."""
+        return len(self._live)
 
     def close(self) -> None:
         """Close every connection; call that wait end UNAVAILABLE. May be called again."""
@@ -161,23 +200,59 @@ class Channel:
             now = perf_counter_ns()
             if now >= deadline_ns:
                 return never_sent(Code.DEADLINE_EXCEEDED, None)
-            for transport in self._turn:
-                try:
-                    # The server is told the whole timeout again: one header block for all; we keep the deadline.
-                    stream = transport.call(path, message, timeout_ns, call_ns)
-                except LocalError:
-                    transport.retire()  # out of stream ids, say
-                    break
-                if again or not _may_be_sent_again(stream):
-                    if stream.code and stream.answered:
-                        self._refused(stream, call_ns)
-                    return stream
-                again = True
-                self.resent += 1
-                break
-            else:
+            transport = self._with_room()
+            if transport is not None:
+                self._current = transport
+            elif self._dealt:
+                transport = min(self._dealt, key=_crowd)
+            if transport is None:
                 if (failure := self._wait(deadline_ns)) is not None:
                     return never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
+                continue
+            try:
+                # The server is told the whole timeout again: one header block for all; we keep the deadline.
+                if transport.room > 0:
+                    stream = transport.call(path, message, timeout_ns, call_ns)
+                else:
+                    self._widen(1)
+                    stream = transport.call(path, message, timeout_ns, call_ns, queued=True)
+                    self.stream_waits[bucket_ns((stream.opened_ns or stream.ended_ns) - now)] += 1
+            except LocalError:
+                transport.retire()  # out of stream ids, say
+                continue
+            if again or not _may_be_sent_again(stream):
+                if stream.code and stream.answered:
+                    self._refused(stream, call_ns)
+                return stream
+            again = True
+            self.resent += 1
+
+    def _with_room(self) -> Transport | None:
+        """Return the next connection on which a stream can be opened; None where there is none."""
+        for transport in islice(self._turn, len(self._dealt)):
+            if transport.room > 0:
+                return transport
+        return None
+
+    def _widen(self, more: int = 0) -> None:
+        """Begin a further connection to each endpoint that is called, as often as those who wait for a stream need it.
+
+        Takes how many want one beside those who wait already.
+        """
+        wanted = more + self._openers + sum(transport.waiting for transport in self._dealt)
+        limits = {transport.endpoint: transport.limit for transport in self._dealt}
+        coming = self._widening * max(limits.values(), default=0)
+        while sum(limits.values()) > 0 and coming < wanted:
+            for endpoint in limits:
+                self._widening += 1
+                self._connecting += 1
+                self._keepers.append(gevent.spawn(self._keep, endpoint, widening=True))
+            coming += sum(limits.values())
+
+    def _on_freed(self) -> None:
+        """Have those look again who wait to open a streaming call: one has ended."""
+        if self._openers:
+            self._tell(None)
 
     def _wait(self, until_ns: int) -> ConnectError | None:
         """Wait for a connection; return why there is none, or None where there is one or time is up."""
@@ -198,8 +273,11 @@ class Channel:
             if self._leadership is not None:
                 self._keepers += [gevent.spawn(self._ask_who_leads, each) for each in self.endpoints]
 
-    def _keep(self, endpoint: Endpoint) -> None:
-        """Keep one connection to one endpoint, for as long as the channel is open."""
+    def _keep(self, endpoint: Endpoint, *, widening: bool = False) -> None:
+        """Keep one connection to one endpoint, for as long as the channel is open.
+
+        ``widening``: it is a further one, and counts among those under way until it is there.
+        """
         pause = _FIRST_PAUSE_S
         token = b""
         while not self.closed:
@@ -217,6 +295,8 @@ class Channel:
                 self._settle(exc)
             else:
                 self._connecting -= 1
+                self._widening -= widening
+                widening = False
                 self.connects += 1
                 began = perf_counter_ns()
                 self._live.append(transport)
@@ -249,7 +329,8 @@ class Channel:
         if self._leadership is not None:
             chosen = self._leadership.chosen(self.endpoints)
             turn = [each for each in self._live if each.endpoint in chosen]
-        self._turn = cycle(turn)
+        self._dealt = list(turn)
+        self._turn = cycle(self._dealt)
         self._current = None
 
     def _ask_who_leads(self, endpoint: Endpoint) -> None:
@@ -314,13 +395,18 @@ def login_of(security: Security) -> Login | None:
 def _say_who_leads(transport: Transport, leadership: Leadership) -> int:
     """Ask a member who leads and note what it says; return the code it answered with."""
     try:
-        stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns())
+        stream = transport.call(STATUS, b"", _ASK_TIMEOUT_NS, perf_counter_ns(), queued=True)
         if stream.code == Code.OK:
             answer = pb.StatusResponse.FromString(stream.message or b"")
             leadership.said(transport.endpoint, answer.header.member_id, answer.raftTerm, answer.leader)
     except (LocalError, DecodeError):
         return Code.UNAVAILABLE
     return stream.code
+
+
+def _crowd(transport: Transport) -> int:
+    """Return how many calls wait for a stream of a connection."""
+    return transport.waiting
 
 
 def _may_be_sent_again(stream: Stream) -> bool:

@@ -29,6 +29,7 @@ USER_WANTED = "user required"
 TOKEN_REFUSED = "auth token expired"
 NO_LOGIN = "login failed"
 LEADER_HIDDEN = "leader not visible"
+NO_STREAM = "no free stream"
 
 HINTS = {
     **TLS_HINTS,
@@ -50,6 +51,7 @@ HINTS = {
     USER_WANTED: "auth is enabled on this cluster; give --user NAME:PASSWORD",
     TOKEN_REFUSED: "etcd no longer accepts the token of the login; raftload logs in again",
     NO_LOGIN: "etcd did not answer the login as it should",
+    NO_STREAM: "it allows no more streams on a connection (--max-concurrent-streams), and takes no further connection",
     LEADER_HIDDEN: "etcd does not tell this user the leader; use another --balance, or a user with the role root",
 }
 

@@ -79,7 +79,7 @@ class Login:
     def _authenticate(self, transport: Transport) -> bytes:
         began_ns = perf_counter_ns()
         try:
-            stream = transport.call(AUTHENTICATE, self._request, self._timeout_ns, began_ns)
+            stream = transport.call(AUTHENTICATE, self._request, self._timeout_ns, began_ns, queued=True)
         except LocalError as exc:
             raise ConnectError(transport.endpoint, NO_LOGIN, str(exc)) from exc
         if stream.code != Code.OK:

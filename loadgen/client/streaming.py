@@ -35,8 +35,16 @@ class StreamingCall:
         ended_ns: when the end was read, or the call given up; 0 while it is open.
     """
 
-    def __init__(self, endpoint: Endpoint, connection: Connection, path: bytes, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        path: bytes,
+        flush: Callable[[], None],
+        freed: Callable[[], None] | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        self._freed = freed
         self.ended_ns = 0
         self._connection = connection
         self._flush = flush
@@ -160,3 +168,5 @@ class StreamingCall:
         self.ended_ns = self._stream.ended_ns = ended_ns
         self._inbox.end()
         self._room.set()
+        if self._freed is not None:
+            self._freed()

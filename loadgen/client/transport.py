@@ -23,6 +23,7 @@ from loadgen.client.connect_errors import (
     CLOSED_HERE,
     LOST,
     NO_ANSWER,
+    NO_STREAM,
     NOT_HTTP2,
     SILENT,
     ConnectError,
@@ -31,7 +32,16 @@ from loadgen.client.connect_errors import (
 from loadgen.client.dialing import dial, foreign
 from loadgen.client.event_loop import Watcher
 from loadgen.client.streaming import StreamingCall
-from loadgen.wire import Code, Connection, ConnectionEnded, GoAway, Message, SettingsReceived, Stream
+from loadgen.wire import (
+    Code,
+    Connection,
+    ConnectionEnded,
+    GoAway,
+    Message,
+    NoStreamError,
+    SettingsReceived,
+    Stream,
+)
 
 if TYPE_CHECKING:
     from loadgen.client.tls import Tls, TlsOptions
@@ -51,7 +61,8 @@ class Transport:
     the calls that this ended are told; and how to speak TLS, without which the connection is plain.
 
     Attributes: ``open_count``, calls that wait for an answer; ``accepting``, whether new calls are taken;
-    ``flushing``, a call of this turn of the event loop has been put out and is to be sent at its end.
+    ``flushing``, a call of this turn of the event loop has been put out and is to be sent at its end; ``limit``,
+    ``room``, ``waiting``, how many streams the peer allows, how many more can be opened, and calls without one.
     """
 
     def __init__(
@@ -72,7 +83,8 @@ class Transport:
         scheme = b"http" if tls is None else b"https"
         self._connection = connection = Connection(endpoint.http_host.encode(), scheme)
         self.set_metadata = connection.set_metadata
-        self._start = connection.call
+        self._start = connection.start
+        self._queued: list[Stream] = []
         self._receive = connection.receive_data
         self._take = connection.data_to_send
         self._tls_options = tls
@@ -137,17 +149,40 @@ class Transport:
         """Calls that wait for their answer."""
         return self._connection.open_count
 
+    @property
+    def limit(self) -> int:
+        """How many streams the peer allows at a time."""
+        return self._connection.limit
+
+    @property
+    def room(self) -> int:
+        """How many streams can be opened at once."""
+        return self._connection.room
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a stream."""
+        return self._connection.waiting
+
     # ---- calls
 
-    def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
+    def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int, *, queued: bool = False) -> Stream:
         """Send a unary request and wait for its end.
 
         Takes the method's path, the encoded message, the time allowed in nanoseconds, and the present on the
         monotonic clock. Returns the stream as it ended; ``ended_ns`` is when its last bytes were read, or when it was
-        given up. Raises LocalError where no new calls are taken. A greenlet killed while it waits gives its call up.
+        given up. Raises LocalError where no new calls are taken, NoStreamError where the peer allows no further stream;
+        ``queued``: it then waits for one, against the same deadline, and ``opened_ns`` is when it got it, or 0.
+        A greenlet killed while it waits gives its call up.
         """
         deadline_ns = call_ns + timeout_ns
-        stream = self._start(path, message, timeout_ns, getcurrent(), deadline_ns)
+        if queued:
+            stream = self._connection.call(path, message, timeout_ns, getcurrent(), deadline_ns)
+            stream.opened_ns = 0
+            if not stream.id:
+                self._queued.append(stream)
+        else:
+            stream = self._start(path, message, timeout_ns, getcurrent(), deadline_ns)
         if deadline_ns < self._armed:
             self._arm(deadline_ns)
         if not self.flushing:
@@ -167,13 +202,16 @@ class Transport:
         stream.endpoint = self._where
         return stream
 
-    def open(self, path: bytes) -> StreamingCall:
+    def open(self, path: bytes, freed: Callable[[], None] | None = None) -> StreamingCall:
         """Take the path of a streaming method, return the call; see ``StreamingCall``. It has no deadline.
 
-        Raises LocalError where no new calls are taken. While one is open, a peer that is silent for long is asked for
-        a sign of life, and the connection ends where none comes.
+        Takes what to call when it has ended. Raises LocalError where no new calls are taken, NoStreamError where the
+        peer allows no further stream: without a deadline it would wait for ever. While one is open, a peer that is
+        silent for long is asked for a sign of life, and the connection ends where none comes.
         """
-        call = StreamingCall(self.endpoint, self._connection, path, self._flush_soon)
+        if self._connection.accepting and self._connection.room <= 0:
+            raise NoStreamError(f"the peer allows {self._connection.limit} streams at a time")
+        call = StreamingCall(self.endpoint, self._connection, path, self._flush_soon, freed)
         self._streaming = [each for each in self._streaming if not each.ended]
         self._streaming.append(call)
         if self._watchdog is None:
@@ -213,13 +251,24 @@ class Transport:
         now = perf_counter_ns()
         self._armed = _NEVER
         expired = [stream for stream in self._connection.open_streams() if stream.deadline_ns <= now]
+        # Those without a stream first: else they would get those that end here, and be sent after their deadline.
+        expired.sort(key=lambda stream: stream.id > 0)
         for stream in expired:
-            self._connection.reset(stream, Code.DEADLINE_EXCEEDED)
+            self._connection.reset(stream, Code.DEADLINE_EXCEEDED, None if stream.id else NO_STREAM)
+        self._note_opened(now)
         self._flush_soon()
         self._wake(expired, now)
         left = min((stream.deadline_ns for stream in self._connection.open_streams()), default=_NEVER)
         if left < self._armed:
             self._arm(left)
+
+    def _note_opened(self, now: int) -> None:
+        """Note when calls that wait for a stream got one."""
+        if self._queued:
+            for stream in self._queued:
+                if stream.id:
+                    stream.opened_ns = now
+            self._queued = [each for each in self._queued if not each.id and each.code < 0]
 
     def _wake(self, streams: list[Stream], now: int) -> None:
         for stream in streams:
@@ -247,6 +296,8 @@ class Transport:
         if not self.accepting and not self._connection.ready and not self._plausible(data):
             return
         events = self._receive(data)
+        if self._queued:
+            self._note_opened(now)
         if self._connection.ended is not None:
             self.retire()  # before those whom it ended are woken, and call again
         for event in events:

@@ -5,7 +5,7 @@
 """
 
 from loadgen.wire.connection import Connection
-from loadgen.wire.errors import ErrorCode, LocalError, ProtocolError, RemoteError
+from loadgen.wire.errors import ErrorCode, LocalError, NoStreamError, ProtocolError, RemoteError
 from loadgen.wire.events import ConnectionEnded, Event, GoAway, Message, PingAcknowledged, SettingsReceived
 from loadgen.wire.grpc import Code
 from loadgen.wire.stream import Stream
@@ -19,6 +19,7 @@ __all__ = [
     "GoAway",
     "LocalError",
     "Message",
+    "NoStreamError",
     "PingAcknowledged",
     "ProtocolError",
     "RemoteError",

@@ -28,13 +28,17 @@ class Connection:
 
     __slots__ = (
         "_receiver", "_sender", "call", "consumed", "data_to_send", "finish", "open_stream", "receive_data",
-        "send_message",
+        "send_message", "start",
     )  # fmt: skip
 
-    call: Callable[[bytes, bytes, int, object, int], Stream]
-    """``call(path, message, timeout_ns, context, deadline_ns)``: sends a unary request and returns its ``Stream``,
+    start: Callable[[bytes, bytes, int, object, int], Stream]
+    """``start(path, message, timeout_ns, context, deadline_ns)``: sends a unary request and returns its ``Stream``,
     which ``receive_data`` returns again once it has ended. ``timeout_ns`` (0: none) is told to the server;
-    ``deadline_ns`` is only kept. Raises LocalError when the connection takes no new streams."""
+    ``deadline_ns`` is only kept. Raises NoStreamError when the peer allows no further stream at present, LocalError
+    when the connection takes no new ones."""
+    call: Callable[[bytes, bytes, int, object, int], Stream]
+    """``call(path, message, timeout_ns, context, deadline_ns)``: as ``start``, but a request for which there is no
+    stream waits for one, in the order of calling. Until then its ``id`` is 0."""
     open_stream: Callable[[bytes, int, object, int], Stream]
     """``open_stream(path, timeout_ns, context, deadline_ns)``: as ``call``, for streaming methods: messages go by
     ``send_message`` and ``finish``, come as ``Message`` events, and the stream itself comes when it has ended."""
@@ -54,6 +58,7 @@ class Connection:
     def __init__(self, authority: bytes, scheme: bytes = b"http") -> None:
         self._sender = sender = Sender(authority, scheme)
         # Bound once: one Python frame less on every call.
+        self.start = sender.start
         self.call = sender.call
         self.open_stream = sender.open_stream
         self.send_message = sender.send_message
@@ -102,6 +107,21 @@ class Connection:
     def open_count(self) -> int:
         """Calls that have not ended."""
         return len(self._sender.streams) + len(self._sender.waiting)
+
+    @property
+    def limit(self) -> int:
+        """How many streams the peer allows at a time; beyond any need while it has named no limit."""
+        return self._sender.max_streams
+
+    @property
+    def room(self) -> int:
+        """How many streams can be opened at once; 0 or less where the next one would wait."""
+        return self._sender.max_streams - len(self._sender.streams) - len(self._sender.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a stream."""
+        return len(self._sender.waiting)
 
     def open_streams(self) -> Iterator[Stream]:
         """Iterate over the calls that have not ended; take a copy before ending any."""

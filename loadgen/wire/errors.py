@@ -36,5 +36,9 @@ class LocalError(ProtocolError):
     """We were asked for something that the connection cannot do now, such as a call after GOAWAY."""
 
 
+class NoStreamError(LocalError):
+    """The peer allows no further stream at present (MAX_CONCURRENT_STREAMS): use another connection, or wait."""
+
+
 class RemoteError(ProtocolError):
     """The peer broke the protocol: the connection is over."""

@@ -1,8 +1,8 @@
 """The outgoing half of a connection: requests, the peer's limits, and the bytes to write.
 
 A small request that the windows allow is packed into HEADERS and DATA in one go. Everything else takes the long way:
-a request waits for a free stream (MAX_CONCURRENT_STREAMS), then its body for the windows (RFC 9113, section 5.2),
-both in the order of calling.
+a request of ``call`` waits for a free stream (MAX_CONCURRENT_STREAMS), and each body for the windows (RFC 9113,
+section 5.2), both in the order of calling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from struct import Struct
 
 from loadgen.wire import frames
-from loadgen.wire.errors import ErrorCode, LocalError, RemoteError
+from loadgen.wire.errors import ErrorCode, LocalError, NoStreamError, RemoteError
 from loadgen.wire.grpc import PREFIX, Code, request_fields
 from loadgen.wire.headers import HeaderEncoder
 from loadgen.wire.stream import Request, Stream, Upload
@@ -30,12 +30,13 @@ class Sender:
         blocked: open streams whose body the windows hold back, oldest first.
         queued: bytes put out for writing since the beginning.
         accepting: new calls are taken.
+        max_streams: how many may be open at a time.
         next_id: of the next stream to be opened.
     """
 
     __slots__ = (
-        "_authority", "_encoder", "_initial_window", "_max_frame_size", "_max_streams", "_metadata", "_out", "_room",
-        "_scheme", "_templates", "_window", "accepting", "blocked", "next_id", "queued", "replies", "streams",
+        "_authority", "_encoder", "_initial_window", "_max_frame_size", "_metadata", "_out", "_room", "_scheme",
+        "_templates", "_window", "accepting", "blocked", "max_streams", "next_id", "queued", "replies", "streams",
         "waiting",
     )  # fmt: skip
 
@@ -57,7 +58,7 @@ class Sender:
         self._initial_window = frames.DEFAULT_WINDOW
         self._max_frame_size = frames.DEFAULT_FRAME_SIZE
         # RFC 9113 has no limit until the peer names one.
-        self._max_streams = 1 << 31
+        self.max_streams = 1 << 31
         # The longest body that may take the short way, as far as streams and frames go.
         self._room = min(self._initial_window, self._max_frame_size)
 
@@ -69,7 +70,17 @@ class Sender:
         self._templates.clear()
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
-        """Take a unary request, return its stream; see ``Connection.call``."""
+        """Take a unary request, return its stream, which may have to wait; see ``Connection.call``."""
+        try:
+            return self.start(path, message, timeout_ns, context, deadline_ns)
+        except NoStreamError:
+            stream = Stream(context, deadline_ns)
+            stream.request = Request(path, message, timeout_ns)
+            self._enqueue(stream)
+            return stream
+
+    def start(self, path: bytes, message: bytes, timeout_ns: int, context: object, deadline_ns: int) -> Stream:
+        """Take a unary request, return its stream; see ``Connection.start``."""
         length = len(message) + 5
         template = self._templates.get((path, timeout_ns))
         stream_id = self.next_id
@@ -77,9 +88,11 @@ class Sender:
             template is None
             or length > self._room
             or length > self._window
-            or len(self.streams) >= self._max_streams
+            or len(self.streams) >= self.max_streams
             or stream_id > frames.LARGEST_STREAM_ID
         ):
+            if len(self.streams) >= self.max_streams and self.accepting:
+                raise NoStreamError(f"the peer allows {self.max_streams} streams at a time")
             stream = Stream(context, deadline_ns)
             stream.request = Request(path, message, timeout_ns)
             self._enqueue(stream)
@@ -129,7 +142,7 @@ class Sender:
 
     def open_waiting(self) -> None:
         """Open calls that wait, as many as the peer allows."""
-        while self.waiting and self.accepting and len(self.streams) < self._max_streams:
+        while self.waiting and self.accepting and len(self.streams) < self.max_streams:
             if self.next_id > frames.LARGEST_STREAM_ID:
                 self.refuse_new()
                 return
@@ -243,7 +256,7 @@ class Sender:
                 raise RemoteError("maximum frame size out of range")
             self._max_frame_size = value
         elif name == frames.MAX_CONCURRENT_STREAMS:
-            self._max_streams = value
+            self.max_streams = value
         elif name == frames.HEADER_TABLE_SIZE:
             if self._encoder.set_table_size(value):
                 self._templates.clear()

@@ -48,15 +48,17 @@ class Stream:
         streaming: opened with ``open_stream``: messages come as events, ``message`` stays None.
         end: offset in the connection's output just after the request's last byte; of a streaming call, after its
             header.
-        deadline_ns, ended_ns, endpoint: for whoever keeps the time and knows the peer; the connection never looks at
-            them. The last two are unset until the end.
+        deadline_ns, opened_ns, ended_ns, endpoint: for whoever keeps the time and knows the peer; the connection never
+            looks at them. The last two are unset until the end; ``opened_ns`` is when a call that had waited for its
+            stream got it, unset for others.
     """
 
     __slots__ = (
         "answered", "cause", "code", "context", "deadline_ns", "detail", "end", "ended_ns", "endpoint", "head", "id",
-        "message", "reader", "request", "streaming", "unprocessed", "upload",
+        "message", "opened_ns", "reader", "request", "streaming", "unprocessed", "upload",
     )  # fmt: skip
 
+    opened_ns: int
     ended_ns: int
     endpoint: str
 

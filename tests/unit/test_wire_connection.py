@@ -12,6 +12,7 @@ from loadgen.wire import (
     ErrorCode,
     GoAway,
     LocalError,
+    NoStreamError,
     PingAcknowledged,
     SettingsReceived,
     Stream,
@@ -185,6 +186,27 @@ def test_calls_wait_for_a_free_stream_in_order() -> None:
     assert streams[3].unprocessed
     connection.receive_data(frames.settings({frames.MAX_CONCURRENT_STREAMS: 10}))
     assert [each.id for each in streams] == [1, 3, 5, 0, 7]
+
+
+def test_a_start_does_not_wait_for_a_stream() -> None:
+    connection = greeted(max_concurrent_streams=2)
+    assert (connection.limit, connection.room) == (2, 2)
+    started = [connection.start(PATH, b"", SECOND, None, 0) for _ in range(2)]
+    with pytest.raises(NoStreamError):
+        connection.start(PATH, b"", SECOND, None, 0)
+    assert (connection.room, connection.waiting, connection.open_count) == (0, 0, 2)
+    waiting = call(connection)
+    assert (connection.room, connection.waiting, waiting.id) == (-1, 1, 0)
+    # Who waits comes first.
+    connection.receive_data(head(1) + data(1, b"") + trailers(1))
+    assert (waiting.id, connection.room, connection.accepting) == (5, 0, True)
+    connection.receive_data(head(3) + data(3, b"") + trailers(3))
+    assert connection.start(PATH, b"", SECOND, None, 0).id == 7
+    assert [each.code for each in started] == [0, 0]
+    connection.receive_data(frames.goaway(7, 0, b""))
+    with pytest.raises(LocalError) as refused:
+        connection.start(PATH, b"", SECOND, None, 0)
+    assert not isinstance(refused.value, NoStreamError)
 
 
 def test_stream_ids_end() -> None:
