@@ -13,6 +13,7 @@ Runs under `raftload bench --scenario kubernetes` and under plain Locust:
 """
 
 import random
+from functools import partial
 from typing import ClassVar
 
 from loadgen.client.kv import bytes_prefix_end, delete_op, get_op, mod_revision_is, put_op
@@ -51,6 +52,7 @@ class KubernetesUser(FollowingUser):
 
     def begin_watch(self) -> Watch:
         """List everything in pages, then watch from the next revision on."""
+        assert self.watcher is not None
         start, end, revision = self.load.settings.prefix, bytes_prefix_end(self.load.settings.prefix), 0
         while True:
             page = self.client.range(start, end, limit=PAGE, revision=revision)
@@ -92,14 +94,14 @@ class KubernetesUser(FollowingUser):
         key = self._choose(key, there=False)
         self.creates += 1
         lease = self.leases[-1] if self.leases and self.creates % 4 == 0 else 0
-        self.written.sending(value)
-        return self._guarded("create", key, 0, put_op(key, value, lease=lease))
+        put = put_op(key, value, lease=lease)
+        return self.written.write(key, value, partial(self._guarded, "create", key, 0, put))
 
     def update(self, key: bytes, value: bytes) -> Operation:
         """Put a key if nobody has since the informer saw it."""
         key = self._choose(key, there=True)
-        self.written.sending(value)
-        return self._guarded("update", key, max(0, self.load.revisions.get(key, 0)), put_op(key, value))
+        known = max(0, self.load.revisions.get(key, 0))
+        return self.written.write(key, value, partial(self._guarded, "update", key, known, put_op(key, value)))
 
     def delete(self, key: bytes, _: bytes) -> Operation:
         """Delete a key if nobody has changed it since the informer saw it."""
@@ -114,7 +116,6 @@ class KubernetesUser(FollowingUser):
         if operation.outcome is Outcome.OK:
             if operation.response.succeeded:
                 self._learn(key, -operation.revision if f == "delete" else operation.revision)
-                self.written.acknowledged(operation)
             else:
                 found = operation.response.responses[0].response_range.kvs
                 self._learn(key, found[0].mod_revision if found else -operation.revision)

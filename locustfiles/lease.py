@@ -12,6 +12,7 @@ Runs under `raftload bench --scenario lease` and under plain Locust:
 
 from typing import ClassVar
 
+from loadgen.client.lease import LeaseKeeper
 from loadgen.history.operation import Operation
 from loadgen.user import EtcdUser
 
@@ -24,18 +25,21 @@ class LeaseUser(EtcdUser):
     abstract = False
     mix: ClassVar = {"lease_grant": 1.0, "lease_keepalive": 4.0, "lease_revoke": 1.0}
     transports: ClassVar = ("grpc",)
+    holds_start: ClassVar = True
+    keeper: LeaseKeeper | None = None
 
-    def on_start(self) -> None:
-        """Join the run."""
-        super().on_start()
+    def make_ready(self) -> None:
+        """Open the stream of the keepalives."""
         self.leases: list[int] = []
         self.keeper = self.client.lease_keeper()
+        self.keeper.open()
 
     def on_stop(self) -> None:
         """Revoke what is left, and leave the run."""
-        while self.leases:
-            self.load.record(self.client.lease_revoke(self.leases.pop(), process=self.process), -1)
-        self.keeper.close()
+        if self.keeper is not None:
+            while self.leases:
+                self.load.record(self.client.lease_revoke(self.leases.pop(), process=self.process), -1)
+            self.keeper.close()
         super().on_stop()
 
     def lease_grant(self, _: bytes, __: bytes) -> Operation:
@@ -47,6 +51,7 @@ class LeaseUser(EtcdUser):
 
     def lease_keepalive(self, key: bytes, value: bytes) -> Operation:
         """Renew the newest lease."""
+        assert self.keeper is not None
         self._need_a_lease(key, value)
         # Without one still, etcd says that there is none: a failure, as it should be.
         lease = self.leases[-1] if self.leases else 1

@@ -9,6 +9,7 @@ Runs under `raftload bench --scenario watch` and under plain Locust:
     locust -f locustfiles/watch.py --host 127.0.0.1:2379 --headless -u 10 -r 10 -t 10s
 """
 
+from functools import partial
 from typing import ClassVar
 
 from loadgen.history.operation import Operation
@@ -23,5 +24,4 @@ class WatchUser(FollowingUser):
 
     def put(self, key: bytes, value: bytes) -> Operation:
         """Write a key, whose event every user waits for."""
-        self.written.sending(value)
-        return self.written.acknowledged(super().put(key, value))
+        return self.written.write(key, value, partial(super().put, key, value))

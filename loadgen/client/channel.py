@@ -56,6 +56,8 @@ class Channel:
         resent: requests sent again.
         in_flight, in_flight_max: calls that wait for their answer; now, and the most there ever were.
         connects: connections made.
+        connected_max: the most connections that there were at a time.
+        stream_limit: the fewest streams that a connection allowed at a time; None where none had a limit.
         stream_waits: calls that had to wait for a stream, by how long, in buckets of nanoseconds.
         closed: ``close`` was called.
     """
@@ -86,6 +88,8 @@ class Channel:
         self.in_flight = 0
         self.in_flight_max = 0
         self.connects = 0
+        self.connected_max = 0
+        self.stream_limit: int | None = None
         self.stream_waits: defaultdict[int, int] = defaultdict(int)
         self._connections = connections
         self._live: list[Transport] = []
@@ -168,12 +172,6 @@ class Channel:
             self._widen(missing)
             if self._wait(deadline_ns) is not None:
                 return  # nobody answers: the calls will say why
-
-    @property
-    def stream_limit(self) -> int | None:
-        """The fewest streams that one of the connections in use may have at a time; None where none has a limit."""
-        limit = min((transport.limit for transport in self._dealt), default=UNLIMITED)
-        return None if limit >= UNLIMITED else limit
 
     @property
     def connected(self) -> int:
@@ -300,6 +298,9 @@ class Channel:
                 self.connects += 1
                 began = perf_counter_ns()
                 self._live.append(transport)
+                self.connected_max = max(self.connected_max, len(self._live))
+                if transport.limit < UNLIMITED:
+                    self.stream_limit = min(self.stream_limit or UNLIMITED, transport.limit)
                 self._deal()
                 self._settle(None)
                 if self._login is None:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from loadgen.client.call import MALFORMED, Caller, failed
 from loadgen.client.channel import never_sent
-from loadgen.client.connect_errors import ConnectError
+from loadgen.client.connect_errors import NO_ANSWER, ConnectError
 from loadgen.client.streaming import StreamingCall
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -98,6 +98,14 @@ class LeaseKeeper:
         self._opening = gevent.lock.BoundedSemaphore()
         self._kept: list[gevent.Greenlet] = []
 
+    def open(self) -> str | None:
+        """Open the stream where there is none; return why there is none then, None where there is one."""
+        try:
+            self._opened(perf_counter_ns() + int(self._timeout_s * 1e9))
+        except ConnectError as exc:
+            return exc.cause
+        return None
+
     def renew(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
         """Give a lease its whole time to live again. ``response`` is a ``LeaseKeepAliveResponse``.
 
@@ -147,7 +155,7 @@ class LeaseKeeper:
         renewal: gevent.event.AsyncResult = gevent.event.AsyncResult()
         until_ns = operation.call_ns + int(self._timeout_s * 1e9)
         try:
-            call = self._opened()
+            call = self._opened(until_ns)
         except ConnectError as exc:
             failed(operation, never_sent(Code.UNAVAILABLE, exc.cause))
             return None
@@ -155,7 +163,7 @@ class LeaseKeeper:
         answer: tuple[bytes, int, pb.LeaseKeepAliveResponse] | Stream | None = call.stream
         if call.send(request):
             # One that comes too late finds its place in the queue, and nobody there.
-            answer = renewal.wait(max(0.0, (until_ns - perf_counter_ns()) / 1e9))
+            answer = renewal.wait(_left_s(until_ns))
         if answer is None:
             operation.return_ns = perf_counter_ns()
             operation.error = Code.DEADLINE_EXCEEDED.name
@@ -173,14 +181,19 @@ class LeaseKeeper:
         operation.revision = response.header.revision
         return message
 
-    def _opened(self) -> StreamingCall:
-        with self._opening:
+    def _opened(self, until_ns: int) -> StreamingCall:
+        """Return the stream, opened if need be. Raises ConnectError where there is none at a moment."""
+        if not self._opening.acquire(timeout=_left_s(until_ns)):
+            raise ConnectError(self._channel.endpoints[0], NO_ANSWER)  # somebody else waits for it as long
+        try:
             if self._call is None or self._call.ended:
-                self._call = self._channel.open(KEEP_ALIVE, self._timeout_s)
+                self._call = self._channel.open(KEEP_ALIVE, _left_s(until_ns))
                 self._waiting = defaultdict(deque)
                 self.streams += 1
                 gevent.spawn(self._read, self._call, self._waiting)
             return self._call
+        finally:
+            self._opening.release()
 
     def _read(self, call: StreamingCall, waiting: _Waiting) -> None:
         while (taken := call.receive()) is not None:
@@ -199,3 +212,8 @@ class LeaseKeeper:
         for asked in waiting.values():
             for renewal in asked:
                 renewal.set(call.stream)
+
+
+def _left_s(until_ns: int) -> float:
+    """Return the seconds until a moment on the monotonic clock; 0 after it."""
+    return max(0.0, (until_ns - perf_counter_ns()) / 1e9)

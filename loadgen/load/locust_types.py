@@ -195,6 +195,7 @@ class Runner(Protocol):
     greenlet: Group
     state: str
     custom_messages: Mapping[str, object]
+    target_user_count: int
 
     @property
     def user_count(self) -> int: ...

@@ -113,6 +113,27 @@ class Begun(TypedDict):
     prefix: str
 
 
+class Ready(TypedDict):
+    """A worker to the master, at the start of a run whose users begin together: how many of its users are ready.
+
+    ``users`` is how many it was told to start so far, ``prefix`` that of the run's keys.
+    """
+
+    prefix: str
+    ready: int
+    users: int
+
+
+class Go(TypedDict):
+    """The master to every worker, once the users of each are ready: they begin.
+
+    ``starts_at_ns`` is when an open loop begins, on the master's wall clock in nanoseconds since 1970.
+    """
+
+    prefix: str
+    starts_at_ns: int
+
+
 # -- reports ------------------------------------------------------------------------------------------------
 
 
@@ -148,12 +169,25 @@ class OpenLoopCounts(TypedDict):
     overrun_s: float
 
 
+class StreamCounts(TypedDict):
+    """What one worker met of the server's limit of streams on a connection (MAX_CONCURRENT_STREAMS).
+
+    ``limit`` is None where there is none, ``connections`` how many there are now, ``waits`` counts the operations that
+    waited for a stream by how long, in nanoseconds.
+    """
+
+    limit: int | None
+    connections: int
+    waits: dict[int, int]
+
+
 class Snapshot(TypedDict):
     """What one worker did since the run's start.
 
     ``prefix`` is that of the run's keys. ``locust_counts`` says that the worker's Locust has counted the successes
     itself. ``totals`` and ``warmup`` are by operation type. ``cpu_s`` is the CPU time of the process since its first
-    measured operation, and ``wall_s`` the time since then. ``open_loop`` is None in a closed loop.
+    measured operation, and ``wall_s`` the time since then. ``open_loop`` is None in a closed loop, ``streams`` over the
+    JSON gateway. ``problems`` are sentences about what the worker has to doubt of its own counts, once it has ended.
     """
 
     prefix: str
@@ -166,6 +200,8 @@ class Snapshot(TypedDict):
     resent: int
     loop_lag_p99_ms: float
     open_loop: OpenLoopCounts | None
+    streams: StreamCounts | None
+    problems: list[str]
 
 
 class Stats(TypedDict, total=False):
@@ -258,6 +294,8 @@ REFUSED = Kind[Refused]("raftload_refused")
 CLOCK = Kind[Clock]("raftload_clock")
 CLOCK_OFFSET = Kind[ClockOffset]("raftload_clock_offset")
 BEGUN = Kind[Begun]("raftload_begun")
+READY = Kind[Ready]("raftload_ready")
+GO = Kind[Go]("raftload_go")
 DONE = Kind[Done]("raftload_done")
 FAILED = Kind[Failed]("raftload_failed")
 SUSPECT = Kind[Suspect]("raftload_suspect")

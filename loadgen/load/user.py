@@ -13,7 +13,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loadgen.history.operation import Operation, Outcome
-from loadgen.load import interrupt, keyspace, listening
+from loadgen.load import interrupt, keyspace, listening, start_line
 from loadgen.load.settings import add_arguments
 from loadgen.load.worker_run import Load, attach
 from loadgen.load.workload import Workload
@@ -82,11 +82,13 @@ class EtcdUser(RunUser):
     operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop). A mix may name
     other operations: each is a method of that name, which takes a key and a value drawn for it and returns the
     Operation, whose ``f`` is the name. A scenario that one transport cannot run says in ``transports`` which can.
+    Where ``holds_start`` is true, the users of all workers begin together, once each has done ``make_ready``.
     """
 
     abstract = True
     mix: ClassVar[Mapping[str, float] | None] = None
     transports: ClassVar[tuple[str, ...]] = ("grpc", "gateway")
+    holds_start: ClassVar[bool] = False
 
     def on_start(self) -> None:
         """Join the worker's run."""
@@ -98,6 +100,11 @@ class EtcdUser(RunUser):
         self.workload = Workload(settings, self.process, self.load.keys)
         self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
         self._owing = len(settings.mix)
+        self.make_ready()
+        self.load.wait_for_start()
+
+    def make_ready(self) -> None:
+        """Get ready what the user measures with, such as a watch; see ``holds_start``."""
 
     @task  # type: ignore[untyped-decorator]
     def operate(self) -> None:
@@ -176,8 +183,9 @@ def _on_parser(parser: argparse.ArgumentParser, **_: object) -> None:
 def _on_init(environment: Environment, **_: object) -> None:
     if listening.attach(environment):
         interrupt.attach()
-    attach(environment)
+    attach(environment).hear_master()
     keyspace.attach(environment)
+    start_line.attach(environment)
 
 
 listening.listen(locust.events.init_command_line_parser, _on_parser)

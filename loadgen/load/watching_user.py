@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import ClassVar
 
@@ -14,39 +14,9 @@ from loadgen.client.watcher import Watcher
 from loadgen.history.operation import DELIVERY, Operation, Outcome
 from loadgen.load.settings import UNIQUE_VALUE_BYTES
 from loadgen.load.user import EtcdUser
-from loadgen.load.worker_run import Load
+from loadgen.load.written import Written
 from loadgen.proto.kv_pb2 import Event
 from loadgen.wire import Code
-
-# Writes of one worker whose events may still come; older ones are not measured any more.
-_REMEMBERED = 65_536
-
-
-class Written:
-    """What one worker wrote in one run: by value, which is unique in a run, since every writer stamps its own.
-
-    Attributes: ``last_revision``, the newest that was acknowledged.
-    """
-
-    def __init__(self, load: Load) -> None:
-        self.load = load
-        self.last_revision = 0
-        self._calls: OrderedDict[bytes, tuple[int, bool]] = OrderedDict()
-
-    def sending(self, value: bytes) -> None:
-        """Note that a value is about to be sent."""
-        self._calls[value] = perf_counter_ns(), not self.load.warming_up
-        if len(self._calls) > _REMEMBERED:
-            self._calls.popitem(last=False)
-
-    def acknowledged(self, operation: Operation) -> Operation:
-        """Take a write that ended, return it."""
-        self.last_revision = max(self.last_revision, operation.revision)
-        return operation
-
-    def sent(self, value: bytes) -> tuple[int, bool] | None:
-        """Return when a value was sent, and whether that is measured; None where this worker did not write it."""
-        return self._calls.get(value)
 
 
 class FollowingUser(EtcdUser):
@@ -56,59 +26,93 @@ class FollowingUser(EtcdUser):
     moment at which the write was handed to the transport to the moment at which the event was read from the watcher's
     socket, one clock for both. So it holds the commit and the delivery; the commit alone is the write's own latency
     beside it. With U users every write is delivered U times (fan-out), and measured as often as the writer's worker
-    has users: watchers of other workers have another clock. A watch that has not caught up with the last write of its
-    worker within the deadline counts as one that failed.
+    has users: watchers of other workers have another clock. No user writes before the watches of all are confirmed, in
+    all workers, and none stops to watch before the last one of its worker has written. A watch that has not caught up
+    with the last write of its worker within the deadline counts as one that failed. What was due and did not come is a
+    problem of the run.
     """
 
     abstract = True
     transports: ClassVar = ("grpc",)
+    holds_start: ClassVar = True
 
     least_value_size: ClassVar = UNIQUE_VALUE_BYTES
+    watcher: Watcher | None = None
+    _first: int | None = None
 
-    def on_start(self) -> None:
-        """Join the run and wait for the watch."""
-        super().on_start()
+    def make_ready(self) -> None:
+        """Begin the watch, and wait until it is confirmed."""
         load = self.load
-        self.written: Written = load.shared.setdefault(Written, Written(load))
-        self.watcher: Watcher = self.client.watcher()
-        self.watch_of_all = self.begin_watch()
-        self.watch_of_all.wait_created(load.settings.timeout_s)
-        self._reader = gevent.spawn(self._follow)
+        if load.written is None:
+            load.written = Written(load)
+        self.written: Written = load.written
+        self.written.writers.add(self.process)
+        self.watcher = self.client.watcher()
+        self.watch_of_all = watch = self.begin_watch()
+        if watch.wait_created(load.settings.timeout_s):
+            self._first = self.written.join()
+        else:
+            interrupted = watch.interruptions[-1][1] if watch.interruptions else None
+            self.written.unconfirmed(watch.reason or watch.error or interrupted or Code.DEADLINE_EXCEEDED.name)
+        self._reader = gevent.spawn(self._follow, watch)
 
     def on_stop(self) -> None:
         """Wait for the events of what this worker wrote last, then leave the run."""
-        watch, last, timeout_ns = self.watch_of_all, self.written.last_revision, self.load.settings.timeout_s * 1e9
-        began = perf_counter_ns()
-        while watch.error is None and (watch.next_revision <= last or watch.inbox.items):
-            if perf_counter_ns() - began > timeout_ns:
-                break
-            gevent.sleep(0.005)
+        if self.watcher is not None:
+            self._see_the_last(self.written)
+            self._reader.kill()
+            self.watcher.close()
+        super().on_stop()
+
+    def _see_the_last(self, written: Written) -> None:
+        watch, began = self.watch_of_all, perf_counter_ns()
+        written.writers.discard(self.process)
+        until_ns = began + self.load.settings.timeout_s * 1e9
+
+        def wait(condition: Callable[[], bool]) -> None:
+            while not condition() and perf_counter_ns() < until_ns:
+                gevent.sleep(0.005)
+
+        if self.load.is_ending:
+            wait(lambda: not written.writers)
+        if self._first is not None:
+            left = written.leave()
+            wait(lambda: written.are_answered(left))
+        last = written.last_revision
+        wait(lambda: watch.error is not None or (watch.next_revision > last and not watch.inbox.items))
         if watch.next_revision <= last:
             now, error = perf_counter_ns(), watch.error or Code.DEADLINE_EXCEEDED.name
             late = Operation(self.process, DELIVERY, watch.request.key, None, began, began, now, Outcome.FAIL, 0, error)
             self.load.record(late, 0)
-        self._reader.kill()
-        self.watcher.close()
-        super().on_stop()
+
+    def _leave(self, ended: object) -> None:
+        if self.watcher is not None:
+            self.written.writers.discard(self.process)
+        super()._leave(ended)
 
     def begin_watch(self) -> Watch:
         """Start the watch that this user follows."""
+        assert self.watcher is not None
         prefix = self.load.settings.prefix
         return self.watcher.watch(prefix, bytes_prefix_end(prefix))
 
     def saw(self, event: Event) -> None:
         """Take an event, whoever wrote it."""
 
-    def _follow(self) -> None:
-        record, sent, process = self.load.record, self.written.sent, self.process
-        for answer in self.watch_of_all:
+    def _follow(self, watch: Watch) -> None:
+        record, written, process = self.load.record, self.written, self.process
+        find, deliver, first = written.find, written.deliver, self._first
+        for answer in watch:
             read_ns = answer.read_ns
             for event in answer.response.events:
                 self.saw(event)
                 kv = event.kv
-                if (call := sent(kv.value)) is not None:
-                    call_ns, measured = call
+                write = find(kv.value)
+                # Of what was written before this watch was confirmed it may have seen a part.
+                if write is not None and first is not None and write.number >= first:
+                    deliver(write, kv.value)
+                    call_ns = write.call_ns
                     delivered = Operation(
                         process, DELIVERY, kv.key, kv.value, call_ns, call_ns, read_ns, Outcome.OK, kv.mod_revision
                     )
-                    record(delivered, 0 if measured else -1)
+                    record(delivered, 0 if write.measured else -1)

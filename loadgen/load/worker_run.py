@@ -14,13 +14,14 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import gevent
 
 from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
+from cluster.base.verdict import Verdict
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
 from loadgen.load.locust_internals import count_successes, hear_of_stops, install_microseconds, send_stats
@@ -30,23 +31,30 @@ from loadgen.load.protocol import (
     BEGUN,
     CUT_SHORT,
     DONE,
+    GO,
     RANKS_OPTION,
+    READY,
     SHARE_DONE,
     START_OPTION,
     USERS_OPTION,
+    Go,
     OpenLoopCounts,
     Report,
     Snapshot,
     Stats,
+    StreamCounts,
 )  # fmt: skip
 from loadgen.load.recorder import REQUEST_TYPE, STOPPED, Recorder
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
+from loadgen.load.start_line import HOLD_S, StartLine, is_held
 from loadgen.load.workload import Keys, owed, share, timetable
 
 if TYPE_CHECKING:
+    from loadgen.client.channel import Channel
     from loadgen.client.etcd import EtcdClient
     from loadgen.load.json_client import GatewayClient
     from loadgen.load.locust_types import Environment, Runner, WorkerRunner
+    from loadgen.load.written import Written
 
 MAX_USERS_PER_WORKER = 1 << 16
 # Workers of one machine begin a schedule at one moment. One that hears of it later, or whose clock is elsewhere,
@@ -99,18 +107,30 @@ class Worker:
         settings = Settings.from_options(options, split_endpoints(environment.host))
         if len(settings.prefix) != PREFIX_BYTES:
             raise SettingsError("the run has no key prefix; was the master started by raftload or its locustfiles?")
-        client = _open_client(settings)
+        rank, workers = _rank(environment.runner, options)
+        users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
+        client = _open_client(settings, len(range(rank, users, workers)))
         # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
         gc.collect()
         gc.freeze()
-        rank, workers = _rank(environment.runner, options)
-        users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
         starts_at_ns = int(options.get(START_OPTION) or 0) + self.clock_offset_ns
         self.load = Load(
             environment, settings, client, rank=rank, workers=workers, users=users, sinks=self.sinks,
             starts_at_ns=starts_at_ns,
         )  # fmt: skip
         self.load.begin()
+
+    def hear_master(self) -> None:
+        """Hear when the master lets the users begin; nothing in a process that is no worker of one."""
+        from locust.runners import WorkerRunner
+
+        if isinstance(self._environment.runner, WorkerRunner):
+            listening.handle(self._environment.runner, GO, self._on_go)
+
+    def _on_go(self, _: str, go: Go) -> None:
+        load = self.load
+        if load is not None and go["prefix"] == load.settings.prefix.decode("ascii"):
+            load.go(go["starts_at_ns"] + self.clock_offset_ns)
 
     def _on_test_stopping(self, environment: Environment, **_: object) -> None:
         if self.load is not None:
@@ -127,8 +147,20 @@ class Worker:
     def _on_worker_report(self, client_id: str, data: Stats) -> None:
         """Count what a worker reports in the statistics of Locust's master."""
         report = Report.read(data)
-        if report is not None and not report.snapshot["locust_counts"]:
+        if report is None:
+            return
+        if not report.snapshot["locust_counts"]:
             count_successes(self._environment.stats, report.series, report.snapshot["totals"], REQUEST_TYPE)
+        if not getattr(self._environment, "raftload_engine", None):
+            doubt(self._environment, report.snapshot["problems"])
+
+
+def doubt(environment: Environment, problems: Sequence[str]) -> None:
+    """Say what is wrong with the counts of a run of plain Locust, whose exit code then says inconclusive."""
+    for problem in problems:
+        logger.error("%s", problem)
+    if problems and environment.process_exit_code is None:
+        environment.process_exit_code = Verdict.UNKNOWN.exit_code
 
 
 class Load:
@@ -146,7 +178,9 @@ class Load:
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
         shared: what else the users of a scenario share, by whatever they like.
         warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
-        open_loop: hands out the run's operations; None in a closed loop.
+        open_loop: hands out the run's operations; None in a closed loop, and before the start that users wait for.
+        start_line: where users wait until those of all workers are ready; None where each begins when it is.
+        written: what watching users wrote, and how it came back; None without such.
         sinks: see `Worker`.
     """
 
@@ -173,12 +207,15 @@ class Load:
         self._cpu_started: float | None = None
         self._cpu_s = 0.0
         self._running = True
+        self._stopping = self._alone = False
         self._rng = random.Random(f"users/{settings.seed}/{rank}")
         self.warm_until_ns = time.perf_counter_ns() + round(settings.warmup_s * 1e9)
         self._lag = LoopLag(gevent.get_hub())
         self.open_loop: OpenLoop | None = None
+        self.written: Written | None = None
+        self.start_line = StartLine(self._tell_ready) if is_held(environment.user_classes) else None
         # It calls back from the event loop, so it comes last.
-        if schedule is not None and self._quota != 0:
+        if schedule is not None and self._quota != 0 and self.start_line is None:
             self.open_loop = self._make_open_loop(starts_at_ns)
 
     # -- the run --------------------------------------------------------------------------------------------
@@ -193,6 +230,42 @@ class Load:
         if self._quota == 0:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
+
+    def wait_for_start(self) -> None:
+        """Wait, as a user that is ready, until all are; at once where users of this scenario do not wait."""
+        if self.start_line is not None and not self.start_line.wait():
+            self._alone = True
+            self.go(0)
+
+    def _tell_ready(self, ready: int) -> None:
+        """Tell the master how many users are ready; without one, start them once those of the first batch are."""
+        runner = self._environment.runner
+        if _is_distributed(runner):
+            prefix = self.settings.prefix.decode("ascii")
+            READY.send(runner, {"prefix": prefix, "ready": ready, "users": runner.target_user_count})
+            return
+        rate = getattr(self._environment.parsed_options, "spawn_rate", None) or 1
+        if ready >= min(runner.target_user_count, max(1, int(rate))):
+            self.go(time.time_ns())
+
+    def go(self, starts_at_ns: int) -> None:
+        """Let the users begin. Takes when an open loop begins, on this process's wall clock in nanoseconds."""
+        line = self.start_line
+        if line is None or line.is_open:
+            return
+        self.warm_until_ns = time.perf_counter_ns() + round(self.settings.warmup_s * 1e9)
+        if self._running and self._quota != 0 and self.settings.schedule() is not None:
+            self.open_loop = self._make_open_loop(starts_at_ns)
+        line.open()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is handed out: the worker's share is used up, or the test is being stopped."""
+        if self._stopping:
+            return True
+        if self.open_loop is not None:
+            return self.open_loop.ended
+        return self._quota is not None and self._taken >= self._quota
 
     def _make_open_loop(self, starts_at_ns: int) -> OpenLoop:
         """Return the worker's part of a schedule. Takes when it begins, on the wall clock in nanoseconds."""
@@ -286,6 +359,9 @@ class Load:
 
     def stopping(self) -> None:
         """Hand out nothing more: the test is about to be stopped."""
+        self._stopping = True
+        if self.start_line is not None:
+            self.start_line.open()
         if self._running and self.open_loop is not None:
             self.open_loop.stop()
 
@@ -318,6 +394,7 @@ class Load:
             self._environment.stop_timeout = 0
         else:
             self._tell_locust()
+            doubt(self._environment, self._problems())
             if reason == SHARE_DONE:
                 gevent.spawn(runner.quit if self._environment.web_ui is None else runner.stop)
 
@@ -354,7 +431,23 @@ class Load:
             "resent": getattr(channel, "resent", 0),
             "loop_lag_p99_ms": self._lag.percentile_ms(0.99),
             "open_loop": self._open_loop_snapshot(),
+            "streams": self._stream_counts(),
+            "problems": [] if self._running else self._problems(),
         }
+
+    def _stream_counts(self) -> StreamCounts | None:
+        channel: Channel | None = getattr(self.client, "channel", None)
+        if channel is None:
+            return None
+        limit, connections = channel.stream_limit, channel.connected_max
+        return {"limit": limit, "connections": connections, "waits": dict(channel.stream_waits)}
+
+    def _problems(self) -> list[str]:
+        """Return sentences about what there is to doubt of this worker's counts."""
+        found = [] if self.written is None else self.written.problems()
+        if self._alone:
+            found.append(f"the users began although not all were ready: the master said nothing for {HOLD_S:.0f} s")
+        return found
 
     def _open_loop_snapshot(self) -> OpenLoopCounts | None:
         """Return what became of the schedule."""
@@ -370,8 +463,8 @@ class Load:
         }
 
 
-def _open_client(settings: Settings) -> EtcdClient | GatewayClient:
-    """Return a connected client for the settings' transport.
+def _open_client(settings: Settings, users: int) -> EtcdClient | GatewayClient:
+    """Return a connected client for the settings' transport, with streams for so many users.
 
     How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
     put it: the settings travel in messages that anybody on the way could read.
@@ -394,6 +487,7 @@ def _open_client(settings: Settings) -> EtcdClient | GatewayClient:
     # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot
     # reach the operations will not either, and they say so.
     client.get(settings.prefix, serializable=True)
+    client.channel.reserve(users, settings.timeout_s)
     return client
 
 

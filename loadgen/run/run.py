@@ -19,6 +19,7 @@ from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
 from loadgen.load.locust_internals import CsvFiles
 from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
+from loadgen.load.start_line import HOLD_S
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
 from loadgen.run.cluster_recorder import ClusterRecorder
@@ -162,12 +163,14 @@ class Run:
 
     @property
     def load_s(self) -> float:
-        """Seconds since the last worker started its users, the warm-up among them; 0 until then.
+        """Seconds since the last worker started its users or let them begin, the warm-up among them; 0 until then.
 
         A duration counts from there: on a machine that is short of CPU a worker takes seconds to connect.
         """
         session, now = self._session, time.monotonic()
         latest = (now if self._load_began is None else self._load_began) + LATEST_BEGIN_S
+        if session.starter.holds:
+            return max(0.0, now - (session.starter.opened_at or latest + HOLD_S))
         present = [worker.client_id or "" for worker in session.workers if worker.name not in self.lost]
         began = max((session.begun.get(client_id, latest) for client_id in present), default=latest)
         return max(0.0, now - began)
@@ -202,6 +205,7 @@ class Run:
             self._session.service.write_logs(self.folder, ".service")
         measured = totals.measured(self._snapshots(), self._session.service)
         self._problems += totals.missing_samples(measured, self._session.series)
+        self._problems += totals.doubts(self._session.workers, self._session.snapshots)
         self._write_run_json(measured, revision_after)
         result = report.build(self.folder)
         run_folder.write_json(self.folder / "result.json", result)
@@ -307,7 +311,8 @@ class Run:
         if self._stop_asked_at is None and self._load_began is not None:
             took_s = {worker: at - self._load_began for worker, at in session.done_at.items()}
             notes += totals.slow_workers(session.workers, took_s)
-        return list(dict.fromkeys(notes + totals.clocks_off(session.remote.workers)))
+        notes += totals.clocks_off(session.remote.workers)
+        return list(dict.fromkeys(notes + totals.streams(self._snapshots())))
 
     def _write_run_json(self, measured: Mapping[str, Measured], revision_after: int | None) -> None:
         """Write what is known: before the load without the measured rows and a revision, at the end with them."""

@@ -42,8 +42,13 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
     loop_lag = max((s["loop_lag_p99_ms"] for s in snapshots), default=None)
     open_loops = [s["open_loop"] for s in snapshots if s["open_loop"]]
     start_lag = start_lag_p99_ms(open_loops)
-    # What the generator itself added to a latency: in an open loop from due to sent, else an answer's wait for it.
+    # What the generator itself added to a latency: in an open loop from due to sent, else an answer's wait for it; and
+    # an operation's wait for a stream, where etcd allows few on a connection.
     delay = start_lag if open_loops else loop_lag
+    stream_wait = stream_wait_p99_ms(snapshots, operations)
+    by_streams = stream_wait > (delay or 0.0)
+    if by_streams:
+        delay = stream_wait
     saturated = None if delay is None or p99_ms is None else delay > max(LEAST_DELAY_MS, DELAY_SHARE * p99_ms)
     cpu_s = sum(s["cpu_s"] for s in snapshots)
     return {
@@ -56,7 +61,9 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
         "rate_reached": rate_reached(open_loops) if open_loops else None,
         "resent": sum(s["resent"] for s in snapshots),
         "saturated": saturated,
-        "saturated_by": _blame(delay, snapshots, bool(open_loops)) if saturated and delay is not None else None,
+        "saturated_by": _blame(delay, snapshots, bool(open_loops), by_streams)
+        if saturated and delay is not None
+        else None,
     }
 
 
@@ -79,6 +86,18 @@ def start_lag_p99_ms(open_loops: Sequence[OpenLoopCounts]) -> float | None:
     return hdr.percentiles(counts, (0.99,))[0] / 1e6 if counts else None
 
 
+def stream_wait_p99_ms(snapshots: Sequence[Snapshot], operations: int) -> float:
+    """Return how long 99 % of all operations waited for a stream at the most; 0 where fewer than 1 % did."""
+    counts: dict[int, int] = {}
+    for snapshot in snapshots:
+        if snapshot["streams"]:
+            hdr.merge(counts, snapshot["streams"]["waits"])
+    if not counts:
+        return 0.0
+    at_once = max(0, operations - sum(counts.values()))
+    return hdr.percentiles({0: at_once, **counts}, (0.99,))[0] / 1e6
+
+
 def rate_reached(open_loops: Sequence[OpenLoopCounts]) -> bool:
     """Tell whether the schedule was kept: next to nothing dropped, and the last operation sent next to in time."""
     scheduled, dropped = (sum(each["scheduled"] for each in open_loops), sum(each["dropped"] for each in open_loops))
@@ -86,8 +105,13 @@ def rate_reached(open_loops: Sequence[OpenLoopCounts]) -> bool:
     return in_time and scheduled - dropped >= REACHED_SHARE * scheduled
 
 
-def _blame(delay_ms: float, snapshots: Sequence[Snapshot], open_loop: bool) -> str:
-    """Say what was late and why: the busiest worker had no more CPU of its own to use, or others had it."""
+def _blame(delay_ms: float, snapshots: Sequence[Snapshot], open_loop: bool, by_streams: bool) -> str:
+    """Say what was late and why: the busiest worker had no more CPU of its own to use, or others had it.
+
+    Or there was no stream for an operation.
+    """
+    if by_streams:
+        return f"operations waited up to {delay_ms:.1f} ms (p99) for a stream of an HTTP/2 connection"
     used = max(s["cpu_s"] / s["wall_s"] if s["wall_s"] else 0.0 for s in snapshots)
     busy = used > BUSY_WORKER
     why = "their own work fills a core; add workers" if busy else "other processes use the CPU"

@@ -31,6 +31,7 @@ from loadgen.load.locust_internals import (
 )  # fmt: skip
 from loadgen.load.protocol import BEGUN, DONE, FAILED, HELLO, Begun, Done, Failed, Hello, Report, Snapshot, Stats
 from loadgen.load.settings import Settings
+from loadgen.load.start_line import Starter
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker, RemoteWorkers, correct, identity
 from loadgen.run.worker import make_environment
@@ -68,6 +69,7 @@ class Session:
             clock.
         done: why each worker stopped, by its client id; ``done_at``: when, in seconds of the monotonic clock.
         snapshots: what each worker last counted, by its client id.
+        starter: lets users begin together, where the scenario's do.
         series: latencies from when an operation was due, over all workers; ``service``: from when it was sent.
     """
 
@@ -112,6 +114,7 @@ class Session:
         # From here on messages may come, at every turn of the event loop: what they are for has to be there.
         runner = self.runner = self._listen(*bind)
         self.remote = RemoteWorkers(runner, wanted, expected, len(workers) + 1)
+        self.starter = Starter(self.environment)
         listening.handle(runner, HELLO, self._on_hello)
         listening.handle(runner, BEGUN, self._on_begun)
         listening.handle(runner, DONE, self._on_done)
@@ -195,7 +198,8 @@ class Session:
         return next((w for w in self.workers if w.client_id == client_id), None)
 
     def bury(self, client_id: str) -> None:
-        """Let Locust know that a worker is lost: it would wait for its users at the end of the test."""
+        """Let Locust know that a worker is lost: it would wait for its users at the end of the test, and we before."""
+        self.starter.lose(client_id)
         bury(self.runner, client_id)
 
     def inquire(self, worker: WorkerProcess | RemoteWorker) -> None:

@@ -15,6 +15,7 @@ from loadgen.load.protocol import Counts, Snapshot
 from loadgen.run import saturation
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
+from loadgen.stats import hdr
 from loadgen.stats.series import Series
 
 if TYPE_CHECKING:
@@ -110,6 +111,35 @@ def missing_samples(rows: Mapping[str, Measured], series: Series) -> list[str]:
         f"{f}: the workers counted {row['succeeded']} successes, but series.csv has {counted.get(f, 0)}"
         for f, row in rows.items()
         if counted.get(f, 0) != row["succeeded"]
+    ]
+
+
+def doubts(every: Sequence[Worker], snapshots: Mapping[str, Snapshot]) -> list[str]:
+    """Return a sentence for each thing that a worker has to doubt of its own counts. Takes snapshots by client id."""
+    return [
+        f"{worker.name}: {problem}"
+        for worker in every
+        if (snapshot := snapshots.get(worker.client_id or ""))
+        for problem in snapshot["problems"]
+    ]
+
+
+def streams(snapshots: Sequence[Snapshot]) -> list[str]:
+    """Return a sentence about operations that waited for a stream in our own queue; nothing where none did."""
+    met = [each["streams"] for each in snapshots if each["streams"]]
+    waits: dict[int, int] = {}
+    for each in met:
+        hdr.merge(waits, each["waits"])
+    if not waits:
+        return []
+    count, longest_ms = sum(waits.values()), hdr.percentiles(waits, (1.0,))[0] / 1e6
+    limit = min(each["limit"] for each in met if each["limit"] is not None)
+    connections = sum(each["connections"] for each in met)
+    who = f"{count:,} operation{'s' if count > 1 else ''}"
+    return [
+        f"{who} waited in raftload for a stream, {longest_ms:,.1f} ms at most, which is part of their latencies:"
+        f" etcd allows {limit} streams on a connection (--max-concurrent-streams); there were {connections} connections"
+        " in the end"
     ]
 
 

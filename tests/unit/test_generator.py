@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from loadgen.result import gate
-from loadgen.run import saturation
+from loadgen.run import saturation, totals
 from loadgen.stats.precision import bucket_ns
 
 MS = 1_000_000
 
 
-def worker(*, cpu_s: float = 0.5, loop_lag_ms: float = 0.1, open_loop: dict[str, Any] | None = None) -> dict[str, Any]:
+def worker(
+    *, cpu_s: float = 0.5, loop_lag_ms: float = 0.1, open_loop: dict[str, Any] | None = None,
+    waits: dict[int, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     return {
+        "streams": {"limit": 5, "connections": 3, "waits": waits} if waits is not None else None,
         "cpu_s": cpu_s, "wall_s": 1.0, "loop_lag_p99_ms": loop_lag_ms, "in_flight_max": 7, "resent": 1,
         "open_loop": open_loop,
     }  # fmt: skip
@@ -36,6 +40,19 @@ def test_a_closed_loop_is_judged_by_its_loop_lag(loop_lag_ms: float, p99_ms: flo
     assert block["cpu_us_per_op"] == 1000.0
     assert (block["start_lag_p99_ms"], block["scheduled"], block["rate_reached"]) == (None, None, None)
     assert (block["in_flight_max"], block["resent"], block["dropped"]) == (14, 2, 0)
+
+
+@pytest.mark.parametrize(("waited", "saturated"), [(9, False), (11, True)])
+def test_a_wait_for_a_stream_is_the_generators_own(waited: int, saturated: bool) -> None:
+    """50 ms of 9 in 1,000 are not its p99, of 11 they are."""
+    workers = [worker(waits={bucket_ns(50 * MS): waited - 1}), worker(waits={bucket_ns(50 * MS): 1}), worker()]
+    block = saturation.block(workers, 1000, 60.0)
+    assert block["saturated"] is saturated
+    assert (block["saturated_by"] or "").startswith("operations waited up to 50." if saturated else "")
+    (note,) = totals.streams(workers)
+    assert note.startswith(f"{waited} operations waited in raftload for a stream, 50.")
+    assert "etcd allows 5 streams on a connection (--max-concurrent-streams); there were 6 connections" in note
+    assert totals.streams([worker(), worker(waits={})]) == []
 
 
 def test_an_open_loop_is_judged_by_its_start_lag() -> None:

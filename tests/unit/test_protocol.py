@@ -29,7 +29,7 @@ def test_no_other_module_has_a_message_name() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert len({kind.name for kind in KINDS}) == len(KINDS) == 10
+    assert len({kind.name for kind in KINDS}) == len(KINDS) == 12
     assert found == {"loadgen/load/protocol.py"}
 
 
@@ -49,6 +49,7 @@ def test_a_report_arrives_as_it_was_sent() -> None:
         "in_flight_max": 3, "resent": 0, "loop_lag_p99_ms": 0.1,
         "open_loop": {"scheduled": 1, "dropped": 0, "start_lags": dict(recorder.start_lags), "length_s": 0.0,
                       "overrun_s": 0.0},
+        "streams": {"limit": 5, "connections": 3, "waits": {1 << 20: 2}}, "problems": ["1 watch was not confirmed"],
     }  # fmt: skip
     data: dict[str, Any] = {"stats": []}
     Report(snapshot, *recorder.take_series()).write(data)
