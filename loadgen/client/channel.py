@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -47,8 +47,9 @@ class Channel:
     calls: all (``round-robin``), the ``leader``, which is followed when leadership moves and waited for while there is
     none, or the ``first`` alone. Nothing is connected before the first call. Raises ValueError, and SecurityError for
     files of no use.
-    Where the streams of all connections are used up (MAX_CONCURRENT_STREAMS), each endpoint gets a further one. Until
-    it is there calls wait for a stream, against their deadline; how long is in ``stream_waits``.
+    Where the streams of all connections are used up (MAX_CONCURRENT_STREAMS), each endpoint gets a further one, which
+    is called only while those before it are full. Until it is there calls wait for a stream, against their deadline;
+    how long is in ``stream_waits``.
     A request that the server certainly did not process (refused, above GOAWAY's last stream id, never written) is
     sent again once; nothing else is, also not one whose token was refused.
 
@@ -94,8 +95,12 @@ class Channel:
         self._connections = connections
         self._live: list[Transport] = []
         self._draining: list[Transport] = []
+        # Those that are called: in turn, and the further ones while these are full.
         self._dealt: list[Transport] = []
+        self._spare: list[Transport] = []
+        self._spares: set[Transport] = set()
         self._turn = cycle(self._dealt)
+        self._spare_turn = cycle(self._spare)
         self._current: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
         self._connecting = 0
@@ -159,14 +164,14 @@ class Channel:
             finally:
                 self._openers -= 1
             if perf_counter_ns() >= deadline_ns and self._with_room() is None:
-                full = self._dealt[0].endpoint if self._dealt else None
+                full = self._called[0].endpoint if self._called else None
                 raise ConnectError(full or self.endpoints[0], NO_STREAM if full else NO_ANSWER)
 
     def reserve(self, streams: int, timeout_s: float) -> None:
         """Connect until so many streams can be open at a time, or for at most ``timeout_s`` seconds."""
         deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
         while perf_counter_ns() < deadline_ns:
-            missing = streams - sum(transport.limit for transport in self._dealt)
+            missing = streams - sum(transport.limit for transport in self._called)
             if missing <= 0:
                 return
             self._widen(missing)
@@ -201,8 +206,8 @@ class Channel:
             transport = self._with_room()
             if transport is not None:
                 self._current = transport
-            elif self._dealt:
-                transport = min(self._dealt, key=_crowd)
+            elif self._called:
+                transport = min(self._called, key=_crowd)
             if transport is None:
                 if (failure := self._wait(deadline_ns)) is not None:
                     return never_sent(Code.UNAVAILABLE, failure.cause, str(failure))
@@ -227,18 +232,22 @@ class Channel:
 
     def _with_room(self) -> Transport | None:
         """Return the next connection on which a stream can be opened; None where there is none."""
-        for transport in islice(self._turn, len(self._dealt)):
+        for transport in chain(islice(self._turn, len(self._dealt)), islice(self._spare_turn, len(self._spare))):
             if transport.room > 0:
                 return transport
         return None
+
+    @property
+    def _called(self) -> list[Transport]:
+        return self._dealt + self._spare
 
     def _widen(self, more: int = 0) -> None:
         """Begin a further connection to each endpoint that is called, as often as those who wait for a stream need it.
 
         Takes how many want one beside those who wait already.
         """
-        wanted = more + self._openers + sum(transport.waiting for transport in self._dealt)
-        limits = {transport.endpoint: transport.limit for transport in self._dealt}
+        wanted = more + self._openers + sum(transport.waiting for transport in self._called)
+        limits = {transport.endpoint: transport.limit for transport in self._called}
         coming = self._widening * max(limits.values(), default=0)
         while sum(limits.values()) > 0 and coming < wanted:
             for endpoint in limits:
@@ -278,6 +287,7 @@ class Channel:
         """
         pause = _FIRST_PAUSE_S
         token = b""
+        further = widening
         while not self.closed:
             ended = gevent.event.Event()
             tls = self._tls if endpoint.tls else None
@@ -298,6 +308,8 @@ class Channel:
                 self.connects += 1
                 began = perf_counter_ns()
                 self._live.append(transport)
+                if further:
+                    self._spares.add(transport)
                 self.connected_max = max(self.connected_max, len(self._live))
                 if transport.limit < UNLIMITED:
                     self.stream_limit = min(self.stream_limit or UNLIMITED, transport.limit)
@@ -319,6 +331,7 @@ class Channel:
     def _down(self, ended: gevent.event.Event, transport: Transport) -> None:
         if transport in self._live:
             self._live.remove(transport)
+            self._spares.discard(transport)
             self._deal()
             self._draining = [each for each in self._draining if each.open_count]
             self._draining.append(transport)
@@ -330,8 +343,11 @@ class Channel:
         if self._leadership is not None:
             chosen = self._leadership.chosen(self.endpoints)
             turn = [each for each in self._live if each.endpoint in chosen]
-        self._dealt = list(turn)
-        self._turn = cycle(self._dealt)
+        first = [each for each in turn if each not in self._spares]
+        further = [each for each in turn if each in self._spares]
+        # Where no first one is left, the further ones take their place.
+        self._dealt, self._spare = (first, further) if first else (further, [])
+        self._turn, self._spare_turn = cycle(self._dealt), cycle(self._spare)
         self._current = None
 
     def _ask_who_leads(self, endpoint: Endpoint) -> None:

@@ -63,6 +63,26 @@ def test_calls_get_further_connections(narrow: LocalCluster, members: int) -> No
     client.close()
 
 
+def test_further_connections_are_called_while_the_first_are_full(narrow: LocalCluster) -> None:
+    """So a load that fits on the first ones meets etcd as it would without a limit."""
+    client = EtcdClient(narrow.endpoints)
+    client.channel.reserve(30, HANG_S)
+
+    def calls() -> dict[bool, int]:
+        """Return how many streams there have been on first and on further connections."""
+        found = {True: 0, False: 0}
+        for each in client.channel._live:
+            found[each in client.channel._spares] += each._connection._sender.next_id // 2
+        return found
+
+    ask(client, 30, 10)
+    before = calls()
+    assert min(before.values()) > 0
+    ask(client, LIMIT, 20)
+    assert calls() == {True: before[True], False: before[False] + LIMIT * 20}
+    client.close()
+
+
 def test_no_call_waits_where_there_are_streams_for_all(narrow: LocalCluster) -> None:
     client = EtcdClient(narrow.endpoints)
     client.channel.reserve(30, HANG_S)
