@@ -38,6 +38,7 @@ INTERNAL = {
     "ProtocolError": "loadgen.client.transport: the end of a connection or a call",
     "LocalError": "loadgen.client.transport: the same",
     "RemoteError": "loadgen.client.transport: the same",
+    "NoStreamError": "loadgen.client.transport: a wait for a stream",
     # These two have a code each, of a signal and of what was raised, and pass every `except Exception`.
     "Interrupted": "cluster.base.exits",
     "ListenerError": "cluster.base.exits",
