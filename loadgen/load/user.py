@@ -101,7 +101,8 @@ class EtcdUser(RunUser):
         self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
         self._owing = len(settings.mix)
         self.make_ready()
-        self.load.wait_for_start()
+        if not self.load.wait_for_start():
+            raise StopUser
 
     def make_ready(self) -> None:
         """Get ready what the user measures with, such as a watch; see ``holds_start``."""

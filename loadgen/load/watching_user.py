@@ -39,6 +39,7 @@ class FollowingUser(EtcdUser):
     least_value_size: ClassVar = UNIQUE_VALUE_BYTES
     watcher: Watcher | None = None
     _first: int | None = None
+    _reader: gevent.Greenlet | None = None
 
     def make_ready(self) -> None:
         """Begin the watch, and wait until it is confirmed."""
@@ -58,9 +59,11 @@ class FollowingUser(EtcdUser):
 
     def on_stop(self) -> None:
         """Wait for the events of what this worker wrote last, then leave the run."""
-        if self.watcher is not None:
+        # One that is killed while it gets ready has a part of this.
+        if self._reader is not None:
             self._see_the_last(self.written)
             self._reader.kill()
+        if self.watcher is not None:
             self.watcher.close()
         super().on_stop()
 

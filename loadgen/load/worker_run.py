@@ -231,11 +231,17 @@ class Load:
             # No user may ever be started here, so nobody else would say that the share is done.
             gevent.spawn(self._finish, SHARE_DONE)
 
-    def wait_for_start(self) -> None:
-        """Wait, as a user that is ready, until all are; at once where users of this scenario do not wait."""
-        if self.start_line is not None and not self.start_line.wait():
+    def wait_for_start(self) -> bool:
+        """Wait, as a user that is ready, until all are; not where users of this scenario begin when they are.
+
+        Returns whether the user begins: not where the test was stopped before.
+        """
+        if self.start_line is None:
+            return True
+        if not self.start_line.wait():
             self._alone = True
             self.go(0)
+        return not self._stopping
 
     def _tell_ready(self, ready: int) -> None:
         """Tell the master how many users are ready; without one, start them once those of the first batch are."""

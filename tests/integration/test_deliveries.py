@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.integration.test_stream_limit import LIMIT, knows_limit
 from tests.support import command
 from tests.support.certificates import Authority
 from tests.support.etcds import default_and_others
+from tests.support.waiting import HANG_S, until
 
 SLOW = """
 import time
@@ -55,6 +57,20 @@ class RefusedUser(watch.WatchUser):
         if self.process > 1:
             return super().begin_watch()
         return self.watcher.watch(b"b", b"a")
+"""
+
+
+ENDLESS = """
+import gevent
+from locustfiles import watch
+
+class EndlessUser(watch.WatchUser):
+    def make_ready(self):
+        super().make_ready()
+        with open("ready.txt", "a") as file:
+            file.write("ready\\n")
+        if self.process == 1:
+            gevent.sleep(3600)
 """
 
 
@@ -158,7 +174,7 @@ def test_a_watch_that_is_not_there_is_named(etcd_single: LocalCluster, tmp_path:
 # The start
 
 
-@pytest.mark.parametrize("loop", [(), ("--rate", "200", "--max-in-flight", "20", "--allow-rate-miss")])
+@pytest.mark.parametrize("loop", [(), ("--rate", "200", "--allow-rate-miss")])
 def test_no_user_writes_before_every_watch_is_confirmed(
     etcd_single: LocalCluster, tmp_path: Path, loop: tuple[str, ...]
 ) -> None:
@@ -174,6 +190,21 @@ def test_no_user_writes_before_every_watch_is_confirmed(
     assert document["problems"] == []
     if not loop:
         assert counts(document)["watch"] == (200, 0)
+
+
+def test_a_run_is_stopped_before_its_start(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """One user never gets ready, and the others wait for it: Ctrl-C ends them, and none has written."""
+    words = ("bench", "--json", "--scenario", own(tmp_path, ENDLESS), "--workers", "2", "--concurrency", "4")
+    with command.start(*words, "--timeout", "1s", "--endpoints", etcd_single.endpoints[0], cwd=tmp_path) as process:
+        ready = tmp_path / "ready.txt"
+        until(lambda: ready.exists() and ready.read_text().count("ready") == 4, "the watches")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["interrupted"] == "SIGINT"
+    assert document["results"]["put"] is None
+    assert document["results"].get("watch") is None
 
 
 def test_a_duration_counts_from_the_common_start(etcd_single: LocalCluster, tmp_path: Path) -> None:
