@@ -17,6 +17,7 @@ from cluster.base.errors import ClusterError, MemberFailed
 from cluster.base.ports import is_free
 from cluster.base.signals import uninterrupted
 from cluster.base.topology import ClusterSpec, Member, member_names
+from cluster.docker.address import EngineAddress
 from cluster.docker.cluster import (
     CLIENT_PORT,
     CLIENTS,
@@ -52,6 +53,7 @@ def create(
     it is interrupted, all that it made is gone again.
     """
     names = member_names(nodes)
+    _refuse_another_machine()
     _refuse_foreign(client, names)
     _refuse_ports(base_port, nodes)
     token = secrets.token_hex(8)
@@ -140,11 +142,21 @@ def _refuse_foreign(client: Client, names: list[str]) -> None:
                 raise ClusterError(f"a network named {network.name} is there that raftload did not make: remove it")
 
 
+def _refuse_another_machine() -> None:
+    """Raise ClusterError where 127.0.0.1, on which the members' ports are published, is another machine's."""
+    address = EngineAddress.find()
+    if not address.is_local:
+        raise ClusterError(
+            f"the Docker Engine at {address} is on another machine, and so is the 127.0.0.1 of its members: run "
+            "raftload there, or use --backend local"
+        )
+
+
 def _refuse_ports(base: int, nodes: int) -> None:
     for port in range(base, base + nodes):
         if not 0 < port < 65536:
             raise ClusterError(f"there is no port {port}: choose a lower --base-port")
-        if not os.environ.get("DOCKER_HOST") and not is_free(port):
+        if not is_free(port):
             raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it, or choose another --base-port")
 
 
@@ -190,13 +202,17 @@ def _peers_network(client: Client, token: str, nodes: int) -> tuple[str, ...]:
 
 
 def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
-    """From the eleventh address of the subnet on; the first is the gateway's."""
+    """From the twelfth address of the subnet on, or earlier where it is small; the second is the gateway's."""
     import ipaddress
 
     network = ipaddress.ip_network(subnet)
-    if network.num_addresses < nodes + 12:
-        raise ClusterError(f"the Engine's address pool gives subnets of {network.num_addresses} addresses: too few")
-    return tuple(str(network.network_address + 11 + index) for index in range(nodes))
+    first = min(11, network.num_addresses - 1 - nodes)  # the last one is the broadcast address
+    if first < 2:
+        raise ClusterError(
+            f"the Engine's address pool gives subnets of {network.num_addresses} addresses, of which 3 are not for "
+            f"members: too few for {nodes}"
+        )
+    return tuple(str(network.network_address + first + index) for index in range(nodes))
 
 
 def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:

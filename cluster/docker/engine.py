@@ -3,72 +3,100 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
 from cluster.base.signals import importing
+from cluster.docker.address import EngineAddress
 
 if TYPE_CHECKING:
+    from docker.tls import TLSConfig
+
     from cluster.docker.sdk import Client
 
 CALL_TIMEOUT_S = 60
 
+# After an address of IPv4 or IPv6, as the Engine and Podman write it; the container's port may follow.
+_PORT = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\]|::):(\d+)\b")
+_NO_SUBNET = ("non-overlapping IPv4 address pool", "all predefined address pools have been fully subnetted",
+              "could not find free subnet")  # fmt: skip
 _WITHOUT = "cluster: --backend local, bench: --cluster embedded"
 
 
 def connect() -> Client:
-    """Return a client of the Engine that the environment names. Close it.
+    """Return a client of the Engine that the environment or the Docker context names. Close it.
 
     Raises ClusterError, in one line with what to do, where there is none.
     """
-    _expect_listener()
+    address = EngineAddress.find()
+    _expect_listener(address)
     with importing():
         import docker
         import requests
 
     try:
-        client: Client = docker.from_env(timeout=CALL_TIMEOUT_S, max_pool_size=16)
+        client: Client = docker.DockerClient(
+            base_url=address.host, tls=_tls(address), timeout=CALL_TIMEOUT_S, max_pool_size=16,
+            use_ssh_client=address.host.startswith("ssh://"),
+        )  # fmt: skip
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
-        raise ClusterError(why_no_engine(exc)) from exc
+        raise ClusterError(why_no_engine(exc, address)) from exc
     try:
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
         client.close()
-        raise ClusterError(why_no_engine(exc)) from exc
+        raise ClusterError(why_no_engine(exc, address)) from exc
     return client
 
 
-def _expect_listener() -> None:
+def _tls(address: EngineAddress) -> TLSConfig | bool:
+    if address.certificates is None:
+        return False
+    from docker.tls import TLSConfig
+
+    names = ("cert.pem", "key.pem", "ca.pem")
+    cert, key, ca = (str(path) if (path := address.certificates / name).exists() else None for name in names)
+    return TLSConfig(client_cert=(cert, key) if cert and key else None, ca_cert=ca, verify=address.verify)
+
+
+def _expect_listener(address: EngineAddress) -> None:
     """Raise ClusterError where nobody listens on the Engine's socket.
 
     Asked before the SDK is loaded, which takes half a second of every command on a machine without Docker, and leaves
     a socket open where it cannot connect.
     """
-    where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    if not where.startswith("unix:///"):
+    if address.socket is None:
         return
     with socket.socket(socket.AF_UNIX) as asked:
         asked.settimeout(CALL_TIMEOUT_S)
         try:
-            asked.connect(where.removeprefix("unix://"))
+            asked.connect(str(address.socket))
         except OSError as exc:
-            raise ClusterError(why_no_engine(exc)) from exc
+            raise ClusterError(why_no_engine(exc, address)) from exc
 
 
-def why_no_engine(exc: BaseException) -> str:
-    """Take what the SDK raised, return the reason and what to do."""
-    where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
+def why_no_engine(exc: BaseException, address: EngineAddress) -> str:
+    """Take what a socket or the SDK raised and the address that was tried, return the reason and what to do."""
     causes = list(_chain(exc))
+    other = next(iter(address.others), None)
+    instead = f"or use the one at {other} (DOCKER_HOST=unix://{other}), " if other is not None else ""
+    instead += f"or go without ({_WITHOUT})"
     if any(isinstance(cause, PermissionError) for cause in causes):
-        return f"no permission on {where}: join the group docker, or go without ({_WITHOUT})"
+        return f"no permission on {address}: join the group docker, {instead}"
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return f"no Docker Engine at {where}: install or start Docker, or go without ({_WITHOUT})"
+        return f"no Docker Engine at {address}: install or start Docker, {instead}"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return f"the Docker Engine at {where} is not running: start it, or go without ({_WITHOUT})"
-    return f"no Docker Engine answers at {where} ({' '.join(str(exc).split())[:160]}): or go without ({_WITHOUT})"
+        return f"the Docker Engine at {address} is not running: start it, {instead}"
+    if any(type(cause).__name__ == "InvalidVersion" for cause in causes):
+        return f"the Docker Engine at {address} is too old ({_line(exc)}): update it, {instead}"
+    return f"no Docker Engine answers at {address} ({_line(exc)}): start it, {instead}"
+
+
+def _line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:160]
 
 
 def _chain(exc: BaseException, depth: int = 0) -> Iterator[BaseException]:
@@ -90,7 +118,14 @@ def talking(what: str) -> Iterator[None]:
     except docker.errors.APIError as exc:
         text = " ".join(str(exc.explanation or exc).split())
         if "port is already allocated" in text or "address already in use" in text:
-            text = f"a port is taken: stop what uses it, or choose another --base-port ({text[-160:]})"
+            ports = _PORT.findall(text)
+            which = f"port {ports[0]} is taken" if ports else "a port is taken"
+            text = f"{which}: stop what uses it, or choose another --base-port ({text[-160:]})"
+        if any(words in text for words in _NO_SUBNET):
+            text = (
+                "its address pools have no free subnet: `docker network prune` removes unused networks, or give it "
+                f"larger default-address-pools ({text[-160:]})"
+            )
         raise ClusterError(f"cannot {what}: {text}") from exc
     except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
         raise ClusterError(f"cannot {what}: the Docker Engine does not answer ({type(exc).__name__})") from exc

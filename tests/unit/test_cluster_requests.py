@@ -9,6 +9,7 @@ import pytest
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
 from cluster.base.topology import local_members
 from cluster.base.versions import parse_version
+from cluster.docker.address import EngineAddress
 from cluster.docker.cluster import DockerSpec, unlike
 from cluster.docker.engine import why_no_engine
 from cluster.lifecycle.up import ClusterRequest
@@ -110,8 +111,9 @@ def test_unlike(asked: dict[str, object], differs: str) -> None:
 )
 def test_why_there_is_no_engine(cause: Exception, advice: str) -> None:
     wrapped = RuntimeError("Error while fetching server API version", RuntimeError("Connection aborted.", cause))
-    text = why_no_engine(wrapped)
+    text = why_no_engine(wrapped, EngineAddress("unix:///run/x.sock", "the Docker context mine"))
     assert advice in text
+    assert "unix:///run/x.sock (the Docker context mine)" in text
     assert "--backend local" in text
     assert "\n" not in text
 
