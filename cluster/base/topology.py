@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 NAME_PREFIX = "etcd-node"
@@ -147,6 +148,32 @@ class ClusterSpec:
             optional |= {"client-cert-auth": "true" if self.tls.client_ca else None}
         args += [f"--{flag}={value}" for flag, value in optional.items() if value is not None]
         return args + list(self.extra_args)
+
+
+# What raftload decides itself, and reads elections, members and their addresses by.
+_OURS = frozenset({
+    "name", "data-dir", "wal-dir", "config-file", "listen-client-urls", "listen-peer-urls", "advertise-client-urls",
+    "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-token", "initial-cluster-state", "discovery",
+    "discovery-endpoints", "discovery-srv", "discovery-token", "discovery-proxy", "discovery-fallback", "proxy",
+    "logger", "log-level", "log-format", "log-outputs", "log-output", "log-rotation-config-json",
+    "enable-log-rotation", "cert-file", "key-file", "trusted-ca-file", "client-cert-auth", "auto-tls",
+    "peer-cert-file", "peer-key-file", "peer-trusted-ca-file", "peer-client-cert-auth", "peer-auto-tls", "help",
+    "version",
+})  # fmt: skip
+_FLAG = re.compile(r"(?:--)?([a-z][a-z0-9-]*)=(.*)", re.DOTALL)
+
+
+def etcd_flag(text: str) -> str:
+    """Take ``KEY=VALUE`` of the options of etcd, return the flag: ``--KEY=VALUE``.
+
+    Raises ValueError for what is none, and for an option that raftload decides itself.
+    """
+    match = _FLAG.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an option of etcd; write KEY=VALUE, such as max-txn-ops=512")
+    if match[1] in _OURS:
+        raise ValueError(f"raftload sets etcd's --{match[1]} itself")
+    return f"--{match[1]}={match[2]}"
 
 
 def member_names(count: int) -> list[str]:

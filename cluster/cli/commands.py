@@ -37,6 +37,7 @@ def up(args: argparse.Namespace) -> int:
         backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
         binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
+        etcd_args=None if args.etcd_arg is None else tuple(args.etcd_arg),
     )  # fmt: skip
     with saying_what_stays(args.backend, say):
         return _report_up(request, as_json=args.json)

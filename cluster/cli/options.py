@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TypeVar
 
 from cluster.base import exits
 from cluster.base.console import say
@@ -11,10 +12,12 @@ from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Duration, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import Interrupted, done, interruptible
+from cluster.base.topology import etcd_flag
 from cluster.cli import commands
 from cluster.faults.kinds import HEAL, KINDS, TARGETS, Kind
 from cluster.observe import running
 
+T = TypeVar("T")
 EXAMPLES = """\
 examples:
   raftload cluster up                          three members in Docker, on 127.0.0.1:2379 to 2381
@@ -29,6 +32,7 @@ _UP_EXAMPLES = """\
 examples:
   raftload cluster up
   raftload cluster up --backend local --nodes 5 --etcd 3.6.14
+  raftload cluster up --etcd-arg quota-backend-bytes=67108864 --etcd-arg max-request-bytes=4194304
 """
 _STATUS_EXAMPLES = """\
 examples:
@@ -172,6 +176,13 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--etcd-version", dest="version", metavar="VERSION", help="same as --etcd VERSION")
     up.add_argument("--binary", metavar="PATH", help="same as --etcd PATH")
     up.add_argument(
+        "--etcd-arg",
+        action="append",
+        type=_argument(etcd_flag),
+        metavar="KEY=VALUE",
+        help="option of etcd for every member, such as quota-backend-bytes=67108864; may be repeated",
+    )
+    up.add_argument(
         "--data",
         choices=("container", "volume", "shm"),
         help="docker: keep data in the container (default), in named volumes, or in memory (shm)",
@@ -226,10 +237,10 @@ def main(args: argparse.Namespace) -> int:
         return exc.exit_code
 
 
-def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
+def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return a parser as argparse takes one: its error is the message."""
 
-    def parse_argument(text: str) -> float:
+    def parse_argument(text: str) -> T:
         try:
             return parse(text)
         except ValueError as exc:

@@ -51,6 +51,7 @@ class DockerSpec:
         peers: the members' addresses on the peers' network, in order.
         shm: the folder in /dev/shm that holds the data, empty where it is elsewhere.
         created_at: ISO 8601, UTC.
+        etcd_args: further flags of etcd.
     """
 
     token: str
@@ -64,6 +65,7 @@ class DockerSpec:
     peers: tuple[str, ...]
     shm: str
     created_at: str
+    etcd_args: tuple[str, ...] = ()
 
     def to_label(self) -> str:
         """Return it as JSON."""
@@ -74,7 +76,8 @@ class DockerSpec:
         """Take what ``to_label`` made. Raises ClusterError for anything else."""
         try:
             values = json.loads(text)
-            return cls(**{**values, "peers": tuple(values["peers"])})
+            lists = {name: tuple(values[name]) for name in ("peers", "etcd_args") if name in values}
+            return cls(**{**values, **lists})
         except (ValueError, TypeError, KeyError) as exc:
             raise ClusterError(
                 f"a container carries a label {SPEC} that this version cannot read: `raftload cluster down` removes it"
@@ -322,6 +325,7 @@ def unlike(
     image: str | None,
     base_port: int | None = None,
     data: str | None = None,
+    etcd_args: Sequence[str] | None = None,
 ) -> str:
     """In which respect a cluster is not what is asked for, in words; empty where it is. None asks for nothing."""
     if nodes is not None and spec.nodes != nodes:
@@ -334,6 +338,8 @@ def unlike(
         return f"ports from {spec.base_port}"
     if data is not None and spec.data != data:
         return f"data in {spec.data}"
+    if etcd_args is not None and set(spec.etcd_args) != set(etcd_args):
+        return f"etcd with {' '.join(spec.etcd_args) or 'no --etcd-arg'}"
     return ""
 
 

@@ -44,8 +44,9 @@ _NETWORK_ATTEMPTS = 8
 
 
 def create(
-    client: Client, image: Image, *, nodes: int, base_port: int, data: Data, wait_s: float, say: Say
-) -> DockerCluster:
+    client: Client, image: Image, *, nodes: int, base_port: int, data: Data, etcd_args: tuple[str, ...] = (),
+    wait_s: float, say: Say,
+) -> DockerCluster:  # fmt: skip
     """Make and starts a cluster and wait for its health.
 
     Takes the Docker client, an image that is there, and what the names say. Raises ClusterError where a name or
@@ -66,7 +67,7 @@ def create(
         spec = DockerSpec(
             token=token, nodes=nodes, base_port=base_port, data=data, image=image.reference, source=image.source,
             detail=image.detail, requested_version=image.requested_version, peers=peers, shm=shm,
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), etcd_args=etcd_args,
         )  # fmt: skip
         cluster = DockerCluster(client, spec)
         _each(spec.members, lambda member: _make(client, spec, member, clients))
@@ -217,7 +218,7 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
 
 def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
     """Make a container, not yet started, on both networks, the clients' by its id."""
-    etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}")
+    etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}", extra_args=spec.etcd_args)
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
     options: dict[str, object] = {}
     if spec.data == "volume":

@@ -38,7 +38,8 @@ _UNFINISHED_S = 5.0
 class ClusterRequest:
     """A cluster as asked for; what is None does not matter where one is there, and has a default where not.
 
-    ``named_by`` is the option or the variable that named the version or the binary, for people.
+    ``named_by`` is the option or the variable that named the version or the binary, for people; ``etcd_args`` are
+    further flags of etcd, such as ``--quota-backend-bytes=67108864``.
     """
 
     backend: Literal["docker", "local"] = "docker"
@@ -54,6 +55,7 @@ class ClusterRequest:
     pull_timeout_s: float = 300.0
     links: Literal["relay", "direct"] = "relay"
     named_by: str = "argument"
+    etcd_args: tuple[str, ...] | None = None
 
     @classmethod
     def from_env(
@@ -73,6 +75,7 @@ class ClusterRequest:
         pull: bool = False,
         pull_timeout_s: float = 300.0,
         links: Literal["relay", "direct"] = "relay",
+        etcd_args: tuple[str, ...] | None = None,
     ) -> ClusterRequest:
         """Take what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
@@ -101,6 +104,7 @@ class ClusterRequest:
         request = cls(
             backend=backend, nodes=nodes, base_port=base_port, image=image, version=version, binary=binary, data=data,
             wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links, named_by=named_by,
+            etcd_args=etcd_args,
         )  # fmt: skip
         if request.nodes is not None and not 1 <= request.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
@@ -165,6 +169,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
                 image=request.image,
                 base_port=request.base_port,
                 data=request.data,
+                etcd_args=request.etcd_args,
             )
         if there and not differs:
             _remember_docker(there)
@@ -187,7 +192,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
                 containers.remove(client)
         made = create(
             client, image, nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT,
-            data=request.data or "container", wait_s=request.wait_s, say=say,
+            data=request.data or "container", etcd_args=request.etcd_args or (), wait_s=request.wait_s, say=say,
         )  # fmt: skip
         _remember_docker(made)
         return made, "replaced" if differs else "created"
@@ -225,6 +230,7 @@ def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["foun
         nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT, binary=binary.path,
         source=binary.source, data=request.data or "container", links=request.links, wait_s=request.wait_s,
         requested_version=parse_version(request.version) if request.version else None,
+        etcd_args=request.etcd_args or (),
     )  # fmt: skip
     return made, "replaced" if there is not None else "created"
 
@@ -236,6 +242,8 @@ def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) 
         return f"{len(there.members)} members from port {first}"
     if binary is not None and not there.source.startswith(f"{binary.path} ("):
         return f"etcd {there.version} of {there.source}"
+    if request.etcd_args is not None and set(request.etcd_args) != set(there.etcd_args):
+        return f"etcd with {' '.join(there.etcd_args) or 'no --etcd-arg'}"
     return ""
 
 
@@ -250,6 +258,7 @@ def _remember_docker(cluster: DockerCluster) -> None:
             backend="docker", members=cluster.members, member_ids=ids,
             version=answers[0].version if answers else "", requested_version=spec.requested_version,
             image=spec.image, source=f"{spec.source}: {spec.detail}", created_at=spec.created_at,
+            etcd_args=spec.etcd_args,
         )
     )  # fmt: skip
 
@@ -258,18 +267,19 @@ def describe(cluster: Cluster | None) -> ClusterOrigin:
     """Return what a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
         return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,
-                "source": None, "links": None, "created_at": None}  # fmt: skip
+                "source": None, "links": None, "created_at": None, "etcd_args": None}  # fmt: skip
     if isinstance(cluster, DetachedCluster):
         running = cluster.running
         return {"backend": "local", "nodes": len(running.members), "version": running.version,
                 "requested_version": running.requested_version, "image": None, "source": running.source,
-                "links": running.links, "created_at": running.created_at}  # fmt: skip
+                "links": running.links, "created_at": running.created_at,
+                "etcd_args": [*running.etcd_args]}  # fmt: skip
     spec = cluster.spec
     remembered = state.load("docker")
     known = remembered is not None and remembered.created_at == spec.created_at
     return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
             "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
-            "links": "networks", "created_at": spec.created_at}  # fmt: skip
+            "links": "networks", "created_at": spec.created_at, "etcd_args": [*spec.etcd_args]}  # fmt: skip
 
 
 def find(backend: str | None = None) -> Cluster | None:

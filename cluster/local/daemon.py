@@ -101,7 +101,7 @@ def _describe(cluster: LocalCluster, control: str, requested_version: str | None
         backend="local", members=cluster.members, member_ids=ids, version=binary.version,
         requested_version=requested_version, image="", source=f"{binary.path} (from {source})",
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
-        links=cluster.peer_links,
+        links=cluster.peer_links, etcd_args=cluster.spec.extra_args,
     )  # fmt: skip
 
 

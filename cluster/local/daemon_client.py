@@ -39,6 +39,7 @@ def start(
     links: str,
     requested_version: str | None,
     wait_s: float,
+    etcd_args: tuple[str, ...] = (),
 ) -> DetachedCluster:
     """Start a cluster that stays. Returns it healthy.
 
@@ -48,7 +49,7 @@ def start(
     """
     order = {
         "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
-        "storage": "memory" if data == "shm" else "disk",
+        "storage": "memory" if data == "shm" else "disk", "extra_args": etcd_args,
     }  # fmt: skip
     try:
         owner = subprocess.Popen(

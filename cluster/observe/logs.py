@@ -72,7 +72,10 @@ def why_it_ended_text(text: str) -> str:
     if said:
         return _sentence(said[-1])
     for line in plain:
-        if any(word in line.lower() for word in ("error", "panic", "fatal", "not defined", "cannot", "denied")):
+        if any(
+            word in line.lower()
+            for word in ("error", "panic", "fatal", "not defined", "invalid value", "cannot", "denied")
+        ):
             return line[:300]
     if warned:  # some releases only warn of flags that they then refuse
         return _sentence(warned[-1])

@@ -39,6 +39,7 @@ class Running:
         created_at: ISO 8601, UTC.
         control: the socket by which the process that owns the members is reached; empty for containers.
         links: how members reach each other: over Docker ``networks``, through our ``relay``, or ``direct``.
+        etcd_args: further flags of etcd, as they were asked for.
     """
 
     backend: str
@@ -51,6 +52,7 @@ class Running:
     created_at: str
     control: str = ""
     links: str = "networks"
+    etcd_args: tuple[str, ...] = ()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ def load(backend: str) -> Running | None:
         if values.pop("schema") != SCHEMA:
             return None
         members = tuple(Member(**member) for member in values.pop("members"))
-        return Running(members=members, **values)
+        return Running(members=members, etcd_args=tuple(values.pop("etcd_args", ())), **values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -45,6 +45,7 @@ class ClusterOrigin(TypedDict):
     source: str | None
     links: str | None
     created_at: str | None
+    etcd_args: list[str] | None
 
 
 class ClusterState(ClusterOrigin, ReportedState):

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from cluster.base.binary import find_etcd
+from cluster.observe import probe
 from tests.docker.conftest import Docker
 from tests.support.command import interrupting
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 pytestmark = pytest.mark.docker
 REMOVES = "`raftload cluster down` removes it"
@@ -36,6 +37,18 @@ def test_one_then_seven_then_five(engine: Docker) -> None:
     ]
     assert "removed container etcd-node5" in engine.run("down").stdout
     assert engine.run("down").stdout == "nothing to remove\n"
+
+
+def test_options_of_etcd(engine: Docker) -> None:
+    words = ("up", "--nodes", "1", "--etcd-arg", "quota-backend-bytes=67108864")
+    assert engine.json(*words)["done"] == "created"
+    assert engine.json(*words)["done"] == "found"
+    assert engine.json("status")["etcd_args"] == ["--quota-backend-bytes=67108864"]
+    _, page = probe.http("127.0.0.1:2379", "GET", "/metrics", timeout_s=HANG_S)
+    assert b"\netcd_server_quota_backend_bytes 6.7108864e+07\n" in page
+    refused = engine.run("up", "--nodes", "1", "--etcd-arg", "nosuch=1", code=4)
+    assert "replacing the cluster that is there (etcd with --quota-backend-bytes=67108864)" in refused.stderr
+    assert "error: etcd-node1 ended: flag provided but not defined: -nosuch" in refused.stderr
 
 
 def test_two_at_once_make_one_cluster(engine: Docker) -> None:

@@ -21,6 +21,7 @@ from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.ports import is_free
 from cluster.base.topology import Member
 from cluster.cli import options
+from cluster.observe import probe
 from cluster.observe import running as state
 from cluster.observe.probe import member_status
 from cluster.observe.timeline import Timeline
@@ -246,6 +247,33 @@ def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
     refused = raftload.run("partition", "leader", code=2)
     assert "--links relay" in refused.stderr
     assert raftload.json("kill", "minority")["quorum"]
+
+
+def test_options_of_etcd(raftload: Commands) -> None:
+    """The store's quota is in the member's metrics; a cluster with other options is another one."""
+    words = ("--nodes", "1", "--etcd-arg", "quota-backend-bytes=67108864", "--etcd-arg=--max-txn-ops=7")
+    raftload.up(*words)
+    status = raftload.json("status")
+    assert status["etcd_args"] == ["--quota-backend-bytes=67108864", "--max-txn-ops=7"]
+    _, page = probe.http(status["endpoints"][0], "GET", "/metrics")
+    assert b"\netcd_server_quota_backend_bytes 6.7108864e+07\n" in page
+    assert raftload.up()["done"] == "found"
+    done = raftload.run(*raftload.up_words("--nodes", "1", "--etcd-arg", "max-txn-ops=8"))
+    was = "etcd with --quota-backend-bytes=67108864 --max-txn-ops=7"
+    assert f"replacing the cluster that is there ({was})" in done.stderr
+    assert raftload.json("status")["etcd_args"] == ["--max-txn-ops=8"]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("nosuch=1", "etcd-node1 exited with 2: flag provided but not defined: -nosuch"),
+        ("quota-backend-bytes=x", 'etcd-node1 exited with 2: invalid value "x" for flag -quota-backend-bytes'),
+    ],
+)
+def test_options_that_etcd_has_not(raftload: Commands, option: str, reason: str) -> None:
+    words = ("up", "--backend", "local", "--nodes", "1", "--base-port", str(take_ports(1)), "--etcd-arg", option)
+    assert f"error: {reason}" in raftload.run(*words, code=4).stderr
 
 
 @pytest.mark.xdist_group("docker")  # whose tests have clusters on the default port

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from cluster.observe import running
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import Running
 from cluster.observe.status import ClusterView, MemberView
+from tests.support.command import assert_refused, refusal
 
 SPEC = DockerSpec(
     token="t", nodes=3, base_port=2379, data="container", image="i:1", source="given", detail="i:1",
@@ -69,6 +72,17 @@ def test_an_etcd_that_is_not_there_is_laid_to_who_named_it(
         request.find_binary()
 
 
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("max-txn-ops", "argument --etcd-arg: 'max-txn-ops' is not an option of etcd; write KEY=VALUE"),
+        ("name=x", "argument --etcd-arg: raftload sets etcd's --name itself"),
+    ],
+)
+def test_options_of_etcd_that_are_refused(option: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(refusal(capsys, "cluster", "up", "--etcd-arg", option), why)
+
+
 @pytest.mark.parametrize(("text", "version"), [("v3.5.10", "3.5.10"), ("3.6.0-rc.1", "3.6.0-rc.1")])
 def test_versions(text: str, version: str) -> None:
     assert parse_version(text) == version
@@ -79,6 +93,15 @@ def test_the_label_reads_back() -> None:
     for text in ("", "{}", "[]", '{"peers": []}'):
         with pytest.raises(ClusterError, match="cannot read"):
             DockerSpec.from_label(text)
+
+
+def test_a_label_of_before_there_were_options_of_etcd_reads_back() -> None:
+    old = {name: value for name, value in json.loads(SPEC.to_label()).items() if name != "etcd_args"}
+    assert DockerSpec.from_label(json.dumps(old)) == SPEC
+    more = dataclasses.replace(SPEC, etcd_args=("--a=1", "--b=2"))
+    assert DockerSpec.from_label(more.to_label()) == more
+    assert unlike(more, nodes=None, version=None, image=None, etcd_args=("--b=2", "--a=1")) == ""
+    assert unlike(more, nodes=None, version=None, image=None, etcd_args=("--a=1",)) == "etcd with --a=1 --b=2"
 
 
 def test_members_of_containers() -> None:
@@ -93,6 +116,7 @@ def test_members_of_containers() -> None:
         ({"version": "3.5.1"}, "etcd 3.6.14"), ({"image": "i:1", "version": "3.5.1"}, ""),
         ({"image": "i:2"}, "image i:1"),
         ({"base_port": 3000}, "ports from 2379"), ({"data": "shm"}, "data in container"),
+        ({"etcd_args": ()}, ""), ({"etcd_args": ("--a=1",)}, "etcd with no --etcd-arg"),
     ],
 )  # fmt: skip
 def test_unlike(asked: dict[str, object], differs: str) -> None:
@@ -131,6 +155,9 @@ def test_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert running.load("local") is None
     running.save(_running())
     assert running.load("local") == _running()
+    more = dataclasses.replace(_running(), etcd_args=("--a=1",))
+    running.save(more)
+    assert running.load("local") == more
     assert running.find_running(0.2) is None  # remembered, but nobody answers
     (tmp_path / "raftload" / "cluster-local.json").write_text("{", encoding="utf-8")
     assert running.load("local") is None

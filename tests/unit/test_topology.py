@@ -8,13 +8,37 @@ import pytest
 
 from cluster.base.binary import version_note
 from cluster.base.etcd_values import prefix_end
-from cluster.base.topology import ClusterSpec, Member, local_members, member_env, member_names
+from cluster.base.topology import ClusterSpec, Member, etcd_flag, local_members, member_env, member_names
 from cluster.observe.probe import MemberStatus, agreed_leader
 
 
 def spec(nodes: int = 3, **settings: int | str | tuple[str, ...]) -> ClusterSpec:
     members = local_members(range(2379, 2379 + nodes), range(3379, 3379 + nodes), "/data")
     return dataclasses.replace(ClusterSpec(members), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("quota-backend-bytes=1", "--quota-backend-bytes=1"), ("--v2-deprecation=gone", "--v2-deprecation=gone"),
+        ("cors=", "--cors="), ("auth-token=jwt,a=b,c=d e", "--auth-token=jwt,a=b,c=d e"),
+    ],
+)  # fmt: skip
+def test_an_option_of_etcd(text: str, flag: str) -> None:
+    assert etcd_flag(text) == flag
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is not an option of etcd"), ("x", "is not an option of etcd"), ("-x=1", "is not an option of etcd"),
+        ("X=1", "is not an option of etcd"), ("=1", "is not an option of etcd"), ("a b=1", "is not an option of etcd"),
+        ("name=x", "raftload sets etcd's --name itself"), ("--data-dir=x", "raftload sets etcd's --data-dir itself"),
+    ],
+)  # fmt: skip
+def test_what_is_no_option_of_etcd_or_ours_to_decide(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        etcd_flag(text)
 
 
 def test_members_are_named_and_addressed_in_order() -> None:
