@@ -23,7 +23,9 @@ from cluster.base.errors import UsageError
 
 _HEAD = 4096
 _CHUNK = 1 << 18
-_LONGEST_LINE = 1 << 20  # characters; of a longer line, which no etcd writes, the rest is left out
+_LONGEST_LINE = (
+    1 << 28
+)  # characters, as a whole export of a log pipeline may have; of a longer one the rest is left out
 _NESTED = 3  # a compressed file may hold an archive of compressed files
 _UTF_32 = ((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"))
 _GZIP, _BZIP2, _XZ, _LZMA = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00"
@@ -233,20 +235,19 @@ _ENDS = re.compile(r"\r\n|\n|\r")
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     """Yield lines, which end in ``\\n``, ``\\r\\n`` or ``\\r``."""
-    waiting = ""
+    parts: list[str] = []  # of the line that has no end yet
+    size, held = 0, ""
     for text in texts:
-        if not text:
-            continue
-        waiting += text
-        end = len(waiting) - waiting.endswith("\r")  # its \n may follow
-        start = 0
-        for found in _ENDS.finditer(waiting, 0, end):
-            yield waiting[start : found.start()][:_LONGEST_LINE] + "\n"
-            start = found.end()
-        waiting = waiting[start:]
-        if len(waiting) > 2 * _LONGEST_LINE:
-            waiting = waiting[:_LONGEST_LINE] + waiting[-1:]
-    if waiting.endswith("\r"):
-        yield waiting[:-1][:_LONGEST_LINE] + "\n"
-    elif waiting:
-        yield waiting[:_LONGEST_LINE]
+        text, held = held + text, ""  # noqa: PLW2901
+        if text.endswith("\r"):
+            text, held = text[:-1], "\r"  # noqa: PLW2901 - its \n may follow
+        *whole, rest = _ENDS.split(text)
+        for line in whole:
+            yield "".join((*parts, line)) + "\n"
+            parts, size = [], 0
+        if size < _LONGEST_LINE:
+            parts.append(rest)
+            size += len(rest)
+    line = "".join(parts)
+    if line or held:
+        yield line + "\n" * bool(held)

@@ -476,8 +476,11 @@ def _pieces(items: list[Item], coarse: bool, stages: _Stages) -> Iterator[list[I
     if back > 2 * on:
         items, times, back = items[::-1], times[::-1], on
     if back >= 3 and 4 * back > on and not _grows(items):
-        yield sorted(items, key=lambda item: (_time(item, coarse), stages.of(item)))
+        items = sorted(items, key=lambda item: (_time(item, coarse), stages.of(item)))
+        yield items
         return
+    if not _campaigned(items):
+        items = sorted(items, key=lambda item: (_time(item, coarse), stages.of(item)))
     start = 0
     known = {(item.stamp.at, item.event) for item in items[:1]}
     highest = 0
@@ -497,13 +500,27 @@ def _grows(items: Iterable[Item]) -> bool:
     return all(before <= after for before, after in itertools.pairwise(terms))
 
 
+def _campaigned(items: Iterable[Item]) -> bool:
+    """Return whether each leader was a candidate just before, where its candidacy is among the lines: a tool that
+    sorts lines as texts breaks the order of those of one time.
+    """
+    became = [item.event for item in items if item.event is not None and item.event.kind == "became"]
+    candidacies = {event.term for event in became if event.detail == "candidate"}
+    return all(
+        event.detail != "leader"
+        or event.term not in candidacies
+        or (before.detail, before.term) == ("candidate", event.term)
+        for before, event in itertools.pairwise(became)
+    ) and not (became and became[0].detail == "leader" and became[0].term in candidacies)
+
+
 def _is_another(rest: Sequence[Item], highest: int, known: Collection[tuple[float, object]]) -> bool:
-    """Return whether another part of a log begins: it knows an older term, or begins with a line that stood before."""
+    """Return whether another part of a log begins: it knows an older term or none, or begins with a line of before."""
     first = next((item for item in rest if item.event is not None), None)
     if first is not None and (first.stamp.at, first.event) in known:
         return True
     became = next((item.event for item in rest if item.event is not None and item.event.kind == "became"), None)
-    return became is not None and became.term < highest
+    return became is None or became.term < highest
 
 
 _STAGES = {"start": 0, "higher": 1, "lost": 10, "elected": 15, "ignored": 6, "stop": 16, "disconnected": 3}

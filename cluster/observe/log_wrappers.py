@@ -34,7 +34,7 @@ _CONSOLE_PARTS = re.compile(
 )
 # Keys under which log pipelines keep a line, the likeliest first; others are looked into after them.
 _TEXT_KEYS = ("log", "MESSAGE", "message", "line", "msg", "textPayload", "jsonPayload", "@message", "_raw", "body",
-              "text")  # fmt: skip
+              "text", "values")  # fmt: skip
 _TIME_KEYS = ("time", "@timestamp", "timestamp", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP", "ts", "_time",
               "date", "eventTime", "receiveTimestamp")  # fmt: skip
 _OF_A_PLACE = re.compile(
@@ -159,14 +159,12 @@ def _objects(line: str, zone: tzinfo, depth: int) -> list[Record]:
     """Return what the objects in a line hold."""
     found: list[Record] = []
     start = end = 0
-    for _ in range(_MOST_TRIES):
-        start = line.find("{", start)
-        if start < 0:
-            break
+    tries = 0
+    while tries < _MOST_TRIES and (start := line.find("{", start)) >= 0:
         try:
             document, stop = _DECODER.raw_decode(line, start)
         except (ValueError, RecursionError):
-            start += 1
+            start, tries = start + 1, tries + 1
             continue
         if isinstance(document, dict):
             records = _of_document(document, zone, depth)
@@ -216,8 +214,8 @@ def _of_value(value: object, zone: tzinfo, depth: int, *, listed: bool) -> Itera
     elif isinstance(value, dict):
         yield from _of_document(value, zone, depth + 1)
     elif isinstance(value, list):
-        for each in value[:1000]:
-            if isinstance(each, dict | str):
+        for each in value:
+            if isinstance(each, dict | str | list) and depth < _DEEPEST:
                 yield from _of_value(each, zone, depth + 1, listed=listed)
 
 
@@ -255,7 +253,8 @@ _CRI = re.compile(
     r"(?P<prefix>.*?[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+ (?:stdout|stderr) )(?P<tag>[PF])(?::\S*)? (?P<text>.*)$", re.DOTALL
 )
 _MOST_JOINED = 1 << 20
-_MOST_LINES = 5_000
+_MOST_LINES = 1_000_000
+_MOST_WRAPPED = 100  # lines that one line may be in where it was broken at a width
 
 
 class Joiner:
@@ -266,11 +265,21 @@ class Joiner:
         self._parts: dict[str, str] = {}
         self._object: list[str] = []
         self._indent = 0
+        self._broken_line: list[str] = []
         self.joined = 1  # how many lines are in what was returned last
 
     def feed(self, line: str) -> list[str]:
         """Take a line with its indent and without its end; return the lines that are whole now."""
         self.joined = 1
+        if self._broken_line:
+            if not line.startswith("{") and len(self._broken_line) < _MOST_WRAPPED:
+                self._broken_line.append(line)
+                return self._mended() if line.rstrip().endswith("}") else []
+            lines, self._broken_line = self._broken_line, []
+            return [*lines, *self.feed(line)]
+        if line.startswith('{"') and not line.rstrip().endswith("}"):
+            self._broken_line = [line]
+            return []
         indent = len(line) - len(line.lstrip())
         if self._object:
             ends = indent == self._indent and line.lstrip().startswith("}")
@@ -287,7 +296,18 @@ class Joiner:
         """Return what is left at the end."""
         parts = list(self._parts.values())
         self._parts.clear()
-        return [*self._broken(), *parts]
+        lines, self._broken_line = self._broken_line, []
+        return [*self._broken(), *lines, *parts]
+
+    def _mended(self) -> list[str]:
+        """Return a line that was broken at the width of a terminal; nothing where it goes on."""
+        text = "".join(self._broken_line)
+        try:
+            json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            return []
+        self.joined, self._broken_line = len(self._broken_line), []
+        return [text]
 
     def _closed(self) -> list[str]:
         text = " ".join(self._object)

@@ -125,6 +125,7 @@ _FIELD = re.compile(r"\s*_{0,2}[A-Z][A-Z0-9_]*=.*")  # of journald's formats of 
 _HEADER = re.compile(r"==> (.*) <==")
 _BLOCK_TIME = re.compile(r"__REALTIME_TIMESTAMP=([0-9]+)|([^\[]*) \[s=[0-9a-f]+;i=[0-9a-f]+[^\[]*\]")
 _BLOCK_MESSAGE = re.compile(r"\s*MESSAGE=(.*)")
+_LONGEST_TEXT = 100_000  # characters of a line that no object is in, of which etcd's have some hundred
 _BESIDE_FIELDS = {"ts", "level", "logger", "caller", "msg"}  # what formats leave out or write in their own way
 _STARTED = ("starting local member", "restarting local member")
 _STARTED_PLAIN = re.compile(r"(?:starting member|restarting member) (?P<member>[0-9a-f]{1,16}) in cluster")
@@ -230,7 +231,7 @@ class Reader:
             if line.strip():
                 before = self.lines, self.garbage
                 self.lines += 1
-                for each in self._joiner.feed(line.rstrip()):
+                for each in self._joiner.feed(line.rstrip("\r\n")):
                     self._feed(each)
         for each in self._joiner.close():
             self._feed(each)
@@ -244,6 +245,8 @@ class Reader:
         line = line.strip()
         if not line:
             return
+        if len(line) > _LONGEST_TEXT and "{" not in line:
+            line = line[:_LONGEST_TEXT]
         known = False
         for record in unwrap(line, self._zone):
             try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +85,42 @@ def test_no_line_is_an_error(lines: list[str]) -> None:
     log = read_log(lines)
     assert 0 <= log.garbage <= log.lines <= len(lines)
     assert log.first <= log.last
+
+
+WRAPPED = st.one_of(
+    LINES,
+    st.builds("{}{}".format, st.sampled_from(("Feb 29 23:59:60 h etcd[1]: ", "a | ", '{"log":"', "==> b <==")), LINES),
+    st.sampled_from((
+        "Sep 11 14:34:50 h etcd[1]: 8e9e05c52164694d became leader at term 2", "{", '  "a": 1', "}", "MESSAGE=x", "[",
+        "9999-12-31T23:59:59Z e[1]: 8e9e05c52164694d became leader at term 2", "panic: x", "__REALTIME_TIMESTAMP=1",
+        "2021-09-11 14:46:26.379622 I | raft: a1 became follower at term 9", "raft0000/99/99 99:99:99 INFO: a1 became",
+    )),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(WRAPPED, max_size=6), max_size=3), st.booleans())
+def test_no_file_is_an_error(files: list[list[str]], ends: bool) -> None:
+    found = elections.read((f"{n}", "", [line + "\n" * ends for line in lines]) for n, lines in enumerate(files))
+    for model in (observed.sequence(found, found.elections), observed.state_graph(found), observed.timeline(found)):
+        assert all(renderer(model) for renderer in (mermaid.render, dot.render, text_picture.render))
+
+
+BYTES = st.builds(
+    lambda begin, rest: begin + rest,
+    st.sampled_from((b"", b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"PK\x03\x04", b"\xff\xfe",
+                     b"\xef\xbb\xbf", b"\0" * 257 + b"ustar\0", gzip.compress(b"PK\x03\x04"), bz2.compress(b"{")[:-9])),
+    st.binary(max_size=200),
+)  # fmt: skip
+
+
+@given(st.lists(BYTES, max_size=2))
+def test_no_bytes_are_an_error(contents: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{n}.log") for n in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        found = elections.read_files(paths)
+    assert found.logs == () and len(found.notes) >= len(contents)
 
 
 @given(st.text())

@@ -31,6 +31,7 @@ from viz.diagrams.model import Chart, Note, Row, Span, human_seconds
 
 FIELD = Path(__file__).parents[1] / "data" / "field"
 RAFT_LOGS = Path(__file__).parents[1] / "data" / "raft-logs"
+LABELS = json.loads((RAFT_LOGS / "labels.json").read_text())
 WRAPPED = sorted(each.name for each in (FIELD / "wrapped").iterdir())
 ID = "8e9e05c52164694d"
 
@@ -263,6 +264,10 @@ PASTED = {
     "json-file in parts": parts(lambda text, last: json.dumps({"log": text + "\n" * last, "stream": "stderr"})),
     "tail of files": f"==> /var/log/etcd.log <==\n{JSON}",
     "stern's own lines": f"+ etcd-0 \u203a etcd\netcd-0 etcd {JSON}\n- etcd-0 \u203a etcd",
+    "the width of a terminal": "\n".join(JSON[start : start + 80] for start in range(0, len(JSON), 80)),
+    "Loki's answer": json.dumps(
+        {"data": {"result": [{"stream": {"pod": "e"}, "values": [["1763252122265101000", TEXT]]}]}}
+    ),
     "a list": f"\u2022 {JSON}",
     "another zone": JSON.replace("00:15:22.265101Z", "05:45:22.265101+0530"),
     "nanoseconds": JSON.replace(".265101Z", ".265101000Z"),
@@ -287,6 +292,13 @@ def test_what_people_paste(name: str) -> None:
 def test_several_entries_in_one_line(text: str) -> None:
     (log,) = read_lines(*text.splitlines()).logs
     assert [(each.term, each.detail) for each in log.events] == [(3, "leader"), (4, "leader")]
+
+
+@pytest.mark.parametrize("make", [" ".join, lambda texts: json.dumps([json.loads(text) for text in texts])])
+def test_a_whole_export_in_one_line_loses_nothing(make: Callable[[list[str]], str]) -> None:
+    texts = flapping(1500)
+    (log,) = read_lines(make(texts)).logs
+    assert len(log.events) == len(texts) == 3000
 
 
 def test_a_panic_is_etcds() -> None:
@@ -408,6 +420,18 @@ def test_a_log_pasted_twice_or_in_a_wrong_order_is_the_log() -> None:
     assert len(right) > 10
     for some in (lines + lines, lines[20:] + lines[:20], lines[::-1], lines[10:] + lines[:15]):
         assert read_lines(*some).logs[0].events == right
+
+
+@pytest.mark.parametrize("name", [name for name in LABELS if "text" not in name])
+def test_logs_that_were_sorted_as_texts_give_the_same_timeline(name: str) -> None:
+    """`sort *.log`: lines of one time stand in the order of their texts, and all warnings after all others."""
+    paths = sorted((RAFT_LOGS / name).glob("*.log"))
+    right = elections.read_files(paths)
+    found = elections.read([("x", "x", sorted(line for path in paths for line in path.read_text().splitlines()))])
+    assert observed.timeline(found) == observed.timeline(right)
+    assert [(each.winner, each.term) for each in found.elections] == [
+        (each.winner, each.term) for each in right.elections
+    ]
 
 
 def test_lines_in_no_order_are_sorted_by_time_and_by_what_raft_does_first() -> None:
