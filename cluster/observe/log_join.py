@@ -14,7 +14,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from cluster.base.console import printable
@@ -26,7 +26,7 @@ _STEP_S = 1.0  # a clock that goes back by more may be the begin of another file
 _RACE_S = 0.05  # threads of a member write lines out of order by so much
 _APART_S = 60.0  # members that lived together log within this time of each other
 _QUARTER_S = 900.0  # zones differ by whole quarters of an hour
-_FURTHEST_S = 14 * 3600.0
+_FURTHEST_S = 14 * 3600.0 + _APART_S
 _MOST_EMPTY = 8  # of so many files each is told that it has no line about Raft
 _SHOWN = 100  # characters of a line that a note shows
 
@@ -180,7 +180,7 @@ def _join(sources: Sequence[_Source], zone: tzinfo) -> Logs:
         ]
         about.append(f"{len(where)} files have no line about Raft, such as {', '.join(where[:3])}")
     notes = about + notes
-    remarks += _apart(logs)
+    remarks += _apart(logs, zone)
     every = [at for log in logs for at in (log.first, log.last)] + nobodys
     first, last = (min(every), max(every)) if every else (0.0, 0.0)
     return Logs(tuple(logs), (*notes, *remarks), tuple(remarks), first, last)
@@ -319,21 +319,20 @@ def _give_years(sources: Sequence[_Source], zone: tzinfo) -> list[str]:
     ]
 
 
-def _apart(logs: Sequence[Log]) -> list[str]:
-    """Return a remark where a member's log is of another time than those of all others."""
+def _apart(logs: Sequence[Log], zone: tzinfo) -> list[str]:
+    """Return a remark where a member's log is of another time than those of all others, or hours from them."""
     lone = [log for log in logs if len(logs) > 1 and all(other is log or _gap(log, other) > _APART_S for other in logs)]
-    if not lone:
-        return []
-    spans = ", ".join(f"{log.name} {_span(log)}" for log in logs)
-    text = f"the members' logs do not overlap in time: {spans}"
     unzoned = [log for log in logs if not log.zoned]
-    zoned = [log for log in logs if log.zoned]
+    offset, sure = _offset(unzoned, [log for log in logs if log.zoned], zone)
+    of_whom = ", ".join(log.name for log in unzoned)
+    if not lone:
+        return [f"the terms in the logs say that the times of {of_whom}, which have no zone, are of {offset}: "
+                f"say so with --log-timezone={offset}"] if sure else []  # fmt: skip
+    text = f"the members' logs do not overlap in time: {', '.join(f'{log.name} {_span(log)}' for log in logs)}"
     if not unzoned:
         return [text]
-    text += f"; the times of {', '.join(log.name for log in unzoned)} have no zone"
-    offset = _offset(unzoned, zoned)
     example = f"--log-timezone={offset}" if offset else "--log-timezone ZONE"
-    return [f"{text}: say theirs with {example}"]
+    return [f"{text}; the times of {of_whom} have no zone: say theirs with {example}"]
 
 
 def _gap(one: Log, other: Log) -> float:
@@ -345,17 +344,34 @@ def _span(log: Log) -> str:
     return f"{first} to {last}" if first != last else f"at {first}"
 
 
-def _offset(unzoned: Sequence[Log], zoned: Sequence[Log]) -> str:
-    """Return the offset from UTC that brings the logs without a zone to the others; empty where none does."""
-    if not zoned:
-        return ""
-    first, last = min(log.first for log in zoned), max(log.last for log in zoned)
-    middle = (min(log.first for log in unzoned) + max(log.last for log in unzoned)) / 2
-    quarters = round((middle - (first + last) / 2) / _QUARTER_S)
-    if not quarters or abs(quarters * _QUARTER_S) > _FURTHEST_S:
-        return ""
-    minutes = quarters * 15
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+def _offset(unzoned: Sequence[Log], zoned: Sequence[Log], zone: tzinfo) -> tuple[str, bool]:
+    """Return the offset from UTC that brings terms of logs without a zone to those of the others, and whether most
+    terms, and more than one, agree on it; empty where there is none.
+
+    Members of one cluster learn of a term at nearly the same time.
+    """
+    theirs, ours = _terms(zoned), _terms(unzoned)
+    found: Counter[int] = Counter()
+    shared = theirs.keys() & ours.keys()
+    for term in shared:
+        apart = ours[term] - theirs[term]
+        quarters = round(apart / _QUARTER_S)
+        if quarters and abs(apart) <= _FURTHEST_S and abs(apart - quarters * _QUARTER_S) <= _APART_S:
+            taken = datetime.fromtimestamp(ours[term], zone).utcoffset() or timedelta(0)
+            found[quarters * 15 + round(taken.total_seconds() / 60)] += 1
+    if not found:
+        return "", False
+    ((minutes, votes),) = found.most_common(1)
+    text = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    return text, votes > 1 and 2 * votes > len(shared)
+
+
+def _terms(logs: Iterable[Log]) -> dict[int, float]:
+    """Return when each term was first heard of."""
+    found: dict[int, float] = {}
+    for event in (event for log in logs for event in log.events if event.kind == "became" and event.term):
+        found[event.term] = min(event.at, found.get(event.term, event.at))
+    return found
 
 
 # In order

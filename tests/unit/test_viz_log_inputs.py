@@ -141,6 +141,43 @@ def test_members_that_do_not_overlap_are_said_to_and_a_zone_mends_it(capsys: pyt
         assert (chart["started_at"], chart["duration"]) == ("2021-09-11T14:46:26.379Z", pytest.approx(0.010378))
 
 
+@pytest.mark.parametrize(
+    ("hours", "shared", "says"),
+    [(5.5, True, "=+05:30"), (-9, True, "=-09:00"), (5.5, False, " ZONE"), (60, True, " ZONE")],
+)
+def test_the_zone_that_would_bring_members_together_is_told_by_their_terms(
+    hours: float, shared: bool, says: str
+) -> None:
+    """Their logs begin and end at different times, so only what both tell of says how far apart they are."""
+    local = [
+        f"{datetime.fromtimestamp(AT + after + hours * 3600, UTC):%Y-%m-%d %H:%M:%S.%f} I | raft: {A} "
+        f"became follower at term {term}"
+        for after, term in ((-900, 1), (0.2, 2), (0.9, 3))
+    ]
+    zoned = [
+        json.dumps({"level": "info", "ts": AT + after, "msg": f"{B} became leader at term {term + 7 * (not shared)}"})
+        for after, term in ((0, 2), (1, 3), (4 * 3600, 9))
+    ]
+    found = log_join.read([("a", "a", local), ("b", "b", zoned)])
+    assert found.remarks[0].endswith(f"; the times of a have no zone: say theirs with --log-timezone{says}")
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "says"),
+    [("UTC", -4, "-04:00"), ("+09:00", -4, "-04:00"), ("UTC", 0, ""), ("UTC", 0.1, ""), ("-04:00", -4, "")],
+)
+def test_members_that_overlap_but_are_hours_apart_are_said_to(zone: str, hours: float, says: str) -> None:
+    local, zoned = [], []
+    for term in range(2, 32):
+        at = AT + 3600 * term
+        when = f"{datetime.fromtimestamp(at + hours * 3600, UTC):%Y-%m-%d %H:%M:%S.%f}"
+        local.append(f"{when} I | raft: {A} became follower at term {term}")
+        zoned.append(json.dumps({"level": "info", "ts": at, "msg": f"{B} became leader at term {term}"}))
+    found = log_join.read([("a", "a", local), ("b", "b", zoned)], parse_zone(zone))
+    text = "the terms in the logs say that the times of a, which have no zone, are of"
+    assert found.remarks == ((f"{text} {says}: say so with --log-timezone={says}",) if says else ())
+
+
 def test_the_axis_is_as_long_as_the_logs_and_in_the_readers_zone(capsys: pytest.CaptureFixture[str]) -> None:
     name = str(FIELD / "long-timeline.log")
     code, out, _ = viz(capsys, name, "--type", "timeline")
