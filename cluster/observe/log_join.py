@@ -246,7 +246,7 @@ def _blocks(items: Sequence[Item]) -> dict[int, str]:
 
 
 def _of_wrapper(items: Iterable[Item]) -> list[str]:
-    return [source for source, _ in Counter(item.source for item in items if item.source).most_common(1)]
+    return [source.strip("[]") for source, _ in Counter(item.source for item in items if item.source).most_common(1)]
 
 
 def _called(member: str, hints: Sequence[str]) -> str:

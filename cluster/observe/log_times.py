@@ -9,23 +9,27 @@ import time
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-_MONTHS = {name: number for number, name in enumerate(
-    ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)}  # fmt: skip
+# What months begin with in English, German, French, Spanish, Italian and Portuguese, in which journalctl writes too.
+_MONTHS = {begin: number for number, begins in enumerate((
+    "jan gen ene", "feb fév fev", "mar mär mrz", "apr avr abr", "may mai mag", "jun juin giu", "jul juil lug",
+    "aug aoû aou ago", "sep set", "oct okt ott out", "nov", "dec dez déc dic",
+), 1) for begin in begins.split()}  # fmt: skip
 # Hours of the abbreviations that mean one zone only: CST, IST and BST are used for several.
 _ABBREVIATIONS = {"Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3,
                   "EST": -5, "EDT": -4, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7, "JST": 9, "KST": 9}  # fmt: skip
 _CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?"
 _ZONE = rf"(?:\s?(?P<zone>[+-][0-9]{{2}}(?::?[0-9]{{2}})?(?![0-9:])|(?:[Zz]|{'|'.join(_ABBREVIATIONS)})(?!\w)))?"
-_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
+_MONTH = rf"(?P<month>{'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
 _STAMPS = (
     re.compile(rf"(?<![0-9])(?P<year>[0-9]{{4}})[-/](?P<month>[0-9]{{2}})[-/](?P<day>[0-9]{{2}})[T _]{_CLOCK}{_ZONE}"),
     # Syslog's, also with a year, as `date` and Kibana have it: ``Sep 11 2021 14:34:50``, ``Sep 11, 2021 @ 14:34:50``.
     re.compile(
-        rf"(?<![^\W_]){_MONTH}[a-z]{{0,6}}\.? {{1,2}}(?P<day>[0-9]{{1,2}}),?(?: (?P<year>[0-9]{{4}}))?,?(?: @| at)? "
+        rf"(?<![^\W_]){_MONTH}[^\W\d_]{{0,6}}\.? {{1,2}}(?P<day>[0-9]{{1,2}}),?(?: (?P<year>[0-9]{{4}}))?,?(?: @| at)? "
         rf"{_CLOCK}{_ZONE}(?: (?P<year_after>[0-9]{{4}})(?![0-9]))?",
         re.IGNORECASE,
     ),
     re.compile(rf"(?<![0-9])(?P<day>[0-9]{{2}})[/-]{_MONTH}[/-](?P<year>[0-9]{{4}})[: ]{_CLOCK}{_ZONE}", re.IGNORECASE),
+    re.compile(rf"(?<![0-9])(?P<month>[0-9]{{1,2}})月 {{1,2}}(?P<day>[0-9]{{1,2}}) {_CLOCK}"),  # Chinese and Japanese
     re.compile(rf"(?:^|\s)[IWEF](?P<month>[0-9]{{2}})(?P<day>[0-9]{{2}}) {_CLOCK}"),  # klog's
 )
 _SINCE_1970 = re.compile(
@@ -187,7 +191,7 @@ def _seconds(number: float) -> float:
 
 def _stamp(parts: dict[str, str | None], zone: tzinfo) -> Stamp | None:
     year = parts.get("year") or parts.get("year_after")
-    month = str(parts["month"]).lower()[:3]
+    month = str(parts["month"]).lower()
     fraction = parts["fraction"] or ""
     try:
         when = datetime(

@@ -107,6 +107,15 @@ def test_times_without_a_year_are_of_the_time_that_others_name() -> None:
     assert (whole.coarse, whole.yearless) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "month", ["Oct", "October", "Okt", "oct.", "ott", "out", "10月"], ids=["en", "long", "de", "fr", "it", "pt", "ja"]
+)
+def test_journald_writes_months_in_the_readers_language(month: str) -> None:
+    (log,) = log_join.read([("x", "x", [f"{month}  9 14:34:50 etcd-1 etcd[7]: {BARE}", NEXT])]).logs
+    assert log.events[0].at == seconds("2025-10-09T14:34:50+00:00")
+    assert find_stamp("no month 9 14:34:50") is None
+
+
 def test_a_year_is_found_around_its_end_and_for_a_leap_day() -> None:
     newyear = seconds("2026-01-01T00:10:00+00:00")
     for text, right in (("Dec 31 23:59:59", "2025-12-31T23:59:59"), ("Jan  1 00:00:01", "2026-01-01T00:00:01"),
@@ -409,6 +418,11 @@ def test_lines_that_name_no_member_are_of_whom_the_wrapper_names() -> None:
     pairs = zip(member_lines(A, "one"), member_lines(B, "two"), strict=True)
     found = read_lines(*(line for one, two in pairs for line in (f"etcd1-1  | {one}", f"etcd2-1  | {two}")))
     assert kinds(found) == {"one": KINDS, "two": KINDS} and not found.notes
+
+
+def test_members_that_never_say_their_names_are_called_as_their_pods() -> None:
+    lines = (f"[pod/etcd-{n}/etcd] {JSON.replace(ID, member)}" for n, member in enumerate((A, B)))
+    assert [log.name for log in read_lines(*lines).logs] == ["pod/etcd-0/etcd", "pod/etcd-1/etcd"]
 
 
 def test_lines_that_nobody_can_place_are_counted() -> None:
