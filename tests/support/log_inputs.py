@@ -83,6 +83,16 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "json-file": lambda line, n: _envelope(log=line.text + "\n", stream="stderr", time=_iso(line.at)),
     "spreadsheet": lambda line, n: _cell(_iso(line.at, 3), line.text),
     "cat -n": lambda line, n: f"{n + int(line.at) % 1000:6d}\t{line.text}",
+    "journald export": lambda line, n: (
+        f"__CURSOR=s=1;i={n}\n__REALTIME_TIMESTAMP={round(line.at * 1e6)}\n_HOSTNAME={HOSTS[n]}\nMESSAGE={line.text}\n"
+    ),
+    "jq": lambda line, n: json.dumps(json.loads(line.text), indent=2),
+    "a terminal of 80 columns": lambda line, n: "\n".join(
+        line.text[start : start + 80] for start in range(0, len(line.text), 80)
+    ),
+    "CRI in parts": lambda line, n: (
+        f"{_iso(line.at)} stderr P {line.text[:50]}\n{_iso(line.at)} stderr F {line.text[50:]}"
+    ),
     "compose": lambda line, n: f"etcd{n}-1  | {line.text}",
     "compose -t": lambda line, n: f"etcd{n}-1  | {_iso(line.at)} {line.text}",
     "swarm": lambda line, n: f"stack_etcd.{n}.x7k2{n}@{HOSTS[n]}    | {line.text}",
@@ -93,6 +103,7 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "journald": lambda line, n: f"{_syslog(line.at)} {HOSTS[n]} etcd[{1200 + n}]: {line.text}",
     "journald short-iso": lambda line, n: f"{_iso(line.at, 0, '+0000')} {HOSTS[n]} bash[{7 + n}]: {line.text}",
     "journald short-unix": lambda line, n: f"{line.at:.6f} {HOSTS[n]} etcd[{1200 + n}]: {line.text}",
+    "journald json-pretty": lambda line, n: json.dumps({"_HOSTNAME": HOSTS[n], "MESSAGE": line.text}, indent="\t"),
     "journald json": lambda line, n: _envelope(
         MESSAGE=line.text, _HOSTNAME=HOSTS[n], __REALTIME_TIMESTAMP=str(round(line.at * 1e6)), PRIORITY="6"
     ),
@@ -114,9 +125,9 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "grep -H": lambda line, n: f"{HOSTS[n]}/etcd.log:{line.text}",
     "logfmt": lambda line, n: f"time={_iso(line.at)} pod=etcd-{n} log={json.dumps(line.text)}",
 }
-SAYS_NOT_WHO = tuple(WRAPPERS)[:7]
-# What breaks a message that is not JSON: quotes in quotes.
-ONLY_ZAP = ("logfmt", "spreadsheet")
+SAYS_NOT_WHO = tuple(WRAPPERS)[:11]
+# What breaks a message that is not JSON.
+ONLY_ZAP = ("logfmt", "spreadsheet", "jq", "a terminal of 80 columns")
 
 
 def as_console(text: str) -> str:
@@ -192,7 +203,7 @@ def mangle(
         done.append("coloured")
         wrapped = {name: [_with(line, _coloured(rng, line.text)) for line in lines] for name, lines in wrapped.items()}
     # Which files it is in.
-    placed = rng.choice(("a file each", "rotated", "rotated", "interleaved", "one after the other"))
+    placed = rng.choice(("a file each", "rotated", "rotated", "interleaved", "one after the other", "tail -f"))
     if placed == "interleaved" and (not zap and wrapper in SAYS_NOT_WHO):
         placed = "a file each"  # such lines name nobody
     files: list[tuple[str, list[str]]] = []
@@ -205,6 +216,8 @@ def mangle(
             files += _rotated(rng, name, _texts(lines), overlap)
     elif placed == "interleaved":
         files = [("all.log", _interleaved(rng, list(wrapped.values())))]
+    elif placed == "tail -f":
+        files = [("all.log", _tailed(rng, wrapped))]
     else:
         order = list(wrapped.items())
         rng.shuffle(order)
@@ -265,6 +278,18 @@ def _interleaved(rng: random.Random, logs: Sequence[Sequence[Line]]) -> list[str
         heads = [queue for queue in queues if queue]
         queue = min(heads, key=lambda each: each[0].at + rng.uniform(0, 0.05))
         found.append(queue.pop(0).text)
+    return found
+
+
+def _tailed(rng: random.Random, logs: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Return the lines of all as `tail -f` of several files shows them, some of each in turn."""
+    queues = {name: _texts(lines) for name, lines in logs.items()}
+    found = []
+    while any(queues.values()):
+        name = rng.choice([name for name, lines in queues.items() if lines])
+        size = rng.randrange(1, 9)
+        found += [f"==> /var/log/{name}.log <==", *queues[name][:size], ""]
+        queues[name] = queues[name][size:]
     return found
 
 
