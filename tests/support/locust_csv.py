@@ -100,14 +100,20 @@ def written(rows: Table) -> str:
 
 
 def joined(rows: Table, texts: int = 2) -> str:
-    """Return rows as Locust 1.0 and earlier join them: whole milliseconds, texts in quotation marks as they are."""
+    """Return rows as Locust 1.0 and earlier join them: the texts in quotation marks as they are, no last newline."""
     lines = [",".join(f'"{name}"' for name in rows[0])]
-    for row in rows[1:]:
-        words = [f'"{text}"' for text in (*(["None"] if row[0] == "" else [row[0]]), *row[1:texts])]
-        numbers = [f"{float(cell):.2f}" if rows[0][at].endswith("/s") else str(int(float(cell)))
-                   for at, cell in enumerate(row) if at >= texts]  # fmt: skip
-        lines.append(",".join((*words, *numbers)))
+    lines += [",".join([*(f'"{text}"' for text in row[:texts]), *row[texts:]]) for row in rows[1:]]
     return "\n".join(lines)
+
+
+def whole(rows: Table) -> Table:
+    """Return rows with the figures of Locust 1.0 and earlier: whole milliseconds, two decimals of a rate."""
+    made = [rows[0]]
+    for row in rows[1:]:
+        numbers = [f"{float(cell):.2f}" if name.endswith("/s") else str(int(float(cell)))
+                   for name, cell in zip(rows[0][2:], row[2:], strict=True)]  # fmt: skip
+        made.append([row[0] or "None", row[1], *numbers])
+    return made
 
 
 def locust_1_0(requests: Sequence[Request]) -> str:
@@ -116,7 +122,7 @@ def locust_1_0(requests: Sequence[Request]) -> str:
     rows[0].insert(-1, "99.999%")
     for row in rows[1:]:
         row.insert(-1, row[-1])
-    return joined(rows)
+    return joined(whole(rows))
 
 
 def locust_0_14(requests: Sequence[Request]) -> str:
@@ -127,7 +133,7 @@ def locust_0_14(requests: Sequence[Request]) -> str:
     rows[0].insert(-1, "99.999")
     for row in rows[1:]:
         row.insert(-1, row[-1])
-    return joined(rows)
+    return joined(whole(rows))
 
 
 def locust_0_8(requests: Sequence[Request], total: str = "Total") -> str:
@@ -136,7 +142,7 @@ def locust_0_8(requests: Sequence[Request], total: str = "Total") -> str:
     rows[0] = ["Method", "Name", "# requests", "# failures", "Median response time", "Average response time",
                "Min response time", "Max response time", "Average Content Size", "Requests/s"]  # fmt: skip
     rows[-1][1] = total
-    return joined(rows)
+    return joined(whole(rows))
 
 
 # What spreadsheets do
@@ -207,14 +213,17 @@ JUNK = ("", "#DIV/0!", "05. Jan", "1,23E+06", "nan", "inf", "-", "-7", "N/A", "1
         "0x1F", "\u0661\u0662", "1_000", "True", "1e3", "\ufffd", "=SUM(C2:C4)", "12\n13")  # fmt: skip
 
 
-def damaged(rng: random.Random, rows: Table) -> bytes:
-    """Return a file that has lost something, or holds what nobody wrote there; names stay as they are."""
+def damaged(rng: random.Random, rows: Table, of_1_0: bool = False) -> bytes:
+    """Return a file that has lost something, or holds what nobody wrote there; names stay as they are.
+
+    Takes whether Locust 1.0 has joined its rows.
+    """
     rows = [list(row) for row in rows]
     for _ in range(rng.randint(0, 2)):
         rng.choice(_OF_FIGURES)(rng, rows)
     # One only: what a second one makes of the counts may add up again.
     rng.choice((*_OF_COUNTS, *_OF_FIGURES))(rng, rows)
-    data = edited(rng, rows) if rng.randint(0, 1) else written(rows).encode()
+    data = joined(rows).encode() if of_1_0 else written(rows).encode() if rng.randint(0, 1) else edited(rng, rows)
     how = rng.randint(0, 3)
     if how == 0:
         return data[: rng.randint(0, len(data))]

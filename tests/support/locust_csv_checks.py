@@ -36,8 +36,10 @@ def check_damaged(rng: random.Random, path: Path) -> bool:
 
     Return whether it was read.
     """
-    rows = field.modern(field.draw_requests(rng))
-    path.write_bytes(field.damaged(rng, rows))
+    of_1_0 = rng.randint(0, 3) == 0
+    rows = field.modern(field.draw_requests(rng, plain=of_1_0))
+    rows = field.whole(rows) if of_1_0 else rows
+    path.write_bytes(field.damaged(rng, rows, of_1_0))
     try:
         stats = read_stats(path)
     except ReportError as exc:
