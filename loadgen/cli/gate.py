@@ -64,6 +64,8 @@ def main(args: argparse.Namespace) -> int:
 
     Raises UsageError, and FileError where a file cannot be written.
     """
+    if args.junit and Path(args.junit).is_dir():
+        raise UsageError(f"--junit {args.junit} is a folder; name a file")
     if args.junit and not Path(args.junit).absolute().parent.is_dir():
         raise UsageError(f"--junit {args.junit}: there is no folder {Path(args.junit).parent}")
     result = document.load(args.run)

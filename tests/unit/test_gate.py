@@ -370,6 +370,7 @@ def test_main_takes_a_result_json(run_dir: Path, capsys: pytest.CaptureFixture[s
     [
         ("{run}", "--threshold", "puts.p99_ms < 5"),
         ("{run}", "--junit", "{run}/no/such/folder.xml"),
+        ("{run}", "--junit", "{run}"),
         ("{run}/locust_stats.csv",),
     ],
 )
