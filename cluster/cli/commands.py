@@ -134,22 +134,29 @@ def _security(args: argparse.Namespace, named: str | None) -> Security | None:
 
 
 def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:
+    from cluster.observe.status import NEVER_STARTED
+
     reasons = [
         each.reason if each.reason.startswith(each.member.name) else f"{each.member.name}: {each.reason}"
         for each in view.members
-        if each.reason
+        if each.reason and each.state != NEVER_STARTED
     ]
     if not view.answering:
         advice = "; `raftload cluster up` starts a cluster" if may_start_one else ""
         say(f"no member answers ({', '.join(reasons) or 'none is running'}){advice}")
         return
-    for reason in reasons:
-        say(reason)
+    for line in [*reasons, *view.warnings]:
+        say(line)
     leader = view.leader
-    if not view.quorum:
-        say(f"no quorum: {view.answering} of {len(view.members)} members answer")
+    count = f"{view.answering} of {len(view.members)} members answer"
+    if view.quorum is None:
+        say("quorum not known: only learners answer, which serve no linearizable read; name a voting member, too")
+    elif not view.quorum:
+        say(f"no quorum: {count}")
     elif leader is not None:
-        say(f"{leader.name} leads in term {leader.term}; {view.answering} of {len(view.members)} members answer")
+        say(f"{leader.name} leads in term {leader.term}; {count}")
+    else:
+        say(f"there is a quorum; {count}")
 
 
 def _foreign(text: str, security: Security | None) -> tuple[Member, ...]:

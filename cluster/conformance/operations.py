@@ -14,8 +14,9 @@ from cluster.base.etcd_values import KeyValue, Op, prefix_end
 from cluster.conformance import replication
 from cluster.conformance.beside import Beside
 from cluster.conformance.model import Broken, Env, NotApplicable, Test, expect, ms, refused
-from cluster.gateway.admin import NO_SPACE, Admin, Alarm
+from cluster.gateway.admin import NO_SPACE, Admin
 from cluster.gateway.client import Client
+from cluster.observe.health import Alarm
 
 _INVALID_ARGUMENT, _NOT_FOUND, _PERMISSION_DENIED, _RESOURCE_EXHAUSTED = 3, 5, 7, 8
 _FAILED_PRECONDITION, _UNAVAILABLE, _UNAUTHENTICATED = 9, 14, 16

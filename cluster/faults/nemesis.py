@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.topology import Member
 from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Request, Subject, after, healing, plan, quorum
-from cluster.observe import probe
+from cluster.observe import calls, probe
+from cluster.observe.messages import encode
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import ask
 from cluster.observe.timeline import Phase, Timeline
@@ -168,16 +169,21 @@ class Nemesis:
             self._timeline.add(phase, kind, names, detail)
 
     def _ask(self, request: Request, name: str, subjects: Sequence[Subject]) -> None:
-        asked, body = name, {}
+        asked = name
+        body: dict[str, str] = {}
+        fields: dict[int, int | str | bytes] = {}
         if request.member_field:
             status, leader = self._statuses(subjects).get(name), self._leader(subjects)
             if leader is None or status is None:
                 raise ClusterError(f"cannot {request.verb} to {name}: it does not answer, or there is no leader")
-            asked, body = leader.name, {request.member_field: str(status.member_id)}
-        endpoint = self._names[asked].endpoint
-        code, answer = probe.http(endpoint, "POST", request.path, json.dumps(body).encode(), self._wait_s)
-        if code != 200:
-            raise ClusterError(f"{asked} does not {request.verb}: {answer.decode(errors='replace')[:200]}")
+            asked, body, fields = leader.name, {request.member_field: str(status.member_id)}, {1: status.member_id}
+        try:
+            calls.rpc(
+                self._names[asked].client_url, (request.method, encode(fields)), (request.path, json.dumps(body)),
+                self._wait_s,
+            )  # fmt: skip
+        except ClusterError as exc:
+            raise ClusterError(f"{asked} does not {request.verb}: {exc}") from exc
 
     @staticmethod
     def _voters(subjects: Sequence[Subject]) -> int:
@@ -223,7 +229,8 @@ class Nemesis:
         if len(answers) < len(part):
             return "?"
         leader = probe.agreed_leader(answers)
-        healthy = leader is not None and all(probe.is_healthy(self._names[each.name], self._ask_s) for each in part)
+        urls = [self._names[each.name].client_url for each in part]
+        healthy = leader is not None and all(probe.serves_reads(url, self._ask_s) for url in urls)
         return leader.name if leader is not None and healthy else "?"
 
 

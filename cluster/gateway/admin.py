@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from cluster.base.errors import NoAnswer
 from cluster.gateway.control import ControlClient
 from cluster.gateway.etcd3py import stream_error
+from cluster.observe.health import Alarm
 
 NO_SPACE = "NOSPACE"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Alarm:
-    """An alarm that a member raised: ``NOSPACE`` or ``CORRUPT``."""
-
-    member_id: int
-    kind: str
 
 
 @runtime_checkable

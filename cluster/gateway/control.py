@@ -13,7 +13,8 @@ from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import TLS_FAILED, Security
 from cluster.gateway import etcd3py
 from cluster.gateway.etcd3py import P, R
-from cluster.observe.probe import MemberInfo, MemberStatus, tls_fails
+from cluster.observe.calls import tls_fails
+from cluster.observe.probe import MemberInfo, MemberStatus
 
 if TYPE_CHECKING:
     from cluster.schema.gateway_answers import GatewayAnswer, GatewayKeyValue

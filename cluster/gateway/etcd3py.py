@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 from cluster.base.dial import connect
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import tls_cause
-from cluster.observe.probe import no_connection, tls_fails
+from cluster.observe.calls import no_connection, tls_fails
 
 if TYPE_CHECKING:
     import requests

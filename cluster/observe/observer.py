@@ -30,7 +30,8 @@ from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.pythonpath import python_path
 from cluster.base.security import Security
 from cluster.base.topology import Member
-from cluster.observe import metrics, probe
+from cluster.observe import calls, metrics, probe
+from cluster.observe.health import list_of
 from cluster.observe.probe import MemberStatus
 from cluster.schema import run_documents
 
@@ -169,13 +170,15 @@ class _Watch(threading.Thread):
         self,
         name: str,
         endpoint: str,
+        others: Sequence[str],
         security: Security,
         files: _Files,
         names: dict[int, str],
         stop: threading.Event,
     ) -> None:
         super().__init__(daemon=True)
-        self._member = Member(name, endpoint if "://" in endpoint else f"http://{endpoint}", "", "")
+        self._member = Member(name, _url(endpoint), "", "")
+        self._others = [_url(each) for each in others]
         self._security = security
         self._files = files
         self._names = names
@@ -251,7 +254,9 @@ class _Watch(threading.Thread):
     def _named(self, status: MemberStatus) -> str:
         """Return the member's name; of one whose name nobody told us, what the cluster lists it as."""
         if not self._member.name:
-            self._names.update(_listed(self._member.client_url, self._security))
+            # A learner lists nobody, so the others are asked, too.
+            listed = list_of([self._member.client_url, *self._others], ANSWER_S, self._security)
+            self._names.update({each.id: each.name for each in listed if each.was_started})
             name = self._names.get(status.member_id, f"{status.member_id:x}")
             self._member = Member(name, self._member.client_url, "", "")
         self._names.setdefault(status.member_id, self._member.name)
@@ -260,7 +265,7 @@ class _Watch(threading.Thread):
     def _scrape(self, phase: str) -> None:
         began, stamp = time.monotonic_ns(), _now()
         try:
-            code, body = probe.http(
+            code, body = calls.http(
                 self._member.client_url, "GET", "/metrics", timeout_s=ANSWER_S, security=self._security
             )
             found = metrics.parse(body.decode("utf-8", "replace")) if code == 200 else None
@@ -279,13 +284,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _listed(url: str, security: Security) -> dict[int, str]:
-    """Return the members' names by their ids, as this member lists them; nothing where it does not."""
-    try:
-        _, body = probe.http(url, "POST", "/v3/cluster/member/list", b"{}", ANSWER_S, security)
-        return {int(each["ID"]): str(each["name"]) for each in json.loads(body)["members"] if each.get("name")}
-    except (RaftloadError, ValueError, KeyError, TypeError):
-        return {}
+def _url(endpoint: str) -> str:
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 class _Process:
@@ -296,8 +296,9 @@ class _Process:
         self._stop = threading.Event()
         names: dict[int, str] = {}
         security = Security.from_environment()
+        endpoints = [endpoint for _, endpoint in order["members"]]
         self._watches = [
-            _Watch(name, endpoint, security, files, names, self._stop) for name, endpoint in order["members"]
+            _Watch(name, endpoint, endpoints, security, files, names, self._stop) for name, endpoint in order["members"]
         ]
 
     def __enter__(self) -> Self:

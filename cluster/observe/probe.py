@@ -1,30 +1,25 @@
-"""Probes of a member over HTTP and a bare socket, for members on loopback while they start.
-
-``control.py`` is the full control plane. This one does not import ``requests``, and ``ssl`` only for ``https://``:
-they must not be imported before gevent patches them, so a cluster can be started by a process that has yet to decide
-about gevent.
-"""
+"""What a member says of itself and of its cluster: its status, the list of members, whether it serves a read."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import json
-import re
-import socket
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from cluster.base.dial import connect
-from cluster.base.endpoint import Endpoint
-from cluster.base.errors import NoAnswer, RaftloadError
-from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
+from cluster.base.errors import EtcdError, NoAnswer, RaftloadError
+from cluster.base.security import Security
 from cluster.base.topology import Member
+from cluster.observe.calls import STATUS, bare, either, grpc, is_about_user, json_call, refused
+from cluster.observe.messages import Message, encode
 
 if TYPE_CHECKING:
-    from cluster.schema.gateway_answers import ListedMember, Status
+    from cluster.schema.gateway_answers import Downgrade, ListedMember, Status
+
+_MEMBER_LIST = "/etcdserverpb.Cluster/MemberList"
+_RANGE = "/etcdserverpb.KV/Range"
+_HEALTH_KEY = b"health"  # which etcdctl reads, too
+_HEALTH_QUESTION = b'{"key":"aGVhbHRo"}'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +39,9 @@ class MemberStatus:
         version: etcd's version, ``3.5.1``.
         is_learner: whether it has no vote.
         errors: alarms and corruption that it reports.
+        storage_version: of its data on disk, ``3.6``; empty before etcd 3.6.
+        db_quota: bytes at which its backend file raises NOSPACE; 0 before etcd 3.6.
+        downgrade_to: the version of a downgrade that is under way, empty for none.
     """
 
     name: str
@@ -58,6 +56,9 @@ class MemberStatus:
     version: str
     is_learner: bool = False
     errors: tuple[str, ...] = ()
+    storage_version: str = ""
+    db_quota: int = 0
+    downgrade_to: str = ""
 
     @property
     def is_leader(self) -> bool:
@@ -78,6 +79,7 @@ class MemberStatus:
         """Take the gateway's JSON of ``/v3/maintenance/status``: 64-bit numbers are strings, zeros are absent."""
 
         header = answer.get("header") or {}
+        downgrade: Downgrade = answer.get("downgradeInfo") or {}
         return cls(
             name=name,
             endpoint=endpoint,
@@ -91,6 +93,32 @@ class MemberStatus:
             version=str(answer.get("version") or ""),
             is_learner=bool(answer.get("isLearner")),
             errors=tuple(str(error) for error in answer.get("errors") or ()),
+            storage_version=str(answer.get("storageVersion") or ""),
+            db_quota=int(answer.get("dbSizeQuota") or 0),
+            downgrade_to=str(downgrade.get("targetVersion") or "") if downgrade.get("enabled") else "",
+        )
+
+    @classmethod
+    def from_grpc(cls, answer: bytes, *, name: str, endpoint: str) -> MemberStatus:
+        """Take a ``StatusResponse``. Raises ValueError for what is none."""
+        said = Message(answer)
+        header, downgrade = said.message(1), said.message(13)
+        return cls(
+            name=name,
+            endpoint=endpoint,
+            member_id=header.number(2),
+            leader_id=said.number(4),
+            term=said.number(6),
+            commit_index=said.number(5),
+            applied_index=said.number(7),
+            revision=header.number(3),
+            db_size=said.number(3),
+            version=said.text(2),
+            is_learner=bool(said.number(10)),
+            errors=said.texts(8),
+            storage_version=said.text(11),
+            db_quota=said.number(12),
+            downgrade_to=downgrade.text(2) if downgrade.number(1) else "",
         )
 
 
@@ -115,163 +143,81 @@ class MemberInfo:
             is_learner=bool(member.get("isLearner")),
         )
 
+    @classmethod
+    def from_grpc(cls, member: Message) -> MemberInfo:
+        """Take a ``Member`` of a ``MemberListResponse``."""
+        return cls(member.number(1), member.text(2), member.texts(3), member.texts(4), bool(member.number(5)))
 
-def http(
-    where: str,
-    method: str,
-    path: str,
-    body: bytes = b"",
-    timeout_s: float = 1.0,
-    security: Security | None = None,
-) -> tuple[int, bytes]:
-    """One HTTP/1.0 exchange.
-
-    Takes ``host:port`` or a URL of no more than that, method, path, body, and how to speak TLS to ``https://`` and who
-    logs in; returns the status code and the body. It takes at most ``timeout_s`` seconds in all, and as long again for
-    a login. Raises NoAnswer where there is none, or no login, or it is not HTTP, and SecurityError for files of no use.
-    """
-    if security is None or security.user is None:
-        return _exchange(where, method, path, body, timeout_s, security, "")
-    token = _tokens.get((where, security)) or _log_in(where, security, timeout_s)
-    code, answer = _exchange(where, method, path, body, timeout_s, security, token)
-    if code == 401:  # the member has forgotten it
-        _tokens.pop((where, security), None)
-    return code, answer
-
-
-_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
-# Of users at members; etcd takes half the core of a member for a tenth of a second to check a password.
-_tokens: dict[tuple[str, Security], str] = {}
-
-
-def _log_in(where: str, security: Security, timeout_s: float) -> str:
-    body = json.dumps({"name": security.user, "password": security.password}).encode()
-    code, answer = _exchange(where, "POST", "/v3/auth/authenticate", body, timeout_s, security, "")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        if code == 200:
-            token = _tokens[where, security] = str(json.loads(answer)["token"])
-            return token
-    reason = _said(answer) or f"HTTP {code}"
-    raise NoAnswer(f"{Endpoint.parse(where).authority}: login of {security.user}: {reason}", cause="login")
-
-
-def _exchange(
-    where: str, method: str, path: str, body: bytes, timeout_s: float, security: Security | None, token: str
-) -> tuple[int, bytes]:
-    at = Endpoint.parse(where)
-    endpoint = at.authority
-    deadline = time.monotonic() + timeout_s
-    head = f"{method} {path} HTTP/1.0\r\nHost: {at.http_host}\r\nContent-Length: {len(body)}\r\n"
-    head += f"Authorization: {token}\r\n\r\n" if token else "\r\n"
-    answer = bytearray()
-    try:
-        with _connected(at, timeout_s, security) as sock:
-            sock.sendall(head.encode("ascii") + body)
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError("timed out")
-                sock.settimeout(left)
-                data = sock.recv(65536)
-                if not data:
-                    break
-                answer += data
-    except OSError as exc:
-        raise _no_answer(endpoint, exc, security) from exc
-    if answer.startswith(b"HTTP/1.0 400") and b"to an HTTPS server" in answer:
-        raise NoAnswer(f"{endpoint} speaks TLS: use https://", cause="tls", sent=False)
-    head_bytes, end, content = bytes(answer).partition(b"\r\n\r\n")
-    words = head_bytes.split(b"\r\n", 1)[0].split()
-    length = _LENGTH.search(head_bytes)
-    cut = len(content) < int(length[1]) if length is not None else not end and answer.startswith(b"HTTP/")
-    if not answer or cut:
-        raise NoAnswer(f"{endpoint}: it closed the connection in the middle of its answer", cause="connection lost")
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
-    return int(words[1]), content
-
-
-def _connected(at: Endpoint, timeout_s: float, security: Security | None) -> socket.socket:
-    plain: socket.socket = connect(at, timeout_s)
-    plain.settimeout(timeout_s)
-    if not at.tls:
-        return plain
-    try:
-        return (security or Security()).context().wrap_socket(plain, server_hostname=at.tls_name)
-    except BaseException as exc:
-        plain.close()
-        if isinstance(exc, ConnectionError):
-            raise tls_fails(at.authority, TLS_FAILED) from exc
-        raise
-
-
-def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
-    if not hasattr(exc, "library"):  # what ssl raises has it
-        return no_connection(endpoint, exc)
-    return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
-
-
-def tls_fails(endpoint: str, cause: str) -> NoAnswer:
-    """Take ``host:port`` and one of the causes of ``cluster.base.security``, return the error that says so.
-
-    Go's plain listener just hangs up on TLS; so that where the handshake broke off, it is asked in plain HTTP.
-    """
-    if cause == TLS_FAILED:
-        with contextlib.suppress(NoAnswer):
-            http(endpoint.replace("unixs://", "unix://"), "GET", "/version")
-            cause = PLAIN_SPOKEN
-    return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
-
-
-def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
-    """Take ``host:port`` and what a socket raised, return the error that says why there is no answer."""
-    if isinstance(exc, socket.gaierror):
-        return NoAnswer(f"{endpoint}: the name does not resolve", cause="host not found", sent=False)
-    if isinstance(exc, ConnectionRefusedError):
-        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause="connection refused", sent=False)
-    if isinstance(exc, FileNotFoundError | PermissionError):  # of a Unix socket
-        cause = "no socket" if isinstance(exc, FileNotFoundError) else "permission denied"
-        return NoAnswer(f"{endpoint}: {exc.strerror}", cause=cause, sent=False)
-    if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
-        return NoAnswer(f"{endpoint}: {exc.strerror}", cause="host unreachable", sent=False)
-    cause = "timeout" if isinstance(exc, TimeoutError) else "connection lost"
-    return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=cause)
+    @property
+    def was_started(self) -> bool:
+        """Whether it ever was: one that was added has no name before."""
+        return bool(self.name)
 
 
 def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
-    """Ask one member for its own view, without a quorum. ``security`` is for one that speaks TLS.
+    """Ask one member for its own view, without a quorum. ``security`` is for one that speaks TLS or knows users.
 
-    Raises NoAnswer, after at most ``timeout_s`` seconds.
+    Raises NoAnswer, after at most ``timeout_s`` seconds; what etcd denies is one with the cause ``permission denied``,
+    or ``user required``.
     """
-    code, body = http(member.client_url, "POST", "/v3/maintenance/status", b"{}", timeout_s, security)
+    where = member.client_url
+
+    def by_grpc(left_s: float) -> MemberStatus:
+        answer = grpc(where, STATUS, b"", left_s, security)
+        return MemberStatus.from_grpc(answer, name=member.name, endpoint=member.endpoint)
+
+    def by_json(left_s: float) -> MemberStatus:
+        answer = json_call(where, "/v3/maintenance/status", b"{}", left_s, security)
+        try:
+            return MemberStatus.from_gateway(json.loads(answer), name=member.name, endpoint=member.endpoint)
+        except (ValueError, AttributeError, TypeError) as exc:
+            raise NoAnswer(f"{member.endpoint}: not the status of an etcd member ({exc})", cause="not etcd") from exc
+
     try:
-        if code != 200:
-            raise ValueError(_said(body) or f"HTTP {code}")
-        return MemberStatus.from_gateway(json.loads(body), name=member.name, endpoint=member.endpoint)
-    except (ValueError, AttributeError, TypeError) as exc:
-        raise NoAnswer(f"{member.endpoint}: not the status of an etcd member ({exc})", cause="not etcd") from exc
+        return either(where, timeout_s, by_grpc, by_json)
+    except EtcdError as exc:
+        raise refused(member.endpoint, exc, security) from exc
 
 
-def _said(body: bytes) -> str:
-    """Return what etcd gave as the reason of an error, such as that auth is on and no user was named."""
-    try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        if b"CommonName of client" in body:
-            return "etcd's gateway takes no client certificate with a common name while auth is on"
-        return " ".join(body[:200].decode("utf-8", "replace").split())
+def member_list(where: str, timeout_s: float = 1.0, security: Security | None = None) -> list[MemberInfo]:
+    """Return the members of the cluster as one member knows them, without a quorum.
+
+    Takes what ``http`` takes. Raises EtcdError, as a learner's that it serves no such call, and NoAnswer. None for
+    ``etcd grpc-proxy``, which lists itself in place of the members, without an id.
+    """
+
+    def by_grpc(left_s: float) -> list[MemberInfo]:
+        # An absent `linearizable` is false, and 3.4 does not know it.
+        answer = grpc(where, _MEMBER_LIST, b"", left_s, security)
+        return [MemberInfo.from_grpc(each) for each in Message(answer).messages(2)]
+
+    def by_json(left_s: float) -> list[MemberInfo]:
+        answer = json_call(where, "/v3/cluster/member/list", b"{}", left_s, security)
+        try:
+            return [MemberInfo.from_gateway(each) for each in json.loads(answer).get("members") or ()]
+        except (ValueError, AttributeError, TypeError) as exc:
+            raise NoAnswer(f"{bare(where)}: not a list of members ({exc})", cause="not etcd") from exc
+
+    return [each for each in either(where, timeout_s, by_grpc, by_json) if each.id]
 
 
-def is_healthy(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> bool:
-    """Return whether ``/health`` says so, for which the member does a linearizable read.
+def serves_reads(where: str, timeout_s: float = 1.0, security: Security | None = None) -> bool:
+    """Return whether a member serves a linearizable read: for that it asks a quorum. False where it does not answer.
 
-    False where it does not answer.
+    That the user may not read the key counts, too: etcd looks who asks only after it has heard from a quorum.
+    ``/health`` would not do, as it is false while there is an alarm.
     """
     try:
-        code, body = http(member.client_url, "GET", "/health", timeout_s=timeout_s, security=security)
-        return code == 200 and str(json.loads(body)["health"]) == "true"
-    except (RaftloadError, ValueError, KeyError, TypeError):
+        either(
+            where, timeout_s,
+            lambda left_s: grpc(where, _RANGE, encode({1: _HEALTH_KEY}), left_s, security),
+            lambda left_s: json_call(where, "/v3/kv/range", _HEALTH_QUESTION, left_s, security),
+        )  # fmt: skip
+    except EtcdError as exc:
+        return is_about_user(exc)
+    except RaftloadError:
         return False
+    return True
 
 
 def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
@@ -288,7 +234,8 @@ def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
 def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: Security | None = None) -> str:
     """Ask every member, and return why the cluster is not healthy.
 
-    Empty if all agree on a leader and serve linearizable reads, else the first reason why not.
+    Empty if all agree on a leader and serve linearizable reads, else the first reason why not. Alarms are no reason:
+    they stop writes that would need space, and nothing else.
     """
     statuses = []
     for member in members:
@@ -299,7 +246,7 @@ def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: S
     if agreed_leader(statuses) is None:
         return "the members do not agree on a leader"
     for member in members:
-        if not is_healthy(member, timeout_s, security):
+        if not serves_reads(member.client_url, timeout_s, security):
             return f"{member.name} serves no linearizable read"
     return ""
 

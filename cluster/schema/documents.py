@@ -21,17 +21,28 @@ class MemberState(TypedDict):
     revision: int | None
     db_size: int | None
     version: str | None
+    storage_version: str | None
+    db_quota: int | None
+    downgrade_to: str | None
     reason: str | None
+
+
+class RaisedAlarm(TypedDict):
+    """An alarm of a member."""
+
+    member_id: str
+    alarm: str
 
 
 class ReportedState(TypedDict):
     """The part of `ClusterState` that the members say themselves."""
 
-    quorum: bool
+    quorum: bool | None
     leader: str | None
     term: int | None
     members: list[MemberState]
     endpoints: list[str]
+    alarms: list[RaisedAlarm]
 
 
 class ClusterOrigin(TypedDict):

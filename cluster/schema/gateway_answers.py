@@ -44,6 +44,13 @@ class RaisedAlarm(TypedDict, total=False):
     alarm: str
 
 
+class Downgrade(TypedDict, total=False):
+    """A downgrade of the cluster, from etcd 3.6 on."""
+
+    enabled: bool
+    targetVersion: str
+
+
 class Status(TypedDict, total=False):
     """The answer of ``/maintenance/status``."""
 
@@ -56,6 +63,9 @@ class Status(TypedDict, total=False):
     version: str
     isLearner: bool
     errors: list[str]
+    storageVersion: str
+    dbSizeQuota: str
+    downgradeInfo: Downgrade
 
 
 class GatewayEvent(TypedDict, total=False):

@@ -20,8 +20,9 @@ from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import Security
-from cluster.gateway.admin import NO_SPACE, Alarm
+from cluster.gateway.admin import NO_SPACE
 from cluster.gateway.client import ClientFactory, Lease, LeaseState, StoreHash, Unsupported, WatchCanceled, WatchEvent
+from cluster.observe.health import Alarm
 from cluster.observe.probe import MemberInfo, MemberStatus
 from loadgen.client import kv
 from loadgen.client.etcd import EtcdClient

@@ -109,7 +109,8 @@ class ClusterView:
         """Why a run would only fail now; empty where it would not."""
         if self._silence:
             return f"no member answers: {self._silence}"
-        if self._tick is not None and self._tick.snapshot.leader is None:
+        snapshot = self._tick.snapshot if self._tick is not None else None
+        if snapshot and snapshot.leader is None and all(each.role != "not shown" for each in snapshot.members):
             return "the cluster has no leader: start, resume or heal members on the Cluster page first"
         return ""
 

@@ -23,10 +23,11 @@ from cluster.base.known_bugs import known_bug
 from cluster.base.verdict import Verdict
 from cluster.conformance import TESTS, Bounds, Report, Result, outage, run
 from cluster.conformance.model import Broken, Env, Target
-from cluster.gateway.admin import Admin, Alarm
+from cluster.gateway.admin import Admin
 from cluster.gateway.client import Client, Lease, LeaseState, StoreHash, Watch, WatchCanceled, WatchEvent
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
+from cluster.observe.health import Alarm
 from cluster.observe.probe import MemberInfo, MemberStatus
 from tests.support.waiting import HANG_S
 

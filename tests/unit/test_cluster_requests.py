@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
-from cluster.base.topology import local_members
+from cluster.base.topology import Member, local_members
 from cluster.base.versions import parse_version
 from cluster.docker.address import EngineAddress
 from cluster.docker.cluster import DockerSpec, unlike
 from cluster.docker.engine import why_no_engine
 from cluster.lifecycle.up import ClusterRequest
 from cluster.observe import running
+from cluster.observe.health import Alarm
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import Running
 from cluster.observe.status import ClusterView, MemberView
@@ -171,7 +172,7 @@ def test_state_dir() -> None:
     assert running.state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
 
 
-def _view(quorum: bool, *answering: bool) -> ClusterView:
+def _view(quorum: bool | None, *answering: bool) -> ClusterView:
     members = local_members(range(1, 1 + len(answering)), range(11, 11 + len(answering)), "/d")
     views = []
     for number, (member, answers) in enumerate(zip(members, answering, strict=True), 1):
@@ -183,7 +184,34 @@ def _view(quorum: bool, *answering: bool) -> ClusterView:
 def test_exit_codes_of_status() -> None:
     assert _view(True, True, True, False).exit_code == 0
     assert _view(False, True, False, False).exit_code == 1
+    assert _view(None, True, False, False).exit_code == 3
     assert _view(False, False, False, False).exit_code == 4
+
+
+def test_what_an_operator_should_know() -> None:
+    view = _view(True, True, True)
+    assert view.warnings == [] and view.to_json()["alarms"] == []
+    (first, second), (one, two) = view.members, view.to_json()["members"]
+    assert first.status is not None
+    more = dataclasses.replace(first.status, storage_version="3.6.0", db_quota=2 * 10**9, downgrade_to="3.5.0")
+    never = MemberView(
+        Member("beef", "", "http://p:1", ""), "never started", False, None, "member of http://p:1 was added"
+    )
+    view = ClusterView(
+        (dataclasses.replace(first, status=more), second, never), True, (Alarm(2, "NOSPACE"), Alarm(0xABC, "CORRUPT"))
+    )  # fmt: skip
+    assert [line.partition(": ")[0] for line in view.warnings] == [
+        "alarm NOSPACE of etcd-node2", "alarm CORRUPT of member abc", "beef", "a downgrade to etcd 3.5.0 is under way",
+    ]  # fmt: skip
+    assert (one["db_quota"], two["storage_version"], one["downgrade_to"]) == (None, None, None)
+    found = view.to_json()
+    assert found["alarms"][0] == {"member_id": "2", "alarm": "NOSPACE"}
+    assert found["endpoints"] == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert [each["db_quota"] for each in found["members"]] == [2 * 10**9, None, None]
+    head, *rows = view.table().splitlines()
+    assert head.split()[-3:] == ["STORAGE", "DB", "QUOTA"]
+    assert rows[0].endswith("3.5.1    3.6.0    0.0 MB  2000.0 MB")
+    assert rows[2].split() == ["beef", "never", "started"]
 
 
 def test_status_as_json_and_as_a_table() -> None:

@@ -11,9 +11,9 @@ import threading
 import pytest
 
 from cluster.base.console import width
+from cluster.observe.at_once import at_once
 from tests.support.waiting import HANG_S
 from viz.diagrams.model import ClusterSnapshot, MemberView
-from viz.live import snapshot
 from viz.live.status import View, document, line
 
 GOOD = tuple(
@@ -114,6 +114,6 @@ def test_ctrl_c_waits_for_no_silent_member() -> None:
     main = threading.get_ident()
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        snapshot._at_once(question, ["a", "b"])
+        at_once(question, ["a", "b"])
     assert answered == []
     over.set()

@@ -19,7 +19,7 @@ _CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 MessageKind = Literal["call", "reply", "lost"]
 SpanKind = Literal["follower", "candidate", "leader", "down"]
-Role = Literal["leader", "follower", "learner", "no leader", "no answer"]
+Role = Literal["leader", "follower", "learner", "no leader", "no answer", "not shown"]
 
 
 def clean(text: str, longest: int | None = None) -> str:
@@ -164,7 +164,8 @@ class MemberView:
     Attributes:
         name: its own, or its endpoint where that is all there is.
         endpoint: whom we asked.
-        role: ``no leader`` for a member that answers and knows none, ``no answer`` for one that is silent.
+        role: ``no leader`` for a member that answers and knows none, ``no answer`` for one that is silent, and
+            ``not shown`` for one that shows its status to other users only.
         lag: commit index of the leader less its applied index.
         round_trip_ms: of the question.
         alarms: what it reports, and why it does not answer.
@@ -187,6 +188,8 @@ class MemberView:
         """What stands in its box, the name first."""
         if self.role == "no answer":
             return (self.name, "does not answer", *self.alarms)
+        if self.role == "not shown":
+            return (self.name, "shows no status", *self.alarms)
         version = f", etcd {self.version}" if self.version else ""
         numbers = (
             f"{self.role}, term {or_unknown(self.term)}",

@@ -46,7 +46,7 @@ _TIMEOUT_S = 0.5
 _KINDS: dict[Role, SpanKind] = {"leader": "leader", "follower": "follower", "learner": "follower", "no answer": "down"}
 _LABELS: dict[Role, str] = {
     "leader": "Leader", "follower": "Follower", "learner": "Learner", "no leader": "Knows no leader",
-    "no answer": "Does not answer",
+    "no answer": "Does not answer", "not shown": "Shows no status",
 }  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def poll(
 
     ``security`` is how to speak TLS to it and who logs in. Raises NoCluster where nobody answers the first time.
     """
-    poller = Poller(endpoints, _TIMEOUT_S, security)
+    poller = Poller(endpoints, _TIMEOUT_S, security, quorum=False)
     polls: list[ClusterPoll] = []
     began = time.monotonic()
     try:
@@ -202,6 +202,8 @@ def sequence(polls: Sequence[ClusterPoll], *, last_only: bool = True) -> Sequenc
 def _says(role: Role, term: int | None) -> str:
     if role == "no answer":
         return "does not answer"
+    if role == "not shown":
+        return "shows no status"
     said = {"leader": "LEADER", "follower": "follows a leader", "learner": "learns", "no leader": "knows no leader"}[
         role
     ]

@@ -1,34 +1,28 @@
 """A snapshot of a live cluster and its members: endpoints in, ClusterSnapshot out.
 
-Over HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that silent
-members cost one timeout together.
+Over gRPC or HTTP by ``cluster.observe.probe``, with TLS where an endpoint says so. All are asked at once, so that
+silent members cost one timeout together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
 
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe import probe
+from cluster.observe.at_once import at_once
+from cluster.observe.calls import DENIED
+from cluster.observe.health import Health, health_of, is_denied, list_of
 from cluster.observe.probe import MemberInfo, MemberStatus
-from viz.diagrams.model import ClusterSnapshot, MemberView, clean, clean_name
-
-if TYPE_CHECKING:
-    from cluster.schema.gateway_answers import GatewayAnswer
+from viz.diagrams.model import ClusterSnapshot, MemberView, Role, clean, clean_name
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 TIMEOUT_S = 1.0
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class NoCluster(ClusterError):  # noqa: N818
@@ -37,12 +31,17 @@ class NoCluster(ClusterError):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of asking one endpoint: its status and how long that took, or why there is none."""
+    """What became of asking one endpoint: its status and how long that took, or why there is none.
+
+    Attributes:
+        denied: whether it answers, but shows its status to other users only.
+    """
 
     endpoint: str
     status: MemberStatus | None
     round_trip_ms: float
     reason: str = ""
+    denied: bool = False
 
 
 def parse_endpoints(text: str, security: Security | None = None) -> tuple[str, ...]:
@@ -72,12 +71,18 @@ class Poller:
     """
 
     def __init__(
-        self, endpoints: Sequence[str], timeout_s: float = TIMEOUT_S, security: Security | None = None
+        self,
+        endpoints: Sequence[str],
+        timeout_s: float = TIMEOUT_S,
+        security: Security | None = None,
+        *,
+        quorum: bool = True,
     ) -> None:
-        """Take endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, and how to
-        speak TLS and who logs in.
+        """Take endpoints as ``parse_endpoints`` returns them, the seconds that each may take to answer, how to speak
+        TLS and who logs in, and whether to find out if there is a quorum: during an election that takes time.
         """
         self._security = security
+        self._quorum = quorum
         self._endpoints = tuple(endpoints)
         self.timeout_s = timeout_s
         self._listed: list[MemberInfo] = []
@@ -88,16 +93,22 @@ class Poller:
 
         Raises NoCluster where nobody ever answered.
         """
-        answers = _at_once(lambda endpoint: _status(endpoint, self.timeout_s, self._security), self._endpoints)
-        living = [answer for answer in answers if answer.status is not None]
+        answers = at_once(lambda endpoint: _status(endpoint, self.timeout_s, self._security), self._endpoints)
+        living = [_url(answer.endpoint) for answer in answers if answer.status is not None or answer.denied]
         if living:
-            self._listed = _members(living, self.timeout_s, self._security) or self._listed
+            self._listed = list_of(living, self.timeout_s, self._security) or self._listed
         elif not self._ids:
             reasons = "; ".join(answer.reason for answer in answers)
             raise NoCluster(f"no cluster found: {reasons} (name its members with --endpoints)")
         answers += self._ask_others(answers)
         self._ids.update({answer.endpoint: answer.status.member_id for answer in answers if answer.status})
-        return picture(answers, self._listed, self._ids), answers
+        return picture(answers, self._listed, self._ids, self._health(answers)), answers
+
+    def _health(self, answers: Sequence[Answer]) -> Health | None:
+        if not self._quorum:
+            return None
+        said = [(_url(answer.endpoint), answer.status or _why(answer)) for answer in answers]
+        return health_of(said, self.timeout_s, self._security, self._listed)
 
     def _ask_others(self, answers: Sequence[Answer]) -> list[Answer]:
         """Return the members that no endpoint stands for, each where it says that it listens.
@@ -108,14 +119,17 @@ class Poller:
         known = {answer.status.member_id if answer.status else self._ids.get(answer.endpoint, 0) for answer in answers}
         known |= {member.id for member in self._listed if asked & {_bare(url) for url in member.client_urls}}
         others = [member for member in self._listed if member.id not in known]
-        more = _at_once(lambda member: _first(member, self.timeout_s, self._security), others)
+        more = at_once(lambda member: _first(member, self.timeout_s, self._security), others)
         self._ids.update({answer.endpoint: member.id for answer, member in zip(more, others, strict=True)})
         return more
 
 
-def picture(answers: Sequence[Answer], listed: Sequence[MemberInfo], ids: Mapping[str, int]) -> ClusterSnapshot:
-    """Pure: the answers, the cluster's list (empty where it could not be read), and the ids of members behind
-    endpoints that may be silent; returns the snapshot. A member that answered at two endpoints is in it once.
+def picture(
+    answers: Sequence[Answer], listed: Sequence[MemberInfo], ids: Mapping[str, int], health: Health | None = None
+) -> ClusterSnapshot:
+    """Pure: the answers, the cluster's list (empty where it could not be read), the ids of members behind endpoints
+    that may be silent, and the health where it was asked for; returns the snapshot. A member that answered at two
+    endpoints is in it once.
     """
     by_id = {member.id: member for member in listed}
     by_url = {_bare(url): member for member in listed for url in member.client_urls}
@@ -133,24 +147,33 @@ def picture(answers: Sequence[Answer], listed: Sequence[MemberInfo], ids: Mappin
         views.append(_view(answer, clean_name(member.name if member and member.name else answer.endpoint), leader))
     live = len({status.member_id for status in statuses if not status.is_learner})
     voters = len([member for member in listed if not member.is_learner]) or sum(not _learns(view) for view in views)
-    return ClusterSnapshot(_title(views, leader, live, voters), tuple(views))
+    # An endpoint that shows nothing may be another way to a member that answers.
+    live = min(live + sum(view.role == "not shown" for view in views), voters)
+    return ClusterSnapshot(_title(views, leader, f"{live} of {voters} answer", health), tuple(views))
 
 
 def _learns(view: MemberView) -> bool:
     return view.role == "learner"
 
 
-def _title(views: Sequence[MemberView], leader: MemberStatus | None, live: int, voters: int) -> str:
+def _title(views: Sequence[MemberView], leader: MemberStatus | None, count: str, health: Health | None) -> str:
     leading = [view for view in views if view.role == "leader" and leader is not None and view.term == leader.term]
-    who = f"leader {leading[0].name} in term {leading[0].term}" if leading else "leader NONE"
-    quorum = "quorum" if live > voters // 2 else "NO QUORUM"
-    return f"etcd cluster: {who}, {quorum} ({live} of {voters} answer)"
+    if health is not None and health.quorum is None:
+        return "etcd cluster: leader and quorum not known, as only learners answer"
+    none = "leader not shown" if any(view.role == "not shown" for view in views) else "leader NONE"
+    who = f"leader {leading[0].name} in term {leading[0].term}" if leading else none
+    if health is None:
+        return f"etcd cluster: {who} ({count})"
+    quorum = "quorum" if health.quorum else "NO QUORUM"
+    alarms = sorted({f", alarm {clean(alarm.kind)}" for alarm in health.alarms})
+    return f"etcd cluster: {who}, {quorum} ({count}){''.join(alarms)}"
 
 
 def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
     status = answer.status
     if status is None:
-        return MemberView(name, answer.endpoint, "no answer", alarms=(clean(answer.reason),))
+        role: Role = "not shown" if answer.denied else "no answer"
+        return MemberView(name, answer.endpoint, role, alarms=(clean(answer.reason),))
     return MemberView(
         name=name,
         endpoint=answer.endpoint,
@@ -169,8 +192,9 @@ def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
 def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answer:
     began = time.perf_counter()
     try:
-        url = endpoint if "://" in endpoint else f"http://{endpoint}"
-        status = probe.member_status(Member("", url, "", ""), timeout_s, security)
+        status = probe.member_status(Member("", _url(endpoint), "", ""), timeout_s, security)
+    except NoAnswer as exc:
+        return Answer(endpoint, None, 0.0, clean(str(exc)), is_denied(exc))
     except (RaftloadError, ValueError) as exc:
         return Answer(endpoint, None, 0.0, clean(str(exc)))
     return Answer(endpoint, status, 1000 * (time.perf_counter() - began))
@@ -183,41 +207,13 @@ def _first(member: MemberInfo, timeout_s: float, security: Security | None) -> A
     return _status(_bare(member.client_urls[0]), timeout_s, security)
 
 
-def _members(living: Sequence[Answer], timeout_s: float, security: Security | None) -> list[MemberInfo]:
-    """Return the cluster's list from the first that gives it; empty where none does."""
-    for answer in living:
-        try:
-            listed = _list(answer.endpoint, timeout_s, security).get("members") or ()
-            return [*map(MemberInfo.from_gateway, listed)]
-        except (RaftloadError, ValueError, TypeError, AttributeError):
-            continue
-    return []
+def _url(endpoint: str) -> str:
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
-def _list(endpoint: str, timeout_s: float, security: Security | None) -> GatewayAnswer:
-    # Without a quorum too; 3.4 does not know the field and lists its own members anyway.
-    for body in (b'{"linearizable":false}', b"{}"):
-        code, answer = probe.http(endpoint, "POST", "/v3/cluster/member/list", body, timeout_s, security)
-        if code == 200:
-            found: GatewayAnswer = json.loads(answer)
-            return found
-    raise NoAnswer(f"{endpoint}: HTTP {code}", cause="not etcd")
+def _why(answer: Answer) -> NoAnswer:
+    return NoAnswer(answer.reason, cause=DENIED if answer.denied else "no answer")
 
 
 def _bare(url: str) -> str:
     return url.removeprefix("http://").rstrip("/")
-
-
-def _at_once(question: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """Return the answers in the order of the things, each asked in a thread of its own."""
-    answers = [Future[R]() for _ in things]
-
-    def run(answer: Future[R], thing: T) -> None:
-        try:
-            answer.set_result(question(thing))
-        except BaseException as exc:
-            answer.set_exception(exc)
-
-    for pair in zip(answers, things, strict=True):
-        threading.Thread(target=run, args=pair, daemon=True).start()  # a pool's threads would hold Ctrl-C up
-    return [answer.result() for answer in answers]

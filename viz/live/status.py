@@ -18,7 +18,7 @@ from typing import Literal, TextIO, TypedDict, cast
 from cluster.base.console import Painter, pad, width
 from cluster.base.errors import RaftloadError
 from cluster.base.security import Security
-from cluster.observe import probe
+from cluster.observe import calls
 from viz.diagrams.ascii import wrap
 from viz.diagrams.model import SCHEMA, ClusterSnapshot, MemberView, iso
 from viz.live.snapshot import Answer, Poller
@@ -30,7 +30,7 @@ _NAME_COLUMNS = 15
 _HEAD = ("MEMBER", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ENT/S", "DB/QUOTA", "VERS", "RTTms")
 _WIDTHS = (_NAME_COLUMNS, 9, 4, 7, 7, 4, 5, 9, 6, 5)  # with a blank between them 80 columns
 _ALARM = ("bold", "red")
-_STYLES = {"leader": ("green",), "no answer": _ALARM, "no leader": _ALARM}
+_STYLES = {"leader": ("green",), "no answer": _ALARM, "no leader": _ALARM, "not shown": _ALARM}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,14 +194,17 @@ def watch(
 
 
 def _quotas(snapshot: ClusterSnapshot, answers: Sequence[Answer], security: Security | None) -> dict[str, int | None]:
-    """Each member's quota from its metrics, by name."""
-    alive = {answer.endpoint for answer in answers if answer.status is not None}
+    """Each member's quota by name: from its status, which has it from etcd 3.6 on, else from its metrics."""
+    alive = {answer.endpoint: answer.status for answer in answers if answer.status is not None}
     found: dict[str, int | None] = {}
     for member in snapshot.members:
         if member.endpoint not in alive:
             continue
+        if quota := alive[member.endpoint].db_quota:
+            found[member.name] = quota
+            continue
         try:
-            code, body = probe.http(member.endpoint, "GET", "/metrics", timeout_s=1.0, security=security)
+            code, body = calls.http(member.endpoint, "GET", "/metrics", timeout_s=1.0, security=security)
             begin = body.index(_QUOTA) + len(_QUOTA)
             found[member.name] = int(float(body[begin : body.index(b"\n", begin)])) if code == 200 else None
         except (RaftloadError, ValueError):

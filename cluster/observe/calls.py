@@ -1,0 +1,392 @@
+"""Calls of a member over bare sockets: gRPC first, and JSON over HTTP where gRPC is not spoken.
+
+Which of the two a member or a proxy answers depends on how it was set up: etcd with ``--enable-grpc-gateway=false``,
+or with ``--listen-client-http-urls`` elsewhere, and ``etcd grpc-proxy`` speak only gRPC; a proxy for HTTP/1 passes only
+JSON on. ``cluster.gateway`` has the clients for everything else than questions. This module imports neither
+``requests`` nor, for ``http://``, ``ssl``: they must not be imported before gevent patches them, so a cluster can be
+started by a process that has yet to decide about gevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from cluster.base.dial import connect
+from cluster.base.endpoint import Endpoint
+from cluster.base.errors import EtcdError, NoAnswer, grpc_code_name
+from cluster.base.security import NO_ALPN, PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
+from cluster.observe.grpc_call import GrpcSocket, NotGrpcError
+from cluster.observe.messages import Message, encode
+
+T = TypeVar("T")
+
+STATUS = "/etcdserverpb.Maintenance/Status"
+DENIED, USER_WANTED = "permission denied", "user required"  # causes of NoAnswer
+_AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
+_DEADLINE_EXCEEDED, _PERMISSION_DENIED, _UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = 4, 7, 12, 14, 16
+# What etcd says of a call without a user while auth is on, and of a token that is no longer good, where the code says
+# less than the text (etcd, api/v3rpc/rpctypes/error.go; the last is of 3.5.0 to 3.5.3).
+_NO_USER = "etcdserver: user name is empty"
+_OLD_TOKEN = ("etcdserver: revision of auth store is old", "auth: revision in header is old")
+
+
+def http(
+    where: str,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    timeout_s: float = 1.0,
+    security: Security | None = None,
+) -> tuple[int, bytes]:
+    """One HTTP/1.0 exchange.
+
+    Takes ``host:port`` or a URL of no more than that, method, path, body, and how to speak TLS to ``https://`` and who
+    logs in; returns the status code and the body. It takes at most ``timeout_s`` seconds in all, and where a user has
+    to log in first the seconds of the dial timeout more. Raises NoAnswer where there is none, or no login, or it is not
+    HTTP, and SecurityError for files of no use.
+    """
+    # What is no call of the gateway, such as /metrics, knows no users, and the gateway may be off.
+    if security is None or security.user is None or not path.startswith("/v3/"):
+        return _exchange(where, method, path, body, timeout_s, security, "")
+    token = _tokens.get((where, security, "json")) or _log_in(where, security)
+    code, answer = _exchange(where, method, path, body, timeout_s, security, token)
+    if code == 401:  # the member has forgotten it
+        _tokens.pop((where, security, "json"), None)
+    return code, answer
+
+
+_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
+# Of users at members; etcd takes half the core of a member for a tenth of a second to check a password.
+_tokens: dict[tuple[str, Security, str], str] = {}
+# Where gRPC was not spoken and JSON was, so that the next question begins with what was answered.
+_json_first: set[str] = set()
+
+
+def _log_in(where: str, security: Security) -> str:
+    body = json.dumps({"name": security.user, "password": security.password}).encode()
+    code, answer = _exchange(where, "POST", "/v3/auth/authenticate", body, security.dial_timeout_s, security, "")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if code == 200:
+            token = _tokens[where, security, "json"] = str(json.loads(answer)["token"])
+            return token
+    raise _no_login(where, security, _said(answer) or f"HTTP {code}")
+
+
+def _no_login(where: str, security: Security, reason: str) -> NoAnswer:
+    return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause="login")
+
+
+def bare(where: str) -> str:
+    """Return ``host:port`` of an endpoint or a URL of no more than that, or the URL of a Unix socket."""
+    return Endpoint.parse(where).authority
+
+
+def _exchange(
+    where: str, method: str, path: str, body: bytes, timeout_s: float, security: Security | None, token: str
+) -> tuple[int, bytes]:
+    at = Endpoint.parse(where)
+    endpoint = at.authority
+    deadline = time.monotonic() + timeout_s
+    head = f"{method} {path} HTTP/1.0\r\nHost: {at.http_host}\r\nContent-Length: {len(body)}\r\n"
+    head += f"Authorization: {token}\r\n\r\n" if token else "\r\n"
+    answer = bytearray()
+    try:
+        with _connected(at, timeout_s, security) as sock:
+            sock.sendall(head.encode("ascii") + body)
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("timed out")
+                sock.settimeout(left)
+                data = sock.recv(65536)
+                if not data:
+                    break
+                answer += data
+    except OSError as exc:
+        raise _no_answer(endpoint, exc, security) from exc
+    if answer.startswith(b"HTTP/1.0 400") and b"to an HTTPS server" in answer:
+        raise NoAnswer(f"{endpoint} speaks TLS: use https://", cause="tls", sent=False)
+    head_bytes, end, content = bytes(answer).partition(b"\r\n\r\n")
+    words = head_bytes.split(b"\r\n", 1)[0].split()
+    length = _LENGTH.search(head_bytes)
+    cut = len(content) < int(length[1]) if length is not None else not end and answer.startswith(b"HTTP/")
+    if not answer or cut:
+        raise NoAnswer(f"{endpoint}: it closed the connection in the middle of its answer", cause="connection lost")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
+    return int(words[1]), content
+
+
+def _connected(at: Endpoint, timeout_s: float, security: Security | None, *alpn: str) -> socket.socket:
+    plain: socket.socket = connect(at, timeout_s)
+    plain.settimeout(timeout_s)
+    if not at.tls:
+        return plain
+    try:
+        return (security or Security()).context(*alpn).wrap_socket(plain, server_hostname=at.tls_name)
+    except BaseException as exc:
+        plain.close()
+        if isinstance(exc, ConnectionError):
+            raise tls_fails(at.authority, TLS_FAILED) from exc
+        raise
+
+
+def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
+    if not hasattr(exc, "library"):  # what ssl raises has it
+        return no_connection(endpoint, exc)
+    return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
+
+
+def tls_fails(endpoint: str, cause: str) -> NoAnswer:
+    """Take ``host:port`` and one of the causes of ``cluster.base.security``, return the error that says so.
+
+    Go's plain listener just hangs up on TLS; so that where the handshake broke off, it is asked without TLS.
+    """
+    if cause == TLS_FAILED:
+        plain = endpoint.replace("unixs://", "unix://")
+        for ask in (lambda: http(plain, "GET", "/version"), lambda: grpc(plain, STATUS, b"")):
+            with contextlib.suppress(NoAnswer, NotGrpcError):
+                with contextlib.suppress(EtcdError):  # a refusal is an answer, too
+                    ask()
+                cause = PLAIN_SPOKEN
+                break
+    return NoAnswer(f"{endpoint}: {cause}: {TLS_HINTS[cause]}", cause="tls", sent=False)
+
+
+def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
+    """Take ``host:port`` and what a socket raised, return the error that says why there is no answer."""
+    if isinstance(exc, socket.gaierror):
+        return NoAnswer(f"{endpoint}: the name does not resolve", cause="host not found", sent=False)
+    if isinstance(exc, ConnectionRefusedError):
+        return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause="connection refused", sent=False)
+    if isinstance(exc, FileNotFoundError | PermissionError):  # of a Unix socket
+        cause = "no socket" if isinstance(exc, FileNotFoundError) else "permission denied"
+        return NoAnswer(f"{endpoint}: {exc.strerror}", cause=cause, sent=False)
+    if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
+        return NoAnswer(f"{endpoint}: {exc.strerror}", cause="host unreachable", sent=False)
+    cause = "timeout" if isinstance(exc, TimeoutError) else "connection lost"
+    return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause=cause)
+
+
+def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security: Security | None = None) -> bytes:
+    """One gRPC call.
+
+    Takes what ``http`` takes, but the method's path and the encoded request; returns the encoded answer. It takes at
+    most ``timeout_s`` seconds, and where a user has to log in first the seconds of the dial timeout more. Raises
+    EtcdError with etcd's status, NoAnswer, NotGrpcError where something else than gRPC is spoken, and SecurityError for
+    files of no use.
+    """
+    at, until = Endpoint.parse(where), time.monotonic() + timeout_s
+    endpoint = at.authority
+    connection: GrpcSocket | None = None
+    try:
+        sock = _connected(at, timeout_s, security, *(("h2",) if at.tls else ()))
+        connection = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
+        if security is None or security.user is None:
+            return connection.call(path, message, until)
+        known = (where, security, "grpc")
+        for attempt in ("first", "last"):
+            token = _tokens.get(known)
+            if token is None:
+                token = _log_in_by(connection, where, security, time.monotonic() + security.dial_timeout_s)
+                until = time.monotonic() + timeout_s
+            try:
+                return connection.call(path, message, until, [("token", token)])
+            except EtcdError as exc:
+                # Members forget tokens, and none is good for ever: nothing was done.
+                if attempt == "last" or not _is_about_token(exc):
+                    raise
+                _tokens.pop(known, None)
+        raise AssertionError("both attempts return or raise")
+    except OSError as exc:
+        lost = _no_answer(endpoint, exc, security)
+        if connection is not None and not connection.spoken and lost.cause == "connection lost":
+            raise NotGrpcError("it closed the connection at the first bytes") from exc
+        if NO_ALPN in str(lost):
+            raise NotGrpcError("it agrees to no HTTP/2 over TLS") from exc
+        raise lost from exc
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _log_in_by(connection: GrpcSocket, where: str, security: Security, until: float) -> str:
+    request = encode({1: security.user or "", 2: security.password or ""})
+    try:
+        token = Message(connection.call(_AUTHENTICATE, request, until)).text(2)
+    except (EtcdError, ValueError) as exc:
+        raise _no_login(where, security, exc.detail if isinstance(exc, EtcdError) else str(exc)) from exc
+    _tokens[where, security, "grpc"] = token
+    return token
+
+
+def _is_about_token(exc: EtcdError) -> bool:
+    return exc.code == _UNAUTHENTICATED or exc.detail in _OLD_TOKEN
+
+
+def either(
+    where: str,
+    timeout_s: float,
+    by_grpc: Callable[[float], T],
+    by_json: Callable[[float], T],
+) -> T:
+    """Ask in the way in which it is answered, gRPC first; each question gets the seconds that are left.
+
+    Raises EtcdError, where etcd answers with an error, and NoAnswer.
+    """
+    until = time.monotonic() + timeout_s
+
+    def left() -> float:
+        return max(until - time.monotonic(), 0.001)
+
+    if where in _json_first:
+        with contextlib.suppress(NoAnswer):
+            return by_json(left())
+        _json_first.discard(where)
+    try:
+        return by_grpc(left())
+    except NotGrpcError as exc:
+        instead, http2 = str(exc), exc.http2
+    except ValueError as exc:
+        instead, http2 = f"its answer is malformed ({exc})", True
+    except EtcdError as exc:
+        if exc.code != _UNIMPLEMENTED:
+            raise
+        instead, http2 = "it speaks gRPC, but does not know the call", True
+    try:
+        answer = by_json(left())
+    except NoAnswer as exc:
+        if exc.cause == "tls":
+            raise
+        if http2:
+            raise NoAnswer(f"{bare(where)}: not etcd: {instead}", cause="not etcd") from exc
+        if exc.cause == "connection lost" and not Endpoint.parse(where).tls and _speaks_tls(where, left()):
+            raise NoAnswer(f"{bare(where)} speaks TLS: use https://", cause="tls", sent=False) from exc
+        raise
+    _json_first.add(where)
+    return answer
+
+
+def rpc(
+    where: str,
+    as_grpc: tuple[str, bytes],
+    as_json: tuple[str, str],
+    timeout_s: float = 1.0,
+    security: Security | None = None,
+) -> None:
+    """Make a call whose answer says nothing.
+
+    Takes what ``http`` takes, but gRPC's method, empty for none, with the encoded request, and the gateway's path with
+    its JSON. Raises EtcdError and NoAnswer.
+    """
+
+    def by_grpc(left_s: float) -> None:
+        if not as_grpc[0]:
+            raise NotGrpcError("there is no such call")
+        grpc(where, *as_grpc, left_s, security)
+
+    def by_json(left_s: float) -> None:
+        json_call(where, as_json[0], as_json[1].encode(), left_s, security)
+
+    either(where, timeout_s, by_grpc, by_json)
+
+
+def _speaks_tls(where: str, timeout_s: float) -> bool:
+    """Return whether a peer that hangs up on what is not TLS answers a TLS greeting."""
+    import ssl
+
+    context = Security(insecure_skip_tls_verify=True).context("h2")  # nothing is sent or believed
+    at = Endpoint.parse(where)
+    try:
+        with connect(at, timeout_s) as plain:
+            plain.settimeout(timeout_s)
+            context.wrap_socket(plain, server_hostname=at.tls_name).close()
+    except ssl.SSLError as exc:
+        return "ALERT" in (exc.reason or "")  # an answer too, as from one that wants a client certificate
+    except OSError:
+        return False
+    return True
+
+
+def speaks_grpc(where: str, timeout_s: float = 1.0, security: Security | None = None) -> bool | None:
+    """Return whether gRPC is spoken at an endpoint; None where nobody answers. Takes what ``http`` takes."""
+    try:
+        grpc(where, STATUS, b"", timeout_s, security)
+    except NotGrpcError:
+        return False
+    except EtcdError as exc:
+        return exc.code != _UNIMPLEMENTED
+    except NoAnswer:
+        return None
+    return True
+
+
+def json_call(where: str, path: str, body: bytes, timeout_s: float = 1.0, security: Security | None = None) -> bytes:
+    """One call of etcd's JSON gateway by its path; returns the answer as JSON.
+
+    Raises EtcdError with etcd's status, and NoAnswer also where the answer is not etcd's.
+    """
+    code, answer = http(where, "POST", path, body, timeout_s, security)
+    error = _error_of(code, answer)
+    if isinstance(error, EtcdError) and _is_about_token(error) and security is not None and security.user is not None:
+        _tokens.pop((where, security, "json"), None)  # nothing was done
+        code, answer = http(where, "POST", path, body, timeout_s, security)
+        error = _error_of(code, answer)
+    if error is None:
+        return answer
+    raise error if isinstance(error, EtcdError) else NoAnswer(f"{bare(where)}: {error}", cause="not etcd")
+
+
+def _error_of(code: int, answer: bytes) -> EtcdError | str | None:
+    """Return what is wrong with an answer of the gateway: etcd's error, why it is none of etcd's, None for nothing."""
+    if code == 200:
+        return None
+    if code in (502, 503, 504) and not answer.startswith(b"{"):
+        return EtcdError(_UNAVAILABLE, f"HTTP {code}: a proxy answers, and nobody behind it")
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        said = json.loads(answer)
+        status, detail = int(said.get("code") or said["grpc_code"]), str(said.get("message") or said.get("error") or "")
+        # The gateway says "Not Found" of a path that it does not have; etcd's own words are longer.
+        if grpc_code_name(status) != f"CODE_{status}" and detail != "Not Found":
+            return EtcdError(status, detail)
+    return f"not an answer of etcd ({_said(answer) or f'HTTP {code}'})"
+
+
+def refused(endpoint: str, exc: EtcdError, security: Security | None = None) -> NoAnswer:
+    """Take ``host:port`` and etcd's refusal of a question, return the NoAnswer that says what it is about."""
+    if exc.code == _PERMISSION_DENIED:
+        who = f"the user {security.user}" if security is not None and security.user else "this user"
+        return NoAnswer(
+            f"{endpoint}: permission denied: etcd does not show its status to {who}; "
+            "3.5.28 to 3.5.31 and 3.6.0 to 3.6.11 show it to users with the role root only",
+            cause=DENIED,
+        )
+    if exc.detail == _NO_USER:
+        return NoAnswer(f"{endpoint}: user required: auth is enabled; give --user NAME:PASSWORD", cause=USER_WANTED)
+    if _is_about_token(exc):
+        return NoAnswer(f"{endpoint}: login: {exc.detail}", cause="login")
+    if exc.code == _DEADLINE_EXCEEDED:
+        return NoAnswer(f"{endpoint}: timed out", cause="timeout")
+    return NoAnswer(f"{endpoint}: {exc}", cause=grpc_code_name(exc.code).lower().replace("_", " "))
+
+
+def is_about_user(exc: EtcdError) -> bool:
+    """Return whether etcd refuses because of who asks; it may have done all of the rest."""
+    return exc.code == _PERMISSION_DENIED or exc.detail == _NO_USER or _is_about_token(exc)
+
+
+def _said(body: bytes) -> str:
+    """Return what etcd gave as the reason of an error, such as that auth is on and no user was named."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        if b"CommonName of client" in body:
+            return "etcd's gateway takes no client certificate with a common name while auth is on"
+        return " ".join(body[:200].decode("utf-8", "replace").split())
