@@ -41,8 +41,8 @@ Durations are numbers with units, such as `250ms`, `30s` or `1h30m`; a plain num
 | 130, 143 | ended by SIGINT or SIGTERM; the results until then are written |
 
 If several apply, the first of these is the exit code: 70, 2, 4, 130 or 143, 1, 3, 0. The exit code of `gate` is the
-verdict, also for a run that a signal ended. `cluster status` exits with 0 if there is a quorum, 1 if there is none, and
-4 if no member answers.
+verdict, also for a run that a signal ended. `cluster status` exits with 0 if there is a quorum, 1 if there is none,
+3 if only learners answer, and 4 if no member answers.
 """
 
 

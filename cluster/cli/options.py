@@ -39,7 +39,7 @@ examples:
   raftload cluster status
   raftload cluster status --endpoints 10.0.0.1:2379,10.0.0.2:2379 --json | jq -r .leader
 
-exit codes: 0 there is a quorum, 1 there is none, 4 no member answers
+exit codes: 0 there is a quorum, 1 there is none, 3 only learners answer, which cannot tell, 4 no member answers
 """
 _LOGS_EXAMPLES = """\
 example:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
@@ -18,14 +19,17 @@ from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
 from cluster.base.security import Security, given
 from cluster.base.security import add_arguments as add_security_arguments
+from cluster.base.topology import Member
 from cluster.base.units import parse_whole
 from cluster.base.verdict import Verdict
 from cluster.base.versions import parse_version, version_or_path
 from cluster.conformance.model import Disturber, Result
 from cluster.conformance.suite import TESTS, run, select
 from cluster.conformance.table import render
-from cluster.gateway.client import ClientFactory
+from cluster.gateway.client import Client, ClientFactory
 from cluster.gateway.conformance_client import gateway_factory
+from cluster.observe.calls import bare, speaks_grpc
+from cluster.observe.status import NEVER_STARTED, look
 
 EXAMPLES = """\
 examples:
@@ -35,7 +39,7 @@ examples:
   raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
                                                       an existing cluster, which the tests do not disturb
   raftload cluster test --only kv watch.order         one group and one test
-  raftload cluster test --transport grpc              over gRPC, with the client of bench
+  raftload cluster test --transport gateway           over etcd's JSON gateway, with etcd3-py
 
 exit codes: 0 all tests passed or were skipped, 1 one failed, 2 usage, 3 one was inconclusive, 4 no cluster
 """
@@ -73,6 +77,9 @@ class TransportFactory(Protocol):
 TRANSPORTS: dict[str, TransportFactory] = {"gateway": gateway_factory}
 """By the word for ``--transport``. Whoever has another client adds it: `raftload` does, since this package imports
 nothing of it."""
+# Without a quorum for so long there is no election that would end it (etcd's default election timeout is 1 s).
+_ELECTION_S = 5.0
+_POLL_S = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
     group.add_argument("--cleanup", action="store_true", help="remove the cluster without testing it")
     group.add_argument(
-        "--transport", choices=sorted(TRANSPORTS), default="gateway",
-        help="protocol of the tests: etcd's JSON gateway through etcd3-py (default: gateway)"
-        + (", or gRPC" if "grpc" in TRANSPORTS else ""),
+        "--transport", choices=sorted(TRANSPORTS),
+        help="protocol of the tests: grpc, with the client of bench, or gateway, etcd's JSON gateway through etcd3-py "
+        "(default: at each endpoint grpc, and gateway where gRPC is not spoken)",
     )  # fmt: skip
     add_security_arguments(group)
     group = parser.add_argument_group("tests")
@@ -159,15 +166,16 @@ def main(
     if args.cleanup:
         return _cleanup(args)
     provider = _external(endpoints) if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
-    factory = client_factory or TRANSPORTS[args.transport](security=security if foreign else None)
+    transport = _Transport(args.transport, security if foreign else None)
     with provider(args, say) as tested:
         report = run(
-            factory, tested.endpoints, tested.handle,
+            client_factory or transport.client, tested.endpoints, tested.handle,
             only=args.only, extended=args.all, destructive=args.destructive or tested.handle is not None,
+            hopeless=_why_hopeless(tested.endpoints, security if foreign else None),
             on_result=_progress,
         )  # fmt: skip
         report = dataclasses.replace(
-            report, kind=tested.kind, requested_version=tested.requested_version, transport=args.transport
+            report, kind=tested.kind, requested_version=tested.requested_version, transport=transport.name
         )
         if args.json:
             print_json(report.to_json())
@@ -182,6 +190,60 @@ def main(
         if tested.stays and not args.down:
             say(f"the cluster keeps running; to use it: export ETCDCTL_ENDPOINTS={urls}")
     return report.exit_code
+
+
+class _Transport:
+    """Makes clients of endpoints.
+
+    Takes a word for ``--transport``, None for what each endpoint answers, and how to reach the endpoints.
+    """
+
+    def __init__(self, wanted: str | None, security: Security | None) -> None:
+        self._wanted = wanted
+        self._security = security
+        self._factories: dict[str, ClientFactory] = {}
+        self._chosen: dict[str, str] = {}
+
+    def client(self, endpoint: str) -> Client:
+        """Return a client of an endpoint. Raises what the transports raise."""
+        name = self._chosen.get(endpoint)
+        if name is None:
+            name = self._chosen[endpoint] = self._wanted or self._answered(endpoint)
+        if name not in self._factories:
+            self._factories[name] = TRANSPORTS[name](security=self._security)
+        return self._factories[name](endpoint)
+
+    def _answered(self, endpoint: str) -> str:
+        is_json = "grpc" not in TRANSPORTS or speaks_grpc(endpoint, security=self._security) is False
+        return "gateway" if is_json else "grpc"
+
+    @property
+    def name(self) -> str:
+        """What was spoken: ``grpc``, ``gateway``, or ``grpc and gateway``."""
+        return " and ".join(sorted(set(self._chosen.values()), reverse=True)) or self._wanted or "gateway"
+
+
+def _why_hopeless(endpoints: tuple[str, ...], security: Security | None) -> str:
+    """Return why tests would only wait, as where there is no quorum; empty where they would not.
+
+    An election may be going on, so it asks again for as long as one may take. Says what else is amiss.
+    """
+    members = tuple(Member(bare(url), url if "://" in url else f"http://{url}", "", "") for url in endpoints)
+    until = time.monotonic() + _ELECTION_S
+    while True:
+        view = look(members, security=security)
+        is_over = view.quorum is not False or not view.answering or not view.may_have_quorum
+        if is_over or time.monotonic() >= until:
+            break
+        time.sleep(_POLL_S)
+    for line in view.warnings:
+        say(f"warning: {line}")
+    if view.alarms and view.quorum:
+        return f"alarm {view.alarms[0].kind}: the members refuse writes until it is disarmed"
+    if view.quorum is not False or not view.answering:
+        return ""
+    never = [f"; {each.reason}" for each in view.members if each.state == NEVER_STARTED]
+    return f"there is no quorum: {view.answering} of {len(view.members)} members answer{''.join(never)}"
 
 
 def nodes(args: argparse.Namespace) -> int:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cluster.base.errors import ClusterError, NoAnswer, UsageError
+from cluster.base.errors import ClusterError, EtcdError, NoAnswer, UsageError
 from cluster.base.verdict import Verdict, overall
 from cluster.conformance import kv, lease, operations, outage, replication, txn, watch
 from cluster.conformance.model import Bounds, Disturber, Env, Result, Target, Test, judge
 from cluster.gateway.client import ClientFactory
+from cluster.observe.calls import bare, refused
 from cluster.observe.probe import version_key
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Report:
         results: of every test, in order.
         kind: how the members run, ``embedded``, ``local``, ``docker`` or ``external``.
         requested_version: of etcd; None where none was asked for.
-        transport: how the tests spoke to etcd, ``gateway`` or ``grpc``.
+        transport: how the tests spoke to etcd: ``gateway``, ``grpc``, or ``grpc and gateway``.
         again: endpoints that lead to a member which another endpoint, their value here, leads to.
     """
 
@@ -123,6 +124,7 @@ def run(
     extended: bool = False,
     destructive: bool | None = None,
     bounds: Bounds | None = None,
+    hopeless: str = "",
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Report:
     """Test the cluster behind the endpoints.
@@ -135,6 +137,8 @@ def run(
         extended: those too.
         destructive: whether tests may run that other users of the cluster would notice. Default: with a handle.
         bounds: how long things may take.
+        hopeless: why no test can find out anything, as where there is no quorum: each is UNKNOWN with this reason, and
+            none is run. Empty: they are run.
         on_result: told of each result as it comes.
 
     Returns the report. Raises NoAnswer where no endpoint answers and UsageError for an unknown name in ``only``.
@@ -143,7 +147,7 @@ def run(
     destructive = handle is not None if destructive is None else destructive
     started = datetime.datetime.now(datetime.UTC)
     began = time.monotonic()
-    targets, unreachable, again, version = _survey(client_factory, endpoints)
+    targets, unreachable, again, version = _survey(client_factory, endpoints, named=not hopeless)
     stop, run_id = threading.Event(), secrets.token_hex(4)
     results: dict[str, Result] = {}
 
@@ -162,6 +166,8 @@ def run(
     for test in chosen:
         if why := _why_not(test, len(targets), handle, destructive):
             done(Result(test.name, test.promise, Verdict.SKIP, why, 0.0))
+        elif hopeless:
+            done(Result(test.name, test.promise, Verdict.UNKNOWN, hopeless, 0.0))
         else:
             runnable.append(test)
     waiting = [test for test in runnable if test.waits]
@@ -206,10 +212,12 @@ def select(only: Iterable[str], *, extended: bool = False) -> list[Test]:
 
 
 def _survey(
-    client_factory: ClientFactory, endpoints: Sequence[str]
+    client_factory: ClientFactory, endpoints: Sequence[str], *, named: bool
 ) -> tuple[tuple[Target, ...], dict[str, str], dict[str, str], str]:
     """Return the voting members that answer, once each; the endpoints that do not, with why; those that lead to a
     member that another one leads to, with that one; and the lowest version.
+
+    ``named``: by the names that the cluster lists, which takes a quorum; else by their endpoints.
     """
     targets: dict[int, Target] = {}
     unreachable: dict[str, str] = {}
@@ -218,14 +226,21 @@ def _survey(
     for endpoint in endpoints:
         try:
             client = client_factory(endpoint)
+        except EtcdError as exc:
+            unreachable[endpoint] = str(refused(bare(endpoint), exc))
+            continue
         except ClusterError as exc:
             unreachable[endpoint] = str(exc)
             continue
         try:
             status = client.status()
             names: dict[int, str] = {}
-            with contextlib.suppress(ClusterError):
-                names = {member.id: member.name for member in client.members()}
+            if named:
+                with contextlib.suppress(ClusterError):
+                    names = {member.id: member.name for member in client.members()}
+        except EtcdError as exc:
+            unreachable[endpoint] = str(refused(client.endpoint, exc))
+            continue
         except ClusterError as exc:
             unreachable[endpoint] = str(exc)
             continue
