@@ -50,7 +50,8 @@ class Run:
     context manager it ends a run that its block has left with an exception: with what was measured where a listener
     raised, else with nothing.
 
-    Takes the session, the cluster under load, what to do, and the run folder. Raises KeySpaceError, FileError.
+    Takes the session, the cluster under load, what to do, and the run folder. Raises KeySpaceError, FileError, and
+    ClusterError where the leader is to be called and etcd does not tell who that is.
 
     Attributes:
         settings: the load, with the prefix of the run's keys.
@@ -78,6 +79,8 @@ class Run:
         self._after: ClusterState | None = None
         self._observed: ObserverCost | None = None
         self._undo = contextlib.ExitStack()
+        if plan.settings.balance == "leader":
+            target.expect_leader_shown()
         try:
             self._cluster_recorder = ClusterRecorder(folder, target.watched(), target.security)
             self._undo.callback(self._cluster_recorder.abandon)

@@ -293,6 +293,16 @@ class Target:
         version = next((info.version for info in there if info.version), None)
         return ClusterState(members, version, max((info.raft_term for info in there), default=None))
 
+    def expect_leader_shown(self) -> None:
+        """Raise ClusterError where no member tells this user who leads, which `--balance leader` has to know."""
+        from loadgen.client.connect_errors import HINTS, LEADER_HIDDEN
+        from loadgen.client.etcd import MemberInfo, probe_all
+
+        answers = probe_all(self.usable(), PROBE_TIMEOUT_S, self.security).values()
+        there = [info for info in answers if isinstance(info, MemberInfo)]
+        if there and not any(info.member_id for info in there):
+            raise ClusterError(f"--balance leader: permission denied: {HINTS[LEADER_HIDDEN]}")
+
     def as_dict(
         self, before: ClusterState, after: ClusterState | None, observer: ObserverCost | None
     ) -> run_documents.Target:
