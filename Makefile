@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test workers: one more than there are processors, since tests wait too.
 JOBS   ?= auto
 
-.PHONY: bench test test-fast check soak matrix reference proto clean help
+.PHONY: bench test test-fast check soak matrix reference etcd-errors proto clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ check: $(VENV)/installed-dev ## lint, format and types
 
 reference: $(VENV)/installed-dev ## write docs/cli.md from the commands' help, and what schemas have from the code
 	$(BIN)/python docs/reference.py
+
+etcd-errors: $(VENV)/installed-dev ## write etcd's own lists of its errors, of the releases in tests/etcds; needs Go
+	$(BIN)/python -m tests.support.etcd_errors
 
 proto: $(VENV)/installed-dev ## generate the messages from loadgen/proto/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. loadgen/proto/*.proto

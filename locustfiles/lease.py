@@ -1,9 +1,9 @@
 """Leases: granted, kept alive over a stream of each user's own, and revoked; four keepalives to each grant and revoke.
 
 A keepalive is answered by the leader, which may not have applied a grant that another member has just answered, and
-then knows no such lease: with several endpoints a few fail with NOT_FOUND. A keepalive or revoke of a user that has no
-lease is preceded by a grant that is not measured. Leases have no keys and live for 60 s; those left at the end are
-revoked. Needs --transport grpc.
+then knows no such lease: with several endpoints a few fail with LeaseNotFound. A keepalive or revoke of a user that
+has no lease is preceded by a grant that is not measured. Leases have no keys and live for 60 s; those left at the end
+are revoked. Needs --transport grpc.
 
 Runs under `raftload bench --scenario lease` and under plain Locust:
 
@@ -56,7 +56,7 @@ class LeaseUser(EtcdUser):
         # Without one still, etcd says that there is none: a failure, as it should be.
         lease = self.leases[-1] if self.leases else 1
         operation: Operation = self.keeper.renew(lease, process=self.process)
-        if operation.error == "NOT_FOUND" and self.leases:
+        if operation.error == "LeaseNotFound" and self.leases:
             self.leases.pop()
         return operation
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cluster.base.etcd_errors import kind_of
+
 
 class RaftloadError(Exception):
     """An error that ends a command, with one line for the person at the terminal.
@@ -67,10 +69,13 @@ class EtcdError(ClusterError):
     Attributes:
         code: the gRPC status code, 1 to 16.
         detail: etcd's own text, such as ``etcdserver: requested lease not found``.
+        name: etcd's own, such as ``LeaseNotFound``; that of the code where the text is none of etcd's.
     """
 
     def __init__(self, code: int, detail: str) -> None:
-        super().__init__(f"{grpc_code_name(code)}: {detail}")
+        kind = kind_of(detail)
+        self.name = kind.name if kind else grpc_code_name(code)
+        super().__init__(f"{self.name}: {detail}")
         self.code = code
         self.detail = detail
 

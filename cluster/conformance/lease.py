@@ -13,7 +13,6 @@ from cluster.gateway.client import Client, Lease, collect, watching
 TTL_S = 2  # etcd grants no less at its default election timeout
 _KEYS = 3
 _HOLD = 1.75  # so many times its TTL a lease is kept alive
-_NOT_FOUND = 5
 
 
 def expiry(env: Env) -> str:
@@ -129,18 +128,18 @@ def revoke(env: Env) -> str:
         expect(bool(client.get(kept).kvs), "a key that was detached from a lease went with it")
         state = client.lease_state(lease.id)
         expect(state.is_gone, f"a revoked lease has {state.remaining_s} s left")
-        refused(lambda: client.lease_revoke(lease.id), [_NOT_FOUND], "revoking a revoked lease")
+        refused(lambda: client.lease_revoke(lease.id), ["LeaseNotFound"], "revoking a revoked lease")
     return f"{_KEYS} keys gone at all {len(env)} members"
 
 
 def dead_put(env: Env) -> str:
-    """KV.Put: under a lease that does not exist it fails with NOT_FOUND and writes nothing."""
+    """KV.Put: under a lease that does not exist it fails with LeaseNotFound and writes nothing."""
     client, key = env.client(), env.key("dead")
     with _granted(client, 60) as (lease, _):
         client.lease_revoke(lease.id)
         for place, member in enumerate(env.clients()):
             what = f"a put under a revoked lease at {env.name(place)}"
-            refused(lambda member=member: member.put(key, b"v", lease=lease.id), [_NOT_FOUND], what)  # type: ignore[misc]
+            refused(lambda member=member: member.put(key, b"v", lease=lease.id), ["LeaseNotFound"], what)  # type: ignore[misc]
         expect(not client.get(key).kvs, "a put that was refused wrote its key all the same")
         expect(client.lease_keepalive(lease.id) <= 0, "a keepalive brought a revoked lease back")
     return f"refused at all {len(env)} members"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Self, TypeVar
 
-from cluster.base.errors import ClusterError, EtcdError, grpc_code_name
+from cluster.base.errors import ClusterError, EtcdError
 from cluster.base.etcd_values import prefix_end
 from cluster.base.topology import Member
 from cluster.base.verdict import Verdict
@@ -319,15 +319,15 @@ def _verdict(test: Test, env: Env, unreachable: Sequence[str]) -> tuple[Verdict,
     return verdict, reason
 
 
-def refused(call: Callable[[], object], codes: Sequence[int], what: str) -> None:
-    """Expect etcd to refuse a call with one of these gRPC codes; raise Broken where it does not."""
-    names = " or ".join(grpc_code_name(code) for code in codes)
+def refused(call: Callable[[], object], names: Sequence[str], what: str) -> None:
+    """Expect etcd to refuse a call with one of these errors, by etcd's names; raise Broken where it does not."""
+    wanted = " or ".join(names)
     try:
         call()
     except EtcdError as exc:
-        expect(exc.code in codes, f"{what} was refused with {exc}, not with {names}")
+        expect(exc.name in names, f"{what} was refused with {exc}, not with {wanted}")
         return
-    raise Broken(f"{what} was accepted, not refused with {names}")
+    raise Broken(f"{what} was accepted, not refused with {wanted}")
 
 
 def ms(seconds: float) -> float:

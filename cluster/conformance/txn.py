@@ -7,7 +7,6 @@ from cluster.base.etcd_values import Answer, Compare, Op, Relation, Target
 from cluster.conformance.model import Env, Inconclusive, Load, Test, expect, refused
 from cluster.gateway.client import Client, collect, watching
 
-_INVALID_ARGUMENT = 3
 _KEYS = 3
 _COUNTERS, _INCREMENTS = 4, 12
 
@@ -174,7 +173,7 @@ def duplicate_key(env: Env) -> str:
     client, key, other = env.client(), env.key("duplicate"), env.key("beside")
     refused(
         lambda: client.txn([], [Op.put(other, b"1"), Op.put(key, b"1"), Op.put(key, b"2")]),
-        [_INVALID_ARGUMENT],
+        ["DuplicateKey"],
         "a transaction that puts one key twice",
     )
     left = [name for name in (key, other) if client.get(name).kvs]

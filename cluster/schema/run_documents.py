@@ -155,6 +155,7 @@ class Row(TypedDict):
     throughput_ops_s: float | None
     latency: Latency | None
     errors: dict[str, int] | None
+    error_texts: NotRequired[dict[str, str]]
     branches: NotRequired[dict[str, int] | None]
 
 
@@ -437,6 +438,7 @@ class Measured(TypedDict):
     failed: int
     info: NotRequired[int | None]
     duration_s: NotRequired[float | None]
+    error_texts: NotRequired[dict[str, str]]
     branches: NotRequired[dict[str, int] | None]
     service: NotRequired[Latencies | None]
 

@@ -30,7 +30,7 @@ MIXED: Mapping[str, float] = {
 }  # fmt: skip
 """Weights of the kinds in a run that is about everything: each is a method of ``Traffic``."""
 
-COMPACTED, LEASE_GONE = "OUT_OF_RANGE", "NOT_FOUND"
+COMPACTED, LEASE_GONE = "Compacted", "LeaseNotFound"
 # Ours: only keys that the compare may range over; above --max-txn-ops etcd refuses the rest.
 _WIDE_KEYS = 1000
 _RESULTS = (pb.Compare.EQUAL, pb.Compare.GREATER, pb.Compare.LESS, pb.Compare.NOT_EQUAL)

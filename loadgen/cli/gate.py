@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.base.console import say, show
 from cluster.base.errors import UsageError
@@ -17,7 +19,11 @@ from loadgen.result.threshold import (
     RATE_FIELDS,
     TYPES,
     Threshold,
+    known_causes,
 )
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 types:     {", ".join(TYPES)}
 fields:    {", ".join(LATENCY_FIELDS)},
            {", ".join((*COUNT_FIELDS, *RATE_FIELDS))};
-           and in an open loop each latency from sending: service.p99_ms and so on
+           and in an open loop each latency from sending: service.p99_ms and so on;
+           errors.CAUSE for the failures of one cause, by etcd's name of the error: errors.NoSpace
 operators: {" ".join(OPERATORS)}
 
 examples:
   raftload gate latest --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
+  raftload gate latest --threshold 'put.errors.NoSpace == 0'
   raftload gate runs/20260102T030405Z-kv --threshold 'get.throughput_ops_s > 2000' --junit gate.xml
 
 If $GITHUB_STEP_SUMMARY is set, a Markdown table of the verdicts is appended to the file that it names.
 """
+
+
+def _causes(result: Result) -> list[str] | None:
+    """Return what a threshold on a result may count failures by; None for anything, as requests of plain Locust are."""
+    if result["generator"] is None:
+        return None
+    found = (row["errors"] or () for row in result["results"].values() if row is not None)
+    return [*known_causes(), *(cause for causes in found for cause in causes)]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -70,7 +86,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--junit {args.junit}: there is no folder {Path(args.junit).parent}")
     result = document.load(args.run)
     expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
-    result = gate.apply(result, [Threshold.parse(text, result["results"].keys()) for text in expressions])
+    types, causes = result["results"].keys(), functools.partial(_causes, result)
+    result = gate.apply(result, [Threshold.parse(text, types, causes) for text in expressions])
     if args.junit:
         with writing(args.junit):
             junit.write(result, args.junit)

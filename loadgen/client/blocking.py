@@ -190,7 +190,7 @@ class BlockingClient:
         try:
             return int(self._ask(pb.LeaseKeepAliveResponse, lambda client: client.lease_keepalive(lease_id)).TTL)
         except EtcdError as exc:
-            if exc.code == Code.NOT_FOUND:
+            if exc.name == "LeaseNotFound":
                 return 0
             raise
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance
 from loadgen.client.channel import Channel
-from loadgen.client.kv import classify
+from loadgen.client.kv import classify, error_name
 from loadgen.history.operation import Operation, Outcome
 from loadgen.wire import Code, Stream
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from loadgen.proto import etcd_pb2 as pb
 
 MALFORMED = "malformed answer"
-_NAMES = {int(code): code.name for code in Code}
 _OK = Outcome.OK
 
 KILLED = "killed"
@@ -173,8 +172,11 @@ class Caller:
 def failed(operation: Operation, stream: Stream) -> Operation:
     """Take an operation and the stream that ended without an answer to it, return the operation with its end."""
     operation.return_ns = stream.ended_ns
-    operation.outcome = classify(operation.f, stream.code, answered=stream.answered, unprocessed=stream.unprocessed)
-    operation.error = stream.cause or _NAMES[stream.code]
+    said = stream.detail if stream.answered else ""
+    operation.outcome = classify(
+        operation.f, stream.code, said, answered=stream.answered, unprocessed=stream.unprocessed
+    )
+    operation.error = stream.cause or error_name(stream.code, said)
     operation.endpoint = stream.endpoint
     operation.code = stream.code if stream.answered else 0
     operation.detail = stream.detail

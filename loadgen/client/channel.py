@@ -18,7 +18,7 @@ from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance, Leadership
 from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, NO_STREAM, ConnectError
-from loadgen.client.login import Login, name_refusal
+from loadgen.client.login import Login
 from loadgen.client.streaming import StreamingCall
 from loadgen.client.transport import Transport
 from loadgen.proto import etcd_pb2 as pb
@@ -378,7 +378,6 @@ class Channel:
 
     def _refused(self, stream: Stream, call_ns: int) -> None:
         """Note a refusal that is about the user; new calls wait for connections with another token."""
-        name_refusal(stream)
         if self._login is not None and self._login.refuses(stream, call_ns):
             for transport in list(self._live):
                 transport.retire()

@@ -52,6 +52,11 @@ HINTS = {
     TOKEN_REFUSED: "etcd no longer accepts the token of the login; raftload logs in again",
     NO_LOGIN: "etcd did not answer the login as it should",
     NO_STREAM: "it allows no more streams on a connection (--max-concurrent-streams), and takes no further connection",
+    "UserEmpty": "auth is enabled on this cluster; give --user NAME:PASSWORD",
+    "PermissionDenied": "the user may not do this; give it a role that may, or another user with --user",
+    "NoSpace": "the store is over its quota; compact and defragment it, then disarm the alarm (etcdctl alarm disarm)",
+    "RequestTooLarge": "etcd takes requests of 1.5 MiB unless it is started with a larger --max-request-bytes",
+    "NotSupportedForLearner": "a learner serves serializable reads only",
     LEADER_HIDDEN: "etcd does not tell this user the leader; use another --balance, or a user with the role root",
 }
 

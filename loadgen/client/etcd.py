@@ -19,7 +19,7 @@ from loadgen.client.channel import STATUS, login_of, tls_options
 from loadgen.client.connect_errors import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
 from loadgen.client.kv import RangeOptions
 from loadgen.client.lease import GRANT, REVOKE, LeaseCalls
-from loadgen.client.login import name_refusal
+from loadgen.client.login import refusal_cause
 from loadgen.client.maintenance import MaintenanceCalls
 from loadgen.client.members import MemberCalls
 from loadgen.client.transport import Transport
@@ -199,9 +199,8 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
     if stream.code == Code.DEADLINE_EXCEEDED:
         raise ConnectError(where, NO_ANSWER)
     if stream.answered:
-        name_refusal(stream)
-        if stream.cause is not None:
-            raise ConnectError(where, stream.cause, stream.detail)
+        if (cause := refusal_cause(stream)) is not None:
+            raise ConnectError(where, cause, stream.detail)
         if stream.code == Code.PERMISSION_DENIED:
             return MemberInfo(where, "", 0, 0, 0, 0, 0)
     raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)

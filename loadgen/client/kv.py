@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypedDict, Unpack
 
+from cluster.base.errors import grpc_code_name
+from cluster.base.etcd_errors import kind_of
 from cluster.base.etcd_values import prefix_end
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -32,23 +34,38 @@ DEFINITE = frozenset(
         Code.UNAUTHENTICATED,
     }
 )
-"""Status codes with which a server that answered says that a write did not happen.
+"""Status codes with which a server that answered says that a write did not happen, where its text is none of etcd's.
 
-RESOURCE_EXHAUSTED is not among them: the put that takes the store over its quota is applied, and then answered
-with it (etcd, server/etcdserver, quotaApplierV3)."""
+Of etcd's own errors ``cluster.base.etcd_errors`` says so one by one."""
 
 
-def classify(f: str, code: int, *, answered: bool, unprocessed: bool) -> Outcome:
+def classify(f: str, code: int, text: str = "", *, answered: bool, unprocessed: bool) -> Outcome:
     """Take what was asked and how it ended, return what that says about its having happened.
 
-    ``code`` is the gRPC status; ``answered``, it is the server's own; ``unprocessed``, the request certainly
-    never reached the store. A read that fails has no effect to be unsure of.
+    ``code`` is the gRPC status, and ``text`` what came with it; ``answered``, they are the server's own;
+    ``unprocessed``, the request certainly never reached the store. A read that fails has no effect to be unsure of.
     """
     if code == Code.OK:
         return Outcome.OK
-    if f in READS or unprocessed or (answered and code in DEFINITE):
+    if f in READS or unprocessed or (answered and is_refusal(code, text)):
         return Outcome.FAIL
     return Outcome.INFO
+
+
+def is_refusal(code: int, text: str) -> bool:
+    """Take a server's status and its text, return whether they say that a write has not happened, and will not."""
+    kind = kind_of(text)
+    return kind.refused if kind else code in DEFINITE
+
+
+def error_name(code: int, text: str) -> str:
+    """Take a server's status and its text, return etcd's name of the error; the code's where the text is none of them.
+
+    >>> error_name(8, "etcdserver: mvcc: database space exceeded"), error_name(8, "another text")
+    ('NoSpace', 'RESOURCE_EXHAUSTED')
+    """
+    kind = kind_of(text)
+    return kind.name if kind else grpc_code_name(code)
 
 
 KvResponse = pb.PutResponse | pb.RangeResponse | pb.DeleteRangeResponse | pb.TxnResponse

@@ -10,6 +10,7 @@ import gevent.event
 import gevent.lock
 from google.protobuf.message import DecodeError
 
+from cluster.base.etcd_errors import KINDS
 from loadgen.client.call import MALFORMED, Caller, failed
 from loadgen.client.channel import never_sent
 from loadgen.client.connect_errors import NO_ANSWER, ConnectError
@@ -23,6 +24,7 @@ REVOKE = b"/etcdserverpb.Lease/LeaseRevoke"
 KEEP_ALIVE = b"/etcdserverpb.Lease/LeaseKeepAlive"
 TIME_TO_LIVE = b"/etcdserverpb.Lease/LeaseTimeToLive"
 LEASES = b"/etcdserverpb.Lease/LeaseLeases"
+_GONE = KINDS["LeaseNotFound"]
 
 
 def lease_key(lease: int) -> bytes:
@@ -109,7 +111,7 @@ class LeaseKeeper:
     def renew(self, lease: int, *, process: int = 0, due_ns: int = 0) -> Operation:
         """Give a lease its whole time to live again. ``response`` is a ``LeaseKeepAliveResponse``.
 
-        A lease that is gone fails with NOT_FOUND: the server says so with a time to live of 0.
+        A lease that is gone fails with LeaseNotFound: the server says so with a time to live of 0.
         """
         request = pb.LeaseKeepAliveRequest(ID=lease).SerializeToString()
         call_ns = perf_counter_ns()
@@ -123,8 +125,10 @@ class LeaseKeeper:
             self._caller.record(KEEP_ALIVE, operation, request, message or b"")
         else:
             # What was not answered has no status of its own.
-            code = Code.UNKNOWN if message is None else Code.NOT_FOUND
-            self._caller.record(KEEP_ALIVE, operation, request, (operation.error or "").encode(), code, bool(message))
+            said = operation.detail or operation.error or ""
+            self._caller.record(
+                KEEP_ALIVE, operation, request, said.encode(), operation.code or Code.UNKNOWN, operation.code > 0
+            )
         return operation
 
     def keep(self, lease: int, ttl: int) -> gevent.Greenlet:
@@ -136,7 +140,7 @@ class LeaseKeeper:
         def renew() -> Operation:
             while True:
                 done = self.renew(lease)
-                if done.error == Code.NOT_FOUND.name or (done.outcome == Outcome.FAIL and self._channel.closed):
+                if done.error == _GONE.name or (done.outcome == Outcome.FAIL and self._channel.closed):
                     return done
                 gevent.sleep(max(ttl, 1) / 3)
 
@@ -174,8 +178,8 @@ class LeaseKeeper:
         message, operation.return_ns, response = answer
         operation.endpoint = call.stream.endpoint
         if response.TTL <= 0:
-            operation.outcome, operation.error = Outcome.FAIL, Code.NOT_FOUND.name
-            operation.code, operation.detail = int(Code.NOT_FOUND), "requested lease not found"
+            operation.outcome, operation.error = Outcome.FAIL, _GONE.name
+            operation.code, operation.detail = int(Code.NOT_FOUND), _GONE.text
         else:
             operation.outcome, operation.response = Outcome.OK, response
         operation.revision = response.header.revision

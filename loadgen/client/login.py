@@ -24,6 +24,7 @@ from loadgen.client.connect_errors import (
     USER_WANTED,
     ConnectError,
 )
+from loadgen.client.kv import error_name
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, LocalError, Stream
 
@@ -37,9 +38,7 @@ _CAUSES = {
     Code.FAILED_PRECONDITION: AUTH_OFF,
     Code.DEADLINE_EXCEEDED: NO_ANSWER,
 }
-# With a code that other errors have too, so the text must tell (etcd, api/v3rpc/rpctypes/error.go).
-_OLD_REVISION = "etcdserver: revision of auth store is old"
-_NO_USER = "etcdserver: user name is empty"
+_REFUSED = ("InvalidAuthToken", "AuthOldRevision")
 # Of a token's life, the share after which it is renewed.
 _RENEW_AFTER = 0.75
 
@@ -74,7 +73,7 @@ class Login:
 
     def refuses(self, stream: Stream, call_ns: int) -> bool:
         """Take a failed call, return whether its token was refused and there is no newer one yet."""
-        return stream.cause == TOKEN_REFUSED and call_ns >= self._began_ns
+        return is_token_refused(stream) and call_ns >= self._began_ns
 
     def _authenticate(self, transport: Transport) -> bytes:
         began_ns = perf_counter_ns()
@@ -95,12 +94,18 @@ class Login:
         return token.encode()
 
 
-def name_refusal(stream: Stream) -> None:
-    """Take a call that etcd answered with an error; where that is about the user, note which as its ``cause``."""
-    if stream.code == Code.UNAUTHENTICATED or stream.detail == _OLD_REVISION:
-        stream.cause = TOKEN_REFUSED
-    elif stream.detail == _NO_USER:
-        stream.cause = USER_WANTED
+def is_token_refused(stream: Stream) -> bool:
+    """Take a call that has ended, return whether etcd refused it for its token, and so did not execute it."""
+    if not stream.answered:
+        return False
+    return stream.code == Code.UNAUTHENTICATED or error_name(stream.code, stream.detail) in _REFUSED
+
+
+def refusal_cause(stream: Stream) -> str | None:
+    """Take a call that etcd answered with an error, return the cause where that is about the user; None otherwise."""
+    if is_token_refused(stream):
+        return TOKEN_REFUSED
+    return USER_WANTED if error_name(stream.code, stream.detail) == "UserEmpty" else None
 
 
 def expiry_s(token: str) -> float | None:

@@ -42,7 +42,7 @@ class MaintenanceCalls(Caller):
     def move_leader(self, endpoint: str, target_id: int) -> Operation:
         """Have the leader, which must be the member at ``endpoint``, hand over to the member ``target_id``.
 
-        ``response`` is a ``MoveLeaderResponse``; another member than the leader answers FAILED_PRECONDITION.
+        ``response`` is a ``MoveLeaderResponse``; another member than the leader answers NotLeader.
         """
         request = pb.MoveLeaderRequest(targetID=target_id).SerializeToString()
         return self._aim(endpoint)._run(MOVE_LEADER, request, pb.MoveLeaderResponse.FromString, "move_leader")

@@ -15,6 +15,7 @@ import gevent
 import gevent.event
 
 from cluster.base.endpoint import Endpoint
+from loadgen.client.kv import error_name
 from loadgen.client.mailbox import Mailbox
 from loadgen.wire import Code, Connection, Stream
 
@@ -74,9 +75,11 @@ class StreamingCall:
 
     @property
     def error(self) -> str | None:
-        """Why it ended, as a constant: a cause or the status's name; None while it is open, and for OK."""
+        """Why it ended, as a constant: a cause, or the error's name; None while it is open, and for OK."""
         stream = self._stream
-        return stream.cause or Code(stream.code).name if stream.code > 0 else None
+        if stream.code <= 0:
+            return None
+        return stream.cause or error_name(stream.code, stream.detail if stream.answered else "")
 
     @property
     def stream(self) -> Stream:

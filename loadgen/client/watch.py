@@ -11,11 +11,12 @@ from typing import TypedDict
 import gevent
 import gevent.event
 
+from cluster.base.etcd_errors import KINDS
 from loadgen.client.mailbox import Mailbox
 from loadgen.client.streaming import CANCELLED, KILLED, StreamingCall
 from loadgen.proto import etcd_pb2 as pb
 
-COMPACTED = "compacted"
+COMPACTED = KINDS["Compacted"].name
 NOPUT, NODELETE = pb.WatchCreateRequest.NOPUT, pb.WatchCreateRequest.NODELETE
 
 

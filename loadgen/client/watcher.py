@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 import gevent
 from google.protobuf.message import DecodeError
 
+from cluster.base.etcd_errors import kind_of
 from loadgen.client.call import MALFORMED, Caller
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import CLOSED_HERE, ConnectError
@@ -252,7 +253,9 @@ class Watcher:
 
     def _on_cancelled(self, watch: Watch, response: pb.WatchResponse) -> None:
         watch.compact_revision = response.compact_revision
-        self._finish(watch, COMPACTED if response.compact_revision else "refused", response.cancel_reason)
+        kind = kind_of(response.cancel_reason)
+        error = COMPACTED if response.compact_revision else kind.name if kind else "refused"
+        self._finish(watch, error, response.cancel_reason)
 
 
 def renumbers_watches(endpoint: str, key: bytes, timeout_s: float) -> bool:

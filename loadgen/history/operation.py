@@ -52,6 +52,8 @@ IN_MIX = tuple(name for name, each in TYPES.items() if each.in_mix)
 DELIVERY = TYPES["watch"].name
 """The one type that nobody asks for: it comes with the writes of others, and beyond `--operations`."""
 REFUSAL = TYPES["refusal"].name
+STOPPED = "STOPPED"
+"""The error of an operation whose user was stopped while it was open."""
 
 
 class Outcome(enum.StrEnum):
@@ -75,8 +77,9 @@ class Operation:
         return_ns: when the answer was read from the socket, or when it was given up.
         outcome: OK, FAIL or INFO.
         revision: the store revision in the answer's header; 0 where there was no answer.
-        error: the gRPC code's name or the transport's cause (``DEADLINE_EXCEEDED``, ``connection refused``);
-            never a varying text, so that errors can be counted. None when OK.
+        error: etcd's name of the error (``NoSpace``), the gRPC code's where the text is none of etcd's, or the
+            transport's cause (``DEADLINE_EXCEEDED``, ``connection refused``); never a varying text, so that errors can
+            be counted. None when OK.
         response: the answer: a protobuf message of ``loadgen.proto``, of the type that the call says; None unless OK.
         endpoint: whom it was sent to, as a URL; empty where it was not sent. The member behind it is in the answer's
             ``header.member_id``.

@@ -26,8 +26,6 @@ from loadgen.wire import Code
 if TYPE_CHECKING:
     from cluster.schema.gateway_answers import GatewayAnswer
 
-_NAMES = {int(code): code.name for code in Code}
-
 
 class GatewayClient:
     """A client for any number of greenlets of one process that gevent has patched.
@@ -150,8 +148,8 @@ class GatewayClient:
             operation.revision = response.header.revision
             operation.response = response
         except EtcdError as exc:
-            operation.error = _NAMES.get(exc.code, "UNKNOWN")
-            operation.outcome = classify(f, exc.code, answered=True, unprocessed=False)
+            operation.error, operation.code, operation.detail = exc.name, exc.code, exc.detail
+            operation.outcome = classify(f, exc.code, exc.detail, answered=True, unprocessed=False)
         except NoAnswer as exc:
             code = Code.DEADLINE_EXCEEDED if exc.cause == "timeout" else Code.UNAVAILABLE
             operation.error = code.name if exc.cause == "timeout" else exc.cause

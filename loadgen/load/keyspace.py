@@ -16,8 +16,9 @@ import gevent
 from cluster.base import naming
 from cluster.base.endpoint import split_endpoints
 from cluster.base.errors import RaftloadError, UsageError
+from cluster.base.etcd_errors import KINDS
 from cluster.base.security import Security
-from loadgen.client.connect_errors import HINTS, TOKEN_REFUSED
+from loadgen.client.connect_errors import HINTS
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
 from loadgen.history.operation import Operation, Outcome
@@ -35,17 +36,31 @@ _BATCH_BYTES = 1 << 20
 # Members without a leader say this, and an election takes a second or two: so long is waited for its end.
 # What passes by itself: an election; and a token that one member gave and another has not heard of yet, since etcd
 # hands tokens on through Raft.
-_PASSING, PATIENCE_S = ("UNAVAILABLE", TOKEN_REFUSED), 10.0
+_PASSING = frozenset(
+    {
+        *(name for name, kind in KINDS.items() if "UNAVAILABLE" in kind.codes),
+        "UNAVAILABLE", "InvalidAuthToken", "AuthOldRevision", "UNAUTHENTICATED",
+    }
+)  # fmt: skip
+PATIENCE_S = 10.0
 # A process number that no user has: users count from 1 in each worker's range.
 _PRELOAD_PROCESS = 0
 # Types of operation that want keys to be there.
 READING = frozenset({"get", "range", "list"})
+NO_SPACE = KINDS["NoSpace"].name
 
 logger = logging.getLogger(__name__)
 
 
 class KeySpaceError(RaftloadError):
-    """The keys could not be prepared or removed: one line that says why."""
+    """The keys could not be prepared or removed: one line that says why.
+
+    Attributes: ``error``, of the operation that failed, as it is counted; empty where it was none.
+    """
+
+    def __init__(self, message: str, error: str = "") -> None:
+        super().__init__(message)
+        self.error = error
 
 
 class KeySpace:
@@ -53,12 +68,18 @@ class KeySpace:
 
     While the cluster has no leader, or a member does not know our login yet, what is asked is asked again: it reads,
     or can be done twice.
+
+    Attributes:
+        settings: of the run; with its prefix after `prepare`.
+        preloaded: how many keys were written before the load.
+        notes: what a reader of the result should know, a sentence each.
     """
 
     def __init__(self, client: EtcdClient, settings: Settings) -> None:
         self._client = client
         self.settings = settings
         self.preloaded = 0
+        self.notes: list[str] = []
         self._patient_s = PATIENCE_S
 
     def prepare(self) -> Settings:
@@ -70,7 +91,13 @@ class KeySpace:
         self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
         # Writes need no values to be there; a get of a missing key would measure another code path.
         if READING & self.settings.mix.keys():
-            self._preload()
+            try:
+                self._preload()
+            except KeySpaceError as error:
+                # A store that is full still serves reads, and whether it does is then what a load of them asks.
+                if error.error != NO_SPACE or not self.settings.mix.keys() <= READING:
+                    raise
+                self.notes.append(f"{error}; reads of the other keys find nothing")
         return self.settings
 
     def revision(self) -> int:
@@ -121,7 +148,10 @@ class KeySpace:
                 return operation
             if operation.error not in _PASSING or self._patient_s <= 0:
                 hint = HINTS.get(operation.error or "")
-                raise KeySpaceError(f"cannot {what}: {operation.error}" + (f": {hint}" if hint else ""))
+                because = hint or operation.detail
+                raise KeySpaceError(
+                    f"cannot {what}: {operation.error}" + (f": {because}" if because else ""), operation.error or ""
+                )
             gevent.sleep(0.1)
             self._patient_s -= time.monotonic() - began
 

@@ -142,7 +142,8 @@ class Counts(TypedDict):
 
     ``failed`` includes ``info``: operations of unknown effect. ``committed`` and ``not_committed`` are successful
     transactions by the branch that they took, and deletes by whether there was anything to delete. The times are those
-    of the first call and the last return, on the worker's wall clock in nanoseconds since 1970.
+    of the first call and the last return, on the worker's wall clock in nanoseconds since 1970. ``error_texts`` has, of
+    each error that has no name of etcd's, what the server said with the first one.
     """
 
     succeeded: int
@@ -152,6 +153,7 @@ class Counts(TypedDict):
     not_committed: int
     first_call_ns: int
     last_return_ns: int
+    error_texts: dict[str, str]
 
 
 class OpenLoopCounts(TypedDict):

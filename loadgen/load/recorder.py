@@ -15,6 +15,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, cast
 
+from cluster.base.console import printable
+from cluster.base.errors import grpc_code_name
 from loadgen.history.operation import DELIVERY, IN_MIX, Operation, Outcome
 from loadgen.load.locust_internals import is_heard_by_others
 from loadgen.load.protocol import Counts
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from loadgen.load.locust_types import Environment
 
 REQUEST_TYPE = "etcd"
-STOPPED = "STOPPED"
 _OK = Outcome.OK
 _SECOND_NS = 1_000_000_000
+# Characters of a server's text.
+_LONGEST_TEXT = 200
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,6 +44,7 @@ class Totals:
         committed, not_committed: successful transactions by the branch they took; deletes, by whether anything was
             there.
         first_call_ns, last_return_ns: of successes and failures, on the monotonic clock.
+        error_texts: of each error that has no name of etcd's, what the server said with the first one.
     """
 
     succeeded: int = 0
@@ -50,6 +54,13 @@ class Totals:
     not_committed: int = 0
     first_call_ns: int = sys.maxsize
     last_return_ns: int = 0
+    error_texts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def note_text(self, operation: Operation) -> None:
+        """Keep what the server said with a failure, where it is the first of an error that etcd has no name for."""
+        error = operation.error
+        if operation.detail and operation.code and error == grpc_code_name(operation.code):
+            self.error_texts.setdefault(error, printable(operation.detail)[:_LONGEST_TEXT])
 
     def as_dict(self, clock_offset_ns: int) -> Counts:
         """Return the totals with the two times moved to the wall clock, so that machines compare."""
@@ -214,6 +225,7 @@ class Recorder:
 
     def _record_failure(self, operation: Operation, totals: Totals, interval: Interval) -> None:
         totals.failed += 1
+        totals.note_text(operation)
         interval.failed += 1
         if operation.outcome is Outcome.INFO:
             totals.info += 1

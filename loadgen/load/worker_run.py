@@ -22,7 +22,7 @@ import gevent
 from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
 from cluster.base.verdict import Verdict
-from loadgen.history.operation import Operation, Outcome
+from loadgen.history.operation import STOPPED, Operation, Outcome
 from loadgen.load import listening
 from loadgen.load.locust_internals import count_successes, hear_of_stops, install_microseconds, send_stats
 from loadgen.load.loop_lag import LoopLag
@@ -44,7 +44,7 @@ from loadgen.load.protocol import (
     Stats,
     StreamCounts,
 )  # fmt: skip
-from loadgen.load.recorder import REQUEST_TYPE, STOPPED, Recorder
+from loadgen.load.recorder import REQUEST_TYPE, Recorder
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.start_line import HOLD_S, StartLine, is_held
 from loadgen.load.workload import Keys, owed, share, timetable

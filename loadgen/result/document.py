@@ -78,7 +78,7 @@ def build(run_dir: Path) -> Result:
         problems.append("the run did not end in order, so its counts are incomplete")
     results = _results(counted, measured)
     try:
-        thresholds = [Threshold.parse(text, results) for text in run.get("thresholds") or []]
+        thresholds = [Threshold.parse(text, results, lambda: None) for text in run.get("thresholds") or []]
     except ThresholdError as exc:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
     total = measured.get("total")
@@ -402,6 +402,8 @@ def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | 
         "latency": cast("Latency", {**row.latency, "service": service}) if succeeded else None,
         "errors": errors,
     }
+    if measured and (texts := measured.get("error_texts")):
+        document["error_texts"] = texts
     if measured and measured.get("branches") is not None:
         document["branches"] = measured["branches"]
     return document

@@ -17,7 +17,11 @@ from cluster.schema.run_documents import NO_GENERATOR
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Result, UnjudgedResult
+    from cluster.schema.run_documents import Result, Row, UnjudgedResult
+
+
+# Of causes in one reason, how many, and characters of each: those of plain Locust can be whole pages.
+_MOST_CAUSES, _LONGEST_CAUSE = 3, 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +52,23 @@ def judge(threshold: Threshold, result: UnjudgedResult) -> Judgement:
         return Judgement(str(threshold), value, Verdict.UNKNOWN, doubt)
     if holds:
         return Judgement(str(threshold), value, Verdict.PASS, "")
-    return Judgement(str(threshold), value, Verdict.FAIL, f"{threshold.type}.{threshold.field} is {value:,.10g}")
+    reason = f"{threshold.type}.{threshold.field} is {value:,.10g}"
+    if threshold.field in ("failed", "info", "success_rate"):
+        reason += _because(result["results"].get(threshold.type))
+    return Judgement(str(threshold), value, Verdict.FAIL, reason)
+
+
+def _because(row: Row | None) -> str:
+    """Return the most frequent causes of a row's failures, to be put behind a reason."""
+    causes = causes_of(row)
+    more = f" and {len(causes) - _MOST_CAUSES} more causes" if len(causes) > _MOST_CAUSES else ""
+    return f": {', '.join(causes[:_MOST_CAUSES])}{more}" if causes else ""
+
+
+def causes_of(row: Row | None) -> list[str]:
+    """Return the causes of a row's failures, the most frequent first, each with how many there were: ``7 NoSpace``."""
+    errors = (row["errors"] if row is not None else None) or {}
+    return [f"{count:,} {cause[:_LONGEST_CAUSE]}" for cause, count in sorted(errors.items(), key=lambda each: -each[1])]
 
 
 def _value(threshold: Threshold, result: UnjudgedResult) -> tuple[float | None, str]:
@@ -57,6 +77,10 @@ def _value(threshold: Threshold, result: UnjudgedResult) -> tuple[float | None, 
     measured = result["results"].get(name)
     if measured is None:
         return None, f"{name} was not run"
+    if threshold.cause is not None:
+        errors = measured["errors"]
+        missing = "no file names the causes of failures"
+        return (None, missing) if errors is None else (float(errors.get(threshold.cause, 0)), "")
     if threshold.field in COUNT_FIELDS or threshold.field in RATE_FIELDS:
         return number_in(measured, threshold.field), f"{name}.{threshold.field} was not measured"
     latency = measured["latency"]
@@ -89,7 +113,7 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResu
         if field == "throughput_ops_s":
             return "a worker was lost, so the load was lower than asked for"
         # What a lost worker did not report can only add to a count.
-        if field in COUNT_FIELDS and threshold.operator in (">", ">=", "==") and value <= threshold.bound:
+        if threshold.is_count and threshold.operator in (">", ">=", "==") and value <= threshold.bound:
             return "a worker was lost, and its last operations are not counted"
     return ""
 
@@ -150,7 +174,7 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     failed = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.FAIL]
     unknown = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.UNKNOWN]
     if not judgements and total and total["operations"] and not total["succeeded"]:
-        failed.append("every operation failed")
+        failed.append(f"every operation failed{_because(total)}")
     failed += _broken(result)
     inconclusive = unknown + _inconclusive(result)
     verdict = Verdict.FAIL if failed else Verdict.UNKNOWN if inconclusive else Verdict.PASS

@@ -12,12 +12,14 @@ from xml.etree import ElementTree
 from cluster.base.console import printable
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
-from loadgen.result.gate import number_in, other_reasons
+from loadgen.result.gate import causes_of, number_in, other_reasons
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result, ResultThreshold
 
 _SUITE = "raftload"
+_SOUND = "the run is sound"
+_MOST_CAUSES = 10
 
 
 def to_xml(result: Result) -> str:
@@ -35,7 +37,7 @@ def to_xml(result: Result) -> str:
     reasons = other_reasons(result)
     # A failed threshold decides the verdict by itself; what is wrong beside it is at most inconclusive.
     beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
-    cases.append(("the run is sound", beside, "; ".join(reasons), ""))
+    cases.append((_SOUND, beside, "; ".join(reasons), failures(result)))
     counts = {
         "tests": len(cases),
         "failures": sum(verdict == "fail" for _, verdict, _, _ in cases),
@@ -54,8 +56,8 @@ def to_xml(result: Result) -> str:
             tag = "failure" if verdict == "fail" else "error"
             message = {"type": verdict, "message": printable(reason)}
             ElementTree.SubElement(case, tag, message).text = printable(f"{expression}: {reason}")
-        elif value:
-            ElementTree.SubElement(case, "system-out").text = value
+        if value and (verdict == "pass" or expression == _SOUND):
+            ElementTree.SubElement(case, "system-out").text = printable(value)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -94,7 +96,16 @@ def to_markdown(result: Result) -> str:
     if (total := result["results"].get("total")) is not None:
         latencies = [number_in(total["latency"], field) for field in _SHOWN]
         lines.append(_row("total", total["operations"], total["failed"], total["throughput_ops_s"], latencies))
+    if causes := failures(result):
+        lines += ["", _text(causes, _LONGEST_REASON)]
     return "\n".join(lines) + "\n\n"
+
+
+def failures(result: Result) -> str:
+    """Return the most frequent causes of a run's failures in one line; empty where there was none."""
+    causes = causes_of(result["results"].get("total"))
+    more = [f"{len(causes) - _MOST_CAUSES} more causes"] if len(causes) > _MOST_CAUSES else []
+    return "failures by cause: " + ", ".join(causes[:_MOST_CAUSES] + more) if causes else ""
 
 
 def append_step_summary(result: Result) -> bool:

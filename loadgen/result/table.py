@@ -215,20 +215,21 @@ def _generator(generator: Generator | None, paint: Painter) -> list[str]:
 
 def _failures(results: dict[str, Row | None], paint: Painter) -> list[str]:
     causes = [
-        (count, name, error)
+        (count, name, error, (row.get("error_texts") or {}).get(error))
         for name, row in results.items()
         if row is not None and name != "total"
         for error, count in (row["errors"] or {}).items()
     ]
-    causes.sort(key=lambda cause: (-cause[0], cause[1:]))
+    causes.sort(key=lambda cause: (-cause[0], cause[1:3]))
     size = len(f"{causes[0][0]:,}") if causes else 0
     texts = [
-        paint(f"{count:{size},} {_shorten(name, MAX_NAME)}", "red") + f" {_shorten(error, 60)}"
-        for count, name, error in causes[:MAX_CAUSES]
+        paint(f"{count:{size},} {_shorten(name, MAX_NAME)}", "red")
+        + f" {_shorten(error, 60)}{f': {_shorten(text, 120)}' if text else ''}"
+        for count, name, error, text in causes[:MAX_CAUSES]
     ]
     rest = causes[MAX_CAUSES:]
     if rest:
-        texts.append(f"{sum(count for count, _, _ in rest):{size},} of {len(rest)} more causes")
+        texts.append(f"{sum(count for count, *_ in rest):{size},} of {len(rest)} more causes")
     total = results["total"]
     if total and (info := total.get("info")):
         texts.append(f"{info:,} of them with unknown effect: they may or may not have happened")

@@ -8,9 +8,10 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from cluster.base.errors import UsageError
+from cluster.base.etcd_errors import KINDS
 from loadgen.history import operation
 
 TYPES = (*operation.TYPES, "total")
@@ -22,6 +23,7 @@ SERVICE_FIELDS = tuple(f"service.{field}" for field in LATENCY_FIELDS)
 COUNT_FIELDS = ("operations", "succeeded", "failed", "info")
 RATE_FIELDS = ("success_rate", "throughput_ops_s")
 FIELDS = (*LATENCY_FIELDS, *SERVICE_FIELDS, *COUNT_FIELDS, *RATE_FIELDS)
+_ERRORS = "errors."
 OPERATORS = {
     "<": operator.lt,
     "<=": operator.le,
@@ -43,7 +45,7 @@ class Threshold:
 
     Attributes:
         type: an operation type, ``total``, or a request name of a plain Locust run.
-        field: one of FIELDS.
+        field: one of FIELDS, or ``errors.CAUSE``, which is the number of failures of one cause.
         operator: one of ``<``, ``<=``, ``>``, ``>=``, ``==``.
         bound: milliseconds, operations, operations per second, or a share between 0 and 1, as the field is.
     """
@@ -54,10 +56,13 @@ class Threshold:
     bound: float
 
     @classmethod
-    def parse(cls, text: str, types: Collection[str] = TYPES) -> Threshold:
+    def parse(
+        cls, text: str, types: Collection[str] = TYPES, causes: Callable[[], Collection[str] | None] | None = None
+    ) -> Threshold:
         """Return the threshold that a text means, ``<type>.<field> <operator> <number>``.
 
-        ``types`` are the names that may stand before the dot. Raises ThresholdError.
+        ``types`` are the names that may stand before the dot; ``causes`` returns those that may stand after
+        ``errors.``, None for any: by default what the clients of a run count failures as. Raises ThresholdError.
         """
         match = _EXPRESSION.fullmatch(text)
         if not match:
@@ -65,8 +70,13 @@ class Threshold:
                 f"{text!r} is not a threshold; write <type>.<field> <operator> <number>, "
                 "such as 'put.p99_ms < 50' (operators: < <= > >= ==)"
             )
-        type_, field = _split(match["metric"])
-        if field not in FIELDS:
+        type_, field = _split(match["metric"], types)
+        cause = field.removeprefix(_ERRORS) if field.startswith(_ERRORS) else None
+        if cause is not None:
+            known = (causes or known_causes)()
+            if known is not None and cause not in known:
+                raise ThresholdError(f"{cause!r} in {text!r} is not a cause of failures; {_suggest(cause, known)}")
+        elif field not in FIELDS:
             raise ThresholdError(f"{field!r} in {text!r} is not a field; {_suggest(field, _SUGGESTED)}")
         if type_ not in types:
             raise ThresholdError(f"{type_!r} in {text!r} is not an operation type; {_suggest(type_, types)}")
@@ -81,21 +91,48 @@ class Threshold:
         bound = int(self.bound) if self.bound.is_integer() and abs(self.bound) < 1e15 else self.bound
         return f"{self.type}.{self.field} {self.operator} {bound!r}"
 
+    @property
+    def cause(self) -> str | None:
+        """The cause whose failures it counts; None where it is about another field."""
+        return self.field.removeprefix(_ERRORS) if self.field.startswith(_ERRORS) else None
+
+    @property
+    def is_count(self) -> bool:
+        """Whether its field is a number of operations."""
+        return self.field in COUNT_FIELDS or self.cause is not None
+
     def holds(self, value: float) -> bool:
         """Tell whether a value is within the bound."""
         return bool(OPERATORS[self.operator](value, self.bound))
 
 
 _MOST, _LONGEST = 40, 100
-_SUGGESTED = tuple(field for field in FIELDS if field not in SERVICE_FIELDS)
 
 
-def _split(metric: str) -> tuple[str, str]:
+def known_causes() -> tuple[str, ...]:
+    """Return what a failure of a run's clients can be counted as, etcd's names first."""
+    # Only here: the clients take a tenth of a second to import, and few thresholds are about a cause.
+    from loadgen.client import call, connect_errors
+    from loadgen.wire import Code
+
+    codes = (code.name for code in Code if code)
+    ours = (call.KILLED, call.MALFORMED, operation.STOPPED, "stream refused", "refused")
+    return tuple(dict.fromkeys((*KINDS, *codes, *connect_errors.HINTS, *ours)))
+
+
+_SUGGESTED = (*(field for field in FIELDS if field not in SERVICE_FIELDS), "errors.CAUSE")
+
+
+def _split(metric: str, types: Collection[str]) -> tuple[str, str]:
     """Return type and field of a metric; request names of plain Locust runs may hold dots themselves."""
     for field in SERVICE_FIELDS:
         if metric.endswith(f".{field}"):
             return metric.removesuffix(f".{field}"), field
     type_, dot, field = metric.rpartition(".")
+    places = [] if field in FIELDS else [each.start() for each in re.finditer(rf"\.{re.escape(_ERRORS)}", metric)]
+    if places:
+        at = next((place for place in places if metric[:place] in types), places[0])
+        return metric[:at], metric[at + 1 :]
     return (type_, field) if dot else (metric, "")
 
 

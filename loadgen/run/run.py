@@ -343,7 +343,7 @@ class Run:
             "interrupted": self.interrupted,
             "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
             "problems": self._problems,
-            "notes": self._notes + self._about_workers() + self._cluster_recorder.notes,
+            "notes": self._notes + self._space.notes + self._about_workers() + self._cluster_recorder.notes,
             "thresholds": list(self._plan.thresholds),
             **self.blocks,
         }

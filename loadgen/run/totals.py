@@ -50,6 +50,7 @@ def _sum(a: Counts, b: Counts) -> Counts:
         "not_committed": a["not_committed"] + b["not_committed"],
         "first_call_ns": min(a["first_call_ns"], b["first_call_ns"]),
         "last_return_ns": max(a["last_return_ns"], b["last_return_ns"]),
+        "error_texts": b["error_texts"] | a["error_texts"],
     }
 
 
@@ -63,6 +64,8 @@ def _row(row: Counts, f: str) -> Measured:
     }
     if f == "txn" or (f != "total" and row["committed"] + row["not_committed"] > 0):
         found["branches"] = {"success": row["committed"], "failure": row["not_committed"]}
+    if row["error_texts"]:
+        found["error_texts"] = row["error_texts"]
     return found
 
 

@@ -205,7 +205,7 @@ def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Pa
     )  # fmt: skip
     result = result_of(done, codes=(1,))
     assert result["results"]["put"]["latency"] is None
-    assert result["results"]["put"]["errors"] == {"RESOURCE_EXHAUSTED": 5}
+    assert result["results"]["put"]["errors"] == {"RequestTooLarge": 5}
     assert result["results"]["get"] is None
 
 

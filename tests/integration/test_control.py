@@ -90,9 +90,9 @@ def test_both_branches_of_a_transaction(client: ControlClient) -> None:
 
 def test_server_errors_carry_their_code(client: ControlClient) -> None:
     cases: list[tuple[Callable[[], object], int, str]] = [
-        (lambda: client.put(b"", b"v"), 3, "INVALID_ARGUMENT"),
-        (lambda: client.put(b"c/lease", b"v", lease=77), 5, "NOT_FOUND"),
-        (lambda: client.get(b"c/x", revision=10**9), 11, "OUT_OF_RANGE"),
+        (lambda: client.put(b"", b"v"), 3, "EmptyKey"),
+        (lambda: client.put(b"c/lease", b"v", lease=77), 5, "LeaseNotFound"),
+        (lambda: client.get(b"c/x", revision=10**9), 11, "FutureRev"),
         (lambda: client.txn([], [Op.put(b"c/d", b"1"), Op.put(b"c/d", b"2")]), 3, "duplicate key"),
     ]
     for call, code, text in cases:

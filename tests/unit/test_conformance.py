@@ -85,6 +85,11 @@ def judged(run: Callable[[Env], str], unreachable: tuple[str, ...] = (), *, need
         (NoAnswer("no answer in time"), Verdict.UNKNOWN, "no answer in time"),
         (ClusterError("gone"), Verdict.UNKNOWN, "gone"),
         (EtcdError(14, "no leader"), Verdict.UNKNOWN, "etcd could not serve: UNAVAILABLE: no leader"),
+        (
+            EtcdError(8, "etcdserver: mvcc: database space exceeded"),
+            Verdict.UNKNOWN,
+            "etcd could not serve: NoSpace: etcdserver: mvcc: database space exceeded",
+        ),
         (EtcdError(8, "no space"), Verdict.UNKNOWN, "etcd could not serve: RESOURCE_EXHAUSTED: no space"),
         (EtcdError(7, "denied"), Verdict.UNKNOWN, "etcd could not serve: PERMISSION_DENIED: denied"),
         (EtcdError(3, "bad"), Verdict.FAIL, "etcd refused a valid request: INVALID_ARGUMENT: bad"),

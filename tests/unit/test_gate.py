@@ -35,7 +35,7 @@ def verdict(expression: str, result: dict[str, Any]) -> str:
 thresholds = st.builds(
     Threshold,
     type=st.sampled_from(TYPES),
-    field=st.sampled_from(FIELDS),
+    field=st.sampled_from((*FIELDS, "errors.NoSpace", "errors.connection lost")),
     operator=st.sampled_from(sorted(OPERATORS)),
     bound=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9).map(float),
 )
@@ -48,7 +48,7 @@ def test_a_threshold_survives_its_text(threshold: Threshold) -> None:
 
 @given(thresholds, st.text(" \t", max_size=3), st.text(" \t", max_size=3))
 def test_spaces_do_not_matter(threshold: Threshold, before: str, after: str) -> None:
-    metric, operator, bound = str(threshold).split(" ")
+    metric, operator, bound = str(threshold).rsplit(" ", 2)
     assert Threshold.parse(f"{before}{metric}{after}{operator}{before}{bound}{after}") == threshold
 
 
@@ -82,6 +82,13 @@ def test_any_text_is_a_threshold_or_one_line(text: str) -> None:
         ("put.p99_ms < 1e999", "is not a plain number"),
         ("put.p99_ms < 1_000", "is not a plain number"),
         ("put.p99_ms < ٣", "is not a plain number"),
+        (
+            "put.errors.Nospace == 0",
+            "'Nospace' in 'put.errors.Nospace == 0' is not a cause of failures; did you mean 'NoSpace'?",
+        ),
+        ("put.errors. == 0", "'' in 'put.errors. == 0' is not a cause of failures"),
+        ("put.errors == 0", "'errors' in 'put.errors == 0' is not a field"),
+        ("puts.errors.NoSpace == 0", "'puts' in 'puts.errors.NoSpace == 0' is not an operation type; did you mean"),
     ],
 )
 def test_what_is_no_threshold_is_told_what_would_be(text: str, expected: str) -> None:
@@ -96,6 +103,35 @@ def test_request_names_of_plain_locust_runs() -> None:
     assert (threshold.type, threshold.field) == (name, "service.p99_ms")
     plain = document.from_csv(DATA / "plain" / "locust")
     assert verdict("GET /v1.2/items.p99_ms < 100", plain) == "pass"
+
+
+def test_a_threshold_on_a_cause_of_failures(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = document.build(DATA / "precise")
+    failed = gate.apply(
+        result, [Threshold.parse("put.errors.DEADLINE_EXCEEDED == 0"), Threshold.parse("put.failed == 0")]
+    )
+    assert [(each["verdict"], each["value"], each["reason"]) for each in failed["thresholds"]] == [
+        ("fail", 3, "put.errors.DEADLINE_EXCEEDED is 3"), ("fail", 3, "put.failed is 3: 3 DEADLINE_EXCEEDED"),
+    ]  # fmt: skip
+    # Nothing says that there was none of them: the run did not put, or no file has the causes.
+    assert gate.judge(Threshold.parse("range.errors.NoSpace == 0"), result).verdict is Verdict.UNKNOWN
+    result["results"]["put"]["errors"] = None  # type: ignore[index]
+    assert verdict("put.errors.NoSpace == 0", result) == "unknown"
+    # What the run itself has as a cause may be named, whatever it is; a plain Locust run may have any text.
+    assert called(capsys, "gate", run_dir, "--threshold", "put.errors.NoSpace == 0").returncode == 0
+    assert_refused(
+        called(capsys, "gate", run_dir, "--threshold", "put.errors.no space == 0"), "did you mean 'NoSpace'?"
+    )
+    plain = document.from_csv(DATA / "plain" / "locust")
+    name = "a.errors.b"
+    parsed = Threshold.parse(f"{name}.errors.Connection refused. == 0", [*plain["results"], name], lambda: None)
+    assert (parsed.type, parsed.cause) == (name, "Connection refused.")
+
+
+def test_a_lost_worker_leaves_a_cause_in_doubt(result: dict[str, Any]) -> None:
+    result["lost_workers"] = [{"name": "worker 1", "reason": "gone"}]
+    assert verdict("put.errors.DEADLINE_EXCEEDED >= 4", result) == "unknown"
+    assert verdict("put.errors.DEADLINE_EXCEEDED <= 2", result) == "fail"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +151,11 @@ def test_request_names_of_plain_locust_runs() -> None:
         ("total.throughput_ops_s > 1230", "pass"),
         ("total.throughput_ops_s > 2000", "fail"),
         ("put.service.p99_ms < 50", "unknown"),
+        ("put.errors.NoSpace == 0", "pass"),
+        ("put.errors.DEADLINE_EXCEEDED == 0", "fail"),
+        ("put.errors.DEADLINE_EXCEEDED == 3", "pass"),
+        ("total.errors.UNAVAILABLE < 1", "fail"),
+        ("total.errors.connection lost <= 0", "pass"),
     ],
 )
 def test_judge(expression: str, expected: str, result: dict[str, Any]) -> None:
@@ -242,13 +283,14 @@ def test_junit(result: dict[str, Any], tmp_path: Path) -> None:
     cases = suite.findall("testcase")
     assert [case.get("name") for case in cases] == [PASSING, FAILING, UNKNOWN, "the run is sound"]
     assert [[child.tag for child in case] for case in cases] == [
-        ["system-out"], ["failure"], ["error"], ["error"],
+        ["system-out"], ["failure"], ["error"], ["error", "system-out"],
     ]  # fmt: skip
     assert cases[1][0].get("message") == "put.p99_ms is 3.662"
     assert cases[3][0].get("message") == "a  [31mstrange  <problem> & more"
+    assert cases[3][1].text == "failures by cause: 3 DEADLINE_EXCEEDED, 1 UNAVAILABLE"
 
 
-@pytest.mark.parametrize(("folder", "tags"), [("failing", ["failure"]), ("plain", [])])
+@pytest.mark.parametrize(("folder", "tags"), [("failing", ["failure", "system-out"]), ("plain", ["system-out"])])
 def test_junit_without_thresholds(folder: str, tags: list[str]) -> None:
     result = document.from_csv(DATA / folder / "locust")
     cases = ElementTree.fromstring(junit.to_xml(result)).findall("testsuite/testcase")
@@ -273,6 +315,7 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
         "| get | 333 | 0 | 410.099 | 0.441 | 0.940 | 1.176 | 40.339 |\n"
         "| txn | 333 | 1 | 409.897 | 1.520 | 3.400 | 4.669 | 41.441 |\n"
         "| total | 1,000 | 4 | 1,230.769 | 1.184 | 2.957 | 3.891 | 41.535 |\n\n"
+        "failures by cause: 3 DEADLINE_EXCEEDED, 1 UNAVAILABLE\n\n"
     )
 
 

@@ -177,6 +177,7 @@ def results(result: Result) -> str:
     causes.sort(key=lambda each: -each[0])
     listed = [
         f"{figure(result, 'results', name, 'errors', cause)} {escape(_short(name))} {escape(_short(cause))}"
+        + (f" ({escape(_short(text))})" if (text := _first_text(result, name, cause)) else "")
         for _, name, cause in causes[:MOST_CAUSES]
     ]
     if left := causes[MOST_CAUSES:]:
@@ -191,6 +192,12 @@ def _result(result: Result, name: str) -> tuple[str, ...]:
         *(figure(result, "results", name, key) for key in ("operations", "failed", "throughput_ops_s")),
         *(figure(result, "results", name, "latency", key) for key in _LATENCIES),
     )
+
+
+def _first_text(result: Result, name: str, cause: str) -> str | None:
+    """Return what the first failure of an unknown cause said; None for the causes that etcd has names for."""
+    row = result["results"][name]
+    return (row.get("error_texts") or {}).get(cause) if row is not None else None
 
 
 def _short(text: str) -> str:
