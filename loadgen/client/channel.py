@@ -18,7 +18,7 @@ from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance, Leadership
 from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, NO_STREAM, ConnectError
-from loadgen.client.login import Login
+from loadgen.client.login import Login, is_token_refused
 from loadgen.client.streaming import StreamingCall
 from loadgen.client.transport import Transport
 from loadgen.proto import etcd_pb2 as pb
@@ -35,6 +35,8 @@ _STABLE_S = 1.0
 # How often every endpoint is asked who leads, where only the leader is called.
 _ASK_S = 0.2
 _ASK_TIMEOUT_NS = 1_000_000_000
+# Before each further try of a request whose token was refused, where the member may not have heard of the token yet.
+_TOKEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.5)
 STATUS = b"/etcdserverpb.Maintenance/Status"
 # As gRPC servers say that they have no limit: more streams than there are ids.
 UNLIMITED = (1 << 31) - 1
@@ -51,7 +53,8 @@ class Channel:
     is called only while those before it are full. Until it is there calls wait for a stream, against their deadline;
     how long is in ``stream_waits``.
     A request that the server certainly did not process (refused, above GOAWAY's last stream id, never written) is
-    sent again once; nothing else is, also not one whose token was refused.
+    sent again once. So is one whose token was refused, which certainly was not executed either, with another token, and
+    again where a member has not heard of that one yet. Nothing else is sent again.
 
     Attributes:
         resent: requests sent again.
@@ -103,11 +106,17 @@ class Channel:
         self._spare_turn = cycle(self._spare)
         self._current: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
+        self._opened: list[tuple[StreamingCall, Transport, int]] = []
         self._connecting = 0
         # Connections under way because streams were used up, and streaming calls that wait for one.
         self._widening = self._openers = 0
         self._outcome = gevent.event.AsyncResult()
         self.closed = False
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether its requests are a user's, so that a refused token can be replaced."""
+        return self._login is not None
 
     def call(self, path: bytes, message: bytes, timeout_ns: int, call_ns: int) -> Stream:
         """Send a unary request and wait for its end, in the terms of ``Transport.call``.
@@ -134,8 +143,8 @@ class Channel:
                 if _may_be_sent_again(stream):
                     self.resent += 1
                     return self._call_later(path, message, timeout_ns, call_ns, again=True)
-                if stream.answered:
-                    self._refused(stream, call_ns)
+                if self._login is not None and is_token_refused(stream):
+                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
             return stream
         except LocalError:
             return self._call_later(path, message, timeout_ns, call_ns)
@@ -148,11 +157,15 @@ class Channel:
         Raises ConnectError where none could be made.
         """
         deadline_ns = perf_counter_ns() + int(timeout_s * 1e9)
+        self._readmit_streams()
         while True:
             transport = self._with_room()
             if transport is not None:
                 try:
-                    return transport.open(path, self._on_freed)
+                    call = transport.open(path, self._on_freed)
+                    if self._login is not None:
+                        self._opened.append((call, transport, perf_counter_ns()))
+                    return call
                 except LocalError:
                     transport.retire()  # out of stream ids, say
                     continue
@@ -182,6 +195,18 @@ class Channel:
     def connected(self) -> int:
         """How many connections there are now."""
         return len(self._live)
+
+    def _readmit_streams(self) -> None:
+        """Give another token to connections where a streaming call has ended because its token was refused."""
+        opened, self._opened = self._opened, []
+        for call, transport, opened_ns in opened:
+            if not call.ended:
+                self._opened.append((call, transport, opened_ns))
+            elif self._login is not None and transport.accepting and is_token_refused(call.stream):
+                try:
+                    self._login.readmit(transport, opened_ns)
+                except ConnectError:
+                    transport.retire()  # the next connection says why
 
     def close(self) -> None:
         """Close every connection; call that wait end UNAVAILABLE. May be called again."""
@@ -224,8 +249,8 @@ class Channel:
                 transport.retire()  # out of stream ids, say
                 continue
             if again or not _may_be_sent_again(stream):
-                if stream.code and stream.answered:
-                    self._refused(stream, call_ns)
+                if self._login is not None and is_token_refused(stream):
+                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
                 return stream
             again = True
             self.resent += 1
@@ -260,6 +285,43 @@ class Channel:
         """Have those look again who wait to open a streaming call: one has ended."""
         if self._openers:
             self._tell(None)
+
+    def _call_readmitted(
+        self, transport: Transport, refused: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int
+    ) -> Stream:
+        """Call again on a connection where the token of a call was refused, with another token.
+
+        etcd checks the token before it does anything, so no request is executed twice. Where there is no other token
+        the call ends as it was refused, with the cause; and so it does where the other one is refused, too.
+        """
+        login = self._login
+        assert login is not None
+        deadline_ns, sent_ns = call_ns + timeout_ns, call_ns
+        for pause_s in _TOKEN_PAUSES_S:
+            try:
+                # What a member has not heard of yet it may know a little later.
+                known = login.readmit(transport, sent_ns)
+            except ConnectError as exc:
+                refused.cause = exc.cause
+                transport.retire()  # and the next connections wait for a login
+                break
+            gevent.sleep(0 if known else pause_s)
+            sent_ns = perf_counter_ns()
+            if sent_ns >= deadline_ns:
+                break
+            self.resent += 1
+            try:
+                # The server is told the whole timeout again: one header block for all; we keep the deadline.
+                stream = transport.call(path, message, timeout_ns, call_ns)
+            except LocalError:
+                return self._call_later(path, message, timeout_ns, call_ns, again=True)
+            if _may_be_sent_again(stream):
+                self.resent += 1
+                return self._call_later(path, message, timeout_ns, call_ns, again=True)
+            if not is_token_refused(stream):
+                return stream
+            refused = stream
+        return refused
 
     def _wait(self, until_ns: int) -> ConnectError | None:
         """Wait for a connection; return why there is none, or None where there is one or time is up."""
@@ -375,12 +437,6 @@ class Channel:
             except ConnectError:
                 transport.retire()  # the next connection says why
         return token
-
-    def _refused(self, stream: Stream, call_ns: int) -> None:
-        """Note a refusal that is about the user; new calls wait for connections with another token."""
-        if self._login is not None and self._login.refuses(stream, call_ns):
-            for transport in list(self._live):
-                transport.retire()
 
     def _settle(self, failure: ConnectError | None) -> None:
         """Tell those who wait for a connection: there is one, or no attempt is left that could give one."""

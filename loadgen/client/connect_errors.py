@@ -30,6 +30,7 @@ TOKEN_REFUSED = "auth token expired"
 NO_LOGIN = "login failed"
 LEADER_HIDDEN = "leader not visible"
 NO_STREAM = "no free stream"
+LEARNER = "a learner"
 
 HINTS = {
     **TLS_HINTS,
@@ -57,6 +58,7 @@ HINTS = {
     "NoSpace": "the store is over its quota; compact and defragment it, then disarm the alarm (etcdctl alarm disarm)",
     "RequestTooLarge": "etcd takes requests of 1.5 MiB unless it is started with a larger --max-request-bytes",
     "NotSupportedForLearner": "a learner serves serializable reads only",
+    LEARNER: "a learner has no vote; it serves serializable reads only, and no login",
     LEADER_HIDDEN: "etcd does not tell this user the leader; use another --balance, or a user with the role root",
 }
 

@@ -16,8 +16,8 @@ from loadgen.client import encode
 from loadgen.client.auth import AuthCalls
 from loadgen.client.call import Answered, Caller
 from loadgen.client.channel import STATUS, login_of, tls_options
-from loadgen.client.connect_errors import CLOSED, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
-from loadgen.client.kv import RangeOptions
+from loadgen.client.connect_errors import CLOSED, LEARNER, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
+from loadgen.client.kv import RangeOptions, error_name
 from loadgen.client.lease import GRANT, REVOKE, LeaseCalls
 from loadgen.client.login import refusal_cause
 from loadgen.client.maintenance import MaintenanceCalls
@@ -138,7 +138,8 @@ class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls,
 class MemberInfo:
     """What one member said of itself; ids as etcd has them, ``leader`` 0 where it knows none.
 
-    Empty and 0 where the user may not ask: newer releases of etcd show their status to the role root only.
+    Empty and 0 where the user may not ask: newer releases of etcd show their status to the role root only. Whether it
+    is a learner is known all the same.
     """
 
     endpoint: Endpoint
@@ -149,6 +150,7 @@ class MemberInfo:
     revision: int
     raft_term: int
     db_size: int = 0
+    is_learner: bool = False
 
 
 def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = None) -> MemberInfo:
@@ -168,9 +170,13 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
         if (login := login_of(security)) is not None:
             login.admit(transport)
         stream = transport.call(STATUS, b"", timeout_ns, call_ns)
+        denied = stream.code == Code.PERMISSION_DENIED
+        learner = denied and _refuses_as_a_learner(transport, timeout_ns, call_ns)
     except LocalError as exc:
         raise ConnectError(where, CLOSED) from exc
     except ConnectError as exc:
+        if exc.cause == LEARNER:
+            return MemberInfo(where, "", 0, 0, 0, 0, 0, is_learner=True)
         # Go's listeners hang up on what is not their language, so ask them in the other one.
         if exc.cause in (CLOSED, NO_ANSWER, TLS_FAILED):
             if not where.tls and speaks_tls(where, timeout_s):
@@ -195,15 +201,22 @@ def probe(endpoint: str, timeout_s: float = 2.0, security: Security | None = Non
             head.revision,
             answer.raftTerm,
             answer.dbSize,
+            answer.isLearner,
         )
     if stream.code == Code.DEADLINE_EXCEEDED:
         raise ConnectError(where, NO_ANSWER)
     if stream.answered:
         if (cause := refusal_cause(stream)) is not None:
             raise ConnectError(where, cause, stream.detail)
-        if stream.code == Code.PERMISSION_DENIED:
-            return MemberInfo(where, "", 0, 0, 0, 0, 0)
+        if denied:
+            return MemberInfo(where, "", 0, 0, 0, 0, 0, is_learner=learner)
     raise ConnectError(where, CLOSED if stream.cause else NOT_ETCD, stream.detail)
+
+
+def _refuses_as_a_learner(transport: Transport, timeout_ns: int, call_ns: int) -> bool:
+    """Return whether a linearizable read is refused as only a learner does, before it looks who asks."""
+    stream = transport.call(RANGE, encode.get(b"\0", False, 0), timeout_ns, call_ns)
+    return stream.answered and error_name(stream.code, stream.detail) == "NotSupportedForLearner"
 
 
 def _speaks_plainly(where: Endpoint, timeout_s: float) -> bool:

@@ -14,6 +14,7 @@ from cluster.base.etcd_errors import KINDS
 from loadgen.client.call import MALFORMED, Caller, failed
 from loadgen.client.channel import never_sent
 from loadgen.client.connect_errors import NO_ANSWER, ConnectError
+from loadgen.client.login import is_token_refused
 from loadgen.client.streaming import StreamingCall
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -156,18 +157,23 @@ class LeaseKeeper:
 
     def _renew(self, operation: Operation, request: bytes, lease: int) -> bytes | None:
         """Fill the operation in; return the answer's bytes, if there was one."""
-        renewal: gevent.event.AsyncResult = gevent.event.AsyncResult()
         until_ns = operation.call_ns + int(self._timeout_s * 1e9)
-        try:
-            call = self._opened(until_ns)
-        except ConnectError as exc:
-            failed(operation, never_sent(Code.UNAVAILABLE, exc.cause))
-            return None
-        self._waiting[lease].append(renewal)
-        answer: tuple[bytes, int, pb.LeaseKeepAliveResponse] | Stream | None = call.stream
-        if call.send(request):
-            # One that comes too late finds its place in the queue, and nobody there.
-            answer = renewal.wait(_left_s(until_ns))
+        for again in (True, False):
+            renewal: gevent.event.AsyncResult = gevent.event.AsyncResult()
+            try:
+                call = self._opened(until_ns)
+            except ConnectError as exc:
+                failed(operation, never_sent(Code.UNAVAILABLE, exc.cause))
+                return None
+            self._waiting[lease].append(renewal)
+            answer: tuple[bytes, int, pb.LeaseKeepAliveResponse] | Stream | None = call.stream
+            if call.send(request):
+                # One that comes too late finds its place in the queue, and nobody there.
+                answer = renewal.wait(_left_s(until_ns))
+            # A stream that ends for its token was not read any further: what waited there was not executed.
+            if not (again and self._channel.logs_in and isinstance(answer, Stream) and is_token_refused(answer)):
+                break
+            self._caller.channel.resent += 1
         if answer is None:
             operation.return_ns = perf_counter_ns()
             operation.error = Code.DEADLINE_EXCEEDED.name

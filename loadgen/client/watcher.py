@@ -17,6 +17,7 @@ from loadgen.client.call import MALFORMED, Caller
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import CLOSED_HERE, ConnectError
 from loadgen.client.kv import DEFINITE
+from loadgen.client.login import is_token_refusal, is_token_refused
 from loadgen.client.streaming import CANCELLED, StreamingCall
 from loadgen.client.watch import COMPACTED, Watch, WatchAnswer, WatchOptions
 from loadgen.client.watch_progress import ProgressRequests
@@ -162,7 +163,7 @@ class Watcher:
                 now, code, why = perf_counter_ns(), max(call.code, 0), call.error or ""
                 self._history.watch_ended(self._number, now, code, why, self._endpoint(call))
         error = call.error or "ended by the server"
-        if call.stream.answered and call.code in DEFINITE:
+        if call.stream.answered and call.code in DEFINITE and not is_token_refused(call.stream):
             for watch in followed:
                 self._finish(watch, error, call.stream.detail)
         else:
@@ -241,7 +242,10 @@ class Watcher:
             call.cancel(MALFORMED)
             return
         if response.canceled:
-            if watch.error is None:
+            kind = kind_of(response.cancel_reason)
+            if kind is not None and is_token_refusal(kind.name) and self._channel.logs_in:
+                call.cancel(kind.name)  # and all watches go on over another stream, with another token
+            elif watch.error is None:
                 self._on_cancelled(watch, response)
         elif watch.error is not None:
             self._send_cancel(call, response.watch_id)

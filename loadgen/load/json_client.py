@@ -6,6 +6,7 @@ the gateway's JSON and back, so that both clients give the same answers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from time import perf_counter_ns
@@ -19,6 +20,7 @@ from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.gateway.control import ControlClient
 from loadgen.client.kv import KvResponse, RangeOptions, classify, get_op, mod_revision_is, put_op
+from loadgen.client.login import is_token_refusal
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
@@ -34,6 +36,8 @@ class GatewayClient:
     to speak TLS and who logs in; and ``abandoned``, as ``EtcdClient`` does. Raises ValueError for a malformed endpoint.
     Methods raise nothing for what etcd or the network do. Each greenlet that calls at the same moment has a connection
     of its own, which is kept: etcd3-py's client is for one at a time, and never gives its memory back.
+
+    Attributes: ``resent``, requests sent again since their token was refused.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class GatewayClient:
         self._turn: Iterator[str] = cycle(urls)
         self._idle: dict[str, list[ControlClient]] = {each: [] for each in urls}
         self._closed = False
+        self._logged_in = False
+        self.resent = 0
 
     def close(self) -> None:
         """Close the connections that are not in use; those that are close after their call."""
@@ -168,12 +174,27 @@ class GatewayClient:
         return operation
 
     def _ask(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
+        """Ask, and once more with another login where the token was refused: then nothing was executed."""
+        try:
+            return self._ask_once(endpoint, path, body)
+        except EtcdError as exc:
+            # A connection that was made while auth was off has no user.
+            if not self._logged_in or not is_token_refusal(exc.name):
+                raise
+        self.resent += 1
+        # What is kept for this endpoint has the old token, as a rule.
+        idle, self._idle[endpoint] = self._idle[endpoint], []
+        for client in idle:
+            client.close()
+        return self._ask_once(endpoint, path, body)
+
+    def _ask_once(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
         idle = self._idle[endpoint]
-        client = idle.pop() if idle else ControlClient(endpoint, timeout_s=self._timeout_s, security=self._security)
+        client = idle.pop() if idle else self._connected(endpoint)
         try:
             said = client.rpc(path, body)
         except (EtcdError, NoAnswer) as exc:
-            if isinstance(exc, EtcdError) and exc.code == Code.UNAUTHENTICATED:
+            if isinstance(exc, EtcdError) and is_token_refusal(exc.name):
                 client.close()  # its token has expired; the next one logs in anew
             else:
                 self._give_back(endpoint, client)  # the session reconnects by itself
@@ -183,6 +204,20 @@ class GatewayClient:
             raise
         self._give_back(endpoint, client)
         return said
+
+    def _connected(self, endpoint: str) -> ControlClient:
+        """Return a new connection, whose requests are the user's. Raises EtcdError and NoAnswer."""
+        security = self._security
+        try:
+            client = ControlClient(endpoint, timeout_s=self._timeout_s, security=security)
+        except EtcdError as exc:
+            if not self._logged_in or security is None or exc.name != "AuthNotEnabled":
+                raise
+            # Auth was on, and is off now.
+            nobody = dataclasses.replace(security, user=None, password=None)
+            return ControlClient(endpoint, timeout_s=self._timeout_s, security=nobody)
+        self._logged_in = security is not None and security.user is not None
+        return client
 
     def _give_back(self, endpoint: str, client: ControlClient) -> None:
         if self._closed:

@@ -424,7 +424,7 @@ class Load:
         cpu_s = self._cpu_s
         if self._running and self._cpu_started is not None:
             cpu_s = _cpu_seconds() - self._cpu_started
-        # The gateway's client has no channel: a user has one request under way at the most, and none is resent.
+        # The gateway's client has no channel: a user has one request under way at the most.
         channel = getattr(self.client, "channel", None)
         return {
             "prefix": self.settings.prefix.decode("ascii"),
@@ -434,7 +434,7 @@ class Load:
             "cpu_s": cpu_s,
             "wall_s": self._lag.watched_s,
             "in_flight_max": getattr(channel, "in_flight_max", self._next_user),
-            "resent": getattr(channel, "resent", 0),
+            "resent": getattr(channel or self.client, "resent", 0),
             "loop_lag_p99_ms": self._lag.percentile_ms(0.99),
             "open_loop": self._open_loop_snapshot(),
             "streams": self._stream_counts(),
