@@ -18,6 +18,7 @@ from cluster.base.endpoint import split_endpoints
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.etcd_errors import KINDS
 from cluster.base.security import Security
+from loadgen.client import connect_errors
 from loadgen.client.connect_errors import HINTS
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
@@ -30,24 +31,29 @@ from loadgen.load.workload import Keys, Values
 if TYPE_CHECKING:
     from loadgen.load.locust_types import Environment, UserClass
 
+NO_SPACE = KINDS["NoSpace"].name
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
-# Members without a leader say this, and an election takes a second or two: so long is waited for its end.
-# What passes by itself: an election; and a token that one member gave and another has not heard of yet, since etcd
-# hands tokens on through Raft.
+# What passes by itself, or is otherwise at another member: an election, which takes a second or two; a member that is
+# paused, cut off, started again, overloaded or a learner; a token that a member has not heard of yet. All that is asked
+# here reads, or can be done twice, so it does not matter what became of it.
 _PASSING = frozenset(
     {
-        *(name for name, kind in KINDS.items() if "UNAVAILABLE" in kind.codes),
-        "UNAVAILABLE", "InvalidAuthToken", "AuthOldRevision", "UNAUTHENTICATED",
+        *(name for name, kind in KINDS.items() if not kind.refused and name != NO_SPACE),
+        "InvalidAuthToken", "AuthOldRevision", "NotSupportedForLearner", "ProposalDropped", "TooManyRequests",
+        "Unhealthy", "CANCELLED", "DEADLINE_EXCEEDED", "UNAUTHENTICATED", "UNAVAILABLE",
+        connect_errors.CLOSED, connect_errors.LEARNER, connect_errors.LOST, connect_errors.NO_ANSWER,
+        connect_errors.NO_LOGIN, connect_errors.REFUSED, connect_errors.SILENT, connect_errors.UNREACHABLE,
+        "stream refused",
     }
 )  # fmt: skip
+# Seconds that are waited for that, in all.
 PATIENCE_S = 10.0
 # A process number that no user has: users count from 1 in each worker's range.
 _PRELOAD_PROCESS = 0
 # Types of operation that want keys to be there.
 READING = frozenset({"get", "range", "list"})
-NO_SPACE = KINDS["NoSpace"].name
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +72,8 @@ class KeySpaceError(RaftloadError):
 class KeySpace:
     """The keys of one run on a cluster, from the choice of their prefix to their removal.
 
-    While the cluster has no leader, or a member does not know our login yet, what is asked is asked again: it reads,
-    or can be done twice.
+    What a member cannot answer now is asked again, at the next member, for at most `PATIENCE_S` seconds in all: it
+    reads, or can be done twice.
 
     Attributes:
         settings: of the run; with its prefix after `prepare`.
@@ -139,7 +145,7 @@ class KeySpace:
             self.preloaded += len(batch)
 
     def _done(self, call: Callable[[], Operation], what: str) -> Operation:
-        """Call until the cluster has a leader and knows our login; return what succeeded. Raises KeySpaceError."""
+        """Call until a member answers; return what succeeded. Raises KeySpaceError."""
         while True:
             began = time.monotonic()
             operation = call()

@@ -313,6 +313,11 @@ class Settings:
             return pacing.parse_stages(self.stages)
         return pacing.parse_step(self.step) if self.step else None
 
+    @property
+    def only_serializable_reads(self) -> bool:
+        """Whether the load consists of reads that any member serves by itself, a learner too."""
+        return self.read_consistency == "serializable" and self.mix.keys() <= {"get", "range"}
+
     def to_options(self) -> dict[str, str]:
         """Return the settings as the texts that `from_options` reads, without the endpoints."""
         values = {parameter: getattr(self, parameter.field) for parameter in PARAMETERS}

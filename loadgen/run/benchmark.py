@@ -140,10 +140,13 @@ def run_in(
         session.start()
         # The workers get ready while the cluster elects its first leader.
         cluster = stack.enter_context(target.open(logs, hooks.say))
-        settings = dataclasses.replace(plan.settings, endpoints=cluster.usable())
-        plan = dataclasses.replace(plan, settings=keyspace.for_scenario(session.environment.user_classes, settings))
+        settings = keyspace.for_scenario(session.environment.user_classes, plan.settings)
+        endpoints = cluster.usable(serializable=settings.only_serializable_reads)
+        plan = dataclasses.replace(plan, settings=dataclasses.replace(settings, endpoints=endpoints))
         session.wait_ready(workers.wait_s, hooks.say)
         with Run(session, cluster, plan, folder) as run:
+            for note in run.notes_before:
+                hooks.say(f"note: {note}")
             try:
                 run.start()
                 hooks.load_begins(run.ask_stop)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
 REPORT_GRACE_S = 10.0
+# Seconds that a request for the run's keys may take before it goes to another member.
+CONTROL_TIMEOUT_S = 5.0
 NO_ANSWER = "did not answer to stop"
 # Time for workers to get ready for a schedule that all of them begin at one moment.
 OPEN_LOOP_LEAD_NS = 500_000_000
@@ -74,7 +76,7 @@ class Run:
         self._stop_asked_at: float | None = None
         self._waited = False
         self._problems: list[str] = []
-        self._notes: list[str] = []
+        self._notes = target.notes()
         self._began_at = run_folder.utc_now()
         self._after: ClusterState | None = None
         self._observed: ObserverCost | None = None
@@ -84,8 +86,9 @@ class Run:
         try:
             self._cluster_recorder = ClusterRecorder(folder, target.watched(), target.security)
             self._undo.callback(self._cluster_recorder.abandon)
-            timeout_s = max(10.0, plan.settings.timeout_s)
-            self._client = EtcdClient(plan.settings.endpoints, timeout_s=timeout_s, security=session.security)
+            # Whatever the load's deadline is: its keys are written and removed by larger requests than its own.
+            timeout_s = max(CONTROL_TIMEOUT_S, plan.settings.timeout_s)
+            self._client = EtcdClient(target.usable(), timeout_s=timeout_s, security=session.security)
             self._undo.callback(self._client.close)
             self._space = keyspace.KeySpace(self._client, plan.settings)
             self._undo.callback(self._space.remove)
@@ -110,6 +113,11 @@ class Run:
             self.cut_short(error.failure)
         elif error is not None:
             self.abandon()
+
+    @property
+    def notes_before(self) -> list[str]:
+        """What there is to say before the load begins, a sentence each."""
+        return self._space.notes
 
     def start(self) -> None:
         """Let Locust start the users."""

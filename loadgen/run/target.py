@@ -243,6 +243,7 @@ class Target:
         security: how to reach its members.
         ours: whether nobody else writes to it; other clients may use what was there before the run.
         again: endpoints that lead to a member which another endpoint, their value here, leads to.
+        learners: the endpoints of members without a vote, which serve serializable reads only.
     """
 
     kind: Kind
@@ -254,15 +255,24 @@ class Target:
     security: Security = dataclasses.field(default_factory=Security)
     ours: bool = False
     again: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    learners: tuple[str, ...] = ()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """All endpoints, those that do not answer among them."""
         return tuple(self.answers)
 
-    def usable(self) -> tuple[str, ...]:
-        """Return the endpoints that answered."""
-        return tuple(url for url, reason in self.answers.items() if reason is None)
+    def notes(self) -> list[str]:
+        """Return what a reader of the result should know of the target, a sentence each."""
+        return [
+            f"{url} is a learner: it serves serializable reads only, so nothing else goes there"
+            for url in self.learners
+        ]
+
+    def usable(self, *, serializable: bool = False) -> tuple[str, ...]:
+        """Return the endpoints that answered and serve any request; learners too for reads that are serializable."""
+        left_out = () if serializable else self.learners
+        return tuple(url for url, reason in self.answers.items() if reason is None and url not in left_out)
 
     def watched(self) -> list[tuple[str, str]]:
         """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member.
@@ -357,6 +367,9 @@ def probed(
     again: dict[str, str] = {}
     members: dict[tuple[int, int], str] = {}
     version = None
+    learners = tuple(
+        url for url, answer in answers.items() if not isinstance(answer, ConnectError) and answer.is_learner
+    )
     for url, answer in answers.items():
         if isinstance(answer, ConnectError):
             dead[url] = str(answer)
@@ -372,4 +385,12 @@ def probed(
         raise UnreachableError(f"no endpoint answers: {reasons}")
     if reasons:
         say(f"warning: not every endpoint answers: {reasons}")
-    return Target(kind, dead, version, security=security or Security(), again=again)
+    target = Target(kind, dead, version, security=security or Security(), again=again, learners=learners)
+    for note in target.notes():
+        say(f"note: {note}")
+    if all(reason or url in learners for url, reason in dead.items()):
+        raise UnreachableError(
+            f"no endpoint of a voting member answers; {', '.join(learners)} is a learner, which serves serializable "
+            "reads only" + (f"; {reasons}" if reasons else "")
+        )
+    return target

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,9 @@ import jsonschema
 import pytest
 
 from cluster.base.errors import EtcdError
-from cluster.base.ports import free_ports
 from cluster.base.security import Security
-from cluster.base.topology import ClusterSpec, Member, member_env
 from cluster.gateway.conformance_client import GatewayClient as ConformanceClient
 from cluster.local.cluster import LocalCluster
-from cluster.local.supervisor import Supervisor
 from cluster.observe.probe import version_key
 from loadgen import schema
 from loadgen.client.auth import READ
@@ -33,6 +28,7 @@ from loadgen.load.json_client import GatewayClient
 from loadgen.proto import etcd_pb2 as pb
 from tests.support.command import run
 from tests.support.etcds import default_and_others, version_of
+from tests.support.learner import added, learner_of
 from tests.support.waiting import until
 
 HANG_S = 60.0
@@ -182,40 +178,64 @@ def test_a_learner(make_cluster: ClusterFactory, etcd: str) -> None:
     """A put that a learner refuses has certainly not happened, whichever code the release has for that."""
     cluster = make_cluster(1, binary=etcd, storage="memory")
     client = EtcdClient(cluster.endpoints)
-    port, peer_port = free_ports(2)
-    peer_url = f"http://127.0.0.1:{peer_port}"
-    added = client.member_add([peer_url], learner=True)
-    assert added.outcome is Outcome.OK, added
-    assert said(client.member_add(["http://127.0.0.1:1"], learner=True)) == refused("TooManyLearners")
-    assert said(client.member_promote(added.response.member.ID)) == refused("LearnerNotReady")
-    supervisor = Supervisor(temporary=True)
-    folder = supervisor.folder
-    assert folder is not None
-    member = Member("learner", f"http://127.0.0.1:{port}", peer_url, str(folder / "learner"))
-    learner: list[KV] = []
-    try:
-        argv = ClusterSpec((*cluster.members, member)).argv(member.name, cluster.binary.path)
-        Path(member.data_dir).mkdir(mode=0o700)
-        supervisor.spawn(
-            member.name, [*argv, "--initial-cluster-state=existing"], log=folder / "learner.log",
-            env=member_env(os.environ, platform.machine()), cwd=folder,
-        )  # fmt: skip
+    with contextlib.closing(client), learner_of(cluster, client) as member:
+        assert said(client.member_add(["http://127.0.0.1:1"], learner=True)) == refused("TooManyLearners")
         there = EtcdClient([member.client_url])
         until(lambda: there.get(b"k", serializable=True).outcome is Outcome.OK, "the learner", sleep=gevent.sleep)
-        learner += [there, GatewayClient([member.client_url])]
-        for kv in learner:
+        gateway = GatewayClient([member.client_url])
+        kv: KV
+        for kv in (there, gateway):
             assert said(kv.put(b"k", b"v")) == refused("NotSupportedForLearner")
             assert said(kv.get(b"k")) == refused("NotSupportedForLearner")
         assert said(there.lease_grant(60)) == refused("NotSupportedForLearner")
         over_json = ConformanceClient(member.client_url)
         with contextlib.closing(over_json), pytest.raises(EtcdError, match=r"^NotSupportedForLearner: etcdserver: rpc"):
             over_json.put(b"k", b"v")
-    finally:
-        for kv in learner:
-            kv.close()
-        supervisor.close(0.0)
-        assert client.member_remove(added.response.member.ID).outcome is Outcome.OK
-        client.close()
+        there.close()
+        gateway.close()
+
+
+@pytest.mark.parametrize("etcd", each_etcd())
+def test_a_learner_that_was_never_started(make_cluster: ClusterFactory, etcd: str) -> None:
+    with contextlib.closing(EtcdClient(make_cluster(1, binary=etcd, storage="memory").endpoints)) as client:
+        member_id = added(client, "http://127.0.0.1:1").response.member.ID
+        assert said(client.member_promote(member_id)) == refused("LearnerNotReady")
+        assert client.member_remove(member_id).outcome is Outcome.OK
+
+
+# What a run makes of an error that etcd's list does not have
+
+
+UNHEARD_OF = """
+from loadgen.history.operation import Operation
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.user import EtcdUser
+
+class Unheard(EtcdUser):
+    abstract = False
+
+    def put(self, key, value):
+        return self.client._run(b"/etcdserverpb.KV/Unheard", b"", pb.PutResponse.FromString, "put", key, value)
+"""
+
+
+def test_the_words_of_an_error_without_a_name_are_kept(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """It is counted by its code, and the first text is shown wherever its number is."""
+    (tmp_path / "unheard.py").write_text(UNHEARD_OF)
+    done = run(
+        "bench", "--scenario", "unheard.py", "--mix", "put=1", "--operations", "20", "--workers", "2", "--json",
+        "--endpoints", etcd_single.endpoints[0], "--output", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    jsonschema.validate(result, schema.load("result"))
+    text = "unknown method Unheard for service etcdserverpb.KV"
+    for row in (result["results"]["put"], result["results"]["total"]):
+        assert (row["errors"], row["error_texts"], row["info"]) == ({"UNIMPLEMENTED": 20}, {"UNIMPLEMENTED": text}, 0)
+    shown = run("report", "run", cwd=tmp_path)
+    assert f"20 put UNIMPLEMENTED: {text}" in shown.stdout
+    page = next((tmp_path / "run").glob("*.html")).read_text()
+    assert f"put UNIMPLEMENTED ({text})" in page
 
 
 # A store that is full

@@ -643,6 +643,33 @@ def test_a_run_waits_for_the_end_of_an_election_and_until_its_login_is_known(ser
         assert keys.revision() == 7
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (Code.UNKNOWN, "etcdserver: too many requests"),
+        (Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner"),
+        (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner"),
+        (Code.UNAVAILABLE, "etcdserver: request timed out, possibly due to previous leader failure"),
+        (Code.UNKNOWN, "etcdserver: leader changed"),
+        (Code.UNKNOWN, "auth: revision in header is old"),
+        (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old"),
+        (Code.UNKNOWN, "raft proposal dropped"),
+    ],
+)
+def test_what_a_member_cannot_answer_now_is_asked_again(serve: Serve, code: Code, text: str) -> None:
+    asked: list[int] = []
+
+    def respond(_: int, stream_id: int) -> bytes:
+        asked.append(stream_id)
+        fields = [*OPEN, (b"grpc-status", b"%d" % code), (b"grpc-message", text.encode())]
+        return head(stream_id, fields, end=True) if len(asked) <= 3 else whole(stream_id)
+
+    client, keys = keys_at(serve(respond))
+    with contextlib.closing(client):
+        assert len(keys.prepare().prefix) == PREFIX_BYTES
+        assert len(asked) == 4
+
+
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.PERMISSION_DENIED])
 def test_a_run_waits_for_nothing_else_and_not_for_ever(
     serve: Serve, code: Code, monkeypatch: pytest.MonkeyPatch
