@@ -45,8 +45,9 @@ _CAUSES = {
     "FAILED_PRECONDITION": AUTH_OFF,
     "DEADLINE_EXCEEDED": NO_ANSWER,
 }
+BAD_TOKEN = "InvalidAuthToken"
 # The last one of a request without a token, as ours are while auth is off.
-_REFUSED = ("InvalidAuthToken", "AuthOldRevision", "UserEmpty")
+_REFUSED = (BAD_TOKEN, "AuthOldRevision", "UserEmpty")
 # Of a token's life, the share after which it is renewed.
 _RENEW_AFTER = 0.75
 # After so long every member that follows the leader has heard of a token; one that has not gives us one itself.

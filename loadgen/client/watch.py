@@ -73,10 +73,10 @@ class Watch:
         created_revision: the store's revision when the server first confirmed it; 0 before that.
         next_revision: the first revision that it has not seen; 0 before it was created.
         interruptions: when (monotonic nanoseconds) and why its stream was lost, each time.
-        error: why it ended: ``cancelled``, ``compacted``, ``killed``, ``client closed`` or the status's name; None
-            while it lives.
+        error: why it ended: ``cancelled``, ``Compacted``, ``killed``, ``client closed`` or the error's name; None while
+            it lives.
         reason: the server's own words for it, for people.
-        compact_revision: with ``compacted``: the oldest revision that can be watched from.
+        compact_revision: with ``Compacted``: the oldest revision that can be watched from.
     """
 
     def __init__(self, request: pb.WatchCreateRequest, give_up: Callable[[Watch, str], None]) -> None:
@@ -88,6 +88,8 @@ class Watch:
         self.error: str | None = None
         self.reason = ""
         self.compact_revision = 0
+        # It was refused as one that the user may not have, once.
+        self.denied = False
         self.fragments: list[tuple[pb.WatchResponse, bytes]] = []
         # On the present stream: the store's revision at its creation, and requests for progress sent before it.
         self.created_here = self.asked_before = 0

@@ -17,7 +17,7 @@ from loadgen.client.call import MALFORMED, Caller
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import CLOSED_HERE, ConnectError
 from loadgen.client.kv import DEFINITE
-from loadgen.client.login import is_token_refusal, is_token_refused
+from loadgen.client.login import BAD_TOKEN, is_token_refusal, is_token_refused
 from loadgen.client.streaming import CANCELLED, StreamingCall
 from loadgen.client.watch import COMPACTED, Watch, WatchAnswer, WatchOptions
 from loadgen.client.watch_progress import ProgressRequests
@@ -242,9 +242,8 @@ class Watcher:
             call.cancel(MALFORMED)
             return
         if response.canceled:
-            kind = kind_of(response.cancel_reason)
-            if kind is not None and is_token_refusal(kind.name) and self._channel.logs_in:
-                call.cancel(kind.name)  # and all watches go on over another stream, with another token
+            if self._wants_another_token(watch, response):
+                call.cancel(BAD_TOKEN)  # and all watches go on over another stream, with another token
             elif watch.error is None:
                 self._on_cancelled(watch, response)
         elif watch.error is not None:
@@ -254,6 +253,17 @@ class Watcher:
             self._open[watch.id] = watch
             watch.confirm(response.header.revision)
         self._create_next(call)
+
+    def _wants_another_token(self, watch: Watch, refusal: pb.WatchResponse) -> bool:
+        """Return whether a watch that was refused may be created with another token of the same user.
+
+        etcd 3.5.1 and older deny a watch, too, where the token is bad: one that is denied gets one more try.
+        """
+        kind = kind_of(refusal.cancel_reason)
+        if kind is None or not self._channel.logs_in:
+            return False
+        denied, watch.denied = watch.denied, watch.denied or kind.name == "PermissionDenied"
+        return is_token_refusal(kind.name) or (kind.name == "PermissionDenied" and not denied)
 
     def _on_cancelled(self, watch: Watch, response: pb.WatchResponse) -> None:
         watch.compact_revision = response.compact_revision

@@ -248,3 +248,32 @@ def test_a_bench_while_users_come_and_auth_goes(
     left = ok(admin.range(result["run"]["prefix"].encode(), result["run"]["prefix"].encode() + b"\xff"))
     assert left.response.count == 0
     admin.close()
+
+
+@pytest.mark.parametrize(("etcd", "kind"), each_kind())
+def test_watches_and_renewals_go_on(with_auth: Made, etcd: str, kind: str) -> None:
+    """A watch that is refused for its token is created over another stream, and those beside it lose nothing."""
+    cluster = with_auth(etcd, kind)
+    client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
+    admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
+    lease = ok(client.lease_grant(600)).response.ID
+    watches = [client.watch(b"w")]
+    assert watches[0].wait_created(HANG_S)
+    written = []
+    for n, change in enumerate((admin.user_add, admin.auth_disable, admin.auth_enable)):
+        ok(change(f"other{n}", "x") if change == admin.user_add else change())
+        watches.append(client.watch(b"w"))
+        assert watches[-1].wait_created(HANG_S), watches[-1].error
+        ok(client.lease_keepalive(lease))
+        written.append((ok(client.put(b"w", b"%d" % n)).revision, n + 2))
+    for n, watch in enumerate(watches):
+        wanted = [revision for revision, there in written if there > n]
+        seen: list[int] = []
+        with gevent.Timeout(HANG_S):
+            while len(seen) < len(wanted):
+                answer = watch.next()
+                assert answer is not None, watch.error
+                seen += [event.kv.mod_revision for event in answer.response.events]
+        assert seen == wanted
+    client.close()
+    admin.close()
