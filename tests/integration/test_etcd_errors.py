@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from loadgen import schema
 from loadgen.client.auth import READ
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import KV, delete_op, get_op, put_op
-from loadgen.client.maintenance import NOSPACE
+from loadgen.client.maintenance import CORRUPT, NOSPACE
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load.json_client import GatewayClient
 from loadgen.proto import etcd_pb2 as pb
 from tests.support.command import run
 from tests.support.etcds import default_and_others, version_of
 from tests.support.learner import added, learner_of
+from tests.support.ports import take_ports
 from tests.support.waiting import until
 
 HANG_S = 60.0
@@ -171,6 +173,42 @@ def test_users_who_may_not(make_cluster: ClusterFactory, etcd: str) -> None:
         assert said(limited.put(b"a", b"v")) == refused("PermissionDenied")
         assert said(limited.get(b"z")) == refused("PermissionDenied")
         limited.close()
+    with contextlib.closing(EtcdClient(cluster.endpoints, security=reader)) as limited_watches:
+        beside, denied = limited_watches.watch(b"a"), limited_watches.watch(b"z")
+        until(lambda: denied.error is not None, "the end of a watch that is denied", sleep=gevent.sleep)
+        assert denied.error == "PermissionDenied"
+        assert beside.wait_created(HANG_S)
+
+
+@pytest.mark.parametrize("etcd", each_etcd())
+def test_through_a_grpc_proxy(make_cluster: ClusterFactory, etcd: str, tmp_path: Path) -> None:
+    """It hands etcd's texts on, with codes of its own, and refuses by itself what is too large for gRPC."""
+    cluster = make_cluster(1, binary=etcd, storage="memory")
+    port = take_ports(1)
+    command = [etcd, "grpc-proxy", "start", f"--endpoints={cluster.endpoints[0]}", f"--listen-addr=127.0.0.1:{port}"]
+    with (tmp_path / "proxy.log").open("wb") as log:
+        proxy = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+    client = EtcdClient([f"127.0.0.1:{port}"], timeout_s=HANG_S)
+    try:
+        until(lambda: client.get(b"k").outcome is Outcome.OK, "the proxy", sleep=gevent.sleep)
+        revision = client.put(b"k", b"v").revision
+        for operation, name in (
+            (client.put(b"", b"v"), "EmptyKey"),
+            (client.put(b"k", b"v", lease=7), "LeaseNotFound"),
+            (client.txn([], [put_op(b"d", b"1"), put_op(b"d", b"2")]), "DuplicateKey"),
+            (client.get(b"k", revision=revision + 10), "FutureRev"),
+            (client.put(b"k", bytes(MIB * 8 // 5)), "RequestTooLarge"),
+            (client.put(b"k", bytes(2 * MIB)), "RequestTooLarge"),
+        ):
+            assert said(operation) == refused(name), operation.detail
+        assert client.get(b"k").response.kvs[0].mod_revision == revision
+        member_id = client.at(cluster.endpoints[0]).status().response.header.member_id
+        assert client.alarm_activate(member_id, NOSPACE).outcome is Outcome.OK
+        assert said(client.put(b"k", b"v")) == (Outcome.INFO, "NoSpace")
+    finally:
+        client.close()
+        proxy.terminate()
+        proxy.wait(HANG_S)
 
 
 @pytest.mark.parametrize("etcd", each_etcd())
@@ -201,6 +239,40 @@ def test_a_learner_that_was_never_started(make_cluster: ClusterFactory, etcd: st
         member_id = added(client, "http://127.0.0.1:1").response.member.ID
         assert said(client.member_promote(member_id)) == refused("LearnerNotReady")
         assert client.member_remove(member_id).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("etcd", each_etcd())
+def test_a_corrupt_cluster(make_cluster: ClusterFactory, etcd: str) -> None:
+    cluster = make_cluster(1, binary=etcd, storage="memory")
+    for made in (EtcdClient, GatewayClient):
+        with (
+            contextlib.closing(EtcdClient(cluster.endpoints)) as admin,
+            contextlib.closing(made(cluster.endpoints)) as kv,
+        ):
+            revision = kv.put(b"k", b"v").revision
+            member_id = admin.status().response.header.member_id
+            assert admin.alarm_activate(member_id, CORRUPT).outcome is Outcome.OK
+            assert said(kv.put(b"k", b"w")) == refused("Corrupt")
+            assert admin.alarm_deactivate(member_id, CORRUPT).outcome is Outcome.OK
+            assert kv.get(b"k").response.kvs[0].mod_revision == revision
+
+
+def test_a_cluster_without_a_majority(make_cluster: ClusterFactory) -> None:
+    """What times out may have been proposed; a read has no effect to be unsure of."""
+    cluster = make_cluster(3, storage="memory")
+    kept, *others = cluster.members
+    client = EtcdClient([kept.client_url], timeout_s=HANG_S)
+    assert client.put(b"k", b"v").outcome is Outcome.OK
+    for member in others:
+        cluster.kill(member.name)
+    written, read = (gevent.spawn(call, b"k", *more) for call, *more in ((client.put, b"w"), (client.get,)))
+    outcome, error = said(written.get(timeout=HANG_S))
+    assert outcome is Outcome.INFO and error in (
+        "Timeout", "TimeoutDueToLeaderFail", "TimeoutDueToConnectionLost"
+    )  # fmt: skip
+    outcome, error = said(read.get(timeout=HANG_S))
+    assert outcome is Outcome.FAIL and error in ("Timeout", "LeaderChanged", "NoLeader")
+    client.close()
 
 
 # What a run makes of an error that etcd's list does not have
