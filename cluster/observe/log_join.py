@@ -264,23 +264,27 @@ def _notes(source: _Source, *, empty: bool) -> Iterator[str]:
             f"{source.where}: left out {reader.timeless} of {reader.lines} lines about Raft, which have no time: "
             "have them written with times, such as by `journalctl -o short-iso-precise`"
         )
-    number, line = reader.first_garbage or (0, "")
-    line = printable(line)
-    shown = line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "\u2026"
-    if reader.garbage and not (empty and reader.garbage == reader.lines):
+    if reader.garbage and (reader.items or reader.timeless or not empty):
+        number, line = reader.first_garbage or (0, "")
         yield (
             f"{source.where}: left out {reader.garbage} of {reader.lines} lines, which etcd did not write; "
-            f"the first is line {number}: {shown}"
+            f"the first is line {number}: {_shown(line)}"
         )
     if not empty or reader.timeless:
         return
     what = source.kind or ("" if reader.lines else "empty")
     if what:
         yield f"{source.where}: no line about Raft; it is {what}"
-    elif reader.garbage == reader.lines:
-        yield f"{source.where}: no line about Raft, and none of etcd's among {reader.lines}; the first is: {shown}"
-    else:
+    elif reader.items:
         yield f"{source.where}: no line about Raft among {reader.lines}; etcd writes them at level info"
+    else:
+        line = _shown(reader.first_line)
+        yield f"{source.where}: no line about Raft, and none of etcd's among {reader.lines}; the first is: {line}"
+
+
+def _shown(line: str) -> str:
+    line = printable(line)
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "\u2026"
 
 
 def _distinct(logs: Sequence[Log]) -> list[Log]:

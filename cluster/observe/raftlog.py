@@ -204,6 +204,7 @@ class Reader:
         items: the lines that are etcd's, in the order of the file; of those that say nothing about Raft only the ends.
         lines, garbage: how many there are, and how many of them no etcd wrote.
         first_garbage: the first of these with its number; None where there is none.
+        first_line: the first line that is not empty.
         timeless: how many lines about Raft have no time anywhere.
     """
 
@@ -212,6 +213,7 @@ class Reader:
         self.items: list[Item] = []
         self.lines = self.garbage = self.timeless = 0
         self.first_garbage: tuple[int, str] | None = None
+        self.first_line = ""
         self._zone = zone
         self._joiner = Joiner()
         self._header = ""
@@ -229,6 +231,7 @@ class Reader:
         for line in lines:
             with_ends = with_ends or line.endswith("\n")
             if line.strip():
+                self.first_line = self.first_line or line.strip()
                 before = self.lines, self.garbage
                 self.lines += 1
                 for each in self._joiner.feed(line.rstrip("\r\n")):

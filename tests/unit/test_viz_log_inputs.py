@@ -611,6 +611,7 @@ def _has_zstd() -> bool:
         (b"<!DOCTYPE html>\n<h1>404</h1>\n", "none of etcd's among 2; the first is: <!DOCTYPE html>"),
         (struct.pack("<QHHII", 0, 4, 0, 0, 0xED0CDAED) + b"\0" * 400, "it is a database of etcd"),
         (b"LPKSHHRH" + b"\0" * 400, "it is a journal of systemd"),
+        (b"2026/01/01 00:00:00 [error] 7#7: *1 open() failed\n", "none of etcd's among 1; the first is: 2026/01/01"),
         (b"member,at,role\netcd-node1,1,leader\n", "the first is: member,at,role"),
         (JSON.replace(BARE, "ready to serve client requests").encode(), "no line about Raft among 1"),
     ],
