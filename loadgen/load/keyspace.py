@@ -185,6 +185,8 @@ def attach(environment: Environment) -> None:
             client = EtcdClient(settings.endpoints, timeout_s=settings.timeout_s, security=security)
             space = KeySpace(client, settings)
             waiting[:] = share_out(environment, space.prepare())
+            for note in space.notes:
+                logger.warning("%s", note)
             spaces.append(space)
             # Locust's default is to kill users in mid-operation, of which nobody then knows the effect.
             environment.stop_timeout = environment.stop_timeout or settings.timeout_s + 0.5
