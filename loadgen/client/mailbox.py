@@ -30,11 +30,6 @@ class Mailbox(Generic[T]):
         self.items.append(item)
         self._wake_soon()
 
-    def deliver(self, item: T) -> None:
-        """As ``put``, from the hub: the taker runs before this returns."""
-        self.items.append(item)
-        self._wake()
-
     def end(self) -> None:
         """Say that nothing more comes; what is there can still be taken."""
         self.ended = True

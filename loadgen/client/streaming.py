@@ -158,8 +158,12 @@ class StreamingCall:
     # ---- from the transport, in the hub
 
     def deliver(self, message: bytes, read_ns: int) -> None:
-        """Take a message and when it was read."""
-        self._inbox.deliver((message, read_ns))
+        """Take a message and when it was read.
+
+        The taker runs after every socket of this turn of the event loop was read: what it does is no part of the time
+        at which a message on another connection was.
+        """
+        self._inbox.put((message, read_ns))
 
     def unblock(self) -> None:
         """Let those go on who wait to send, where there is room again."""

@@ -302,6 +302,31 @@ def test_a_peer_that_vanished_is_noticed(connect: Connect, monkeypatch: pytest.M
     assert call.error == SILENT
 
 
+def test_every_socket_is_read_before_any_message_is_taken(connect: Connect) -> None:
+    """What the taker of one does is no part of when another one, on another connection, was read."""
+    servers = [Server(nothing) for _ in range(3)]
+    calls = [connect(server).open(PATH) for server in servers]
+    read: list[int] = []
+    woken: list[int] = []
+
+    def take(number: int) -> None:
+        taken = calls[number].take(HANG_S)
+        assert taken is not None
+        woken.append(perf_counter_ns())
+        read.append(taken[1])
+
+    for each in calls:
+        each.send(b"open")
+    until(lambda: all(server.bodies for server in servers))
+    gevent.sleep(0.05)  # the answers' heads are read
+    takers = [gevent.spawn(take, number) for number in range(3)]
+    gevent.sleep(0)
+    for server in servers:
+        server.send(1, b"x")
+    gevent.joinall(takers, raise_error=True)
+    assert max(read) <= min(woken)
+
+
 def test_through_a_channel(listen: Listen) -> None:
     channel = Channel([listen(Server(echo))])
     call = channel.open(PATH, HANG_S)
