@@ -136,10 +136,16 @@ def _split(metric: str, types: Collection[str]) -> tuple[str, str]:
     return (type_, field) if dot else (metric, "")
 
 
+def _plain(name: str) -> str:
+    """Return a name as one that people may write: of small letters, with nothing between its words."""
+    return re.sub(r"[ _-]", "", name[:_LONGEST].lower())
+
+
 def _suggest(name: str, valid: Collection[str]) -> str:
     """Return what could have been meant: of a plain Locust run's thousands of names not all, and no endless one."""
-    close = difflib.get_close_matches(name[:_LONGEST], [each[:_LONGEST] for each in valid], n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    alike = {_plain(each): each[:_LONGEST] for each in reversed([*valid])}
+    close = difflib.get_close_matches(_plain(name), alike, n=1, cutoff=0.5)
+    hint = f"did you mean {alike[close[0]]!r}? " if close else ""
     shown = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 3]}..." for each in itertools.islice(valid, _MOST)]
     rest = f" and {len(valid) - _MOST:,} more" if len(valid) > _MOST else ""
     return f"{hint}There are {', '.join(shown)}{rest}"

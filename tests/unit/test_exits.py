@@ -39,6 +39,7 @@ INTERNAL = {
     "LocalError": "loadgen.client.transport: the same",
     "RemoteError": "loadgen.client.transport: the same",
     "NoStreamError": "loadgen.client.transport: a wait for a stream",
+    "NotGrpcError": "cluster.observe.calls: a question in JSON",
     # These two have a code each, of a signal and of what was raised, and pass every `except Exception`.
     "Interrupted": "cluster.base.exits",
     "ListenerError": "cluster.base.exits",
