@@ -236,12 +236,12 @@ def _blocks(items: Sequence[Item]) -> dict[int, str]:
         order = [member for member, _ in itertools.groupby(member for _, member in named)]
         if not named or len(order) != len(set(order)):
             continue
-        for place in range(start, end):
-            before = [member for at, member in named if at < place] if len(order) > 1 else order
-            # A process says its name before its id.
-            after = next((member for at, member in named if at > place), "") if len(order) > 1 else ""
-            starts = items[place].name and after
-            owners[place] = after if starts or not before else before[-1]
+        before, last = "", start
+        for place, member in [*named, (end, "")]:
+            for between in range(last, place):
+                # A process says its name before its id.
+                owners[between] = member if not before or (items[between].name and member) else before
+            before, last = member, place + 1
     return owners
 
 
@@ -467,14 +467,15 @@ def _merged(pieces: Sequence[_Piece], groups: Sequence[int], stages: _Stages) ->
     waits = Counter(number for each in followers for number in each)
     free = [(priorities[number], number) for number in range(len(items)) if not waits[number]]
     heapq.heapify(free)
-    left = dict.fromkeys(sorted(range(len(items)), key=priorities.__getitem__))
+    by_time = iter(sorted(range(len(items)), key=priorities.__getitem__))
+    done: set[int] = set()
     found: list[Item] = []
-    while left:
+    while len(done) < len(items):
         # Where two pieces hold the same lines in another order, time decides.
-        number = heapq.heappop(free)[1] if free else next(iter(left))
-        if number not in left:
+        number = heapq.heappop(free)[1] if free else next(by_time)
+        if number in done:
             continue
-        del left[number]
+        done.add(number)
         found.append(items[number])
         for after in followers[number]:
             waits[after] -= 1
@@ -495,22 +496,28 @@ def _pieces(items: list[Item], coarse: bool, stages: _Stages) -> Iterator[list[I
     back = sum(after < before for before, after in itertools.pairwise(times))
     if back > 2 * on:
         items, times, back = items[::-1], times[::-1], on
-    if back >= 3 and 4 * back > on and not _grows(items):
-        items = sorted(items, key=lambda item: (_time(item, coarse), stages.of(item)))
-        yield items
+    if (back >= 3 and 4 * back > on and not _grows(items)) or not _campaigned(items):
+        once = {(item.stamp.at, item.event, item.name, item.said): item for item in items}
+        yield sorted(once.values(), key=lambda item: (_time(item, coarse), stages.of(item)))
         return
-    if not _campaigned(items):
-        items = sorted(items, key=lambda item: (_time(item, coarse), stages.of(item)))
-    start = 0
-    known = {(item.stamp.at, item.event) for item in items[:1]}
-    highest = 0
+    # What comes next at each place: a line about Raft, and the term in which the member becomes something.
+    following: list[tuple[Item | None, int | None]] = [(None, None)]
+    for item in reversed(items):
+        line, term = following[-1]
+        if item.event is not None:
+            line, term = item, item.event.term if item.event.kind == "became" else term
+        following.append((line, term))
+    following.reverse()
+    start = highest = 0
+    known: set[tuple[float, object]] = set()
     for place in range(1, len(items)):
         item, before = items[place], items[place - 1]
-        highest = max(highest, before.event.term if before.event is not None and before.event.kind == "became" else 0)
-        if item.stamp.at < before.stamp.at - _STEP_S and _is_another(items[place:], highest, known):
+        if before.event is not None:
+            known.add((before.stamp.at, before.event))
+            highest = max(highest, before.event.term if before.event.kind == "became" else 0)
+        if item.stamp.at < before.stamp.at - _STEP_S and _is_another(*following[place], highest, known):
             yield items[start:place]
             start, highest = place, 0
-        known.add((item.stamp.at, item.event))
     yield items[start:]
 
 
@@ -534,13 +541,12 @@ def _campaigned(items: Iterable[Item]) -> bool:
     ) and not (became and became[0].detail == "leader" and became[0].term in candidacies)
 
 
-def _is_another(rest: Sequence[Item], highest: int, known: Collection[tuple[float, object]]) -> bool:
-    """Return whether another part of a log begins: it knows an older term or none, or begins with a line of before."""
-    first = next((item for item in rest if item.event is not None), None)
-    if first is not None and (first.stamp.at, first.event) in known:
-        return True
-    became = next((item.event for item in rest if item.event is not None and item.event.kind == "became"), None)
-    return became is None or became.term < highest
+def _is_another(line: Item | None, term: int | None, highest: int, known: Collection[tuple[float, object]]) -> bool:
+    """Return whether another part of a log begins: it knows an older term or none, or begins with a line of before.
+
+    Takes its first line about Raft, its first term, the highest term before, and the lines before.
+    """
+    return (line is not None and (line.stamp.at, line.event) in known) or term is None or term < highest
 
 
 _STAGES = {"start": 0, "higher": 1, "lost": 10, "elected": 15, "ignored": 6, "stop": 16, "disconnected": 3}
