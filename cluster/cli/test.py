@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from cluster.base import naming
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import read_endpoints
-from cluster.base.errors import UsageError
+from cluster.base.errors import ClusterError, UsageError
 from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
 from cluster.base.security import Security, given
@@ -226,7 +226,8 @@ class _Transport:
 def _why_hopeless(endpoints: tuple[str, ...], security: Security | None) -> str:
     """Return why tests would only wait, as where there is no quorum; empty where they would not.
 
-    An election may be going on, so it asks again for as long as one may take. Says what else is amiss.
+    An election may be going on, so it asks again for as long as one may take. Says what else is amiss. Raises
+    ClusterError where all that answer show this user nothing.
     """
     members = tuple(Member(bare(url), url if "://" in url else f"http://{url}", "", "") for url in endpoints)
     until = time.monotonic() + _ELECTION_S
@@ -236,6 +237,9 @@ def _why_hopeless(endpoints: tuple[str, ...], security: Security | None) -> str:
         if is_over or time.monotonic() >= until:
             break
         time.sleep(_POLL_S)
+    answering = [each for each in view.members if each.answers]
+    if answering and all(each.denied for each in answering):
+        raise ClusterError(f"no cluster to test: {'; '.join(each.reason for each in answering)}")
     for line in view.warnings:
         say(f"warning: {line}")
     if view.alarms and view.quorum:

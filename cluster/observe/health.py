@@ -1,6 +1,6 @@
 """The health of a cluster: whether it has a quorum, its alarms, and the members that were never started.
 
-``cluster status``, ``cluster test``, ``viz`` and the Cluster page take it from here.
+``cluster status``, ``cluster test`` and ``viz`` take it from here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from cluster.observe.at_once import at_once
 from cluster.observe.calls import DENIED, USER_WANTED
 from cluster.observe.probe import MemberInfo, MemberStatus, member_list, serves_reads
 
+# A read waits for other members, and on a busy machine longer than a status: it is late before it is missed.
+READ_S = 2.0
 _ALARM = re.compile(r"memberID:(\d+) alarm:(\w+)")
 
 
@@ -68,9 +70,9 @@ def health_of(
 ) -> Health:
     """Take the endpoints that were asked with what each said, return the health of the cluster behind them.
 
-    A read is asked of those first that stand first; ``timeout_s`` is how long each may take to answer. ``listed`` is
-    the list of members where it is known already. Where only learners answered, the voting members are asked where the
-    list says that they listen.
+    A read is asked of those first that stand first. ``timeout_s`` is how long each may take to answer; a read gets
+    ``READ_S`` at least. ``listed`` is the list of members where it is known already. Where only learners answered, the
+    voting members are asked where the list says that they listen.
     """
     statuses = [said for _, said in answers if isinstance(said, MemberStatus)]
     there = [url for url, said in answers if isinstance(said, MemberStatus) or is_denied(said)]
@@ -80,7 +82,7 @@ def health_of(
     asked = [url for url, said in voters if not isinstance(said, MemberStatus) or said.leader_id]
     if there and not voters:
         asked = [url for each in listed if not each.is_learner for url in each.client_urls]
-    quorum = _one_serves(asked, timeout_s, security) if asked or voters or not there else None
+    quorum = _one_serves(asked, max(timeout_s, READ_S), security) if asked or voters or not there else None
     return Health(quorum, alarms_of(statuses), tuple(listed))
 
 

@@ -94,7 +94,9 @@ class BlockingClient:
         if done.code:
             raise EtcdError(done.code, done.detail)
         cause = "timeout" if done.error == Code.DEADLINE_EXCEEDED.name else done.error or "no answer"
-        raise NoAnswer(f"{self.endpoint}: {cause}", cause=cause, sent=done.outcome == Outcome.INFO)
+        # Why there is no connection is said in whole, with etcd's own words.
+        reason = done.detail if done.detail.startswith(self.endpoint) else f"{self.endpoint}: {cause}"
+        raise NoAnswer(reason, cause=cause, sent=done.outcome == Outcome.INFO)
 
     # ---- members
 

@@ -175,7 +175,7 @@ class ClusterView:
         endpoints = self._endpoints()
         if endpoints != self._asked:
             self._asked = endpoints
-            self._poller, self._view = Poller(endpoints, ANSWER_S, self._security), View()
+            self._poller, self._view = Poller(endpoints, ANSWER_S, self._security, quorum=False), View()
             self._leadership = Leadership(KEEP_S)
             self._tick = None
         if self.is_ours and self._cluster is not None:
