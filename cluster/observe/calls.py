@@ -167,7 +167,7 @@ def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
     if isinstance(exc, ConnectionRefusedError):
         return NoAnswer(f"{endpoint}: {exc.strerror or exc}", cause="connection refused", sent=False)
     if isinstance(exc, FileNotFoundError | PermissionError):  # of a Unix socket
-        cause = "no socket" if isinstance(exc, FileNotFoundError) else "permission denied"
+        cause = "no socket" if isinstance(exc, FileNotFoundError) else "socket not permitted"
         return NoAnswer(f"{endpoint}: {exc.strerror}", cause=cause, sent=False)
     if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
         return NoAnswer(f"{endpoint}: {exc.strerror}", cause="host unreachable", sent=False)
