@@ -362,6 +362,7 @@ class Channel:
             except ConnectError as exc:
                 transport.close()
                 self._connecting -= 1
+                self._silent(endpoint)
                 self._settle(exc)
             else:
                 self._connecting -= 1
@@ -420,7 +421,9 @@ class Channel:
             before = leadership.chosen(self.endpoints)
             transport = next((each for each in self._live if each.endpoint == endpoint), None)
             said = Code.UNAVAILABLE if transport is None else _say_who_leads(transport, leadership)
-            if said != Code.OK:
+            if transport is None:
+                leadership.forget(endpoint)
+            elif said != Code.OK:
                 leadership.silent(endpoint)
             if said == Code.PERMISSION_DENIED:
                 self._tell(ConnectError(endpoint, LEADER_HIDDEN))
@@ -428,6 +431,16 @@ class Channel:
                 self._deal()
                 self._settle(None)
             gevent.sleep(_ASK_S if transport is not None else _ASK_S / 10)
+
+    def _silent(self, endpoint: Endpoint) -> None:
+        """Take an endpoint to which no connection could be made: nothing is to be waited for from there."""
+        if self._leadership is None:
+            return
+        before = self._leadership.chosen(self.endpoints)
+        self._leadership.silent(endpoint)
+        if self._leadership.chosen(self.endpoints) != before:
+            self._deal()
+            self._settle(None)
 
     def _keep_logged_in(self, login: Login, transport: Transport, token: bytes, ended: gevent.event.Event) -> bytes:
         """Wait for the end of a connection and renew its token in time; return the last one."""

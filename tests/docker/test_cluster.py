@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.base.binary import find_etcd
-from cluster.observe import probe
+from cluster.observe import calls
 from tests.docker.conftest import Docker
 from tests.support.command import interrupting
 from tests.support.waiting import HANG_S, until
@@ -44,7 +44,7 @@ def test_options_of_etcd(engine: Docker) -> None:
     assert engine.json(*words)["done"] == "created"
     assert engine.json(*words)["done"] == "found"
     assert engine.json("status")["etcd_args"] == ["--quota-backend-bytes=67108864"]
-    _, page = probe.http("127.0.0.1:2379", "GET", "/metrics", timeout_s=HANG_S)
+    _, page = calls.http("127.0.0.1:2379", "GET", "/metrics", timeout_s=HANG_S)
     assert b"\netcd_server_quota_backend_bytes 6.7108864e+07\n" in page
     refused = engine.run("up", "--nodes", "1", "--etcd-arg", "nosuch=1", code=4)
     assert "replacing the cluster that is there (etcd with --quota-backend-bytes=67108864)" in refused.stderr

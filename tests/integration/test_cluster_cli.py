@@ -21,7 +21,7 @@ from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.ports import is_free
 from cluster.base.topology import Member
 from cluster.cli import options
-from cluster.observe import probe
+from cluster.observe import calls
 from cluster.observe import running as state
 from cluster.observe.probe import member_status
 from cluster.observe.timeline import Timeline
@@ -255,7 +255,7 @@ def test_options_of_etcd(raftload: Commands) -> None:
     raftload.up(*words)
     status = raftload.json("status")
     assert status["etcd_args"] == ["--quota-backend-bytes=67108864", "--max-txn-ops=7"]
-    _, page = probe.http(status["endpoints"][0], "GET", "/metrics")
+    _, page = calls.http(status["endpoints"][0], "GET", "/metrics")
     assert b"\netcd_server_quota_backend_bytes 6.7108864e+07\n" in page
     assert raftload.up()["done"] == "found"
     done = raftload.run(*raftload.up_words("--nodes", "1", "--etcd-arg", "max-txn-ops=8"))
