@@ -2,8 +2,8 @@
 
 `cluster.base.ports.free_ports` chooses at random from 15000 on, and whoever starts a server tries again where somebody
 else was quicker. A test that names a port to a command cannot try again, so each worker of pytest-xdist has a range of
-its own below 15000 and goes through it in order. Where two test runs share a machine, a row of ports belongs to the
-one that first bound the name of it.
+its own below 15000 and goes through it in order. Where two test runs share a machine, a port belongs to the one that
+first bound the name of it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import urllib.request
 
 from cluster.base.ports import is_free
 
-_LOWEST, _PER_WORKER, WORKERS, _AT_MOST = 10_000, 600, 8, 8
+# Behind each row a few ports stay free, for a test that makes its cluster larger.
+_LOWEST, _PER_WORKER, WORKERS, _SPARE = 10_000, 600, 8, 3
+# The next port of this worker's range, from 0.
 _given = itertools.count()
 # Open as long as this process, so that the names stay taken.
 _owned: list[socket.socket] = []
 
 
 def take_ports(count: int) -> int:
-    """Return the first of so many free ports in a row."""
+    """Return the first of so many free ports in a row. Raises AssertionError where this worker's range is used up."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    assert count <= _AT_MOST
     assert number < WORKERS, f"at most {WORKERS} test workers: each has its own ports"
     lowest = _LOWEST + number * _PER_WORKER
-    for turn in itertools.islice(_given, _PER_WORKER):
-        first = lowest + turn * _AT_MOST % _PER_WORKER
-        if _own(first) and all(is_free(first + each) for each in range(count)):
-            return first
+    row, last = 0, lowest + _PER_WORKER - 1
+    while row < count + _SPARE and (port := lowest + next(_given)) <= last:
+        row = row + 1 if _own(port) and is_free(port) else 0
+    if row == count + _SPARE:
+        return port - row + 1
     raise AssertionError(f"no {count} free ports in a row from {lowest}")
 
 
@@ -49,13 +51,13 @@ def serves(port: int | str) -> bool:
         return False
 
 
-def _own(first: int) -> bool:
-    """Whether no other test run has this row of ports: a name without a file, which the kernel frees with its owner."""
+def _own(port: int) -> bool:
+    """Whether no other test run has this port: a name without a file, which the kernel frees with its owner."""
     if sys.platform != "linux":
         return True
     name = socket.socket(socket.AF_UNIX)
     try:
-        name.bind(f"\0raftload-test-ports-{first}")
+        name.bind(f"\0raftload-test-ports-{port}")
     except OSError:
         name.close()
         return False

@@ -9,15 +9,22 @@ A, B, C = ENDPOINTS = [Endpoint.parse(f"10.0.0.{number}:2379") for number in (1,
 
 
 def test_the_leader_of_the_newest_term_is_called() -> None:
-    leadership = Leadership()
-    assert leadership.chosen(ENDPOINTS) == set(), "nobody was asked yet"
-    leadership.said(A, 1, 4, 1)
-    assert leadership.chosen(ENDPOINTS) == {A}
-    leadership.said(B, 2, 5, 2)
-    leadership.said(C, 3, 5, 0)
-    assert leadership.chosen(ENDPOINTS) == {B}
-    leadership.silent(B)
-    assert leadership.chosen(ENDPOINTS) == {A}
+    who = Leadership()
+    assert who.chosen([A, B]) == set()
+    who.said(A, 10, 2, 0)
+    assert who.chosen([A, B]) == set()
+    who.said(B, 11, 2, 11)
+    assert who.chosen([A, B]) == {B}
+    who.said(A, 10, 3, 10)  # b is behind and still takes itself for the leader
+    assert who.chosen([A, B]) == {A}
+    who.silent(A)
+    assert who.chosen([A, B]) == {B}
+    who.said(B, 11, 4, 10)  # known, although silent now
+    assert who.chosen([A, B]) == {A}
+    who.said(B, 11, 5, 99)  # a member that none of the endpoints stands for
+    assert who.chosen([A, B]) == {A, B}
+    who.silent(B)
+    assert who.chosen([A, B]) == set()
 
 
 def test_a_leader_that_was_not_asked_yet_is_waited_for() -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security, SecurityError, add_arguments, given, masked
-from loadgen.client.balancing import Leadership
 from loadgen.client.login import expiry_s
 
 
@@ -124,23 +122,3 @@ def test_passwords_are_not_shown() -> None:
 )
 def test_when_a_token_ends(token: str, end: float | None) -> None:
     assert expiry_s(token) == end
-
-
-def test_who_leads() -> None:
-    a, b, c = (Endpoint("h", port) for port in (1, 2, 3))
-    who = Leadership()
-    assert who.chosen([a, b]) == set()
-    who.said(a, 10, 2, 0)
-    assert who.chosen([a, b]) == set()
-    who.said(b, 11, 2, 11)
-    assert who.chosen([a, b]) == {b}
-    who.said(a, 10, 3, 10)  # b is behind and still takes itself for the leader
-    assert who.chosen([a, b]) == {a}
-    who.silent(a)
-    assert who.chosen([a, b]) == {b}
-    who.said(b, 11, 4, 10)  # known, although silent now
-    assert who.chosen([a, b]) == {a}
-    who.said(b, 11, 5, 99)  # a member that none of the endpoints stands for
-    assert who.chosen([a, b, c]) == {a, b, c}
-    who.silent(b)
-    assert who.chosen([a, b, c]) == set()
