@@ -24,19 +24,28 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
     )  # fmt: skip
 
 
+def option(args: argparse.Namespace) -> str | None:
+    """Return the option that names a cluster, None where none does; looks nothing up.
+
+    Raises UsageError for options that exclude each other.
+    """
+    has_endpoints = getattr(args, "endpoints", None) is not None
+    if not getattr(args, "discovery_srv", None):
+        return "--endpoints" if has_endpoints else None
+    if has_endpoints:
+        raise UsageError("--endpoints and --discovery-srv exclude each other; give one")
+    return "--discovery-srv"
+
+
 def named(args: argparse.Namespace) -> tuple[str, str] | None:
     """Return the endpoints that options name, with commas between them, and the option; None where none does.
 
     Raises UsageError for options that exclude each other, and as ``endpoints_of``.
     """
-    text, domain = getattr(args, "endpoints", None), getattr(args, "discovery_srv", None)
-    if text is not None and domain:
-        raise UsageError("--endpoints and --discovery-srv exclude each other; give one")
-    if text is not None:
-        return text, "--endpoints"
-    if domain:
-        return _discovered(domain, args, os.environ), "--discovery-srv"
-    return None
+    told = option(args)
+    if told is None:
+        return None
+    return args.endpoints if told == "--endpoints" else _discovered(args.discovery_srv, args, os.environ), told
 
 
 def named_by_environment(

@@ -148,6 +148,11 @@ def main(
     try:
         select(args.only)
         security = Security.from_arguments(args)
+        told = naming.option(args)
+        if told and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
+            raise UsageError(
+                f"{told} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
+            )
         own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
         endpoints = _endpoints(args, own=own)
         nodes(args)
@@ -156,11 +161,6 @@ def main(
         foreign = bool(endpoints) and not own
         if not foreign and (option := given(args)) is not None:
             raise UsageError(f"{option} is only for a cluster given with --endpoints")
-        told = "--endpoints" if args.endpoints is not None else "--discovery-srv" if args.discovery_srv else ""
-        if told and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
-            raise UsageError(
-                f"{told} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
-            )
     except (ValueError, UsageError) as exc:
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:

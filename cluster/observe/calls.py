@@ -30,11 +30,11 @@ T = TypeVar("T")
 STATUS = "/etcdserverpb.Maintenance/Status"
 DENIED, USER_WANTED = "permission denied", "user required"  # causes of NoAnswer
 _AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
-_DEADLINE_EXCEEDED, _PERMISSION_DENIED, _UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = 4, 7, 12, 14, 16
-# What etcd says of a call without a user while auth is on, and of a token that is no longer good, where the code says
-# less than the text (etcd, api/v3rpc/rpctypes/error.go; the last is of 3.5.0 to 3.5.3).
-_NO_USER = "etcdserver: user name is empty"
-_OLD_TOKEN = ("etcdserver: revision of auth store is old", "auth: revision in header is old")
+_UNIMPLEMENTED, _UNAVAILABLE = 12, 14
+# By etcd's names, since its gRPC proxy changes the codes; by that of the code where the text is none of etcd's.
+_TOKEN_REFUSED = ("InvalidAuthToken", "AuthOldRevision", "UNAUTHENTICATED")
+_NOT_PERMITTED = ("PermissionDenied", "PERMISSION_DENIED")
+_NO_USER = "UserEmpty"
 
 
 def http(
@@ -228,7 +228,7 @@ def _log_in_by(connection: GrpcSocket, where: str, security: Security, until: fl
 
 
 def _is_about_token(exc: EtcdError) -> bool:
-    return exc.code == _UNAUTHENTICATED or exc.detail in _OLD_TOKEN
+    return exc.name in _TOKEN_REFUSED
 
 
 def either(
@@ -361,25 +361,25 @@ def _error_of(code: int, answer: bytes) -> EtcdError | str | None:
 
 def refused(endpoint: str, exc: EtcdError, security: Security | None = None) -> NoAnswer:
     """Take ``host:port`` and etcd's refusal of a question, return the NoAnswer that says what it is about."""
-    if exc.code == _PERMISSION_DENIED:
+    if exc.name in _NOT_PERMITTED:
         who = f"the user {security.user}" if security is not None and security.user else "this user"
         return NoAnswer(
             f"{endpoint}: permission denied: etcd does not show its status to {who}; "
             "3.5.28 to 3.5.31 and 3.6.0 to 3.6.11 show it to users with the role root only",
             cause=DENIED,
         )
-    if exc.detail == _NO_USER:
+    if exc.name == _NO_USER:
         return NoAnswer(f"{endpoint}: user required: auth is enabled; give --user NAME:PASSWORD", cause=USER_WANTED)
     if _is_about_token(exc):
         return NoAnswer(f"{endpoint}: login: {exc.detail}", cause="login")
-    if exc.code == _DEADLINE_EXCEEDED:
+    if exc.name in ("DeadlineExceeded", "DEADLINE_EXCEEDED"):
         return NoAnswer(f"{endpoint}: timed out", cause="timeout")
     return NoAnswer(f"{endpoint}: {exc}", cause=grpc_code_name(exc.code).lower().replace("_", " "))
 
 
 def is_about_user(exc: EtcdError) -> bool:
     """Return whether etcd refuses because of who asks; it may have done all of the rest."""
-    return exc.code == _PERMISSION_DENIED or exc.detail == _NO_USER or _is_about_token(exc)
+    return exc.name in (*_NOT_PERMITTED, _NO_USER) or _is_about_token(exc)
 
 
 def _said(body: bytes) -> str:

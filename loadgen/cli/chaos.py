@@ -159,10 +159,11 @@ class ChaosOptions:
         """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
         from loadgen.run.target import check_etcd
 
+        option = naming.option(args)
+        if option is not None and args.cluster is not None:
+            raise settings.SettingsError(f"{option} and --cluster exclude each other; give one")
         told = naming.named(args)
         foreign = told is not None
-        if told is not None and args.cluster is not None:
-            raise settings.SettingsError(f"{told[1]} and --cluster exclude each other; give one")
         check_etcd(args.etcd, told[0] if told else None, "external" if foreign else args.cluster or "embedded")
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):

@@ -112,9 +112,8 @@ class TargetOptions:
         """
         nodes = read("nodes", args.nodes, parse_whole, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
-        for option in ("endpoints", "discovery_srv"):
-            if getattr(args, option, None) is not None and args.cluster is not None:
-                raise SettingsError(f"--{option.replace('_', '-')} and --cluster exclude each other; give one")
+        if (option := naming.option(args)) is not None and args.cluster is not None:
+            raise SettingsError(f"{option} and --cluster exclude each other; give one")
         # An option wins over the environment.
         own = args.cluster is not None or args.etcd is not None
         told = naming.named(args) or (None if own else naming.named_by_environment(args))

@@ -9,6 +9,7 @@ import pytest
 from cluster.base import dns
 from cluster.base.dns import NoRecord, Resolver, endpoints_of
 from cluster.base.errors import ClusterError, UsageError
+from tests.support.command import called
 from tests.support.nameserver import Manner, nameserver
 from tests.support.ports import closed_port
 
@@ -141,3 +142,20 @@ def test_where_the_system_says_to_ask(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(dns.NAMESERVER, "http://x/y")
     with pytest.raises(UsageError, match="write the address of a nameserver"):
         Resolver.of_system()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bench", "--cluster", "embedded"), ("chaos", "--cluster", "embedded"), ("cluster", "test", "--nodes", "3"),
+        ("viz", "--type", "timeline", "--observed", "--log-timezone", "UTC"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_that_exclude_each_other_are_refused_before_anybody_is_asked(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAFTLOAD_NAMESERVER", closed_port())
+    done = called(capsys, *words, "--discovery-srv", "example.com")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "example.com" not in done.stderr

@@ -46,7 +46,7 @@ def model(args: argparse.Namespace) -> Model:
         raise UsageError(f"--type {TIMELINE} needs --observed, or --logs FILE…")
     if args.nodes is not None and not 1 <= args.nodes <= MOST_NODES:
         raise UsageError(f"--nodes takes 1 to {MOST_NODES}, not {args.nodes}")
-    if args.nodes is not None and (is_named(args) or args.type == STATUS):
+    if args.nodes is not None and (naming.option(args) is not None or args.type == STATUS):
         raise UsageError("--nodes excludes --endpoints and cluster-status, which show the members of a real cluster")
     if args.type == STATUS:
         if args.variant is not None:
@@ -54,7 +54,7 @@ def model(args: argparse.Namespace) -> Model:
         return _ask(args)
     variants = DIAGRAMS[args.type]
     variant = choose(f"--variant of {args.type}", variants[0] if args.variant is None else args.variant, variants)
-    if not is_named(args):
+    if naming.option(args) is None:
         return diagram(args.type, member_names(args.nodes or 3), variant)
     return _diagram_of(_ask(args), args.type, variant)
 
@@ -80,11 +80,11 @@ def _observed(args: argparse.Namespace) -> Model:
     since, until = (_time(f"--{name}", getattr(args, name), zone) for name in ("since", "until"))
     if since is not None and until is not None and since > until:
         raise UsageError(f"--since {args.since} is after --until {args.until}")
-    if sum(each is not None for each in (args.logs, args.polls, is_named(args) or None)) > 1:
+    if sum(each is not None for each in (args.logs, args.polls, naming.option(args) is not None or None)) > 1:
         raise UsageError("--logs, --polls and --endpoints exclude each other: give one")
-    if args.for_ is not None and not is_named(args):
+    if args.for_ is not None and naming.option(args) is None:
         raise UsageError("--for needs --endpoints")
-    if args.polls is not None or is_named(args):
+    if args.polls is not None or naming.option(args) is not None:
         return _by_polls(args, since, until)
     return _by_logs(args, since, until, zone)
 
@@ -176,11 +176,6 @@ def _ask(args: argparse.Namespace) -> ClusterSnapshot:
     return picture
 
 
-def is_named(args: argparse.Namespace) -> bool:
-    """Tell whether options name a cluster."""
-    return args.endpoints is not None or bool(args.discovery_srv)
-
-
 def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
     """Return the endpoints to ask, and how to reach those that were named:
 
@@ -206,7 +201,7 @@ def _zone(args: argparse.Namespace) -> tzinfo:
 
     if args.log_timezone is None:
         return UTC
-    if args.polls is not None or args.endpoints is not None:
+    if args.polls is not None or naming.option(args) is not None:
         raise UsageError("--log-timezone is for logs: polls say their zone")
     try:
         return parse_zone(args.log_timezone)
