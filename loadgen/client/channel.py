@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance, Leadership
-from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, NO_ANSWER, NO_STREAM, ConnectError
+from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, LOST, NO_ANSWER, NO_STREAM, ConnectError
 from loadgen.client.login import Login, is_token_refused
 from loadgen.client.streaming import StreamingCall
 from loadgen.client.transport import Transport
@@ -143,7 +143,7 @@ class Channel:
                 if _may_be_sent_again(stream):
                     self.resent += 1
                     return self._call_later(path, message, timeout_ns, call_ns, again=True)
-                if self._login is not None and is_token_refused(stream):
+                if self.token_refused(stream):
                     return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
             return stream
         except LocalError:
@@ -196,13 +196,17 @@ class Channel:
         """How many connections there are now."""
         return len(self._live)
 
+    def token_refused(self, stream: Stream) -> bool:
+        """Tell whether a call ended because its token was refused, and there may be another one."""
+        return self._login is not None and is_token_refused(stream)
+
     def _readmit_streams(self) -> None:
         """Give another token to connections where a streaming call has ended because its token was refused."""
         opened, self._opened = self._opened, []
         for call, transport, opened_ns in opened:
             if not call.ended:
                 self._opened.append((call, transport, opened_ns))
-            elif self._login is not None and transport.accepting and is_token_refused(call.stream):
+            elif self._login is not None and transport.accepting and self.token_refused(call.stream):
                 try:
                     self._login.readmit(transport, opened_ns)
                 except ConnectError:
@@ -249,7 +253,7 @@ class Channel:
                 transport.retire()  # out of stream ids, say
                 continue
             if again or not _may_be_sent_again(stream):
-                if self._login is not None and is_token_refused(stream):
+                if self.token_refused(stream):
                     return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
                 return stream
             again = True
@@ -359,6 +363,8 @@ class Channel:
                 if self._login is not None:
                     # A member that was started again has forgotten the token.
                     token = self._login.admit(transport, token)
+                    if not transport.accepting:  # lost while it waited for a login of another one
+                        raise ConnectError(endpoint, LOST)
             except ConnectError as exc:
                 transport.close()
                 self._connecting -= 1
@@ -434,7 +440,7 @@ class Channel:
 
     def _silent(self, endpoint: Endpoint) -> None:
         """Take an endpoint to which no connection could be made: nothing is to be waited for from there."""
-        if self._leadership is None:
+        if self._leadership is None or any(each.endpoint == endpoint for each in self._live):
             return
         before = self._leadership.chosen(self.endpoints)
         self._leadership.silent(endpoint)

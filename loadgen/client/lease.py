@@ -14,7 +14,6 @@ from cluster.base.etcd_errors import KINDS
 from loadgen.client.call import MALFORMED, Caller, failed
 from loadgen.client.channel import never_sent
 from loadgen.client.connect_errors import NO_ANSWER, ConnectError
-from loadgen.client.login import is_token_refused
 from loadgen.client.streaming import StreamingCall
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -171,7 +170,7 @@ class LeaseKeeper:
                 # One that comes too late finds its place in the queue, and nobody there.
                 answer = renewal.wait(_left_s(until_ns))
             # A stream that ends for its token was not read any further: what waited there was not executed.
-            if not (again and self._channel.logs_in and isinstance(answer, Stream) and is_token_refused(answer)):
+            if not (again and isinstance(answer, Stream) and self._channel.token_refused(answer)):
                 break
             self._caller.channel.resent += 1
         if answer is None:

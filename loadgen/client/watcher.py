@@ -17,7 +17,7 @@ from loadgen.client.call import MALFORMED, Caller
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import CLOSED_HERE, ConnectError
 from loadgen.client.kv import DEFINITE
-from loadgen.client.login import BAD_TOKEN, is_token_refusal, is_token_refused
+from loadgen.client.login import BAD_TOKEN, is_token_refusal
 from loadgen.client.streaming import CANCELLED, StreamingCall
 from loadgen.client.watch import COMPACTED, Watch, WatchAnswer, WatchOptions
 from loadgen.client.watch_progress import ProgressRequests
@@ -163,7 +163,7 @@ class Watcher:
                 now, code, why = perf_counter_ns(), max(call.code, 0), call.error or ""
                 self._history.watch_ended(self._number, now, code, why, self._endpoint(call))
         error = call.error or "ended by the server"
-        if call.stream.answered and call.code in DEFINITE and not is_token_refused(call.stream):
+        if call.stream.answered and call.code in DEFINITE and not self._channel.token_refused(call.stream):
             for watch in followed:
                 self._finish(watch, error, call.stream.detail)
         else:

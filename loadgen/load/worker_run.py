@@ -331,6 +331,8 @@ class Load:
         """Count CPU and loop lag from now on: the warm-up, if there was one, is over."""
         if self._cpu_started is None:
             self._cpu_started = _cpu_seconds()
+            if (channel := getattr(self.client, "channel", None)) is not None:
+                channel.stream_waits.clear()
             self._lag.stop()
             self._lag = LoopLag(gevent.get_hub())
 
