@@ -316,7 +316,9 @@ def test_the_words_of_an_error_without_a_name_are_kept(etcd_single: LocalCluster
 @pytest.mark.parametrize("etcd", each_etcd())
 def test_a_store_that_a_load_fills(make_cluster: ClusterFactory, etcd: str, tmp_path: Path) -> None:
     """Its writes fail as NoSpace in the result, the table, JUnit, the report and in thresholds; reads go on."""
-    cluster = make_cluster(1, binary=etcd, storage="memory", extra_args=[f"--quota-backend-bytes={4 * MIB}"])
+    # etcd goes by the store's size at the last commit, by default one in 100 ms: a fast machine has written all by then.
+    room = ("--backend-batch-limit=1", f"--quota-backend-bytes={4 * MIB}")
+    cluster = make_cluster(1, binary=etcd, storage="memory", extra_args=room)
     endpoint = cluster.endpoints[0]
     words = ("bench", "--endpoints", endpoint, "--workers", "1", "--concurrency", "8")
 
@@ -330,7 +332,9 @@ def test_a_store_that_a_load_fills(make_cluster: ClusterFactory, etcd: str, tmp_
     put = ("--scenario", "put", "--value-size", "100KiB", "--operations", "200")
     full = bench(*put, "--output", "full", "--threshold", "put.errors.NoSpace == 0", codes=(1,))
     row = full["results"]["put"]
-    assert row["errors"] == {"NoSpace": row["failed"]} and row["failed"] >= 100
+    assert row["errors"] == {"NoSpace": row["failed"]}
+    # At most as many values as fit in, and those that the eight users had under way.
+    assert 0 < row["succeeded"] <= 4 * MIB // (100 * 1024) + 8
     assert row["info"] == row["failed"], "etcd says it after it has applied the put that fills the store, too"
     assert "error_texts" not in row
     books = full["books"]
