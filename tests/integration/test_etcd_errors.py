@@ -316,7 +316,7 @@ def test_the_words_of_an_error_without_a_name_are_kept(etcd_single: LocalCluster
 @pytest.mark.parametrize("etcd", each_etcd())
 def test_a_store_that_a_load_fills(make_cluster: ClusterFactory, etcd: str, tmp_path: Path) -> None:
     """Its writes fail as NoSpace in the result, the table, JUnit, the report and in thresholds; reads go on."""
-    # etcd goes by the store's size at the last commit, by default one in 100 ms: a fast machine has written all by then.
+    # etcd goes by the size of its last commit, by default one in 100 ms: a fast machine has written all by then.
     room = ("--backend-batch-limit=1", f"--quota-backend-bytes={4 * MIB}")
     cluster = make_cluster(1, binary=etcd, storage="memory", extra_args=room)
     endpoint = cluster.endpoints[0]
