@@ -106,7 +106,8 @@ class Channel:
         self._spare_turn = cycle(self._spare)
         self._current: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
-        self._opened: list[tuple[StreamingCall, Transport, int]] = []
+        # Where streaming calls ended because their token was refused, and when those were opened.
+        self._refused: list[tuple[Transport, int]] = []
         self._connecting = 0
         # Connections under way because streams were used up, and streaming calls that wait for one.
         self._widening = self._openers = 0
@@ -162,10 +163,7 @@ class Channel:
             transport = self._with_room()
             if transport is not None:
                 try:
-                    call = transport.open(path, self._on_freed)
-                    if self._login is not None:
-                        self._opened.append((call, transport, perf_counter_ns()))
-                    return call
+                    return transport.open(path, partial(self._on_freed, transport, perf_counter_ns()))
                 except LocalError:
                     transport.retire()  # out of stream ids, say
                     continue
@@ -202,11 +200,9 @@ class Channel:
 
     def _readmit_streams(self) -> None:
         """Give another token to connections where a streaming call has ended because its token was refused."""
-        opened, self._opened = self._opened, []
-        for call, transport, opened_ns in opened:
-            if not call.ended:
-                self._opened.append((call, transport, opened_ns))
-            elif self._login is not None and transport.accepting and self.token_refused(call.stream):
+        refused, self._refused = self._refused, []
+        for transport, opened_ns in refused:
+            if self._login is not None and transport.accepting:
                 try:
                     self._login.readmit(transport, opened_ns)
                 except ConnectError:
@@ -285,8 +281,10 @@ class Channel:
                 self._keepers.append(gevent.spawn(self._keep, endpoint, widening=True))
             coming += sum(limits.values())
 
-    def _on_freed(self) -> None:
-        """Have those look again who wait to open a streaming call: one has ended."""
+    def _on_freed(self, transport: Transport, opened_ns: int, call: StreamingCall) -> None:
+        """Take a streaming call that has ended: those who wait to open one look again."""
+        if self.token_refused(call.stream):
+            self._refused.append((transport, opened_ns))
         if self._openers:
             self._tell(None)
 
@@ -301,7 +299,7 @@ class Channel:
         login = self._login
         assert login is not None
         deadline_ns, sent_ns = call_ns + timeout_ns, call_ns
-        for pause_s in _TOKEN_PAUSES_S:
+        for tried, pause_s in enumerate(_TOKEN_PAUSES_S):
             try:
                 # What a member has not heard of yet it may know a little later.
                 known = login.readmit(transport, sent_ns)
@@ -309,7 +307,9 @@ class Channel:
                 refused.cause = exc.cause
                 transport.retire()  # and the next connections wait for a login
                 break
-            gevent.sleep(0 if known else pause_s)
+            # A member that refuses what it has just given itself gets its time, too: passwords are dear to check.
+            left_s = (deadline_ns - perf_counter_ns()) / 1e9
+            gevent.sleep(0 if known and not tried else max(0.0, min(pause_s, left_s)))
             sent_ns = perf_counter_ns()
             if sent_ns >= deadline_ns:
                 break
@@ -352,7 +352,7 @@ class Channel:
         ``widening``: it is a further one, and counts among those under way until it is there.
         """
         pause = _FIRST_PAUSE_S
-        token = b""
+        former: Transport | None = None
         further = widening
         while not self.closed:
             ended = gevent.event.Event()
@@ -362,7 +362,8 @@ class Channel:
                 transport.connect(self._dial_timeout_s)
                 if self._login is not None:
                     # A member that was started again has forgotten the token.
-                    token = self._login.admit(transport, token)
+                    self._login.admit(transport, former)
+                    former = transport
                     if not transport.accepting:  # lost while it waited for a login of another one
                         raise ConnectError(endpoint, LOST)
             except ConnectError as exc:
@@ -387,7 +388,7 @@ class Channel:
                 if self._login is None:
                     ended.wait()
                 else:
-                    token = self._keep_logged_in(self._login, transport, token, ended)
+                    self._keep_logged_in(self._login, transport, ended)
                 if perf_counter_ns() - began > _STABLE_S * 1e9:
                     pause = _FIRST_PAUSE_S
                     self._connecting += 1
@@ -448,14 +449,13 @@ class Channel:
             self._deal()
             self._settle(None)
 
-    def _keep_logged_in(self, login: Login, transport: Transport, token: bytes, ended: gevent.event.Event) -> bytes:
-        """Wait for the end of a connection and renew its token in time; return the last one."""
+    def _keep_logged_in(self, login: Login, transport: Transport, ended: gevent.event.Event) -> None:
+        """Wait for the end of a connection and renew its token in time."""
         while not ended.wait(login.renew_in_s):
             try:
-                token = login.admit(transport, token)
+                login.admit(transport, transport)
             except ConnectError:
                 transport.retire()  # the next connection says why
-        return token
 
     def _settle(self, failure: ConnectError | None) -> None:
         """Tell those who wait for a connection: there is one, or no attempt is left that could give one."""

@@ -72,15 +72,17 @@ class Login:
         # What each connection has, and since when.
         self._given: WeakKeyDictionary[Transport, tuple[bytes, int]] = WeakKeyDictionary()
 
-    def admit(self, transport: Transport, worn: bytes = b"") -> bytes:
-        """Take a connection and the token that is no longer good there, empty for none.
+    def admit(self, transport: Transport, former: Transport | None = None) -> None:
+        """Give a connection a token; another one than its former had, whose token is no longer good there.
 
-        Gives the connection another one, asking etcd only where nobody has since, and returns it. Raises ConnectError.
+        Takes the former connection to the same member, None for none, itself where its token is to be renewed. Asks
+        etcd only where nobody has since. Raises ConnectError.
         """
         with self._lock:
+            worn = b"" if former is None else self._given.get(former, (b"", 0))[0]
             if self._token == worn or self._refused:
                 self._log_in(transport)
-            return self._give(transport)
+            self._give(transport)
 
     def readmit(self, transport: Transport, sent_ns: int) -> bool:
         """Take a connection and when a request was sent there whose token was refused; give it a newer token.
@@ -105,12 +107,11 @@ class Login:
         """Seconds until the token should be renewed; None where it has no end that we know of."""
         return None if self._renew_at_s is None else max(0.0, self._renew_at_s - time())
 
-    def _give(self, transport: Transport) -> bytes:
+    def _give(self, transport: Transport) -> None:
         token = self._token
         if self._given.get(transport, (None, 0))[0] != token:
             transport.set_metadata(((b"token", token),) if token else ())
             self._given[transport] = (token, perf_counter_ns())
-        return token
 
     def _log_in(self, transport: Transport) -> None:
         """Ask etcd for another token, and keep it. Raises ConnectError.

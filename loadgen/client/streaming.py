@@ -42,10 +42,12 @@ class StreamingCall:
         connection: Connection,
         path: bytes,
         flush: Callable[[], None],
-        freed: Callable[[], None] | None = None,
+        on_end: Callable[[StreamingCall], None],
+        blocked: set[StreamingCall],
     ) -> None:
         self.endpoint = endpoint
-        self._freed = freed
+        self._on_end = on_end
+        self._blocked = blocked
         self.ended_ns = 0
         self._connection = connection
         self._flush = flush
@@ -95,6 +97,7 @@ class StreamingCall:
         """
         while not self.ended and self._full():
             self._room.clear()
+            self._blocked.add(self)
             try:
                 self._room.wait()
             except gevent.Timeout:
@@ -168,12 +171,13 @@ class StreamingCall:
     def unblock(self) -> None:
         """Let those go on who wait to send, where there is room again."""
         if not self._full():
+            self._blocked.discard(self)
             self._room.set()
 
     def switch(self, ended_ns: int) -> None:
         """Take when the call ended."""
         self.ended_ns = self._stream.ended_ns = ended_ns
         self._inbox.end()
+        self._blocked.discard(self)
         self._room.set()
-        if self._freed is not None:
-            self._freed()
+        self._on_end(self)

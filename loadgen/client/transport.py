@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
@@ -84,7 +85,7 @@ class Transport:
         self._connection = connection = Connection(endpoint.http_host.encode(), scheme)
         self.set_metadata = connection.set_metadata
         self._start = connection.start
-        self._queued: list[Stream] = []
+        self._queued: deque[Stream] = deque()
         self._receive = connection.receive_data
         self._take = connection.data_to_send
         self._tls_options = tls
@@ -97,7 +98,9 @@ class Transport:
         self._timer: Watcher | None = None
         self._armed = _NEVER
         self.flushing = False
-        self._streaming: list[StreamingCall] = []
+        self._streaming: set[StreamingCall] = set()
+        # Those of them where somebody waits to send.
+        self._blocked: set[StreamingCall] = set()
         self._watchdog: Watcher | None = None
         self._heard = True
         self._asked = False
@@ -202,18 +205,23 @@ class Transport:
         stream.endpoint = self._where
         return stream
 
-    def open(self, path: bytes, freed: Callable[[], None] | None = None) -> StreamingCall:
+    def open(self, path: bytes, on_end: Callable[[StreamingCall], None] | None = None) -> StreamingCall:
         """Take the path of a streaming method, return the call; see ``StreamingCall``. It has no deadline.
 
-        Takes what to call when it has ended. Raises LocalError where no new calls are taken, NoStreamError where the
-        peer allows no further stream: without a deadline it would wait for ever. While one is open, a peer that is
-        silent for long is asked for a sign of life, and the connection ends where none comes.
+        Takes what to call with it when it has ended. Raises LocalError where no new calls are taken, NoStreamError
+        where the peer allows no further stream: without a deadline it would wait for ever. While one is open, a peer
+        that is silent for long is asked for a sign of life, and the connection ends where none comes.
         """
         if self._connection.accepting and self._connection.room <= 0:
             raise NoStreamError(f"the peer allows {self._connection.limit} streams at a time")
-        call = StreamingCall(self.endpoint, self._connection, path, self._flush_soon, freed)
-        self._streaming = [each for each in self._streaming if not each.ended]
-        self._streaming.append(call)
+
+        def ended(call: StreamingCall) -> None:
+            self._streaming.discard(call)
+            if on_end is not None:
+                on_end(call)
+
+        call = StreamingCall(self.endpoint, self._connection, path, self._flush_soon, ended, self._blocked)
+        self._streaming.add(call)
         if self._watchdog is None:
             self._heard, self._asked = True, False
             self._watchdog = self._loop.timer(_SILENCE_S, _SILENCE_S)
@@ -227,7 +235,7 @@ class Transport:
             self._asked = False
         elif self._asked:
             self._end(SILENT)
-        elif any(not each.ended for each in self._streaming):
+        elif self._streaming:
             self._asked = True
             self._connection.ping(b"raftload")
             self._flush_soon()
@@ -263,12 +271,12 @@ class Transport:
             self._arm(left)
 
     def _note_opened(self, now: int) -> None:
-        """Note when calls that wait for a stream got one."""
-        if self._queued:
-            for stream in self._queued:
-                if stream.id:
-                    stream.opened_ns = now
-            self._queued = [each for each in self._queued if not each.id and each.code < 0]
+        """Note when calls that wait for a stream got one; they get them in the order in which they began to wait."""
+        queued = self._queued
+        while queued and (queued[0].id or queued[0].code >= 0):
+            stream = queued.popleft()
+            if stream.id:
+                stream.opened_ns = now
 
     def _wake(self, streams: list[Stream], now: int) -> None:
         for stream in streams:
@@ -319,8 +327,8 @@ class Transport:
                 self._flush()
                 self._end(LOST, event.detail)
                 return
-        if self._streaming:
-            for call in self._streaming:
+        if self._blocked:
+            for call in tuple(self._blocked):
                 call.unblock()
         if self._connection.wants_to_send and not self.flushing:
             self._flush()

@@ -36,11 +36,15 @@ class StartLine:
     """
 
     def __init__(self, tell: Callable[[int], None]) -> None:
-        self.is_open = False
         self._ready = 0
         self._tell = tell
         self._telling = False
         self._opened = gevent.event.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether users begin at once."""
+        return bool(self._opened.is_set())
 
     def wait(self) -> bool:
         """Count one more user as ready, and wait until all are; return whether the start came in time."""
@@ -52,7 +56,6 @@ class StartLine:
 
     def open(self) -> None:
         """Let the users begin."""
-        self.is_open = True
         self._opened.set()
 
     def _tell_once(self) -> None:
