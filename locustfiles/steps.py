@@ -13,7 +13,6 @@ instead of users, any scenario will do: `raftload bench --step 500:4000:500/10s`
 import time
 
 import gevent
-from locust.exception import StopUser
 
 from loadgen.result.knee import users_by_step
 from loadgen.user import EtcdUser
@@ -39,4 +38,4 @@ class StepsUser(EtcdUser):
         while (left_s := (begins_ns - time.perf_counter_ns()) / 1e9) > 0:
             gevent.sleep(min(left_s, _LOOK_S))
             if self.leaving:
-                raise StopUser
+                return

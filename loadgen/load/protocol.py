@@ -174,8 +174,8 @@ class OpenLoopCounts(TypedDict):
 class StreamCounts(TypedDict):
     """What one worker met of the server's limit of streams on a connection (MAX_CONCURRENT_STREAMS).
 
-    ``limit`` is None where there is none, ``connections`` how many there are now, ``waits`` counts the operations that
-    waited for a stream by how long, in nanoseconds.
+    ``limit`` is None where none was met, ``connections`` the most that there were at a time, ``waits`` counts the
+    operations of the measurement that waited for a stream by how long, in nanoseconds.
     """
 
     limit: int | None

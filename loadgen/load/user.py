@@ -42,7 +42,7 @@ class RunUser(User):  # type: ignore[misc]
         """Join the worker's run."""
         load = attach(self.environment).load
         if load is None:
-            raise StopUser  # The run did not begin, and ends: its alarm says why.
+            raise GreenletExit  # The run did not begin, and ends: its alarm says why. Locust logs any other exception.
         self.load: Load = load
         self.process = self.load.user_started()
         self._counted = True
@@ -102,7 +102,7 @@ class EtcdUser(RunUser):
         self._owing = len(settings.mix)
         self.make_ready()
         if not self.load.wait_for_start():
-            raise StopUser
+            raise GreenletExit  # Locust logs any other exception that ends `on_start`.
 
     def make_ready(self) -> None:
         """Get ready what the user measures with, such as a watch; see ``holds_start``."""

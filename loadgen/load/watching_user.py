@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import ClassVar
@@ -38,7 +39,8 @@ class FollowingUser(EtcdUser):
 
     least_value_size: ClassVar = UNIQUE_VALUE_BYTES
     watcher: Watcher | None = None
-    _first: int | None = None
+    # Of this worker's writes, those that are due to its watch: from the first number, before the second.
+    _first = _left = math.inf
     _reader: gevent.Greenlet | None = None
 
     def make_ready(self) -> None:
@@ -78,8 +80,8 @@ class FollowingUser(EtcdUser):
 
         if self.load.is_ending:
             wait(lambda: not written.writers)
-        if self._first is not None:
-            left = written.leave()
+        if self._first < math.inf:
+            self._left = left = written.leave()
             wait(lambda: written.are_answered(left))
         last = written.last_revision
         wait(lambda: watch.error is not None or (watch.next_revision > last and not watch.inbox.items))
@@ -112,7 +114,7 @@ class FollowingUser(EtcdUser):
                 kv = event.kv
                 write = find(kv.value)
                 # Of what was written before this watch was confirmed it may have seen a part.
-                if write is not None and first is not None and write.number >= first:
+                if write is not None and first <= write.number < self._left:
                     deliver(write, kv.value)
                     call_ns = write.call_ns
                     delivered = Operation(

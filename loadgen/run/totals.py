@@ -136,13 +136,13 @@ def streams(snapshots: Sequence[Snapshot]) -> list[str]:
     if not waits:
         return []
     count, longest_ms = sum(waits.values()), hdr.percentiles(waits, (1.0,))[0] / 1e6
-    limit = min(each["limit"] for each in met if each["limit"] is not None)
+    limit = min((each["limit"] for each in met if each["limit"] is not None), default="few")
     connections = sum(each["connections"] for each in met)
     who = f"{count:,} operation{'s' if count > 1 else ''}"
     return [
         f"{who} waited in raftload for a stream, {longest_ms:,.1f} ms at most, which is part of their latencies:"
         f" etcd allows {limit} streams on a connection (--max-concurrent-streams); there were {connections} connections"
-        " in the end"
+        " at most"
     ]
 
 

@@ -22,10 +22,11 @@ from tests.support.waiting import HANG_S, until
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(scenario: str, *arguments: str, cluster: LocalCluster, cwd: Path) -> subprocess.Popen[str]:
-    """Start Locust with a locustfile, without its UI."""
+def start(scenario: str | Path, *arguments: str, cluster: LocalCluster, cwd: Path) -> subprocess.Popen[str]:
+    """Start Locust with a locustfile, of ours where only its name is given, without its UI."""
+    path = scenario if isinstance(scenario, Path) else ROOT / "locustfiles" / f"{scenario}.py"
     return subprocess.Popen(
-        [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / f"{scenario}.py"), "--headless",
+        [sys.executable, "-m", "locust", "-f", str(path), "--headless",
          "--host", cluster.members[0].endpoint, "-u", "6", "-r", "6", "--json", *arguments],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -95,6 +96,49 @@ def test_a_number_of_operations_is_exact_and_ends_the_run(
     assert client.get(b"x").revision - before == 502
     assert client.range(b"\0", b"\0", count_only=True).response.count == keys
     client.close()
+
+
+# The last user is never ready, so the others wait for it.
+LATE = """
+from pathlib import Path
+
+import gevent
+import locustfiles.watch
+
+ready = []
+
+class LateUser(locustfiles.watch.WatchUser):
+    def make_ready(self):
+        super().make_ready()
+        ready.append(self)
+        if len(ready) == 6:
+            Path("begun").touch()
+            gevent.sleep(3600)
+"""
+# One user works, and the others wait for their step.
+STEPS = """
+from pathlib import Path
+
+import locustfiles.steps
+
+class SlowlyMoreUser(locustfiles.steps.StepsUser):
+    def put(self, key, value):
+        Path("begun").touch()
+        return super().put(key, value)
+"""
+
+
+@pytest.mark.parametrize("locustfile", [LATE, STEPS], ids=["start line", "steps"])
+def test_users_that_wait_for_their_start_end_without_a_traceback(
+    etcd_single: LocalCluster, tmp_path: Path, locustfile: str
+) -> None:
+    (tmp_path / "waiting.py").write_text(locustfile)
+    process = start(tmp_path / "waiting.py", cluster=etcd_single, cwd=tmp_path)
+    until(lambda: process.poll() is not None or (tmp_path / "begun").exists(), "the load")
+    process.send_signal(signal.SIGTERM)
+    err = ended(process)
+    assert "Traceback" not in err
+    assert "StopUser" not in err
 
 
 # A page's connection is closed by the finalizer of what read from it. Python drops, without a word, what is raised in

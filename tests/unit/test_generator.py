@@ -51,8 +51,18 @@ def test_a_wait_for_a_stream_is_the_generators_own(waited: int, saturated: bool)
     assert (block["saturated_by"] or "").startswith("operations waited up to 50." if saturated else "")
     (note,) = totals.streams(workers)
     assert note.startswith(f"{waited} operations waited in raftload for a stream, 50.")
-    assert "etcd allows 5 streams on a connection (--max-concurrent-streams); there were 6 connections" in note
+    assert note.endswith(
+        "etcd allows 5 streams on a connection (--max-concurrent-streams); there were 6 connections at most"
+    )
     assert totals.streams([worker(), worker(waits={})]) == []
+
+
+def test_a_wait_for_a_stream_without_a_limit_is_told() -> None:
+    unlimited = worker(waits={bucket_ns(MS): 1})
+    unlimited["streams"]["limit"] = None
+    (note,) = totals.streams([unlimited])
+    assert "1 operation waited in raftload for a stream" in note
+    assert "etcd allows few streams on a connection" in note
 
 
 def test_an_open_loop_is_judged_by_its_start_lag() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ from loadgen.load import written as module
 from loadgen.load.written import Written
 from loadgen.proto import etcd_pb2 as pb
 
+ROOT = Path(__file__).resolve().parents[2]
 OK, FAIL, INFO = Outcome.OK, Outcome.FAIL, Outcome.INFO
 
 
@@ -116,6 +121,55 @@ def test_one_that_left_owes_what_was_under_way() -> None:
     scene.write(b"later")
     assert scene.deliver(b"later", 2) == 1
     assert written.problems() == ["2 of 3 deliveries are missing: k (revision 2) reached 0 of 2"]
+
+
+# Users that read what they are given, in a process of their own: to import Locust patches the standard library.
+READERS = """
+import json
+from types import SimpleNamespace
+
+from loadgen.load.watching_user import FollowingUser
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.proto.kv_pb2 import Event, KeyValue
+from tests.unit.test_written import Scene
+
+class Reader(FollowingUser):
+    def __init__(self, scene, joins=True):
+        super().__init__(SimpleNamespace())
+        self.load = SimpleNamespace(
+            record=lambda *_: None, is_ending=False, settings=SimpleNamespace(timeout_s=0.1), warming_up=False
+        )
+        self.process, self.written = 1, scene.written
+        self.watch_of_all = SimpleNamespace(error="ended", next_revision=1 << 60)
+        if joins:
+            self._first = self.written.join()
+
+    def reads(self, *values):
+        events = [Event(kv=KeyValue(key=b"k", value=value)) for value in values]
+        self._follow([SimpleNamespace(read_ns=1, response=pb.WatchResponse(events=events))])
+
+scene = Scene(0)
+stays, leaves, never = Reader(scene), Reader(scene), Reader(scene, joins=False)
+scene.write(b"both")
+leaves._see_the_last(scene.written)
+scene.write(b"later")
+never.reads(b"both", b"later")
+none = scene.written.delivered
+leaves.reads(b"both", b"later")
+owed = scene.written.problems()
+stays.reads(b"both", b"later")
+print(json.dumps([none, owed, scene.written.problems(), scene.written.delivered]))
+"""
+
+
+def test_a_user_counts_what_was_written_between_its_coming_and_its_leaving() -> None:
+    done = subprocess.run([sys.executable, "-c", READERS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    none, owed, missing, delivered = json.loads(done.stdout)
+    assert owed == [
+        "2 of 3 deliveries are missing: k-both (revision 2) reached 1 of 2, k-later (revision 3) reached 0 of 1"
+    ]
+    assert (none, missing, delivered) == (0, [], 3)
 
 
 def test_a_killed_write_is_answered() -> None:
