@@ -73,8 +73,7 @@ class EtcdError(ClusterError):
     """
 
     def __init__(self, code: int, detail: str) -> None:
-        kind = kind_of(detail)
-        self.name = kind.name if kind else grpc_code_name(code)
+        self.name = error_name(code, detail)
         super().__init__(f"{self.name}: {detail}")
         self.code = code
         self.detail = detail
@@ -90,3 +89,13 @@ _GRPC_CODES = (
 def grpc_code_name(code: int) -> str:
     """Take a gRPC status code, return its name; ``CODE_99`` for one that gRPC does not know."""
     return _GRPC_CODES[code] if 0 <= code < len(_GRPC_CODES) else f"CODE_{code}"
+
+
+def error_name(code: int, text: str) -> str:
+    """Take a server's status and its text, return etcd's name of the error; the code's where the text is none of them.
+
+    >>> error_name(8, "etcdserver: mvcc: database space exceeded"), error_name(8, "another text")
+    ('NoSpace', 'RESOURCE_EXHAUSTED')
+    """
+    kind = kind_of(text)
+    return kind.name if kind else grpc_code_name(code)

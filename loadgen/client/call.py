@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from google.protobuf.message import DecodeError
 
+from cluster.base.errors import error_name
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance
 from loadgen.client.channel import Channel
-from loadgen.client.kv import classify, error_name
+from loadgen.client.kv import classify
 from loadgen.history.operation import Operation, Outcome
 from loadgen.wire import Code, Stream
 

@@ -62,7 +62,8 @@ class Channel:
         connects: connections made.
         connected_max: the most connections that there were at a time.
         stream_limit: the fewest streams that a connection allowed at a time; None where none had a limit.
-        stream_waits: calls that had to wait for a stream, by how long, in buckets of nanoseconds.
+        stream_waits: calls that had to wait for a stream, by how long, in buckets of nanoseconds; see
+            ``forget_waits``.
         closed: ``close`` was called.
     """
 
@@ -95,6 +96,7 @@ class Channel:
         self.connected_max = 0
         self.stream_limit: int | None = None
         self.stream_waits: defaultdict[int, int] = defaultdict(int)
+        self._waits_from_ns = 0
         self._connections = connections
         self._live: list[Transport] = []
         self._draining: list[Transport] = []
@@ -189,6 +191,11 @@ class Channel:
             if self._wait(deadline_ns) is not None:
                 return  # nobody answers: the calls will say why
 
+    def forget_waits(self) -> None:
+        """Count in ``stream_waits`` the calls from now on alone: those before were a warm-up."""
+        self._waits_from_ns = perf_counter_ns()
+        self.stream_waits.clear()
+
     @property
     def connected(self) -> int:
         """How many connections there are now."""
@@ -244,7 +251,9 @@ class Channel:
                 else:
                     self._widen(1)
                     stream = transport.call(path, message, timeout_ns, call_ns, queued=True)
-                    self.stream_waits[bucket_ns((stream.opened_ns or stream.ended_ns) - now)] += 1
+                    if call_ns >= self._waits_from_ns:
+                        self._note_limit(transport)
+                        self.stream_waits[bucket_ns((stream.opened_ns or stream.ended_ns) - now)] += 1
             except LocalError:
                 transport.retire()  # out of stream ids, say
                 continue
@@ -254,6 +263,12 @@ class Channel:
                 return stream
             again = True
             self.resent += 1
+
+    def _note_limit(self, transport: Transport) -> None:
+        """Note how many streams a connection allows; its peer may say so at any time."""
+        limit, known = transport.limit, self.stream_limit
+        if limit < UNLIMITED and (known is None or limit < known):
+            self.stream_limit = limit
 
     def _with_room(self) -> Transport | None:
         """Return the next connection on which a stream can be opened; None where there is none."""
@@ -381,8 +396,7 @@ class Channel:
                 if further:
                     self._spares.add(transport)
                 self.connected_max = max(self.connected_max, len(self._live))
-                if transport.limit < UNLIMITED:
-                    self.stream_limit = min(self.stream_limit or UNLIMITED, transport.limit)
+                self._note_limit(transport)
                 self._deal()
                 self._settle(None)
                 if self._login is None:

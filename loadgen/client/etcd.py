@@ -11,13 +11,14 @@ import gevent
 from google.protobuf.message import DecodeError, Message
 
 from cluster.base.endpoint import Endpoint
+from cluster.base.errors import error_name
 from cluster.base.security import PLAIN_SPOKEN, TLS_FAILED, Security
 from loadgen.client import encode
 from loadgen.client.auth import AuthCalls
 from loadgen.client.call import Answered, Caller
 from loadgen.client.channel import STATUS, login_of, tls_options
 from loadgen.client.connect_errors import CLOSED, LEARNER, NO_ANSWER, NOT_ETCD, TLS_SPOKEN, ConnectError, speaks_tls
-from loadgen.client.kv import RangeOptions, error_name
+from loadgen.client.kv import RangeOptions
 from loadgen.client.lease import GRANT, REVOKE, LeaseCalls
 from loadgen.client.login import refusal_cause
 from loadgen.client.maintenance import MaintenanceCalls

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypedDict, Unpack
 
-from cluster.base.errors import grpc_code_name
 from cluster.base.etcd_errors import kind_of
 from cluster.base.etcd_values import prefix_end
 from loadgen.history.operation import Operation, Outcome
@@ -56,16 +55,6 @@ def is_refusal(code: int, text: str) -> bool:
     """Take a server's status and its text, return whether they say that a write has not happened, and will not."""
     kind = kind_of(text)
     return kind.refused if kind else code in DEFINITE
-
-
-def error_name(code: int, text: str) -> str:
-    """Take a server's status and its text, return etcd's name of the error; the code's where the text is none of them.
-
-    >>> error_name(8, "etcdserver: mvcc: database space exceeded"), error_name(8, "another text")
-    ('NoSpace', 'RESOURCE_EXHAUSTED')
-    """
-    kind = kind_of(text)
-    return kind.name if kind else grpc_code_name(code)
 
 
 KvResponse = pb.PutResponse | pb.RangeResponse | pb.DeleteRangeResponse | pb.TxnResponse

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from gevent.lock import RLock
 from google.protobuf.message import DecodeError
 
+from cluster.base.errors import error_name
 from loadgen.client.connect_errors import (
     AUTH_OFF,
     BAD_PASSWORD,
@@ -26,7 +27,6 @@ from loadgen.client.connect_errors import (
     USER_WANTED,
     ConnectError,
 )
-from loadgen.client.kv import error_name
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, LocalError, Stream
 

@@ -15,7 +15,7 @@ import gevent
 import gevent.event
 
 from cluster.base.endpoint import Endpoint
-from loadgen.client.kv import error_name
+from cluster.base.errors import error_name
 from loadgen.client.mailbox import Mailbox
 from loadgen.wire import Code, Connection, Stream
 

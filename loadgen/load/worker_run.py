@@ -332,7 +332,7 @@ class Load:
         if self._cpu_started is None:
             self._cpu_started = _cpu_seconds()
             if (channel := getattr(self.client, "channel", None)) is not None:
-                channel.stream_waits.clear()
+                channel.forget_waits()
             self._lag.stop()
             self._lag = LoopLag(gevent.get_hub())
 

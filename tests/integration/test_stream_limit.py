@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gevent
 import gevent.socket
@@ -16,6 +19,8 @@ from loadgen.client.connect_errors import NO_STREAM, ConnectError
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import Operation, Outcome
 from loadgen.wire import Code, frames
+from tests.conftest import ClusterFactory
+from tests.support import command
 from tests.support.etcds import default_and_others, version_of
 from tests.support.http2_server import OPEN, Handler, head, until, whole
 from tests.support.waiting import HANG_S
@@ -134,7 +139,8 @@ def test_without_a_limit_one_connection_does(etcd_single: LocalCluster) -> None:
 class Narrow:
     """Takes what comes on its one connection, and answers a stream when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limited: bool = True) -> None:
+        self.limited = limited
         self.connections = 0
         self.client: gevent.socket.socket | None = None
 
@@ -144,7 +150,7 @@ class Narrow:
             client.close()
             return
         self.client = client
-        client.sendall(frames.settings({frames.MAX_CONCURRENT_STREAMS: 1}))
+        client.sendall(frames.settings({frames.MAX_CONCURRENT_STREAMS: 1} if self.limited else {}))
         while client.recv(65_536):
             pass
 
@@ -192,6 +198,66 @@ def test_a_wait_for_a_stream_is_measured(listen: Listen) -> None:
     assert 0.19e9 < waited_ns < answered.ended_ns - first.value.ended_ns + waited_ns
     assert waited_ns <= (first.value.ended_ns - answered.deadline_ns + HANG_S * 1e9) * 1.01
     channel.close()
+
+
+def test_only_waits_of_calls_from_a_moment_on_are_counted(listen: Listen) -> None:
+    """One that began before it may end after it, as an operation of the warm-up."""
+    server = Narrow()
+    channel = Channel([listen(server)])
+    with contextlib.closing(channel):
+        first, second = call(channel), call(channel)
+        until(lambda: channel._live and channel._live[0].waiting == 1)
+        channel.forget_waits()
+        third = call(channel)
+        until(lambda: channel._live[0].waiting == 2)
+        for stream_id, each in ((1, first), (3, second), (5, third)):
+            server.say(whole(stream_id))
+            assert each.get(timeout=HANG_S).code == Code.OK
+        assert list(channel.stream_waits.values()) == [1]
+
+
+def test_a_limit_that_is_told_later_is_told(listen: Listen) -> None:
+    server = Narrow(limited=False)
+    channel = Channel([listen(server)])
+    with contextlib.closing(channel):
+        first = call(channel)
+        until(lambda: channel._live)
+        assert channel.stream_limit is None
+        server.say(frames.settings({frames.MAX_CONCURRENT_STREAMS: 1}))
+        until(lambda: channel._live[0].limit == 1)
+        second = call(channel)
+        until(lambda: channel._live[0].waiting == 1)
+        for stream_id, each in ((1, first), (3, second)):
+            server.say(whole(stream_id))
+            assert each.get(timeout=HANG_S).code == Code.OK
+        assert (channel.stream_limit, sum(channel.stream_waits.values())) == (1, 1)
+
+
+# A warm-up with more calls at a time than there are streams, and a measurement with fewer.
+WAITING = """
+import gevent
+
+import locustfiles.put
+
+class WarmingUser(locustfiles.put.PutUser):
+    def on_start(self):
+        super().on_start()
+        assert self.load.warming_up
+        calls = [gevent.spawn(self.client.get, b"limit/key") for _ in range(40)]
+        gevent.joinall(calls, raise_error=True)
+        assert self.client.channel.stream_waits
+"""
+
+
+def test_waits_of_the_warm_up_are_not_those_of_the_measurement(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    cluster = make_cluster(1, storage="memory", extra_args=(f"--max-concurrent-streams={LIMIT}",))
+    (tmp_path / "warming.py").write_text(WAITING)
+    done = command.run("bench", "--scenario", "warming.py", "--warmup", "1s", "--operations", "100", "--workers", "1",
+                       "--concurrency", "2", "--json", "--endpoints", cluster.endpoints[0], cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["results"]["total"]["succeeded"] == 100
+    assert [note for note in result["notes"] if "waited" in note] == []
 
 
 def test_a_streaming_call_says_that_there_is_no_stream(listen: Listen) -> None:

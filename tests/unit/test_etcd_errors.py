@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.base.errors import EtcdError, grpc_code_name
+from cluster.base.errors import EtcdError, error_name, grpc_code_name
 from cluster.base.etcd_errors import KINDS, kind_of
-from loadgen.client.kv import classify, error_name
+from loadgen.client.kv import classify
 from loadgen.history.operation import Outcome
 from loadgen.wire import Code
 from tests.support.etcd_errors import NoGo, of_release, stored
