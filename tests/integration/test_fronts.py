@@ -25,7 +25,9 @@ from cluster.local.cluster import LocalCluster
 from cluster.observe import calls, probe
 from cluster.observe.calls import DENIED
 from cluster.observe.health import Alarm
+from cluster.observe.messages import encode
 from loadgen.client.blocking import BlockingClient
+from loadgen.wire import Code
 from tests.conftest import ClusterFactory
 from tests.support import command, fronts
 from tests.support.certificates import Authority
@@ -288,6 +290,28 @@ def test_users_of_every_etcd(make_cluster: ClusterFactory, capsys: Capsys, binar
         assert found["members"][0]["role"] == "leader" or "user required: auth is enabled; give --user" in err
         done = command.called(capsys, "cluster", "status", "--endpoints", endpoint, "--user", "guest:wrong")
         assert done.returncode == 4 and "login of guest: etcdserver: authentication failed" in done.stderr
+
+
+@pytest.mark.parametrize("binary", default_and_others(), ids=version_of)
+def test_a_denial_behind_the_grpc_proxy_is_no_loss_of_the_quorum(
+    make_cluster: ClusterFactory, capsys: Capsys, binary: str
+) -> None:
+    """The proxy sends etcd's text with the code UNKNOWN."""
+    cluster = make_cluster(1, binary=binary, storage="memory")
+    with with_auth(cluster):
+        root = Security(user="root", password="root-pw")
+        admin = BlockingClient(cluster.members[0].client_url, timeout_s=HANG_S, security=root)
+        admin.auth("user/add", name="idle", password="idle-pw")
+        admin.close()
+        with fronts.etcd_proxy(binary, *cluster.endpoints) as front:
+            idle = Security(user="idle", password="idle-pw")
+            with pytest.raises(EtcdError, match="PermissionDenied") as denied:
+                calls.grpc(front, "/etcdserverpb.KV/Range", encode({1: b"k"}), HANG_S, idle)
+            assert denied.value.code == Code.UNKNOWN
+            assert calls.refused(front, denied.value, idle).cause == DENIED
+            assert probe.serves_reads(front, HANG_S, idle)
+            found, err = state(capsys, front, user="idle:idle-pw")
+            assert found["quorum"] is True and "no quorum" not in err
 
 
 def test_a_token_that_the_member_has_forgotten(make_cluster: ClusterFactory) -> None:
