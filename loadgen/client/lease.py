@@ -98,7 +98,7 @@ class LeaseKeeper:
         self._call: StreamingCall | None = None
         self._waiting: _Waiting = defaultdict(deque)
         self._opening = gevent.lock.BoundedSemaphore()
-        self._kept: list[gevent.Greenlet] = []
+        self._kept: set[gevent.Greenlet] = set()
 
     def open(self) -> str | None:
         """Open the stream where there is none; return why there is none then, None where there is one."""
@@ -144,13 +144,14 @@ class LeaseKeeper:
                     return done
                 gevent.sleep(max(ttl, 1) / 3)
 
-        self._kept = [each for each in self._kept if not each.dead]
-        self._kept.append(gevent.spawn(renew))
-        return self._kept[-1]
+        made = gevent.spawn(renew)
+        self._kept.add(made)
+        made.link(self._kept.discard)
+        return made
 
     def close(self) -> None:
         """End the stream, and what ``keep`` began. May be called again."""
-        gevent.killall(self._kept, block=False)
+        gevent.killall(list(self._kept), block=False)
         if self._call is not None:
             self._call.cancel()
 

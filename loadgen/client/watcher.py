@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
 from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Unpack
+from weakref import WeakSet
 
 import gevent
 from google.protobuf.message import DecodeError
@@ -292,7 +292,8 @@ class WatchCalls(Caller):
     """The Watch service."""
 
     _watcher: Watcher | None = None
-    _watchers: Sequence[Watcher] = ()
+    # Whoever has a watch holds its watcher, too.
+    _watchers: WeakSet[Watcher] | None = None
 
     def watch(self, key: bytes, range_end: bytes = b"", **options: Unpack[WatchOptions]) -> Watch:
         """Watch a key or a range, in the terms of ``Watcher.watch``, over the stream that a client's watches share.
@@ -306,11 +307,13 @@ class WatchCalls(Caller):
     def watcher(self) -> Watcher:
         """Return a stream for watches of its own."""
         made = Watcher(self.streams(), self._timeout_s, self._history)
-        self._watchers = [*(each for each in self._watchers if not each.closed), made]
+        if self._watchers is None:
+            self._watchers = WeakSet()
+        self._watchers.add(made)
         return made
 
     def close(self) -> None:
         """Close the connections; call that wait end, and so do watches. May be called again."""
-        for each in self._watchers:
+        for each in list(self._watchers or ()):
             each.close()
         super().close()

@@ -17,6 +17,7 @@ from loadgen.client import channel as channel_module
 from loadgen.client.channel import Channel
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.streaming import StreamingCall
+from loadgen.client.watcher import Watcher
 from loadgen.history.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code, frames
@@ -177,6 +178,24 @@ def test_the_cost_of_a_stream_does_not_grow_with_the_streams_that_are_open(
         for _ in range(200):
             channel.open(b"/x", HANG_S)
         assert len(looked) <= 200
+
+
+def test_the_cost_of_a_watcher_does_not_grow_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = EtcdClient(["127.0.0.1:1"])
+    looked: list[Watcher] = []
+
+    def closed(watcher: Watcher) -> bool:
+        looked.append(watcher)
+        return bool(vars(watcher)["closed"])
+
+    def close(watcher: Watcher, value: bool) -> None:
+        vars(watcher)["closed"] = value
+
+    monkeypatch.setattr(Watcher, "closed", property(closed, close), raising=False)
+    watchers = [client.watcher() for _ in range(200)]
+    assert len(looked) <= 200
+    client.close()
+    assert all(each.closed for each in watchers)
 
 
 # Who leads
