@@ -125,11 +125,12 @@ def test_a_member_that_refuses_its_own_tokens_is_not_hurried(serve: Serve, monke
     client = EtcdClient([member.endpoint], security=USER, timeout_s=1.0)
     with contextlib.closing(client):
         assert client.put(b"k", b"v").outcome is Outcome.OK
-        refused = client.put(b"k", b"v")
+        began = perf_counter_ns()
+        assert client.put(b"k", b"v").outcome is not Outcome.OK
     # One for the connection, one for the call, which is then sent again at once, and one more before the first pause.
     assert len(member.logins) <= 3
     # No pause goes beyond the call's deadline.
-    assert refused.latency_ns < HANG_S / 2 * 1e9
+    assert perf_counter_ns() - began < HANG_S / 2 * 1e9
 
 
 # Streaming calls
