@@ -147,7 +147,7 @@ class Channel:
                     self.resent += 1
                     return self._call_later(path, message, timeout_ns, call_ns, again=True)
                 if self.token_refused(stream):
-                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
+                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns, call_ns)
             return stream
         except LocalError:
             return self._call_later(path, message, timeout_ns, call_ns)
@@ -232,7 +232,7 @@ class Channel:
         """
         deadline_ns = call_ns + timeout_ns
         while True:
-            now = perf_counter_ns()
+            now = sent_ns = perf_counter_ns()
             if now >= deadline_ns:
                 return never_sent(Code.DEADLINE_EXCEEDED, None)
             transport = self._with_room()
@@ -251,6 +251,7 @@ class Channel:
                 else:
                     self._widen(1)
                     stream = transport.call(path, message, timeout_ns, call_ns, queued=True)
+                    sent_ns = stream.opened_ns or now
                     if call_ns >= self._waits_from_ns:
                         self._note_limit(transport)
                         self.stream_waits[bucket_ns((stream.opened_ns or stream.ended_ns) - now)] += 1
@@ -259,7 +260,7 @@ class Channel:
                 continue
             if again or not _may_be_sent_again(stream):
                 if self.token_refused(stream):
-                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns)
+                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns, sent_ns)
                 return stream
             again = True
             self.resent += 1
@@ -304,16 +305,23 @@ class Channel:
             self._tell(None)
 
     def _call_readmitted(
-        self, transport: Transport, refused: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int
+        self,
+        transport: Transport,
+        refused: Stream,
+        path: bytes,
+        message: bytes,
+        timeout_ns: int,
+        call_ns: int,
+        sent_ns: int,
     ) -> Stream:
-        """Call again on a connection where the token of a call was refused, with another token.
+        """Call again on a connection where the token of a call was refused, which was sent at ``sent_ns``.
 
         etcd checks the token before it does anything, so no request is executed twice. Where there is no other token
         the call ends as it was refused, with the cause; and so it does where the other one is refused, too.
         """
         login = self._login
         assert login is not None
-        deadline_ns, sent_ns = call_ns + timeout_ns, call_ns
+        deadline_ns = call_ns + timeout_ns
         for tried, pause_s in enumerate(_TOKEN_PAUSES_S):
             try:
                 # What a member has not heard of yet it may know a little later.

@@ -117,6 +117,15 @@ def test_a_member_that_was_started_again_is_asked_for_a_token_before_the_first_c
     assert client.channel.resent == 1
 
 
+def test_a_call_that_waited_for_its_connection_gets_another_token_at_once(serve: Serve) -> None:
+    """It was sent after the token was given, although it began before."""
+    member = Member(serve, lambda _, stream_id: refuses(stream_id) if len(member.logins) < 2 else whole(stream_id))
+    client = EtcdClient([member.endpoint], security=USER)
+    with contextlib.closing(client):
+        assert client.put(b"k", b"v").outcome is Outcome.OK
+        assert (client.channel.resent, len(member.logins)) == (1, 2)
+
+
 def test_a_member_that_refuses_its_own_tokens_is_not_hurried(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A password costs etcd a tenth of a second of its processor."""
     monkeypatch.setattr(channel_module, "_TOKEN_PAUSES_S", (HANG_S,) * 8)
