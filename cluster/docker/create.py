@@ -47,14 +47,13 @@ def create(
     client: Client, image: Image, *, nodes: int, base_port: int, data: Data, etcd_args: tuple[str, ...] = (),
     wait_s: float, say: Say,
 ) -> DockerCluster:  # fmt: skip
-    """Make and starts a cluster and wait for its health.
+    """Make and start a cluster and wait for its health.
 
     Takes the Docker client, an image that is there, and what the names say. Raises ClusterError where a name or
     a port is taken, MemberFailed with the last lines of a member's log where one does not come up. Then, and where
     it is interrupted, all that it made is gone again.
     """
     names = member_names(nodes)
-    _refuse_another_machine()
     _refuse_foreign(client, names)
     _refuse_ports(base_port, nodes)
     token = secrets.token_hex(8)
@@ -143,8 +142,11 @@ def _refuse_foreign(client: Client, names: list[str]) -> None:
                 raise ClusterError(f"a network named {network.name} is there that raftload did not make: remove it")
 
 
-def _refuse_another_machine() -> None:
-    """Raise ClusterError where 127.0.0.1, on which the members' ports are published, is another machine's."""
+def refuse_another_machine() -> None:
+    """Raise ClusterError where 127.0.0.1, on which the members' ports are published, is another machine's.
+
+    Asks nobody, so that it can come before an image is pulled or a cluster removed.
+    """
     address = EngineAddress.find()
     if not address.is_local:
         raise ClusterError(

@@ -16,7 +16,7 @@ from cluster.base.units import parse_whole
 from cluster.base.versions import parse_version, version_or_path
 from cluster.docker import cluster as containers
 from cluster.docker.cluster import Data, DockerCluster
-from cluster.docker.create import create
+from cluster.docker.create import create, refuse_another_machine
 from cluster.docker.engine import connect
 from cluster.docker.images import Say, find_image
 from cluster.local.daemon_client import DetachedCluster
@@ -154,6 +154,7 @@ def saying_what_stays(backend: str | None, say: Say) -> Iterator[None]:
 
 
 def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["found", "created", "replaced"]]:
+    refuse_another_machine()
     client = connect()
     try:
         there = containers.find(client)

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import os
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from cluster.docker import address as addresses
 from cluster.docker.address import EngineAddress
 from cluster.docker.create import _addresses
 from cluster.docker.engine import connect, talking
+from cluster.lifecycle.up import ClusterRequest, up
 
 
 def context(folder: Path, name: str, host: str, *, tls: bool = False) -> None:
@@ -93,6 +95,20 @@ def test_a_context_that_is_not_there_or_damaged(env: dict[str, str], tmp_path: P
 )  # fmt: skip
 def test_whose_loopback_it_is(host: str, local: bool) -> None:
     assert EngineAddress(host).is_local is local
+
+
+def test_an_engine_on_another_machine_is_not_asked(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is pulled onto it, and no cluster of it removed, before it is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        # Leads here, and is none of the loopback's addresses.
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://0.0.0.0:{there.getsockname()[1]}")
+        with pytest.raises(
+            ClusterError, match=r"^the Docker Engine at tcp://0\.0\.0\.0:\d+ \(\$DOCKER_HOST\) is on another"
+        ):
+            up(ClusterRequest(backend="docker", nodes=1), lambda text: None)
+        there.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            there.accept()
 
 
 # One true line, by real sockets
