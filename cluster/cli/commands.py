@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import random
 import sys
 import time
@@ -100,7 +99,9 @@ def status(args: argparse.Namespace) -> int:
         )
     else:
         members = _foreign(named or "127.0.0.1:2379", security)
-        view = _each_once(look(members, security=security))
+        view = look(members, security=security)
+        for endpoint, first in view.again.items():
+            say(f"note: {first} and {endpoint} lead to one member: it is counted once")
     if watch is not None and args.watch:
         return watch(tuple(Endpoint.parse(member.client_url).bare for member in members), args, security)
     if args.json:
@@ -109,19 +110,6 @@ def status(args: argparse.Namespace) -> int:
         print(view.table())
     _say_how_it_is(view, may_start_one=not (named or what["backend"]))
     return int(view.exit_code)
-
-
-def _each_once(view: ClusterView) -> ClusterView:
-    """Return the view with each member once, whatever number of endpoints lead to it; say which do."""
-    first: dict[int, str] = {}
-    kept = []
-    for each in view.members:
-        endpoint = each.member.endpoint
-        if each.status and (known := first.setdefault(each.status.member_id, endpoint)) != endpoint:
-            say(f"note: {known} and {endpoint} lead to one member, {each.status.member_id:x}: it is counted once")
-        else:
-            kept.append(each)
-    return dataclasses.replace(view, members=tuple(kept))
 
 
 def _security(args: argparse.Namespace, named: str | None) -> Security | None:

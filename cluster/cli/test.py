@@ -154,7 +154,7 @@ def main(
                 f"{told} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
             )
         own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
-        endpoints = _endpoints(args, own=own)
+        endpoints = _endpoints(args, security, own=own)
         nodes(args)
         if args.etcd is not None:
             version_or_path(args.etcd)
@@ -272,9 +272,8 @@ def _embedded(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[
     if count % 2 == 0:
         say(f"warning: {count} members tolerate no more failures than {count - 1}")
     request = ClusterRequest.from_env(backend="local", nodes=count, base_port=args.base_port, etcd=args.etcd)
-    asked_for = request.find_binary()
-    cluster = LocalCluster(count, base_port=args.base_port, binary=asked_for.path if asked_for else None)
-    binary = asked_for or cluster.binary
+    cluster = LocalCluster(count, base_port=args.base_port, binary=request.find_binary())
+    binary = cluster.binary
     say(f"starting {count} members on 127.0.0.1 for these tests, etcd {binary.version} from {binary.whence}")
     if binary.note:
         say(f"note: {binary.note}")
@@ -352,13 +351,13 @@ def _external(endpoints: tuple[str, ...]) -> Provider:
 BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}
 
 
-def _endpoints(args: argparse.Namespace, *, own: bool) -> tuple[str, ...]:
+def _endpoints(args: argparse.Namespace, security: Security, *, own: bool) -> tuple[str, ...]:
     """Return the endpoints that were named, checked for their form; none where none were. Raises ValueError.
 
     ``own`` is whether the options are about a cluster of ours, so that the environment's endpoints do not count.
     """
     told = naming.named(args) or (None if own else naming.named_by_environment(args))
-    return read_endpoints(told[0], Security.from_arguments(args)) if told else ()
+    return read_endpoints(told[0], security) if told else ()
 
 
 def _progress(result: Result) -> None:

@@ -50,7 +50,7 @@ class LocalCluster:
         *,
         data_dir: str | os.PathLike[str] | None = None,
         log_dir: str | os.PathLike[str] | None = None,
-        binary: str | os.PathLike[str] | None = None,
+        binary: str | os.PathLike[str] | EtcdBinary | None = None,
         extra_args: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
         storage: Literal["disk", "memory"] = "disk",
@@ -73,7 +73,7 @@ class LocalCluster:
             data_dir: folder for the members' data, made if missing and kept afterwards; it must not hold
                 members yet. Default: a temporary folder that is removed.
             log_dir: folder for ``<member>.log``, made if missing and kept. Default: with the data.
-            binary: path of etcd; default as in ``find_etcd``.
+            binary: path of etcd, or one that was found already; default as in ``find_etcd``.
             extra_args: further etcd flags for every member, which win over ours.
             env: environment to use instead of this process's; ``ETCD_*`` in it is dropped, because etcd would
                 take it for flags.
@@ -95,7 +95,7 @@ class LocalCluster:
         """
         member_names(nodes)  # raises ValueError for a senseless number
         self.nodes = nodes
-        self._binary_argument = binary
+        self._binary_argument = None if isinstance(binary, EtcdBinary) else binary
         self._data_dir = Path(data_dir).absolute() if data_dir is not None else None
         self._log_dir = Path(log_dir).absolute() if log_dir is not None else None
         self._env = dict(os.environ if env is None else env)
@@ -119,7 +119,7 @@ class LocalCluster:
         self.peer_links = peer_links
         self._relay: PeerRelay | None = None
         self._log_starts: dict[str, int] = {}
-        self._binary: EtcdBinary | None = None
+        self._binary: EtcdBinary | None = binary if isinstance(binary, EtcdBinary) else None
         self.logs: Path | None = None
 
     # What it is

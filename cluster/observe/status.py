@@ -63,12 +63,14 @@ class ClusterView:
         quorum: whether it serves a linearizable read; None where only learners answer, which cannot tell.
         alarms: of all members.
         may_have_quorum: whether there can be a quorum without a member being started that never was.
+        again: endpoints that lead to a member which another endpoint, their value here, leads to.
     """
 
     members: tuple[MemberView, ...]
     quorum: bool | None
     alarms: tuple[Alarm, ...] = ()
     may_have_quorum: bool = True
+    again: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def answering(self) -> int:
@@ -142,14 +144,22 @@ def look(
     """Ask all members at once.
 
     Takes them, what their processes do where that is known, who is cut off, the seconds that each may take to answer,
-    and how to speak TLS to those that do. There is a quorum when a member serves a linearizable read.
+    and how to speak TLS to those that do. There is a quorum when a member serves a linearizable read. A member that
+    several endpoints lead to is in the view once.
     """
     states = states or {}
     running = tuple(member for member in members if states.get(member.name, "running") == "running")
     answers = ask(running, timeout_s, security)
     views = []
+    first: dict[int, str] = {}
+    again: dict[str, str] = {}
     for member in members:
         answer = answers.get(member.name)
+        if isinstance(answer, MemberStatus):
+            known = first.setdefault(answer.member_id, member.endpoint)
+            if known != member.endpoint:
+                again[member.endpoint] = known
+                continue
         denied = isinstance(answer, NoAnswer) and is_denied(answer)
         views.append(
             MemberView(
@@ -164,7 +174,7 @@ def look(
     order = sorted(running, key=lambda member: member.name in isolated)
     health: Health = health_of([(member.client_url, answers[member.name]) for member in order], timeout_s, security)
     views += [_never_started(each) for each in health.never_started]
-    return ClusterView(tuple(views), health.quorum, health.alarms, health.may_have_quorum)
+    return ClusterView(tuple(views), health.quorum, health.alarms, health.may_have_quorum, again)
 
 
 def _never_started(info: MemberInfo) -> MemberView:

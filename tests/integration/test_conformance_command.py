@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pty
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,11 @@ from cluster.base import exits
 from cluster.base.errors import NoAnswer
 from cluster.cli import test as test_command
 from cluster.local.cluster import LocalCluster
-from tests.support.command import assert_refused
+from cluster.observe import probe
+from tests.conftest import ClusterFactory
+from tests.support.command import ROOT, assert_refused
 from tests.support.ports import closed_port, take_ports
+from tests.support.waiting import until
 
 
 def command(*words: str) -> int:
@@ -110,6 +116,52 @@ def test_a_dead_endpoint_is_named(etcd_single: LocalCluster, capsys: pytest.Capt
     assert f"warning: {dead} does not answer" in err
     with pytest.raises(NoAnswer, match="no cluster to test"):
         command("--endpoints", dead)
+
+
+def test_a_member_under_two_names_counts_once_where_there_is_no_quorum(
+    make_cluster: ClusterFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = make_cluster(2)
+    left, gone = cluster.members
+    cluster.kill(gone.name)
+    until(lambda: probe.member_status(left).leader_id == 0, "the leader to step down")
+    port = left.endpoint.rpartition(":")[2]
+    words = ("--endpoints", f"{left.endpoint},localhost:{port},{gone.endpoint}", "--json", "--only", "kv.own-member")
+    assert command(*words) == 3
+    (only,) = valid(capsys.readouterr().out)["tests"]
+    assert only["reason"] == "there is no quorum: 1 of 2 members answer"
+
+
+def test_the_etcd_that_is_asked_for_is_asked_for_its_version_once(
+    etcd_binary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, etcd = tmp_path / "asked", tmp_path / "etcd"
+    etcd.write_text(f'#!/bin/sh\n[ "$1" != --version ] || echo >> {asked}\nexec {etcd_binary} "$@"\n')
+    etcd.chmod(0o755)
+    words = ("--backend", "embedded", "--nodes", "1", "--etcd", str(etcd), "--only", "kv.own-member")
+    assert command(*words) == 0
+    assert asked.read_text() == "\n"
+    assert f"from {etcd}" in capsys.readouterr().err
+
+
+def test_a_password_is_asked_for_once(tmp_path: Path) -> None:
+    outer, inner = pty.openpty()
+    words = [sys.executable, "-m", "loadgen.cli", "cluster", "test", "--endpoints", closed_port(), "--user", "somebody"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
+    with subprocess.Popen(
+        words, stdin=inner, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+    ) as process:  # fmt: skip
+        os.close(inner)
+        assert process.stderr is not None
+        said = b""
+        while part := os.read(process.stderr.fileno(), 1 << 16):
+            said += part
+            if said.endswith(b"Password of somebody: "):
+                os.write(outer, b"secret\n")
+    os.close(outer)
+    assert process.returncode == 4, said
+    assert said.count(b"Password of") == 1
 
 
 @pytest.mark.parametrize(
