@@ -52,8 +52,9 @@ class NoAnswer(ClusterError):  # noqa: N818
 
     Attributes:
         cause: why, in words that do not vary from call to call: ``timeout``, ``connection refused``, ``host not
-            found``, ``host unreachable``, ``no socket``, ``permission denied``, ``connection lost``, ``tls``,
-            ``login``, ``not etcd``; for counting.
+            found``, ``host unreachable``, ``no socket``, ``socket not permitted``, ``connection lost``, ``tls``,
+            ``login``, ``permission denied``, ``user required``, ``not etcd``, or the name of a gRPC code, as
+            ``unavailable``; for counting.
         sent: whether the request may have reached the member, so that a write may have taken effect.
     """
 

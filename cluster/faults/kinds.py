@@ -73,16 +73,16 @@ class Request:
 
     Attributes:
         path: in etcd's JSON gateway, for where gRPC is not spoken.
+        method: of etcd's gRPC API.
         verb: what etcd does then, for messages: ``defragment``.
         member_field: where the leader is asked: the field of the request, its first, that names the member by its ID.
             Empty: the member itself is asked.
-        method: of etcd's gRPC API; empty for a request that only the gateway has.
     """
 
     path: str
+    method: str
     verb: str
     member_field: str = ""
-    method: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,14 +197,14 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "defrag", "make a member defragment its store; meanwhile it answers nothing", ("defrag",),
-            request=Request("/v3/maintenance/defragment", "defragment", method="/etcdserverpb.Maintenance/Defragment"),
+            request=Request("/v3/maintenance/defragment", "/etcdserverpb.Maintenance/Defragment", "defragment"),
             plan_names=("defrag",), plan_target="all", in_default_plan=("defrag",),
         ),
         Kind(
             "transfer-leader", "transfer leadership to a member", ("transfer",),
             request=Request(
-                "/v3/maintenance/transfer-leadership", "hand over leadership", member_field="targetID",
-                method="/etcdserverpb.Maintenance/MoveLeader",
+                "/v3/maintenance/transfer-leadership", "/etcdserverpb.Maintenance/MoveLeader", "hand over leadership",
+                member_field="targetID",
             ),
             effect="leads", plan_target="follower", in_default_plan=("transfer-leader",), button="Make leader",
         ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import re
 import socket
@@ -44,53 +45,14 @@ def http(
     body: bytes = b"",
     timeout_s: float = 1.0,
     security: Security | None = None,
+    token: str = "",
 ) -> tuple[int, bytes]:
     """One HTTP/1.0 exchange.
 
-    Takes ``host:port`` or a URL of no more than that, method, path, body, and how to speak TLS to ``https://`` and who
-    logs in; returns the status code and the body. It takes at most ``timeout_s`` seconds in all, and where a user has
-    to log in first the seconds of the dial timeout more. Raises NoAnswer where there is none, or no login, or it is not
-    HTTP, and SecurityError for files of no use.
+    Takes ``host:port`` or a URL of no more than that, method, path, body, how to speak TLS to ``https://``, and the
+    token of a user, empty for none; returns the status code and the body. It takes at most ``timeout_s`` seconds in
+    all. Raises NoAnswer where there is none, or it is not HTTP, and SecurityError for files of no use.
     """
-    # What is no call of the gateway, such as /metrics, knows no users, and the gateway may be off.
-    if security is None or security.user is None or not path.startswith("/v3/"):
-        return _exchange(where, method, path, body, timeout_s, security, "")
-    token = _tokens.get((where, security, "json")) or _log_in(where, security)
-    code, answer = _exchange(where, method, path, body, timeout_s, security, token)
-    if code == 401:  # the member has forgotten it
-        _tokens.pop((where, security, "json"), None)
-    return code, answer
-
-
-_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
-# Of users at members; etcd takes half the core of a member for a tenth of a second to check a password.
-_tokens: dict[tuple[str, Security, str], str] = {}
-# Where gRPC was not spoken and JSON was, so that the next question begins with what was answered.
-_json_first: set[str] = set()
-
-
-def _log_in(where: str, security: Security) -> str:
-    body = json.dumps({"name": security.user, "password": security.password}).encode()
-    code, answer = _exchange(where, "POST", "/v3/auth/authenticate", body, security.dial_timeout_s, security, "")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        if code == 200:
-            token = _tokens[where, security, "json"] = str(json.loads(answer)["token"])
-            return token
-    raise _no_login(where, security, _said(answer) or f"HTTP {code}")
-
-
-def _no_login(where: str, security: Security, reason: str) -> NoAnswer:
-    return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause="login")
-
-
-def bare(where: str) -> str:
-    """Return ``host:port`` of an endpoint or a URL of no more than that, or the URL of a Unix socket."""
-    return Endpoint.parse(where).authority
-
-
-def _exchange(
-    where: str, method: str, path: str, body: bytes, timeout_s: float, security: Security | None, token: str
-) -> tuple[int, bytes]:
     at = Endpoint.parse(where)
     endpoint = at.authority
     deadline = time.monotonic() + timeout_s
@@ -122,6 +84,54 @@ def _exchange(
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise NoAnswer(f"{endpoint}: not an HTTP answer", cause="not etcd")
     return int(words[1]), content
+
+
+_LENGTH = re.compile(rb"\r\nContent-Length: *(\d+)", re.IGNORECASE)
+# Of users at members, whichever protocol it came by; etcd takes half the core of a member for a tenth of a second to
+# check a password.
+_tokens: dict[tuple[Endpoint, Security], str] = {}
+# Where gRPC was not spoken and JSON was, so that the next question begins with what was answered.
+_json_first: set[Endpoint] = set()
+
+
+def bare(where: str) -> str:
+    """Return ``host:port`` of an endpoint or a URL of no more than that, or the URL of a Unix socket."""
+    return Endpoint.parse(where).authority
+
+
+def _as_user(
+    at: Endpoint,
+    security: Security,
+    timeout_s: float,
+    log_in: Callable[[float], str],
+    call: Callable[[str, float], T],
+) -> T:
+    """Make a call as a user: with the token that is known, else with a new one.
+
+    Takes the seconds that the call may take, the login, and the call. The login gets the moment of the monotonic clock
+    at which it is given up, and returns a token; the call gets the token and its own such moment, which a login puts
+    off. A call whose token is refused is made once more: members forget tokens, and none is good for ever; nothing was
+    done.
+    """
+    known = at, security
+    until = time.monotonic() + timeout_s
+    for attempt in ("first", "last"):
+        token = _tokens.get(known)
+        if token is None:
+            began = time.monotonic()
+            token = _tokens[known] = log_in(began + security.dial_timeout_s)
+            until += time.monotonic() - began
+        try:
+            return call(token, until)
+        except EtcdError as exc:
+            if attempt == "last" or not _is_about_token(exc):
+                raise
+            _tokens.pop(known, None)
+    raise AssertionError("both attempts return or raise")
+
+
+def _no_login(where: str, security: Security, reason: str) -> NoAnswer:
+    return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause="login")
 
 
 def _connected(at: Endpoint, timeout_s: float, security: Security | None, *alpn: str) -> socket.socket:
@@ -178,33 +188,23 @@ def no_connection(endpoint: str, exc: OSError) -> NoAnswer:
 def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security: Security | None = None) -> bytes:
     """One gRPC call.
 
-    Takes what ``http`` takes, but the method's path and the encoded request; returns the encoded answer. It takes at
-    most ``timeout_s`` seconds, and where a user has to log in first the seconds of the dial timeout more. Raises
-    EtcdError with etcd's status, NoAnswer, NotGrpcError where something else than gRPC is spoken, and SecurityError for
-    files of no use.
+    Takes ``host:port`` or a URL of no more than that, the method's path and the encoded request, and how to speak TLS
+    to ``https://`` and who logs in; returns the encoded answer. It takes at most ``timeout_s`` seconds, and where a
+    user has to log in first the seconds of the dial timeout more. Raises EtcdError with etcd's status, NoAnswer,
+    NotGrpcError where something else than gRPC is spoken, and SecurityError for files of no use.
     """
     at, until = Endpoint.parse(where), time.monotonic() + timeout_s
     endpoint = at.authority
     connection: GrpcSocket | None = None
     try:
         sock = _connected(at, timeout_s, security, *(("h2",) if at.tls else ()))
-        connection = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
+        connection = connected = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
         if security is None or security.user is None:
             return connection.call(path, message, until)
-        known = (where, security, "grpc")
-        for attempt in ("first", "last"):
-            token = _tokens.get(known)
-            if token is None:
-                token = _log_in_by(connection, where, security, time.monotonic() + security.dial_timeout_s)
-                until = time.monotonic() + timeout_s
-            try:
-                return connection.call(path, message, until, [("token", token)])
-            except EtcdError as exc:
-                # Members forget tokens, and none is good for ever: nothing was done.
-                if attempt == "last" or not _is_about_token(exc):
-                    raise
-                _tokens.pop(known, None)
-        raise AssertionError("both attempts return or raise")
+        return _as_user(
+            at, security, until - time.monotonic(), functools.partial(_log_in_by_grpc, connection, where, security),
+            lambda token, until: connected.call(path, message, until, [("token", token)]),
+        )  # fmt: skip
     except OSError as exc:
         lost = _no_answer(endpoint, exc, security)
         if connection is not None and not connection.spoken and lost.cause == "connection lost":
@@ -217,14 +217,12 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
             connection.close()
 
 
-def _log_in_by(connection: GrpcSocket, where: str, security: Security, until: float) -> str:
+def _log_in_by_grpc(connection: GrpcSocket, where: str, security: Security, until: float) -> str:
     request = encode({1: security.user or "", 2: security.password or ""})
     try:
-        token = Message(connection.call(_AUTHENTICATE, request, until)).text(2)
+        return Message(connection.call(_AUTHENTICATE, request, until)).text(2)
     except (EtcdError, ValueError) as exc:
         raise _no_login(where, security, exc.detail if isinstance(exc, EtcdError) else str(exc)) from exc
-    _tokens[where, security, "grpc"] = token
-    return token
 
 
 def _is_about_token(exc: EtcdError) -> bool:
@@ -241,15 +239,16 @@ def either(
 
     Raises EtcdError, where etcd answers with an error, and NoAnswer.
     """
-    until = time.monotonic() + timeout_s
+    at, until = Endpoint.parse(where), time.monotonic() + timeout_s
 
     def left() -> float:
         return max(until - time.monotonic(), 0.001)
 
-    if where in _json_first:
+    if at in _json_first:
         with contextlib.suppress(NoAnswer):
             return by_json(left())
-        _json_first.discard(where)
+        _json_first.discard(at)
+    json_next = True
     try:
         return by_grpc(left())
     except NotGrpcError as exc:
@@ -259,7 +258,7 @@ def either(
     except EtcdError as exc:
         if exc.code != _UNIMPLEMENTED:
             raise
-        instead, http2 = "it speaks gRPC, but does not know the call", True
+        instead, http2, json_next = "it speaks gRPC, but does not know the call", True, False
     try:
         answer = by_json(left())
     except NoAnswer as exc:
@@ -267,10 +266,11 @@ def either(
             raise
         if http2:
             raise NoAnswer(f"{bare(where)}: not etcd: {instead}", cause="not etcd") from exc
-        if exc.cause == "connection lost" and not Endpoint.parse(where).tls and _speaks_tls(where, left()):
+        if exc.cause == "connection lost" and not at.tls and _speaks_tls(at, left()):
             raise NoAnswer(f"{bare(where)} speaks TLS: use https://", cause="tls", sent=False) from exc
         raise
-    _json_first.add(where)
+    if json_next:
+        _json_first.add(at)
     return answer
 
 
@@ -283,13 +283,11 @@ def rpc(
 ) -> None:
     """Make a call whose answer says nothing.
 
-    Takes what ``http`` takes, but gRPC's method, empty for none, with the encoded request, and the gateway's path with
-    its JSON. Raises EtcdError and NoAnswer.
+    Takes what ``grpc`` takes, but the method's path with the encoded request, and the gateway's path with its JSON.
+    Raises EtcdError and NoAnswer.
     """
 
     def by_grpc(left_s: float) -> None:
-        if not as_grpc[0]:
-            raise NotGrpcError("there is no such call")
         grpc(where, *as_grpc, left_s, security)
 
     def by_json(left_s: float) -> None:
@@ -298,12 +296,11 @@ def rpc(
     either(where, timeout_s, by_grpc, by_json)
 
 
-def _speaks_tls(where: str, timeout_s: float) -> bool:
+def _speaks_tls(at: Endpoint, timeout_s: float) -> bool:
     """Return whether a peer that hangs up on what is not TLS answers a TLS greeting."""
     import ssl
 
     context = Security(insecure_skip_tls_verify=True).context("h2")  # nothing is sent or believed
-    at = Endpoint.parse(where)
     try:
         with connect(at, timeout_s) as plain:
             plain.settimeout(timeout_s)
@@ -316,7 +313,7 @@ def _speaks_tls(where: str, timeout_s: float) -> bool:
 
 
 def speaks_grpc(where: str, timeout_s: float = 1.0, security: Security | None = None) -> bool | None:
-    """Return whether gRPC is spoken at an endpoint; None where nobody answers. Takes what ``http`` takes."""
+    """Return whether gRPC is spoken at an endpoint; None where nobody answers. Takes what ``grpc`` takes."""
     try:
         grpc(where, STATUS, b"", timeout_s, security)
     except NotGrpcError:
@@ -331,17 +328,31 @@ def speaks_grpc(where: str, timeout_s: float = 1.0, security: Security | None = 
 def json_call(where: str, path: str, body: bytes, timeout_s: float = 1.0, security: Security | None = None) -> bytes:
     """One call of etcd's JSON gateway by its path; returns the answer as JSON.
 
-    Raises EtcdError with etcd's status, and NoAnswer also where the answer is not etcd's.
+    It takes as long as ``grpc``. Raises EtcdError with etcd's status, and NoAnswer also where the answer is not etcd's.
     """
-    code, answer = http(where, "POST", path, body, timeout_s, security)
-    error = _error_of(code, answer)
-    if isinstance(error, EtcdError) and _is_about_token(error) and security is not None and security.user is not None:
-        _tokens.pop((where, security, "json"), None)  # nothing was done
-        code, answer = http(where, "POST", path, body, timeout_s, security)
+
+    def call(token: str, until: float) -> bytes:
+        left_s = max(until - time.monotonic(), 0.001)
+        code, answer = http(where, "POST", path, body, left_s, security, token)
         error = _error_of(code, answer)
-    if error is None:
-        return answer
-    raise error if isinstance(error, EtcdError) else NoAnswer(f"{bare(where)}: {error}", cause="not etcd")
+        if error is None:
+            return answer
+        raise error if isinstance(error, EtcdError) else NoAnswer(f"{bare(where)}: {error}", cause="not etcd")
+
+    if security is None or security.user is None:
+        return call("", time.monotonic() + timeout_s)
+    log_in = functools.partial(_log_in_by_json, where, security)
+    return _as_user(Endpoint.parse(where), security, timeout_s, log_in, call)
+
+
+def _log_in_by_json(where: str, security: Security, until: float) -> str:
+    body = json.dumps({"name": security.user, "password": security.password}).encode()
+    left_s = until - time.monotonic()
+    code, answer = http(where, "POST", "/v3/auth/authenticate", body, left_s, security)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if code == 200:
+            return str(json.loads(answer)["token"])
+    raise _no_login(where, security, _said(answer) or f"HTTP {code}")
 
 
 def _error_of(code: int, answer: bytes) -> EtcdError | str | None:

@@ -59,9 +59,10 @@ def test_a_new_record_is_a_fault_of_a_real_cluster(
     make_cluster: Callable[..., LocalCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, "stun", Kind("stun", "freeze a member for a moment", ("pause", "resume")))
-    hash_store = Request("/v3/maintenance/hash", "hash its store")
+    hash_store = Request("/v3/maintenance/hash", "/etcdserverpb.Maintenance/Hash", "hash its store")
+    lie = Request("/v3/maintenance/lie", "/etcdserverpb.Maintenance/Lie", "lie")
     monkeypatch.setitem(KINDS, "hash", Kind("hash", "have a member hash its store", ("hash",), request=hash_store))
-    monkeypatch.setitem(KINDS, "lie", Kind("lie", "", ("lie",), request=Request("/v3/lie", "lie")))
+    monkeypatch.setitem(KINDS, "lie", Kind("lie", "", ("lie",), request=lie))
     cluster = make_cluster(1)
     nemesis = Nemesis(cluster)
     for kind in ("stun", "hash"):

@@ -333,6 +333,32 @@ def test_a_token_that_the_member_has_forgotten(make_cluster: ClusterFactory) -> 
         assert probe.serves_reads(front, HANG_S, security=root)
 
 
+def logins(cluster: LocalCluster) -> int:
+    """Return how often the members of a cluster were asked to check a password, as they count it."""
+    found = 0
+    for member in cluster.members:
+        _, page = calls.http(member.endpoint, "GET", "/metrics", timeout_s=HANG_S)
+        for line in page.decode().splitlines():
+            if line.startswith("grpc_server_started_total{") and 'grpc_method="Authenticate"' in line:
+                found += int(float(line.rpartition(" ")[2]))
+    return found
+
+
+def test_a_user_logs_in_once_however_the_endpoint_is_written(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(1)
+    (member,) = cluster.members
+    root = Security(user="root", password="root-pw")
+    with with_auth(cluster), fronts.json_only(member.endpoint) as front:
+        before = logins(cluster)
+        for number, endpoint in enumerate((member.endpoint, front), 1):
+            for written in (endpoint, f"http://{endpoint}", f"http://{endpoint}/"):
+                assert probe.member_list(written, HANG_S, security=root) != []
+                assert logins(cluster) - before == number
+        # And by the other protocol.
+        assert calls.json_call(member.endpoint, "/v3/maintenance/status", b"{}", HANG_S, root)
+        assert logins(cluster) - before == 2
+
+
 # ---- alarms, learners, members that were never started
 
 

@@ -1,0 +1,62 @@
+"""Questions to a member: which protocol is tried first, and how long a user's call may take."""
+
+from __future__ import annotations
+
+import time
+from typing import NoReturn
+
+import pytest
+
+from cluster.base.endpoint import Endpoint
+from cluster.base.errors import EtcdError
+from cluster.base.security import Security
+from cluster.observe.calls import _as_user, either
+from cluster.observe.grpc_call import NotGrpcError
+
+UNIMPLEMENTED = EtcdError(12, "unknown method Lie for service etcdserverpb.Maintenance")
+
+
+@pytest.mark.parametrize(
+    ("where", "why", "asked"),
+    [
+        ("192.0.2.1:1", UNIMPLEMENTED, ["grpc", "json", "grpc", "json"]),  # of one call: the next one may be known
+        ("192.0.2.1:2", NotGrpcError("it answers in HTTP/1"), ["grpc", "json", "json"]),
+    ],
+)
+def test_where_grpc_is_spoken_it_is_tried_first(where: str, why: Exception, asked: list[str]) -> None:
+    seen: list[str] = []
+
+    def by_grpc(_: float) -> NoReturn:
+        seen.append("grpc")
+        raise why
+
+    def by_json(_: float) -> None:
+        seen.append("json")
+
+    for written in (where, f"http://{where}"):
+        either(written, 60.0, by_grpc, by_json)
+    assert seen == asked
+
+
+def test_a_call_whose_token_is_refused_gets_what_is_left_of_its_time() -> None:
+    moments: list[float] = []
+    seen: list[tuple[str, float]] = []
+
+    def log_in(_: float) -> str:
+        return f"token-{len(seen)}"
+
+    def call(token: str, until: float) -> str:
+        moments.append(time.monotonic())
+        seen.append((token, until))
+        if len(seen) == 1:
+            time.sleep(0.2)
+            moments[0] = time.monotonic()
+            raise EtcdError(16, "etcdserver: invalid auth token")
+        return "answer"
+
+    user = Security(user="somebody", password="secret")
+    assert _as_user(Endpoint("192.0.2.1", 2379), user, 60.0, log_in, call) == "answer"
+    (first, until), (second, until_then) = seen
+    assert (first, second) == ("token-0", "token-1")
+    # By the time of the second login at most, which is a part of what was between the calls.
+    assert until <= until_then <= until + moments[1] - moments[0]
