@@ -298,7 +298,8 @@ class _Process:
         security = Security.from_environment()
         endpoints = [endpoint for _, endpoint in order["members"]]
         self._watches = [
-            _Watch(name, endpoint, endpoints, security, files, names, self._stop) for name, endpoint in order["members"]
+            _Watch(name, endpoint, [each for each in endpoints if each != endpoint], security, files, names, self._stop)
+            for name, endpoint in order["members"]
         ]
 
     def __enter__(self) -> Self:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.observe import record
 from cluster.observe.observer import Observer
 from tests.conftest import ClusterFactory
+from tests.support import fronts
 from tests.support.waiting import until
 
 
@@ -57,6 +58,19 @@ def test_a_paused_member_delays_nobody_elses_polls(make_cluster: ClusterFactory,
     meanwhile = [poll for poll in record.read_polls(tmp_path) if first < poll.at < last]
     # Each silence lasts a second, four ticks of the others.
     assert sum(poll.member == "etcd-node1" for poll in meanwhile) >= 4
+
+
+def test_a_member_that_lists_nobody_is_asked_for_the_list_once(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    """As a learner, which etcd lets list nobody."""
+    cluster = make_cluster(1)
+    (member,) = cluster.members
+    asked: list[str] = []
+    with fronts.denying(member.endpoint, "Cluster/MemberList", asked=asked) as front:
+        observer = Observer(tmp_path, [("", front)])
+        observer.scrape("before")
+        observer.stop()
+    assert asked.count("Maintenance/Status") >= 1
+    assert asked.count("Cluster/MemberList") == 1
 
 
 def test_it_ends_with_its_owner_whatever_ends_that(etcd_single: object, tmp_path: Path) -> None:

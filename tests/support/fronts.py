@@ -56,11 +56,12 @@ def json_only(endpoint: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def denying(endpoint: str, *methods: str, port: int = 0) -> Iterator[str]:
+def denying(endpoint: str, *methods: str, port: int = 0, asked: list[str] | None = None) -> Iterator[str]:
     """Yield the endpoint of a proxy for gRPC that refuses some methods, as etcd 3.5.28 to 3.5.31 and 3.6.0 to 3.6.11
     refuse ``Maintenance/Status`` to users without the role root.
 
     It passes unary calls on, and speaks no HTTP/1, so that JSON is no way around it. ``port`` is its own; 0 for any.
+    What it is asked for is added to ``asked``, as ``Cluster/MemberList``.
     """
     channel = grpc.insecure_channel(endpoint)
 
@@ -69,7 +70,10 @@ def denying(endpoint: str, *methods: str, port: int = 0) -> Iterator[str]:
             metadata = [(name, value) for name, value in details.invocation_metadata if name == "token"]
 
             def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-                if details.method.rpartition(".")[2] in methods:
+                name = details.method.rpartition(".")[2]
+                if asked is not None:
+                    asked.append(name)
+                if name in methods:
                     context.abort(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
                 try:
                     said: bytes = channel.unary_unary(details.method)(request, timeout=10, metadata=metadata)
