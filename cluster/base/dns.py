@@ -33,6 +33,10 @@ class NoRecord(ClusterError):  # noqa: N818
     """There is no SRV record of a name, or no nameserver says."""
 
 
+class NoNameserver(ClusterError):  # noqa: N818
+    """No nameserver answers anything, so there is no use in asking for another name."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Service:
     """One SRV record, in the order in which they are to be used; ``target`` ends in a dot."""
@@ -95,12 +99,17 @@ class Resolver:
         suffixed = [f"{name}.{suffix.strip('.')}." for suffix in self.search]
         yield from [f"{name}.", *suffixed] if name.count(".") >= self.ndots else [*suffixed, f"{name}."]
 
-    def services(self, name: str) -> list[Service]:
-        """Return the SRV records of a name, the first to use first. Raises NoRecord, and UsageError for no name."""
+    def services(self, name: str, silent: set[Server] | None = None) -> list[Service]:
+        """Return the SRV records of a name, the first to use first.
+
+        Takes the nameservers that did not answer before, to which those are added that do not answer now; they are
+        asked last. Raises NoRecord, NoNameserver, and UsageError for no name.
+        """
+        silent = set() if silent is None else silent
         why = ""
         for each in self.names(name):
             try:
-                found = self._ask_all(each)
+                found = self._ask_all(each, silent)
             except NoRecord as exc:
                 why = why or str(exc)
                 continue
@@ -109,20 +118,27 @@ class Resolver:
             why = why or "no such record"
         raise NoRecord(why)
 
-    def _ask_all(self, name: str) -> list[Service]:
+    def _ask_all(self, name: str, silent: set[Server]) -> list[Service]:
         reasons: list[str] = []
         query = _query(name)
         for _ in range(ATTEMPTS):
-            for host, port in self.servers:
-                where = f"{host}:{port}" if port != _PORT else host
+            for server in sorted(self.servers, key=silent.__contains__):
+                where = server[0] if server[1] == _PORT else f"{server[0]}:{server[1]}"
                 try:
-                    return _ask((host, port), query)
+                    return _ask(server, query)
                 except NoRecord as exc:
                     raise NoRecord(f"{exc} from {where}") from exc
-                except (OSError, ValueError, IndexError, struct.error) as exc:
-                    why = "no answer" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
-                    reasons.append(f"{where}: {why}")
-        raise NoRecord("no nameserver answers: " + "; ".join(dict.fromkeys(reasons)))
+                except OSError as exc:
+                    silent.add(server)
+                    reasons.append(f"{where}: {_why(exc)}")
+                except (ValueError, IndexError, struct.error) as exc:
+                    reasons.append(f"{where}: {exc}")
+        kind = NoNameserver if silent.issuperset(self.servers) else NoRecord
+        raise kind("no nameserver answers: " + "; ".join(dict.fromkeys(reasons)))
+
+
+def _why(exc: OSError) -> str:
+    return "no answer" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
 
 
 def _server(text: str) -> Server:
@@ -154,7 +170,11 @@ def _coded(name: str) -> bytes:
 
 
 def _ask(server: Server, query: bytes) -> list[Service]:
-    """Ask over UDP, and over TCP where the answer is cut. Raises OSError, ValueError, and NoRecord."""
+    """Ask over UDP, and over TCP where the answer is cut.
+
+    Raises OSError where there is no answer over UDP, ValueError, IndexError or struct.error for one of no use, and
+    NoRecord.
+    """
     until = monotonic() + ANSWER_S
     family, _, _, _, where = socket.getaddrinfo(*server, 0, socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as asked:
@@ -167,11 +187,15 @@ def _ask(server: Server, query: bytes) -> list[Service]:
                 break
     if not answer[2] & 0x02:
         return _records(answer, query)
-    with socket.create_connection(server, timeout=ANSWER_S) as stream:
-        stream.sendall(struct.pack(">H", len(query)) + query)
-        with stream.makefile("rb") as answers:
-            (size,) = struct.unpack(">H", answers.read(2))
-            return _records(answers.read(size), query)
+    try:
+        with socket.create_connection(server, timeout=ANSWER_S) as stream:
+            stream.sendall(struct.pack(">H", len(query)) + query)
+            with stream.makefile("rb") as answers:
+                (size,) = struct.unpack(">H", answers.read(2))
+                whole = answers.read(size)
+    except OSError as exc:
+        raise ValueError(f"over TCP: {_why(exc)}") from exc
+    return _records(whole, query)
 
 
 def _records(answer: bytes, query: bytes) -> list[Service]:
@@ -230,12 +254,16 @@ def endpoints_of(domain: str, name: str = "", resolver: Resolver | None = None) 
     suffix = f"-{name}" if name else ""
     found: list[str] = []
     reasons: list[str] = []
+    silent: set[Server] = set()
     for service, scheme in ((f"etcd-client-ssl{suffix}", "https"), (f"etcd-client{suffix}", "http")):
         asked = f"_{service}._tcp.{domain}"
         try:
-            found += [f"{scheme}://{each.target}:{each.port}" for each in resolver.services(asked)]
+            found += [f"{scheme}://{each.target}:{each.port}" for each in resolver.services(asked, silent)]
         except NoRecord as exc:
             reasons.append(f"{asked}: {exc}")
+        except NoNameserver as exc:
+            reasons.append(str(exc))
+            break
     if not found:
         raise ClusterError(f"no endpoints of {domain} by DNS SRV: {'; '.join(reasons)}")
     return found

@@ -11,7 +11,7 @@ from typing import Literal
 
 Record = tuple[int, int, int, str]
 """Priority, weight, port and target, the last with a dot at its end."""
-Manner = Literal["plain", "cut", "silent", "refusing", "garbled", "stranger"]
+Manner = Literal["plain", "cut", "deaf", "silent", "refusing", "garbled", "stranger"]
 _SRV = 33
 
 
@@ -20,8 +20,9 @@ class Nameserver:
 
     Attributes:
         records: by name, in lower case and with a dot at the end.
-        manner: ``cut``: over UDP it says that the answer is to be had over TCP; ``silent``: it says nothing;
-            ``refusing``: it answers REFUSED; ``garbled``: with half an answer; ``stranger``: first another question's.
+        manner: ``cut``: over UDP it says that the answer is to be had over TCP; ``deaf``: the same, but over TCP
+            nobody listens; ``silent``: it says nothing; ``refusing``: it answers REFUSED; ``garbled``: with half an
+            answer; ``stranger``: first another question's.
         asked: the names that it was asked for, with the protocol.
     """
 
@@ -37,7 +38,7 @@ class Nameserver:
         question = query[12 : end + 4]
         (kind,) = struct.unpack(">H", query[end : end + 2])
         assert kind == _SRV, kind
-        cut = self.manner == "cut" and protocol == "udp"
+        cut = self.manner in ("cut", "deaf") and protocol == "udp"
         known = name.lower() in self.records
         found = self.records.get(name.lower(), []) if not cut else []
         code = 5 if self.manner == "refusing" else 0 if known or cut else 3
@@ -85,14 +86,22 @@ def nameserver(records: Mapping[str, list[Record]], manner: Manner = "plain") ->
             self.wfile.write(struct.pack(">H", len(answer)) + answer)
 
     with (
-        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Streams) as streams,
-        socketserver.ThreadingUDPServer(streams.server_address, Datagrams) as datagrams,  # type: ignore[arg-type]
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Streams, bind_and_activate=False) as streams,
+        contextlib.ExitStack() as stack,
     ):
+        streams.server_bind()
+        datagrams = stack.enter_context(
+            socketserver.ThreadingUDPServer(streams.server_address, Datagrams)  # type: ignore[arg-type]
+        )
+        servers: list[socketserver.BaseServer] = [datagrams]
+        if manner != "deaf":
+            streams.server_activate()
+            servers.append(streams)
         made.port = streams.server_address[1]
-        for server in (streams, datagrams):
+        for server in servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield made
         finally:
-            for server in (streams, datagrams):
+            for server in servers:
                 server.shutdown()

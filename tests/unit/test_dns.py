@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from cluster.base import dns
-from cluster.base.dns import NoRecord, Resolver, endpoints_of
+from cluster.base.dns import NoNameserver, Resolver, Server, Service, endpoints_of
 from cluster.base.errors import ClusterError, UsageError
 from tests.support.command import called
 from tests.support.nameserver import Manner, nameserver
 from tests.support.ports import closed_port
+from tests.support.waiting import HANG_S
 
 PLAIN, TLS = "_etcd-client._tcp.example.com.", "_etcd-client-ssl._tcp.example.com."
 ONE = [(0, 0, 2379, "n1.example.com.")]
@@ -19,6 +20,27 @@ ONE = [(0, 0, 2379, "n1.example.com.")]
 
 def at(*ports: int, search: tuple[str, ...] = (), ndots: int = 1) -> Resolver:
     return Resolver(tuple(("127.0.0.1", port) for port in ports), search, ndots)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers as long as it takes."""
+    monkeypatch.setattr(dns, "ANSWER_S", HANG_S)
+
+
+def questions(monkeypatch: pytest.MonkeyPatch, silent: int = 0) -> list[int]:
+    """Return the ports of the nameservers that are asked from now on; wait shortly for one that says nothing."""
+    real = dns._ask
+    asked: list[int] = []
+
+    def ask(server: Server, query: bytes) -> list[Service]:
+        asked.append(server[1])
+        with monkeypatch.context() as waits:
+            waits.setattr(dns, "ANSWER_S", 0.1 if server[1] == silent else HANG_S)
+            return real(server, query)
+
+    monkeypatch.setattr(dns, "_ask", ask)
+    return asked
 
 
 def test_both_services_count_tls_first_in_the_order_of_priority_and_weight() -> None:
@@ -55,11 +77,37 @@ def test_an_answer_to_another_question_is_not_taken() -> None:
 
 @pytest.mark.parametrize("manner", ["refusing", "silent", "garbled"])
 def test_the_next_nameserver_is_asked(manner: Manner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns, "ANSWER_S", 0.2)
     dead = int(closed_port().rpartition(":")[2])
     with nameserver({PLAIN: ONE}, manner) as bad, nameserver({PLAIN: ONE}) as good:
+        asked = questions(monkeypatch, bad.port if manner == "silent" else 0)
         found = endpoints_of("example.com", resolver=at(dead, bad.port, good.port))
-    assert found == ["http://n1.example.com.:2379"]
+        assert found == ["http://n1.example.com.:2379"]
+        # One that says nothing comes last from then on.
+        assert asked.count(bad.port) == (1 if manner == "silent" else 2)
+
+
+def test_a_nameserver_that_says_nothing_is_not_asked_for_each_suffix_and_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with nameserver({}, "silent") as server:
+        asked = questions(monkeypatch, server.port)
+        with pytest.raises(ClusterError, match=r"^no endpoints of a\.b by DNS SRV: no nameserver .*: no answer$"):
+            endpoints_of("a.b", resolver=at(server.port, search=("one", "two")))
+        assert asked == [server.port] * dns.ATTEMPTS
+
+
+def test_a_nameserver_that_refuses_one_name_is_asked_for_the_next() -> None:
+    with nameserver({}, "refusing") as server:
+        with pytest.raises(ClusterError, match=r"_etcd-client\._tcp\.a\.b: no nameserver answers: .*: REFUSED$"):
+            endpoints_of("a.b", resolver=at(server.port, search=("one", "two")))
+        assert len(server.asked) == dns.ATTEMPTS * 2 * 3
+
+
+def test_a_nameserver_that_answers_over_udp_alone_is_asked_for_the_next_name() -> None:
+    with nameserver({PLAIN: ONE}, "deaf") as server:
+        with pytest.raises(ClusterError, match=r"_etcd-client\._tcp\.example\.com: no nameserver .*: over TCP: "):
+            endpoints_of("example.com", resolver=at(server.port))
+        assert len(server.asked) == dns.ATTEMPTS * 2
 
 
 def test_the_target_that_says_that_there_is_no_such_service() -> None:
@@ -82,7 +130,7 @@ def test_what_is_not_there_is_one_line_with_both_names() -> None:
 
 def test_a_nameserver_that_is_not_there_is_named() -> None:
     port = int(closed_port().rpartition(":")[2])
-    with pytest.raises(NoRecord, match=rf"^no nameserver answers: 127\.0\.0\.1:{port}: Connection refused$"):
+    with pytest.raises(NoNameserver, match=rf"^no nameserver answers: 127\.0\.0\.1:{port}: Connection refused$"):
         at(port).services("x.example.com")
 
 
