@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from cluster.base.endpoint import Endpoint
 from loadgen.check.answers import only_reads_stale, wrote
 from loadgen.check.words import show
 from loadgen.history.format import ANSWERED, FINAL, INFO, OK, Kind, Method
@@ -49,8 +50,8 @@ class Cluster:
         exclusive: nobody else writes, so every revision after that one must be explained.
         names: of the members, by id; none of those behind a proxy.
         versions: of the members, by id; of one of those behind a proxy.
-        places: the members' names by endpoint.
-        proxies: the endpoints at which an `etcd grpc-proxy` answers, for any member behind it.
+        places: the members' names by endpoint, as a URL.
+        proxies: the endpoints, as URLs, at which an `etcd grpc-proxy` answers, for any member behind it.
     """
 
     known: bool
@@ -272,6 +273,15 @@ class ClusterDetails(TypedDict, total=False):
     exclusive: bool
 
 
+def _url(member: ClusterMember) -> str:
+    """Return a member's endpoint as operations have it; the marker has it as somebody wrote it."""
+    written = str(member.get("endpoint", ""))
+    try:
+        return str(Endpoint.parse(written))
+    except ValueError:
+        return written
+
+
 def _cluster(history: History) -> Cluster:
     for marker in history.markers:
         if marker.name == "cluster":
@@ -285,7 +295,7 @@ def _cluster(history: History) -> Cluster:
                 exclusive=bool(about.get("exclusive", False)),
                 names={n: str(each.get("name", "")) for n, each in members.items() if not each.get("proxy")},
                 versions={number: str(each.get("version", "")) for number, each in members.items()},
-                places={str(each.get("endpoint", "")): str(each.get("name", "")) for each in everybody},
-                proxies=frozenset(str(each.get("endpoint", "")) for each in everybody if each.get("proxy")),
+                places={_url(each): str(each.get("name", "")) for each in everybody},
+                proxies=frozenset(_url(each) for each in everybody if each.get("proxy")),
             )
     return Cluster(False, b"", 0, False, {}, {}, {}, frozenset())

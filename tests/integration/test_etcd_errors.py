@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from loadgen.client.maintenance import CORRUPT, NOSPACE
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load.json_client import GatewayClient
 from loadgen.proto import etcd_pb2 as pb
+from tests.support import fronts
 from tests.support.command import run
 from tests.support.etcds import default_and_others, version_of
 from tests.support.learner import added, learner_of
-from tests.support.ports import take_ports
 from tests.support.waiting import until
 
 HANG_S = 60.0
@@ -181,16 +180,13 @@ def test_users_who_may_not(make_cluster: ClusterFactory, etcd: str) -> None:
 
 
 @pytest.mark.parametrize("etcd", each_etcd())
-def test_through_a_grpc_proxy(make_cluster: ClusterFactory, etcd: str, tmp_path: Path) -> None:
+def test_through_a_grpc_proxy(make_cluster: ClusterFactory, etcd: str) -> None:
     """It hands etcd's texts on, with codes of its own, and refuses by itself what is too large for gRPC."""
     cluster = make_cluster(1, binary=etcd, storage="memory")
-    port = take_ports(1)
-    command = [etcd, "grpc-proxy", "start", f"--endpoints={cluster.endpoints[0]}", f"--listen-addr=127.0.0.1:{port}"]
-    with (tmp_path / "proxy.log").open("wb") as log:
-        proxy = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
-    client = EtcdClient([f"127.0.0.1:{port}"], timeout_s=HANG_S)
-    try:
-        until(lambda: client.get(b"k").outcome is Outcome.OK, "the proxy", sleep=gevent.sleep)
+    with (
+        fronts.etcd_proxy(etcd, cluster.endpoints[0]) as front,
+        contextlib.closing(EtcdClient([front], timeout_s=HANG_S)) as client,
+    ):
         revision = client.put(b"k", b"v").revision
         for operation, name in (
             (client.put(b"", b"v"), "EmptyKey"),
@@ -205,10 +201,6 @@ def test_through_a_grpc_proxy(make_cluster: ClusterFactory, etcd: str, tmp_path:
         member_id = client.at(cluster.endpoints[0]).status().response.header.member_id
         assert client.alarm_activate(member_id, NOSPACE).outcome is Outcome.OK
         assert said(client.put(b"k", b"v")) == (Outcome.INFO, "NoSpace")
-    finally:
-        client.close()
-        proxy.terminate()
-        proxy.wait(HANG_S)
 
 
 @pytest.mark.parametrize("etcd", each_etcd())

@@ -13,9 +13,8 @@ from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.lease import lease_key
 from loadgen.history.operation import Outcome
-from tests.support import command
+from tests.support import command, fronts
 from tests.support.etcds import default_and_others
-from tests.support.grpc_proxy import grpc_proxy
 from tests.support.waiting import HANG_S
 
 ROUNDS, WATCHES = 6, 40
@@ -23,7 +22,10 @@ ROUNDS, WATCHES = 6, 40
 
 @pytest.fixture(params=default_and_others(), scope="module")
 def proxy(request: pytest.FixtureRequest) -> Iterator[str]:
-    with LocalCluster(1, binary=request.param) as cluster, grpc_proxy(request.param, cluster.endpoints) as endpoint:
+    with (
+        LocalCluster(1, binary=request.param) as cluster,
+        fronts.etcd_proxy(request.param, *cluster.endpoints) as endpoint,
+    ):
         yield endpoint
 
 
