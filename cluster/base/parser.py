@@ -4,46 +4,46 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, TypeVar
 
 from cluster.base.errors import UsageError
 from cluster.base.units import parse_duration, parse_whole
 
-
-class Duration:
-    """A ``type`` for options that take a duration, in seconds: from ``least`` to ``most``."""
-
-    def __init__(self, least: float = 0.0, most: float = math.inf) -> None:
-        self._least, self._most = least, most
-
-    def __call__(self, text: str) -> float:
-        """Return the seconds. Raises ArgumentTypeError."""
-        try:
-            seconds = parse_duration(text)
-        except ValueError as exc:
-            raise argparse.ArgumentTypeError(str(exc)) from exc
-        if not self._least <= seconds <= self._most:
-            bound = f"at least {self._least:g}s" if seconds < self._least else f"at most {self._most:g}s"
-            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
-        return seconds
+N = TypeVar("N", int, float)
 
 
-class Whole:
-    """A ``type`` for options that take a whole number, from ``least`` to ``most``."""
+class _Bounded(Generic[N]):
+    """A ``type`` for options that take a number from ``least`` to ``most``."""
 
-    def __init__(self, least: float = -math.inf, most: float = math.inf) -> None:
-        self._least, self._most = least, most
+    def __init__(self, read: Callable[[str], N], unit: str, least: float, most: float) -> None:
+        self._read: Callable[[str], N] = read
+        self._unit, self._least, self._most = unit, least, most
 
-    def __call__(self, text: str) -> int:
+    def __call__(self, text: str) -> N:
         """Return the number. Raises ArgumentTypeError."""
         try:
-            number = parse_whole(text)
+            number = self._read(text)
         except ValueError as exc:
             raise argparse.ArgumentTypeError(str(exc)) from exc
         if not self._least <= number <= self._most:
             bound = f"at least {self._least:g}" if number < self._least else f"at most {self._most:g}"
-            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+            raise argparse.ArgumentTypeError(f"must be {bound}{self._unit}, not {text}")
         return number
+
+
+class Duration(_Bounded[float]):
+    """A ``type`` for options that take a duration, in seconds: from ``least`` to ``most``."""
+
+    def __init__(self, least: float = 0.0, most: float = math.inf) -> None:
+        super().__init__(parse_duration, "s", least, most)
+
+
+class Whole(_Bounded[int]):
+    """A ``type`` for options that take a whole number, from ``least`` to ``most``."""
+
+    def __init__(self, least: float = -math.inf, most: float = math.inf) -> None:
+        super().__init__(parse_whole, "", least, most)
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from cluster.base import naming
 from cluster.base.console import print_json, say, terminal_width, wants_color
-from cluster.base.endpoint import read_endpoints
+from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
@@ -229,7 +229,7 @@ def _why_hopeless(endpoints: tuple[str, ...], security: Security | None) -> str:
     An election may be going on, so it asks again for as long as one may take. Says what else is amiss. Raises
     ClusterError where all that answer show this user nothing.
     """
-    members = tuple(Member(bare(url), url if "://" in url else f"http://{url}", "", "") for url in endpoints)
+    members = tuple(Member(bare(url), str(Endpoint.parse(url)), "", "") for url in endpoints)
     until = time.monotonic() + _ELECTION_S
     while True:
         view = look(members, security=security)

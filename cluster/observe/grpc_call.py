@@ -7,10 +7,10 @@ time (RFC 9113, and the gRPC project's "gRPC over HTTP2").
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 import hpack
 
@@ -189,13 +189,7 @@ def _message(headers: dict[str, str], answer: bytes) -> bytes:
     if status is None or not headers.get("content-type", "application/grpc").startswith("application/grpc"):
         raise NotGrpcError(f"it answers HTTP {headers.get(':status', 'without a status')}, not gRPC", http2=True)
     if status != "0":
-        raise EtcdError(int(status) if status.isdigit() else 2, _unescaped(headers.get("grpc-message", "")))
+        raise EtcdError(int(status) if status.isdigit() else 2, unquote(headers.get("grpc-message", "")))
     if len(answer) < 5 or answer[0] or len(answer) - 5 != int.from_bytes(answer[1:5], "big"):
         raise NotGrpcError("its answer is malformed", http2=True)
     return answer[5:]
-
-
-def _unescaped(text: str) -> str:
-    """Return the text of ``grpc-message``, which escapes bytes as ``%C3``."""
-    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes((int(found[1], 16),)), text.encode())
-    return raw.decode("utf-8", "replace")

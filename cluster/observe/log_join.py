@@ -169,15 +169,15 @@ def _join(sources: Sequence[_Source], zone: tzinfo) -> Logs:
     logs = _distinct(logs)
     known = {log.member for log in logs}
     empty = [not members & known for members in found]
-    about = [note for source, none in zip(sources, empty, strict=True) for note in _notes(source, empty=none)]
-    if sum(empty) > _MOST_EMPTY:
+    many = sum(empty) > _MOST_EMPTY
+    about = [
+        note
+        for source, none in zip(sources, empty, strict=True)
+        if not (many and none)
+        for note in _notes(source, empty=none)
+    ]
+    if many:
         where = [source.where for source, none in zip(sources, empty, strict=True) if none]
-        about = [
-            note
-            for source, none in zip(sources, empty, strict=True)
-            if not none
-            for note in _notes(source, empty=False)
-        ]
         about.append(f"{len(where)} files have no line about Raft, such as {', '.join(where[:3])}")
     notes = about + notes
     remarks += _apart(logs, zone)
@@ -212,7 +212,7 @@ def _owners(sources: Sequence[_Source]) -> tuple[dict[tuple[int, int], str], Cou
                 owners[number, place] = next(iter(known))
             elif len(near) == 1:
                 owners[number, place] = next(iter(near))
-            elif place in blocks and len(known) != 1:
+            elif place in blocks:
                 owners[number, place] = blocks[place]
             elif item.event is not None or item.name:
                 unplaced[number] += 1

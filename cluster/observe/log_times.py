@@ -198,20 +198,12 @@ def _stamp(parts: dict[str, str | None], zone: tzinfo) -> Stamp | None:
             int(year or _LEAP_YEAR), _MONTHS.get(month) or int(month), int(str(parts["day"])), int(str(parts["hour"])),
             int(str(parts["minute"])), min(59, int(str(parts["second"]))), int(fraction[:6].ljust(6, "0")),
         )  # fmt: skip
-        said = _said_zone(parts.get("zone"))
+        said = parse_zone(written) if (written := parts.get("zone")) else None
         if year is None:
             return Stamp(when.replace(tzinfo=UTC).timestamp(), not fraction, zoned=False, yearless=True)
         return Stamp(_timestamp(when.replace(tzinfo=said), zone), not fraction, said is not None)
     except (ValueError, OverflowError):
         return None
-
-
-def _said_zone(text: str | None) -> tzinfo | None:
-    if text is None:
-        return None
-    if text.upper() in _ABBREVIATIONS:
-        return timezone(timedelta(hours=_ABBREVIATIONS[text.upper()]))
-    return parse_zone(text)
 
 
 def _timestamp(when: datetime, zone: tzinfo) -> float:

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TextIO, TypedDict
 
+from cluster.base.endpoint import Endpoint
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.pythonpath import python_path
 from cluster.base.security import Security
@@ -177,8 +178,8 @@ class _Watch(threading.Thread):
         stop: threading.Event,
     ) -> None:
         super().__init__(daemon=True)
-        self._member = Member(name, _url(endpoint), "", "")
-        self._others = [_url(each) for each in others]
+        self._member = Member(name, str(Endpoint.parse(endpoint)), "", "")
+        self._others = [str(Endpoint.parse(each)) for each in others]
         self._security = security
         self._files = files
         self._names = names
@@ -282,10 +283,6 @@ class _Watch(threading.Thread):
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _url(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 class _Process:

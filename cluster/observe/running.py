@@ -9,13 +9,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.files import write_json
 from cluster.base.security import Security
 from cluster.base.topology import Member
+from cluster.observe.at_once import at_once
 from cluster.observe.probe import MemberStatus, member_status
 
 SCHEMA = "raftload.state/1"
@@ -155,8 +155,7 @@ def ask(
         except NoAnswer as exc:
             return exc
 
-    with ThreadPoolExecutor(max(len(members), 1)) as pool:
-        return dict(zip((member.name for member in members), pool.map(one, members), strict=True))
+    return dict(zip((member.name for member in members), at_once(one, members), strict=True))
 
 
 def statuses(members: tuple[Member, ...], timeout_s: float = 1.0) -> Iterator[MemberStatus]:
