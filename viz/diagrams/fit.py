@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from viz.diagrams import mermaid
-from viz.diagrams.model import Chart, Row, clean, human_seconds
-from viz.diagrams.model import Sequence as SequenceModel
+from viz.diagrams.model import Chart, Model, Row, clean, human_seconds
+
+M = TypeVar("M", bound=Model)
 
 MOST_SPANS = 400
 _LONGEST_NOTE = 400
@@ -17,13 +19,12 @@ _LEAST = 8
 def chart(title: str, started_at: str, duration: float, rows: Sequence[Row], notes: Sequence[str] = ()) -> Chart:
     """Return a chart of at most MOST_SPANS periods, fewer where Mermaid would refuse it: the longest are kept."""
     notes = tuple(clean(each, _LONGEST_NOTE) for each in notes)
-    most = MOST_SPANS
-    while True:
+
+    def make(most: int) -> Chart:
         kept, left_out = _longest(rows, most)
-        made = Chart(title, started_at, duration, kept, (*left_out, *notes))
-        if most <= _LEAST or len(mermaid.render(made)) <= mermaid.LONGEST:
-            return made
-        most //= 2
+        return Chart(title, started_at, duration, kept, (*left_out, *notes))
+
+    return cut(make, MOST_SPANS)
 
 
 def _longest(rows: Sequence[Row], most: int) -> tuple[tuple[Row, ...], tuple[str, ...]]:
@@ -43,7 +44,7 @@ def _longest(rows: Sequence[Row], most: int) -> tuple[tuple[Row, ...], tuple[str
     )
 
 
-def sequence(make: Callable[[int], SequenceModel], most: int) -> SequenceModel:
+def cut(make: Callable[[int], M], most: int) -> M:
     """Return what ``make`` gives for at most so many items, fewer where Mermaid would refuse it."""
     while True:
         made = make(most)

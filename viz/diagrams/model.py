@@ -295,10 +295,9 @@ def human_seconds(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3f} s"
     whole = round(seconds)
-    for size, unit, below, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= 2 * size or size == 60:
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if (rest := whole % size // below) else "")
-    return f"{seconds:.3f} s"
+    units = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+    size, unit, below, smaller = next(each for each in units if whole >= 2 * each[0])
+    return f"{whole // size} {unit}" + (f" {rest} {smaller}" if (rest := whole % size // below) else "")
 
 
 def or_unknown(number: int | None) -> str:

@@ -56,7 +56,7 @@ def sequence(found: History, elections: Sequence[Election], most: int = MOST_ITE
         items.append(Note("no election in these logs"))
     lanes = tuple(Lane(each, found.name(each)) for each in ids) or (Lane("none", "(no member)"),)
     title = _sequence_title(found, elections)
-    return fit.sequence(lambda least: SequenceModel(title, lanes, tuple(shortened(items, least))), most)
+    return fit.cut(lambda least: SequenceModel(title, lanes, tuple(shortened(items, least))), most)
 
 
 def _remarks(found: History) -> list[str]:

@@ -196,7 +196,7 @@ def sequence(polls: Sequence[ClusterPoll], *, last_only: bool = True) -> Sequenc
             if here.members.get(name) != now:
                 items.append(Note(f"{_says(*now)} {at}", name))
     lanes = tuple(Lane(name, name) for name in _names(polls)) or (Lane("none", "(no member)"),)
-    return fit.sequence(lambda most: SequenceModel(title, lanes, tuple(shortened(items, most))), MOST_NOTES)
+    return fit.cut(lambda most: SequenceModel(title, lanes, tuple(shortened(items, most))), MOST_NOTES)
 
 
 def _says(role: Role, term: int | None) -> str:

@@ -94,7 +94,7 @@ class Poller:
         Raises NoCluster where nobody ever answered.
         """
         answers = at_once(lambda endpoint: _status(endpoint, self.timeout_s, self._security), self._endpoints)
-        living = [_url(answer.endpoint) for answer in answers if answer.status is not None or answer.denied]
+        living = [answer.endpoint for answer in answers if answer.status is not None or answer.denied]
         if living:
             self._listed = list_of(living, self.timeout_s, self._security) or self._listed
         elif not self._ids:
@@ -107,7 +107,7 @@ class Poller:
     def _health(self, answers: Sequence[Answer]) -> Health | None:
         if not self._quorum:
             return None
-        said = [(_url(answer.endpoint), answer.status or _why(answer)) for answer in answers]
+        said = [(answer.endpoint, answer.status or _why(answer)) for answer in answers]
         return health_of(said, self.timeout_s, self._security, self._listed)
 
     def _ask_others(self, answers: Sequence[Answer]) -> list[Answer]:
@@ -192,7 +192,7 @@ def _view(answer: Answer, name: str, leader: MemberStatus | None) -> MemberView:
 def _status(endpoint: str, timeout_s: float, security: Security | None) -> Answer:
     began = time.perf_counter()
     try:
-        status = probe.member_status(Member("", _url(endpoint), "", ""), timeout_s, security)
+        status = probe.member_status(Member("", str(Endpoint.parse(endpoint)), "", ""), timeout_s, security)
     except NoAnswer as exc:
         return Answer(endpoint, None, 0.0, clean(str(exc)), is_denied(exc))
     except (RaftloadError, ValueError) as exc:
@@ -205,10 +205,6 @@ def _first(member: MemberInfo, timeout_s: float, security: Security | None) -> A
     if not member.client_urls:
         return Answer(f"member {member.id:x}", None, 0.0, "was added but never started")
     return _status(_bare(member.client_urls[0]), timeout_s, security)
-
-
-def _url(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 def _why(answer: Answer) -> NoAnswer:
