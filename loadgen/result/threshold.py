@@ -71,7 +71,7 @@ class Threshold:
                 "such as 'put.p99_ms < 50' (operators: < <= > >= ==)"
             )
         type_, field = _split(match["metric"], types)
-        cause = field.removeprefix(_ERRORS) if field.startswith(_ERRORS) else None
+        cause = _cause(field)
         if cause is not None:
             known = (causes or known_causes)()
             if known is not None and cause not in known:
@@ -94,7 +94,7 @@ class Threshold:
     @property
     def cause(self) -> str | None:
         """The cause whose failures it counts; None where it is about another field."""
-        return self.field.removeprefix(_ERRORS) if self.field.startswith(_ERRORS) else None
+        return _cause(self.field)
 
     @property
     def is_count(self) -> bool:
@@ -104,6 +104,10 @@ class Threshold:
     def holds(self, value: float) -> bool:
         """Tell whether a value is within the bound."""
         return bool(OPERATORS[self.operator](value, self.bound))
+
+
+def _cause(field: str) -> str | None:
+    return field.removeprefix(_ERRORS) if field.startswith(_ERRORS) else None
 
 
 _MOST, _LONGEST = 40, 100
