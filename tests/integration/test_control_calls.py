@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
@@ -15,17 +14,12 @@ from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import Outcome
 from tests.support.command import run, start, until_load
-from tests.support.etcds import default_and_others, version_of
+from tests.support.etcds import each_etcd
 from tests.support.learner import learner_of
 from tests.support.waiting import until
 
 HANG_S = 120.0
 ClusterFactory = Callable[..., LocalCluster]
-
-
-def each_etcd() -> list[Any]:
-    """Return a parameter for each etcd that there is: the default one, and the newest of each minor."""
-    return [pytest.param(path, id=version_of(path)) for path in default_and_others()]
 
 
 @pytest.fixture(params=each_etcd())

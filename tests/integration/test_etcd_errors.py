@@ -28,18 +28,13 @@ from loadgen.load.json_client import GatewayClient
 from loadgen.proto import etcd_pb2 as pb
 from tests.support import fronts
 from tests.support.command import run
-from tests.support.etcds import default_and_others, version_of
+from tests.support.etcds import each_etcd
 from tests.support.learner import added, learner_of
 from tests.support.waiting import until
 
 HANG_S = 60.0
 MIB = 1 << 20
 ClusterFactory = Callable[..., LocalCluster]
-
-
-def each_etcd() -> list[Any]:
-    """Return a parameter for each etcd that there is: the default one, and the newest of each minor."""
-    return [pytest.param(path, id=version_of(path)) for path in default_and_others()]
 
 
 def said(operation: Operation) -> tuple[Outcome, str | None]:

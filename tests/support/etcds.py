@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,11 @@ def etcds_to_test() -> tuple[str, ...]:
 def default_and_others() -> list[str]:
     """Return the paths of the etcd that all tests run and of those to test beside it, each once."""
     return list(dict.fromkeys((find_etcd().path, *etcds_to_test())))
+
+
+def each_etcd() -> list[Any]:
+    """Return a parameter for each of them."""
+    return [pytest.param(path, id=version_of(path)) for path in default_and_others()]
 
 
 @functools.cache
