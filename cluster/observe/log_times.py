@@ -17,7 +17,10 @@ _MONTHS = {begin: number for number, begins in enumerate((
 # Hours of the abbreviations that mean one zone only: CST, IST and BST are used for several.
 _ABBREVIATIONS = {"Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3,
                   "EST": -5, "EDT": -4, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7, "JST": 9, "KST": 9}  # fmt: skip
-_CLOCK = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?"
+_CLOCK = (
+    r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?"
+    r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])\.?[Mm]\b\.?)?"
+)
 _ZONE = rf"(?:\s?(?P<zone>[+-][0-9]{{2}}(?::?[0-9]{{2}})?(?![0-9:])|(?:[Zz]|{'|'.join(_ABBREVIATIONS)})(?!\w)))?"
 _MONTH = rf"(?P<month>{'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
 _STAMPS = (
@@ -28,12 +31,18 @@ _STAMPS = (
         rf"{_CLOCK}{_ZONE}(?: (?P<year_after>[0-9]{{4}})(?![0-9]))?",
         re.IGNORECASE,
     ),
-    re.compile(rf"(?<![0-9])(?P<day>[0-9]{{2}})[/-]{_MONTH}[/-](?P<year>[0-9]{{4}})[: ]{_CLOCK}{_ZONE}", re.IGNORECASE),
+    re.compile(
+        rf"(?<![0-9])(?P<day>[0-9]{{1,2}})[/ -]{_MONTH}[^\W\d_]{{0,6}}[/ -](?P<year>[0-9]{{4}}),?[: ]{_CLOCK}{_ZONE}",
+        re.IGNORECASE,
+    ),
+    # With points the day comes first everywhere; with slashes it depends on the country, so nobody knows.
+    re.compile(rf"(?<![0-9.])(?P<day>[0-9]{{1,2}})\.(?P<month>[0-9]{{1,2}})\.(?P<year>[0-9]{{4}}),? {_CLOCK}{_ZONE}"),
     re.compile(rf"(?<![0-9])(?P<month>[0-9]{{1,2}})月 {{1,2}}(?P<day>[0-9]{{1,2}}) {_CLOCK}"),  # Chinese and Japanese
     re.compile(rf"(?:^|\s)[IWEF](?P<month>[0-9]{{2}})(?P<day>[0-9]{{2}}) {_CLOCK}"),  # klog's
 )
 _SINCE_1970 = re.compile(
-    r"(?<![\w.:-])(?P<seconds>1[0-9]{9}(?:\.[0-9]+)?|1[0-9]{12}(?:[0-9]{3}(?:[0-9]{3})?)?)(?![\w.:-])"
+    r"(?<![\w.:-])(?P<seconds>1[0-9]{9}(?:\.[0-9]+)?|1[0-9]{12}(?:[0-9]{3}(?:[0-9]{3})?|\.[0-9]+)?"
+    r"|1\.[0-9]+e\+(?:09|9|12|15|18))(?![\w.:-])"  # as Go writes a float
 )
 _HAS_FRACTION = re.compile(r":[0-9]{2}[.,][0-9]")
 _OFFSET = re.compile(r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>[0-9]{1,2})(?::?(?P<minutes>[0-9]{2}))?")
@@ -70,16 +79,14 @@ def parse_time(text: str, zone: tzinfo = UTC) -> float:
 
 def parse_stamp(text: str, zone: tzinfo = UTC) -> Stamp:
     """Return the same with what was said of it. Raises ValueError."""
-    if not text.isascii():
-        raise ValueError(f"no time: {text}")
     try:
-        number = float(text)
+        number = float(text if text.isascii() else "")  # no digits of other scripts
     except ValueError:
         pass
     else:
         return Stamp(_seconds(number), coarse="." not in text and 0 < number < 1e11)
     try:
-        when = datetime.fromisoformat(text)
+        when = datetime.fromisoformat(text if text.isascii() else "")
     except ValueError:
         found = find_stamp(text, zone)
         if found is None or found.yearless:
@@ -195,8 +202,9 @@ def _stamp(parts: dict[str, str | None], zone: tzinfo) -> Stamp | None:
     fraction = parts["fraction"] or ""
     try:
         when = datetime(
-            int(year or _LEAP_YEAR), _MONTHS.get(month) or int(month), int(str(parts["day"])), int(str(parts["hour"])),
-            int(str(parts["minute"])), min(59, int(str(parts["second"]))), int(fraction[:6].ljust(6, "0")),
+            int(year or _LEAP_YEAR), _MONTHS.get(month) or int(month), int(str(parts["day"])),
+            _hour(int(str(parts["hour"])), parts.get("half")), int(str(parts["minute"])),
+            min(59, int(str(parts["second"]))), int(fraction[:6].ljust(6, "0")),
         )  # fmt: skip
         said = parse_zone(written) if (written := parts.get("zone")) else None
         if year is None:
@@ -204,6 +212,15 @@ def _stamp(parts: dict[str, str | None], zone: tzinfo) -> Stamp | None:
         return Stamp(_timestamp(when.replace(tzinfo=said), zone), not fraction, said is not None)
     except (ValueError, OverflowError):
         return None
+
+
+def _hour(hour: int, half: str | None) -> int:
+    """Return the hour of a clock of 24 hours. Takes the ``a`` or ``p`` of one of 12. Raises ValueError."""
+    if half is None:
+        return hour
+    if not 1 <= hour <= 12:
+        raise ValueError(f"no hour of half a day: {hour}")
+    return hour % 12 + 12 * (half.lower() == "p")
 
 
 def _timestamp(when: datetime, zone: tzinfo) -> float:
