@@ -180,6 +180,7 @@ def _join(sources: Sequence[_Source], zone: tzinfo) -> Logs:
         where = [source.where for source, none in zip(sources, empty, strict=True) if none]
         about.append(f"{len(where)} files have no line about Raft, such as {', '.join(where[:3])}")
     notes = about + notes
+    remarks += _clusters(logs, sources)
     remarks += _apart(logs, zone)
     every = [at for log in logs for at in (log.first, log.last)] + nobodys
     first, last = (min(every), max(every)) if every else (0.0, 0.0)
@@ -259,6 +260,8 @@ def _notes(source: _Source, *, empty: bool) -> Iterator[str]:
     reader = source.reader
     if source.problem:
         yield f"{source.where}: {source.problem}"
+    if reader.may_be_cut:
+        yield f"{source.where}: its last line has no end, so the term there may be cut"
     if reader.timeless:
         yield (
             f"{source.where}: left out {reader.timeless} of {reader.lines} lines about Raft, which have no time: "
@@ -337,6 +340,28 @@ def _apart(logs: Sequence[Log], zone: tzinfo) -> list[str]:
         return [text]
     example = f"--log-timezone={offset}" if offset else "--log-timezone ZONE"
     return [f"{text}; the times of {of_whom} have no zone: say theirs with {example}"]
+
+
+def _clusters(logs: Sequence[Log], sources: Sequence[_Source]) -> list[str]:
+    """Return a remark where the logs are of several clusters: a term has one leader at most in one of them."""
+    names = {log.member: log.name for log in logs}
+    clusters: dict[str, set[str]] = defaultdict(set)
+    for cluster, members in (item for source in sources for item in source.reader.clusters.items()):
+        clusters[cluster] |= {names[member] for member in members if member in names}
+    several = sorted((cluster, sorted(members)) for cluster, members in clusters.items() if members)
+    if len(several) > 1:
+        whose = "; ".join(f"{cluster}: {', '.join(members)}" for cluster, members in several)
+        return [f"the logs are of {len(several)} clusters, which are drawn as one: {whose}"]
+    leaders: dict[int, set[str]] = defaultdict(set)
+    for log in logs:
+        for event in log.events:
+            if event.kind == "became" and event.detail == "leader":
+                leaders[event.term].add(log.name)
+    for term, names_of in sorted(leaders.items()):
+        if len(names_of) > 1:
+            return [f"{' and '.join(sorted(names_of))} both became leader in term {term}, so the logs are of several "
+                    "clusters, or of one that was made anew; they are drawn as one"]  # fmt: skip
+    return []
 
 
 def _gap(one: Log, other: Log) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -22,21 +23,22 @@ _COLOURS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][0-9A-Za-z]|\x1b[@-Z\\-_78=>]"  # ECMA-48
     r"|(?:#033|\^\[|\\033|\\x1b|\\e|\\u001b|\u241b)\[[0-9;?]*[A-Za-z]"  # what rsyslog, cat -v and Go write for them
 )
+_OVERWRITTEN = re.compile(r"[^\x08]\x08")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 PASTED = re.compile(r"\[(?:[0-9]{1,3}(?:;[0-9]{1,3})*)?[mK]")  # colours that lost their ESC
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00a0": " "})
-_CONSOLE = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+[\t ]+(?:debug|info|warn|error|dpanic|panic|fatal)[\t ]+"
-    r"(?:\S+[\t ]+)??\S*\.go:[0-9]+[\t ]"
-)
+# etcd's own times, and those that zap writes for a program that has etcd within it.
+_TIME = r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}(?:T\S+| [0-9:]{8}\S*)|1\.[0-9]+e\+[0-9]{2}|1[0-9]{9,18}(?:\.[0-9]+)?)"
+_LEVEL = r"(?:debug|info|warn|error|dpanic|panic|fatal|DEBUG|INFO|WARN|ERROR|DPANIC|PANIC|FATAL)"
+_CONSOLE = re.compile(rf"{_TIME}[\t ]+{_LEVEL}[\t ]+(?:\S+[\t ]+)??\S*\.go:[0-9]+[\t ]")
 _CONSOLE_PARTS = re.compile(
-    r"(?P<ts>\S+)\s+(?P<level>\w+)\s+(?:\S+\s+)??\S*\.go:[0-9]+\s+(?P<msg>.*?)(?:\s+(?P<fields>\{.*\}))?\s*$"
+    rf"(?P<ts>{_TIME})\s+(?P<level>\w+)\s+(?:\S+\s+)??\S*\.go:[0-9]+\s+(?P<msg>.*?)(?:\s+(?P<fields>\{{.*\}}))?\s*$"
 )
 # Keys under which log pipelines keep a line, the likeliest first; others are looked into after them.
 _TEXT_KEYS = ("log", "MESSAGE", "message", "line", "msg", "textPayload", "jsonPayload", "@message", "_raw", "body",
-              "text", "values")  # fmt: skip
+              "text", "values", "stringValue", "short_message", "full_message")  # fmt: skip
 _TIME_KEYS = ("time", "@timestamp", "timestamp", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP", "ts", "_time",
-              "date", "eventTime", "receiveTimestamp")  # fmt: skip
+              "date", "eventTime", "receiveTimestamp", "timeUnixNano", "observedTimeUnixNano")  # fmt: skip
 _OF_A_PLACE = re.compile(
     r"(?:_?hostname|host|pod(?:_?name)?|container(?:_?name|_?id)?|service|unit|_systemd_unit|instance|node(?:_?name)?|app"
     r"|source|filename|file|path|logstream|logstreamname)",
@@ -47,8 +49,9 @@ _ADDED = {"kubernetes", "resource", "labels", "docker", "host", "hostname", "_ho
           "container_name", "container_id", "service", "logStreamName"}  # fmt: skip
 _NUMBERS = re.compile(r"(?<![^\s:\[(#|])[0-9]+(?=[\s:\])|]|$)")
 _DECODER = json.JSONDecoder(strict=False)
+_LEAST_JOINED = 80  # characters of two lines
 _MOST_TRIES = 24
-_DEEPEST = 6
+_DEEPEST = 10  # documents of OpenTelemetry have a line that deep in lists
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,6 +62,7 @@ class Record:
         source: what the wrapper says of where the line is from, such as a pod; empty for a line without one.
         stamp: when the wrapper says that it was written.
         console: the entry is of the console format, below which zap writes stacks.
+        torn: the text is what is left of an entry of zap within which another one was written.
     """
 
     entry: dict[str, object] | None
@@ -66,6 +70,24 @@ class Record:
     source: str = ""
     stamp: Stamp | None = None
     console: bool = False
+    torn: bool = False
+
+
+# What a line of etcd's begins with that is no object.
+_BEGIN = re.compile(
+    rf"{_TIME}[\t ]+{_LEVEL}[\t ]+(?:\S+[\t ]+)??\S*\.go:[0-9]+[\t ]"
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]+ [A-Z] \| [\w/.-]+: |raft[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9:]{8} \w+: "
+)
+
+
+def apart(line: str) -> list[str]:
+    """Return a line as the lines of text that it was before their ends were lost: one, where none were."""
+    if line.startswith(("{", '["')) or len(line) < _LEAST_JOINED:
+        return [line]
+    begins = [found.start() for found in _BEGIN.finditer(line)]
+    if len(begins) < 2 or "{" in line[: begins[0]]:  # what stands in an object is for its decoder
+        return [line]
+    return [line[start:end] for start, end in itertools.pairwise([0, *begins[1:], len(line)])]
 
 
 def unwrap(line: str, zone: tzinfo) -> list[Record]:
@@ -76,6 +98,11 @@ def unwrap(line: str, zone: tzinfo) -> list[Record]:
         entry = zap_entry(line)
         if entry is not None and _is_zaps(entry):
             return [Record(entry, source=_added(entry))]
+    if line.startswith('["'):
+        try:
+            return list(_of_value(json.loads(line), zone, 0, listed=True)) or [Record(None, line)]
+        except (ValueError, RecursionError):
+            pass
     return _unwrap(without_colours(line), zone, 0)
 
 
@@ -83,6 +110,8 @@ def without_colours(line: str) -> str:
     """Return a line without what colours it and other control characters; tabs stay."""
     if "\x1b" in line or "[" in line:
         line = _COLOURS.sub("", line)
+    while "\b" in line and (mended := _OVERWRITTEN.sub("", line)) != line:
+        line = mended
     line = _CONTROL.sub("", line) if not line.isprintable() else line
     line = line.removeprefix("\u00ef\u00bb\u00bf")  # the mark of UTF-8, read as another encoding
     return line.replace("#011", "\t") if "#011" in line else line  # rsyslog's tab
@@ -158,8 +187,8 @@ _MENDS = (
 def _objects(line: str, zone: tzinfo, depth: int) -> list[Record]:
     """Return what the objects in a line hold."""
     found: list[Record] = []
-    start = end = 0
-    tries = 0
+    start = end = tries = 0
+    outside = ""
     while tries < _MOST_TRIES and (start := line.find("{", start)) >= 0:
         try:
             document, stop = _DECODER.raw_decode(line, start)
@@ -176,7 +205,12 @@ def _objects(line: str, zone: tzinfo, depth: int) -> list[Record]:
                     if record.stamp is None and record.entry is None:
                         record.stamp = find_stamp(prefix, zone)
                 found += records
+                outside += prefix
+            else:
+                outside += line[end:start]
         start = end = stop
+    if found and '"msg":' in (outside := outside + line[end:]):
+        found.append(Record(None, outside, torn=True))
     return found
 
 
@@ -250,7 +284,8 @@ def _place(document: Mapping[str, object], depth: int = 0) -> str:
 
 
 _CRI = re.compile(
-    r"(?P<prefix>.*?[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+ (?:stdout|stderr) )(?P<tag>[PF])(?::\S*)? (?P<text>.*)$", re.DOTALL
+    r"(?P<prefix>.*?[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+ (?:stdout|stderr) )(?P<tag>[PF])(?::\S*)?(?: (?P<text>.*))?$",
+    re.DOTALL,
 )
 _MOST_JOINED = 1 << 20
 _MOST_LINES = 1_000_000
@@ -327,7 +362,7 @@ class Joiner:
         found = _CRI.match(line)
         if found is not None:
             key = source_of(found["prefix"])
-            text = self._parts.pop(key, "") + found["text"]
+            text = self._parts.pop(key, "") + (found["text"] or "")
             if found["tag"] == "P" and len(text) < _MOST_JOINED:
                 self._parts[key] = text
                 return ""

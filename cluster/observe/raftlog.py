@@ -18,7 +18,7 @@ from datetime import UTC, tzinfo
 from typing import Literal
 
 from cluster.observe.log_times import Stamp, after, find_stamp, parse_stamp
-from cluster.observe.log_wrappers import PASTED, Joiner, Record, source_of, unwrap
+from cluster.observe.log_wrappers import PASTED, Joiner, Record, apart, source_of, unwrap
 from cluster.observe.logs import GO_LOG
 
 Kind = Literal[
@@ -77,28 +77,33 @@ _ID = r"(?P<member>[0-9a-f]{1,16})"
 _BY = rf"{_ID} (?:\[[^\]]*\] )?"
 _PEER = r"(?P<peer>[0-9a-f]{1,16})"
 _TERM = r" at term (?P<term>[0-9]+)"
+_END = r"(?!\S)"  # people add a word of their own behind a line
 _MESSAGE = r"(?P<message>Msg\w+)"
 _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("became", re.compile(rf"{_BY}became (?P<detail>follower|pre-candidate|candidate|leader){_TERM}$")),
-    ("sent", re.compile(rf"{_BY}sent {_MESSAGE} request to {_PEER}{_TERM}$")),
-    ("cast", re.compile(rf"{_BY}cast {_MESSAGE} for {_PEER} \[[^\]]*\]{_TERM}$")),
-    ("rejected", re.compile(rf"{_BY}rejected {_MESSAGE} from {_PEER} \[[^\]]*\]{_TERM}$")),
-    ("ignored", re.compile(rf"{_BY}ignored {_MESSAGE} from {_PEER} \[[^\]]*\]{_TERM}(?:: (?P<detail>.*))?$")),
-    ("refused", re.compile(rf"{_BY}received {_MESSAGE} rejection from {_PEER}{_TERM}$")),
-    ("granted", re.compile(rf"{_BY}received {_MESSAGE} from {_PEER}{_TERM}$")),
+    ("became", re.compile(rf"{_BY}became (?P<detail>follower|pre-candidate|candidate|leader){_TERM}{_END}")),
+    ("sent", re.compile(rf"{_BY}sent {_MESSAGE} request to {_PEER}{_TERM}{_END}")),
+    ("cast", re.compile(rf"{_BY}cast {_MESSAGE} for {_PEER} \[[^\]]*\]{_TERM}{_END}")),
+    ("rejected", re.compile(rf"{_BY}rejected {_MESSAGE} from {_PEER} \[[^\]]*\]{_TERM}{_END}")),
+    ("ignored", re.compile(rf"{_BY}ignored {_MESSAGE} from {_PEER} \[[^\]]*\]{_TERM}(?:: (?P<detail>.*)|{_END})")),
+    ("refused", re.compile(rf"{_BY}received {_MESSAGE} rejection from {_PEER}{_TERM}{_END}")),
+    ("granted", re.compile(rf"{_BY}received {_MESSAGE} from {_PEER}{_TERM}{_END}")),
     (
         "count",
-        re.compile(rf"{_BY}has received (?P<votes>[0-9]+) {_MESSAGE} votes and (?P<against>[0-9]+) vote rejections$"),
+        re.compile(
+            rf"{_BY}has received (?P<votes>[0-9]+) {_MESSAGE} votes and (?P<against>[0-9]+) vote rejections{_END}"
+        ),
     ),
     (
         "higher",
-        re.compile(rf"{_BY}received a {_MESSAGE} message with higher term from {_PEER} \[term: (?P<term>[0-9]+)\]$"),
+        re.compile(
+            rf"{_BY}received a {_MESSAGE} message with higher term from {_PEER} \[term: (?P<term>[0-9]+)\]{_END}"
+        ),
     ),
-    ("elected", re.compile(rf"raft\.node: {_ID} elected leader {_PEER}{_TERM}$")),
-    ("elected", re.compile(rf"raft\.node: {_ID} changed leader from [0-9a-f]+ to {_PEER}{_TERM}$")),
-    ("lost", re.compile(rf"raft\.node: {_ID} lost leader {_PEER}{_TERM}$")),
+    ("elected", re.compile(rf"raft\.node: {_ID} elected leader {_PEER}{_TERM}{_END}")),
+    ("elected", re.compile(rf"raft\.node: {_ID} changed leader from [0-9a-f]+ to {_PEER}{_TERM}{_END}")),
+    ("lost", re.compile(rf"raft\.node: {_ID} lost leader {_PEER}{_TERM}{_END}")),
 )
-_LOST_PEER = re.compile(r"lost the TCP streaming connection with peer (?P<peer>[0-9a-f]{1,16})\b")
+_LOST_PEER = re.compile(r"lost the TCP streaming connection with peer (?P<peer>[0-9a-f]{1,16}) \(")
 _CAPNSLOG = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]+) [A-Z] \| [\w/.-]+: (.*)$")
 _RAFT_LOGGER = re.compile(r"raft([0-9]{4})/([0-9]{2})/([0-9]{2}) ([0-9]{2}:[0-9]{2}:[0-9]{2}) \w+: (.*)$")
 # What etcd says without a time of its own where journald keeps the time. Short ids are words of any language.
@@ -128,7 +133,9 @@ _BLOCK_MESSAGE = re.compile(r"\s*MESSAGE=(.*)")
 _LONGEST_TEXT = 100_000  # characters of a line that no object is in, of which etcd's have some hundred
 _BESIDE_FIELDS = {"ts", "level", "logger", "caller", "msg"}  # what formats leave out or write in their own way
 _STARTED = ("starting local member", "restarting local member")
-_STARTED_PLAIN = re.compile(r"(?:starting member|restarting member) (?P<member>[0-9a-f]{1,16}) in cluster")
+_STARTED_PLAIN = re.compile(
+    r"(?:starting member|restarting member) (?P<member>[0-9a-f]{1,16}) in cluster (?P<cluster>[0-9a-f]+)"
+)
 _STOPPED_PLAIN = re.compile(r"received \w+ signal, shutting down")
 
 
@@ -206,6 +213,8 @@ class Reader:
         first_garbage: the first of these with its number; None where there is none.
         first_line: the first line that is not empty.
         timeless: how many lines about Raft have no time anywhere.
+        clusters: the members of each cluster, by their ids, as far as lines say so.
+        may_be_cut: the last line has no end, and ends with a number.
     """
 
     def __init__(self, zone: tzinfo = UTC) -> None:
@@ -214,6 +223,8 @@ class Reader:
         self.lines = self.garbage = self.timeless = 0
         self.first_garbage: tuple[int, str] | None = None
         self.first_line = ""
+        self.clusters: dict[str, set[str]] = {}
+        self.may_be_cut = False
         self._zone = zone
         self._joiner = Joiner()
         self._header = ""
@@ -227,22 +238,49 @@ class Reader:
         """Take the lines, each with its end where it has one."""
         with_ends = False
         line = ""
-        before = (0, 0)
+        before, items = (0, 0), 0
         for line in lines:
             with_ends = with_ends or line.endswith("\n")
             if line.strip():
                 self.first_line = self.first_line or line.strip()
                 before = self.lines, self.garbage
                 self.lines += 1
+                items = len(self.items)
                 for each in self._joiner.feed(line.rstrip("\r\n")):
-                    self._feed(each)
+                    self._feed_all(each)
         for each in self._joiner.close():
-            self._feed(each)
+            self._feed_all(each)
+        if with_ends and not line.endswith("\n"):
+            self._doubt(line, items)
         if with_ends and line.strip() and not line.endswith("\n") and self.garbage > before[1]:
             # What a running member was writing.
             self.lines, self.garbage = before
             if self.first_garbage is not None and self.first_garbage[0] > self.lines:
                 self.first_garbage = None
+
+    def _doubt(self, line: str, before: int) -> None:
+        """Note a last line that has no end and ends with a term, which may be cut; leave out one that is.
+
+        Takes how many items stand before it. A member's terms never fall, and a number that is cut is a lower one.
+        """
+        item = self.items[-1] if len(self.items) > before else None
+        if item is None or item.event is None or not line.endswith(f"at term {item.event.term}"):
+            return
+        highest = max((each.event.term for each in self.items[:before] if each.event and each.member == item.member),
+                      default=0)  # fmt: skip
+        if item.event.term < highest:
+            self.items.pop()
+            self.garbage += 1
+            self.first_garbage = self.first_garbage or (self.lines, line)
+        else:
+            self.may_be_cut = True
+
+    def _feed_all(self, line: str) -> None:
+        """Take a line, or what were several before something joined them."""
+        parts = apart(line)
+        self.lines += len(parts) - 1
+        for each in parts:
+            self._feed(each)
 
     def _feed(self, line: str) -> None:
         line = line.strip()
@@ -252,6 +290,11 @@ class Reader:
             line = line[:_LONGEST_TEXT]
         known = False
         for record in unwrap(line, self._zone):
+            if record.torn:
+                self.lines += 1
+                self.garbage += 1
+                self.first_garbage = self.first_garbage or (self.lines - 1, record.text)
+                continue
             try:
                 known = (self._zap(record, record.entry) if record.entry is not None else self._plain(record)) or known
             except (ValueError, TypeError, KeyError, OverflowError):
@@ -287,6 +330,9 @@ class Reader:
         named = _NAMED.match(str(entry.get("local-member-attributes") or ""))
         name = named.group(1) if named else ""
         started = text in _STARTED and bool(local)
+        cluster = str(entry.get("cluster-id") or "0")
+        if local and cluster != "0":
+            self.clusters.setdefault(cluster, set()).add(local)
         event: Event | None = None
         if started:
             event = Event(local, stamp.at, "start")
@@ -329,6 +375,7 @@ class Reader:
         event: Event | None
         if started:
             event = Event(started.group("member"), stamp.at, "start")
+            self.clusters.setdefault(started.group("cluster"), set()).add(event.member)
         elif lost:
             event = Event("", stamp.at, "disconnected", peer=lost.group("peer"))
         elif _STOPPED_PLAIN.search(text):

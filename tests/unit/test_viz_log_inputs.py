@@ -320,6 +320,29 @@ PASTED = {
     "a comma": JSON.replace(".265101Z", ",265101Z"),
     "seconds since 1970": JSON.replace('"2025-11-16T00:15:22.265101Z"', "1763252122.265101"),
     "nanoseconds since 1970": JSON.replace('"2025-11-16T00:15:22.265101Z"', "1763252122265101000"),
+    "console of zap's own": CONSOLE.replace("2025-11-16T00:15:22.265101Z", "1.763252122265101e+09"),
+    "console in capitals": CONSOLE.replace("info", "INFO"),
+    "console in milliseconds": CONSOLE.replace("2025-11-16T00:15:22.265101Z", "1763252122265.101"),
+    "a word behind JSON": f"{JSON}  <-- here",
+    "a word behind text": f"{TEXT}  <-- here",
+    "a word behind console": f"{CONSOLE}  # here",
+    "CRI, the last part empty": f"2025-11-16T00:15:22.2Z stderr P {JSON}\n2025-11-16T00:15:22.2Z stderr F",
+    "GELF": json.dumps({"host": "a", "short_message": BARE, "timestamp": 1763252122.265101}),
+    "OTLP": json.dumps(
+        {
+            "resourceLogs": [
+                {
+                    "scopeLogs": [
+                        {"logRecords": [{"timeUnixNano": "1763252122265101000", "body": {"stringValue": BARE}}]}
+                    ]
+                }
+            ]
+        }
+    ),
+    "what script records": JSON.replace("became", "becx\bame"),
+    "half a day, the first hour": f"2025-11-16 12:15:22.265101 AM UTC etcd: {BARE}",
+    "points": f"16.11.2025 00:15:22.265101 etcd: {BARE}",
+    "mail": f"Sun, 16 Nov 2025 00:15:22.265101 +0000 {BARE}",
     "PD": f'[2025/11/16 00:15:22.265101 +00:00] [INFO] [raft.go:929] ["{BARE}"]',
 }
 
@@ -338,6 +361,38 @@ def test_what_people_paste(name: str) -> None:
 def test_several_entries_in_one_line(text: str) -> None:
     (log,) = read_lines(*text.splitlines()).logs
     assert [(each.term, each.detail) for each in log.events] == [(3, "leader"), (4, "leader")]
+
+
+@pytest.mark.parametrize("between", [" ", "", "  etcd-1 | "])
+@pytest.mark.parametrize("text", [TEXT, CONSOLE, f"raft2025/11/16 00:15:22 INFO: {BARE}"])
+def test_lines_of_text_that_lost_their_ends_are_lines_again(text: str, between: str) -> None:
+    found = read_lines(between.join((text, text.replace("term 3", "term 12"), text.replace("term 3", "term 13"))))
+    (log,) = found.logs
+    assert ([each.term for each in log.events], log.lines, found.notes) == ([3, 12, 13], 3, ())
+    assert [each.term for each in read_lines(json.dumps([text, text.replace("term 3", "term 4")])).logs[0].events] == [
+        3,
+        4,
+    ]
+
+
+def test_an_entry_within_another_one_is_read_and_the_torn_one_is_counted() -> None:
+    found = read_lines(JSON, JSON[:110] + NEXT + JSON[110:])
+    (log,) = found.logs
+    assert ([each.term for each in log.events], log.lines, log.garbage) == ([3, 4], 3, 1)
+    assert "left out 1 of 3 lines, which etcd did not write; the first is line 2: {" in found.notes[0]
+
+
+@pytest.mark.parametrize("text", [TEXT, CONSOLE])
+def test_a_term_that_may_be_cut_is_no_other_term(text: str) -> None:
+    whole = text.replace("term 3", "term 12")
+    cut = read_lines(f"{whole}\n", text.replace("term 3", "term 1"))
+    assert ([each.term for each in cut.logs[0].events], cut.notes) == ([12], ())
+    last = read_lines(f"{text}\n", whole)
+    assert [each.term for each in last.logs[0].events] == [3, 12]
+    assert last.notes == ("x.log: its last line has no end, so the term there may be cut",)
+    assert read_lines(f"{text}\n", f"{whole}\n").notes == read_lines(f"{text}\n", JSON).notes == ()
+    lost = "2025-11-16 00:15:22.265101 W | rafthttp: lost the TCP streaming connection with peer abcdefabcdef0123"
+    assert [each.kind for each in read_lines(f"{text}\n", lost[:-3]).logs[0].events] == ["became"]
 
 
 @pytest.mark.parametrize("make", [" ".join, lambda texts: json.dumps([json.loads(text) for text in texts])])
@@ -423,6 +478,27 @@ def test_lines_that_name_no_member_are_of_whom_the_wrapper_names() -> None:
 def test_members_that_never_say_their_names_are_called_as_their_pods() -> None:
     lines = (f"[pod/etcd-{n}/etcd] {JSON.replace(ID, member)}" for n, member in enumerate((A, B)))
     assert [log.name for log in read_lines(*lines).logs] == ["pod/etcd-0/etcd", "pod/etcd-1/etcd"]
+
+
+def test_logs_of_several_clusters_are_said_to_be() -> None:
+    def started(member: str, cluster: str, term: int) -> list[str]:
+        return [
+            json.dumps({"ts": AT, "msg": "starting local member", "local-member-id": member, "cluster-id": cluster}),
+            json.dumps({"ts": AT + 1, "msg": f"{member} became leader at term {term}"}),
+        ]
+
+    found = read_lines(*started(A, "c1", 2), *started(B, "c2", 3))
+    assert found.remarks == (f"the logs are of 2 clusters, which are drawn as one: c1: {A}; c2: {B}",)
+    assert read_lines(*started(A, "c1", 2), *started(B, "c1", 3)).remarks == ()
+    # A term has one leader, so these are of two clusters too.
+    assert read_lines(*started(A, "c1", 2), *started(B, "c1", 2)).remarks == (
+        f"{A} and {B} both became leader in term 2, so the logs are of several clusters, or of one that was made anew; "
+        "they are drawn as one",
+    )
+    text = (line for n, member in enumerate((A, B)) for line in member_lines(member, f"m{n}"))
+    assert read_lines(*(line.replace("cluster 1", "cluster 2") if B in line else line for line in text)).remarks == (
+        "the logs are of 2 clusters, which are drawn as one: 1: m0; 2: m1",
+    )
 
 
 def test_lines_that_nobody_can_place_are_counted() -> None:
@@ -722,6 +798,12 @@ def test_zones_that_cannot_be_meant(args: Sequence[str], says: str, capsys: pyte
      ("2021-09-11_14:34:50.12", "2021-09-11T14:34:50.12", False, False),
      ("1631370890123", "2021-09-11T14:34:50.123", False, True),
      ("1631370890", "2021-09-11T14:34:50", True, True),
+     ("2021-09-11 02:34:50.5 PM", "2021-09-11T14:34:50.5", False, False),
+     ("Sep 11, 2021 12:34:50 AM UTC", "2021-09-11T00:34:50", True, True),
+     ("Sep 11, 2021, 2:34:50\u202fp.m.", "2021-09-11T14:34:50", True, False),
+     ("Sat, 11 Sep 2021 14:34:50 +0000", "2021-09-11T14:34:50", True, True),
+     ("11.9.2021, 14:34:50", "2021-09-11T14:34:50", True, False),
+     ("1.63137089012e+09", "2021-09-11T14:34:50.12", False, True),
      ("2021-09-11t14:34:50z", "2021-09-11T14:34:50", True, True)],
 )  # fmt: skip
 def test_times_of_any_kind(text: str, right: str, coarse: bool, zoned: bool) -> None:
