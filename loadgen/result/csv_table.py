@@ -28,6 +28,15 @@ _BOMS = (
 )  # fmt: skip
 _DELIMITERS = (",", ";", "\t", "|")
 _NO_CSV = "not a CSV file as Locust writes them"
+# Files that are no text, by how they begin: what each is, and what to do.
+_KINDS = {
+    b"PK\x03\x04": "a spreadsheet or another archive of ZIP; save its table as CSV",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of Excel; save its table as CSV",
+    b"\x1f\x8b": "compressed with gzip; unpack it",
+    b"BZh": "compressed with bzip2; unpack it",
+    b"\xfd7zXZ": "compressed with xz; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; unpack it",
+}
 # Above the header a spreadsheet may have a title and the hint `sep=;`.
 _LATEST_HEADER = 10
 _LEAST_CELLS = 3
@@ -66,7 +75,10 @@ def read(path: Path, known: Known, repair: Repair) -> Table:
     Raises ReportError where there is no file, or none that can be read for certain.
     """
     try:
-        text, notes = decode(path.read_bytes())
+        data = path.read_bytes()
+        if kind := next((kind for begin, kind in _KINDS.items() if data.startswith(begin)), ""):
+            raise ValueError(f"{_NO_CSV}; it is {kind}")
+        text, notes = decode(data)
         # A second mark of the byte order, and DOS's end of a file.
         return _table(text.lstrip("\ufeff").rstrip("\x1a"), notes, known, repair)
     except OSError as exc:
@@ -85,9 +97,11 @@ def _table(text: str, notes: list[str], known: Known, repair: Repair) -> Table:
     ended = text.rstrip(" \t").endswith(("\n", "\r"))
     try:
         rows = list(_rows(text, delimiter))
+        if delimiter == "|":  # Markdown's, which has blanks beside it
+            rows = [[cell.strip() for cell in row] for row in rows]
         # Above the header there may be a title, and rows if a spreadsheet has sorted it among them.
         rows[: above + 1] = [row for row in rows[:above] if sum(bool(cell.strip()) for cell in row) >= _LEAST_CELLS]
-        odd = _odd(rows, header, delimiter, ended)
+        odd = _without_others(rows, header, known, notes) or _odd(rows, header, delimiter, ended)
     except csv.Error as exc:
         inside = str(exc) == "unexpected end of data"
         odd = f"{'it ends within quotation marks' if inside else exc}; the file is truncated or garbled"
@@ -168,6 +182,25 @@ def _unwrapped(row: list[str], width: int, delimiter: str) -> list[str]:
     except csv.Error:
         return row
     return lines[0] if len(lines) == 1 else row
+
+
+def _without_others(rows: list[list[str]], header: Sequence[str], known: Known, notes: list[str]) -> str:
+    """Remove the header where it stands again, as where files were joined, with a note, and lines of dashes, as
+    Markdown has below it. Return what does not let them be read: another header.
+    """
+    kept, again, like = [], 0, {name.lower() for name in header if name}
+    for row in rows:
+        names = [cell.strip() for cell in row]
+        if len(like.intersection(map(str.lower, names))) >= _LEAST_CELLS and known(names):
+            again += 1
+            if names != list(header):
+                return "it holds several tables, whose columns differ"
+        elif not any(names) or any(name.strip("-:=") for name in names):
+            kept.append(row)
+    if again:
+        notes.append(f"its header stands {again + 1} times, so several files may be joined in it")
+    rows[:] = kept
+    return ""
 
 
 def _odd(rows: list[list[str]], header: Sequence[str], delimiter: str, ended: bool) -> str:

@@ -126,7 +126,7 @@ def read_stats(path: Path, ours: bool = False) -> Stats:
     at = _total_at(rows, file.old)
     if at is None:
         raise ReportError(
-            f"{path}: no {AGGREGATED} row at the end or elsewhere; the file is truncated or was never finished"
+            f"{path}: no {AGGREGATED} row at the end or elsewhere; the file is truncated, edited or was never finished"
         )
     total = rows[at]
     _check_failures(file, rows, total)
@@ -136,7 +136,8 @@ def read_stats(path: Path, ours: bool = False) -> Stats:
     del rows[at]
     if written_by := file.written_by(total.name):
         cells.notes.append(f"written by {written_by}, which reports fewer figures than Locust 1.0")
-    absent = [column for column in _FIGURES if column not in file.columns and not column.endswith("%")]
+    # Which percentiles Locust 0.x has, its note says.
+    absent = [column for column in _FIGURES if column not in file.columns and not (file.old and column.endswith("%"))]
     if not {"Type", "Method"} & file.columns.keys():
         absent.insert(0, "Type")
     if absent:
@@ -390,8 +391,10 @@ def _total_at(rows: Sequence[StatsRow], old: bool) -> int | None:
     Takes whether Locust 0.x wrote it, which called it ``Total`` up to 0.12.1. Locust 1.0 and earlier wrote its missing
     type as ``None``.
     """
-    names = (AGGREGATED, "Total") if old else (AGGREGATED,)
-    named = [at for at, row in enumerate(rows) if row.name.strip() in names and row.type in ("", "None")]
+    names = (AGGREGATED.lower(), "total") if old else (AGGREGATED.lower(),)
+    named = [
+        at for at, row in enumerate(rows) if row.name.strip().lower() in names and row.type.strip() in ("", "None")
+    ]
     requests, failures = sum(row.requests for row in rows), sum(row.failures for row in rows)
     fitting = [at for at in named if 2 * rows[at].requests == requests and 2 * rows[at].failures == failures]
     found = fitting or named

@@ -274,6 +274,8 @@ def with_columns_reversed(made: field.Table) -> field.Table:
         lambda made: field.written(made).replace("\r\n", "\r"),
         lambda made: field.written(made) + "\x1a",
         lambda made: "sep=;\r\n" + spreadsheet(made),
+        lambda made: "".join(f"| {' | '.join(row)} |\n" for row in [made[0], ["---"] * len(made[0]), *made[1:]]),
+        lambda made: field.written([*made[:-1], [made[-1][0], "AGGREGATED", *made[-1][2:]]]),
         lambda made: "Load test,,\r\n,,\r\n" + field.written(made),
         lambda made: field.written(made).replace("\r\n", ",,,\r\n"),
         lambda made: field.written(with_totals_row_first(made)),
@@ -392,6 +394,44 @@ def test_names_in_another_encoding(tmp_path: Path) -> None:
     assert "caf\u00e9" in found and "x_stats.csv: not UTF-8: its names are read as Windows-1252" in notes
     found, _ = results_of(saved(tmp_path, text.encode().replace(b"caf", b"\xff")))
     assert "\\xff\u00e9" in found
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_header_that_stands_again_is_no_row(at: int, tmp_path: Path) -> None:
+    made = rows(GET, POST)
+    plain, _ = results_of(saved(tmp_path, field.written(made)))
+    found, notes = results_of(saved(tmp_path, field.written([*made[:at], made[0], *made[at:]])))
+    assert found == plain
+    assert "x_stats.csv: its header stands 2 times, so several files may be joined in it" in notes
+
+
+def test_several_files_in_one_are_no_run(tmp_path: Path) -> None:
+    made = rows(GET, POST)
+    result = document.from_csv(saved(tmp_path, field.written([*made, *made])))
+    assert "x_stats.csv: its header stands 2 times, so several files may be joined in it" in result["notes"]
+    assert "Locust's rows add up to 18 requests, but its Aggregated row says 6" in result["problems"]
+    assert result["verdict"] == "unknown"
+    reversed_columns = [list(reversed(row)) for row in made]
+    with pytest.raises(ReportError, match="it holds several tables, whose columns differ"):
+        document.from_csv(saved(tmp_path, field.written([*made, *reversed_columns])))
+
+
+@pytest.mark.parametrize(
+    ("column", "renamed"), [("99%", "p99"), ("99.9%", "p99.9"), ("Max Response Time", "Maximum"), ("Requests/s", "RPS")]
+)
+def test_a_column_that_is_called_otherwise_is_missing(column: str, renamed: str, tmp_path: Path) -> None:
+    found, notes = results_of(saved(tmp_path, field.written(rows()).replace(f",{column},", f",{renamed},", 1)))
+    assert found["/"]["operations"] == 4 and f"x_stats.csv: there is no column {column!r}" in notes
+
+
+@pytest.mark.parametrize(
+    ("begin", "says"),
+    [(b"PK\x03\x04", "a spreadsheet or another archive of ZIP"), (b"\x1f\x8b\x08", "compressed with gzip; unpack it"),
+     (b"\xd0\xcf\x11\xe0", "a spreadsheet of Excel"), (b"\x28\xb5\x2f\xfd", "compressed with Zstandard")],
+)  # fmt: skip
+def test_a_file_that_is_no_text_says_what_it_is(begin: bytes, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=f"not a CSV file as Locust writes them; it is {says}"):
+        document.from_csv(saved(tmp_path, begin + b"\0" * 20))
 
 
 # Rows and names
