@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -47,25 +48,41 @@ class Endpoint:
             return cls._socket(text, path.removeprefix("//"), tls=scheme.lower() == "unixs")
         url = stripped if "://" in stripped else f"http://{stripped}"
         wanted = "expected host:port, such as 127.0.0.1:2379"
+
+        def malformed(why: str) -> ValueError:
+            # A password that is in it is not for everybody who reads the message.
+            shown = re.sub(r"^(\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+            return ValueError(f"malformed endpoint {shown!r}: {why}; {wanted}")
+
+        if stripped[:1] in ("'", '"'):  # files of `docker run --env-file` keep them
+            raise malformed("quotation marks are around it")
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            host = parts.hostname
         except ValueError as exc:
-            raise ValueError(f"malformed endpoint {text!r}: {exc}; {wanted}") from exc
+            raise malformed(str(exc)) from exc
         if parts.scheme not in ("http", "https"):
-            raise ValueError(f"malformed endpoint {text!r}: scheme {parts.scheme!r}; {wanted}")
-        if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"malformed endpoint {text!r}: more than a host and a port; {wanted}")
+            raise malformed(f"scheme {parts.scheme!r}")
+        if parts.username is not None:
+            raise malformed("a user belongs into --user")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise malformed("more than a host and a port")
+        if parts.netloc.count(":") > 1 and "[" not in url and not (host or "").strip("0123456789abcdef"):
+            raise malformed("write an IPv6 address in brackets")
         if not host or any(each.isspace() or each == "," for each in host):
-            raise ValueError(f"malformed endpoint {text!r}: no host; {wanted}")
-        if ":" in host and "[" not in url:
-            raise ValueError(f"malformed endpoint {text!r}: write an IPv6 address in brackets; {wanted}")
-        if port is None or port == 0:
-            raise ValueError(f"malformed endpoint {text!r}: no port; {wanted}")
+            raise malformed("no host")
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if port is None:
+            raise malformed("no port")
+        if port == 0:
+            raise malformed("its port is no number from 1 to 65535")
         if ":" in host:
             host = host.replace("%25", "%", 1)  # a zone, as in URLs (RFC 6874)
         elif not _is_name(host):
-            raise ValueError(f"malformed endpoint {text!r}: no host has such a name; {wanted}")
+            raise malformed("no host has such a name")
         return cls(host, port, parts.scheme == "https")
 
     @classmethod

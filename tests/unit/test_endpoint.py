@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_what_is_none_is_one_clear_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"malformed endpoint .*expected host:port") as caught:
         Endpoint.parse(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("::1:2379", "write an IPv6 address in brackets"), ("::1", "write an IPv6 address in brackets"),
+        ("fe80::1%eth0:2379", "write an IPv6 address in brackets"), ("h:0", "its port is no number from 1 to 65535"),
+        ("h:65536", "its port is no number from 1 to 65535"), ("h:2379;", "its port is no number from 1 to 65535"),
+        ("h:\u0661", "its port is no number from 1 to 65535"), ("'http://h:1'", "quotation marks are around it"),
+        ('"h:1', "quotation marks are around it"), ("http://u@h:1", "a user belongs into --user"),
+        ("http://h", "no port"), ("http://:1", "no host"), ("h:1/v3", "more than a host and a port"),
+    ],
+)  # fmt: skip
+def test_what_is_none_says_why(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^malformed endpoint .*: {re.escape(why)}; expected host:port"):
+        Endpoint.parse(text)
+
+
+@pytest.mark.parametrize("text", ["http://u:secret@h:1", "u:secret@h:1", "http://u:secret/secret@h:1", "u:@secret@h"])
+def test_a_password_in_one_is_not_shown(text: str) -> None:
+    with pytest.raises(ValueError, match=r"malformed endpoint .*\*\*\*@h") as caught:
+        Endpoint.parse(text)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
