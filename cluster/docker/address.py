@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cluster.base.console import printable
 from cluster.base.errors import ClusterError
 
 DEFAULT = Path("/var/run/docker.sock")
@@ -40,10 +41,10 @@ class EngineAddress:
         """
         env = os.environ if env is None else env
         folder = Path(env.get("DOCKER_CONFIG") or Path("~/.docker").expanduser())
-        if env.get("DOCKER_HOST"):
+        if env.get("DOCKER_HOST", "").strip():
             speaks_tls = bool(env.get("DOCKER_TLS_VERIFY") or env.get("DOCKER_CERT_PATH"))
             certificates = Path(env.get("DOCKER_CERT_PATH") or folder) if speaks_tls else None
-            return cls(env["DOCKER_HOST"], "$DOCKER_HOST", certificates, bool(env.get("DOCKER_TLS_VERIFY")))
+            return cls(_host(env["DOCKER_HOST"]), "$DOCKER_HOST", certificates, bool(env.get("DOCKER_TLS_VERIFY")))
         name, source = env.get("DOCKER_CONTEXT", ""), "$DOCKER_CONTEXT"
         if not name:
             name, source = _current(folder), f"currentContext of {folder / 'config.json'}"
@@ -55,7 +56,7 @@ class EngineAddress:
         meta = folder / "contexts" / "meta" / digest / "meta.json"
         try:
             endpoint = json.loads(meta.read_text(encoding="utf-8"))["Endpoints"]["docker"]
-            host, verify = str(endpoint["Host"]), not endpoint.get("SkipTLSVerify", False)
+            host, verify = _host(endpoint.get("Host") or ""), not endpoint.get("SkipTLSVerify", False)
         except FileNotFoundError as exc:
             raise ClusterError(
                 f"there is no Docker context {name!r} ({source}): `docker context ls` shows those that there are"
@@ -94,7 +95,13 @@ class EngineAddress:
 
     def __str__(self) -> str:
         where = str(self.socket) if self.socket is not None and not self.source else self.host
-        return f"{where} ({self.source})" if self.source else where
+        return printable(f"{where} ({self.source})" if self.source else where)
+
+
+def _host(text: str) -> str:
+    """Return a host without the blanks around it; the default one where it is none, as the `docker` command does."""
+    host = text.strip()
+    return f"unix://{DEFAULT}" if host in ("", "unix://") else host
 
 
 def _is_usable(path: Path) -> bool:

@@ -44,6 +44,8 @@ def connect() -> Client:
         )  # fmt: skip
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
         raise ClusterError(why_no_engine(exc, address)) from exc
+    except (AttributeError, TypeError) as exc:  # the SDK takes whatever JSON it finds there for an object
+        raise ClusterError("Docker's config.json is damaged: it is not what the docker command writes") from exc
     try:
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
@@ -84,6 +86,14 @@ def why_no_engine(exc: BaseException, address: EngineAddress) -> str:
     other = next(iter(address.others), None)
     instead = f"or use the one at {other} (DOCKER_HOST=unix://{other}), " if other is not None else ""
     instead += f"or go without ({_WITHOUT})"
+    if address.socket is not None and address.socket.exists() and not address.socket.is_socket():
+        return f"{address} is no socket of a Docker Engine: name another one, {instead}"
+    if isinstance(exc, ValueError) or "Invalid bind address" in str(exc):
+        return f"{address} is no address ({_line(exc)}): write unix:///PATH or tcp://HOST:PORT, {instead}"
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return f"no Docker Engine at {address}: no host has that name; name another one, {instead}"
+    if any("paramiko" in str(cause) for cause in causes):
+        return f"{address} needs the Python package paramiko: install it, {instead}"
     if any(isinstance(cause, PermissionError) for cause in causes):
         return f"no permission on {address}: join the group docker, {instead}"
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
@@ -102,7 +112,7 @@ def _line(exc: BaseException) -> str:
 def _chain(exc: BaseException, depth: int = 0) -> Iterator[BaseException]:
     yield exc
     if depth < 8:
-        for inner in (*exc.args, exc.__cause__, exc.__context__):
+        for inner in (*exc.args, exc.__cause__, exc.__context__, getattr(exc, "reason", None)):
             if isinstance(inner, BaseException):
                 yield from _chain(inner, depth + 1)
 

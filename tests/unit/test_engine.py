@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.server
+import importlib.util
 import json
 import os
 import socket
@@ -188,6 +189,45 @@ def test_an_engine_that_is_too_old_for_the_sdk_is_said_to_be(
     with engine(tmp_path / "e.sock", "1.12"):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/e.sock")
         assert refusal().startswith(f"the Docker Engine at unix://{tmp_path}/e.sock ($DOCKER_HOST) is too old (")
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("/var/run/docker.sock", "is no address (Invalid bind address format: /var/run/docker.sock): write unix:///PATH"),
+        ("tcp://127.0.0.1:port", "is no address (Port could not be cast"), ("tcp://h", "is no address (Invalid bind"),
+        ("unix://HERE", "is no socket of a Docker Engine: name another one"), ("unix://HERE/file", "is no socket of"),
+        ("tcp://no-such-host.invalid:2375", "no host has that name"),
+        pytest.param(
+            "ssh://h", "needs the Python package paramiko",
+            marks=pytest.mark.skipif(importlib.util.find_spec("paramiko") is not None, reason="paramiko is there"),
+        ),
+        ("unix:///a\nb", "no Docker Engine at unix:///a b ($DOCKER_HOST)"),
+    ],
+)  # fmt: skip
+def test_an_address_of_no_use_says_why(
+    host: str, says: str, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOCKER_HOST", host.replace("HERE", str(tmp_path)))
+    assert says in refusal()
+
+
+def test_a_host_is_read_as_docker_does(env: dict[str, str], tmp_path: Path) -> None:
+    """Files of variables end lines with blanks; a context may name no host."""
+    default = f"unix://{tmp_path}/default.sock"
+    for host in (" ", "\n", "unix://", " unix:// "):
+        assert EngineAddress.find({**env, "DOCKER_HOST": host}).host == default
+    assert EngineAddress.find({**env, "DOCKER_HOST": "unix:///x.sock \r\n"}).host == "unix:///x.sock"
+    context(tmp_path, "mine", "")
+    assert EngineAddress.find({**env, "DOCKER_CONTEXT": "mine"}).host == default
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "5", '{"auths": 5}', '{"proxies": 5}'])
+def test_a_damaged_config_is_one_line(text: str, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with engine(tmp_path / "default.sock", "1.41"):
+        assert refusal() == "Docker's config.json is damaged: it is not what the docker command writes"
 
 
 def test_the_users_own_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
