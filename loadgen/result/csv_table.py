@@ -97,8 +97,6 @@ def _table(text: str, notes: list[str], known: Known, repair: Repair) -> Table:
     ended = text.rstrip(" \t").endswith(("\n", "\r"))
     try:
         rows = list(_rows(text, delimiter))
-        if delimiter == "|":  # Markdown's, which has blanks beside it
-            rows = [[cell.strip() for cell in row] for row in rows]
         # Above the header there may be a title, and rows if a spreadsheet has sorted it among them.
         rows[: above + 1] = [row for row in rows[:above] if sum(bool(cell.strip()) for cell in row) >= _LEAST_CELLS]
         odd = _without_others(rows, header, known, notes) or _odd(rows, header, delimiter, ended)
@@ -185,21 +183,24 @@ def _unwrapped(row: list[str], width: int, delimiter: str) -> list[str]:
 
 
 def _without_others(rows: list[list[str]], header: Sequence[str], known: Known, notes: list[str]) -> str:
-    """Remove the header where it stands again, as where files were joined, with a note, and lines of dashes, as
-    Markdown has below it. Return what does not let them be read: another header.
+    """Remove the header where it stands again, as where files were joined, with a note, and what Markdown adds: a line
+    of dashes, and blanks around cells. Return what does not let them be read: another header.
     """
-    kept, again, like = [], 0, {name.lower() for name in header if name}
+    kept: list[list[str]] = []
+    again, markdown, like = 0, False, {name.lower() for name in header if name}
     for row in rows:
         names = [cell.strip() for cell in row]
         if len(like.intersection(map(str.lower, names))) >= _LEAST_CELLS and known(names):
             again += 1
             if names != list(header):
                 return "it holds several tables, whose columns differ"
-        elif not any(names) or any(name.strip("-:=") for name in names):
+        elif len(names) < _LEAST_CELLS or not any(names) or any(name.strip("-:=") for name in names):
             kept.append(row)
+        else:
+            markdown = True
     if again:
         notes.append(f"its header stands {again + 1} times, so several files may be joined in it")
-    rows[:] = kept
+    rows[:] = [[cell.strip() for cell in row] for row in kept] if markdown else kept
     return ""
 
 
