@@ -203,6 +203,18 @@ def test_the_axis_is_as_long_as_the_logs_and_in_the_readers_zone(capsys: pytest.
     assert code == 0 and "the logs are of another time: 2025-11-16T00:00:00.000Z to 2025-11-16T13:00:00.000Z" in err
 
 
+def test_what_a_member_became_in_the_last_line_is_shown() -> None:
+    """People paste the lines of an election alone; the last of them says who won."""
+    candidate = JSON.replace("leader", "candidate").replace(".265101Z", ".165101Z")
+    chart = observed.timeline(elections.read([("x", "x", [candidate, JSON])]))
+    assert [(each.start, each.end, each.text) for each in chart.rows[0].spans] == [
+        (0.0, 0.1, "Candidate, term 3"),
+        (0.1, 0.1, "Leader, term 3"),
+    ]
+    (span,) = observed.timeline(elections.read([("x", "x", [JSON])])).rows[0].spans
+    assert (span.start, span.end, span.text) == (0.0, 0.0, "Leader, term 3")
+
+
 @pytest.mark.parametrize(
     ("duration", "axis", "length"),
     [(0.5, "%H:%M:%S.%L", "0.500 s"), (90.0, "%H:%M:%S", "90.000 s"), (5400.0, "%H:%M:%S", "90 min"),
@@ -232,8 +244,7 @@ def flapping(terms: int, member: str = ID) -> list[str]:
 def test_a_long_timeline_is_cut_in_every_format_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "etcd.log"
     path.write_text("\n".join(flapping(1000)) + "\n")
-    # Of 2,000 periods the last has no length, so it is none.
-    says = "1599 of 1999 periods are left out, none longer than 8.010 s"
+    says = "1600 of 2000 periods are left out, none longer than 8.010 s"
     for name in ("mermaid", "graphviz", "ascii", "json"):
         code, out, _ = viz(capsys, str(path), "--type", "timeline", "--format", name)
         assert code == 0 and says in out.replace("\\n", " ")

@@ -176,7 +176,8 @@ def timeline(found: History, since: float | None = None, until: float | None = N
         for number, (at, role, term) in enumerate(changes):
             until_at = changes[number + 1][0] if number + 1 < len(changes) else end
             start, stop = max(at, begin), min(until_at, end)
-            if role and stop > start:
+            # What a member became in the last line is what it is, though for no time that is known.
+            if role and (stop > start or (stop == start and number + 1 == len(changes) and role != "down")):
                 kind = "candidate" if role == "precandidate" else role
                 text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
                 spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
