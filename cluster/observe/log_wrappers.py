@@ -24,7 +24,7 @@ _COLOURS = re.compile(
     r"|(?:#033|\^\[|\\033|\\x1b|\\e|\\u001b|\u241b)\[[0-9;?]*[A-Za-z]"  # what rsyslog, cat -v and Go write for them
 )
 _OVERWRITTEN = re.compile(r"[^\x08]\x08")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u2060]")  # also those of no width
 PASTED = re.compile(r"\[(?:[0-9]{1,3}(?:;[0-9]{1,3})*)?[mK]")  # colours that lost their ESC
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00a0": " "})
 # etcd's own times, and those that zap writes for a program that has etcd within it.
@@ -37,7 +37,7 @@ _CONSOLE_PARTS = re.compile(
 # Keys under which log pipelines keep a line, the likeliest first; others are looked into after them.
 _TEXT_KEYS = ("log", "MESSAGE", "message", "line", "msg", "textPayload", "jsonPayload", "@message", "_raw", "body",
               "text", "values", "stringValue", "short_message", "full_message")  # fmt: skip
-_TIME_KEYS = ("time", "@timestamp", "timestamp", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP", "ts", "_time",
+_TIME_KEYS = ("time", "@timestamp", "timestamp", "_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP", "ts", "_time",
               "date", "eventTime", "receiveTimestamp", "timeUnixNano", "observedTimeUnixNano")  # fmt: skip
 _OF_A_PLACE = re.compile(
     r"(?:_?hostname|host|pod(?:_?name)?|container(?:_?name|_?id)?|service|unit|_systemd_unit|instance|node(?:_?name)?|app"
@@ -113,6 +113,7 @@ def without_colours(line: str) -> str:
     while "\b" in line and (mended := _OVERWRITTEN.sub("", line)) != line:
         line = mended
     line = _CONTROL.sub("", line) if not line.isprintable() else line
+    line = line.replace("\u00a0", " ") if "\u00a0" in line else line
     line = line.removeprefix("\u00ef\u00bb\u00bf")  # the mark of UTF-8, read as another encoding
     return line.replace("#011", "\t") if "#011" in line else line  # rsyslog's tab
 
@@ -247,6 +248,8 @@ def _of_value(value: object, zone: tzinfo, depth: int, *, listed: bool) -> Itera
             yield from (each for each in records if each.entry is not None or (listed and each.text.strip()))
     elif isinstance(value, dict):
         yield from _of_document(value, zone, depth + 1)
+    elif isinstance(value, list) and [type(each) for each in value[:2]] == [str, str] and value[0].isdecimal():
+        yield from _of_document({"timestamp": value[0], "line": value[1]}, zone, depth + 1)  # Loki's
     elif isinstance(value, list):
         for each in value:
             if isinstance(each, dict | str | list) and depth < _DEEPEST:

@@ -77,7 +77,7 @@ _ID = r"(?P<member>[0-9a-f]{1,16})"
 _BY = rf"{_ID} (?:\[[^\]]*\] )?"
 _PEER = r"(?P<peer>[0-9a-f]{1,16})"
 _TERM = r" at term (?P<term>[0-9]+)"
-_END = r"(?!\S)"  # people add a word of their own behind a line
+_END = r"(?![\w-]|[.:]\w)"  # people and exports have something of their own behind a line
 _MESSAGE = r"(?P<message>Msg\w+)"
 _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("became", re.compile(rf"{_BY}became (?P<detail>follower|pre-candidate|candidate|leader){_TERM}{_END}")),

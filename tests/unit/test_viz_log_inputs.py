@@ -338,6 +338,15 @@ PASTED = {
     "a word behind text": f"{TEXT}  <-- here",
     "a word behind console": f"{CONSOLE}  # here",
     "CRI, the last part empty": f"2025-11-16T00:15:22.2Z stderr P {JSON}\n2025-11-16T00:15:22.2Z stderr F",
+    "a cell of a CSV": f'"2025-11-16T00:15:22.265101Z","{BARE}","etcd-1"',
+    "Fluent Bit's stdout": f'[0] kube.etcd: [[1763252122.265101000, {{}}], {{"log"=>"{BARE}"}}]',
+    "a sentence": f"2025-11-16T00:15:22.265101Z It said: {BARE}.",
+    "blanks of HTML in text": TEXT.replace(" ", "\u00a0"),
+    "characters of no width": TEXT.replace("became", "\u200bbecame"),
+    "Loki, bare": json.dumps({"streams": [{"stream": {"pod": "e"}, "values": [["1763252122265101000", BARE]]}]}),
+    "journald json, its own time later": json.dumps(
+        {"MESSAGE": BARE, "__REALTIME_TIMESTAMP": "1763252123000000", "_SOURCE_REALTIME_TIMESTAMP": "1763252122265101"}
+    ),
     "GELF": json.dumps({"host": "a", "short_message": BARE, "timestamp": 1763252122.265101}),
     "OTLP": json.dumps(
         {
