@@ -6,6 +6,7 @@ A refused token means that nothing was executed, so no operation fails for it an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,8 +47,8 @@ def jwt_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Made = Callable[..., LocalCluster]
 
 
-@pytest.fixture
-def with_auth(jwt_key: Path) -> Iterator[Made]:
+@contextlib.contextmanager
+def making(jwt_key: Path) -> Iterator[Made]:
     """Make clusters with auth, a user ``root`` and one ``user`` who may do everything with keys.
 
     Takes the etcd, the kind of tokens, the seconds that they are good for, and the number of members.
@@ -74,18 +75,39 @@ def with_auth(jwt_key: Path) -> Iterator[Made]:
         yield make
 
 
+@pytest.fixture
+def with_auth(jwt_key: Path) -> Iterator[Made]:
+    """Make such clusters for one test."""
+    with making(jwt_key) as make:
+        yield make
+
+
+def kinds(*, older: tuple[str, ...] = ("simple", "jwt")) -> list[Any]:
+    """Return a parameter for each etcd and kind of token; of the etcds before the newest, those kinds alone."""
+    *others, newest = default_and_others()
+    wanted = [(etcd, kind) for etcd in others for kind in older] + [(newest, "simple"), (newest, "jwt")]
+    return [pytest.param((etcd, kind), id=f"{version_of(etcd)}-{kind}") for etcd, kind in wanted]
+
+
+@pytest.fixture(scope="module", params=kinds())
+def shared(request: pytest.FixtureRequest, jwt_key: Path) -> Iterator[tuple[LocalCluster, str]]:
+    """Yield a member of each etcd with each kind of token, and the kind: keys and users of one's own, auth on."""
+    etcd, kind = request.param
+    with making(jwt_key) as make:
+        yield make(etcd, kind), kind
+
+
+numbers = itertools.count()
+
+
+def other() -> str:
+    """Return the name of a user that there has not been."""
+    return f"other{next(numbers)}"
+
+
 def ok(operation: Operation) -> Operation:
     assert operation.outcome is Outcome.OK, operation
     return operation
-
-
-def each_kind() -> list[Any]:
-    """Return a parameter for each etcd and kind of token."""
-    return [
-        pytest.param(etcd, kind, id=f"{version_of(etcd)}-{kind}")
-        for etcd in default_and_others()
-        for kind in ("simple", "jwt")
-    ]
 
 
 def counted(client: EtcdClient | GatewayClient, key: bytes) -> int:
@@ -94,10 +116,9 @@ def counted(client: EtcdClient | GatewayClient, key: bytes) -> int:
     return found[0].version if found else 0
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_a_changed_auth_store_fails_nothing(with_auth: Made, etcd: str, kind: str) -> None:
+def test_a_changed_auth_store_fails_nothing(shared: tuple[LocalCluster, str]) -> None:
     """A JSON web token is of one revision of the auth store; a simple one can meet a change between two checks."""
-    cluster = with_auth(etcd, kind)
+    cluster, kind = shared
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
     gateway = GatewayClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
     admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
@@ -106,50 +127,55 @@ def test_a_changed_auth_store_fails_nothing(with_auth: Made, etcd: str, kind: st
 
     def write(n: int) -> None:
         while changed < 3 or len(ended) < 60:
-            ended.append(client.put(b"k%d" % n, b"v"))
+            ended.append(client.put(b"changed/%d" % n, b"v"))
 
     writers = [gevent.spawn(write, n) for n in range(4)]
-    for n in range(3):
+    for _ in range(3):
         before = len(ended)
         until(lambda before=before: len(ended) > before + 10, "writes", sleep=gevent.sleep)  # type: ignore[misc]
-        ok(admin.user_add(f"other{n}", "x"))
-        ended.append(gateway.put(b"k0", b"v"))
+        ok(admin.user_add(other(), "x"))
+        ended.append(gateway.put(b"changed/0", b"v"))
         changed += 1
     gevent.joinall(writers, timeout=HANG_S, raise_error=True)
     assert {each.outcome for each in ended} == {Outcome.OK}, {each.error for each in ended}
     if kind == "jwt":
         assert client.channel.resent >= 3
         assert gateway.resent >= 2  # the first put logged in
-    assert sum(counted(client, b"k%d" % n) for n in range(len(writers))) == len(ended)
+    assert sum(counted(client, b"changed/%d" % n) for n in range(len(writers))) == len(ended)
     for each in (client, gateway, admin):
         each.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_an_expired_token_fails_nothing(with_auth: Made, etcd: str, kind: str) -> None:
-    cluster = with_auth(etcd, kind, ttl_s=2)
-    clients: list[EtcdClient | GatewayClient] = [
-        EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER, connections=2),
-        GatewayClient(cluster.endpoints, timeout_s=HANG_S, security=USER),
-    ]
+@pytest.mark.parametrize("etcd", default_and_others(), ids=version_of)
+def test_an_expired_token_fails_nothing(with_auth: Made, etcd: str) -> None:
+    """Of both kinds, whose ends are waited for together."""
+    clients: dict[str, list[EtcdClient | GatewayClient]] = {}
+    for kind in ("simple", "jwt"):
+        endpoints = with_auth(etcd, kind, ttl_s=2).endpoints
+        clients[kind] = [
+            EtcdClient(endpoints, timeout_s=HANG_S, security=USER, connections=2),
+            GatewayClient(endpoints, timeout_s=HANG_S, security=USER),
+        ]
     for round_ in range(2):
-        for n, client in enumerate(clients):
-            for _ in range(4):  # over each of the connections
-                ok(client.put(b"%d" % n, b"v"))
-            assert counted(client, b"%d" % n) == 4 * (round_ + 1)
+        for of_kind in clients.values():
+            for n, client in enumerate(of_kind):
+                for _ in range(4):  # over each of the connections
+                    ok(client.put(b"%d" % n, b"v"))
+                assert counted(client, b"%d" % n) == 4 * (round_ + 1)
         gevent.sleep(4.5)  # nobody uses it for so long; etcd ends simple tokens in steps of a second
-    lease = ok(clients[0].lease_grant(60)).response.ID  # type: ignore[union-attr]
-    ok(clients[0].lease_keepalive(lease))  # type: ignore[union-attr]
-    if kind == "simple":
-        assert clients[0].channel.resent >= 1  # type: ignore[union-attr]
-    assert clients[1].resent >= 1  # type: ignore[union-attr]
-    for client in clients:
-        client.close()
+    for kind, of_kind in clients.items():
+        client, gateway = of_kind
+        lease = ok(client.lease_grant(60)).response.ID  # type: ignore[union-attr]
+        ok(client.lease_keepalive(lease))  # type: ignore[union-attr]
+        if kind == "simple":
+            assert client.channel.resent >= 1  # type: ignore[union-attr]
+        assert gateway.resent >= 1, kind  # type: ignore[union-attr]
+        for each in of_kind:
+            each.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_auth_off_and_on_again(with_auth: Made, etcd: str, kind: str) -> None:
-    cluster = with_auth(etcd, kind)
+def test_auth_off_and_on_again(shared: tuple[LocalCluster, str]) -> None:
+    cluster, _ = shared
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
     gateway = GatewayClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
     admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
@@ -158,48 +184,53 @@ def test_auth_off_and_on_again(with_auth: Made, etcd: str, kind: str) -> None:
     def both(count: int) -> None:
         nonlocal expected
         for _ in range(count):
-            ok(client.put(b"k", b"v"))
-            ok(gateway.put(b"k", b"v"))
+            ok(client.put(b"off", b"v"))
+            ok(gateway.put(b"off", b"v"))
         expected += 2 * count
 
     both(3)
     for _ in range(2):
         ok(admin.auth_disable())
         both(3)
-        fresh = [gevent.spawn(gateway.put, b"k", b"v") for _ in range(3)]  # over new connections, which log in
+        fresh = [gevent.spawn(gateway.put, b"off", b"v") for _ in range(3)]  # over new connections, which log in
         gevent.joinall(fresh, timeout=HANG_S, raise_error=True)
         assert {each.value.outcome for each in fresh} == {Outcome.OK}
         expected += 3
         ok(admin.auth_enable())
         both(3)
-    assert counted(client, b"k") == expected
+    assert counted(client, b"off") == expected
     for each in (client, gateway, admin):
         each.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_a_revoked_token(with_auth: Made, etcd: str, kind: str) -> None:
+def test_a_revoked_token(shared: tuple[LocalCluster, str]) -> None:
     """Another password ends a user's tokens: one that is the same again is a login, another one is a refusal."""
-    cluster = with_auth(etcd, kind)
-    client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
+    cluster, _ = shared
     admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
-    ok(client.put(b"k", b"v"))
-    ok(admin.user_change_password("user", "secret-of-user"))
-    ok(client.put(b"k", b"v"))
+    name = other()
+    ok(admin.user_add(name, "x"))
+    ok(admin.user_grant_role(name, "all"))
+    client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=Security(user=name, password="x"))
+    ok(client.put(b"revoked", b"v"))
+    ok(admin.user_change_password(name, "x"))
+    ok(client.put(b"revoked", b"v"))
     assert client.channel.resent >= 1
-    ok(admin.user_change_password("user", "of another"))
+    ok(admin.user_change_password(name, "of another"))
     for _ in range(2):
-        refused = client.put(b"k", b"v")
+        refused = client.put(b"revoked", b"v")
         assert (refused.outcome, refused.error) == (Outcome.FAIL, "wrong user or password")
-    assert counted(admin, b"k") == 2
+    assert counted(admin, b"revoked") == 2
     client.close()
     admin.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_members_that_hear_of_a_token_one_after_the_other(with_auth: Made, etcd: str, kind: str) -> None:
-    """etcd hands simple tokens on through Raft: a member that is asked at once may not know one yet."""
-    cluster = with_auth(etcd, kind, nodes=3)
+@pytest.mark.parametrize("etcd_and_kind", kinds(older=("simple",)))
+def test_members_that_hear_of_a_token_one_after_the_other(with_auth: Made, etcd_and_kind: tuple[str, str]) -> None:
+    """etcd hands simple tokens on through Raft: a member that is asked at once may not know one yet.
+
+    A JSON web token is refused by whichever member has another revision of the auth store, on every etcd alike.
+    """
+    cluster = with_auth(*etcd_and_kind, nodes=3)
     admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER, connections=2)
     ended: list[Operation] = []
@@ -216,24 +247,58 @@ def test_members_that_hear_of_a_token_one_after_the_other(with_auth: Made, etcd:
     admin.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-@pytest.mark.parametrize("transport", ["grpc", "gateway"])
+# As `kv`, by users that pause: how fast they are is not the point, and a processor is busy with them otherwise.
+PAUSING = """
+from locust import constant
+
+from locustfiles.kv import KeyValueUser as _KeyValueUser
+
+class Pausing(_KeyValueUser):
+    abstract = False
+    wait_time = constant(0.03)
+"""
+
+
+def benches() -> list[Any]:
+    """Return a parameter for each transport and kind of token on the newest etcd, and for each of them once on the
+    older ones.
+    """
+    newest = default_and_others()[-1]
+    return [
+        pytest.param(each.values[0], transport, id=f"{transport}-{each.id}")
+        for each in kinds()
+        for transport in ("grpc", "gateway")
+        if each.values[0][0] == newest or (each.values[0][1] == "jwt") == (transport == "grpc")
+    ]
+
+
+@pytest.mark.parametrize(("shared", "transport"), benches(), indirect=["shared"])
 def test_a_bench_while_users_come_and_auth_goes(
-    with_auth: Made, etcd: str, kind: str, transport: str, tmp_path: Path
+    shared: tuple[LocalCluster, str], transport: str, tmp_path: Path
 ) -> None:
     """Nothing fails, the revision can be read at the end, and the keys are removed."""
-    cluster = with_auth(etcd, kind, ttl_s=60)
+    cluster, kind = shared
     endpoint = cluster.endpoints[0]
-    words = ("bench", "--endpoints", endpoint, "--user", "user:secret-of-user", "--duration", "6s", "--workers", "1")
-    words += ("--concurrency", "4", "--transport", transport, "--output", "run", "--json")
+    (tmp_path / "pausing.py").write_text(PAUSING)
+    words = ("bench", "--endpoints", endpoint, "--user", "user:secret-of-user", "--duration", "4s", "--workers", "1")
+    words += ("--concurrency", "4", "--transport", transport, "--output", "run", "--json", "--scenario", "pausing.py")
     admin = EtcdClient([endpoint], timeout_s=HANG_S, security=ROOT)
     with start(*words, cwd=tmp_path) as process:
+
+        def after_writes() -> None:
+            """Let the run write some more."""
+            revision = ok(admin.get(b"k")).revision + 20
+            until(
+                lambda: process.poll() is not None or ok(admin.get(b"k")).revision > revision, "writes",
+                sleep=gevent.sleep,
+            )  # fmt: skip
+
         until_load(process, tmp_path / "run")
-        for n in range(3):
-            ok(admin.user_add(f"other{n}", "x"))
-            gevent.sleep(0.5)
+        for _ in range(3):
+            ok(admin.user_add(other(), "x"))
+            after_writes()
         ok(admin.auth_disable())
-        gevent.sleep(0.5)
+        after_writes()
         ok(admin.auth_enable())
         out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, err + out
@@ -250,10 +315,9 @@ def test_a_bench_while_users_come_and_auth_goes(
     admin.close()
 
 
-@pytest.mark.parametrize(("etcd", "kind"), each_kind())
-def test_watches_and_renewals_go_on(with_auth: Made, etcd: str, kind: str) -> None:
+def test_watches_and_renewals_go_on(shared: tuple[LocalCluster, str]) -> None:
     """A watch that is refused for its token is created over another stream, and those beside it lose nothing."""
-    cluster = with_auth(etcd, kind)
+    cluster, _ = shared
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
     admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
     lease = ok(client.lease_grant(600)).response.ID
@@ -261,7 +325,7 @@ def test_watches_and_renewals_go_on(with_auth: Made, etcd: str, kind: str) -> No
     assert watches[0].wait_created(HANG_S)
     written = []
     for n, change in enumerate((admin.user_add, admin.auth_disable, admin.auth_enable)):
-        ok(change(f"other{n}", "x") if change == admin.user_add else change())
+        ok(change(other(), "x") if change == admin.user_add else change())
         watches.append(client.watch(b"w"))
         assert watches[-1].wait_created(HANG_S), watches[-1].error
         ok(client.lease_keepalive(lease))
