@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import csv
 import json
@@ -36,6 +37,7 @@ from tests.support.nameserver import Nameserver, nameserver
 from tests.support.ports import closed_port, take_ports
 from tests.support.waiting import HANG_S, until
 
+CALLS = ("kv.delete", "txn.branches")  # tests of `cluster test` that make no load
 LIVE, DEAD = "127.0.0.3", "127.0.0.1"  # a resolver sorts the second one to the front, as it is nearer to the source
 
 
@@ -182,7 +184,9 @@ def test_commands_that_look(place: Place, way: str, raftload: Called) -> None:
     status = json.loads(done.stdout)
     assert (done.returncode, status["quorum"], status["endpoints"]) == (0, True, [endpoint])
     for transport in ("gateway", "grpc"):
-        done = raftload("cluster", "test", "--endpoints", endpoint, "--transport", transport, "--only", "kv", "--json")
+        done = raftload(
+            "cluster", "test", "--endpoints", endpoint, "--transport", transport, "--only", *CALLS, "--json"
+        )
         assert done.returncode == 0, done.stderr
         assert [each["endpoint"] for each in json.loads(done.stdout)["target"]["members"]] == [endpoint]
     done = raftload("viz", "--type", "cluster-status", "--endpoints", endpoint, "--format", "ascii")
@@ -191,7 +195,7 @@ def test_commands_that_look(place: Place, way: str, raftload: Called) -> None:
 
 @pytest.mark.parametrize("transport", ["grpc", "gateway"])
 def test_bench_on_a_socket(place: Place, transport: str, tmp_path: Path) -> None:
-    words = ["--endpoints", place("SOCKET"), "--transport", transport, "--operations", "30", "--workers", "2", "--json"]
+    words = ["--endpoints", place("SOCKET"), "--transport", transport, "--operations", "30", "--workers", "1", "--json"]
     done = run("bench", *words, "--output", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -216,7 +220,7 @@ def test_one_member_under_two_names_is_named_and_counted_once(place: Place, raft
     assert [each["endpoint"] for each in json.loads(done.stdout)["members"]] == [first]
     assert f"raftload: note: {first} and {second} lead to one member: it is counted once" in done.stderr
     assert "1 of 1 members answer" in done.stderr and done.stderr.count("note:") == 1
-    done = raftload("cluster", "test", "--endpoints", both, "--only", "kv", "--json")
+    done = raftload("cluster", "test", "--endpoints", both, "--only", *CALLS, "--json")
     assert len(json.loads(done.stdout)["target"]["members"]) == 1
     assert f"note: {first} and {second} lead to one member: it is counted once" in done.stderr
     done = raftload("viz", "--type", "cluster-status", "--endpoints", both, "--format", "ascii")
@@ -240,7 +244,7 @@ def test_a_dead_one_beside_live_ones_is_named(place: Place, folder: Path, raftlo
     assert done.returncode == 0, done.stderr
     for reason in (f"{dead}: Connection refused", f"{gone}: No such file", f"{nowhere}: the name does not resolve"):
         assert reason in done.stderr
-    done = raftload("cluster", "test", "--endpoints", all_, "--only", "kv")
+    done = raftload("cluster", "test", "--endpoints", all_, "--only", *CALLS)
     assert done.returncode == 3, done.stderr  # inconclusive, since members could not be tested
     assert all(f"warning: {each} does not answer" in done.stderr for each in (dead, gone, nowhere))
     for transport in ("grpc", "gateway"):
@@ -290,13 +294,25 @@ def within(hosts: Path, *words: str, module: str = "loadgen.cli") -> subprocess.
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "swallows"])
 def test_a_name_of_which_one_address_is_dead(place: Place, hosts: Path, silent: bool) -> None:
-    with black_hole(place.other) if silent else contextlib.nullcontext():
-        done = within(hosts, "cluster", "status", "--endpoints", f"many:{place.other}", "--json")
+    """An address that swallows gets half the deadline each time, so what waits for it waits at the same time."""
+    name = f"many:{place.other}"
+    words = ("--operations", "20", "--workers", "1", "--timeout", "10s", "--json")
+    with contextlib.ExitStack() as stack:
+        if silent:
+            stack.enter_context(black_hole(place.other))
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(3))
+        status = pool.submit(within, hosts, "cluster", "status", "--endpoints", name, "--json")
+        runs = [
+            pool.submit(
+                within, hosts, "bench", "--endpoints", name, "--transport", transport, *words, "--output", transport
+            )
+            for transport in ("grpc", "gateway")
+        ]
+        done = status.result()
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["quorum"]
-        for transport in ("grpc", "gateway"):
-            words = ("--operations", "20", "--workers", "1", "--timeout", "60s", "--transport", transport, "--json")
-            done = within(hosts, "bench", "--endpoints", f"many:{place.other}", *words, "--output", transport)
+        for run_ in runs:
+            done = run_.result()
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["results"]["total"]["succeeded"] == 20
 
@@ -334,38 +350,45 @@ def test_discovery_by_every_command(asked: Nameserver, place: Place, raftload: C
     assert (done.returncode, json.loads(done.stdout)["endpoints"]) == (0, [f"localhost.:{place.port}"])
     for transport in ("grpc", "gateway"):
         done = raftload(
-            "cluster", "test", "--discovery-srv", "example.com", "--only", "kv", "--transport", transport, "--json"
+            "cluster", "test", "--discovery-srv", "example.com", "--only", *CALLS, "--transport", transport, "--json"
         )
         assert [each["endpoint"] for each in json.loads(done.stdout)["target"]["members"]] == [found], done.stderr
     done = raftload("viz", "--type", "cluster-status", "--discovery-srv", "example.com", "--format", "ascii")
     assert done.returncode == 0 and "etcd-node1" in done.stdout
     done = raftload("viz", "--type", "leader-election", "--discovery-srv", "example.com", "--format", "ascii")
     assert done.returncode == 0 and "etcd-node1" in done.stdout
-    for transport in ("grpc", "gateway"):
-        words = ("--operations", "20", "--workers", "1", "--json", "--transport", transport, "--output", transport)
-        done = run("bench", "--discovery-srv", "example.com", *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout)
-        assert result["target"]["endpoints"] == [{"url": found, "reachable": True}]
-        assert result["results"]["total"]["succeeded"] == 20
+    words = ("--operations", "20", "--workers", "1", "--json", "--output", "bench")
+    done = run("bench", "--discovery-srv", "example.com", *words, cwd=tmp_path)  # over JSON in the next test
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["target"]["endpoints"] == [{"url": found, "reachable": True}]
+    assert result["results"]["total"]["succeeded"] == 20
     words = ("--duration", "1s", "--concurrency", "4", "--workers", "1", "--output", "chaos")
     done = run("chaos", "--discovery-srv", "example.com", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_discovery_by_etcdctls_names(asked: Nameserver, place: Place, tmp_path: Path) -> None:
+def test_discovery_by_etcdctls_names(
+    asked: Nameserver, place: Place, raftload: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = {"ETCDCTL_DISCOVERY_SRV": "example.com", "ETCDCTL_DISCOVERY_SRV_NAME": "blue", "ETCDCTL_ENDPOINTS": "x:1"}
-    words = ("bench", "--operations", "20", "--workers", "1", "--json")
-    done = run(*words, "--output", "a", cwd=tmp_path, **env)
+    words = ("bench", "--operations", "20", "--workers", "1", "--transport", "gateway", "--json", "--output", "a")
+    done = run(*words, cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert result["results"]["total"]["succeeded"] == 20
     assert [(each["url"], each["reachable"]) for each in result["target"]["endpoints"]] == [
         (f"http://localhost.:{place.port}", True), ("http://localhost.:1", False)
     ]  # fmt: skip
     assert "warning: not every endpoint answers: localhost.:1: connection refused" in done.stderr
     # An option wins over the environment, whichever it is.
-    done = run(*words, "--endpoints", f"127.0.0.1:{place.port}", "--output", "b", cwd=tmp_path, **env)
-    assert [each["url"] for each in json.loads(done.stdout)["target"]["endpoints"]] == [f"127.0.0.1:{place.port}"]
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    done = raftload("bench", "--endpoints", f"127.0.0.1:{place.port}", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"127.0.0.1:{place.port} (--endpoints)" in done.stdout
+    done = raftload("cluster", "status", "--endpoints", f"127.0.0.1:{place.port}", "--json")
+    assert json.loads(done.stdout)["endpoints"] == [f"127.0.0.1:{place.port}"]
 
 
 def test_discovery_over_tls(tls_place: Place, authority: Authority, raftload: Called, monkeypatch: Any) -> None:
@@ -389,12 +412,13 @@ def locust(*words: str, cwd: Path, **env: str) -> dict[str, Any]:
     return dict(row)
 
 
-@pytest.mark.parametrize("transport", ["grpc", "gateway"])
-def test_plain_locust(asked: Nameserver, place: Place, tmp_path: Path, transport: str) -> None:
-    words = ("--transport", transport)
-    assert locust("--host", place("SOCKET"), *words, cwd=tmp_path)["num_requests"] == 20
-    assert locust(*words, cwd=tmp_path, ETCDCTL_DISCOVERY_SRV="example.com")["num_requests"] == 20
-    assert locust(*words, cwd=tmp_path, ETCDCTL_ENDPOINTS=f"localhost.:{place.port}/")["num_requests"] == 20
+def test_plain_locust(asked: Nameserver, place: Place, tmp_path: Path) -> None:
+    """Each way to name an endpoint, over one transport or the other: both take what was named from one place."""
+    for transport in ("grpc", "gateway"):
+        assert locust("--host", place("SOCKET"), "--transport", transport, cwd=tmp_path)["num_requests"] == 20
+    assert locust(cwd=tmp_path, ETCDCTL_DISCOVERY_SRV="example.com")["num_requests"] == 20
+    by_json = ("--transport", "gateway")
+    assert locust(*by_json, cwd=tmp_path, ETCDCTL_ENDPOINTS=f"localhost.:{place.port}/")["num_requests"] == 20
 
 
 def test_what_is_not_discovered_is_one_line(asked: Nameserver, raftload: Called) -> None:
