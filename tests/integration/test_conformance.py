@@ -1,6 +1,7 @@
 """The conformance tests against clusters that others use, or of which members do not answer.
 
-Those that break a cluster of their own are run in ``test_conformance_lies.py``, honestly and not.
+Those that break a cluster of their own are run in ``test_conformance_lies.py``, honestly and not, all over the JSON
+gateway; here they go over gRPC, for a third of the work.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import pytest
 from cluster.base.errors import NoAnswer, UsageError
 from cluster.base.ports import free_ports
 from cluster.base.verdict import Verdict
-from cluster.conformance import Report, run
+from cluster.conformance import Bounds, Report, run
 from cluster.conformance.beside import Beside
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
+from loadgen.client.blocking import grpc_factory
 from tests.support.ports import closed_port
+
+# Readers and writers run beside each other until each of them has done enough to tell, and not for a second.
+SHORT_LOAD = Bounds(load_s=0.2, load_at_most_s=60.0)
 
 
 def say(report: Report) -> str:
@@ -25,7 +30,7 @@ def say(report: Report) -> str:
 
 
 def test_a_foreign_cluster_passes_undisturbed(etcd_cluster: LocalCluster) -> None:
-    report = run(gateway_factory(), etcd_cluster.endpoints)
+    report = run(grpc_factory(), etcd_cluster.endpoints, bounds=SHORT_LOAD)
     assert report.verdict == Verdict.PASS, say(report)
     skipped = {result.name for result in report.results if result.verdict == Verdict.SKIP}
     assert "watch.compaction" in skipped
@@ -39,7 +44,7 @@ def test_a_foreign_cluster_passes_undisturbed(etcd_cluster: LocalCluster) -> Non
 
 
 def test_one_member_skips_what_needs_more(etcd_single: LocalCluster) -> None:
-    report = run(gateway_factory(), etcd_single.endpoints, only=["kv", "replication", "txn", "watch"])
+    report = run(grpc_factory(), etcd_single.endpoints, only=["kv", "replication", "txn", "watch"], bounds=SHORT_LOAD)
     assert report.verdict == Verdict.PASS, say(report)
     skipped = {result.name for result in report.results if result.verdict == Verdict.SKIP}
     assert {"kv.other-members", "kv.serializable", "replication.same-state"} <= skipped

@@ -626,16 +626,27 @@ def say(report: Report) -> str:
     return "\n".join(f"{result.verdict} {result.name}: {result.reason}" for result in report.results)
 
 
+# Groups of tests that ask other members too. Each of the others runs in full on one member, for a third of the work.
+OF_MANY_MEMBERS = ("kv", "replication")
+
+
 @pytest.fixture(scope="module")
 def told(
-    etcd_cluster: LocalCluster, request: pytest.FixtureRequest
+    etcd_cluster: LocalCluster, etcd_single: LocalCluster, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, concurrent.futures.Future[Report]]]:
     """Yield the reports of the lies that were selected; some at a time, since they mostly wait for leases."""
     lies = [item.callspec.params.get("lie") for item in request.session.items if hasattr(item, "callspec")]
     chosen = [lie for lie in lies if isinstance(lie, Lie) and lie in LIES]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         yield {
-            name_of(lie): pool.submit(tell, lie.client, etcd_cluster, [lie.group], bounds=lie.bounds) for lie in chosen
+            name_of(lie): pool.submit(
+                tell,
+                lie.client,
+                etcd_cluster if lie.group in OF_MANY_MEMBERS else etcd_single,
+                [lie.group],
+                bounds=lie.bounds,
+            )
+            for lie in chosen
         }
         pool.shutdown(cancel_futures=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
 
-OPERATIONS = 10_000
+OPERATIONS = 3_000
 SEED = 20_240_229
 Step = tuple[str, dict[str, Any]]
 

@@ -18,7 +18,7 @@ from cluster.base.errors import ClusterError, EtcdError
 from cluster.base.ports import free_ports
 from cluster.base.topology import ClusterSpec, Member, member_env
 from cluster.base.verdict import Verdict
-from cluster.conformance import run
+from cluster.conformance import Bounds, run
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 from cluster.local.supervisor import Supervisor
@@ -35,6 +35,9 @@ from tests.support.etcds import MINORS, newest_of, version_of
 from tests.support.outage import last_won, replace_leader
 from tests.support.waiting import until
 from viz.diagrams import elections
+
+# Readers and writers run beside each other until each of them has done enough to tell, and not for a second.
+SHORT_LOAD = Bounds(load_s=0.2, load_at_most_s=60.0)
 
 
 def _each(minors: tuple[str, ...] = MINORS) -> list[Any]:
@@ -95,7 +98,7 @@ def test_conformance_over_the_gateway(cluster: LocalCluster) -> None:
 
 def test_conformance_and_the_elections_that_it_caused(cluster: LocalCluster) -> None:
     """Every test of the suite; it kills the leader, so the members' logs tell of an election."""
-    report = run(grpc_factory(), cluster.endpoints, cluster, extended=True)
+    report = run(grpc_factory(), cluster.endpoints, cluster, extended=True, bounds=SHORT_LOAD)
     not_passed = [f"{each.name}: {each.reason}" for each in report.results if each.verdict != Verdict.PASS]
     assert not not_passed, not_passed
     assert report.version == cluster.binary.version

@@ -51,6 +51,18 @@ def planted(self, *args, **kwargs):
 if (side == "worker") is AT_WORK:
     setattr(kind, name, planted)
 """
+# The same by users that pause: what raises is counted in reports and messages, however many operations there are.
+PAUSING = PLANTED.replace(
+    "from locustfiles.put import *",
+    """from locust import constant
+
+from locustfiles.put import PutUser as _PutUser
+
+class Pausing(_PutUser):
+    wait_time = constant(0.02)
+""",
+)
+assert PAUSING != PLANTED
 LINE = re.compile(r"raftload: internal error: (.*)LookupError: planted here at planted\.py:\d+; please report it, with"
                   r" the traceback in (\S+)\n")  # fmt: skip
 
@@ -122,17 +134,17 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
         ("master loadgen.run.session Session _on_begun", 2, ()),
         ("master loadgen.run.session Session _on_report", 7, ()),
         ("master loadgen.run.remote_workers RemoteWorkers _on_message", 30, ()),
-        ("worker loadgen.load.worker_run Worker _on_test_start", 1, ()),
+        ("worker loadgen.load.worker_run Worker _on_test_start", 1, ("--workers", "1")),
         ("worker loadgen.load.worker_run Worker _on_report_to_master", 7, ()),
         # A callback of the event loop, which gevent would go on without.
-        ("worker loadgen.load.open_loop OpenLoop _on_time", 100, ("--rate", "200")),
+        ("worker loadgen.load.open_loop OpenLoop _on_time", 100, ("--rate", "200", "--workers", "1")),
     ],
     ids=lambda value: value.split()[-1] if isinstance(value, str) else "",
 )
 def test_a_listener_that_raises_ends_the_run(
     etcd_single: LocalCluster, tmp_path: Path, plant: str, at: int, options: tuple[str, ...]
 ) -> None:
-    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "planted.py").write_text(PAUSING)
     done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--output", "run", *options,
                        *on(etcd_single), cwd=tmp_path, PLANT=plant, AT=str(at))  # fmt: skip
     assert done.returncode == 70, done.stderr
@@ -174,9 +186,9 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 
 
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "planted.py").write_text(PLANTED)
-    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load.worker_run Worker _on_test_start", AT="1",
+    (tmp_path / "planted.py").write_text(PAUSING)
+    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--workers", "1", *on(etcd_single),
+                       cwd=tmp_path, PLANT="worker loadgen.load.worker_run Worker _on_test_start", AT="1",
                        RAFTLOAD_DEBUG="1")  # fmt: skip
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
@@ -199,7 +211,7 @@ def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_
 
 @pytest.fixture
 def planted_web(etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "planted.py").write_text(PAUSING)
     monkeypatch.setenv("PLANT", "worker loadgen.load.worker_run Worker _on_report_to_master")
     monkeypatch.setenv("AT", "7")
     with serving(etcd_single, tmp_path, "--scenario", "planted.py") as running:
@@ -227,7 +239,7 @@ def test_a_listener_that_raises_ends_the_web_ui(planted_web: Web) -> None:
 def test_a_listener_that_raises_ends_plain_locust(
     etcd_single: LocalCluster, tmp_path: Path, plant: str, options: tuple[str, ...]
 ) -> None:
-    (tmp_path / "planted.py").write_text(PLANTED)
+    (tmp_path / "planted.py").write_text(PAUSING)
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", "planted.py", "--headless", "--host", etcd_single.members[0].endpoint,
          "-u", "4", "-r", "4", "-t", "100s", *options],

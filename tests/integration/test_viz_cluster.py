@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from cluster.local.cluster import LocalCluster
+from tests.support.etcds import default_and_others, version_of
 from tests.support.freed import FreedFile
 from tests.support.outage import last_won
 from tests.support.waiting import until
@@ -81,10 +82,11 @@ def test_diagrams_have_the_members_names_and_their_leader(
     assert code == 0 and f"now: {leader.name}" in out
 
 
+@pytest.mark.parametrize("etcd", default_and_others(), ids=version_of)
 def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
-    make_cluster: ClusterFactory, tmp_path: Path
+    make_cluster: ClusterFactory, tmp_path: Path, etcd: str
 ) -> None:
-    cluster = make_cluster(3, log_dir=tmp_path)
+    cluster = make_cluster(3, binary=etcd, log_dir=tmp_path)
     old = cluster.leader()
     assert old is not None
     killed_at = time.time()
