@@ -626,13 +626,22 @@ def say(report: Report) -> str:
     return "\n".join(f"{result.verdict} {result.name}: {result.reason}" for result in report.results)
 
 
+@pytest.fixture(scope="module")
+def breakable(etcd_binary: str) -> Iterator[LocalCluster]:
+    """Three members that the tests of this file kill and start again, though not under load. The lies that break
+    nothing are told first.
+    """
+    with LocalCluster(3, binary=etcd_binary) as cluster:
+        yield cluster
+
+
 # Groups of tests that ask other members too. Each of the others runs in full on one member, for a third of the work.
 OF_MANY_MEMBERS = ("kv", "replication")
 
 
 @pytest.fixture(scope="module")
 def told(
-    etcd_cluster: LocalCluster, etcd_single: LocalCluster, request: pytest.FixtureRequest
+    breakable: LocalCluster, etcd_single: LocalCluster, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, concurrent.futures.Future[Report]]]:
     """Yield the reports of the lies that were selected; some at a time, since they mostly wait for leases."""
     lies = [item.callspec.params.get("lie") for item in request.session.items if hasattr(item, "callspec")]
@@ -642,7 +651,7 @@ def told(
             name_of(lie): pool.submit(
                 tell,
                 lie.client,
-                etcd_cluster if lie.group in OF_MANY_MEMBERS else etcd_single,
+                breakable if lie.group in OF_MANY_MEMBERS else etcd_single,
                 [lie.group],
                 bounds=lie.bounds,
             )
@@ -664,13 +673,6 @@ def test_a_lie_is_found_and_nothing_else_is_blamed(
     untouched = [result for name, result in results.items() if name not in (lie.test, *lie.also)]
     wrong = [result for result in untouched if result.verdict not in (Verdict.PASS, Verdict.SKIP)]
     assert not wrong, say(report)
-
-
-@pytest.fixture(scope="module")
-def breakable(etcd_binary: str) -> Iterator[LocalCluster]:
-    """Three members that the tests of this file kill and start again, though not under load."""
-    with LocalCluster(3, binary=etcd_binary) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -97,8 +97,12 @@ def test_conformance_over_the_gateway(cluster: LocalCluster) -> None:
 
 
 def test_conformance_and_the_elections_that_it_caused(cluster: LocalCluster) -> None:
-    """Every test of the suite; it kills the leader, so the members' logs tell of an election."""
-    report = run(grpc_factory(), cluster.endpoints, cluster, extended=True, bounds=SHORT_LOAD)
+    """Every test of the suite; it kills the leader, so the members' logs tell of an election.
+
+    `test_conformance_grpc.py` runs every test on the etcd without known bugs: of that, those that kill are left.
+    """
+    only = ["failover", "quorum"] if cluster.binary.path == os.environ.get("RAFTLOAD_ETCD_FIXED") else ()
+    report = run(grpc_factory(), cluster.endpoints, cluster, only=only, extended=True, bounds=SHORT_LOAD)
     not_passed = [f"{each.name}: {each.reason}" for each in report.results if each.verdict != Verdict.PASS]
     assert not not_passed, not_passed
     assert report.version == cluster.binary.version
