@@ -16,6 +16,7 @@ from loadgen.history.operation import Outcome
 from tests.support.command import run, start, until_load
 from tests.support.etcds import default_and_others
 from tests.support.learner import learner_of
+from tests.support.pausing import pausing
 from tests.support.waiting import until
 
 HANG_S = 120.0
@@ -66,7 +67,7 @@ def test_a_member_that_is_paused_does_not_keep_the_books_open(make_cluster: Clus
     cluster = make_cluster(3, storage="memory")
     words = ("bench", "--endpoints", ",".join(cluster.endpoints), "--duration", "4s", "--workers", "1", "--json")
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S)
-    with start(*words, "--timeout", "500ms", "--output", "run", cwd=tmp_path) as process:
+    with start(*words, "--timeout", "500ms", "--output", "run", *pausing(tmp_path), cwd=tmp_path) as process:
         until_load(process, tmp_path / "run")
         leader = until(cluster.leader, "a leader")
         paused = next(member.name for member in cluster.members if member.name != leader.name)

@@ -83,6 +83,25 @@ def check(error: str, folder: Path) -> Path:
     return log
 
 
+def check_ended(done: subprocess.CompletedProcess[str], folder: Path, plant: str, at: int) -> None:
+    """Hold how a run in which something raised ended against how it must."""
+    assert done.returncode == 70, done.stderr
+    assert done.stdout == ""
+    log = check(done.stderr, folder)
+    blamed = LINE.findall(done.stderr)[0][0]
+    if plant.startswith("worker"):
+        assert re.fullmatch(r"worker [12] \(pid \d+\): ", blamed)
+        assert log.name == f"worker-{blamed[7]}.log"
+    else:
+        assert (blamed, log.name) == ("", "master.log")
+    if at > 1:
+        result = json.loads((folder / "run" / "result.json").read_text())
+        assert result["problems"][0].startswith("the run was ended: ")
+        assert result["verdict"] != "pass"
+    if at >= 7:
+        assert result["results"]["total"]["operations"] > 0
+
+
 # A worker says hello while the master still starts the others: however long that takes, it is counted. Each start of a
 # worker here lasts until the master has heard that worker's hello.
 EARLY = """
@@ -129,13 +148,12 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
 @pytest.mark.parametrize(
     ("plant", "at", "options"),
     [
-        # A message's handler, an event's listener and what hears every message; the first before there is load.
+        # A message's handler, an event's listener and what hears every message; the first before there is load. What
+        # raises in mid-run is below.
         ("master loadgen.run.session Session _on_hello", 1, ()),
         ("master loadgen.run.session Session _on_begun", 2, ()),
-        ("master loadgen.run.session Session _on_report", 7, ()),
         ("master loadgen.run.remote_workers RemoteWorkers _on_message", 30, ()),
         ("worker loadgen.load.worker_run Worker _on_test_start", 1, ("--workers", "1")),
-        ("worker loadgen.load.worker_run Worker _on_report_to_master", 7, ()),
         # A callback of the event loop, which gevent would go on without.
         ("worker loadgen.load.open_loop OpenLoop _on_time", 100, ("--rate", "200", "--workers", "1")),
     ],
@@ -147,21 +165,7 @@ def test_a_listener_that_raises_ends_the_run(
     (tmp_path / "planted.py").write_text(PAUSING)
     done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--output", "run", *options,
                        *on(etcd_single), cwd=tmp_path, PLANT=plant, AT=str(at))  # fmt: skip
-    assert done.returncode == 70, done.stderr
-    assert done.stdout == ""
-    log = check(done.stderr, tmp_path)
-    blamed = LINE.findall(done.stderr)[0][0]
-    if plant.startswith("worker"):
-        assert re.fullmatch(r"worker [12] \(pid \d+\): ", blamed)
-        assert log.name == f"worker-{blamed[7]}.log"
-    else:
-        assert (blamed, log.name) == ("", "master.log")
-    if at > 1:
-        result = json.loads((tmp_path / "run" / "result.json").read_text())
-        assert result["problems"][0].startswith("the run was ended: ")
-        assert result["verdict"] != "pass"
-    if at >= 7:
-        assert result["results"]["total"]["operations"] > 0
+    check_ended(done, tmp_path, plant, at)
 
 
 @pytest.mark.timing
@@ -178,7 +182,7 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
     with floor.measured() as lateness:
         done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--concurrency", "20",
                            "--output", "run", *on(etcd_single), cwd=tmp_path, PLANT=plant, AT="7")  # fmt: skip
-    assert done.returncode == 70, done.stderr
+    check_ended(done, tmp_path, plant, 7)
     log = (tmp_path / "run" / "logs" / "master.log").read_text()
     (line,) = [line for line in log.splitlines() if line.endswith("the load has ended")]
     ended = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()

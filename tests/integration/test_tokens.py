@@ -24,6 +24,7 @@ from loadgen.history.operation import Operation, Outcome
 from loadgen.load.json_client import GatewayClient
 from tests.support.command import start, until_load
 from tests.support.etcds import default_and_others, version_of
+from tests.support.pausing import pausing
 from tests.support.waiting import until
 
 HANG_S = 60.0
@@ -247,18 +248,6 @@ def test_members_that_hear_of_a_token_one_after_the_other(with_auth: Made, etcd_
     admin.close()
 
 
-# As `kv`, by users that pause: how fast they are is not the point, and a processor is busy with them otherwise.
-PAUSING = """
-from locust import constant
-
-from locustfiles.kv import KeyValueUser as _KeyValueUser
-
-class Pausing(_KeyValueUser):
-    abstract = False
-    wait_time = constant(0.03)
-"""
-
-
 def benches() -> list[Any]:
     """Return a parameter for each transport and kind of token on the newest etcd, and for each of them once on the
     older ones.
@@ -279,9 +268,8 @@ def test_a_bench_while_users_come_and_auth_goes(
     """Nothing fails, the revision can be read at the end, and the keys are removed."""
     cluster, kind = shared
     endpoint = cluster.endpoints[0]
-    (tmp_path / "pausing.py").write_text(PAUSING)
     words = ("bench", "--endpoints", endpoint, "--user", "user:secret-of-user", "--duration", "4s", "--workers", "1")
-    words += ("--concurrency", "4", "--transport", transport, "--output", "run", "--json", "--scenario", "pausing.py")
+    words += ("--concurrency", "4", "--transport", transport, "--output", "run", "--json", *pausing(tmp_path))
     admin = EtcdClient([endpoint], timeout_s=HANG_S, security=ROOT)
     with start(*words, cwd=tmp_path) as process:
 
