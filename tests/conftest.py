@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # What takes longest, by the groups' names; the others follow in the order of their paths.
-_LONGEST = ("docker",)
+_LONGEST = ("docker", "guides-runs", "guides-chaos", "test_conformance_lies", "test_many_machines")
 
 
 def _turn(item: pytest.Item) -> int:

@@ -26,7 +26,7 @@ def bench(engine: Docker, *words: str, operations: int) -> dict[str, Any]:
 
 def test_a_cluster_made_for_the_run_is_removed_and_one_that_is_there_stays(engine: Docker) -> None:
     before = engine.everything()
-    made = bench(engine, "--cluster", "docker", "--workers", "2", operations=2000)
+    made = bench(engine, "--cluster", "docker", "--workers", "2", operations=500)
     assert made["books"]["balanced"] is True
     assert len(made["target"]["members"]) == 3
     assert engine.everything() == before

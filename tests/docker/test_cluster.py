@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.base.binary import find_etcd
 from cluster.observe import calls
 from tests.docker.conftest import Docker
 from tests.support.command import interrupting
@@ -84,9 +83,22 @@ def test_data_survives_a_stop_in_a_volume_and_in_memory(engine: Docker) -> None:
         assert engine.docker("exec", "etcd-node1", "etcdctl", "get", "kept") == f"kept\n{data}\n"
 
 
-def test_what_others_made_is_not_touched(engine: Docker) -> None:
-    image = engine.json("up", "--nodes", "1")["image"]
-    engine.run("down")
+@pytest.fixture(scope="module")
+def image_of() -> Callable[[Docker], str]:
+    """Return what tells the image of a cluster's members, once one of them was started."""
+    found: list[str] = []
+
+    def image(engine: Docker) -> str:
+        if not found:
+            found.append(engine.json("up", "--nodes", "1")["image"])
+            engine.run("down")
+        return found[0]
+
+    return image
+
+
+def test_what_others_made_is_not_touched(engine: Docker, image_of: Callable[[Docker], str]) -> None:
+    image = image_of(engine)
     engine.docker("create", "--name", "etcd-node2", "--entrypoint", "etcd", image)
     try:
         done = engine.run("up", code=4)
@@ -102,9 +114,8 @@ def test_what_others_made_is_not_touched(engine: Docker) -> None:
         assert "port 2380 on 127.0.0.1 is taken" in engine.run("up", code=4).stderr
 
 
-def test_a_member_that_ends_is_shown_with_its_last_words(engine: Docker) -> None:
-    image = engine.json("up", "--nodes", "1")["image"]
-    engine.run("down")
+def test_a_member_that_ends_is_shown_with_its_last_words(engine: Docker, image_of: Callable[[Docker], str]) -> None:
+    image = image_of(engine)
     broken = "raftload-test-broken:1"
     engine.docker("create", "--name", "raftload-test-broken", image, "x")
     try:
@@ -213,10 +224,3 @@ def test_interrupted_test_says_what_stays(engine: Docker) -> None:
     code, err = interrupted(engine, gone("etcd-node1"), signal.SIGINT, "down")
     assert code in (0, 130), err
     assert engine.everything() == before
-
-
-def test_the_default_is_three_members(engine: Docker) -> None:
-    up = engine.json("up")
-    assert (up["done"], up["nodes"], up["quorum"]) == ("created", 3, True)
-    assert up["endpoints"] == ["127.0.0.1:2379", "127.0.0.1:2380", "127.0.0.1:2381"]
-    assert up["version"] == find_etcd().version

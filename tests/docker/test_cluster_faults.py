@@ -6,9 +6,11 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from cluster.base.binary import find_etcd
 from cluster.gateway.control import ControlClient
 from tests.docker.conftest import Docker, using_the_engine
 from tests.support.waiting import until
@@ -16,19 +18,30 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.docker
 
 
+Made = tuple[Docker, dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Yield commands against the Engine, and what `cluster up` said of the cluster there."""
     with using_the_engine(tmp_path_factory.mktemp("engine")) as docker:
-        docker.run("up")
-        yield docker
+        yield docker, docker.json("up")
         docker.run("down")
 
 
 @pytest.fixture
-def engine(made: Docker) -> Iterator[Docker]:
+def engine(made: Made) -> Iterator[Docker]:
     """Commands against the Engine, on which a healthy cluster of three is."""
-    yield made
-    assert made.json("heal")["quorum"]
+    docker, _ = made
+    yield docker
+    assert docker.json("heal")["quorum"]
+
+
+def test_the_default_is_three_members(made: Made) -> None:
+    _, up = made
+    assert (up["done"], up["nodes"], up["quorum"]) == ("created", 3, True)
+    assert up["endpoints"] == ["127.0.0.1:2379", "127.0.0.1:2380", "127.0.0.1:2381"]
+    assert up["version"] == find_etcd().version
 
 
 def test_it_is_found_and_shown(engine: Docker) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,6 @@ from tests.support.ports import take_ports
 from tests.support.release_page import file_entry, pack
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.xdist_group("guides")
 # Commands by how they begin: why they are not run, and what runs them.
 NOT_RUN = {
     "make test": ("it runs this test", ".ci/run: make test"),
@@ -62,31 +62,42 @@ NOT_RUN |= {
     for first in ("", "import os\nfrom pathlib import Path\n\n")
 }
 # What takes minutes is made shorter, and what says how fast a machine must be is made true; no option is left out.
+# Where a page does not say how many workers and members there are, one may do: more cost more than so short a run. The
+# README's main job has two workers and three members.
 SHORTER = {
-    "--operations 10000": "--operations 1000",
+    "raftload bench --operations 10000 --output run ": "raftload bench --operations 200 --output run --workers 1 ",
+    "--operations 10000": "--operations 200",
+    "raftload bench\n": "raftload bench --operations 200\n",
+    "raftload bench --output run ": "raftload bench --operations 200 --output run --workers 1 ",
+    "raftload bench --etcd 3.6.14": "raftload bench --etcd 3.6.14 --operations 200 --workers 1 --nodes 1",
+    "--concurrency 100 --workers 1": "--concurrency 100 --workers 1 --operations 200 --nodes 1",
+    "2379 --duration 30s": "2379 --duration 2s --concurrency 4 --workers 1",
+    "--workers 4": "--workers 2",
+    "--balance leader": "--balance leader --operations 200 --workers 1",
     "put.p99_ms < 500": "put.p99_ms < 60000",
     "throughput_ops_s > 500": "throughput_ops_s > 1",
-    "--duration 5m --warmup 10s": "--duration 2s --warmup 1s",
-    "--rate 1000": "--rate 200",
-    "--concurrency 256 --duration 4m": "--concurrency 4 --duration 3s",
-    "--step 500:8000:500/15s": "--step 50:100:50/1s",
-    "--concurrency 64 --duration 70s": "--concurrency 4 --duration 3s",
-    "--step 500:4000:500/10s": "--step 50:100:50/1s",
-    "--rate 2000 --duration 30s": "--rate 200 --duration 2s",
-    "--stages 10s:500,30s:2000,10s:0": "--stages 1s:200,2s:0",
+    "--duration 5m --warmup 10s": "--duration 2s --warmup 1s --workers 1",
+    "--rate 1000": "--rate 100",
+    "--concurrency 256 --duration 4m": "--concurrency 4 --duration 3s --workers 1",
+    "--step 500:8000:500/15s": "--step 50:100:50/1s --workers 1",
+    "--concurrency 64 --duration 70s": "--concurrency 4 --duration 3s --workers 1 --nodes 1",
+    "--step 500:4000:500/10s": "--step 50:100:50/1s --workers 1 --nodes 1",
+    "--rate 2000 --duration 30s": "--rate 100 --duration 2s --workers 1 --nodes 1",
+    "--stages 10s:500,30s:2000,10s:0": "--stages 1s:100,1s:0 --workers 1 --nodes 1",
+    "--rate 300": "--rate 100 --workers 1",
     "--duration 22s": "--duration 9s",
-    "--duration 30s": "--duration 2s",
     "sleep 8": "until grep -qs '^,Aggregated,[1-9]' failure/locust_stats.csv; do sleep 0.1; done",
     "sleep 6": "sleep 1",
     "-t 10s": "-t 2s",
-    "--every 5s --rounds 30 --concurrency 60": "--every 1s --rounds 1 --concurrency 20",
-    "pause-follower --rounds 3": "pause-follower --rounds 1 --every 1s",
-    "chaos --track 13766": "chaos --track 13766 --rounds 1",
+    "--every 5s --rounds 30 --concurrency 60": "--every 1s --rounds 1 --concurrency 4 --workers 1",
+    "pause-follower --rounds 3": "pause-follower --rounds 1 --every 1s --concurrency 4 --workers 1",
+    "chaos --track 13766": "chaos --track 13766 --rounds 1 --concurrency 4 --workers 1",
     "cluster test": "cluster test --only kv",
-    "raftload chaos\n": "raftload chaos --rounds 1 --every 1s\n",
+    "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",
 }
 RELEASE = "3.6.14"
-RUN = "runs/20260102T030405Z-kv"
+# Folders of finished runs that the pages read.
+RUNS = ("runs/20260102T030405Z-kv", "runs/before", "runs/after")
 
 
 def recipe(target: str) -> str:
@@ -133,7 +144,16 @@ def size(block: list[Command]) -> tuple[int, int]:
     return len(block), sum(len(each.sample) for each in block)
 
 
-PAGES = [page for page in guides.pages() if kept(page)]
+def with_its_group(page: str) -> Any:
+    """Return a page as a parameter, in a group of its own or of those that read a finished run.
+
+    Each has ports, folders and a state of its own, so pages may run at the same time.
+    """
+    reads = any(name in each.text for each in kept(page) for name in RUNS)
+    return pytest.param(page, marks=pytest.mark.xdist_group("guides-runs" if reads else f"guides-{Path(page).stem}"))
+
+
+PAGES = [with_its_group(page) for page in guides.pages() if kept(page)]
 
 
 def test_what_is_not_run_is_there_and_is_covered() -> None:
@@ -206,7 +226,7 @@ def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[Loca
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(
-    page: str, tmp_path: Path, etcd_binary: str, etcd_cluster: LocalCluster, finished: Path, mirror: str
+    page: str, tmp_path: Path, etcd_binary: str, mirror: str, request: pytest.FixtureRequest
 ) -> None:
     """They exit as their page says, and print what it shows."""
     script = kept(page)
@@ -214,20 +234,23 @@ def test_the_commands_of_a_page(
         require("jq", "no jq on PATH")
     work = tmp_path / "work"
     work.mkdir()
-    for name in (RUN, "runs/before", "runs/after") if any("runs/" in each.text for each in script) else ():
-        shutil.copytree(finished, work / name)
+    for name in RUNS if any(name in each.text for each in script for name in RUNS) else ():
+        shutil.copytree(request.getfixturevalue("finished"), work / name)
     with contextlib.ExitStack() as stack:
-        cluster = etcd_cluster
+        endpoints: list[str] = []
         if any("ca.pem" in each.text for each in script):
             auth = any("ETCDCTL_PASSWORD" in each.text for each in script)
             cluster = stack.enter_context(secured(tmp_path / "authority", etcd_binary, work, auth=auth))
-        endpoints = [member.endpoint.removeprefix("https://") for member in cluster.members]
+            endpoints = [member.endpoint.removeprefix("https://") for member in cluster.members]
+        elif any(re.search(r"\b(127\.0\.0\.1|10\.0\.0\.\d):2379", each.text) for each in script):
+            cluster = request.getfixturevalue("etcd_cluster")
+            endpoints = [member.endpoint for member in cluster.members]
         first, web = take_ports(8), take_ports(1)
         replaced = {
             "make bench": recipe("bench"),
             **SHORTER,
             **{f"10.0.0.{number}:2379": endpoint for number, endpoint in enumerate(endpoints, 1)},
-            "127.0.0.1:2379": endpoints[0],
+            **({"127.0.0.1:2379": endpoints[0]} if endpoints else {}),
             "cluster up": f"cluster up --base-port {first}",
             "raftload web": f"raftload web --web-port {web}",
             "locust -f locustfiles/kv.py": f"locust -f locustfiles/kv.py --web-port {web}",

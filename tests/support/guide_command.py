@@ -15,9 +15,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.support.ports import serves
-from tests.support.waiting import until
-
 _ROOT = Path(__file__).resolve().parents[2]
 # Beside 0: 3 is inconclusive, 1 from chaos and check is a broken promise of etcd's.
 _VERDICTS = {"bench": {3}, "gate": {3}, "test": {3}, "chaos": {1, 3}, "check": {1, 3}}
@@ -55,6 +52,10 @@ def _program(name: str) -> list[str]:
 
 def _serve(command: list[str], words: list[str]) -> int:
     """Run a program until it has answered, then interrupts it."""
+    # Only here: what they import takes longer than all else in a command of a page, of which there are a hundred.
+    from tests.support.ports import serves
+    from tests.support.waiting import until
+
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             if "--web-port" in words:

@@ -150,8 +150,9 @@ def run(script: list[Command], folder: Path, replaced: Mapping[str, str], **env:
     try:
         code, text = _bash(folder / "script", whole)
     finally:
-        down = [bin_folder / "raftload", "cluster", "down"]
-        subprocess.run(down, cwd=folder, env=whole, capture_output=True, timeout=_HANG_S, check=False)
+        if any("cluster" in command.text for command in script):
+            down = [bin_folder / "raftload", "cluster", "down"]
+            subprocess.run(down, cwd=folder, env=whole, capture_output=True, timeout=_HANG_S, check=False)
     outputs = {
         command.place: (folder / "out" / str(number)).read_text()
         for number, command in enumerate(script)
