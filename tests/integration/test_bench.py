@@ -89,7 +89,7 @@ def assert_books_balance(result: dict[str, Any], folder: Path, count: int) -> No
 
 def test_the_main_job_on_a_cluster_of_its_own(tmp_path: Path, leftovers_after: Callable[[float], set[str]]) -> None:
     done = run(
-        "bench", "--operations", "3000", "--concurrency", "20", "--workers", "2", "--json", cwd=tmp_path, NO_COLOR="1"
+        "bench", "--operations", "1000", "--concurrency", "20", "--workers", "2", "--json", cwd=tmp_path, NO_COLOR="1"
     )  # fmt: skip
     result = result_of(done)
     assert result["target"]["kind"] == "embedded"
@@ -100,7 +100,7 @@ def test_the_main_job_on_a_cluster_of_its_own(tmp_path: Path, leftovers_after: C
     assert result["results"]["txn"]["branches"]["success"] > 0
     assert result["results"]["txn"]["branches"]["failure"] > 0
     (folder,) = (tmp_path / "runs").iterdir()
-    assert_books_balance(result, folder, 3000)
+    assert_books_balance(result, folder, 1000)
     assert json.loads((folder / "result.json").read_text()) == result
     jsonschema.validate(json.loads((folder / "run.json").read_text()), schema.load("run"))
     assert leftovers_after(60) == set()
