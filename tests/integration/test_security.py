@@ -374,11 +374,12 @@ def test_a_user_with_a_colon_in_the_name(strict: tuple[str, list[str]], transpor
 def test_nobody_sees_the_password_of_a_running_bench(strict: tuple[str, list[str]], tmp_path: Path) -> None:
     endpoint, options = strict
     words = ["bench", "--endpoints", endpoint, *options, "--user", "root", "--duration", "120s", "--output", "run"]
-    process = start(*words, "--workers", "1", cwd=tmp_path, ETCDCTL_PASSWORD=PASSWORD)
+    process = start(*words, "--workers", "1", cwd=tmp_path, anew=True, ETCDCTL_PASSWORD=PASSWORD)
     try:
         # The observer and the worker.
         until(lambda: (tmp_path / "run" / "run.json").exists() and len(descendants(process.pid)) >= 2, "the run")
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, *descendants(process.pid))]
+        assert b"\0--user\0root\0" in lines[0]
         assert all(PASSWORD.encode() not in line for line in lines)
     finally:
         process.terminate()

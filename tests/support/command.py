@@ -17,6 +17,7 @@ import pytest
 from cluster import schema
 from cluster.base.binary import find_etcd
 from loadgen.run.local_workers import PROCESS_NAME
+from tests.support.forked import ForkedCommand, is_forkable
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,16 +25,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def start(
-    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", **env: str
+    *words: str, cwd: Path, before: tuple[str, ...] = (), module: str = "loadgen.cli", anew: bool = False, **env: str
 ) -> subprocess.Popen[str]:
     """Start a command in a process group of its own, as a shell does.
 
     Takes what stands before it, such as what leads to another host, and more of its environment. What this process's
-    environment says of clusters stays out of it.
+    environment says of clusters stays out of it. Where nothing speaks against it the command is forked from a process
+    that has imported raftload; ``anew`` starts a new Python.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
+    whole = {**kept, "PYTHONPATH": str(ROOT), **env}
+    if not anew and not before and is_forkable(module, words, whole):
+        return ForkedCommand(module, words, cwd, whole)
     return subprocess.Popen(
-        [*before, sys.executable, "-m", module, *words], cwd=cwd, env={**kept, "PYTHONPATH": str(ROOT), **env},
+        [*before, sys.executable, "-m", module, *words], cwd=cwd, env=whole,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
     )  # fmt: skip
 

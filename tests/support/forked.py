@@ -1,0 +1,164 @@
+"""Commands of raftload that are forked from a process which has imported it.
+
+`python -m loadgen.cli bench` spends a second of a processor on imports, most of them Locust's, and the tests run
+hundreds of such commands. A forked one runs the same code in a process of its own, with its own environment, folder,
+standard streams and process group. What differs: /proc shows the server's command line and first environment, and the
+command is the server's child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from select import select
+from types import TracebackType
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parents[2]
+# A process reads these when it starts, so a command that has others is started anew.
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GEVENT", "MALLOC", "FAKETIME")
+_LOADS = ("bench", "chaos", "web")
+
+
+def is_forkable(module: str, words: tuple[str, ...], env: dict[str, str]) -> bool:
+    """Return whether a forked command is what a started one would be."""
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return (
+        sys.platform == "linux"
+        and hasattr(os, "pidfd_open")
+        and module in ("loadgen.cli", "cluster.cli.options")
+        and _at_start(env) == _at_start(here)
+    )
+
+
+def _at_start(env: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
+
+
+class ForkedCommand(subprocess.Popen[str]):
+    """`python -m MODULE WORDS`, forked; what the tests use of `Popen`, with stdout and stderr as pipes of text.
+
+    Takes what the server takes. Attributes are those of `Popen`.
+    """
+
+    def __init__(self, module: str, words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
+        self.args = [sys.executable, "-m", module, *words]
+        self.stdin = None
+        self.returncode: int | None = None  # type: ignore[assignment]
+        (out, out_end), (err, err_end), (report, report_end) = os.pipe(), os.pipe(), os.pipe()
+        request = {"module": module, "words": words, "cwd": str(cwd.resolve()), "env": env}
+        kind = "load" if module == "loadgen.cli" and words and words[0] in _LOADS else "plain"
+        try:
+            socket.send_fds(_server(kind), [json.dumps(request).encode()], [out_end, err_end, report_end])
+        finally:
+            for end in (out_end, err_end, report_end):
+                os.close(end)
+        self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")  # type: ignore[assignment]
+        self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")  # type: ignore[assignment]
+        self._report = os.fdopen(report)
+        self._lock = threading.Lock()
+        self._printed: dict[str, str] = {}
+        self._readers: list[threading.Thread] = []
+        self.pid = int(self._report.readline() or _lost())
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        return self._ended(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when it has ended. Raises TimeoutExpired."""
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def _ended(self, timeout: float | None) -> int | None:
+        with self._lock:
+            if self.returncode is None and select([self._report], [], [], timeout)[0]:
+                self.returncode = os.waitstatus_to_exitcode(int(self._report.readline() or _lost()))
+                self._report.close()
+            return self.returncode
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002
+        """Return what it still prints, when it has ended. Raises TimeoutExpired; what was read until then is kept."""
+        assert input is None
+        if not self._readers:
+            self._readers = [
+                threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("stdout", "stderr")
+            ]
+            for reader in self._readers:
+                reader.start()
+        until = None if timeout is None else _now() + timeout
+        for reader in self._readers:
+            reader.join(None if until is None else max(0.0, until - _now()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(None if until is None else max(0.0, until - _now()))
+        return self._printed["stdout"], self._printed["stderr"]
+
+    def _read(self, name: str) -> None:
+        with getattr(self, name) as stream:
+            self._printed[name] = stream.read()
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, where it has not ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._readers:
+            self.stdout.close()
+            self.stderr.close()
+        self.wait()
+
+    def __del__(self, *_: Any) -> None:
+        """Nothing: the server reaps it."""
+
+
+def _now() -> float:
+    import time
+
+    return time.monotonic()
+
+
+def _lost() -> str:
+    raise AssertionError("the process that forks commands has ended: what it printed stands in the session's output")
+
+
+@functools.cache
+def _server(kind: str) -> socket.socket:
+    """Start the server for a kind of command, once for each process of the tests; it ends with that process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", kind, str(theirs.fileno())],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=(theirs.fileno(),), process_group=0,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def end() -> None:
+        ours.close()
+        process.wait(timeout=60)
+
+    atexit.register(end)
+    return ours
