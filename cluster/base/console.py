@@ -115,6 +115,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
+def short(text: str, limit: int) -> str:
+    """Return a text of at most so many characters; three dots end one that is cut."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def width(text: str) -> int:
     """Return the columns that a terminal needs for a text: two for wide characters, none for combining ones."""
     if text.isascii():  # nearly all is, and pictures ask for single characters many times

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from cluster.base.console import printable
+from cluster.base.console import printable, short
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
 from loadgen.result.gate import causes_of, number_in, other_reasons
@@ -154,7 +154,7 @@ def _figure(value: float | None) -> str:
 
 def _text(text: str, limit: int = _LONGEST_NAME) -> str:
     """Return a text, shortened, as Markdown that shows it as it is, also in a table."""
-    text = printable(text if len(text) <= limit else text[: limit - 3] + "...")
+    text = printable(short(text, limit))
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", text).replace("|", "\\|")
 
 

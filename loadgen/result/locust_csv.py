@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.base.console import printable
+from cluster.base.console import printable, short
 from loadgen.result import csv_table
 from loadgen.result.csv_table import ReportError
 
@@ -515,4 +515,4 @@ def _figure(text: str, decimal: str) -> tuple[float | None, str]:
 
 def _short(text: str, limit: int = 40) -> str:
     """Return the beginning of a text, on one line."""
-    return printable(text if len(text) <= limit else text[: limit - 3] + "...")
+    return printable(short(text, limit))

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.console import Painter, printable
+from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import Verdict
 from loadgen.load.settings import other_than_default
 from loadgen.result.gate import number_in, other_reasons
@@ -315,4 +315,4 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _shorten(text: str, limit: int) -> str:
-    return printable(text if len(text) <= limit else text[: limit - 3] + "...")
+    return printable(short(text, limit))

@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Collection
 
+from cluster.base.console import short
 from cluster.base.errors import UsageError
 from cluster.base.etcd_errors import KINDS
 from loadgen.history import operation
@@ -150,6 +151,6 @@ def _suggest(name: str, valid: Collection[str]) -> str:
     alike = {_plain(each): each[:_LONGEST] for each in reversed([*valid])}
     close = difflib.get_close_matches(_plain(name), alike, n=1, cutoff=0.5)
     hint = f"did you mean {alike[close[0]]!r}? " if close else ""
-    shown = [each if len(each) <= _LONGEST else f"{each[: _LONGEST - 3]}..." for each in itertools.islice(valid, _MOST)]
+    shown = [short(each, _LONGEST) for each in itertools.islice(valid, _MOST)]
     rest = f" and {len(valid) - _MOST:,} more" if len(valid) > _MOST else ""
     return f"{hint}There are {', '.join(shown)}{rest}"

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.observe.record import PHASES
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
@@ -202,7 +203,7 @@ def _first_text(result: Result, name: str, cause: str) -> str | None:
 
 def _short(text: str) -> str:
     """Return a name or a cause that may be of any length, such as a whole page that a server answered with."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+    return short(text, LONGEST_TEXT)
 
 
 def knee(result: Result) -> str:
