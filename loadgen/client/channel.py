@@ -18,7 +18,7 @@ from cluster.base.endpoint import Endpoint
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance, Leadership
 from loadgen.client.connect_errors import CLOSED_HERE, LEADER_HIDDEN, LOST, NO_ANSWER, NO_STREAM, ConnectError
-from loadgen.client.login import Login, is_token_refused
+from loadgen.client.login import TOKEN_PAUSES_S, Login, is_token_refused
 from loadgen.client.streaming import StreamingCall
 from loadgen.client.transport import Transport
 from loadgen.proto import etcd_pb2 as pb
@@ -35,8 +35,6 @@ _STABLE_S = 1.0
 # How often every endpoint is asked who leads, where only the leader is called.
 _ASK_S = 0.2
 _ASK_TIMEOUT_NS = 1_000_000_000
-# Before each further try of a request whose token was refused, where the member may not have heard of the token yet.
-_TOKEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.5)
 STATUS = b"/etcdserverpb.Maintenance/Status"
 # As gRPC servers say that they have no limit: more streams than there are ids.
 UNLIMITED = (1 << 31) - 1
@@ -322,7 +320,7 @@ class Channel:
         login = self._login
         assert login is not None
         deadline_ns = call_ns + timeout_ns
-        for tried, pause_s in enumerate(_TOKEN_PAUSES_S):
+        for tried, pause_s in enumerate(TOKEN_PAUSES_S):
             try:
                 # What a member has not heard of yet it may know a little later.
                 known = login.readmit(transport, sent_ns)

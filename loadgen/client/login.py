@@ -46,6 +46,8 @@ _CAUSES = {
     "DEADLINE_EXCEEDED": NO_ANSWER,
 }
 BAD_TOKEN = "InvalidAuthToken"
+# Before each further try of a request whose token was refused, where the member may not have heard of the token yet.
+TOKEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.5)
 # The last one of a request without a token, as ours are while auth is off.
 _REFUSED = (BAD_TOKEN, "AuthOldRevision", "UserEmpty")
 # Of a token's life, the share after which it is renewed.

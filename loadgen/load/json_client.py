@@ -12,6 +12,7 @@ from itertools import cycle
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Unpack
 
+import gevent
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -20,7 +21,7 @@ from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.gateway.control import ControlClient
 from loadgen.client.kv import KvResponse, RangeOptions, classify, get_op, mod_revision_is, put_op
-from loadgen.client.login import is_token_refusal
+from loadgen.client.login import TOKEN_PAUSES_S, is_token_refusal
 from loadgen.history.operation import Operation, Outcome
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
@@ -174,19 +175,30 @@ class GatewayClient:
         return operation
 
     def _ask(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
-        """Ask, and once more with another login where the token was refused: then nothing was executed."""
-        try:
-            return self._ask_once(endpoint, path, body)
-        except EtcdError as exc:
-            # A connection that was made while auth was off has no user.
-            if not self._logged_in or not is_token_refusal(exc.name):
-                raise
-        self.resent += 1
-        # What is kept for this endpoint has the old token, as a rule.
+        """Ask, and again with another login as long as the token is refused: then nothing was executed.
+
+        Until the timeout: auth may go and come again while the next connection is made, which then has no user.
+        """
+        until_ns = perf_counter_ns() + int(self._timeout_s * 1e9)
+        for pause_s in (0.0, *TOKEN_PAUSES_S):
+            try:
+                return self._ask_once(endpoint, path, body)
+            except EtcdError as exc:
+                if not self._logged_in or not is_token_refusal(exc.name):
+                    raise
+                refused = exc
+            self._forget_connections(endpoint)
+            gevent.sleep(pause_s)
+            if perf_counter_ns() >= until_ns:
+                break
+            self.resent += 1
+        raise refused
+
+    def _forget_connections(self, endpoint: str) -> None:
+        """Close those that are kept for an endpoint: they have the old token, as a rule."""
         idle, self._idle[endpoint] = self._idle[endpoint], []
         for client in idle:
             client.close()
-        return self._ask_once(endpoint, path, body)
 
     def _ask_once(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
         idle = self._idle[endpoint]

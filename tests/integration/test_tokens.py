@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cluster.base.security import Security
+from cluster.gateway.control import ControlClient
 from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import Operation, Outcome
@@ -202,6 +203,36 @@ def test_auth_off_and_on_again(shared: tuple[LocalCluster, str]) -> None:
     assert counted(client, b"off") == expected
     for each in (client, gateway, admin):
         each.close()
+
+
+def test_auth_goes_and_comes_while_a_request_is_tried_again(
+    shared: tuple[LocalCluster, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway's next connection can have no user, and the one after it, too."""
+    cluster, _ = shared
+    gateway = GatewayClient(cluster.endpoints, timeout_s=HANG_S, security=USER)
+    admin = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=ROOT)
+    ok(gateway.put(b"twice", b"v"))
+    before = gateway.resent
+    connected, made = gateway._connected, itertools.count()
+
+    def while_auth_is_off(endpoint: str) -> ControlClient:
+        if next(made) >= 2:
+            return connected(endpoint)
+        ok(admin.auth_disable())
+        try:
+            return connected(endpoint)
+        finally:
+            ok(admin.auth_enable())
+
+    monkeypatch.setattr(gateway, "_connected", while_auth_is_off)
+    ok(admin.auth_disable())
+    ok(admin.auth_enable())
+    ok(gateway.put(b"twice", b"v"))
+    assert gateway.resent == before + 3
+    assert counted(gateway, b"twice") == 2
+    gateway.close()
+    admin.close()
 
 
 def test_a_revoked_token(shared: tuple[LocalCluster, str]) -> None:
