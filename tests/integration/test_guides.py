@@ -191,20 +191,20 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, etcd_cluster: LocalCluster) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, etcd_single: LocalCluster) -> Path:
     """Return the folder of a run, for the pages that read one."""
     folder = tmp_path_factory.mktemp("finished")
-    words = ("bench", "--operations", "200", "--workers", "1", "--endpoints", ",".join(etcd_cluster.endpoints))
+    words = ("bench", "--operations", "200", "--workers", "1", "--endpoints", ",".join(etcd_single.endpoints))
     done = command.run(*words, "--output", "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
 @contextlib.contextmanager
-def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[LocalCluster]:
+def secured(folder: Path, etcd: str, work: Path, members: int, *, auth: bool) -> Iterator[LocalCluster]:
     """Yield a cluster that speaks TLS and wants client certificates, or the password of the user root.
 
-    Takes a folder for the authority, and one for the files that the pages name.
+    Takes a folder for the authority, one for the files that the pages name, and how many members it has.
     """
     authority = Authority(folder)
     server, client = authority.sign("server", "127.0.0.1"), authority.sign("client", common_name=not auth)
@@ -212,7 +212,7 @@ def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[Loca
         shutil.copy(path, work / f"{name}.pem")
     tls = ServerTls(server.cert, server.key, client_ca=None if auth else authority.cert)
     security = Security(cacert=authority.cert, cert=client.cert, key=client.key)
-    with LocalCluster(3, binary=etcd, tls=tls, security=security) as cluster:
+    with LocalCluster(members, binary=etcd, tls=tls, security=security) as cluster:
         if auth:
             with contextlib.closing(EtcdClient(cluster.endpoints, security=security)) as admin:
                 asked = (
@@ -222,6 +222,13 @@ def secured(folder: Path, etcd: str, work: Path, *, auth: bool) -> Iterator[Loca
                 )
                 assert {each.outcome for each in (*asked, admin.auth_enable())} == {Outcome.OK}
         yield cluster
+
+
+def members_named(script: list[Command]) -> int:
+    """Return how many members of a cluster that is there commands name."""
+    text = "\n".join(each.text for each in script)
+    numbers = (int(number) for number in re.findall(r"\b10\.0\.0\.(\d):2379", text))
+    return max(numbers, default=int("127.0.0.1:2379" in text))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -237,13 +244,13 @@ def test_the_commands_of_a_page(
     for name in RUNS if any(name in each.text for each in script for name in RUNS) else ():
         shutil.copytree(request.getfixturevalue("finished"), work / name)
     with contextlib.ExitStack() as stack:
-        endpoints: list[str] = []
-        if any("ca.pem" in each.text for each in script):
-            auth = any("ETCDCTL_PASSWORD" in each.text for each in script)
-            cluster = stack.enter_context(secured(tmp_path / "authority", etcd_binary, work, auth=auth))
-            endpoints = [member.endpoint.removeprefix("https://") for member in cluster.members]
-        elif any(re.search(r"\b(127\.0\.0\.1|10\.0\.0\.\d):2379", each.text) for each in script):
-            cluster = request.getfixturevalue("etcd_cluster")
+        named, endpoints = members_named(script), []
+        if named:
+            if any("ca.pem" in each.text for each in script):
+                auth = any("ETCDCTL_PASSWORD" in each.text for each in script)
+                cluster = stack.enter_context(secured(tmp_path / "authority", etcd_binary, work, named, auth=auth))
+            else:
+                cluster = request.getfixturevalue("etcd_single" if named == 1 else "etcd_cluster")
             endpoints = [member.endpoint for member in cluster.members]
         first, web = take_ports(8), take_ports(1)
         replaced = {

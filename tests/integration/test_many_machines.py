@@ -72,10 +72,10 @@ def bench(cluster: LocalCluster, port: int, *more: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def loaded(cluster: LocalCluster) -> Iterator[Callable[[], None]]:
-    """Give what waits until 30 keys have been written since the block began."""
+    """Give what waits until 100 keys have been written since the block began."""
     with ControlClient(cluster.endpoints[0]) as client:
         before = client.revision()
-        yield lambda: until(lambda: client.revision() > before + 30, "the load") and None
+        yield lambda: until(lambda: client.revision() > before + 100, "the load") and None
 
 
 def test_workers_report_from_elsewhere_and_share_the_operations(etcd_single: LocalCluster, start: Start) -> None:
@@ -100,20 +100,7 @@ def test_workers_report_from_elsewhere_and_share_the_operations(etcd_single: Loc
 def test_those_that_do_not_fit_are_turned_away_and_named(etcd_single: LocalCluster, start: Start) -> None:
     port = take_ports(1)
     master = start(
-        *bench(
-            etcd_single,
-            port,
-            "--expect-workers",
-            "1",
-            "--duration",
-            "10m",
-            "--rate",
-            "50",
-            "--mix",
-            "get",
-            "--key-space",
-            "10",
-        )
+        *bench(etcd_single, port, "--expect-workers", "1", "--duration", "10m", "--mix", "get", "--key-space", "10")
     )
     other = start("worker", "--master-port", str(port), "--scenario", "put")
     _, err = other.communicate(timeout=120)
@@ -175,7 +162,7 @@ def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_single: LocalCl
     doomed, sleepy, sound = (start("worker", "--master-port", str(port)) for _ in range(3))
     with loaded(etcd_single) as wait_for_load:
         master = start(*bench(etcd_single, port, "--expect-workers", "3", "--duration", "15s", "--mix", "get=9,put=1",
-                              "--concurrency", "6", "--key-space", "10", "--rate", "150"))  # fmt: skip
+                              "--concurrency", "6", "--key-space", "10", "--rate", "300"))  # fmt: skip
         wait_for_line(master, "3 of 3 workers")
         wait_for_load()
     doomed.kill()
@@ -295,15 +282,17 @@ def test_three_hosts_of_which_one_is_cut_off(hosts: Hosts, start: Start, etcd_bi
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        workers = [start("worker", "--master-host", "10.213.77.1", host=hosts.on(host)) for host in (2, 3, 4, 4)]
+        workers = [
+            start("worker", "--master-host", "10.213.77.1", host=hosts.on(host)) for host in (2, 3, 4) for _ in range(2)
+        ]
         master = start(
-            "bench", "--endpoints", client, "--bind", "10.213.77.1", "--expect-workers", "4", "--worker-wait", "90s",
-            "--duration", "12s", "--mix", "get=9,put=1", "--concurrency", "12", "--rate", "300", "--json",
+            "bench", "--endpoints", client, "--bind", "10.213.77.1", "--expect-workers", "6", "--worker-wait", "90s",
+            "--duration", "12s", "--mix", "get=9,put=1", "--concurrency", "12", "--rate", "600", "--json",
             "--output", "run",
             host=hosts.on(1),
         )  # fmt: skip
-        wait_for_line(master, "4 of 4 workers (host-2 1, host-3 1, host-4 2)")
-        subprocess.run([*hosts.on(1), sys.executable, "-c", _UNTIL_WRITTEN, client, "50"], check=True, timeout=120)
+        wait_for_line(master, "6 of 6 workers (host-2 2, host-3 2, host-4 2)")
+        subprocess.run([*hosts.on(1), sys.executable, "-c", _UNTIL_WRITTEN, client, "100"], check=True, timeout=120)
         hosts.cut_off(4)
         result, err = result_of(master)
     finally:
@@ -320,9 +309,9 @@ def test_three_hosts_of_which_one_is_cut_off(hosts: Hosts, start: Start, etcd_bi
     assert stayed > 0
     assert result["results"]["total"]["operations"] == reported
     assert result["problems"] == []
-    for worker in workers[:2]:
+    for worker in workers[:4]:
         assert worker.wait(timeout=120) == 0
-    for worker in workers[2:]:
+    for worker in workers[4:]:
         # Nobody has to end those that were cut off: they miss their master and go.
         assert worker.wait(timeout=120) is not None
 
