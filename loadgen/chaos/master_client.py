@@ -39,6 +39,7 @@ class MasterClient:
         self._each = {url: EtcdClient([url], timeout_s=_TIMEOUT_S, history=history) for url in endpoints}
         self._names: Mapping[str, str] = {}
         self._compacting = Semaphore()
+        self._revision_before = 0
 
     def close(self) -> None:
         """Close the connections and the history."""
@@ -52,7 +53,7 @@ class MasterClient:
 
         Takes the store's revision before it, the members' names by endpoint, and whether nobody else writes.
         """
-        shape, self._names = self._shape, names
+        shape, self._names, self._revision_before = self._shape, names, revision
         members = [
             {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
              "version": status.response.version, "proxy": renumbers_watches(url, shape.prefix, _TIMEOUT_S)}
@@ -69,7 +70,11 @@ class MasterClient:
         self._client.put(shape.fence, b"0")
 
     def compact(self) -> None:
-        """Compact at a revision a little below the newest; the fence goes first, see ``traffic``."""
+        """Compact at a revision a little below the newest; the fence goes first, see ``traffic``.
+
+        Never below what the store had before the run: others may have compacted there, and the fence has to stand above
+        every revision that is compacted.
+        """
         if not self._whole:
             return
         with self._compacting:
@@ -77,7 +82,7 @@ class MasterClient:
             if seen.outcome is not Outcome.OK or not seen.response.kvs:
                 return
             old = int(seen.response.kvs[0].value)
-            revision = seen.revision - self._rng.randint(0, 300)
+            revision = max(seen.revision - self._rng.randint(0, 300), self._revision_before)
             if revision <= old:
                 return
             fenced = self._client.put(self._shape.fence, b"%d" % revision)

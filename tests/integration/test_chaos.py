@@ -15,7 +15,11 @@ import pytest
 from cluster.base.known_bugs import known_bug
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
+from loadgen.chaos.master_client import MasterClient
+from loadgen.chaos.traffic import Shape
 from loadgen.client.etcd import EtcdClient
+from loadgen.history.operation import Outcome
+from loadgen.history.writer import HistoryWriter
 from tests.support import command
 from tests.support.ports import take_ports
 from tests.support.waiting import until
@@ -183,3 +187,25 @@ def test_an_unreachable_cluster_is_the_environments_fault(tmp_path: Path) -> Non
     done = _chaos(tmp_path, "--endpoints", f"127.0.0.1:{take_ports(1)}", "--duration", "1s")
     assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_fence_stands_above_what_others_compacted_before(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """Else transactions that go by it read compacted revisions, and the members of any etcd before 3.7 part for it."""
+    client = EtcdClient(etcd_single.endpoints)
+    try:
+        before = max(client.put(b"earlier", b"%d" % number).revision for number in range(60))
+        assert client.compact(before - 1).outcome is Outcome.OK
+        shape = Shape(prefix=b"later", seed=1, keys=8)
+        history = HistoryWriter(tmp_path / "master.hist", worker=0, prefix="later")
+        master = MasterClient(etcd_single.endpoints, shape, history, whole=True)
+        try:
+            master.fill(before, {}, exclusive=False)
+            fences = []
+            for _ in range(5):
+                master.compact()
+                fences.append(int(client.get(shape.fence).response.kvs[0].value))
+        finally:
+            master.close()
+        assert fences[0] >= before and fences == sorted(fences)
+    finally:
+        client.close()
