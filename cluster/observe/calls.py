@@ -217,6 +217,11 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
             connection.close()
 
 
+def has_logged_in(where: str, security: Security) -> bool:
+    """Return whether a token of an endpoint is known; etcd may have forgotten it by now."""
+    return (Endpoint.parse(where), security) in _tokens
+
+
 def _log_in_by_grpc(connection: GrpcSocket, where: str, security: Security, until: float) -> str:
     request = encode({1: security.user or "", 2: security.password or ""})
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cluster.base.errors import EtcdError, NoAnswer, RaftloadError
 from cluster.base.security import Security
 from cluster.base.topology import Member
-from cluster.observe.calls import STATUS, bare, either, grpc, is_about_user, json_call, refused
+from cluster.observe.calls import STATUS, bare, either, grpc, has_logged_in, is_about_user, json_call, refused
 from cluster.observe.messages import Message, encode
 
 if TYPE_CHECKING:
@@ -163,7 +164,16 @@ def member_status(member: Member, timeout_s: float = 1.0, security: Security | N
     where = member.client_url
 
     def by_grpc(left_s: float) -> MemberStatus:
-        answer = grpc(where, STATUS, b"", left_s, security)
+        if security is not None and security.user is not None and not has_logged_in(where, security):
+            # Without a leader nobody can log in, and most releases show their status to anybody.
+            with contextlib.suppress(EtcdError):
+                nobody = dataclasses.replace(security, user=None, password=None)
+                status = read(grpc(where, STATUS, b"", left_s, nobody))
+                if not status.leader_id:
+                    return status
+        return read(grpc(where, STATUS, b"", left_s, security))
+
+    def read(answer: bytes) -> MemberStatus:
         return MemberStatus.from_grpc(answer, name=member.name, endpoint=member.endpoint)
 
     def by_json(left_s: float) -> MemberStatus:

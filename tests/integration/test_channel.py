@@ -128,7 +128,7 @@ def test_a_call_that_waited_for_its_connection_gets_another_token_at_once(serve:
 
 def test_a_member_that_refuses_its_own_tokens_is_not_hurried(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A password costs etcd a tenth of a second of its processor."""
-    monkeypatch.setattr(channel_module, "_TOKEN_PAUSES_S", (HANG_S,) * 8)
+    monkeypatch.setattr(channel_module, "TOKEN_PAUSES_S", (HANG_S,) * 8)
     calls = count()
     member = Member(serve, lambda _, stream_id: refuses(stream_id) if next(calls) else whole(stream_id))
     client = EtcdClient([member.endpoint], security=USER, timeout_s=1.0)
