@@ -222,6 +222,27 @@ def given(args: argparse.Namespace) -> str | None:
     return next((f"--{option.replace('_', '-')}" for option in options if getattr(args, option, None)), None)
 
 
+def of_ours(args: argparse.Namespace, found: Security) -> Security:
+    """Return how to reach a cluster that raftload made: as it was made, but where options say otherwise.
+
+    Takes the options, and how the cluster was made. Raises UsageError for an option where it has neither TLS nor users,
+    and as ``Security.from_arguments``.
+    """
+    option = given(args)
+    if option is None:
+        return found
+    if found == Security():
+        raise UsageError(f"{option} is only for a cluster given with --endpoints")
+    # The environment is about the endpoints that it names, if not about the user that was given.
+    said = Security.from_arguments(args, {name: os.environ.get(name, "") for name in ("ETCDCTL_PASSWORD",)})
+    pair = said if said.cert else found
+    user = said if said.user else found
+    return dataclasses.replace(
+        found, cacert=said.cacert or found.cacert, cert=pair.cert, key=pair.key, user=user.user, password=user.password,
+        insecure_skip_tls_verify=said.insecure_skip_tls_verify,
+    )  # fmt: skip
+
+
 def masked(command: Sequence[str], args: argparse.Namespace) -> tuple[str, ...]:
     """Take a command line and what was parsed from it, return it without the password."""
     user, _, password = (getattr(args, "user", None) or "").partition(":")

@@ -38,16 +38,20 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServerTls:
-    """How members speak TLS to their clients: paths of PEM files.
+    """How members speak TLS to their clients, and to each other: paths of PEM files.
 
     Attributes:
         cert, key: of every member; the certificate must do for a client too, because the gateway inside etcd is one.
         client_ca: who signs the certificates that clients must have then; None where they need none.
+        peer_cert, peer_key, peer_ca: the same between members, which all show one; None for plain HTTP.
     """
 
     cert: str
     key: str
     client_ca: str | None = None
+    peer_cert: str | None = None
+    peer_key: str | None = None
+    peer_ca: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +69,9 @@ class ClusterSpec:
             it refuses less than five heartbeats.
         snapshot_count: applied entries between two snapshots.
         quota_backend_bytes: size of the store at which it raises NOSPACE.
-        tls: towards clients; None for plain HTTP.
+        tls: None for plain HTTP.
+        auth: whether users will be made, with random passwords: slow hashes would protect them no better, and would
+            cost every login 60 ms.
         extra_args: further etcd flags, after ours, so that they win.
     """
 
@@ -76,6 +82,7 @@ class ClusterSpec:
     snapshot_count: int | None = None
     quota_backend_bytes: int | None = None
     tls: ServerTls | None = None
+    auth: bool = False
     extra_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -142,10 +149,14 @@ class ClusterSpec:
             "election-timeout": self.election_timeout_ms,
             "snapshot-count": self.snapshot_count,
             "quota-backend-bytes": self.quota_backend_bytes,
+            "bcrypt-cost": 4 if self.auth else None,
         }
         if self.tls is not None:
             optional |= {"cert-file": self.tls.cert, "key-file": self.tls.key, "trusted-ca-file": self.tls.client_ca}
             optional |= {"client-cert-auth": "true" if self.tls.client_ca else None}
+            optional |= {"peer-cert-file": self.tls.peer_cert, "peer-key-file": self.tls.peer_key}
+            optional |= {"peer-trusted-ca-file": self.tls.peer_ca}
+            optional |= {"peer-client-cert-auth": "true" if self.tls.peer_ca else None}
         args += [f"--{flag}={value}" for flag, value in optional.items() if value is not None]
         return args + list(self.extra_args)
 
@@ -184,18 +195,22 @@ def member_names(count: int) -> list[str]:
 
 
 def local_members(
-    client_ports: Sequence[int], peer_ports: Sequence[int], data_root: str, scheme: str = "http"
+    client_ports: Sequence[int],
+    peer_ports: Sequence[int],
+    data_root: str,
+    scheme: str = "http",
+    peer_scheme: str = "http",
 ) -> tuple[Member, ...]:
     """Return the members on loopback.
 
-    Takes a client and a peer port for each, the folder that holds their data folders, and the scheme of their
-    client URLs; returns them in order. Raises ValueError where the two lists differ in length.
+    Takes a client and a peer port for each, the folder that holds their data folders, and the schemes of their
+    client and peer URLs; returns them in order. Raises ValueError where the two lists differ in length.
     """
     return tuple(
         Member(
             name=name,
             client_url=f"{scheme}://127.0.0.1:{client}",
-            peer_url=f"http://127.0.0.1:{peer}",
+            peer_url=f"{peer_scheme}://127.0.0.1:{peer}",
             data_dir=f"{data_root.rstrip('/')}/{name}",
         )
         for name, client, peer in zip(member_names(len(client_ports)), client_ports, peer_ports, strict=True)

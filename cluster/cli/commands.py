@@ -14,7 +14,7 @@ from cluster.base import naming
 from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
-from cluster.base.security import Security, given
+from cluster.base.security import Security, of_ours
 from cluster.observe import running
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def up(args: argparse.Namespace) -> int:
         backend=args.backend, nodes=args.nodes, base_port=args.base_port, image=args.image, version=args.version,
         binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
-        etcd_args=None if args.etcd_arg is None else tuple(args.etcd_arg),
+        etcd_args=None if args.etcd_arg is None else tuple(args.etcd_arg), tls=args.tls, auth=args.auth,
     )  # fmt: skip
     with saying_what_stays(args.backend, say):
         return _report_up(request, as_json=args.json)
@@ -62,8 +62,14 @@ def _report_up(request: ClusterRequest, *, as_json: bool) -> int:
     if not view.quorum:
         say("there is no quorum: try `raftload cluster heal`, or `raftload cluster down` and `raftload cluster up`")
     if not as_json:
-        endpoints = ",".join(view.to_json()["endpoints"])
-        say(f"to use it: export ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
+        if cluster.access.folder:
+            for line in cluster.access.describe(cluster.endpoints):
+                say(line)
+            if what["backend"] == "docker" and cluster.access.auth:
+                say("in the containers: docker exec -e ETCDCTL_USER -e ETCDCTL_PASSWORD etcd-node1 etcdctl …")
+        else:
+            endpoints = ",".join(view.to_json()["endpoints"])
+            say(f"to use it: export ETCDCTL_ENDPOINTS={endpoints}; `raftload cluster down` removes it")
     return 0 if view.quorum else 1
 
 
@@ -72,10 +78,10 @@ def _asked(what: ClusterOrigin) -> str:
     return f" (asked for {wanted})" if wanted and wanted != what["version"] else ""
 
 
-def _look(cluster: Cluster) -> ClusterView:
+def _look(cluster: Cluster, security: Security | None = None) -> ClusterView:
     from cluster.observe.status import look
 
-    return look(cluster.members, cluster.states(), cluster.isolated())
+    return look(cluster.members, cluster.states(), cluster.isolated(), security=security or cluster.security)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -85,19 +91,22 @@ def status(args: argparse.Namespace) -> int:
 
     told = naming.named(args) or (None if args.backend else naming.named_by_environment(args))
     named = told[0] if told else None
-    security = _security(args, named)
+    security = Security.from_arguments(args) if named is not None else Security()
     what = describe(None)
     cluster = find(args.backend) if named is None else None
     if cluster is not None:
         with cluster:
             members = cluster.members
-            view = _look(cluster)
+            security = of_ours(args, cluster.security)
+            view = _look(cluster, security)
             what = describe(cluster)
     elif named is None and args.backend:
         raise ClusterError(
             f"there is no {args.backend} cluster: `raftload cluster up --backend {args.backend}` starts one"
         )
     else:
+        if named is None:
+            security = of_ours(args, security)
         members = _foreign(named or "127.0.0.1:2379", security)
         view = look(members, security=security)
         for endpoint, first in view.again.items():
@@ -110,15 +119,6 @@ def status(args: argparse.Namespace) -> int:
         print(view.table())
     _say_how_it_is(view, may_start_one=not (named or what["backend"]))
     return int(view.exit_code)
-
-
-def _security(args: argparse.Namespace, named: str | None) -> Security | None:
-    """Return how to reach the endpoints that were named: our own clusters speak plain and know no users."""
-    if named is not None:
-        return Security.from_arguments(args)
-    if (option := given(args)) is not None:
-        raise UsageError(f"{option} is only for a cluster given with --endpoints")
-    return None
 
 
 def _say_how_it_is(view: ClusterView, *, may_start_one: bool) -> None:

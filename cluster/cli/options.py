@@ -33,6 +33,7 @@ examples:
   raftload cluster up
   raftload cluster up --backend local --nodes 5 --etcd 3.6.14
   raftload cluster up --etcd-arg quota-backend-bytes=67108864 --etcd-arg max-request-bytes=4194304
+  raftload cluster up --tls --auth             certificates and users are made, and found by the other commands
 """
 _STATUS_EXAMPLES = """\
 examples:
@@ -181,6 +182,18 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         type=_argument(etcd_flag),
         metavar="KEY=VALUE",
         help="option of etcd for every member, such as quota-backend-bytes=67108864; may be repeated",
+    )
+    up.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="make certificates, and have clients and peers speak TLS with client certificates (default: as the "
+        "cluster that is there, else without)",
+    )
+    up.add_argument(
+        "--auth",
+        action=argparse.BooleanOptionalAction,
+        help="make the user root, and the user client without that role, with random passwords, and enable "
+        "authentication (default: as the cluster that is there, else without)",
     )
     up.add_argument(
         "--data",

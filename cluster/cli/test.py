@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
 from cluster.base import naming
+from cluster.base.access import Access
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
-from cluster.base.security import Security, given
+from cluster.base.security import Security, given, of_ours
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.topology import Member
 from cluster.base.units import parse_whole
@@ -55,6 +56,7 @@ class ClusterUnderTest:
         handle: stops and starts them; None where nobody of ours does.
         requested_version: of etcd; None where none was asked for.
         stays: whether it is there after the tests.
+        security: how to reach its members.
     """
 
     kind: Literal["embedded", "local", "docker", "external"]
@@ -62,6 +64,7 @@ class ClusterUnderTest:
     handle: Disturber | None = None
     requested_version: str | None = None
     stays: bool = False
+    security: Security = dataclasses.field(default_factory=Security)
 
 
 # Takes the options and what tells the person at the terminal; gives the cluster for a block.
@@ -159,19 +162,20 @@ def main(
         if args.etcd is not None:
             version_or_path(args.etcd)
         foreign = bool(endpoints) and not own
-        if not foreign and (option := given(args)) is not None:
-            raise UsageError(f"{option} is only for a cluster given with --endpoints")
+        if not foreign and given(args) is not None:
+            of_ours(args, _found_access(args.backend).security())  # before a cluster is started
     except (ValueError, UsageError) as exc:
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
         return _cleanup(args)
-    provider = _external(endpoints) if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
-    transport = _Transport(args.transport, security if foreign else None)
+    provider = _external(endpoints, security) if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
     with provider(args, say) as tested:
+        security = tested.security if foreign else of_ours(args, tested.security)
+        transport = _Transport(args.transport, security)
         report = run(
             client_factory or transport.client, tested.endpoints, tested.handle,
             only=args.only, extended=args.all, destructive=args.destructive or tested.handle is not None,
-            hopeless=_why_hopeless(tested.endpoints, security if foreign else None),
+            hopeless=_why_hopeless(tested.endpoints, security),
             on_result=_progress,
         )  # fmt: skip
         report = dataclasses.replace(
@@ -188,7 +192,8 @@ def main(
         urls = ",".join(tested.endpoints)
         say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
         if tested.stays and not args.down:
-            say(f"the cluster keeps running; to use it: export ETCDCTL_ENDPOINTS={urls}")
+            how = f"export ETCDCTL_ENDPOINTS={urls}" if security == Security() else "`raftload cluster up` says how"
+            say(f"the cluster keeps running; to use it: {how}")
     return report.exit_code
 
 
@@ -298,8 +303,9 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
             with cluster:
                 say(f"{done}: {len(cluster.members)} members, {backend}")
                 yield ClusterUnderTest(
-                    backend, cluster.endpoints, cluster, describe(cluster)["requested_version"], stays=not args.down
-                )
+                    backend, cluster.endpoints, cluster, describe(cluster)["requested_version"], stays=not args.down,
+                    security=cluster.security,
+                )  # fmt: skip
             ended = True
         finally:
             if args.down:
@@ -308,6 +314,14 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
                 say("the cluster stays: `raftload cluster down` removes it")
 
     return provide
+
+
+def _found_access(backend: str | None) -> Access:
+    """Return the certificates and users of the cluster that is there."""
+    from cluster.observe import running
+
+    found = running.find_running(backends=[each for each in running.BACKENDS if backend in (None, each)])
+    return found.access if found is not None else Access()
 
 
 def _found_backend() -> str:
@@ -338,12 +352,12 @@ def _remove(backend: str | None) -> list[str]:
     return removed
 
 
-def _external(endpoints: tuple[str, ...]) -> Provider:
+def _external(endpoints: tuple[str, ...], security: Security) -> Provider:
     """Return somebody's cluster, as it is."""
 
     @contextlib.contextmanager
     def provide(args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[ClusterUnderTest]:
-        yield ClusterUnderTest("external", endpoints, stays=True)
+        yield ClusterUnderTest("external", endpoints, stays=True, security=security)
 
     return provide
 

@@ -19,9 +19,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from cluster.base.access import Access
 from cluster.base.errors import ClusterError, UsageError
+from cluster.base.security import Security
 from cluster.base.topology import Member, member_names
 from cluster.docker.engine import CALL_TIMEOUT_S, talking
+from cluster.observe.running import state_dir
 
 if TYPE_CHECKING:
     from cluster.docker.sdk import Client, Container
@@ -52,6 +55,7 @@ class DockerSpec:
         shm: the folder in /dev/shm that holds the data, empty where it is elsewhere.
         created_at: ISO 8601, UTC.
         etcd_args: further flags of etcd.
+        tls, auth: whether certificates and users were made; they are in the state folder of who made the cluster.
     """
 
     token: str
@@ -66,6 +70,8 @@ class DockerSpec:
     shm: str
     created_at: str
     etcd_args: tuple[str, ...] = ()
+    tls: bool = False
+    auth: bool = False
 
     def to_label(self) -> str:
         """Return it as JSON."""
@@ -86,17 +92,23 @@ class DockerSpec:
     @property
     def members(self) -> tuple[Member, ...]:
         """The members, as clients on this machine reach them."""
+        scheme = "https" if self.tls else "http"
         return tuple(
             Member(
                 name=name,
-                client_url=f"http://127.0.0.1:{self.base_port + index}",
-                peer_url=f"http://{address}:{PEER_PORT}",
+                client_url=f"{scheme}://127.0.0.1:{self.base_port + index}",
+                peer_url=f"{scheme}://{address}:{PEER_PORT}",
                 data_dir=f"{DATA_ROOT}/{name}",
-                client_listen_url=f"http://0.0.0.0:{CLIENT_PORT}",
-                peer_listen_url=f"http://0.0.0.0:{PEER_PORT}",
+                client_listen_url=f"{scheme}://0.0.0.0:{CLIENT_PORT}",
+                peer_listen_url=f"{scheme}://0.0.0.0:{PEER_PORT}",
             )
             for index, (name, address) in enumerate(zip(member_names(self.nodes), self.peers, strict=True))
         )
+
+
+def access_folder(token: str) -> Path:
+    """Return the folder for the certificates and passwords of a cluster."""
+    return state_dir() / f"docker-{token}"
 
 
 # What is there
@@ -130,7 +142,8 @@ def has_volumes(client: Client) -> bool:
 
 
 def remove(client: Client, token: str | None = None) -> list[str]:
-    """Remove every container, network, volume and shm folder of ours, or of the one cluster with that token.
+    """Remove every container, network, volume and shm folder of ours, or of the one cluster with that token, and then
+    its certificates and passwords.
 
     Returns what was removed, for people. Raises ClusterError, naming what is left, where that fails.
     """
@@ -138,11 +151,12 @@ def remove(client: Client, token: str | None = None) -> list[str]:
 
     label = LABEL if token is None else f"{LABEL}={token}"
     removed, failed = [], []
-    folders = set()
+    folders, tokens = set(), {token} if token else set()
     things: list[tuple[str, Callable[[], None], Container | None]] = []
     for container in sorted(ours(client, label), key=lambda each: str(each.name)):
         with contextlib.suppress(ClusterError):
             folders.add(DockerSpec.from_label(container.labels.get(SPEC, "")).shm)
+        tokens.add(container.labels[LABEL])
         gone = functools.partial(container.remove, force=True, v=True)
         things.append((f"container {container.name}", gone, container))
     with talking("list networks and volumes"):
@@ -169,6 +183,10 @@ def remove(client: Client, token: str | None = None) -> list[str]:
         if Path(folder).name.startswith(SHM_PREFIX) and Path(folder).exists():
             shutil.rmtree(folder, ignore_errors=True)
             (failed if Path(folder).exists() else removed).append(f"folder {folder}")
+    for each in () if failed else sorted(tokens):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(access_folder(each))
+            removed.append(f"folder {access_folder(each)}")
     if failed:
         raise ClusterError(f"not everything was removed, run `raftload cluster down` again: {'; '.join(failed)}")
     return removed
@@ -213,6 +231,18 @@ class DockerCluster:
     def endpoints(self) -> tuple[str, ...]:
         """The members' client URLs."""
         return tuple(member.client_url for member in self.members)
+
+    @property
+    def access(self) -> Access:
+        """The certificates and users that were made for it."""
+        if not (self.spec.tls or self.spec.auth):
+            return Access()
+        return Access(str(access_folder(self.spec.token)), self.spec.tls, self.spec.auth)
+
+    @property
+    def security(self) -> Security:
+        """How to reach the members. Raises ClusterError where that cannot be read, as of another user's cluster."""
+        return self.access.security()
 
     def states(self) -> dict[str, State]:
         """Return what each member's container is doing."""
@@ -326,6 +356,8 @@ def unlike(
     base_port: int | None = None,
     data: str | None = None,
     etcd_args: Sequence[str] | None = None,
+    tls: bool | None = None,
+    auth: bool | None = None,
 ) -> str:
     """In which respect a cluster is not what is asked for, in words; empty where it is. None asks for nothing."""
     if nodes is not None and spec.nodes != nodes:
@@ -340,7 +372,7 @@ def unlike(
         return f"data in {spec.data}"
     if etcd_args is not None and set(spec.etcd_args) != set(etcd_args):
         return f"etcd with {' '.join(spec.etcd_args) or 'no --etcd-arg'}"
-    return ""
+    return Access(tls=spec.tls, auth=spec.auth).unlike(tls, auth)
 
 
 def check_data(data: str, backend: str) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import io
 import os
 import platform
 import secrets
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.access import Access
 from cluster.base.errors import ClusterError, MemberFailed
 from cluster.base.ports import is_free
+from cluster.base.security import Security
 from cluster.base.signals import uninterrupted
 from cluster.base.topology import ClusterSpec, Member, member_names
 from cluster.docker.address import EngineAddress
@@ -29,10 +34,12 @@ from cluster.docker.cluster import (
     Data,
     DockerCluster,
     DockerSpec,
+    access_folder,
     remove,
 )
 from cluster.docker.engine import talking
 from cluster.docker.images import Image, Say
+from cluster.gateway.users import enable_auth
 from cluster.observe import probe
 from cluster.observe.logs import why_it_ended_text
 
@@ -41,11 +48,12 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 _NETWORK_ATTEMPTS = 8
+_ACCESS = "raftload-access"  # the folder of the certificates in a container, at its root
 
 
 def create(
     client: Client, image: Image, *, nodes: int, base_port: int, data: Data, etcd_args: tuple[str, ...] = (),
-    wait_s: float, say: Say,
+    wait_s: float, say: Say, tls: bool = False, auth: bool = False,
 ) -> DockerCluster:  # fmt: skip
     """Make and start a cluster and wait for its health.
 
@@ -67,12 +75,17 @@ def create(
             token=token, nodes=nodes, base_port=base_port, data=data, image=image.reference, source=image.source,
             detail=image.detail, requested_version=image.requested_version, peers=peers, shm=shm,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), etcd_args=etcd_args,
+            tls=tls, auth=auth,
         )  # fmt: skip
         cluster = DockerCluster(client, spec)
+        access = Access.make(access_folder(token), (*names, *peers), tls=tls, auth=auth)
         _each(spec.members, lambda member: _make(client, spec, member, clients))
         _each(spec.members, lambda member: cluster.start(member.name))
         say(f"{nodes} container{'s' if nodes > 1 else ''} started, waiting for health")
-        wait_healthy(cluster, wait_s)
+        wait_healthy(cluster, wait_s, access.security(login=False))
+        if auth:
+            enable_auth(cluster.endpoints, access, wait_s)
+            wait_healthy(cluster, wait_s, access.security())
         return cluster
     except BaseException:
         with uninterrupted():
@@ -82,14 +95,14 @@ def create(
         raise
 
 
-def wait_healthy(cluster: DockerCluster, within_s: float) -> None:
+def wait_healthy(cluster: DockerCluster, within_s: float, security: Security) -> None:
     """Wait until all members agree on a leader and serve reads.
 
-    Raises MemberFailed with a log's last words.
+    Takes how to ask them. Raises MemberFailed with a log's last words.
     """
     deadline = time.monotonic() + within_s
     while True:
-        reason = probe.why_unhealthy(cluster.members)
+        reason = probe.why_unhealthy(cluster.members, security=security)
         if not reason:
             return
         for name, state in cluster.states().items():
@@ -220,7 +233,11 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
 
 def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
     """Make a container, not yet started, on both networks, the clients' by its id."""
-    etcd = ClusterSpec(members=spec.members, token=f"raftload-{spec.token}", extra_args=spec.etcd_args)
+    access = DockerCluster(client, spec).access
+    etcd = ClusterSpec(
+        members=spec.members, token=f"raftload-{spec.token}", tls=access.server_tls(at=f"/{_ACCESS}"),
+        auth=spec.auth, extra_args=spec.etcd_args,
+    )  # fmt: skip
     labels = {LABEL: spec.token, SPEC: spec.to_label()}
     options: dict[str, object] = {}
     if spec.data == "volume":
@@ -234,6 +251,9 @@ def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> Non
         options["volumes"] = {folder: {"bind": DATA_ROOT, "mode": "rw"}}
         options["user"] = f"{os.getuid()}:{os.getgid()}"
     environment = {"ETCDCTL_API": "3"}
+    if spec.tls:  # for etcdctl in the container
+        environment |= {"ETCDCTL_ENDPOINTS": f"https://127.0.0.1:{CLIENT_PORT}", "ETCDCTL_CACERT": f"/{_ACCESS}/ca.pem"}
+        environment |= {"ETCDCTL_CERT": f"/{_ACCESS}/server.pem", "ETCDCTL_KEY": f"/{_ACCESS}/server-key.pem"}
     if platform.machine() in ("aarch64", "arm64"):
         environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"
     port = int(member.endpoint.rpartition(":")[2])
@@ -245,3 +265,29 @@ def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> Non
             environment=environment, **options,
         )  # fmt: skip
         client.networks.get(PEERS).connect(container, ipv4_address=address)
+        if spec.tls:
+            container.put_archive("/", _server_files(access, container.attrs["Config"]["User"]))
+
+
+def _server_files(access: Access, user: str) -> bytes:
+    """Return what a member needs of the certificates, as a tar file.
+
+    Takes the user that the container runs as, as the Engine has it: only that one can read the keys.
+    """
+    uid, _, gid = (user or "0").partition(":")
+    owner = (int(uid) if uid.isdigit() else 0, int(gid) if gid.isdigit() else 0)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+
+        def add(info: tarfile.TarInfo, mode: int, content: bytes | None = None) -> None:
+            info.mode, (info.uid, info.gid), info.mtime = mode, owner, int(time.time())
+            info.size = len(content or b"")
+            tar.addfile(info, io.BytesIO(content or b""))
+
+        folder = tarfile.TarInfo(_ACCESS)
+        folder.type = tarfile.DIRTYPE
+        add(folder, 0o700)
+        for name in ("ca.pem", "server.pem", "server-key.pem", "peer.pem", "peer-key.pem"):
+            path = Path(access.folder) / name
+            add(tarfile.TarInfo(f"{_ACCESS}/{name}"), 0o600, path.read_bytes())
+    return out.getvalue()

@@ -12,9 +12,16 @@ class Networks(TypedDict):
     Networks: Mapping[str, object]
 
 
+class ContainerConfig(TypedDict):
+    """How a container was made."""
+
+    User: str
+
+
 class ContainerFacts(TypedDict):
     """What the Engine says of a container."""
 
+    Config: ContainerConfig
     NetworkSettings: Networks
 
 
@@ -94,6 +101,9 @@ class Container(Protocol):
 
     def remove(self, *, force: bool, v: bool) -> None:
         """Remove it, with its anonymous volumes where ``v`` says so."""
+
+    def put_archive(self, path: str, data: bytes) -> bool:
+        """Unpack a tar file into a folder of it, also before it was started."""
 
     def logs(self, *, tail: int | str) -> bytes:
         """Return the last lines of its log."""

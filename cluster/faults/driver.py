@@ -259,7 +259,7 @@ class _Desk:
             self._cluster.wait_healthy(timeout_s)
             return
         deadline = time.monotonic() + timeout_s
-        while reason := probe.why_unhealthy(self._cluster.members):
+        while reason := probe.why_unhealthy(self._cluster.members, security=self._cluster.security):
             if time.monotonic() >= deadline:
                 raise ClusterError(f"the cluster is not healthy after {timeout_s:g} s: {reason}")
             time.sleep(0.05)
@@ -315,5 +315,6 @@ def _described(cluster: up.Cluster, *, ours: bool) -> _Found:
     from cluster.observe.running import statuses
 
     what = describe(cluster)
-    version = what["version"] or min((status.version for status in statuses(cluster.members)), default="")
+    said = statuses(cluster.members, security=cluster.security)
+    version = what["version"] or min((status.version for status in said), default="")
     return {"version": version, "source": what["source"] or "", "note": None, "ours": ours, "logs": ""}

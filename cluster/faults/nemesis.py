@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.base.errors import ClusterError, UsageError
+from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Request, Subject, after, healing, plan, quorum
 from cluster.observe import calls, probe
@@ -34,6 +35,10 @@ class Breakable(Protocol):
     @property
     def cannot(self) -> Mapping[str, str]:
         """Methods that do not work here, with why."""
+
+    @property
+    def security(self) -> Security:
+        """How to reach the members."""
 
     def states(self) -> Mapping[str, str]:
         """Return ``running``, ``paused`` or ``down`` of each member, by name."""
@@ -103,6 +108,7 @@ class Nemesis:
         self._wait_s = wait_s
         self._ask_s = ask_s
         self._names = {member.name: member for member in cluster.members}
+        self._security = cluster.security
 
     def inject(self, fault: Fault) -> Effect:
         """Do a fault and return when its effect is seen.
@@ -134,7 +140,7 @@ class Nemesis:
 
     def _statuses(self, subjects: Sequence[Subject]) -> dict[str, MemberStatus]:
         asked = tuple(self._names[subject.name] for subject in subjects if subject.state == "running")
-        answers = ask(asked, self._ask_s)
+        answers = ask(asked, self._ask_s, self._security)
         return {name: answer for name, answer in answers.items() if isinstance(answer, MemberStatus)}
 
     def _do(
@@ -180,7 +186,7 @@ class Nemesis:
         try:
             calls.rpc(
                 self._names[asked].client_url, (request.method, encode(fields)), (request.path, json.dumps(body)),
-                self._wait_s,
+                self._wait_s, self._security,
             )  # fmt: skip
         except ClusterError as exc:
             raise ClusterError(f"{asked} does not {request.verb}: {exc}") from exc
@@ -230,7 +236,7 @@ class Nemesis:
             return "?"
         leader = probe.agreed_leader(answers)
         urls = [self._names[each.name].client_url for each in part]
-        healthy = leader is not None and all(probe.serves_reads(url, self._ask_s) for url in urls)
+        healthy = leader is not None and all(probe.serves_reads(url, self._ask_s, self._security) for url in urls)
         return leader.name if leader is not None and healthy else "?"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
+from cluster.base.access import ROOT, Access
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.signals import Interrupted, finishing, uninterrupted
@@ -26,7 +28,7 @@ from cluster.observe.running import Running
 
 if TYPE_CHECKING:
     from cluster.docker.sdk import Client
-    from cluster.schema.documents import ClusterOrigin
+    from cluster.schema.documents import ClusterAccess, ClusterOrigin
 
 Cluster = DockerCluster | DetachedCluster
 DEFAULT_NODES = 3
@@ -39,7 +41,8 @@ class ClusterRequest:
     """A cluster as asked for; what is None does not matter where one is there, and has a default where not.
 
     ``named_by`` is the option or the variable that named the version or the binary, for people; ``etcd_args`` are
-    further flags of etcd, such as ``--quota-backend-bytes=67108864``.
+    further flags of etcd, such as ``--quota-backend-bytes=67108864``. ``tls`` and ``auth`` stay as they are also where
+    the cluster is replaced: nobody loses them by asking for another size.
     """
 
     backend: Literal["docker", "local"] = "docker"
@@ -56,6 +59,8 @@ class ClusterRequest:
     links: Literal["relay", "direct"] = "relay"
     named_by: str = "argument"
     etcd_args: tuple[str, ...] | None = None
+    tls: bool | None = None
+    auth: bool | None = None
 
     @classmethod
     def from_env(
@@ -76,6 +81,8 @@ class ClusterRequest:
         pull_timeout_s: float = 300.0,
         links: Literal["relay", "direct"] = "relay",
         etcd_args: tuple[str, ...] | None = None,
+        tls: bool | None = None,
+        auth: bool | None = None,
     ) -> ClusterRequest:
         """Take what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
@@ -104,7 +111,7 @@ class ClusterRequest:
         request = cls(
             backend=backend, nodes=nodes, base_port=base_port, image=image, version=version, binary=binary, data=data,
             wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links, named_by=named_by,
-            etcd_args=etcd_args,
+            etcd_args=etcd_args, tls=tls, auth=auth,
         )  # fmt: skip
         if request.nodes is not None and not 1 <= request.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
@@ -171,6 +178,8 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
                 base_port=request.base_port,
                 data=request.data,
                 etcd_args=request.etcd_args,
+                tls=request.tls,
+                auth=request.auth,
             )
         if there and not differs:
             _remember_docker(there)
@@ -194,6 +203,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         made = create(
             client, image, nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT,
             data=request.data or "container", etcd_args=request.etcd_args or (), wait_s=request.wait_s, say=say,
+            **_secured(request, there.access if there else None),
         )  # fmt: skip
         _remember_docker(made)
         return made, "replaced" if differs else "created"
@@ -231,9 +241,23 @@ def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["foun
         nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT, binary=binary.path,
         source=binary.source, data=request.data or "container", links=request.links, wait_s=request.wait_s,
         requested_version=parse_version(request.version) if request.version else None,
-        etcd_args=request.etcd_args or (),
+        etcd_args=request.etcd_args or (), **_secured(request, there.running.access if there is not None else None),
     )  # fmt: skip
     return made, "replaced" if there is not None else "created"
+
+
+class _Secured(TypedDict):
+    tls: bool
+    auth: bool
+
+
+def _secured(request: ClusterRequest, there: Access | None) -> _Secured:
+    """Return whether a new cluster gets certificates and users. Takes the access of the one that it replaces."""
+    there = there or Access()
+    return {
+        "tls": there.tls if request.tls is None else request.tls,
+        "auth": there.auth if request.auth is None else request.auth,
+    }
 
 
 def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) -> str:
@@ -245,11 +269,11 @@ def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) 
         return f"etcd {there.version} of {there.source}"
     if request.etcd_args is not None and set(request.etcd_args) != set(there.etcd_args):
         return f"etcd with {' '.join(there.etcd_args) or 'no --etcd-arg'}"
-    return ""
+    return there.access.unlike(request.tls, request.auth)
 
 
 def _remember_docker(cluster: DockerCluster) -> None:
-    answers = list(state.statuses(cluster.members))
+    answers = list(state.statuses(cluster.members, security=cluster.security))
     old = state.load("docker")
     ids = dict(old.member_ids) if old and old.created_at == cluster.spec.created_at else {}
     ids.update({status.name: status.member_id for status in answers})
@@ -259,7 +283,7 @@ def _remember_docker(cluster: DockerCluster) -> None:
             backend="docker", members=cluster.members, member_ids=ids,
             version=answers[0].version if answers else "", requested_version=spec.requested_version,
             image=spec.image, source=f"{spec.source}: {spec.detail}", created_at=spec.created_at,
-            etcd_args=spec.etcd_args,
+            etcd_args=spec.etcd_args, access=cluster.access,
         )
     )  # fmt: skip
 
@@ -268,19 +292,31 @@ def describe(cluster: Cluster | None) -> ClusterOrigin:
     """Return what a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
         return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,
-                "source": None, "links": None, "created_at": None, "etcd_args": None}  # fmt: skip
+                "source": None, "links": None, "created_at": None, "etcd_args": None, "access": None}  # fmt: skip
     if isinstance(cluster, DetachedCluster):
         running = cluster.running
         return {"backend": "local", "nodes": len(running.members), "version": running.version,
                 "requested_version": running.requested_version, "image": None, "source": running.source,
                 "links": running.links, "created_at": running.created_at,
-                "etcd_args": [*running.etcd_args]}  # fmt: skip
+                "etcd_args": [*running.etcd_args], "access": _access(running.access)}  # fmt: skip
     spec = cluster.spec
     remembered = state.load("docker")
     known = remembered is not None and remembered.created_at == spec.created_at
     return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
             "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
-            "links": "networks", "created_at": spec.created_at, "etcd_args": [*spec.etcd_args]}  # fmt: skip
+            "links": "networks", "created_at": spec.created_at, "etcd_args": [*spec.etcd_args],
+            "access": _access(cluster.access)}  # fmt: skip
+
+
+def _access(access: Access) -> ClusterAccess:
+    """Return how a cluster is reached, without passwords."""
+    names = {"cacert": "ca.pem", "cert": "client.pem", "key": "client-key.pem"} if access.tls else {}
+    files = {name: f"{access.folder}/{file}" for name, file in names.items()}
+    return {
+        "cacert": files.get("cacert"), "cert": files.get("cert"), "key": files.get("key"),
+        "user": ROOT if access.auth else None,
+        "password_file": access.password_path(ROOT) if access.auth else None,
+    }  # fmt: skip
 
 
 def find(backend: str | None = None) -> Cluster | None:
@@ -334,11 +370,14 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
             client = _engine(backend)
             if client is None:
                 return removed
+            known = state.load("docker")
             try:
                 removed += containers.remove(client)
             finally:
                 client.close()
             state.forget("docker")
+            if known is not None and known.access.folder:  # where the containers were removed by somebody else
+                shutil.rmtree(known.access.folder, ignore_errors=True)
     return removed
 
 
@@ -380,7 +419,7 @@ def _expect_same_etcd(there: DockerCluster, asked: ClusterRequest) -> None:
     """Raise UsageError where the etcd that was asked for by name is not the one that runs."""
     binary = asked.find_binary() if asked.binary else None
     version = binary.version if binary else parse_version(str(asked.version))
-    runs = {status.version for status in state.statuses(there.members)}
+    runs = {status.version for status in state.statuses(there.members, security=there.security)}
     if runs != {version}:
         raise UsageError(
             f"a Docker cluster of etcd {', '.join(sorted(runs)) or 'of unknown version'} is there, not of {version}: "

@@ -22,10 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from cluster.base.access import Access
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.errors import ClusterError, MemberFailed, NoAnswer
 from cluster.base.security import Security
 from cluster.base.topology import ClusterSpec, Member, ServerTls, local_members, member_env, member_names
+from cluster.gateway import users
 from cluster.local import layout
 from cluster.local.supervisor import Supervisor
 from cluster.observe import logs, probe
@@ -64,6 +66,8 @@ class LocalCluster:
         peer_links: Literal["direct", "relay"] = "direct",
         tls: ServerTls | None = None,
         security: Security | None = None,
+        with_tls: bool = False,
+        with_auth: bool = False,
     ) -> None:
         """Describe a cluster; nothing is started or touched yet.
 
@@ -92,7 +96,11 @@ class LocalCluster:
                 and ``drop``; it costs time on every message of Raft, so what is measured includes it.
             tls: how members speak TLS to their clients; default: they do not.
             security: how to ask members that do, for their health.
+            with_tls: whether to make certificates, for clients and peers, in place of ``tls`` and ``security``.
+            with_auth: whether to make users with random passwords, and enable authentication. See ``access``.
         """
+        if (with_tls or with_auth) and (tls or security):
+            raise ValueError("with_tls and with_auth make what tls and security would name")
         member_names(nodes)  # raises ValueError for a senseless number
         self.nodes = nodes
         self._binary_argument = None if isinstance(binary, EtcdBinary) else binary
@@ -110,9 +118,12 @@ class LocalCluster:
             snapshot_count=snapshot_count,
             quota_backend_bytes=quota_backend_bytes,
             tls=tls,
+            auth=with_auth,
             extra_args=tuple(extra_args),
         )
         self._security = security
+        self._with_tls, self._with_auth = with_tls, with_auth
+        self._access = Access()
         self._supervisor: Supervisor | None = None
         self._spec: ClusterSpec | None = None
         self._paused: set[str] = set()
@@ -140,6 +151,16 @@ class LocalCluster:
     def endpoints(self) -> tuple[str, ...]:
         """The members' client URLs, ``http://127.0.0.1:20001``. Raises ClusterError before ``start``."""
         return tuple(member.client_url for member in self.members)
+
+    @property
+    def access(self) -> Access:
+        """The certificates and users that were made for it."""
+        return self._access
+
+    @property
+    def security(self) -> Security:
+        """How to reach the members."""
+        return self._security or Security()
 
     @property
     def binary(self) -> EtcdBinary:
@@ -185,6 +206,10 @@ class LocalCluster:
                 for member in self._spec.members:
                     self._spawn(member)
                 self.wait_healthy(self._start_timeout_s)
+                if self._with_auth:
+                    users.enable_auth(self.endpoints, self._access, self._start_timeout_s)
+                    self._security = self._access.security()
+                    self.wait_healthy(self._start_timeout_s)
                 if self._relay is not None:
                     answers = [status for status in self.statuses() if status is not None]
                     self._relay.know({status.name: status.member_id for status in answers})
@@ -348,9 +373,17 @@ class LocalCluster:
         for folder, what in ((root, "data"), (self.logs, "log")):
             layout.make_writable(folder, what)
         layout.refuse_data(root, self.nodes)
-        relayed = self.peer_links == "relay"
-        members = layout.lay_out(self.nodes, root, self._base_port, relayed=relayed, tls=bool(self._template.tls))
-        return dataclasses.replace(self._template, members=members, token=f"raftload-{secrets.token_hex(6)}")
+        tls = self._template.tls
+        if self._with_tls or self._with_auth:
+            self._access = Access.make(
+                root / "access", member_names(self.nodes), tls=self._with_tls, auth=self._with_auth
+            )
+            self._security, tls = self._access.security(login=False), self._access.server_tls()
+        members = layout.lay_out(
+            self.nodes, root, self._base_port, relayed=self.peer_links == "relay", tls=tls is not None,
+            peer_tls=tls is not None and tls.peer_cert is not None,
+        )  # fmt: skip
+        return dataclasses.replace(self._template, members=members, token=f"raftload-{secrets.token_hex(6)}", tls=tls)
 
     def _spawn(self, member: Member) -> None:
         log = self.log(member.name)
@@ -401,6 +434,8 @@ class LocalCluster:
         if supervisor is not None:
             supervisor.close(grace_s=0.0)
         self._close_relay()
+        if self._access.folder:
+            shutil.rmtree(self._access.folder, ignore_errors=True)
         if self._data_dir is not None and self._spec is not None:
             for member in self._spec.members:
                 if Path(member.data_dir).parent == self._data_dir:
@@ -417,6 +452,6 @@ def _relay(spec: ClusterSpec) -> PeerRelay:
         for member in spec.members
     }
     try:
-        return PeerRelay(routes)
+        return PeerRelay(routes, tls=spec.tls)
     except OSError as exc:
         raise MemberFailed(f"the relay of the peer links: {exc}", member="", last_line=str(exc)) from exc

@@ -96,12 +96,12 @@ def _tell(answer: Answer) -> None:
 
 def _describe(cluster: LocalCluster, control: str, requested_version: str | None, source: str) -> Running:
     binary = cluster.binary
-    ids = {status.name: status.member_id for status in statuses(cluster.members)}
+    ids = {status.name: status.member_id for status in statuses(cluster.members, security=cluster.security)}
     return Running(
         backend="local", members=cluster.members, member_ids=ids, version=binary.version,
         requested_version=requested_version, image="", source=f"{binary.path} (from {source})",
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
-        links=cluster.peer_links, etcd_args=cluster.spec.extra_args,
+        links=cluster.peer_links, etcd_args=cluster.spec.extra_args, access=cluster.access,
     )  # fmt: skip
 
 

@@ -16,8 +16,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cluster.base.access import Access
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
 from cluster.base.pythonpath import python_path
+from cluster.base.security import Security
 from cluster.base.signals import finishing, uninterrupted
 from cluster.base.topology import Member
 from cluster.local.cluster import State
@@ -40,16 +42,19 @@ def start(
     requested_version: str | None,
     wait_s: float,
     etcd_args: tuple[str, ...] = (),
+    tls: bool = False,
+    auth: bool = False,
 ) -> DetachedCluster:
     """Start a cluster that stays. Returns it healthy.
 
     Takes what LocalCluster takes; ``binary`` as an absolute path, because the process runs in another folder, and
     ``source``, where it was found, for people; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is
-    ``relay`` or ``direct``. Raises ClusterError; then, and where it is interrupted, nothing is left.
+    ``relay`` or ``direct``; whether to make certificates, and users. Raises ClusterError; then, and where it is
+    interrupted, nothing is left.
     """
     order = {
         "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
-        "storage": "memory" if data == "shm" else "disk", "extra_args": etcd_args,
+        "storage": "memory" if data == "shm" else "disk", "extra_args": etcd_args, "with_tls": tls, "with_auth": auth,
     }  # fmt: skip
     try:
         owner = subprocess.Popen(
@@ -149,6 +154,16 @@ class DetachedCluster:
     def endpoints(self) -> tuple[str, ...]:
         """The members' client URLs."""
         return self.running.endpoints
+
+    @property
+    def access(self) -> Access:
+        """The certificates and users that were made for it."""
+        return self.running.access
+
+    @property
+    def security(self) -> Security:
+        """How to reach the members. Raises ClusterError where that cannot be read."""
+        return self.access.security()
 
     def states(self) -> dict[str, State]:
         """Return what each member's process is doing: ``running``, ``paused`` or ``down``."""

@@ -30,23 +30,27 @@ def refuse_data(root: Path, nodes: int) -> None:
             raise ClusterError(f"{root / name} holds a member's data already; give an empty folder")
 
 
-def lay_out(nodes: int, root: Path, base_port: int | None, *, relayed: bool, tls: bool) -> tuple[Member, ...]:
+def lay_out(
+    nodes: int, root: Path, base_port: int | None, *, relayed: bool, tls: bool, peer_tls: bool = False
+) -> tuple[Member, ...]:
     """Return the members with their data under a folder, on ports that are free now.
 
     Takes the first client port, None for any; whether their peer links go through a relay, which then listens where
-    peers reach a member; and whether clients speak TLS. Raises ClusterError for a client port that is taken.
+    peers reach a member; and whether clients, and whether peers speak TLS. Raises ClusterError for a client port that
+    is taken.
     """
     if base_port is None:
         ports = free_ports(2 * nodes)
     else:
         fixed = _fixed_ports(base_port, nodes)
         ports = [*fixed, *free_ports(nodes, taken=fixed)]
-    members = local_members(ports[:nodes], ports[nodes:], str(root), "https" if tls else "http")
+    schemes = ["https" if each else "http" for each in (tls, peer_tls)]
+    members = local_members(ports[:nodes], ports[nodes:], str(root), *schemes)
     if not relayed:
         return members
     hidden = free_ports(nodes, taken=ports)
     return tuple(
-        dataclasses.replace(member, peer_listen_url=f"http://127.0.0.1:{port}")
+        dataclasses.replace(member, peer_listen_url=f"{schemes[1]}://127.0.0.1:{port}")
         for member, port in zip(members, hidden, strict=True)
     )
 

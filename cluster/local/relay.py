@@ -9,7 +9,8 @@ does to a TCP connection, which loses nothing but time:
 - drop: a share of the pieces is lost and comes again after TCP's retransmission time, 200 ms and doubling; what is
   behind it waits.
 
-It runs in a thread with an event loop of its own.
+Where members speak TLS to each other, the relay does so to both ends, with their certificate: else it could not read
+who calls. It runs in a thread with an event loop of its own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import contextlib
 import dataclasses
 import random
 import re
+import ssl
 import threading
 from collections.abc import Mapping
+
+from cluster.base.topology import ServerTls
 
 _FROM = re.compile(rb"\r\nx-server-from: *([0-9a-f]+)", re.IGNORECASE)
 _PIECE = 65536
@@ -60,15 +64,34 @@ def hold_back(ends: tuple[LinkState, LinkState], rng: random.Random) -> float:
     return late
 
 
+def _contexts(tls: ServerTls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts for the side of the caller and for that of the called member."""
+    made = []
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(tls.peer_ca)
+        context.load_cert_chain(str(tls.peer_cert), tls.peer_key)
+        made.append(context)
+    return made[0], made[1]
+
+
 class PeerRelay:
     """Relays to every member; close it."""
 
-    def __init__(self, routes: Mapping[str, tuple[int, int]], seed: int | None = None) -> None:
+    def __init__(
+        self, routes: Mapping[str, tuple[int, int]], seed: int | None = None, tls: ServerTls | None = None
+    ) -> None:
         """Listen on 127.0.0.1.
 
-        Takes for each member the port on which its peers reach it and the one on which it listens. Raises OSError
-        where a port is taken.
+        Takes for each member the port on which its peers reach it and the one on which it listens, and how members
+        speak TLS to each other. Raises OSError where a port is taken.
         """
+        self._as_server: ssl.SSLContext | None = None
+        self._as_client: ssl.SSLContext | None = None
+        if tls is not None and tls.peer_cert is not None:
+            self._as_server, self._as_client = _contexts(tls)
         self._routes = dict(routes)
         self._link_states = {name: LinkState() for name in routes}
         self._ids: dict[int, str] = {}
@@ -119,7 +142,9 @@ class PeerRelay:
             async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
                 await self._accept(reader, writer, name)
 
-            self._servers.append(await asyncio.start_server(accept, "127.0.0.1", port, limit=_PIECE))
+            self._servers.append(
+                await asyncio.start_server(accept, "127.0.0.1", port, limit=_PIECE, ssl=self._as_server)
+            )
 
     async def _end(self) -> None:
         for server in self._servers:
@@ -141,7 +166,9 @@ class PeerRelay:
             said = _FROM.search(head)
             ends = (int(said.group(1), 16) if said else 0, name)
             await self._while_cut(ends)
-            back, there = await asyncio.open_connection("127.0.0.1", self._routes[name][1], limit=_PIECE)
+            back, there = await asyncio.open_connection(
+                "127.0.0.1", self._routes[name][1], limit=_PIECE, ssl=self._as_client
+            )
             await asyncio.wait(
                 [
                     asyncio.ensure_future(self._pump(reader, there, ends, head)),

@@ -8,9 +8,10 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cluster.base.access import Access
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.files import write_json
 from cluster.base.security import Security
@@ -40,6 +41,7 @@ class Running:
         control: the socket by which the process that owns the members is reached; empty for containers.
         links: how members reach each other: over Docker ``networks``, through our ``relay``, or ``direct``.
         etcd_args: further flags of etcd, as they were asked for.
+        access: the certificates and users that were made for it.
     """
 
     backend: str
@@ -53,6 +55,7 @@ class Running:
     control: str = ""
     links: str = "networks"
     etcd_args: tuple[str, ...] = ()
+    access: Access = dataclasses.field(default_factory=Access)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -130,17 +133,18 @@ def load(backend: str) -> Running | None:
         if values.pop("schema") != SCHEMA:
             return None
         members = tuple(Member(**member) for member in values.pop("members"))
-        return Running(members=members, etcd_args=tuple(values.pop("etcd_args", ())), **values)
+        args, access = tuple(values.pop("etcd_args", ())), Access(**values.pop("access", {}))
+        return Running(members=members, etcd_args=args, access=access, **values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def find_running(timeout_s: float = 1.0) -> Running | None:
+def find_running(timeout_s: float = 1.0, backends: Sequence[str] = BACKENDS) -> Running | None:
     """Return the cluster that `cluster up` started last and that is there: at least one of its members answers.
 
-    Takes the seconds that members get to answer. Returns None where there is none.
+    Takes the seconds that members get to answer, and the backends that count. Returns None where there is none.
     """
-    found = [running for backend in BACKENDS if (running := load(backend)) and _is_there(running, timeout_s)]
+    found = [running for backend in backends if (running := load(backend)) and _is_there(running, timeout_s)]
     return max(found, key=lambda running: running.created_at, default=None)
 
 
@@ -158,16 +162,23 @@ def ask(
     return dict(zip((member.name for member in members), at_once(one, members), strict=True))
 
 
-def statuses(members: tuple[Member, ...], timeout_s: float = 1.0) -> Iterator[MemberStatus]:
+def statuses(
+    members: tuple[Member, ...], timeout_s: float = 1.0, security: Security | None = None
+) -> Iterator[MemberStatus]:
     """Those of the members that answered."""
-    for answer in ask(members, timeout_s).values():
+    for answer in ask(members, timeout_s, security).values():
         if isinstance(answer, MemberStatus):
             yield answer
 
 
 def _is_there(running: Running, timeout_s: float) -> bool:
+    try:
+        security = running.access.security()
+    except ClusterError:  # what went with the cluster
+        return False
     return any(
-        running.member_ids.get(status.name) == status.member_id for status in statuses(running.members, timeout_s)
+        running.member_ids.get(status.name) == status.member_id
+        for status in statuses(running.members, timeout_s, security)
     )
 
 

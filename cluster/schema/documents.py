@@ -45,6 +45,16 @@ class ReportedState(TypedDict):
     alarms: list[RaisedAlarm]
 
 
+class ClusterAccess(TypedDict):
+    """How the members of `ClusterState` are reached; each None where that is not needed."""
+
+    cacert: str | None
+    cert: str | None
+    key: str | None
+    user: str | None
+    password_file: str | None
+
+
 class ClusterOrigin(TypedDict):
     """The part of `ClusterState` that says how the cluster was made; all None for one that is not ours."""
 
@@ -57,6 +67,7 @@ class ClusterOrigin(TypedDict):
     links: str | None
     created_at: str | None
     etcd_args: list[str] | None
+    access: ClusterAccess | None
 
 
 class ClusterState(ClusterOrigin, ReportedState):

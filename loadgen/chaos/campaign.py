@@ -87,7 +87,9 @@ class Campaign:
         prefix = run.settings.prefix.decode("ascii")
         history = HistoryWriter(self._folder / f"master{SUFFIX}", worker=0, prefix=prefix)
         history.flush_every()
-        self._master = MasterClient(run.settings.endpoints, self.shape, history, whole=driver is not None)
+        self._master = MasterClient(
+            run.settings.endpoints, self.shape, history, whole=driver is not None, security=session.security
+        )
         listening.handle(session.runner, SUSPECT, self._on_suspect)
         listening.handle(session.runner, CLOSED, self._on_closed)
 

@@ -19,6 +19,7 @@ from gevent import GreenletExit
 from locust import task
 from locust.exception import StopUser
 
+from cluster.base.security import Security
 from loadgen.chaos.traffic import SeenStore, Shape, ShapeFields, Traffic
 from loadgen.chaos.watch_streams import WatcherOptions, Watchers
 from loadgen.client.etcd import EtcdClient
@@ -80,13 +81,14 @@ class WorkerState:
             path = Path(orders.history) / f"worker-{load.rank + 1}{SUFFIX}"
             self.history = HistoryWriter(path, worker=load.rank + 1, prefix=settings.prefix.decode("ascii"))
             self.history.flush_every()
+        security = Security.from_environment()
         self.clients = [
-            EtcdClient([endpoint], timeout_s=settings.timeout_s, history=self.history)
+            EtcdClient([endpoint], timeout_s=settings.timeout_s, history=self.history, security=security)
             for endpoint in settings.endpoints
         ]
         self.watchers = Watchers(
             settings.endpoints, self.shape, orders.watching, self.known, self.history, self.suspect,
-            rank=load.rank, workers=load.workers, seed=settings.seed,
+            rank=load.rank, workers=load.workers, seed=settings.seed, security=security,
         )  # fmt: skip
         self._runner = environment.runner
         self._suspected = False

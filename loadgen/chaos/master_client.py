@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import gevent
 from gevent.lock import Semaphore
 
+from cluster.base.security import Security
 from loadgen.chaos.traffic import Shape
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op
@@ -29,14 +30,28 @@ _TRIES = 5
 
 class MasterClient:
     """Takes the members' endpoints, the traffic's shape, where to record, and whether the whole store is the run's (or
-    only what is under its prefix: then nothing is compacted). Close it, which closes the history.
+    only what is under its prefix: then nothing is compacted), and how to reach the members. Close it, which closes
+    the history.
     """
 
-    def __init__(self, endpoints: Sequence[str], shape: Shape, history: HistoryWriter, *, whole: bool) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        shape: Shape,
+        history: HistoryWriter,
+        *,
+        whole: bool,
+        security: Security | None = None,
+    ) -> None:
         self._endpoints, self._shape, self._history, self._whole = tuple(endpoints), shape, history, whole
         self._rng = random.Random(f"master/{shape.seed}")
-        self._client = EtcdClient(endpoints, timeout_s=_TIMEOUT_S, history=history)
-        self._each = {url: EtcdClient([url], timeout_s=_TIMEOUT_S, history=history) for url in endpoints}
+        self._security = security
+
+        def client(*urls: str) -> EtcdClient:
+            return EtcdClient(urls, timeout_s=_TIMEOUT_S, history=history, security=security)
+
+        self._client = client(*endpoints)
+        self._each = {url: client(url) for url in endpoints}
         self._names: Mapping[str, str] = {}
         self._compacting = Semaphore()
         self._revision_before = 0
@@ -56,7 +71,8 @@ class MasterClient:
         shape, self._names, self._revision_before = self._shape, names, revision
         members = [
             {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
-             "version": status.response.version, "proxy": renumbers_watches(url, shape.prefix, _TIMEOUT_S)}
+             "version": status.response.version,
+             "proxy": renumbers_watches(url, shape.prefix, _TIMEOUT_S, self._security)}
             for url, status in self._statuses().items()
         ]  # fmt: skip
         self._history.marker(

@@ -17,6 +17,7 @@ from typing import TypedDict
 
 import gevent
 
+from cluster.base.security import Security
 from loadgen.chaos.traffic import SeenStore, Shape
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import ConnectError
@@ -61,15 +62,18 @@ class Watchers:
     """The watchers of one worker. The members' steady ones are shared out over the workers, by turns.
 
     Takes the members' endpoints, the traffic's shape, which watchers to have, what the worker knows, where to record
-    (None: nowhere), whom to tell of an event that contradicts what was acknowledged, and the worker's place in the run.
+    (None: nowhere), whom to tell of an event that contradicts what was acknowledged, the worker's place in the run, and
+    how to reach the members.
     """
 
     def __init__(
         self, endpoints: Sequence[str], shape: Shape, watching: WatcherOptions, known: SeenStore,
         history: HistoryWriter | None, suspect: Callable[[str], None], *, rank: int, workers: int, seed: int,
+        security: Security | None = None,
     ) -> None:  # fmt: skip
         self._shape, self._known, self._history, self._watching = shape, known, history, watching
         self._suspect = suspect
+        self._security = security
         self._rng = random.Random(f"watchers/{seed}/{rank}")
         self._endpoints, self._mine = endpoints, [*endpoints][rank::workers]
         self._channels: list[Channel] = []
@@ -100,7 +104,7 @@ class Watchers:
             channel.close()
 
     def _add(self, url: str, body: Callable[[Channel], None]) -> None:
-        channel = Channel([url])
+        channel = Channel([url], security=self._security)
         self._channels.append(channel)
         self._greenlets.append(gevent.spawn(body, channel))
 

@@ -134,6 +134,7 @@ class ChaosOptions:
         etcd: what a cluster of the run's own is to run, a version or a path; None: what there is.
         names: of the faults, none for no faults.
         duration_s: until the load ends; None: when the faults are over, or the operations done.
+        security: how to reach the cluster of ``backend`` that is up.
     """
 
     backend: Backend | None
@@ -153,11 +154,12 @@ class ChaosOptions:
     watching: WatcherFields
     cluster: Mapping[str, object]
     guarantees: tuple[str, ...]
+    security: Security
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ChaosOptions:
         """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
-        from loadgen.run.target import check_etcd
+        from loadgen.run.target import check_etcd, security_of
 
         option = naming.option(args)
         if option is not None and args.cluster is not None:
@@ -214,6 +216,7 @@ class ChaosOptions:
                  "value_size": str(value_size), "mix": "put,txn"}, endpoints),
             shape=shape, watching=track.watching if track else {},
             cluster=track.cluster if track else {}, guarantees=tuple(args.guarantee),
+            security=security_of(backend, args),
         )  # fmt: skip
 
 
@@ -241,7 +244,9 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
 
     logs = folder / "logs"
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
-        session = stack.enter_context(forked_session("consistency", WorkerOptions(chosen.workers), logs, terminal))
+        session = stack.enter_context(
+            forked_session("consistency", WorkerOptions(chosen.workers), logs, terminal, chosen.security)
+        )
         session.fire_init()
         target = None if chosen.backend else _target(chosen, None)
         session.start()
@@ -287,7 +292,8 @@ def _target(chosen: ChaosOptions, held: Held | None) -> Target:
 
     if held is None or chosen.backend is None:
         return probed("external", chosen.endpoints, say)
-    return Target(chosen.backend, dict.fromkeys(member.client_url for member in held.members), held.version)
+    answers = dict.fromkeys(member.client_url for member in held.members)
+    return Target(chosen.backend, answers, held.version, security=chosen.security)
 
 
 def _say_bugs(version: str | None) -> None:

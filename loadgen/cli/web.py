@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
 from cluster.base.errors import RaftloadError
-from cluster.base.security import Security, masked
+from cluster.base.security import masked
 from cluster.base.units import parse_number, parse_whole
 from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, scenarios, settings
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from cluster.lifecycle.up import Cluster
     from cluster.local.cluster import LocalCluster
-    from loadgen.load.locust_types import Environment
     from loadgen.run.session import Session
     from loadgen.run.target import Target
     from loadgen.webui.cluster_view import ClusterView
@@ -223,7 +222,7 @@ def _check_form(app: Flask, session: Session, view: ClusterView, runs: Runs) -> 
         # In mid-run the same form changes the number of users.
         begins = environment.runner.state not in (STATE_RUNNING, STATE_SPAWNING)
         try:
-            _read_form(request.form.to_dict(), environment, runs if begins else None)
+            _read_form(request.form.to_dict(), session, runs if begins else None)
             endpoints = split_endpoints(request.form.get("host", environment.host))
             if begins and view.is_at(endpoints) and view.why_no_load:
                 raise ValueError(view.why_no_load)
@@ -238,12 +237,13 @@ def _in_fields(message: str) -> str:
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
 
 
-def _read_form(form: dict[str, str], environment: Environment, runs: Runs | None) -> None:
+def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> None:
     """Raise ValueError or RaftloadError, in one line, for values of which no run can be made.
 
     Takes the runs, which know the targets, where a run is to begin.
     """
-    endpoints = read_endpoints(str(form.get("host", environment.host) or ""), Security())
+    environment = session.environment
+    endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
     # The run before left its prefix, with which a mix may have any types.
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)

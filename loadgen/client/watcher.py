@@ -13,6 +13,7 @@ import gevent
 from google.protobuf.message import DecodeError
 
 from cluster.base.etcd_errors import kind_of
+from cluster.base.security import Security
 from loadgen.client.call import MALFORMED, Caller
 from loadgen.client.channel import Channel
 from loadgen.client.connect_errors import CLOSED_HERE, ConnectError
@@ -272,13 +273,13 @@ class Watcher:
         self._finish(watch, error, response.cancel_reason)
 
 
-def renumbers_watches(endpoint: str, key: bytes, timeout_s: float) -> bool:
+def renumbers_watches(endpoint: str, key: bytes, timeout_s: float, security: Security | None = None) -> bool:
     """Return whether whoever answers at an endpoint gives watches ids of its own, as `etcd grpc-proxy` does.
 
-    etcd takes the id that it is asked for, from 3.4 on. Takes a key to watch, and the seconds to wait for an answer,
-    without which it returns False.
+    etcd takes the id that it is asked for, from 3.4 on. Takes a key to watch, the seconds to wait for an answer,
+    without which it returns False, and how to reach the endpoint.
     """
-    channel = Channel([endpoint])
+    channel = Channel([endpoint], security=security)
     watcher = Watcher(channel, timeout_s)
     try:
         watch = watcher.watch(key, watch_id=_CHOSEN)

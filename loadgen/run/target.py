@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,19 +15,22 @@ from cluster.base.binary import RELEASE, check_named
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError
 from cluster.base.naming import add_arguments as add_naming_arguments
-from cluster.base.security import Security, given
+from cluster.base.security import Security, of_ours
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.units import parse_duration, parse_whole
 from cluster.base.versions import version_or_path
+from loadgen.load import patching
 from loadgen.load.settings import SettingsError, read
 
 if TYPE_CHECKING:
     from cluster.local.cluster import LocalCluster
+    from cluster.observe.running import Running
     from cluster.schema import run_documents
     from cluster.schema.run_documents import ObserverCost
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
+BACKENDS = ("docker", "local")
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
@@ -81,7 +84,7 @@ class TargetOptions:
         links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
         requested_version: of etcd, which an image built in its absence may not have; None where none was.
         wait_s: for how many seconds to go on asking endpoints that do not answer yet.
-        security: how to reach endpoints that were named; our own clusters speak plain and know no users.
+        security: how to reach the endpoints.
         etcd: what a cluster of the run's own is to run, a version or a path; None where nobody asked.
     """
 
@@ -119,23 +122,22 @@ class TargetOptions:
         told = naming.named(args) or (None if own else naming.named_by_environment(args))
         text = told[0] if told is not None else None
         reason = told[1] if told is not None else ""
-        if text is None and (alone := given(args)) is not None:
-            raise SettingsError(f"{alone} is only for a cluster given with --endpoints")
         if own:
             check_etcd(args.etcd, text, args.cluster or "embedded")
             reason = "--cluster" if args.cluster is not None else "--etcd"
-            return cls(args.cluster or "embedded", (), nodes, reason, etcd=args.etcd)
+            security = security_of(args.cluster, args)
+            return cls(args.cluster or "embedded", (), nodes, reason, etcd=args.etcd, security=security)
         if text is None:
-            from cluster.observe.running import find_running
-
-            running = find_running() if nodes is None else None
+            running = _found(BACKENDS) if nodes is None else None
             if running is None:
+                of_ours(args, Security())
                 check_etcd(None, None, "embedded")
                 return cls(nodes=nodes)
             kind: Kind = "docker" if running.backend == "docker" else "local"
             return cls(
                 kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
                 links=running.links, requested_version=running.requested_version,
+                security=of_ours(args, running.access.security()),
             )  # fmt: skip
         security = Security.from_arguments(args)
         try:
@@ -173,7 +175,7 @@ class TargetOptions:
             if there is not None:
                 there.close()
             with open_docker_cluster(self.nodes, say=say, etcd=self.etcd) as made:
-                target = probed(self.kind, tuple(member.client_url for member in made.members), say)
+                target = probed(self.kind, made.endpoints, say, security=made.security)
                 yield dataclasses.replace(
                     target, ours=there is None, links="networks", requested_version=made.spec.requested_version
                 )
@@ -192,6 +194,25 @@ class TargetOptions:
                 "embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster, links=cluster.peer_links,
                 requested_version=binary.version if binary.source == RELEASE else None, ours=True,
             )  # fmt: skip
+
+
+def _found(backends: Sequence[str]) -> Running | None:
+    """Return the cluster of one of these backends that `raftload cluster up` started."""
+    from cluster.observe import running
+
+    known = [running.load(backend) for backend in backends]
+    if any(each.access.tls for each in known if each is not None):
+        patching.patch()  # a context of TLS that was made before would be of no use after
+    return running.find_running(backends=backends)
+
+
+def security_of(backend: str | None, args: argparse.Namespace) -> Security:
+    """Return how to reach the cluster of a backend that is up, or will be started for the run, without TLS and users.
+
+    Takes the options, too. Raises UsageError for one about TLS or the user where the cluster has neither.
+    """
+    running = _found([backend]) if backend in BACKENDS else None
+    return of_ours(args, running.access.security() if running else Security())
 
 
 def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
+from cluster.base.endpoint import Endpoint
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
 from cluster.faults.kinds import HEAL, KINDS, Fault, Subject, refusal, undoing
@@ -72,7 +73,7 @@ class ClusterView:
         self._endpoints = endpoints
         self._asked: tuple[str, ...] = ()
         self._names = {member.name for member in cluster.members} if cluster else set()
-        self._urls = {member.endpoint for member in cluster.members} if cluster else set()
+        self._urls = {Endpoint.parse(member.client_url).bare for member in cluster.members} if cluster else set()
         self.events: deque[dict[str, str]] = deque(maxlen=EVENTS_KEPT)
         self.load = Seconds(REPORT_INTERVAL_S, KEEP_S)
         self.folder: Path | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cluster.base import naming
 from cluster.base.console import say
 from cluster.base.errors import RaftloadError, UsageError
-from cluster.base.security import Security, given
+from cluster.base.security import Security, of_ours
 from cluster.base.topology import member_names
 from viz.diagrams.model import ClusterSnapshot, Model, iso
 from viz.diagrams.raft import DIAGRAMS, diagram
@@ -177,22 +177,18 @@ def _ask(args: argparse.Namespace) -> ClusterSnapshot:
 
 
 def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
-    """Return the endpoints to ask, and how to reach those that were named:
-
-    our own clusters speak plain and know no users.
-    """
+    """Return the endpoints to ask, and how to reach them. Raises UsageError."""
     try:
         if (told := naming.named(args) or naming.named_by_environment(args)) is not None:
             security = Security.from_arguments(args)
             return parse_endpoints(told[0], security), security
-        if (option := given(args)) is not None:
-            raise UsageError(f"{option} is only for a cluster given with --endpoints")
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
     from cluster.observe.running import find_running
 
     running = find_running()
-    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), None
+    security = of_ours(args, running.access.security() if running else Security())
+    return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), security
 
 
 def _zone(args: argparse.Namespace) -> tzinfo:

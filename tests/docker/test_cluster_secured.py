@@ -1,0 +1,50 @@
+"""`raftload cluster up --tls --auth` in Docker: who is served, what finds it, and that its secrets go with it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from cluster.base.access import Access
+from cluster.base.errors import NoAnswer
+from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.observe.probe import member_status
+from tests.docker.conftest import Docker
+
+pytestmark = pytest.mark.docker
+
+
+def test_certificates_and_users(engine: Docker, tmp_path: Path) -> None:
+    made = engine.json("up", "--tls", "--auth")
+    folder = Path(made["access"]["cacert"]).parent
+    access = Access(str(folder), tls=True, auth=True)
+    whole, password = access.security(), access.password("root")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    member = Member("", f"https://{made['endpoints'][0]}", "", "")
+    assert member_status(member, security=whole).version
+    with pytest.raises(NoAnswer, match="client certificate"):
+        member_status(member, security=Security(cacert=whole.cacert))
+
+    again = engine.json("up")
+    assert (again["done"], again["access"]) == ("found", made["access"])
+    for words in (("partition", "leader"), ("heal",), ("kill", "follower"), ("heal",), ("defrag", "all")):
+        assert engine.json(*words)["quorum"], words
+    assert engine.json("kill", "majority")["quorum"] is False
+    assert engine.json("status", code=1)["quorum"] is False
+    assert engine.json("heal")["quorum"]
+    container = "docker exec -e ETCDCTL_USER -e ETCDCTL_PASSWORD etcd-node1 etcdctl"
+    assert f"in the containers: {container}" in engine.run("up").stderr
+    written = engine.docker("exec", "-e", f"ETCDCTL_USER=root:{password}", "etcd-node1", "etcdctl", "put", "a", "b")
+    assert "OK" in written
+    assert password not in engine.docker("inspect", "etcd-node1", "etcd-node2", "etcd-node3")
+
+    elsewhere = engine.run("status", code=4, XDG_STATE_HOME=str(tmp_path / "another-user"))
+    assert "by which the cluster is reached: it is missing, or belongs to another user" in elsewhere.stderr
+    one = engine.json("up", "--nodes", "1")
+    assert (one["done"], one["access"]["user"], one["quorum"]) == ("replaced", "root", True)
+    assert not folder.exists()
+    assert f"removed folder {Path(one['access']['cacert']).parent}" in engine.run("down").stdout
+    assert not list((tmp_path / "raftload").glob("docker-*"))

@@ -1,0 +1,287 @@
+"""`raftload cluster up --tls --auth` on processes: what it makes, who is served, and what finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import signal
+import ssl
+import stat
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.base.access import Access
+from cluster.base.certificates import Authority
+from cluster.base.errors import EtcdError, NoAnswer
+from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.cli import options
+from cluster.observe import running
+from cluster.observe.calls import json_call
+from cluster.observe.probe import member_status
+from tests.support.command import ClusterCommands, called, run, start
+from tests.support.ports import take_ports
+from tests.support.waiting import HANG_S
+
+
+class Secured(ClusterCommands):
+    """`raftload …` with a state folder of its own and the cluster that is up, if it is.
+
+    Attributes: ``said``, what `up` printed on stderr.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
+        self.port = take_ports(3)
+        self.said = ""
+
+    def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `cluster` in this process, since a process of its own mostly imports."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            for name in [each for each in os.environ if each.startswith(("ETCD_", "ETCDCTL_")) or each == "NODES"]:
+                patch.delenv(name)
+            for name, value in {**self.env, **env}.items():
+                patch.setenv(name, value)
+            try:
+                done = options.standalone(list(words))
+            except SystemExit as ended:
+                done = int(str(ended.code))
+        assert code is None or done == code, f"{words} exited with {done}: {err.getvalue()}{out.getvalue()}"
+        return subprocess.CompletedProcess(words, done, out.getvalue(), err.getvalue())
+
+    def up(self, *words: str) -> subprocess.CompletedProcess[str]:
+        done = self.run("up", "--backend", "local", "--base-port", str(self.port), *words)
+        self.said = done.stderr
+        return done
+
+    @property
+    def running(self) -> running.Running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_STATE_HOME", str(self.folder))
+            found = running.find_running()
+        assert found is not None
+        return found
+
+    @property
+    def access(self) -> Access:
+        return self.running.access
+
+    def raftload(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Return what another command than those of `cluster` prints, from the folder of this object."""
+        return run(*words, cwd=self.folder, **{**self.env, **env})
+
+    def exported(self) -> dict[str, str]:
+        """Return the environment that `up` told its reader to set."""
+        line = next(line for line in self.said.splitlines() if "export ETCDCTL_ENDPOINTS=" in line)
+        return dict(word.split("=", 1) for word in shlex.split(line.partition("export ")[2]))
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """Three members with TLS and authentication, behind relays."""
+    made = Secured(tmp_path_factory.mktemp("secured"))
+    try:
+        made.up("--tls", "--auth")
+        yield made
+    finally:
+        made.run("down", code=None)
+
+
+@pytest.fixture
+def inside(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> Secured:
+    """The same, also for commands that are called in this process."""
+    for name, value in secured.env.items():
+        monkeypatch.setenv(name, value)
+    return secured
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[Secured]:
+    """A state folder for a cluster of its own."""
+    made = Secured(tmp_path)
+    yield made
+    made.run("down", code=None)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def holders(folder: Path, *secrets: str) -> list[str]:
+    """Return the files under a folder that have one of these texts."""
+    return [str(path) for path in folder.rglob("*") if path.is_file() and any(
+        secret.encode() in path.read_bytes() for secret in secrets)]  # fmt: skip
+
+
+def test_secrets_are_for_their_owner_alone(secured: Secured) -> None:
+    folder = Path(secured.access.folder)
+    assert mode(folder) == 0o700
+    private = {path.name for path in folder.iterdir() if mode(path) == 0o600}
+    assert private == {"server-key.pem", "peer-key.pem", "client-key.pem", "root.password", "client.password"}
+    assert {path.name for path in folder.iterdir()} - private == {"ca.pem", "server.pem", "peer.pem", "client.pem"}
+    passwords = [secured.access.password(user) for user in ("root", "client")]
+    assert len(set(passwords)) == 2 and all(len(each) == 32 for each in passwords)
+    assert holders(secured.folder, *passwords) == []  # the state folder
+    shown = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [line for line in shown for each in passwords if each.encode() in line]
+
+
+def test_certificates_name_the_members_and_loopback(secured: Secured) -> None:
+    decoded: Any = ssl._ssl._test_decode_cert(f"{secured.access.folder}/server.pem")  # type: ignore[attr-defined]
+    assert {value for _, value in decoded["subjectAltName"]} == {
+        "localhost", "127.0.0.1", "0:0:0:0:0:0:0:1", "etcd-node1", "etcd-node2", "etcd-node3"
+    }  # fmt: skip
+
+
+def test_nobody_is_served_without_certificate_and_user(secured: Secured) -> None:
+    member, whole = secured.running.members[0], secured.access.security()
+    assert member_status(member, security=whole).version
+    with pytest.raises(NoAnswer, match="client certificate"):
+        member_status(member, security=Security(cacert=whole.cacert))
+    with pytest.raises(NoAnswer, match="not trusted"):
+        member_status(member, security=Security())
+    question = (member.client_url, "/v3/kv/range", b'{"key":"YQ=="}')
+    with pytest.raises(EtcdError, match=r"UserEmpty|PermissionDenied"):
+        json_call(*question, security=secured.access.security(login=False))
+    assert json_call(*question, security=whole)
+    peer = Member("", member.peer_listen_url, "", "")
+    with pytest.raises(NoAnswer, match="client certificate"):
+        member_status(peer, security=Security(cacert=whole.cacert))
+
+
+def test_up_says_how_to_reach_it_and_says_it_again(secured: Secured) -> None:
+    whole = secured.access.security()
+    assert secured.exported() == {
+        "ETCDCTL_ENDPOINTS": ",".join(secured.running.endpoints), "ETCDCTL_CACERT": whole.cacert,
+        "ETCDCTL_CERT": whole.cert, "ETCDCTL_KEY": whole.key, "ETCDCTL_USER": "root",
+        "ETCDCTL_PASSWORD": whole.password,
+    }  # fmt: skip
+    first = secured.exported()
+    assert "found in" in secured.up().stderr  # without the options: it is as it is
+    assert secured.exported() == first
+    document = secured.json("up", "--backend", "local", "--tls", "--auth")
+    assert document["access"] == {
+        "cacert": whole.cacert, "cert": whole.cert, "key": whole.key, "user": "root",
+        "password_file": f"{secured.access.folder}/root.password",
+    }  # fmt: skip
+    assert str(whole.password) not in json.dumps(document)
+
+
+def test_status_and_faults_find_it(secured: Secured) -> None:
+    assert secured.json("status")["quorum"]
+    for words in (("kill", "leader"), ("partition", "follower")):
+        assert secured.json(*words)["members"], words
+    assert secured.json("heal")["quorum"]
+    assert secured.json("partition", "leader")["quorum"]  # the relay reads who calls through TLS
+    assert secured.json("heal")["quorum"]
+    assert secured.json("transfer-leader", "follower")["quorum"]
+    assert secured.json("defrag", "all")["quorum"]
+
+
+def test_a_load_finds_it_and_keeps_its_secrets(secured: Secured) -> None:
+    done = secured.raftload("bench", "--operations", "60", "--output", "load", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["target"]["kind"], document["results"]["total"]["failed"]) == ("local", 0)
+    assert len(document["target"]["members"]) == 3
+    rows = (secured.folder / "load" / "metrics.csv").read_text().splitlines()
+    assert {row.split(",")[2] for row in rows[1:]} == {"etcd-node1", "etcd-node2", "etcd-node3"}
+    assert holders(secured.folder / "load", secured.access.password("root")) == []
+
+
+def test_chaos_finds_it(secured: Secured) -> None:
+    done = secured.raftload(
+        "chaos", "--cluster", "local", "--faults", "partition-leader", "--rounds", "1", "--every", "1s",
+        "--concurrency", "6", "--output", "chaos", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "pass"
+    assert holders(secured.folder / "chaos", secured.access.password("root")) == []
+
+
+def test_the_tests_and_the_pictures_find_it(inside: Secured, capsys: pytest.CaptureFixture[str]) -> None:
+    done = called(capsys, "cluster", "test", "--only", "kv", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["summary"]["fail"] == 0
+    picture = called(capsys, "viz", "--type", "cluster-status", "--format", "json")
+    assert picture.returncode == 0, picture.stderr
+    assert {each["role"] for each in json.loads(picture.stdout)["members"]} == {"leader", "follower"}
+
+
+def test_options_by_hand_win(inside: Secured, tmp_path: Path) -> None:
+    other = Authority(tmp_path).cert
+    refused = inside.run("status", "--cacert", other, code=4)
+    assert "certificate not trusted" in refused.stderr
+    allowed = inside.run("status", "--user", "client", ETCDCTL_PASSWORD=inside.access.password("client"))
+    assert "3 of 3 members answer" in allowed.stderr
+    wrong = inside.run("status", "--user", "root", code=4, ETCDCTL_PASSWORD="guessed")
+    assert "login of root" in wrong.stderr
+    assert inside.run("status", code=0, ETCDCTL_CACERT=other).returncode == 0  # which is about other endpoints
+
+
+def test_either_alone_and_kept_where_the_cluster_grows(
+    one: Secured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one.up("--nodes", "1", "--tls")
+    assert (one.access.tls, one.access.auth) == (True, False)
+    assert "ETCDCTL_USER" not in one.said
+    first = Path(one.access.folder)
+    assert one.json("status")["quorum"]
+    one.up("--auth")
+    assert "replacing the cluster that is there" in one.said
+    assert (one.access.tls, one.access.auth, len(one.running.members)) == (True, True, 3)
+    assert not first.exists()
+    one.up("--no-tls", "--nodes", "1")
+    assert (one.access.tls, one.access.auth) == (False, True)
+    assert one.running.endpoints == (f"http://127.0.0.1:{one.port}",)
+    assert {"ETCDCTL_USER", "ETCDCTL_PASSWORD", "ETCDCTL_ENDPOINTS"} == one.exported().keys()
+    assert one.json("status")["quorum"]
+    folder = Path(one.access.folder)
+    one.run("down")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("words", [("status",), ("test", "--backend", "local"), ("test", "--backend", "embedded")])
+def test_without_a_secured_cluster_the_options_are_refused(one: Secured, words: tuple[str, ...]) -> None:
+    done = one.run(*words, "--cacert", __file__, code=2)
+    assert "--cacert is only for a cluster given with --endpoints" in done.stderr
+
+
+def test_the_web_page_finds_it_and_breaks_it(secured: Secured) -> None:
+    with start("web", "--web-port", "0", "--workers", "1", cwd=secured.folder, **secured.env) as process:
+        try:
+            assert process.stderr is not None
+            line = next(line for line in process.stderr if "open http" in line)
+            page = line.split()[2] + "/cluster"
+            with urllib.request.urlopen(f"{page}/events", timeout=HANG_S) as events:
+                seen: Any = {}
+                while not seen.get("members"):
+                    text = events.readline().decode()
+                    seen = json.loads(text.removeprefix("data: ")) if text.startswith("data: ") else seen
+            assert seen["ours"] and {each["role"] for each in seen["members"]} == {"leader", "follower"}
+            with urllib.request.urlopen(page, timeout=HANG_S) as html:
+                token = html.read().decode().partition('name="raftload-token" content="')[2].partition('"')[0]
+            order = urllib.request.Request(
+                f"{page}/act", json.dumps({"fault": "kill", "member": "etcd-node1"}).encode(),
+                {"Content-Type": "application/json", "X-Raftload-Token": token},
+            )  # fmt: skip
+            with urllib.request.urlopen(order, timeout=HANG_S) as answer:
+                assert json.load(answer)["quorum"]
+            assert secured.json("heal")["quorum"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=HANG_S)
