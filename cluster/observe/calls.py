@@ -23,7 +23,7 @@ from cluster.base.dial import connect
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer, grpc_code_name
 from cluster.base.security import NO_ALPN, PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
-from cluster.observe.grpc_call import GrpcSocket, NotGrpcError
+from cluster.observe.grpc_call import GrpcSocket, NotGrpcError, send
 from cluster.observe.messages import Message, encode
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def http(
     answer = bytearray()
     try:
         with _connected(at, timeout_s, security) as sock:
-            sock.sendall(head.encode("ascii") + body)
+            send(sock, head.encode("ascii") + body)
             while True:
                 left = deadline - time.monotonic()
                 if left <= 0:

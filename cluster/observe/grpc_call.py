@@ -154,7 +154,7 @@ class GrpcSocket:
         self._sock.settimeout(left)
         outgoing, self._outgoing = self._outgoing, b""
         if outgoing:
-            self._sock.sendall(outgoing)
+            send(self._sock, outgoing)
 
     def _decoded(self, block: bytes) -> dict[str, str]:
         try:
@@ -162,6 +162,19 @@ class GrpcSocket:
         except (hpack.HPACKError, IndexError, ValueError) as exc:
             raise NotGrpcError("its HTTP/2 is malformed", http2=True) from exc
         return {bytes(name).decode("latin-1"): bytes(value).decode("utf-8", "replace") for name, value in fields}
+
+
+def send(sock: socket.socket, data: bytes) -> None:
+    """Send bytes; nothing is raised where the peer has gone: what it said before, as by an alert of TLS, is to be read.
+
+    Raises TimeoutError.
+    """
+    try:
+        sock.sendall(data)
+    except TimeoutError:
+        raise
+    except OSError:
+        pass  # a read says it again
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

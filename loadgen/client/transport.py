@@ -365,6 +365,8 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             size = 0
         except OSError as exc:
+            if not self._answered.is_set():
+                self._on_readable()  # a peer that refuses says why before it closes, such as by an alert of TLS
             self._end(LOST, str(exc))
             return
         self._sent += size

@@ -6,7 +6,11 @@ import contextlib
 import csv
 import datetime
 import json
+import select
+import socket
 import ssl
+import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +27,9 @@ from cluster.base.security import Security, SecurityError
 from cluster.base.topology import ServerTls
 from cluster.gateway.conformance_client import GatewayClient
 from cluster.local.cluster import LocalCluster
+from cluster.observe import calls
 from loadgen.cli import main
-from loadgen.client import connect_errors
+from loadgen.client import connect_errors, transport
 from loadgen.client.etcd import EtcdClient, probe
 from loadgen.history.operation import Outcome
 from tests.support.certificates import Authority, Pair
@@ -140,6 +145,56 @@ def test_client_certificates_that_are_refused(
     security = Security(cacert=authority.cert, cert=pair.cert, key=pair.key)
     assert cause_of(mutual_cluster.endpoints[0], security) == tls.CERTIFICATE_REFUSED
     assert tls.CERTIFICATE_REFUSED in gateway_says(mutual_cluster.endpoints[0], security)
+
+
+def test_a_refusal_is_read_from_a_connection_that_was_reset(
+    listen: Listen, authority: Authority, server: Pair, stranger: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd closes at its alert, so what is written then meets no connection."""
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.cert, server.key)
+    context.load_verify_locations(authority.cert)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+
+    def handle(client: Any, _: object) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            context.wrap_socket(client, server_side=True)
+        client.close()
+
+    def until_reset(sock: socket.socket, sleep: Callable[[float], object]) -> None:
+        watched = select.poll()
+        watched.register(sock, 0)
+        until(lambda: any(events & select.POLLHUP for _, events in watched.poll(0)), "the reset", sleep=sleep)
+
+    dial, connected = transport.dial, calls._connected
+
+    def dialled(*words: Any) -> Any:
+        raw, encrypted = dial(*words)
+        if encrypted is not None:
+            until_reset(raw, gevent.sleep)
+        return raw, encrypted
+
+    def connected_once(*words: Any) -> socket.socket:
+        sock = connected(*words)
+        if isinstance(sock, ssl.SSLSocket):
+            until_reset(sock, time.sleep)
+        return sock
+
+    monkeypatch.setattr(transport, "dial", dialled)
+    monkeypatch.setattr(calls, "_connected", connected_once)
+    pair = stranger.sign("stranger")
+    security = Security(cacert=authority.cert, cert=pair.cert, key=pair.key)
+    endpoint = f"https://{listen(handle)}"
+    assert cause_of(endpoint, security) == tls.CERTIFICATE_REFUSED
+    for ask in (
+        lambda: calls.grpc(endpoint, calls.STATUS, b"", HANG_S, security),
+        lambda: calls.http(endpoint, "GET", "/version", timeout_s=HANG_S, security=security),
+    ):
+        with pytest.raises(NoAnswer) as caught:
+            gevent.get_hub().threadpool.apply(ask)
+        assert tls.CERTIFICATE_REFUSED in str(caught.value)
 
 
 Serve = Callable[..., str]
