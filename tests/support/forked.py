@@ -62,8 +62,8 @@ class ForkedCommand(subprocess.Popen[str]):
         finally:
             for end in (out_end, err_end, report_end):
                 os.close(end)
-        self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")  # type: ignore[assignment]
-        self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")  # type: ignore[assignment]
+        self.stdout: IO[str] | None = os.fdopen(out, encoding="utf-8")
+        self.stderr: IO[str] | None = os.fdopen(err, encoding="utf-8")
         self._report = os.fdopen(report)
         self._lock = threading.Lock()
         self._printed: dict[str, str] = {}
@@ -93,7 +93,9 @@ class ForkedCommand(subprocess.Popen[str]):
         assert input is None
         if not self._readers:
             self._readers = [
-                threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("stdout", "stderr")
+                threading.Thread(target=self._read, args=(name, stream), daemon=True)
+                for name, stream in (("stdout", self.stdout), ("stderr", self.stderr))
+                if stream is not None and not stream.closed  # its test reads it
             ]
             for reader in self._readers:
                 reader.start()
@@ -103,10 +105,10 @@ class ForkedCommand(subprocess.Popen[str]):
             if reader.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
         self.wait(None if until is None else max(0.0, until - _now()))
-        return self._printed["stdout"], self._printed["stderr"]
+        return self._printed.get("stdout", ""), self._printed.get("stderr", "")
 
-    def _read(self, name: str) -> None:
-        with getattr(self, name) as stream:
+    def _read(self, name: str, stream: IO[str]) -> None:
+        with stream:
             self._printed[name] = stream.read()
 
     def send_signal(self, sig: int) -> None:
@@ -127,8 +129,9 @@ class ForkedCommand(subprocess.Popen[str]):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._readers:
-            self.stdout.close()
-            self.stderr.close()
+            for stream in (self.stdout, self.stderr):
+                if stream is not None:
+                    stream.close()
         self.wait()
 
     def __del__(self, *_: Any) -> None:
