@@ -13,7 +13,7 @@ from cluster.base.etcd_values import Answer, Compare, KeyValue, Op
 from cluster.base.security import TLS_FAILED, Security
 from cluster.gateway import etcd3py
 from cluster.gateway.etcd3py import P, R
-from cluster.observe.calls import tls_fails
+from cluster.observe.calls import http, tls_fails
 from cluster.observe.probe import MemberInfo, MemberStatus
 
 if TYPE_CHECKING:
@@ -24,6 +24,18 @@ _OPERANDS = {
     "value": "value", "version": "version", "create": "create_revision", "mod": "mod_revision",
     "lease": "lease",
 }  # fmt: skip
+
+
+def _why_tls_fails(at: Endpoint, timeout_s: float, security: Security) -> NoAnswer | None:
+    """Ask an endpoint for what requests has not read: a member that refuses us says why by an alert, and closes.
+
+    Returns None where it answers now.
+    """
+    try:
+        http(str(at), "GET", "/version", timeout_s=timeout_s, security=security)
+    except NoAnswer as exc:
+        return exc if exc.cause == "tls" else tls_fails(at.authority, TLS_FAILED)
+    return None
 
 
 class ControlClient:
@@ -49,8 +61,10 @@ class ControlClient:
                 timeout=timeout_s,
             )  # fmt: skip
         except NoAnswer as exc:
-            if at.tls and exc.cause == "connection lost":
-                raise tls_fails(self.endpoint, TLS_FAILED) from exc
+            if at.tls and exc.cause in ("connection lost", "tls"):
+                why = _why_tls_fails(at, timeout_s, security)
+                if why is not None:
+                    raise why from exc
             raise
         if security.user:
             try:

@@ -20,6 +20,7 @@ import gevent.server
 import gevent.socket
 import gevent.ssl
 import pytest
+import urllib3.connection
 
 from cluster.base import security as tls
 from cluster.base.errors import EtcdError, NoAnswer
@@ -182,6 +183,14 @@ def test_a_refusal_is_read_from_a_connection_that_was_reset(
             until_reset(sock, time.sleep)
         return sock
 
+    connect = urllib3.connection.HTTPSConnection.connect
+
+    def connect_once(self: urllib3.connection.HTTPSConnection) -> None:
+        connect(self)
+        assert self.sock is not None
+        until_reset(self.sock, time.sleep)
+
+    monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_once)
     monkeypatch.setattr(transport, "dial", dialled)
     monkeypatch.setattr(calls, "_connected", connected_once)
     pair = stranger.sign("stranger")
@@ -195,6 +204,7 @@ def test_a_refusal_is_read_from_a_connection_that_was_reset(
         with pytest.raises(NoAnswer) as caught:
             gevent.get_hub().threadpool.apply(ask)
         assert tls.CERTIFICATE_REFUSED in str(caught.value)
+    assert tls.CERTIFICATE_REFUSED in gevent.get_hub().threadpool.apply(gateway_says, (endpoint, security))
 
 
 Serve = Callable[..., str]
