@@ -207,16 +207,21 @@ def _without_others(rows: list[list[str]], header: Sequence[str], known: Known, 
 def _odd(rows: list[list[str]], header: Sequence[str], delimiter: str, ended: bool) -> str:
     """Make all rows as wide as the header, but for a last one that is cut; return what does not let them be.
 
-    Cells without a name at the end of a row may be there or not, as long as they are empty.
+    Empty cells without a name may be missing at the end of a row, and may be too many at the end of all.
     """
     width = len(header)
     named = max(at for at, name in enumerate(header, 1) if name)
+    rows[:] = [row if len(row) == width else _unwrapped(row, width, delimiter) for row in rows]
+    # In one row alone, a cell too many (half of a figure with a decimal comma) has moved those behind it, and what
+    # stands behind the last column now may have been an empty one.
+    filled = [len(row) for row in rows if any(cell.strip() for cell in row)]
+    alike = len(filled) > 1 and len(set(filled)) == 1
     for number, row in enumerate(rows, 1):
-        cells = row if len(row) == width else _unwrapped(row, width, delimiter)
+        cells = row
         if not "".join(cells).strip(f" {delimiter}"):  # it is one cell of delimiters alone
             rows[number - 1] = []
             continue
-        if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
+        if len(cells) > width and alike and not any(cell.strip() for cell in cells[width:]):
             cells = cells[:width]
         if width > len(cells) >= named:
             cells = [*cells, *[""] * (width - len(cells))]

@@ -313,6 +313,18 @@ def test_numbers_of_other_places(
     assert (row["operations"], row["latency"]["mean_ms"], row["throughput_ops_s"]) == (*expected, 7.25)
 
 
+def test_a_decimal_comma_that_has_moved_a_row_is_found(tmp_path: Path) -> None:
+    """Its last cell is empty, so what is too many is an empty cell. Where all rows have one, nothing has moved."""
+    table = rows()
+    at = table[0].index("Max Response Time")
+    moved = [table[0], [*table[1][:at], "1", "23E+06", *table[1][at + 1 : -1], ""], *table[2:]]
+    text = "\n".join(",".join(f'"{cell}"' if '"' not in cell else '"x"' for cell in row) for row in moved)
+    with pytest.raises(ReportError, match=rf"row 1 has {len(table[0]) + 1} fields, not {len(table[0])}"):
+        read_stats(saved(tmp_path, text))
+    with_empty = [table[0], *([*row, ""] for row in table[1:])]
+    assert read_stats(saved(tmp_path, field.written(with_empty))) == read_stats(saved(tmp_path, field.written(table)))
+
+
 @pytest.mark.parametrize("count", ["1.234", "1E+03", "-1", "", "x", "9" * 5000, "\u0661", "1_0", "1.5", "0x10"])
 def test_what_is_no_count_is_refused(count: str, tmp_path: Path) -> None:
     made = rows()
