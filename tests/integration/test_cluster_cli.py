@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -20,7 +19,6 @@ import pytest
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.ports import is_free
 from cluster.base.topology import Member
-from cluster.cli import options
 from cluster.observe import calls
 from cluster.observe import running as state
 from cluster.observe.probe import member_status
@@ -34,31 +32,12 @@ Leftovers = Callable[[float], set[str]]
 
 
 class Commands(ClusterCommands):
-    """`raftload cluster …` with a state folder and ports of its own, and no Engine.
-
-    ``run`` and ``json`` call the command in this process, since a process of its own mostly imports; ``start`` starts
-    one.
-    """
+    """`raftload cluster …` with a state folder and ports of its own, and no Engine."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
         self.port = take_ports(7)
         self.before = find_leftovers()
-
-    def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            for name in [each for each in os.environ if each.startswith(("ETCD_", "ETCDCTL_")) or each == "NODES"]:
-                patch.delenv(name)
-            for name, value in {**self.env, **env}.items():
-                patch.setenv(name, value)
-            done = options.standalone(list(words))
-        assert code is None or done == code, f"{words} exited with {done}: {err.getvalue()}{out.getvalue()}"
-        return subprocess.CompletedProcess(words, done, out.getvalue(), err.getvalue())
 
     def remembered(self) -> bool:
         return any((self.folder / "raftload").glob("cluster-*"))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import shlex
 import signal
 import ssl
@@ -23,7 +20,6 @@ from cluster.base.certificates import Authority
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.base.topology import Member
-from cluster.cli import options
 from cluster.observe import running
 from cluster.observe.calls import json_call
 from cluster.observe.probe import member_status
@@ -42,25 +38,6 @@ class Secured(ClusterCommands):
         super().__init__(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
         self.port = take_ports(3)
         self.said = ""
-
-    def run(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of `cluster` in this process, since a process of its own mostly imports."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            for name in [each for each in os.environ if each.startswith(("ETCD_", "ETCDCTL_")) or each == "NODES"]:
-                patch.delenv(name)
-            for name, value in {**self.env, **env}.items():
-                patch.setenv(name, value)
-            try:
-                done = options.standalone(list(words))
-            except SystemExit as ended:
-                done = int(str(ended.code))
-        assert code is None or done == code, f"{words} exited with {done}: {err.getvalue()}{out.getvalue()}"
-        return subprocess.CompletedProcess(words, done, out.getvalue(), err.getvalue())
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self.run("up", "--backend", "local", "--base-port", str(self.port), *words)
