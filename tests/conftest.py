@@ -74,7 +74,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many workers ``-n auto`` starts: one more than there are processors, since tests wait too."""
+    """Return how many workers ``-n auto`` starts: two more than there are processors, since tests wait, too."""
     return min(len(os.sched_getaffinity(0)) + 2, WORKERS) if hasattr(os, "sched_getaffinity") else 2
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from select import select
 from types import TracebackType
@@ -29,19 +30,22 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GEVENT", "MALLOC", "FAKETIME"
 _LOADS = ("bench", "chaos", "web")
 
 
+def _at_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
+
+
+# The servers' environment, whatever a test has set by the time when one is started.
+_ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def is_forkable(module: str, words: tuple[str, ...], env: dict[str, str]) -> bool:
     """Return whether a forked command is what a started one would be."""
-    here = {**os.environ, "PYTHONPATH": str(ROOT)}
     return (
         sys.platform == "linux"
         and hasattr(os, "pidfd_open")
         and module in ("loadgen.cli", "cluster.cli.options")
-        and _at_start(env) == _at_start(here)
+        and _at_start(env) == _at_start(_ENV)
     )
-
-
-def _at_start(env: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
 
 
 class ForkedCommand(subprocess.Popen[str]):
@@ -155,7 +159,7 @@ def _server(kind: str) -> socket.socket:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.fork_server", kind, str(theirs.fileno())],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=(theirs.fileno(),), process_group=0,
+            cwd=ROOT, env=_ENV, pass_fds=(theirs.fileno(),), process_group=0,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
