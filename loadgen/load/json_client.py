@@ -177,10 +177,11 @@ class GatewayClient:
     def _ask(self, endpoint: str, path: str, body: Mapping[str, object]) -> GatewayAnswer:
         """Ask, and again with another login as long as the token is refused: then nothing was executed.
 
-        Until the timeout: auth may go and come again while the next connection is made, which then has no user.
+        Auth may go and come again while the next connection is made, which then has no user. No further try begins
+        after the timeout.
         """
         until_ns = perf_counter_ns() + int(self._timeout_s * 1e9)
-        for pause_s in (0.0, *TOKEN_PAUSES_S):
+        for pause_s in (0.0, *TOKEN_PAUSES_S[1:], None):
             try:
                 return self._ask_once(endpoint, path, body)
             except EtcdError as exc:
@@ -188,9 +189,10 @@ class GatewayClient:
                     raise
                 refused = exc
             self._forget_connections(endpoint)
-            gevent.sleep(pause_s)
-            if perf_counter_ns() >= until_ns:
+            left_s = (until_ns - perf_counter_ns()) / 1e9
+            if pause_s is None or left_s <= pause_s:
                 break
+            gevent.sleep(pause_s)
             self.resent += 1
         raise refused
 
