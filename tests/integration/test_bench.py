@@ -31,6 +31,7 @@ from tests.support.command import (
     workers,
 )
 from tests.support.ports import closed_port
+from tests.support.processes import runs
 from tests.support.waiting import until
 
 
@@ -348,7 +349,7 @@ def test_kill_9_of_the_command_leaves_no_process(tmp_path: Path, leftovers_after
     assert len(mine) == 2
     process.kill()
     process.communicate(timeout=120)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in mine), "the workers' end")
+    until(lambda: not any(runs(pid) for pid in mine), "the workers' end")
     assert leftovers_after(60) == set()
 
 

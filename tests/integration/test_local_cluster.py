@@ -23,6 +23,7 @@ from cluster.local.cluster import LocalCluster
 from cluster.local.keeper import FOLDER_PREFIX, LOCK, sweep
 from tests.support.command import ROOT
 from tests.support.ports import take_ports
+from tests.support.processes import arguments
 from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
@@ -126,8 +127,7 @@ def test_nothing_of_a_member_runs_when_pause_returns(make_cluster: Factory) -> N
     cluster = make_cluster(1)
     (url,) = cluster.endpoints
     flag = f"--listen-client-urls={url}".encode()
-    commands = {each.parent: each.read_bytes() for each in Path("/proc").glob("[0-9]*/cmdline")}
-    (process,) = (each for each, command in commands.items() if flag in command.split(b"\0"))
+    (process,) = (Path(f"/proc/{pid}") for pid, words in arguments().items() if flag in words)
     for _ in range(30):
         cluster.pause("etcd-node1")
         threads = [each.read_text().rpartition(")")[2].split()[0] for each in process.glob("task/*/stat")]

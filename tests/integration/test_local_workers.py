@@ -12,6 +12,7 @@ import pytest
 
 from cluster.local.cluster import LocalCluster
 from tests.support import command
+from tests.support.processes import runs
 from tests.support.waiting import until
 
 # A master that forks two workers and never has them report for work; it ends with its stdin.
@@ -41,13 +42,6 @@ def waiting(folder: Path, how: str, **options: object) -> tuple[subprocess.Popen
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
     )  # fmt: skip
     return process, [int(pid) for pid in process.stdout.readline().split()]
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("how", ["killed", "ends without a word", "end"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from cluster.observe import record
 from cluster.observe.observer import Observer
 from tests.conftest import ClusterFactory
 from tests.support import fronts
+from tests.support.processes import runs
 from tests.support.waiting import until
 
 
@@ -84,13 +84,4 @@ def test_it_ends_with_its_owner_whatever_ends_that(etcd_single: object, tmp_path
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         owner.send_signal(signal.SIGKILL)
-    until(lambda: not _is_alive(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # Nobody may be there to reap it in a container: a zombie has ended.
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    until(lambda: not runs(pid))

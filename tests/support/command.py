@@ -18,6 +18,7 @@ from cluster import schema
 from cluster.base.binary import find_etcd
 from loadgen.run.local_workers import PROCESS_NAME
 from tests.support.forked import ForkedCommand, is_forkable
+from tests.support.processes import children, name_of
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,8 +57,7 @@ def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subproces
 
 def workers(pid: int) -> list[int]:
     """Pids of the worker processes that a command has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in children if Path(f"/proc/{each}/comm").read_text() == f"{PROCESS_NAME}\n"]
+    return [each for each in children(pid) if name_of(each) == PROCESS_NAME]
 
 
 def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
