@@ -24,7 +24,7 @@ from loadgen import schema
 from tests.support import command
 from tests.support.missing import require
 from tests.support.ports import take_ports
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -71,11 +71,21 @@ def bench(cluster: LocalCluster, port: int, *more: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def loaded(cluster: LocalCluster) -> Iterator[Callable[[], None]]:
-    """Give what waits until 100 keys have been written since the block began."""
-    with ControlClient(cluster.endpoints[0]) as client:
+def loaded(cluster: LocalCluster) -> Iterator[Callable[[subprocess.Popen[str]], None]]:
+    """Give what waits, for as long as a master runs, until 100 keys have been written since the block began."""
+    with ControlClient(cluster.endpoints[0], timeout_s=HANG_S) as client:
         before = client.revision()
-        yield lambda: until(lambda: client.revision() > before + 100, "the load") and None
+
+        def wait(master: subprocess.Popen[str]) -> None:
+            until(lambda: is_running(master) and client.revision() > before + 100, "the load")
+
+        yield wait
+
+
+def is_running(master: subprocess.Popen[str]) -> bool:
+    """Return True. Raises AssertionError with what a master has printed where it has ended."""
+    assert master.poll() is None, master.communicate()
+    return True
 
 
 def test_workers_report_from_elsewhere_and_share_the_operations(etcd_single: LocalCluster, start: Start) -> None:
@@ -148,7 +158,7 @@ def test_a_worker_that_is_ended_by_ctrl_c_makes_the_run_unknown(etcd_single: Loc
         master = start(*bench(etcd_single, port, "--expect-workers", "2", "--duration", "5s", "--concurrency", "4",
                               "--key-space", "10"))  # fmt: skip
         wait_for_line(master, "2 of 2 workers")
-        wait_for_load()
+        wait_for_load(master)
     early.send_signal(signal.SIGINT)
     result, err = result_of(master)
     assert master.returncode == 3, err
@@ -164,7 +174,7 @@ def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_single: LocalCl
         master = start(*bench(etcd_single, port, "--expect-workers", "3", "--duration", "15s", "--mix", "get=9,put=1",
                               "--concurrency", "6", "--key-space", "10", "--rate", "300"))  # fmt: skip
         wait_for_line(master, "3 of 3 workers")
-        wait_for_load()
+        wait_for_load(master)
     doomed.kill()
     sleepy.send_signal(signal.SIGSTOP)
     time.sleep(7)  # more than the silence after which a worker counts as lost, and there is time left to come back
@@ -292,7 +302,12 @@ def test_three_hosts_of_which_one_is_cut_off(hosts: Hosts, start: Start, etcd_bi
             host=hosts.on(1),
         )  # fmt: skip
         wait_for_line(master, "6 of 6 workers (host-2 2, host-3 2, host-4 2)")
-        subprocess.run([*hosts.on(1), sys.executable, "-c", _UNTIL_WRITTEN, client, "100"], check=True, timeout=120)
+        with subprocess.Popen([*hosts.on(1), sys.executable, "-c", _UNTIL_WRITTEN, client, "100"]) as written:
+            try:
+                until(lambda: written.poll() is not None or not is_running(master), "the load")
+            finally:
+                written.kill()
+        assert written.returncode == 0
         hosts.cut_off(4)
         result, err = result_of(master)
     finally:
