@@ -123,7 +123,7 @@ def written(etcd_single: LocalCluster, tmp_path_factory: pytest.TempPathFactory)
     """Yield a run of 500 puts after a warm-up that leaves its keys, and its folder."""
     folder = tmp_path_factory.mktemp("written")
     done = run(
-        "bench", "--warmup", "1s", "--operations", "500", "--mix", "put", "--workers", "1", "--keep", "--json",
+        "bench", "--warmup", "4s", "--operations", "500", "--mix", "put", "--workers", "1", "--keep", "--json",
         "--threshold", "total.success_rate >= 1", "--output", "run", "--endpoints", endpoints(etcd_single), cwd=folder,
     )  # fmt: skip
     yield result_of(done, codes=(0,)), folder / "run"
@@ -260,7 +260,7 @@ from locustfiles.kv import *
 @events.test_start.add_listener
 def be_slow(environment, **_):
     if not isinstance(environment.runner, MasterRunner):
-        time.sleep(3)
+        time.sleep(5)
 """
 
 
@@ -271,11 +271,11 @@ def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: Loca
     """
     (tmp_path / "slow.py").write_text(SLOW_START)
     done = run(
-        "bench", "--scenario", "slow.py", "--duration", "1s", "--warmup", "1s", "--workers", "2", "--json",
+        "bench", "--scenario", "slow.py", "--duration", "2s", "--warmup", "2s", "--workers", "2", "--json",
         "--endpoints", f"{endpoints(etcd_single)},{closed_port()}", cwd=tmp_path,
     )  # fmt: skip
     result = result_of(done)
-    assert result["run"]["duration_s"] > 0.9, result["run"]
+    assert result["run"]["duration_s"] > 1.9, result["run"]
     assert sum(result["run"]["warmup"].values()) > 0
     assert all(worker["operations"] > 0 for worker in result["generator"]["workers"])
     assert "warning" in done.stderr and "connection refused" in done.stderr

@@ -241,11 +241,14 @@ def test_a_limit_that_is_told_later_is_told(listen: Listen) -> None:
         assert (channel.stream_limit, sum(channel.stream_waits.values())) == (1, 1)
 
 
-# A warm-up with more calls at a time than there are streams, and a measurement with fewer.
+# A warm-up with more calls at a time than there are streams, and a measurement with fewer. It begins with a user's
+# first operation after the warm-up's time, so no user goes on to that before all of them have made their calls.
 WAITING = """
 import gevent
 
 import locustfiles.put
+
+warmed = []
 
 class WarmingUser(locustfiles.put.PutUser):
     def on_start(self):
@@ -254,6 +257,9 @@ class WarmingUser(locustfiles.put.PutUser):
         calls = [gevent.spawn(self.client.get, b"limit/key") for _ in range(40)]
         gevent.joinall(calls, raise_error=True)
         assert self.client.channel.stream_waits
+        warmed.append(self)
+        while len(warmed) < 2:
+            gevent.sleep(0.01)
 """
 
 
