@@ -308,7 +308,7 @@ def test_the_owner_killed_is_a_cluster_gone(raftload: Commands, monkeypatch: pyt
             command = (entry / "cmdline").read_bytes()
             if b"cluster.local.daemon" in command and os.fsencode(raftload.folder) in environ:
                 os.kill(int(entry.name), signal.SIGKILL)
-    until(lambda: state.find_running(0.3) is None, "the end of the cluster")
+    until(lambda: state.find_running(HANG_S) is None, "the end of the cluster")
     assert raftload.up("--nodes", "1")["done"] == "created"
 
 

@@ -23,7 +23,7 @@ from cluster.observe import probe
 from tests.conftest import ClusterFactory
 from tests.support.command import ROOT, assert_refused
 from tests.support.ports import closed_port, take_ports
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 
 def command(*words: str) -> int:
@@ -126,7 +126,7 @@ def test_a_member_under_two_names_counts_once_where_there_is_no_quorum(
     cluster = make_cluster(2)
     left, gone = cluster.members
     cluster.kill(gone.name)
-    until(lambda: probe.member_status(left).leader_id == 0, "the leader to step down")
+    until(lambda: probe.member_status(left, HANG_S).leader_id == 0, "the leader to step down")
     port = left.endpoint.rpartition(":")[2]
     words = ("--endpoints", f"{left.endpoint},localhost:{port},{gone.endpoint}", "--json", "--only", "kv.own-member")
     assert command(*words) == 3

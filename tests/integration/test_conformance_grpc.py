@@ -17,7 +17,7 @@ from cluster.gateway.client import Client, WatchCanceled
 from cluster.local.cluster import LocalCluster
 from loadgen.cli import main
 from loadgen.client.blocking import grpc_factory
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, until
 
 
 def test_every_test_passes(
@@ -64,7 +64,7 @@ def test_in_threads(etcd_cluster: LocalCluster) -> None:
 
 
 def test_what_it_raises(etcd_cluster: LocalCluster) -> None:
-    factory = grpc_factory(timeout_s=2.0)
+    factory = grpc_factory(timeout_s=HANG_S)
     client: Client = factory(etcd_cluster.endpoints[0])
     assert isinstance(client, Admin)
     with pytest.raises(EtcdError, match="requested lease not found") as refused:
@@ -82,13 +82,13 @@ def test_what_it_raises(etcd_cluster: LocalCluster) -> None:
 
 def test_a_watch_that_lost_its_member_says_so(etcd_binary: str) -> None:
     with LocalCluster(1, binary=etcd_binary) as cluster:
-        client = grpc_factory(timeout_s=2.0)(cluster.endpoints[0])
+        client = grpc_factory(timeout_s=HANG_S)(cluster.endpoints[0])
         revision = [client.put(b"k", b"%d" % n).revision for n in range(5)][3]
         client.compact(revision)
         compacted = client.watch(b"k", start_revision=1)
         with pytest.raises(WatchCanceled) as canceled:
             while True:
-                compacted.next(5)
+                compacted.next(HANG_S)
         assert canceled.value.compact_revision == revision
         watch = client.watch(b"k")
         assert watch.next(0.05) is None
@@ -99,6 +99,5 @@ def test_a_watch_that_lost_its_member_says_so(etcd_binary: str) -> None:
         assert late.value.cause == "timeout"
         cluster.kill(name)
         with pytest.raises(NoAnswer):
-            for _ in range(50):
-                watch.next(0.2)
+            until(lambda: watch.next(0.2), "the end of the watch")
         client.close()

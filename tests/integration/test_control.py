@@ -19,6 +19,7 @@ from cluster.base.topology import Member
 from cluster.gateway.control import ControlClient
 from cluster.local.cluster import LocalCluster
 from cluster.observe.probe import member_status
+from tests.support.waiting import HANG_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,7 +133,7 @@ def listener(answer: bytes | None) -> Iterator[str]:
         thread.start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(HANG_S)
         for connection in kept:
             connection.close()
 
@@ -153,7 +154,7 @@ def page(status: str, body: bytes) -> bytes:
 )
 def test_what_answers_but_is_not_etcd(answer: bytes, cause: str, text: str) -> None:
     with listener(answer) as endpoint, pytest.raises(NoAnswer, match=text) as caught:
-        ControlClient(endpoint, timeout_s=2)
+        ControlClient(endpoint, timeout_s=HANG_S)
     assert caught.value.cause == cause
 
 
@@ -169,7 +170,7 @@ def test_what_answers_but_is_not_etcd(answer: bytes, cause: str, text: str) -> N
 )
 def test_who_hangs_up_in_mid_answer_is_lost_and_not_somebody_else(answer: bytes, cause: str) -> None:
     with listener(answer) as endpoint, pytest.raises(NoAnswer) as caught:
-        member_status(Member("m", f"http://{endpoint}", "", ""))
+        member_status(Member("m", f"http://{endpoint}", "", ""), HANG_S)
     assert caught.value.cause == cause
 
 
@@ -183,8 +184,8 @@ def test_who_hangs_up_in_mid_answer_is_lost_and_not_somebody_else(answer: bytes,
 )
 def test_why_there_is_no_connection(endpoint: str, cause: str, text: str) -> None:
     for ask in (
-        lambda: ControlClient(f"http://{endpoint}", timeout_s=5),
-        lambda: member_status(Member("m", f"http://{endpoint}", "", ""), 5),
+        lambda: ControlClient(f"http://{endpoint}", timeout_s=HANG_S),
+        lambda: member_status(Member("m", f"http://{endpoint}", "", ""), HANG_S),
     ):
         with pytest.raises(NoAnswer) as caught:
             ask()
@@ -202,7 +203,7 @@ def test_what_hangs_is_given_up_in_time() -> None:
 
 def test_an_endpoint_without_tls_asked_for_tls(etcd_single: LocalCluster) -> None:
     with pytest.raises(NoAnswer):
-        ControlClient(etcd_single.endpoints[0].replace("http://", "https://"), timeout_s=2)
+        ControlClient(etcd_single.endpoints[0].replace("http://", "https://"), timeout_s=HANG_S)
 
 
 def test_it_works_where_gevent_has_patched(etcd_cluster: LocalCluster) -> None:

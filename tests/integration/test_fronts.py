@@ -427,7 +427,7 @@ def test_a_member_that_was_never_started(make_cluster: ClusterFactory, capsys: C
     # Another address: the id is made of that and of the second, and the id of a removed member never comes back.
     peer = f"http://127.0.0.1:{take_ports(1)}"
     number = admin.member_add(peer)  # one of two is no majority
-    until(lambda: probe.member_status(cluster.members[0]).leader_id == 0, "the leader to step down")
+    until(lambda: probe.member_status(cluster.members[0], HANG_S).leader_id == 0, "the leader to step down")
     found, err = state(capsys, endpoint, code=1)
     assert (found["quorum"], found["members"][1]["state"]) == (False, "never started")
     assert f"{number:x}: member of {peer} was added, but never started" in err
@@ -491,7 +491,7 @@ def learner_of(cluster: LocalCluster, folder: Path) -> Iterator[str]:
         yield client.removeprefix("http://")
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(HANG_S)
         admin.close()
 
 

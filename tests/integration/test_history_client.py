@@ -13,6 +13,7 @@ from loadgen.history.format import ANSWERED, FAIL, FINAL, INFO, OK, Kind, Method
 from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
+from tests.support.waiting import HANG_S
 
 
 def test_what_is_sent_and_answered_is_recorded(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
@@ -47,8 +48,10 @@ def test_what_is_sent_and_answered_is_recorded(etcd_cluster: LocalCluster, tmp_p
 def test_what_nobody_answered_is_recorded_as_unknown(tmp_path: Path, make_cluster: Callable[..., LocalCluster]) -> None:
     cluster = make_cluster(1)
     writer = HistoryWriter(tmp_path / "a.hist")
+    patient = EtcdClient(cluster.endpoints, history=writer, timeout_s=HANG_S)
     client = EtcdClient(cluster.endpoints, history=writer, timeout_s=0.3)
-    assert not client.put(b"a", b"1").error
+    assert not patient.put(b"a", b"1").error
+    client.channel.reserve(1, HANG_S)  # connected, so that what it calls is sent
     cluster.pause(cluster.members[0].name)
     client.put(b"a", b"2")
     waiting = gevent.spawn(client.put, b"a", b"3")
@@ -56,6 +59,7 @@ def test_what_nobody_answered_is_recorded_as_unknown(tmp_path: Path, make_cluste
     waiting.kill()
     cluster.resume(cluster.members[0].name)
     client.close()
+    patient.close()
     writer.close()
     history = read(tmp_path)
     rows = (history.rows["kind"] == Kind.OPERATION).nonzero()[0].tolist()

@@ -202,7 +202,7 @@ def test_nothing_is_left_when_the_keeper_is_killed(leftovers_after: Leftovers) -
     keeper = next(line for line in leftovers_after(0) if "keeper.py" in line)
     os.kill(int(keeper.split()[1].rstrip(":")), signal.SIGKILL)
     with pytest.raises(ClusterError, match="keeper of the members is gone"):
-        cluster.wait_healthy(5)
+        cluster.wait_healthy(HANG_S)
     cluster.stop()
     assert not leftovers_after(60)
 

@@ -126,18 +126,18 @@ def test_certificates_name_the_members_and_loopback(secured: Secured) -> None:
 
 def test_nobody_is_served_without_certificate_and_user(secured: Secured) -> None:
     member, whole = secured.running.members[0], secured.access.security()
-    assert member_status(member, security=whole).version
+    assert member_status(member, HANG_S, whole).version
     with pytest.raises(NoAnswer, match="client certificate"):
-        member_status(member, security=Security(cacert=whole.cacert))
+        member_status(member, HANG_S, Security(cacert=whole.cacert))
     with pytest.raises(NoAnswer, match="not trusted"):
-        member_status(member, security=Security())
-    question = (member.client_url, "/v3/kv/range", b'{"key":"YQ=="}')
+        member_status(member, HANG_S, Security())
+    question = (member.client_url, "/v3/kv/range", b'{"key":"YQ=="}', HANG_S)
     with pytest.raises(EtcdError, match=r"UserEmpty|PermissionDenied"):
         json_call(*question, security=secured.access.security(login=False))
     assert json_call(*question, security=whole)
     peer = Member("", member.peer_listen_url, "", "")
     with pytest.raises(NoAnswer, match="client certificate"):
-        member_status(peer, security=Security(cacert=whole.cacert))
+        member_status(peer, HANG_S, Security(cacert=whole.cacert))
 
 
 def test_up_says_how_to_reach_it_and_says_it_again(secured: Secured) -> None:

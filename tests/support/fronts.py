@@ -18,7 +18,7 @@ import grpc
 from cluster.observe.calls import speaks_grpc
 from tests.support.missing import require
 from tests.support.ports import take_ports
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def json_only(endpoint: str) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(HANG_S)
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def denying(endpoint: str, *methods: str, port: int = 0, asked: list[str] | None
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        server.stop(0).wait(5)
+        server.stop(0).wait(HANG_S)
         channel.close()
 
 
@@ -103,7 +103,7 @@ def _process(argv: list[str], endpoint: str, is_up: Callable[[], Any]) -> Iterat
         yield endpoint
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(HANG_S)
 
 
 @contextlib.contextmanager
