@@ -86,8 +86,18 @@ class ForkedCommand(subprocess.Popen[str]):
         return code
 
     def _ended(self, timeout: float | None) -> int | None:
+        # Waits without the lock, so that a thread that waits keeps no other one from sending a signal; and with a
+        # descriptor of its own, since another thread may close the report meanwhile.
         with self._lock:
-            if self.returncode is None and select([self._report], [], [], timeout)[0]:
+            if self.returncode is not None:
+                return self.returncode
+            waited_for = os.dup(self._report.fileno())
+        try:
+            is_over = bool(select([waited_for], [], [], timeout)[0])
+        finally:
+            os.close(waited_for)
+        with self._lock:
+            if is_over and self.returncode is None:
                 self.returncode = os.waitstatus_to_exitcode(int(self._report.readline() or _lost()))
                 self._report.close()
             return self.returncode
