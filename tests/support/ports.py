@@ -2,8 +2,8 @@
 
 `cluster.base.ports.free_ports` chooses at random from 15000 on, and whoever starts a server tries again where somebody
 else was quicker. A test that names a port to a command cannot try again, so each worker of pytest-xdist has a range of
-its own below 15000 and goes through it in order. Where two test runs share a machine, a port belongs to the one that
-first bound the name of it.
+its own below 15000 and goes through it in order, again and again: the test that had a port before has ended, or the
+port is not free. Where two test runs share a machine, a port belongs to the one that first bound the name of it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from cluster.base.ports import is_free
 # Behind each row a few ports stay free, for a test that makes its cluster larger.
 _LOWEST, _PER_WORKER, WORKERS, _SPARE = 10_000, 600, 8, 3
 # The next port of this worker's range, from 0.
-_given = itertools.count()
-# Open as long as this process, so that the names stay taken.
-_owned: list[socket.socket] = []
+_given = itertools.cycle(range(_PER_WORKER))
+# The names of ports that are this process's; open as long as it runs, so that they stay taken.
+_owned: dict[int, socket.socket] = {}
 
 
 def take_ports(count: int) -> int:
-    """Return the first of so many free ports in a row. Raises AssertionError where this worker's range is used up."""
+    """Return the first of so many free ports in a row. Raises AssertionError where this worker's range has none."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     assert number < WORKERS, f"at most {WORKERS} test workers: each has its own ports"
     lowest = _LOWEST + number * _PER_WORKER
-    row, last = 0, lowest + _PER_WORKER - 1
-    while row < count + _SPARE and (port := lowest + next(_given)) <= last:
-        row = row + 1 if _own(port) and is_free(port) else 0
-    if row == count + _SPARE:
-        return port - row + 1
+    row = 0
+    for place in itertools.islice(_given, 2 * _PER_WORKER):
+        port = lowest + place
+        row = (row if place else 0) + 1 if _own(port) and is_free(port) else 0
+        if row == count + _SPARE:
+            return port - row + 1
     raise AssertionError(f"no {count} free ports in a row from {lowest}")
 
 
@@ -53,7 +54,7 @@ def serves(port: int | str) -> bool:
 
 def _own(port: int) -> bool:
     """Whether no other test run has this port: a name without a file, which the kernel frees with its owner."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or port in _owned:
         return True
     name = socket.socket(socket.AF_UNIX)
     try:
@@ -61,5 +62,5 @@ def _own(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _owned.append(name)
+    _owned[port] = name
     return True
