@@ -32,7 +32,7 @@ from tests.support.command import (
 )
 from tests.support.ports import closed_port
 from tests.support.processes import runs
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 
 def endpoints(cluster: LocalCluster) -> str:
@@ -41,7 +41,7 @@ def endpoints(cluster: LocalCluster) -> str:
 
 def revision(cluster: LocalCluster) -> int:
     """Return the highest revision that a member has applied."""
-    return max(member_status(member).revision for member in cluster.members)
+    return max(member_status(member, HANG_S).revision for member in cluster.members)
 
 
 def result_of(process: subprocess.CompletedProcess[str], codes: tuple[int, ...] = (0, 3)) -> dict[str, Any]:

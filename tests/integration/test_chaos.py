@@ -22,7 +22,7 @@ from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
 from tests.support import command
 from tests.support.ports import take_ports
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
 
@@ -115,14 +115,14 @@ def test_foreign_endpoints_are_loaded_and_checked_and_left_as_they_were(
     etcd_cluster: LocalCluster, tmp_path: Path
 ) -> None:
     with_scheme = ",".join(etcd_cluster.endpoints)
-    statuses = [status for status in etcd_cluster.statuses() if status]
+    statuses = [status for status in etcd_cluster.statuses(HANG_S) if status]
     done = _chaos(tmp_path, "--endpoints", with_scheme, "--duration", "2s", "--concurrency", "6", "--json")
     result = _result(done)
     assert result["chaos"]["faults"] == []
     known = {"watch.bookmarkable"} if known_bug(15220, etcd_cluster.binary.version) else set()
     assert not set(_broken(result)) - known, _broken(result)
     assert result["target"]["kind"] == "external"
-    assert [status.term for status in etcd_cluster.statuses() if status] == [status.term for status in statuses]
+    assert [status.term for status in etcd_cluster.statuses(HANG_S) if status] == [status.term for status in statuses]
     client = EtcdClient(etcd_cluster.endpoints[:1])
     prefix = result["run"]["prefix"].encode()
     assert client.range(prefix, prefix[:-1] + b"0", count_only=True).response.count == 0

@@ -21,6 +21,7 @@ from loadgen.history.reader import read
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
 from tests.support.model import PATHS
+from tests.support.waiting import HANG_S
 
 
 class Requests:
@@ -131,11 +132,11 @@ def recorded(cluster: LocalCluster, folder: Path, seed: int, users: int, count: 
                 requests.newest = operation.revision
 
     watch = client.watch(prefix, bytes_prefix_end(prefix), start_revision=before + 1, prev_kv=True)
-    assert watch.wait_created(10)
+    assert watch.wait_created(HANG_S)
     gevent.joinall([gevent.spawn(user, process) for process in range(users)], raise_error=True)
     last = client.put(prefix + b"last", b"end").revision
     while True:
-        answer = watch.next(10)
+        answer = watch.next(HANG_S)
         assert answer is not None
         if answer.response.events and answer.response.events[-1].kv.mod_revision >= last:
             break

@@ -234,7 +234,7 @@ def test_options_of_etcd(raftload: Commands) -> None:
     raftload.up(*words)
     status = raftload.json("status")
     assert status["etcd_args"] == ["--quota-backend-bytes=67108864", "--max-txn-ops=7"]
-    _, page = calls.http(status["endpoints"][0], "GET", "/metrics")
+    _, page = calls.http(status["endpoints"][0], "GET", "/metrics", timeout_s=HANG_S)
     assert b"\netcd_server_quota_backend_bytes 6.7108864e+07\n" in page
     assert raftload.up()["done"] == "found"
     done = raftload.run(*raftload.up_words("--nodes", "1", "--etcd-arg", "max-txn-ops=8"))

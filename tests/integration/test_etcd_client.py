@@ -214,10 +214,10 @@ def test_killed_and_started_again(make_cluster: ClusterFactory, fixed_etcd: str)
 
 
 def test_probe(etcd_cluster: LocalCluster) -> None:
-    info = probe(etcd_cluster.endpoints[0])
+    info = probe(etcd_cluster.endpoints[0], HANG_S)
     assert info.version.startswith("3.")
     assert info.leader
-    answers = probe_all([*etcd_cluster.endpoints, "127.0.0.1:1"])
+    answers = probe_all([*etcd_cluster.endpoints, "127.0.0.1:1"], HANG_S)
     assert len({each.cluster_id for each in answers.values() if not isinstance(each, ConnectError)}) == 1
     refused = answers["127.0.0.1:1"]
     assert isinstance(refused, ConnectError)
@@ -226,7 +226,7 @@ def test_probe(etcd_cluster: LocalCluster) -> None:
 
 def test_a_member_that_hangs_does_not_keep_all_users(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(3)
-    leader = cluster.leader()
+    leader = cluster.leader(HANG_S)
     hangs = next(member.name for member in cluster.members if member != leader)
     client = EtcdClient(cluster.endpoints, timeout_s=0.5)
     client.get(b"k")

@@ -33,7 +33,7 @@ from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
 from tests.support.outage import last_won, replace_leader
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 from viz.diagrams import elections
 
 # Readers and writers run beside each other until each of them has done enough to tell, and not for a second.
@@ -80,7 +80,7 @@ def test_a_bench_and_what_it_saw_of_the_members(cluster: LocalCluster, tmp_path:
 def test_the_members_as_they_are_drawn(cluster: LocalCluster, tmp_path: Path) -> None:
     words = ("--type", "cluster-status", "--json")
     drawn = json.loads(raftload(tmp_path, "viz", "--endpoints", ",".join(cluster.endpoints), *words).stdout)
-    leader = agreed_leader([status for status in cluster.statuses() if status is not None])
+    leader = agreed_leader([status for status in cluster.statuses(HANG_S) if status is not None])
     assert leader is not None
     assert {each["version"] for each in drawn["members"]} == {cluster.binary.version}
     assert [each["name"] for each in drawn["members"] if each["role"] == "leader"] == [leader.name], drawn
@@ -165,7 +165,7 @@ def test_an_election_from_console_lines(minor: str) -> None:
 
 
 def _ends_with_the_leader_that_members_name(history: elections.History, cluster: LocalCluster) -> None:
-    leader = agreed_leader([status for status in cluster.statuses() if status is not None])
+    leader = agreed_leader([status for status in cluster.statuses(HANG_S) if status is not None])
     assert leader is not None
     last = last_won(history)
     assert (history.name(last.winner), last.term) == (leader.name, leader.term)

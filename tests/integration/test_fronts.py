@@ -103,7 +103,7 @@ def test_without_the_gateway(make_cluster: ClusterFactory, capsys: Capsys, tmp_p
     endpoints = [member.endpoint for member in cluster.members]
     with pytest.raises((NoAnswer, EtcdError)):
         AdminClient(endpoints[0]).status()  # JSON is off
-    leader = cluster.leader()
+    leader = cluster.leader(HANG_S)
     assert leader is not None
     found, _ = state(capsys, *endpoints)
     assert (found["quorum"], found["leader"], found["alarms"]) == (True, leader.endpoint, [])
@@ -151,7 +151,7 @@ def test_json_alone(etcd_cluster: LocalCluster, capsys: Capsys, tmp_path: Path) 
         report, _ = verdicts(capsys, front)
         assert (report["target"]["transport"], report["verdict"]) == ("gateway", "PASS")
         status = probe.member_status(Member("m", f"http://{front}", "", ""), HANG_S)
-        assert status.member_id == probe.member_status(etcd_cluster.members[1]).member_id
+        assert status.member_id == probe.member_status(etcd_cluster.members[1], HANG_S).member_id
         listed = probe.member_list(front, HANG_S)
         assert listed == probe.member_list(etcd_cluster.members[1].client_url, HANG_S)
         assert {each.name for each in listed} == {each.name for each in etcd_cluster.members}
@@ -382,7 +382,7 @@ def alarmed(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
 def test_an_alarm_is_not_the_end_of_the_quorum(alarmed: LocalCluster, capsys: Capsys, kind: str) -> None:
     cluster = alarmed
     endpoints = [member.endpoint for member in cluster.members]
-    raised = probe.member_status(cluster.members[1]).member_id
+    raised = probe.member_status(cluster.members[1], HANG_S).member_id
     admin = AdminClient(endpoints[0], timeout_s=HANG_S)
     assert state(capsys, *endpoints)[0]["alarms"] == []
     admin.alarm_set(raised, kind, raised=True)
@@ -527,7 +527,7 @@ def test_tls_without_the_gateway(make_cluster: ClusterFactory, capsys: Capsys, t
     assert (report["target"]["transport"], report["verdict"]) == ("grpc", "PASS")
     plain = Member("m", f"http://{member.endpoint}", "", "")
     with pytest.raises(NoAnswer, match=f"{member.endpoint} speaks TLS: use https://") as caught:
-        probe.member_status(plain)
+        probe.member_status(plain, HANG_S)
     assert caught.value.cause == "tls"
     with pytest.raises(NoAnswer, match="certificate not trusted"):
         probe.member_status(member, HANG_S)
@@ -539,7 +539,7 @@ def test_tls_asked_of_a_plain_one_without_http(make_cluster: ClusterFactory) -> 
         1, binary=newest_of("3.6"), extra_args=(f"--listen-client-http-urls=http://127.0.0.1:{port}",)
     )
     with pytest.raises(NoAnswer, match="TLS not spoken: it does not speak TLS; use http://"):
-        probe.member_status(Member("m", f"https://{cluster.members[0].endpoint}", "", ""))
+        probe.member_status(Member("m", f"https://{cluster.members[0].endpoint}", "", ""), HANG_S)
 
 
 def test_a_user_by_certificate_is_known_over_grpc(make_cluster: ClusterFactory, capsys: Capsys, tmp_path: Path) -> None:

@@ -505,7 +505,7 @@ def test_a_member_restarted_under_load(restarting: LocalCluster, how: str) -> No
     done: list[Operation] = []
     load = gevent.spawn(unique_puts, client, 30, lambda: not stop.is_set(), done, prefix)
     pool = gevent.get_hub().threadpool
-    leader = cluster.leader()
+    leader = cluster.leader(HANG_S)
     assert leader is not None
     try:
         until(lambda: len(done) > 100)

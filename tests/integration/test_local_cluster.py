@@ -37,7 +37,7 @@ Factory = Callable[..., LocalCluster]
 def test_what_one_member_writes_the_others_read(nodes: int, make_cluster: Factory, leftovers_after: Leftovers) -> None:
     cluster = make_cluster(nodes)
     assert len(cluster.endpoints) == nodes
-    assert cluster.leader() in cluster.members
+    assert cluster.leader(HANG_S) in cluster.members
     with ControlClient(cluster.endpoints[0]) as first:
         revision = first.put(b"key", b"value").revision
     for endpoint in cluster.endpoints:
@@ -65,7 +65,7 @@ def test_it_can_be_started_again_after_a_stop(make_cluster: Factory) -> None:
         cluster.start()
     cluster.stop()
     cluster.start()
-    assert cluster.leader() is not None
+    assert cluster.leader(HANG_S) is not None
 
 
 def test_given_folders_are_kept_and_not_used_twice(tmp_path: Path, make_cluster: Factory) -> None:
@@ -89,7 +89,7 @@ def test_logs_can_be_saved(tmp_path: Path, etcd_cluster: LocalCluster) -> None:
 
 def test_a_killed_member_comes_back_with_its_data(make_cluster: Factory) -> None:
     cluster = make_cluster(3)
-    leader = cluster.leader()
+    leader = cluster.leader(HANG_S)
     assert leader is not None
     other = next(member for member in cluster.members if member != leader)
     with ControlClient(other.client_url) as client:
@@ -98,7 +98,7 @@ def test_a_killed_member_comes_back_with_its_data(make_cluster: Factory) -> None
         assert not cluster.is_running(leader.name)
         with pytest.raises(ClusterError, match="is not running"):
             cluster.kill(leader.name)
-        until(lambda: cluster.leader() is not None, "the next leader")
+        until(lambda: cluster.leader(HANG_S) is not None, "the next leader")
         client.put(b"during", b"2")
     cluster.start(leader.name)
     with pytest.raises(ClusterError, match="running already"):
@@ -114,7 +114,7 @@ def test_a_paused_member_is_silent_until_resumed(make_cluster: Factory, leftover
     cluster.pause("etcd-node2")
     assert cluster.states()["etcd-node2"] == "paused"
     assert cluster.is_running("etcd-node2")
-    assert cluster.statuses()[1] is None
+    assert cluster.statuses(HANG_S)[1] is None
     cluster.resume("etcd-node2")
     cluster.wait_healthy(HANG_S)
     cluster.pause("etcd-node1")

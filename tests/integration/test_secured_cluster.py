@@ -133,8 +133,8 @@ def test_nobody_is_served_without_certificate_and_user(secured: Secured) -> None
         member_status(member, HANG_S, Security())
     question = (member.client_url, "/v3/kv/range", b'{"key":"YQ=="}', HANG_S)
     with pytest.raises(EtcdError, match=r"UserEmpty|PermissionDenied"):
-        json_call(*question, security=secured.access.security(login=False))
-    assert json_call(*question, security=whole)
+        json_call(*question, secured.access.security(login=False))
+    assert json_call(*question, whole)
     peer = Member("", member.peer_listen_url, "", "")
     with pytest.raises(NoAnswer, match="client certificate"):
         member_status(peer, HANG_S, Security(cacert=whole.cacert))

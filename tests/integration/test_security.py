@@ -105,12 +105,12 @@ def test_an_endpoint_without_a_scheme_is_spoken_to_as_etcdctl_does(
     tls_cluster: LocalCluster, authority: Authority
 ) -> None:
     bare = tls_cluster.endpoints[0].removeprefix("https://")
-    assert probe(bare, security=Security(cacert=authority.cert)).leader
+    assert probe(bare, HANG_S, security=Security(cacert=authority.cert)).leader
     assert cause_of(bare, Security()) == connect_errors.TLS_SPOKEN
 
 
 def test_any_certificate_where_told_so(tls_cluster: LocalCluster) -> None:
-    assert probe(tls_cluster.endpoints[0], security=Security(insecure_skip_tls_verify=True)).leader
+    assert probe(tls_cluster.endpoints[0], HANG_S, security=Security(insecure_skip_tls_verify=True)).leader
     with GatewayClient(tls_cluster.endpoints[0], security=Security(insecure_skip_tls_verify=True)) as client:
         assert client.status().leader_id
 
@@ -514,7 +514,7 @@ def test_only_the_leader_is_called_and_followed(make_cluster: Callable[..., Loca
         return leader()
 
     first = followed()
-    name = next(each.name for each in cluster.statuses() if each is not None and each.member_id == first)
+    name = next(each.name for each in cluster.statuses(HANG_S) if each is not None and each.member_id == first)
     gone = gevent.get_hub().threadpool.apply(cluster.kill, (name,))
     assert gone is None
     # Calls made while nobody leads wait for whoever does next.

@@ -21,7 +21,7 @@ from cluster.local.cluster import LocalCluster
 from tests.support.etcds import default_and_others, version_of
 from tests.support.freed import FreedFile
 from tests.support.outage import last_won
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 from viz.cli.command import visualize_raft_state
 from viz.diagrams.elections import read_files
 from viz.diagrams.model import ClusterSnapshot
@@ -44,7 +44,7 @@ def test_a_live_cluster_as_its_members_say(
     code, out = draw(capsysbinary, "--type", "cluster-status", "--format", "json", "--endpoints", endpoints)
     assert code == 0
     members: list[dict[str, Any]] = json.loads(out)["members"]
-    statuses = etcd_cluster.statuses()
+    statuses = etcd_cluster.statuses(HANG_S)
     assert [member["name"] for member in members] == [member.name for member in etcd_cluster.members]
     for member, status in zip(members, statuses, strict=True):
         assert status is not None
@@ -67,7 +67,7 @@ def test_diagrams_have_the_members_names_and_their_leader(
     etcd_cluster: LocalCluster, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     endpoints = ",".join(member.endpoint for member in etcd_cluster.members)
-    leader = etcd_cluster.leader()
+    leader = etcd_cluster.leader(HANG_S)
     assert leader is not None
     code, out = draw(
         capsysbinary, "--type", "log-replication", "--variant", "slow-follower", "--format", "json",
@@ -87,7 +87,7 @@ def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
     make_cluster: ClusterFactory, tmp_path: Path, etcd: str
 ) -> None:
     cluster = make_cluster(3, binary=etcd, log_dir=tmp_path)
-    old = cluster.leader()
+    old = cluster.leader(HANG_S)
     assert old is not None
     killed_at = time.time()
     cluster.kill(old.name)
@@ -95,13 +95,13 @@ def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
     snapshot, _ = ask(endpoints)
     silent = {member.name for member in snapshot.members if member.role == "no answer"}
     assert silent == {old.name}  # by its name, from the list of those that are left
-    until(lambda: (new := cluster.leader()) is not None and new.name != old.name, "another leader")
+    until(lambda: (new := cluster.leader(HANG_S)) is not None and new.name != old.name, "another leader")
     cluster.start(old.name)
     cluster.wait_healthy()
     found = read_files([cluster.log(member.name) for member in cluster.members])
     last = last_won(found)
-    status = [each for each in cluster.statuses() if each is not None]
-    leader = cluster.leader()
+    status = [each for each in cluster.statuses(HANG_S) if each is not None]
+    leader = cluster.leader(HANG_S)
     assert leader is not None and len(status) == 3
     assert {each.term for each in status} == {last.term}
     assert {format(each.leader_id, "x") for each in status} == {last.winner}
@@ -123,7 +123,7 @@ def test_a_killed_leader_is_drawn_and_its_election_read_from_the_logs(
 def test_without_a_majority_the_picture_says_so(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(3)
     follower = next(
-        member.name for member, status in zip(cluster.members, cluster.statuses(), strict=True)
+        member.name for member, status in zip(cluster.members, cluster.statuses(HANG_S), strict=True)
         if status is not None and not status.is_leader
     )  # fmt: skip
     for member in cluster.members:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.base.topology import Member
 from cluster.local.cluster import LocalCluster
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 from viz.diagrams.elections import Election, History
 
 
@@ -13,10 +13,10 @@ def replace_leader(cluster: LocalCluster) -> Member:
 
     Returns the member that was killed, once all are healthy.
     """
-    killed = cluster.leader()
+    killed = cluster.leader(HANG_S)
     assert killed is not None
     cluster.kill(killed.name)
-    until(lambda: cluster.leader() not in (None, killed), "another leader")
+    until(lambda: cluster.leader(HANG_S) not in (None, killed), "another leader")
     cluster.start(killed.name)
     cluster.wait_healthy(60)
     return killed

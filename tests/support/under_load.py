@@ -17,7 +17,7 @@ from cluster.lifecycle.up import find
 from cluster.observe.probe import member_status
 from cluster.observe.timeline import Timeline
 from tests.support import command
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 Backend = Literal["docker", "local"]
 # How far the clocks of one machine can be apart: a log's times have microseconds, a picture's milliseconds.
@@ -98,11 +98,11 @@ def kill_leader_under_load(folder: Path, backend: Backend, etcd: str, base_port:
 def _until_written(endpoint: str, count: int, bench: subprocess.Popen[str]) -> None:
     """Until the load has written so many keys."""
     member = Member("", f"http://{endpoint}", "", "")
-    before = member_status(member).revision
+    before = member_status(member, HANG_S).revision
 
     def written() -> bool:
         assert bench.poll() is None, bench.communicate()
-        return bool(member_status(member).revision >= before + count)
+        return bool(member_status(member, HANG_S).revision >= before + count)
 
     until(written, "the load")
 
