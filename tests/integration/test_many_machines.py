@@ -72,12 +72,14 @@ def bench(cluster: LocalCluster, port: int, *more: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def loaded(cluster: LocalCluster) -> Iterator[Callable[[subprocess.Popen[str]], None]]:
-    """Give what waits, for as long as a master runs, until 100 keys have been written since the block began."""
+    """Give what waits, for as long as a master runs, until more has been written since the block began than the 10 keys
+    that are there before a load.
+    """
     with ControlClient(cluster.endpoints[0], timeout_s=HANG_S) as client:
         before = client.revision()
 
         def wait(master: subprocess.Popen[str]) -> None:
-            until(lambda: is_running(master) and client.revision() > before + 100, "the load")
+            until(lambda: is_running(master) and client.revision() > before + 40, "the load")
 
         yield wait
 
@@ -135,7 +137,7 @@ def test_too_few_is_an_error_that_says_what_to_start(etcd_single: LocalCluster, 
     port = take_ports(1)
     worker = start("worker", "--master-port", str(port))
     wait_for_line(worker, "waiting for a master")
-    master = start(*bench(etcd_single, port, "--expect-workers", "2", "--worker-wait", "6s"))
+    master = start(*bench(etcd_single, port, "--expect-workers", "2", "--worker-wait", "12s"))
     out, err = master.communicate(timeout=120)
     assert (master.returncode, out) == (4, "")
     assert "1 of 2 workers" in err.splitlines()[-1]
@@ -155,7 +157,7 @@ def test_a_worker_that_is_ended_by_ctrl_c_makes_the_run_unknown(etcd_single: Loc
     port = take_ports(1)
     early, sound = (start("worker", "--master-port", str(port)) for _ in range(2))
     with loaded(etcd_single) as wait_for_load:
-        master = start(*bench(etcd_single, port, "--expect-workers", "2", "--duration", "5s", "--concurrency", "4",
+        master = start(*bench(etcd_single, port, "--expect-workers", "2", "--duration", "10s", "--concurrency", "4",
                               "--key-space", "10"))  # fmt: skip
         wait_for_line(master, "2 of 2 workers")
         wait_for_load(master)
@@ -171,7 +173,7 @@ def test_a_killed_worker_is_named_and_one_that_slept_counts(etcd_single: LocalCl
     port = take_ports(1)
     doomed, sleepy, sound = (start("worker", "--master-port", str(port)) for _ in range(3))
     with loaded(etcd_single) as wait_for_load:
-        master = start(*bench(etcd_single, port, "--expect-workers", "3", "--duration", "15s", "--mix", "get=9,put=1",
+        master = start(*bench(etcd_single, port, "--expect-workers", "3", "--duration", "20s", "--mix", "get=9,put=1",
                               "--concurrency", "6", "--key-space", "10", "--rate", "300"))  # fmt: skip
         wait_for_line(master, "3 of 3 workers")
         wait_for_load(master)
