@@ -26,6 +26,7 @@ from tests.support.examples import examples
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
 from tests.support.missing import PROBES, require
 from tests.support.ports import WORKERS
+from tests.support.started import ending
 
 ClusterFactory = Callable[..., LocalCluster]
 _FIXED = "RAFTLOAD_ETCD_FIXED"
@@ -228,6 +229,13 @@ def soak_s() -> float:
 
 
 # Nothing is left
+
+
+@pytest.fixture(autouse=True)
+def commands_end() -> Iterator[None]:
+    """End what a test has started and left running where it failed: it would go on beside the others."""
+    with ending():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

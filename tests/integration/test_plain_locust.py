@@ -17,6 +17,7 @@ from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.load.scenarios import names
 from tests.support.ports import serves, take_ports
+from tests.support.started import remembered
 from tests.support.waiting import HANG_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,17 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(scenario: str | Path, *arguments: str, cluster: LocalCluster, cwd: Path) -> subprocess.Popen[str]:
     """Start Locust with a locustfile, of ours where only its name is given, without its UI."""
     path = scenario if isinstance(scenario, Path) else ROOT / "locustfiles" / f"{scenario}.py"
-    return subprocess.Popen(
+    return remembered(subprocess.Popen(
         [sys.executable, "-m", "locust", "-f", str(path), "--headless",
          "--host", cluster.members[0].endpoint, "-u", "6", "-r", "6", "--json", *arguments],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def rows_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Return the rows of its statistics by name, once it has ended."""
-    with process:
-        out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, out + err
     # Each of Locust's processes prints a document, the master's among them. Where Python does not buffer, a document
     # and its end of line are two writes, so two documents may stand in one line.
@@ -175,23 +175,18 @@ def with_page(locustfile: str, cwd: Path) -> subprocess.Popen[str]:
     """Start Locust with its UI, return it once its page was answered."""
     (cwd / "planted.py").write_text(locustfile)
     port = take_ports(1)
-    process = subprocess.Popen(
+    process = remembered(subprocess.Popen(
         [sys.executable, "-m", "locust", "-f", "planted.py", "--web-host", "127.0.0.1", "--web-port", str(port)],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    ))  # fmt: skip
     until(lambda: process.poll() is not None or serves(port), "the page")
     return process
 
 
 def ended(process: subprocess.Popen[str]) -> str:
     """Return what it wrote to stderr, once it has ended well."""
-    with process:
-        try:
-            _, err = process.communicate(timeout=HANG_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, err
     return err
 

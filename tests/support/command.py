@@ -19,6 +19,7 @@ from cluster.base.binary import find_etcd
 from loadgen.run.local_workers import PROCESS_NAME
 from tests.support.forked import ForkedCommand, is_forkable
 from tests.support.processes import children, name_of
+from tests.support.started import remembered
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,11 +38,11 @@ def start(
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "ETCDCTL_")) and k != "NODES"}
     whole = {**kept, "PYTHONPATH": str(ROOT), **env}
     if not anew and not before and is_forkable(module, words, whole):
-        return ForkedCommand(module, words, cwd, whole)
-    return subprocess.Popen(
+        return remembered(ForkedCommand(module, words, cwd, whole))
+    return remembered(subprocess.Popen(
         [*before, sys.executable, "-m", module, *words], cwd=cwd, env=whole,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
