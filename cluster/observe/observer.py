@@ -138,10 +138,15 @@ class Observer:
 
 
 class _Files:
-    """Both files, written by one thread at a time and flushed at each row, so that a reader sees whole rows."""
+    """Both files, written by one thread at a time and flushed at each row, so that a reader sees whole rows.
+
+    Attributes: how many rows there are, ``polls`` with those ``unanswered`` among them, and ``scrapes``.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._lock = threading.Lock()
+        self._ended = False
+        self.polls = self.unanswered = self.scrapes = 0
         self._files: list[TextIO] = []
         self._members = self._open(folder / MEMBERS, MEMBER_COLUMNS)
         self._metrics = self._open(folder / METRICS, METRIC_COLUMNS)
@@ -153,15 +158,27 @@ class _Files:
         writer.writerow(columns)
         return writer
 
-    def poll(self, row: Sequence[object]) -> None:
+    def poll(self, row: Sequence[object], *, answered: bool) -> None:
         with self._lock:
+            if self._ended:
+                return
             self._members.writerow(row)
             self._files[0].flush()
+            self.polls += 1
+            self.unanswered += not answered
 
     def scrape(self, row: Sequence[object]) -> None:
         with self._lock:
+            if self._ended:
+                return
             self._metrics.writerow(row)
             self._files[1].flush()
+            self.scrapes += 1
+
+    def end(self) -> None:
+        """Write no more rows, so that the counts stay those of the files."""
+        with self._lock:
+            self._ended = True
 
 
 class _Watch(threading.Thread):
@@ -186,7 +203,6 @@ class _Watch(threading.Thread):
         self._stop_asked = stop
         self._wanted: list[tuple[str, threading.Event]] = []
         self._woken = threading.Event()
-        self.polls = self.unanswered = self.scrapes = 0
         self.failure = ""
 
     def scrape_now(self, phase: str) -> threading.Event:
@@ -235,20 +251,20 @@ class _Watch(threading.Thread):
 
     def _poll(self) -> bool:
         began, stamp = time.monotonic_ns(), _now()
-        self.polls += 1
         try:
             status = probe.member_status(self._member, ANSWER_S, self._security)
         except NoAnswer as exc:
-            self.unanswered += 1
             blank = [""] * (len(MEMBER_COLUMNS) - 5)
-            self._files.poll((stamp, began, self._member.name or self._member.endpoint, 0, *blank, exc.cause))
+            row = (stamp, began, self._member.name or self._member.endpoint, 0, *blank, exc.cause)
+            self._files.poll(row, answered=False)
             return False
         took_ms = (time.monotonic_ns() - began) / 1e6
         name = self._named(status)
         leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""
         self._files.poll(
             (stamp, began, name, 1, status.role, leader, status.term, status.commit_index, status.applied_index,
-             status.revision, status.db_size, f"{took_ms:.3f}", "; ".join(status.errors))
+             status.revision, status.db_size, f"{took_ms:.3f}", "; ".join(status.errors)),
+            answered=True,
         )  # fmt: skip
         return True
 
@@ -274,7 +290,6 @@ class _Watch(threading.Thread):
             found = None
         if found is None:
             return
-        self.scrapes += 1
         scalars = [f"{found.values[column]:.15g}" if column in found.values else "" for column in metrics.SCALARS]
         cells = [found.histograms[column].to_cell() if column in found.histograms else ""
                  for column in metrics.HISTOGRAMS]  # fmt: skip
@@ -289,7 +304,7 @@ class _Process:
     """All watches, and the orders that come in."""
 
     def __init__(self, order: _Order) -> None:
-        files = _Files(Path(order["folder"]))
+        self._files = files = _Files(Path(order["folder"]))
         self._stop = threading.Event()
         names: dict[int, str] = {}
         security = Security.from_environment()
@@ -310,17 +325,19 @@ class _Process:
             watch.wake()
         for watch in self._watches:
             watch.join(2 * ANSWER_S)
+        self._files.end()
 
     def scrape(self, phase: str) -> None:
         for done in [watch.scrape_now(phase) for watch in self._watches]:
             done.wait(2 * ANSWER_S)
 
     def summary(self) -> _Report:
+        """Return what was done, once the watches have ended."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "polls": sum(watch.polls for watch in self._watches),
-            "unanswered": sum(watch.unanswered for watch in self._watches),
-            "scrapes": sum(watch.scrapes for watch in self._watches),
+            "polls": self._files.polls,
+            "unanswered": self._files.unanswered,
+            "scrapes": self._files.scrapes,
             "failures": [watch.failure for watch in self._watches if watch.failure],
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         }
@@ -332,6 +349,7 @@ def main() -> None:
     first = sys.stdin.readline()
     if not first:
         return
+    order: dict[str, str] = {}
     with _Process(json.loads(first)) as process:
         for line in sys.stdin:
             order = json.loads(line)
@@ -340,8 +358,9 @@ def main() -> None:
                 print("{}", flush=True)
             else:
                 process.scrape("after")
-                print(json.dumps(process.summary()), flush=True)
-                return
+                break
+    if "stop" in order:
+        print(json.dumps(process.summary()), flush=True)
 
 
 if __name__ == "__main__":
