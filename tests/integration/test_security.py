@@ -337,13 +337,14 @@ def test_a_user_where_auth_is_off(tls_cluster: LocalCluster, authority: Authorit
 def test_a_request_with_an_expired_token_is_sent_again_with_another_one(
     make_cluster: Callable[..., LocalCluster],
 ) -> None:
-    cluster = make_cluster(1, extra_args=["--auth-token-ttl=1"])
+    # Longer than what keeps this machine from the calls after the one with another token: theirs must not expire.
+    cluster = make_cluster(1, extra_args=["--auth-token-ttl=4"])
     enable_auth(cluster, Security())
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S, security=Security(**ROOT))
     operations = [client.put(b"k", b"1")]
     with gevent.Timeout(HANG_S):
         while not client.channel.resent:
-            gevent.sleep(2.5)  # nobody uses it for so long
+            gevent.sleep(6.0)  # nobody uses it for so long; etcd ends tokens in steps of a second
             operations.append(client.put(b"k", b"2"))
     operations += [client.put(b"k", b"3") for _ in range(5)]
     assert {each.outcome for each in operations} == {Outcome.OK}
