@@ -71,17 +71,22 @@ class Access:
         """Return the file that holds the password of a user."""
         return str(Path(self.folder) / _password_file(user))
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The client's side of TLS, as ``Security`` names the files: ``cacert``, ``cert``, ``key``; none without."""
+        names = {"cacert": "ca.pem", "cert": "client.pem", "key": "client-key.pem"} if self.tls else {}
+        return {what: str(Path(self.folder) / name) for what, name in names.items()}
+
     def security(self, *, login: bool = True) -> Security:
         """Return how to reach the members as the user root; ``login`` is false while there are no users yet.
 
         Raises ClusterError where the files cannot be read.
         """
-        cacert = cert = key = None
-        if self.tls:
-            cacert, cert, key = (str(Path(self.folder) / name) for name in ("ca.pem", "client.pem", "client-key.pem"))
-            for path in (cacert, cert, key):
-                if not os.access(path, os.R_OK):
-                    raise self._lost(Path(path), "it is missing, or belongs to another user")
+        files = self.files
+        for path in files.values():
+            if not os.access(path, os.R_OK):
+                raise self._lost(Path(path), "it is missing, or belongs to another user")
+        cacert, cert, key = (files.get(name) for name in ("cacert", "cert", "key"))
         if not (self.auth and login):
             return Security(cacert, cert, key)
         return Security(cacert, cert, key, user=ROOT, password=self.password(ROOT))

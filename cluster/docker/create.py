@@ -79,7 +79,7 @@ def create(
         )  # fmt: skip
         cluster = DockerCluster(client, spec)
         access = Access.make(access_folder(token), (*names, *peers), tls=tls, auth=auth)
-        _each(spec.members, lambda member: _make(client, spec, member, clients))
+        _each(spec.members, lambda member: _make(client, spec, access, member, clients))
         _each(spec.members, lambda member: cluster.start(member.name))
         say(f"{nodes} container{'s' if nodes > 1 else ''} started, waiting for health")
         wait_healthy(cluster, wait_s, access.security(login=False))
@@ -231,9 +231,8 @@ def _addresses(subnet: str, nodes: int) -> tuple[str, ...]:
     return tuple(str(network.network_address + first + index) for index in range(nodes))
 
 
-def _make(client: Client, spec: DockerSpec, member: Member, clients: str) -> None:
+def _make(client: Client, spec: DockerSpec, access: Access, member: Member, clients: str) -> None:
     """Make a container, not yet started, on both networks, the clients' by its id."""
-    access = DockerCluster(client, spec).access
     etcd = ClusterSpec(
         members=spec.members, token=f"raftload-{spec.token}", tls=access.server_tls(at=f"/{_ACCESS}"),
         auth=spec.auth, extra_args=spec.etcd_args,

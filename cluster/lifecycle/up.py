@@ -310,8 +310,7 @@ def describe(cluster: Cluster | None) -> ClusterOrigin:
 
 def _access(access: Access) -> ClusterAccess:
     """Return how a cluster is reached, without passwords."""
-    names = {"cacert": "ca.pem", "cert": "client.pem", "key": "client-key.pem"} if access.tls else {}
-    files = {name: f"{access.folder}/{file}" for name, file in names.items()}
+    files = access.files
     return {
         "cacert": files.get("cacert"), "cert": files.get("cert"), "key": files.get("key"),
         "user": ROOT if access.auth else None,
