@@ -7,6 +7,7 @@ import datetime
 import os
 import secrets
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,24 +41,34 @@ class Access:
     def make(cls, folder: Path, hosts: Sequence[str], *, tls: bool, auth: bool) -> Access:
         """Make the folder, for its owner alone, with certificates and passwords, as far as they are asked for.
 
-        Takes the names and addresses of the members beside those of loopback. Raises ClusterError.
+        Takes the names and addresses of the members beside those of loopback. Raises ClusterError. Where it fails or is
+        interrupted, the folder is gone again.
         """
         if not (tls or auth):
             return cls()
+        made = cls(str(folder), tls, auth)
         try:
             folder.mkdir(mode=0o700, parents=True)
-            if tls:
-                authority = Authority(folder, "raftload cluster CA", _VALID)
-                # Without common names: etcd would look for a user of that name, and its gateway would refuse them all.
-                names = dict.fromkeys((*LOOPBACK, *hosts))
-                for name in ("server", "peer"):
-                    authority.sign(name, *names, left=_VALID, common_name=False)
-                authority.sign("client", left=_VALID, common_name=False)
-            for user in (ROOT, CLIENT) if auth else ():
-                write_private(folder / _password_file(user), secrets.token_hex(16).encode())
+            try:
+                made._fill(hosts)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         except OSError as exc:
             raise ClusterError(f"cannot write certificates and passwords to {folder}: {exc.strerror or exc}") from exc
-        return cls(str(folder), tls, auth)
+        return made
+
+    def _fill(self, hosts: Sequence[str]) -> None:
+        folder = Path(self.folder)
+        if self.tls:
+            authority = Authority(folder, "raftload cluster CA", _VALID)
+            # Without common names: etcd would look for a user of that name, and its gateway would refuse them all.
+            names = dict.fromkeys((*LOOPBACK, *hosts))
+            for name in ("server", "peer"):
+                authority.sign(name, *names, left=_VALID, common_name=False)
+            authority.sign("client", left=_VALID, common_name=False)
+        for user in (ROOT, CLIENT) if self.auth else ():
+            write_private(Path(self.password_path(user)), secrets.token_hex(16).encode())
 
     def password(self, user: str) -> str:
         """Return the password of ``ROOT`` or ``CLIENT``. Raises ClusterError where it cannot be read."""

@@ -74,8 +74,8 @@ class LocalCluster:
         Args:
             nodes: how many members; any number from 1, though an even one tolerates no more failures than the
                 odd one below it.
-            data_dir: folder for the members' data, made if missing and kept afterwards; it must not hold
-                members yet. Default: a temporary folder that is removed.
+            data_dir: folder for the members' data, made if missing and kept afterwards, without certificates and
+                passwords; it must not hold members yet. Default: a temporary folder that is removed.
             log_dir: folder for ``<member>.log``, made if missing and kept. Default: with the data.
             binary: path of etcd, or one that was found already; default as in ``find_etcd``.
             extra_args: further etcd flags for every member, which win over ours.
@@ -235,6 +235,7 @@ class LocalCluster:
         if supervisor is not None:
             supervisor.close(self._stop_grace_s)
         self._close_relay()
+        self._remove_access()
 
     def wait_healthy(self, timeout_s: float = 30.0) -> None:
         """Wait until all members agree on a leader and serve linearizable reads.
@@ -420,6 +421,10 @@ class LocalCluster:
         if relay is not None:
             relay.close()
 
+    def _remove_access(self) -> None:
+        if self._access.folder:
+            shutil.rmtree(self._access.folder, ignore_errors=True)
+
     def _running(self) -> Supervisor:
         if self._supervisor is None:
             raise ClusterError("the cluster is not running")
@@ -434,8 +439,7 @@ class LocalCluster:
         if supervisor is not None:
             supervisor.close(grace_s=0.0)
         self._close_relay()
-        if self._access.folder:
-            shutil.rmtree(self._access.folder, ignore_errors=True)
+        self._remove_access()
         if self._data_dir is not None and self._spec is not None:
             for member in self._spec.members:
                 if Path(member.data_dir).parent == self._data_dir:
