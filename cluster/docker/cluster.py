@@ -162,6 +162,9 @@ def remove(client: Client, token: str | None = None) -> list[str]:
     with talking("list networks and volumes"):
         networks = client.networks.list(filters={"label": label})
         volumes = client.volumes.list(filters={"label": label})
+    # Somebody else may have removed the containers.
+    labels = [*(each.attrs["Labels"] for each in networks), *(each.attrs["Labels"] for each in volumes)]
+    tokens |= {each[LABEL] for each in labels if each}
     things += [(f"network {each.name}", each.remove, None) for each in networks]
     things += [(f"volume {each.name}", each.remove, None) for each in volumes]
     for name, take_away, in_use in things:

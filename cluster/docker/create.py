@@ -151,6 +151,11 @@ def _refuse_foreign(client: Client, names: list[str]) -> None:
             )
     with talking("list networks"):
         for network in client.networks.list(names=[PEERS, CLIENTS]):
+            if network.name in (PEERS, CLIENTS) and LABEL in (network.attrs["Labels"] or {}):
+                raise ClusterError(
+                    f"the network {network.name} of another cluster is there: another user is making that cluster, or "
+                    "somebody has removed its containers; `raftload cluster down` removes what is left of it"
+                )
             if network.name in (PEERS, CLIENTS):
                 raise ClusterError(f"a network named {network.name} is there that raftload did not make: remove it")
 

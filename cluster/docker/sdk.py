@@ -42,12 +42,20 @@ class NetworkFacts(TypedDict):
 
     Created: str
     IPAM: Pools
+    Labels: Mapping[str, str] | None
+
+
+class VolumeFacts(TypedDict):
+    """What the Engine says of a volume."""
+
+    Labels: Mapping[str, str] | None
 
 
 class Volume(Protocol):
     """A volume of the Engine."""
 
     name: str
+    attrs: VolumeFacts
 
     def remove(self) -> None:
         """Remove it."""

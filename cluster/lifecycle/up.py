@@ -198,8 +198,8 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         say(f"image {image.reference} ({image.source}: {image.detail})")
         if differs or containers.has_volumes(client):
             with finishing():
-                state.forget("docker")
                 containers.remove(client)
+                _forget_docker()
         made = create(
             client, image, nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT,
             data=request.data or "container", etcd_args=request.etcd_args or (), wait_s=request.wait_s, say=say,
@@ -275,7 +275,11 @@ def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) 
 def _remember_docker(cluster: DockerCluster) -> None:
     answers = list(state.statuses(cluster.members, security=cluster.security))
     old = state.load("docker")
-    ids = dict(old.member_ids) if old and old.created_at == cluster.spec.created_at else {}
+    ids: dict[str, int] = {}
+    if old and old.created_at == cluster.spec.created_at:
+        ids.update(old.member_ids)
+    else:
+        _forget_docker()
     ids.update({status.name: status.member_id for status in answers})
     spec = cluster.spec
     state.save(
@@ -286,6 +290,22 @@ def _remember_docker(cluster: DockerCluster) -> None:
             etcd_args=spec.etcd_args, access=cluster.access,
         )
     )  # fmt: skip
+
+
+def _forget_docker() -> list[str]:
+    """Forget the Docker cluster, and remove the certificates and passwords that are left where somebody else removed
+    its containers.
+
+    Returns what was removed, for people. Those of one that answers, as on another Engine of this machine, stay.
+    """
+    removed = []
+    known = state.load("docker")
+    folder = known.access.folder if known is not None else ""
+    if os.path.isdir(folder) and state.find_running(backends=["docker"]) is None:  # noqa: PTH112
+        shutil.rmtree(folder, ignore_errors=True)
+        removed.append(f"folder {folder}")
+    state.forget("docker")
+    return removed
 
 
 def describe(cluster: Cluster | None) -> ClusterOrigin:
@@ -369,14 +389,11 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
             client = _engine(backend)
             if client is None:
                 return removed
-            known = state.load("docker")
             try:
                 removed += containers.remove(client)
             finally:
                 client.close()
-            state.forget("docker")
-            if known is not None and known.access.folder:  # where the containers were removed by somebody else
-                shutil.rmtree(known.access.folder, ignore_errors=True)
+            removed += _forget_docker()
     return removed
 
 
