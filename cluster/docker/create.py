@@ -7,6 +7,7 @@ import datetime
 import io
 import os
 import platform
+import posixpath
 import secrets
 import shutil
 import tarfile
@@ -44,10 +45,11 @@ from cluster.observe import probe
 from cluster.observe.logs import why_it_ended_text
 
 if TYPE_CHECKING:
-    from cluster.docker.sdk import Client
+    from cluster.docker.sdk import Client, Container
 
 _POLL_S = 0.05
 _NETWORK_ATTEMPTS = 8
+_LINKS = 8  # at most so many symbolic links are followed
 _ACCESS = "raftload-access"  # the folder of the certificates in a container, at its root
 
 
@@ -270,21 +272,51 @@ def _make(client: Client, spec: DockerSpec, access: Access, member: Member, clie
         )  # fmt: skip
         client.networks.get(PEERS).connect(container, ipv4_address=address)
         if spec.tls:
-            container.put_archive("/", _server_files(access, container.attrs["Config"]["User"]))
+            container.put_archive("/", _server_files(access, _uid(container)))
 
 
-def _server_files(access: Access, user: str) -> bytes:
+def _uid(container: Container) -> int:
+    """Return the number of the user that a container runs as, which its image may give by a name.
+
+    0 for a name that the image does not know: the Engine starts no such container, and says so.
+    """
+    user = container.attrs["Config"]["User"].partition(":")[0] or "0"
+    if user.isascii() and user.isdigit():
+        return int(user)
+    fields = (line.split(":") for line in _read(container, "/etc/passwd").splitlines())
+    return next((int(each[2]) for each in fields if each[0] == user), 0)
+
+
+def _read(container: Container, path: str) -> str:
+    """Return a text file of a container, also one that a symbolic link leads to; empty where there is none."""
+    from docker.errors import NotFound
+
+    for _ in range(_LINKS):
+        try:
+            parts, _ = container.get_archive(path)
+        except NotFound:
+            break
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
+            first = tar.next()
+            assert first is not None
+            if first.issym():
+                path = posixpath.join(posixpath.dirname(path), first.linkname)
+            else:
+                file = tar.extractfile(first)
+                return file.read().decode(errors="replace") if file is not None else ""
+    return ""
+
+
+def _server_files(access: Access, uid: int) -> bytes:
     """Return what a member needs of the certificates, as a tar file.
 
-    Takes the user that the container runs as, as the Engine has it: only that one can read the keys.
+    Takes the number of the user that the container runs as: only that one can read the keys.
     """
-    uid, _, gid = (user or "0").partition(":")
-    owner = (int(uid) if uid.isdigit() else 0, int(gid) if gid.isdigit() else 0)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
 
         def add(info: tarfile.TarInfo, mode: int, content: bytes | None = None) -> None:
-            info.mode, (info.uid, info.gid), info.mtime = mode, owner, int(time.time())
+            info.mode, info.uid, info.mtime = mode, uid, int(time.time())
             info.size = len(content or b"")
             tar.addfile(info, io.BytesIO(content or b""))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypedDict
 
 
@@ -112,6 +112,9 @@ class Container(Protocol):
 
     def put_archive(self, path: str, data: bytes) -> bool:
         """Unpack a tar file into a folder of it, also before it was started."""
+
+    def get_archive(self, path: str) -> tuple[Iterable[bytes], object]:
+        """Return a file of it as the parts of a tar file, and facts about it."""
 
     def logs(self, *, tail: int | str) -> bytes:
         """Return the last lines of its log."""

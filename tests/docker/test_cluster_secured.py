@@ -48,3 +48,48 @@ def test_certificates_and_users(engine: Docker, tmp_path: Path) -> None:
     assert not folder.exists()
     assert f"removed folder {Path(one['access']['cacert']).parent}" in engine.run("down").stdout
     assert not list((tmp_path / "raftload").glob("docker-*"))
+
+
+def test_secrets_of_a_cluster_that_somebody_else_removed_go(engine: Docker, tmp_path: Path) -> None:
+    def up(*words: str) -> Path:
+        made = engine.json("up", "--nodes", "1", "--auth", *words)
+        assert made["done"] == "created"
+        return Path(made["access"]["password_file"]).parent
+
+    first = up("--data", "volume")
+    engine.docker("rm", "-f", "etcd-node1")
+    (tmp_path / "raftload" / "cluster-docker.json").unlink()  # now only the volume and the networks tell of it
+    second = up()
+    assert not first.exists()
+    engine.docker("rm", "-f", "etcd-node1")
+    engine.docker("network", "rm", "raftload-peers")
+    refused = engine.run("up", "--nodes", "1", code=4).stderr
+    assert "the network raftload-clients of another cluster is there" in refused and "did not make" not in refused
+    assert second.exists()
+    engine.docker("network", "rm", "raftload-clients")  # now only the record in the state folder tells of it
+    third = up()
+    assert not second.exists()
+    engine.docker("rm", "-f", "etcd-node1")
+    engine.docker("network", "rm", "raftload-peers", "raftload-clients")
+    assert engine.run("down").stdout == f"removed folder {third}\n"
+    assert not third.exists()
+
+
+def test_an_image_whose_user_has_a_name(engine: Docker, tmp_path: Path) -> None:
+    """It can read the keys, also where a link leads to the file with its number."""
+    image = engine.json("up", "--nodes", "1")["image"]
+    engine.run("down")
+    (tmp_path / "users").write_text("root:x:0:0:root:/:/none\netcd:x:1234:1234:etcd:/:/none\n")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").symlink_to("../store/users")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {image}\nCOPY users /store/users\nCOPY etc /etc\nCOPY --chown=1234 data /var/lib/etcd\nUSER etcd\n"
+    )
+    named = "raftload-test-named-user:1"
+    engine.docker("build", "-q", "-t", named, str(tmp_path))
+    try:
+        assert engine.json("up", "--nodes", "1", "--tls", "--image", named)["quorum"]
+        engine.run("down")
+    finally:
+        engine.docker("rmi", named)
