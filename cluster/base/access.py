@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.base.certificates import Authority, write_private
 from cluster.base.errors import ClusterError
-from cluster.base.security import Security
+from cluster.base.security import Security, export
 from cluster.base.topology import ServerTls
 
 ROOT, CLIENT = "root", "client"
@@ -126,18 +126,24 @@ class Access:
     def describe(self, endpoints: Sequence[str]) -> list[str]:
         """Return what a person needs to use the cluster with etcdctl or from elsewhere, a line each.
 
-        Takes the client URLs. The lines have the passwords. Raises ClusterError.
+        Takes the client URLs. The lines have the files of the passwords, not the passwords: what is printed stays in
+        the logs of CI. Raises ClusterError.
         """
-        environment = {"ETCDCTL_ENDPOINTS": ",".join(endpoints), **self.security().to_environment()}
-        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        lines = [f"raftload finds it without options; for etcdctl: export {words}"]
+        lines = [
+            "raftload finds it without options; for etcdctl: "
+            + export(endpoints, self.security(), self._password_word(ROOT))
+        ]
         if self.auth:
             lines.append(
                 f"a user that reads and writes every key, and nothing else: export ETCDCTL_USER={CLIENT} "
-                f"ETCDCTL_PASSWORD={self.password(CLIENT)}"
+                f"ETCDCTL_PASSWORD={self._password_word(CLIENT)}"
             )
         lines.append(f"certificates, keys and passwords are in {self.folder}; `raftload cluster down` removes them")
         return lines
+
+    def _password_word(self, user: str) -> str:
+        """Return what a shell replaces by a user's password."""
+        return f'"$(cat {shlex.quote(self.password_path(user))})"'
 
     def _lost(self, path: Path, reason: object) -> ClusterError:
         why = (reason.strerror if isinstance(reason, OSError) else None) or reason

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import getpass
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -222,25 +223,43 @@ def given(args: argparse.Namespace) -> str | None:
     return next((f"--{option.replace('_', '-')}" for option in options if getattr(args, option, None)), None)
 
 
-def of_ours(args: argparse.Namespace, found: Security) -> Security:
+def said_of_ours(args: argparse.Namespace) -> Security:
+    """Return what the options say of a cluster that raftload made. Raises as ``Security.from_arguments``."""
+    # The environment is about the endpoints that it names, if not about the user that was given.
+    return Security.from_arguments(args, {name: os.environ.get(name, "") for name in ("ETCDCTL_PASSWORD",)})
+
+
+def of_ours(args: argparse.Namespace, found: Security, said: Security | None = None) -> Security:
     """Return how to reach a cluster that raftload made: as it was made, but where options say otherwise.
 
-    Takes the options, and how the cluster was made. Raises UsageError for an option where it has neither TLS nor users,
-    and as ``Security.from_arguments``.
+    Takes the options, how the cluster was made, and what ``said_of_ours`` returned where it was called before: it may
+    ask for a password. Raises UsageError for an option where the cluster has neither TLS nor users, and as
+    ``Security.from_arguments``.
     """
     option = given(args)
     if option is None:
         return found
     if found == Security():
         raise UsageError(f"{option} is only for a cluster given with --endpoints")
-    # The environment is about the endpoints that it names, if not about the user that was given.
-    said = Security.from_arguments(args, {name: os.environ.get(name, "") for name in ("ETCDCTL_PASSWORD",)})
+    said = said or said_of_ours(args)
     pair = said if said.cert else found
     user = said if said.user else found
     return dataclasses.replace(
         found, cacert=said.cacert or found.cacert, cert=pair.cert, key=pair.key, user=user.user, password=user.password,
         insecure_skip_tls_verify=said.insecure_skip_tls_verify,
     )  # fmt: skip
+
+
+def export(endpoints: Sequence[str], security: Security, password: str = "…") -> str:
+    """Return the command of a shell after which etcdctl and raftload reach a cluster.
+
+    Takes the members' client URLs, how to reach them, and the shell's word for the password, which is not shown.
+    """
+    values = {"ETCDCTL_ENDPOINTS": ",".join(endpoints), **security.to_environment()}
+    words = {name: shlex.quote(value) for name, value in values.items()}
+    if security.password:
+        words["ETCDCTL_PASSWORD"] = password
+    return "export " + " ".join(f"{name}={word}" for name, word in words.items())
 
 
 def masked(command: Sequence[str], args: argparse.Namespace) -> tuple[str, ...]:

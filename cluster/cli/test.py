@@ -9,16 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cluster.base import naming
-from cluster.base.access import Access
 from cluster.base.console import print_json, say, terminal_width, wants_color
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Whole
-from cluster.base.security import Security, given, of_ours
+from cluster.base.security import Security, export, given, of_ours, said_of_ours
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.topology import Member
 from cluster.base.units import parse_whole
@@ -31,6 +30,9 @@ from cluster.gateway.client import Client, ClientFactory
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.observe.calls import bare, speaks_grpc
 from cluster.observe.status import NEVER_STARTED, look
+
+if TYPE_CHECKING:
+    from cluster.observe.running import Running
 
 EXAMPLES = """\
 examples:
@@ -150,27 +152,32 @@ def main(
         return 0
     try:
         select(args.only)
-        security = Security.from_arguments(args)
-        told = naming.option(args)
-        if told and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
+        option = naming.option(args)
+        if option and (args.nodes or args.backend or args.etcd or args.down or args.cleanup):
             raise UsageError(
-                f"{told} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
+                f"{option} is for an existing cluster: leave out --nodes, --backend, --etcd, --down and --cleanup"
             )
+        # The environment's endpoints do not count where options are about a cluster of ours.
         own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
-        endpoints = _endpoints(args, security, own=own)
+        told = naming.named(args) or (None if own else naming.named_by_environment(args))
+        foreign = told is not None
+        said = Security.from_arguments(args) if foreign else said_of_ours(args)  # once: it may ask for a password
+        endpoints = read_endpoints(told[0], said) if told else ()
         nodes(args)
         if args.etcd is not None:
             version_or_path(args.etcd)
-        foreign = bool(endpoints) and not own
-        if not foreign and given(args) is not None:
-            of_ours(args, _found_access(args.backend).security())  # before a cluster is started
+        asks = not foreign and (given(args) is not None or not (args.backend or args.cleanup))
+        found = _found(args.backend) if asks else None
+        if not foreign and given(args) is not None:  # before a cluster is started
+            of_ours(args, found.access.security() if found else Security(), said)
     except (ValueError, UsageError) as exc:
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
         return _cleanup(args)
-    provider = _external(endpoints, security) if foreign else (backends or BACKENDS)[args.backend or _found_backend()]
+    backend = args.backend or (found.backend if found else "docker")
+    provider = _external(endpoints, said) if foreign else (backends or BACKENDS)[backend]
     with provider(args, say) as tested:
-        security = tested.security if foreign else of_ours(args, tested.security)
+        security = tested.security if foreign else of_ours(args, tested.security, said)
         transport = _Transport(args.transport, security)
         report = run(
             client_factory or transport.client, tested.endpoints, tested.handle,
@@ -192,7 +199,8 @@ def main(
         urls = ",".join(tested.endpoints)
         say(f"tested etcd {report.version}: {', '.join(target.name for target in report.targets)} at {urls}")
         if tested.stays and not args.down:
-            how = f"export ETCDCTL_ENDPOINTS={urls}" if security == Security() else "`raftload cluster up` says how"
+            up_says_it = tested.kind != "external" and security != Security()
+            how = "`raftload cluster up` says how" if up_says_it else export(tested.endpoints, security)
             say(f"the cluster keeps running; to use it: {how}")
     return report.exit_code
 
@@ -316,20 +324,11 @@ def _standing(backend: Literal["docker", "local"]) -> Provider:
     return provide
 
 
-def _found_access(backend: str | None) -> Access:
-    """Return the certificates and users of the cluster that is there."""
+def _found(backend: str | None) -> Running | None:
+    """Return the cluster of a backend, or of any, that is there; None where none is."""
     from cluster.observe import running
 
-    found = running.find_running(backends=[each for each in running.BACKENDS if backend in (None, each)])
-    return found.access if found is not None else Access()
-
-
-def _found_backend() -> str:
-    """Return the backend of the cluster that is there; docker where none is."""
-    from cluster.observe.running import find_running
-
-    running = find_running()
-    return running.backend if running is not None else "docker"
+    return running.find_running(backends=[each for each in running.BACKENDS if backend in (None, each)])
 
 
 def _cleanup(args: argparse.Namespace) -> int:
@@ -363,15 +362,6 @@ def _external(endpoints: tuple[str, ...], security: Security) -> Provider:
 
 
 BACKENDS: dict[str, Provider] = {"docker": _standing("docker"), "local": _standing("local"), "embedded": _embedded}
-
-
-def _endpoints(args: argparse.Namespace, security: Security, *, own: bool) -> tuple[str, ...]:
-    """Return the endpoints that were named, checked for their form; none where none were. Raises ValueError.
-
-    ``own`` is whether the options are about a cluster of ours, so that the environment's endpoints do not count.
-    """
-    told = naming.named(args) or (None if own else naming.named_by_environment(args))
-    return read_endpoints(told[0], security) if told else ()
 
 
 def _progress(result: Result) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pty
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from cluster.cli import test as test_command
 from cluster.local.cluster import LocalCluster
 from cluster.observe import probe
 from tests.conftest import ClusterFactory
-from tests.support.command import ROOT, assert_refused
+from tests.support.command import assert_refused, run_at_terminal
 from tests.support.ports import closed_port, take_ports
 from tests.support.waiting import HANG_S, until
 
@@ -147,23 +144,10 @@ def test_the_etcd_that_is_asked_for_is_asked_for_its_version_once(
 
 
 def test_a_password_is_asked_for_once(tmp_path: Path) -> None:
-    outer, inner = pty.openpty()
-    words = [sys.executable, "-m", "loadgen.cli", "cluster", "test", "--endpoints", closed_port(), "--user", "somebody"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
-    with subprocess.Popen(
-        words, stdin=inner, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path, start_new_session=True,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-    ) as process:  # fmt: skip
-        os.close(inner)
-        assert process.stderr is not None
-        said = b""
-        while part := os.read(process.stderr.fileno(), 1 << 16):
-            said += part
-            if said.endswith(b"Password of somebody: "):
-                os.write(outer, b"secret\n")
-    os.close(outer)
-    assert process.returncode == 4, said
-    assert said.count(b"Password of") == 1
+    words = ("cluster", "test", "--endpoints", closed_port(), "--user", "somebody")
+    done = run_at_terminal(*words, cwd=tmp_path, question="Password of somebody: ", answer="secret")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("Password of") == 1
 
 
 @pytest.mark.parametrize(

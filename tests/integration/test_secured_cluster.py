@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import signal
 import ssl
 import stat
@@ -17,13 +17,14 @@ import pytest
 
 from cluster.base.access import Access
 from cluster.base.certificates import Authority
-from cluster.base.errors import EtcdError, NoAnswer
+from cluster.base.errors import ClusterError, EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.base.topology import Member
+from cluster.local.cluster import LocalCluster
 from cluster.observe import running
 from cluster.observe.calls import json_call
 from cluster.observe.probe import member_status
-from tests.support.command import ClusterCommands, called, run, start
+from tests.support.command import ClusterCommands, called, run, run_at_terminal, start
 from tests.support.ports import take_ports
 from tests.support.processes import arguments
 from tests.support.waiting import HANG_S
@@ -63,8 +64,7 @@ class Secured(ClusterCommands):
 
     def exported(self) -> dict[str, str]:
         """Return the environment that `up` told its reader to set."""
-        line = next(line for line in self.said.splitlines() if "export ETCDCTL_ENDPOINTS=" in line)
-        return dict(word.split("=", 1) for word in shlex.split(line.partition("export ")[2]))
+        return environment_after(next(line for line in self.said.splitlines() if "export ETCDCTL_ENDPOINTS=" in line))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,14 @@ def one(tmp_path: Path) -> Iterator[Secured]:
     made = Secured(tmp_path)
     yield made
     made.run("down", code=None)
+
+
+def environment_after(line: str) -> dict[str, str]:
+    """Return etcdctl's variables after a shell has run the command that a line ends with."""
+    command = f"export{line.partition('export')[2]}; env -0"
+    done = subprocess.run(["sh", "-c", command], env={"PATH": os.defpath}, capture_output=True, text=True, check=True)
+    pairs = (each.split("=", 1) for each in done.stdout.rstrip("\0").split("\0"))
+    return {name: value for name, value in pairs if name.startswith("ETCDCTL_")}
 
 
 def mode(path: Path) -> int:
@@ -148,6 +156,9 @@ def test_up_says_how_to_reach_it_and_says_it_again(secured: Secured) -> None:
         "ETCDCTL_PASSWORD": whole.password,
     }  # fmt: skip
     first = secured.exported()
+    client = environment_after(next(line for line in secured.said.splitlines() if "export ETCDCTL_USER=" in line))
+    assert client == {"ETCDCTL_USER": "client", "ETCDCTL_PASSWORD": secured.access.password("client")}
+    assert not [user for user in ("root", "client") if secured.access.password(user) in secured.said]
     assert "found in" in secured.up().stderr  # without the options: it is as it is
     assert secured.exported() == first
     document = secured.json("up", "--backend", "local", "--tls", "--auth")
@@ -200,6 +211,50 @@ def test_the_tests_and_the_pictures_find_it(inside: Secured, capsys: pytest.Capt
     assert {each["role"] for each in json.loads(picture.stdout)["members"]} == {"leader", "follower"}
 
 
+def test_a_password_is_asked_for_once(secured: Secured) -> None:
+    words = ("cluster", "test", "--only", "kv.own-member", "--user", "client")
+    done = run_at_terminal(
+        *words, cwd=secured.folder, question="Password of client: ", answer=secured.access.password("client"),
+        **secured.env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Password of") == 1
+
+
+def test_the_tests_look_for_the_cluster_once(
+    inside: Secured, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cacert = str(inside.access.security().cacert)
+    asked: list[object] = []
+    find = running.find_running
+
+    def counted(*given: Any, **named: Any) -> running.Running | None:
+        asked.append((given, named))
+        return find(*given, **named)
+
+    monkeypatch.setattr(running, "find_running", counted)
+    assert called(capsys, "cluster", "test", "--only", "kv.own-member", "--cacert", cacert).returncode == 0
+    assert len(asked) == 1
+
+
+def test_how_to_use_somebody_elses_cluster(inside: Secured, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was given, but for the password; `cluster up` does not know that cluster."""
+    whole = inside.access.security()
+    files = [f"--{name}={getattr(whole, name)}" for name in ("cacert", "cert", "key")]
+    endpoints = ",".join(inside.running.endpoints)
+    login = f"client:{inside.access.password('client')}"
+    done = called(
+        capsys, "cluster", "test", "--only", "kv.own-member", "--endpoints", endpoints, *files, "--user", login
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stderr.splitlines() if "the cluster keeps running" in line)
+    assert environment_after(line) == {
+        "ETCDCTL_ENDPOINTS": endpoints, "ETCDCTL_CACERT": whole.cacert, "ETCDCTL_CERT": whole.cert,
+        "ETCDCTL_KEY": whole.key, "ETCDCTL_USER": "client", "ETCDCTL_PASSWORD": "…",
+    }  # fmt: skip
+    assert inside.access.password("client") not in done.stderr
+
+
 def test_options_by_hand_win(inside: Secured, tmp_path: Path) -> None:
     other = Authority(tmp_path).cert
     refused = inside.run("status", "--cacert", other, code=4)
@@ -231,6 +286,26 @@ def test_either_alone_and_kept_where_the_cluster_grows(
     folder = Path(one.access.folder)
     one.run("down")
     assert not folder.exists()
+
+
+def test_what_is_for_its_owner_goes_also_from_a_given_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with LocalCluster(1, data_dir=folder, with_tls=True, with_auth=True) as cluster:
+        assert Path(cluster.access.folder).parent == folder
+    assert [path.name for path in folder.iterdir() if path.name not in ("etcd-node1", "logs")] == []
+
+
+def test_half_made_certificates_go(tmp_path: Path) -> None:
+    """A certificate takes no such host name, which is found out after the first files were written."""
+    folder = tmp_path / "of a cluster" / "access"
+    with pytest.raises(ValueError, match=r"."):
+        Access.make(folder, ("é",), tls=True, auth=True)
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "kept").touch()
+    with pytest.raises(ClusterError, match=r"cannot write certificates and passwords to .*: File exists"):
+        Access.make(folder, (), tls=True, auth=True)
+    assert (folder / "kept").exists()
 
 
 @pytest.mark.parametrize("words", [("status",), ("test", "--backend", "local"), ("test", "--backend", "embedded")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,25 @@ def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subproces
             process.kill()
             raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_at_terminal(*words: str, cwd: Path, question: str, answer: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Return the same of a command whose stdin is a terminal, on which each question of this text is answered."""
+    outer, inner = pty.openpty()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ETCDCTL_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadgen.cli", *words], stdin=inner, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        cwd=cwd, start_new_session=True, env={**kept, "PYTHONPATH": str(ROOT), **env},
+    ) as process:  # fmt: skip
+        os.close(inner)
+        assert process.stderr is not None
+        said = b""
+        while part := os.read(process.stderr.fileno(), 1 << 16):
+            said += part
+            if said.endswith(question.encode()):
+                os.write(outer, f"{answer}\n".encode())
+    os.close(outer)
+    return subprocess.CompletedProcess(words, process.returncode, "", said.decode())
 
 
 def workers(pid: int) -> list[int]:
