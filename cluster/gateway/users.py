@@ -16,7 +16,10 @@ _CALL_S = 10.0
 _PAUSE_S = 0.1
 _READWRITE = 2
 _PASSING = (4, 14)  # DEADLINE_EXCEEDED, UNAVAILABLE: as while a leader is elected
-_DONE_ALREADY = frozenset({"UserAlreadyExist", "RoleAlreadyExist"})
+# The errors that a step gets which was done before. Once authentication is on, etcd refuses a call without a user.
+_DONE_ALREADY = {
+    "UserAdd": ("UserAlreadyExist",), "RoleAdd": ("RoleAlreadyExist",), "AuthEnable": ("UserEmpty", "PermissionDenied"),
+}  # fmt: skip
 _EVERY_KEY = b"\0"  # as the first key and as the end of the range
 
 
@@ -45,7 +48,8 @@ def enable_auth(endpoints: Sequence[str], access: Access, within_s: float) -> No
     number = 0
     for method, fields, path, body in steps:
         as_grpc, as_json = (f"/etcdserverpb.Auth/{method}", encode(fields)), (f"/v3/auth/{path}", json.dumps(body))
-        while reason := _refusal(endpoints[number % len(endpoints)], as_grpc, as_json, security):
+        done = _DONE_ALREADY.get(method, ())
+        while reason := _refusal(endpoints[number % len(endpoints)], as_grpc, as_json, security, done):
             if (isinstance(reason, EtcdError) and reason.code not in _PASSING) or time.monotonic() >= until:
                 raise ClusterError(f"cannot enable authentication: {method}: {reason}") from reason
             number += 1
@@ -53,13 +57,16 @@ def enable_auth(endpoints: Sequence[str], access: Access, within_s: float) -> No
 
 
 def _refusal(
-    where: str, as_grpc: tuple[str, bytes], as_json: tuple[str, str], security: Security
+    where: str, as_grpc: tuple[str, bytes], as_json: tuple[str, str], security: Security, done: Sequence[str]
 ) -> EtcdError | NoAnswer | None:
-    """Do one step, return why it was not done; that a call whose answer was lost has done it is no reason."""
+    """Do one step, return why it was not done; that a call whose answer was lost has done it is no reason.
+
+    Takes the names of the errors by which etcd says so.
+    """
     try:
         calls.rpc(where, as_grpc, as_json, _CALL_S, security)
     except EtcdError as exc:
-        return None if exc.name in _DONE_ALREADY else exc
+        return None if exc.name in done else exc
     except NoAnswer as exc:
         return exc
     return None

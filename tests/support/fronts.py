@@ -9,7 +9,7 @@ import http.server
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,18 @@ def json_only(endpoint: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def denying(endpoint: str, *methods: str, port: int = 0, asked: list[str] | None = None) -> Iterator[str]:
+def denying(
+    endpoint: str, *methods: str, port: int = 0, asked: list[str] | None = None, lost: Collection[str] = ()
+) -> Iterator[str]:
     """Yield the endpoint of a proxy for gRPC that refuses some methods, as etcd 3.5.28 to 3.5.31 and 3.6.0 to 3.6.11
     refuse ``Maintenance/Status`` to users without the role root.
 
     It passes unary calls on, and speaks no HTTP/1, so that JSON is no way around it. ``port`` is its own; 0 for any.
-    What it is asked for is added to ``asked``, as ``Cluster/MemberList``.
+    What it is asked for is added to ``asked``, as ``Cluster/MemberList``. The first answer to each of the methods
+    ``lost`` is lost: etcd has done what was asked for, and the client hears that nobody is there.
     """
     channel = grpc.insecure_channel(endpoint)
+    to_lose = set(lost)
 
     class Front(grpc.GenericRpcHandler):
         def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -79,6 +83,9 @@ def denying(endpoint: str, *methods: str, port: int = 0, asked: list[str] | None
                     said: bytes = channel.unary_unary(details.method)(request, timeout=10, metadata=metadata)
                 except grpc.RpcError as exc:
                     context.abort(exc.code(), exc.details())
+                if name in to_lose:
+                    to_lose.remove(name)
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
                 return said
 
             return grpc.unary_unary_rpc_method_handler(answer)
