@@ -59,8 +59,9 @@ class Endpoint:
         try:
             parts = urlsplit(url)
             host = parts.hostname
-        except ValueError as exc:
-            raise malformed(str(exc)) from exc
+        except ValueError as exc:  # whose text may have a password in it
+            bracket = "[" in url or "]" in url
+            raise malformed("brackets are for an IPv6 address" if bracket else "no host has such a name") from exc
         if parts.scheme not in ("http", "https"):
             raise malformed(f"scheme {parts.scheme!r}")
         if parts.username is not None:

@@ -51,6 +51,8 @@ def test_what_is_none_is_one_clear_line(text: str) -> None:
         ("h:\u0661", "its port is no number from 1 to 65535"), ("'http://h:1'", "quotation marks are around it"),
         ('"h:1', "quotation marks are around it"), ("http://u@h:1", "a user belongs into --user"),
         ("http://h", "no port"), ("http://:1", "no host"), ("h:1/v3", "more than a host and a port"),
+        ("[::1:1", "brackets are for an IPv6 address"), ("http://[h]:1", "brackets are for an IPv6 address"),
+        ("h\u2100:1", "no host has such a name"),
     ],
 )  # fmt: skip
 def test_what_is_none_says_why(text: str, why: str) -> None:
@@ -58,7 +60,14 @@ def test_what_is_none_says_why(text: str, why: str) -> None:
         Endpoint.parse(text)
 
 
-@pytest.mark.parametrize("text", ["http://u:secret@h:1", "u:secret@h:1", "http://u:secret/secret@h:1", "u:@secret@h"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://u:secret@h:1", "u:secret@h:1", "http://u:secret/secret@h:1", "u:@secret@h",
+        # Of these the standard library's own message shows the password.
+        "http://u:secret\u2100@h:1", "http://u:[secret]@h:1",
+    ],
+)  # fmt: skip
 def test_a_password_in_one_is_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match=r"malformed endpoint .*\*\*\*@h") as caught:
         Endpoint.parse(text)
