@@ -60,7 +60,8 @@ def http(
     head += f"Authorization: {token}\r\n\r\n" if token else "\r\n"
     answer = bytearray()
     try:
-        with _connected(at, timeout_s, security) as sock:
+        with _connected(at, deadline, security) as sock:
+            sock.settimeout(_left(deadline))
             send(sock, head.encode("ascii") + body)
             while True:
                 left = deadline - time.monotonic()
@@ -134,9 +135,14 @@ def _no_login(where: str, security: Security, reason: str) -> NoAnswer:
     return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause="login")
 
 
-def _connected(at: Endpoint, timeout_s: float, security: Security | None, *alpn: str) -> socket.socket:
-    plain: socket.socket = connect(at, timeout_s)
-    plain.settimeout(timeout_s)
+def _left(until: float) -> float:
+    """Return the seconds until a moment of the monotonic clock, as a timeout: 0 would be none."""
+    return max(until - time.monotonic(), 0.001)
+
+
+def _connected(at: Endpoint, until: float, security: Security | None, *alpn: str) -> socket.socket:
+    plain: socket.socket = connect(at, _left(until))
+    plain.settimeout(_left(until))
     if not at.tls:
         return plain
     try:
@@ -197,7 +203,7 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
     endpoint = at.authority
     connection: GrpcSocket | None = None
     try:
-        sock = _connected(at, timeout_s, security, *(("h2",) if at.tls else ()))
+        sock = _connected(at, until, security, *(("h2",) if at.tls else ()))
         connection = connected = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
         if security is None or security.user is None:
             return connection.call(path, message, until)
@@ -246,16 +252,13 @@ def either(
     """
     at, until = Endpoint.parse(where), time.monotonic() + timeout_s
 
-    def left() -> float:
-        return max(until - time.monotonic(), 0.001)
-
     if at in _json_first:
         with contextlib.suppress(NoAnswer):
-            return by_json(left())
+            return by_json(_left(until))
         _json_first.discard(at)
     json_next = True
     try:
-        return by_grpc(left())
+        return by_grpc(_left(until))
     except NotGrpcError as exc:
         instead, http2 = str(exc), exc.http2
     except ValueError as exc:
@@ -265,13 +268,13 @@ def either(
             raise
         instead, http2, json_next = "it speaks gRPC, but does not know the call", True, False
     try:
-        answer = by_json(left())
+        answer = by_json(_left(until))
     except NoAnswer as exc:
         if exc.cause == "tls":
             raise
         if http2:
             raise NoAnswer(f"{bare(where)}: not etcd: {instead}", cause="not etcd") from exc
-        if exc.cause == "connection lost" and not at.tls and _speaks_tls(at, left()):
+        if exc.cause == "connection lost" and not at.tls and _speaks_tls(at, _left(until)):
             raise NoAnswer(f"{bare(where)} speaks TLS: use https://", cause="tls", sent=False) from exc
         raise
     if json_next:
@@ -337,8 +340,7 @@ def json_call(where: str, path: str, body: bytes, timeout_s: float = 1.0, securi
     """
 
     def call(token: str, until: float) -> bytes:
-        left_s = max(until - time.monotonic(), 0.001)
-        code, answer = http(where, "POST", path, body, left_s, security, token)
+        code, answer = http(where, "POST", path, body, _left(until), security, token)
         error = _error_of(code, answer)
         if error is None:
             return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -158,12 +159,13 @@ class MemberInfo:
 def member_status(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
     """Ask one member for its own view, without a quorum. ``security`` is for one that speaks TLS or knows users.
 
-    Raises NoAnswer, after at most ``timeout_s`` seconds; what etcd denies is one with the cause ``permission denied``,
+    Takes as long as ``grpc`` at most. Raises NoAnswer; what etcd denies is one with the cause ``permission denied``,
     or ``user required``.
     """
     where = member.client_url
 
     def by_grpc(left_s: float) -> MemberStatus:
+        until = time.monotonic() + left_s
         if security is not None and security.user is not None and not has_logged_in(where, security):
             # Without a leader nobody can log in, and most releases show their status to anybody.
             with contextlib.suppress(EtcdError):
@@ -171,6 +173,7 @@ def member_status(member: Member, timeout_s: float = 1.0, security: Security | N
                 status = read(grpc(where, STATUS, b"", left_s, nobody))
                 if not status.leader_id:
                     return status
+            left_s = max(until - time.monotonic(), 0.001)
         return read(grpc(where, STATUS, b"", left_s, security))
 
     def read(answer: bytes) -> MemberStatus:

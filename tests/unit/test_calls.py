@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import NoReturn
 
 import pytest
 
 from cluster.base.endpoint import Endpoint
-from cluster.base.errors import EtcdError
+from cluster.base.errors import EtcdError, NoAnswer
 from cluster.base.security import Security
+from cluster.base.topology import Member
+from cluster.observe import calls, probe
 from cluster.observe.calls import _as_user, either
 from cluster.observe.grpc_call import NotGrpcError
+from cluster.observe.messages import encode
 
 UNIMPLEMENTED = EtcdError(12, "unknown method Lie for service etcdserverpb.Maintenance")
 
@@ -60,3 +64,45 @@ def test_a_call_whose_token_is_refused_gets_what_is_left_of_its_time() -> None:
     assert (first, second) == ("token-0", "token-1")
     # By the time of the second login at most, which is a part of what was between the calls.
     assert until <= until_then <= until + moments[1] - moments[0]
+
+
+def test_a_status_that_is_asked_for_twice_gets_what_is_left_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, float]] = []
+
+    def grpc(_where: str, _path: str, _message: bytes, timeout_s: float, security: Security) -> bytes:
+        asked.append((security.user, timeout_s))
+        time.sleep(0.2)
+        return encode({4: 7})  # a leader is known, so that the user can log in
+
+    monkeypatch.setattr(probe, "grpc", grpc)
+    member = Member("a", "http://192.0.2.2:2379", "", "")
+    probe.member_status(member, 60.0, Security(user="somebody", password="secret"))
+    (nobody, first), (user, second) = asked
+    assert (nobody, user) == (None, "somebody")
+    assert second <= first - 0.2
+
+
+def test_a_connection_that_took_a_while_leaves_less_time_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[float | None] = []
+
+    def connect(*_: object) -> socket.socket:
+        time.sleep(0.2)
+        opened = Watched()
+        opened.connect(listening.getsockname())
+        return opened
+
+    class Watched(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            left.append(value)
+            super().settimeout(value)
+
+    monkeypatch.setattr(calls, "connect", connect)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for ask in (
+            lambda: calls.http("192.0.2.1:1", "GET", "/version", timeout_s=0.4),
+            lambda: calls.grpc("192.0.2.1:1", calls.STATUS, b"", 0.4),
+        ):
+            left.clear()
+            with pytest.raises(NoAnswer, match="timed out"):
+                ask()
+            assert left and all(each is not None and each <= 0.2 for each in left)
