@@ -27,8 +27,11 @@ _OVERWRITTEN = re.compile(r"[^\x08]\x08")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u2060]")  # also those of no width
 PASTED = re.compile(r"\[(?:[0-9]{1,3}(?:;[0-9]{1,3})*)?[mK]")  # colours that lost their ESC
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00a0": " "})
-# etcd's own times, and those that zap writes for a program that has etcd within it.
-_TIME = r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}(?:T\S+| [0-9:]{8}\S*)|1\.[0-9]+e\+[0-9]{2}|1[0-9]{9,18}(?:\.[0-9]+)?)"
+# etcd's own times, and those that zap writes for a program that has etcd within it. None is longer: without the bound
+# a search would take the square of the time for a long line of dates.
+_TIME = (
+    r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}(?:T\S{1,40}| [0-9:]{8}\S*)|1\.[0-9]+e\+[0-9]{2}|1[0-9]{9,18}(?:\.[0-9]+)?)"
+)
 _LEVEL = r"(?:debug|info|warn|error|dpanic|panic|fatal|DEBUG|INFO|WARN|ERROR|DPANIC|PANIC|FATAL)"
 _CONSOLE = re.compile(rf"{_TIME}[\t ]+{_LEVEL}[\t ]+(?:\S+[\t ]+)??\S*\.go:[0-9]+[\t ]")
 _CONSOLE_PARTS = re.compile(
@@ -75,7 +78,7 @@ class Record:
 
 # What a line of etcd's begins with that is no object.
 _BEGIN = re.compile(
-    rf"{_TIME}[\t ]+{_LEVEL}[\t ]+(?:\S+[\t ]+)??\S*\.go:[0-9]+[\t ]"
+    rf"{_CONSOLE.pattern}"
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]+ [A-Z] \| [\w/.-]+: |raft[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9:]{8} \w+: "
 )
 

@@ -271,7 +271,6 @@ class Reader:
         if item.event.term < highest:
             self.items.pop()
             self.garbage += 1
-            self.first_garbage = self.first_garbage or (self.lines, line)
         else:
             self.may_be_cut = True
 

@@ -12,6 +12,7 @@ import random
 import re
 import struct
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -420,6 +421,16 @@ def test_a_whole_export_in_one_line_loses_nothing(make: Callable[[list[str]], st
     texts = flapping(1500)
     (log,) = read_lines(make(texts)).logs
     assert len(log.events) == len(texts) == 3000
+
+
+@pytest.mark.parametrize("part", ["2025-11-16T", "2025-11-16T{"])
+def test_a_line_that_is_four_times_as_long_takes_four_times_as_long(part: str) -> None:
+    def took_s(parts: int) -> float:
+        began = time.process_time()
+        assert read_lines(part * parts).logs == ()
+        return time.process_time() - began
+
+    assert min(took_s(4000) for _ in range(3)) < 9 * min(took_s(1000) for _ in range(3))  # its square would be 16
 
 
 def test_a_panic_is_etcds() -> None:
