@@ -259,7 +259,8 @@ class _Desk:
             self._cluster.wait_healthy(timeout_s)
             return
         deadline = time.monotonic() + timeout_s
-        while reason := probe.why_unhealthy(self._cluster.members, security=self._cluster.security):
+        security = self._cluster.security  # which reads files
+        while reason := probe.why_unhealthy(self._cluster.members, security=security):
             if time.monotonic() >= deadline:
                 raise ClusterError(f"the cluster is not healthy after {timeout_s:g} s: {reason}")
             time.sleep(0.05)

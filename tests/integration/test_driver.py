@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
-from cluster.faults.driver import Driver
+from cluster.base.security import Security
+from cluster.faults.driver import Driver, _Desk
 from cluster.faults.kinds import KINDS, Fault, Kind, Request
 from cluster.faults.nemesis import Nemesis
 from cluster.faults.plan import plan_rounds
@@ -102,3 +104,22 @@ def test_a_killed_starter_leaves_nothing(leftovers_after: Leftovers) -> None:
         assert starter.stdout.readline() == b"paused\n"
         starter.send_signal(signal.SIGKILL)
     assert not leftovers_after(60)
+
+
+def test_to_wait_for_health_reads_the_passwords_once() -> None:
+    read = []
+
+    class Ill:
+        members = ()
+
+        @property
+        def security(self) -> Security:
+            read.append(1)
+            return Security()
+
+    with contextlib.ExitStack() as stack:
+        desk = _Desk(stack)
+        desk._cluster = Ill()  # type: ignore[assignment]
+        with pytest.raises(ClusterError, match=r"not healthy after 0\.2 s: the members do not agree on a leader"):
+            desk.do("healthy", {"timeout_s": 0.2})
+    assert read == [1]
