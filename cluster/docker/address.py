@@ -73,10 +73,15 @@ class EngineAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether what it publishes on 127.0.0.1 is on this machine."""
+        """Whether what it publishes on 127.0.0.1 is on this machine; no other one is named where it is no address."""
         if self.socket is not None:
             return True
-        host = urlsplit(self.host).hostname or ""
+        try:
+            host = urlsplit(self.host).hostname
+        except ValueError:
+            host = None
+        if not host:
+            return True
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:

@@ -19,7 +19,7 @@ import pytest
 from cluster.base.errors import ClusterError
 from cluster.docker import address as addresses
 from cluster.docker.address import EngineAddress
-from cluster.docker.create import _addresses
+from cluster.docker.create import _addresses, refuse_another_machine
 from cluster.docker.engine import connect, talking
 from cluster.lifecycle.up import ClusterRequest, up
 
@@ -203,6 +203,7 @@ def test_an_engine_that_is_too_old_for_the_sdk_is_said_to_be(
             marks=pytest.mark.skipif(importlib.util.find_spec("paramiko") is not None, reason="paramiko is there"),
         ),
         ("unix:///a\nb", "no Docker Engine at unix:///a b ($DOCKER_HOST)"),
+        ("tcp://[::1:2375", "is no address (Invalid IPv6 URL)"),
     ],
 )  # fmt: skip
 def test_an_address_of_no_use_says_why(
@@ -211,6 +212,15 @@ def test_an_address_of_no_use_says_why(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DOCKER_HOST", host.replace("HERE", str(tmp_path)))
     assert says in refusal()
+
+
+@pytest.mark.parametrize("host", ["/var/run/docker.sock", "tcp://[::1:2375", "tcp://:2375"])
+def test_what_is_no_address_is_not_said_to_be_another_machine(
+    host: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    refuse_another_machine()
+    assert refusal()
 
 
 def test_a_host_is_read_as_docker_does(env: dict[str, str], tmp_path: Path) -> None:
