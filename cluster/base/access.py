@@ -130,7 +130,7 @@ class Access:
         the logs of CI. Raises ClusterError.
         """
         lines = [
-            "raftload finds it without options; for etcdctl: "
+            "the other commands find it without options; for etcdctl: "
             + export(endpoints, self.security(), self._password_word(ROOT))
         ]
         if self.auth:

@@ -139,6 +139,15 @@ class Security:
         has_scheme = "://" in endpoint or endpoint.startswith(("unix:", "unixs:"))
         return endpoint if has_scheme or not (self.cacert or self.cert) else f"https://{endpoint}"
 
+    def filled(self, found: Security) -> Security:
+        """Return the same with what another one says where it is silent: CA, certificate and key, user and password."""
+        pair = self if self.cert else found
+        user = self if self.user else found
+        return dataclasses.replace(
+            self, cacert=self.cacert or found.cacert, cert=pair.cert, key=pair.key, user=user.user,
+            password=user.password,
+        )  # fmt: skip
+
     def describe(self) -> str:
         """Return it in words, without the password; empty for the default."""
         words = []
@@ -241,13 +250,7 @@ def of_ours(args: argparse.Namespace, found: Security, said: Security | None = N
         return found
     if found == Security():
         raise UsageError(f"{option} is only for a cluster given with --endpoints")
-    said = said or said_of_ours(args)
-    pair = said if said.cert else found
-    user = said if said.user else found
-    return dataclasses.replace(
-        found, cacert=said.cacert or found.cacert, cert=pair.cert, key=pair.key, user=user.user, password=user.password,
-        insecure_skip_tls_verify=said.insecure_skip_tls_verify,
-    )  # fmt: skip
+    return (said or said_of_ours(args)).filled(found)
 
 
 def export(endpoints: Sequence[str], security: Security, password: str = "…") -> str:

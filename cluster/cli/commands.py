@@ -87,11 +87,12 @@ def _look(cluster: Cluster, security: Security | None = None) -> ClusterView:
 def status(args: argparse.Namespace) -> int:
     """Show who leads and how each member is: of the endpoints that are named, else of our cluster."""
     from cluster.lifecycle.up import describe, find
+    from cluster.observe.running import security_at
     from cluster.observe.status import SCHEMA, look
 
     told = naming.named(args) or (None if args.backend else naming.named_by_environment(args))
     named = told[0] if told else None
-    security = Security.from_arguments(args) if named is not None else Security()
+    security = security_at(named, args) if named is not None else Security()
     what = describe(None)
     cluster = find(args.backend) if named is None else None
     if cluster is not None:

@@ -146,6 +146,8 @@ def main(
     Takes the options of ``add_arguments``; another client than those of ``TRANSPORTS``; other providers of clusters
     than ``BACKENDS``. Raises UsageError, and ClusterError where there is no cluster and none can be started.
     """
+    from cluster.observe.running import security_at
+
     if args.list:
         for test in TESTS:
             print(f"{test.name:<24} {test.promise}")
@@ -161,7 +163,7 @@ def main(
         own = any(each is not None for each in (args.nodes, args.backend, args.etcd))
         told = naming.named(args) or (None if own else naming.named_by_environment(args))
         foreign = told is not None
-        said = Security.from_arguments(args) if foreign else said_of_ours(args)  # once: it may ask for a password
+        said = security_at(told[0], args) if told else said_of_ours(args)  # once: it may ask for a password
         endpoints = read_endpoints(told[0], said) if told else ()
         nodes(args)
         if args.etcd is not None:

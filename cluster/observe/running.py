@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import fcntl
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.base.access import Access
+from cluster.base.endpoint import Endpoint, split_endpoints
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.files import write_json
 from cluster.base.security import Security
@@ -169,6 +171,30 @@ def statuses(
     for answer in ask(members, timeout_s, security).values():
         if isinstance(answer, MemberStatus):
             yield answer
+
+
+def speaking_tls() -> bool:
+    """Return whether a cluster that is remembered, true or not, speaks TLS."""
+    return any(running.access.tls for backend in BACKENDS if (running := load(backend)))
+
+
+def security_at(endpoints: str, args: argparse.Namespace) -> Security:
+    """Return how to reach endpoints: as options and the environment say, and else as our cluster that has them all.
+
+    Takes the endpoints with commas between them, and the options of ``cluster.base.security``. Raises SecurityError.
+    """
+    said = Security.from_arguments(args)
+    for backend in BACKENDS:
+        running = load(backend)
+        if running is None or not running.access.folder:
+            continue
+        with contextlib.suppress(ClusterError, ValueError):  # what went with the cluster, and what is no endpoint
+            filled = said.filled(running.access.security())
+            named = {Endpoint.parse(filled.url(each)) for each in split_endpoints(endpoints)}
+            ours = {Endpoint.parse(url) for url in running.endpoints}
+            if named and named <= ours and filled != said and find_running(backends=[backend]):
+                return filled
+    return said
 
 
 def _is_there(running: Running, timeout_s: float) -> bool:

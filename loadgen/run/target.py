@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,18 +19,17 @@ from cluster.base.security import Security, of_ours
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.units import parse_duration, parse_whole
 from cluster.base.versions import version_or_path
+from cluster.observe.running import BACKENDS, find_running, security_at, speaking_tls
 from loadgen.load import patching
 from loadgen.load.settings import SettingsError, read
 
 if TYPE_CHECKING:
     from cluster.local.cluster import LocalCluster
-    from cluster.observe.running import Running
     from cluster.schema import run_documents
     from cluster.schema.run_documents import ObserverCost
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
-BACKENDS = ("docker", "local")
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
@@ -128,7 +127,8 @@ class TargetOptions:
             security = security_of(args.cluster, args)
             return cls(args.cluster or "embedded", (), nodes, reason, etcd=args.etcd, security=security)
         if text is None:
-            running = _found(BACKENDS) if nodes is None else None
+            _patch_for_tls()
+            running = find_running() if nodes is None else None
             if running is None:
                 of_ours(args, Security())
                 check_etcd(None, None, "embedded")
@@ -139,7 +139,8 @@ class TargetOptions:
                 links=running.links, requested_version=running.requested_version,
                 security=of_ours(args, running.access.security()),
             )  # fmt: skip
-        security = Security.from_arguments(args)
+        _patch_for_tls()
+        security = security_at(text, args)
         try:
             endpoints = read_endpoints(text, security)
         except ValueError as error:
@@ -196,23 +197,26 @@ class TargetOptions:
             )  # fmt: skip
 
 
-def _found(backends: Sequence[str]) -> Running | None:
-    """Return the cluster of one of these backends that `raftload cluster up` started."""
-    from cluster.observe import running
-
-    known = [running.load(backend) for backend in backends]
-    if any(each.access.tls for each in known if each is not None):
-        patching.patch()  # a context of TLS that was made before would be of no use after
-    return running.find_running(backends=backends)
+def _patch_for_tls() -> None:
+    """Patch early where a cluster of ours may be asked over TLS: a context that was made before is of no use after."""
+    if speaking_tls():
+        patching.patch()
 
 
 def security_of(backend: str | None, args: argparse.Namespace) -> Security:
     """Return how to reach the cluster of a backend that is up, or will be started for the run, without TLS and users.
 
-    Takes the options, too. Raises UsageError for one about TLS or the user where the cluster has neither.
+    It is found as for the run, whether its members answer or not. Takes the options, too. Raises UsageError for one
+    about TLS or the user where the cluster has neither, and as `cluster.lifecycle.up.find`.
     """
-    running = _found([backend]) if backend in BACKENDS else None
-    return of_ours(args, running.access.security() if running else Security())
+    if backend not in BACKENDS:
+        return of_ours(args, Security())
+    if backend == "docker":
+        patching.patch()  # before its SDK imports `ssl`
+    from cluster.lifecycle.up import find
+
+    with find(backend) or contextlib.nullcontext() as found:
+        return of_ours(args, found.security if found is not None else Security())
 
 
 def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -9,7 +11,7 @@ import ssl
 import stat
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from cluster.base.certificates import Authority
 from cluster.base.errors import ClusterError, EtcdError, NoAnswer
 from cluster.base.security import Security
 from cluster.base.topology import Member
+from cluster.gateway import users
 from cluster.local.cluster import LocalCluster
 from cluster.observe import running
 from cluster.observe.calls import json_call
 from cluster.observe.probe import member_status
+from loadgen.run.target import security_of
+from tests.support import fronts
 from tests.support.command import ClusterCommands, called, run, run_at_terminal, start
 from tests.support.ports import take_ports
 from tests.support.processes import arguments
@@ -148,6 +153,22 @@ def test_nobody_is_served_without_certificate_and_user(secured: Secured) -> None
         member_status(peer, HANG_S, Security(cacert=whole.cacert))
 
 
+def test_users_are_made_also_where_each_answer_is_lost_once(
+    make_cluster: Callable[..., LocalCluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster(1)
+    access = Access.make(tmp_path / "access", (), tls=False, auth=True)
+    steps = ("UserAdd", "RoleAdd", "UserGrantRole", "RoleGrantPermission", "AuthEnable")
+    asked: list[str] = []
+    lost = [f"Auth/{each}" for each in steps]
+    with fronts.denying(cluster.members[0].endpoint, asked=asked, lost=lost) as front:
+        users.enable_auth([front], access, HANG_S)
+    assert [asked.count(each) for each in lost] == [3, 3, 3, 2, 2]  # of two users, and once more
+    with pytest.raises(EtcdError, match=r"UserEmpty|PermissionDenied"):
+        json_call(cluster.endpoints[0], "/v3/kv/range", b'{"key":"YQ=="}')
+    assert member_status(cluster.members[0], security=access.security()).is_leader
+
+
 def test_up_says_how_to_reach_it_and_says_it_again(secured: Secured) -> None:
     whole = secured.access.security()
     assert secured.exported() == {
@@ -155,6 +176,7 @@ def test_up_says_how_to_reach_it_and_says_it_again(secured: Secured) -> None:
         "ETCDCTL_CERT": whole.cert, "ETCDCTL_KEY": whole.key, "ETCDCTL_USER": "root",
         "ETCDCTL_PASSWORD": whole.password,
     }  # fmt: skip
+    assert "raftload: raftload" not in secured.said
     first = secured.exported()
     client = environment_after(next(line for line in secured.said.splitlines() if "export ETCDCTL_USER=" in line))
     assert client == {"ETCDCTL_USER": "client", "ETCDCTL_PASSWORD": secured.access.password("client")}
@@ -264,6 +286,43 @@ def test_options_by_hand_win(inside: Secured, tmp_path: Path) -> None:
     wrong = inside.run("status", "--user", "root", code=4, ETCDCTL_PASSWORD="guessed")
     assert "login of root" in wrong.stderr
     assert inside.run("status", code=0, ETCDCTL_CACERT=other).returncode == 0  # which is about other endpoints
+
+
+def test_its_endpoints_are_reached_as_it_is_also_where_they_are_named(
+    inside: Secured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls = inside.running.endpoints
+    bare = [url.removeprefix("https://") for url in urls]
+    for named in (",".join(urls), bare[0]):
+        done = inside.run("status", "--endpoints", named)
+        assert f"{named.count(',') + 1} of {named.count(',') + 1} members answer" in done.stderr
+    picture = called(capsys, "viz", "--type", "cluster-status", "--format", "json", "--endpoints", ",".join(bare))
+    assert picture.returncode == 0, picture.stderr
+    assert len(json.loads(picture.stdout)["members"]) == 3
+    load = inside.raftload("bench", "--operations", "20", "--workers", "1", "--endpoints", bare[0], "--json")
+    assert load.returncode == 0, load.stderr
+    assert json.loads(load.stdout)["target"]["kind"] == "external"
+    tested = called(capsys, "cluster", "test", "--only", "kv.own-member", "--json", "--endpoints", ",".join(urls))
+    assert tested.returncode == 0, tested.stderr
+    # What is said by hand wins, and other endpoints get nothing of it.
+    refused = inside.run("status", "--endpoints", bare[0], "--cacert", Authority(tmp_path).cert, code=4)
+    assert "certificate not trusted" in refused.stderr
+    assert "speaks TLS" in inside.run("status", "--endpoints", f"http://{bare[0]}", code=4).stderr
+    whole = inside.access.security()
+    client = running.security_at(bare[0], argparse.Namespace(user="client:secret"))
+    assert client == dataclasses.replace(whole, user="client", password="secret")
+    for others in ("127.0.0.1:1", f"{bare[0]},127.0.0.1:1", "127.0.0.1", ""):
+        assert running.security_at(others, argparse.Namespace()) == Security()
+
+
+def test_how_to_reach_it_is_known_also_while_no_member_answers(inside: Secured) -> None:
+    reached = inside.access.security()
+    try:
+        inside.run("pause", "all", code=None)
+        assert running.find_running() is None
+        assert security_of("local", argparse.Namespace()) == reached
+    finally:
+        inside.run("heal")
 
 
 def test_either_alone_and_kept_where_the_cluster_grows(

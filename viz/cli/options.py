@@ -178,14 +178,14 @@ def _ask(args: argparse.Namespace) -> ClusterSnapshot:
 
 def endpoints(args: argparse.Namespace) -> tuple[tuple[str, ...], Security | None]:
     """Return the endpoints to ask, and how to reach them. Raises UsageError."""
+    from cluster.observe.running import find_running, security_at
+
     try:
         if (told := naming.named(args) or naming.named_by_environment(args)) is not None:
-            security = Security.from_arguments(args)
+            security = security_at(told[0], args)
             return parse_endpoints(told[0], security), security
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    from cluster.observe.running import find_running
-
     running = find_running()
     security = of_ours(args, running.access.security() if running else Security())
     return parse_endpoints(",".join(running.endpoints) if running else DEFAULT_ENDPOINT), security
