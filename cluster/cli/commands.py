@@ -15,7 +15,7 @@ from cluster.base.console import print_json, say
 from cluster.base.endpoint import Endpoint, read_endpoints
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security, of_ours
-from cluster.observe import running
+from cluster.base.state import state_dir
 
 if TYPE_CHECKING:
     from cluster.base.topology import Member
@@ -195,7 +195,7 @@ def fault(args: argparse.Namespace) -> int:
 
     with need(args.backend) as cluster:
         # A run that is going on takes its events from the one beside the state.
-        kept = running.state_dir() / "events.csv"
+        kept = state_dir() / "events.csv"
         timeline = Timeline(Path(args.timeline), kept) if args.timeline else Timeline(kept)
         rng = random.Random(getattr(args, "seed", None))
         nemesis = Nemesis(cluster, timeline, rng=rng, wait_s=args.wait)

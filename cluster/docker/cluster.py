@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cluster.base.access import Access
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
+from cluster.base.state import state_dir
 from cluster.base.topology import Member, member_names
 from cluster.docker.engine import CALL_TIMEOUT_S, talking
-from cluster.observe.running import state_dir
 
 if TYPE_CHECKING:
     from cluster.docker.sdk import Client, Container

@@ -17,6 +17,7 @@ from cluster.base.endpoint import Endpoint, split_endpoints
 from cluster.base.errors import ClusterError, NoAnswer
 from cluster.base.files import write_json
 from cluster.base.security import Security
+from cluster.base.state import state_dir
 from cluster.base.topology import Member
 from cluster.observe.at_once import at_once
 from cluster.observe.probe import MemberStatus, member_status
@@ -63,13 +64,6 @@ class Running:
     def endpoints(self) -> tuple[str, ...]:
         """The members' client URLs."""
         return tuple(member.client_url for member in self.members)
-
-
-def state_dir(env: Mapping[str, str] | None = None) -> Path:
-    """Return the user's folder for state: ``$XDG_STATE_HOME/raftload``, else ``~/.local/state/raftload``."""
-    env = os.environ if env is None else env
-    root = env.get("XDG_STATE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path("~/.local/state").expanduser()) / "raftload"  # noqa: PTH117
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from cluster.base import units
+from cluster.base.console import say
 from cluster.base.security import masked
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_plan(cluster, load, f"{users} users in {workers.describe()}", folder, args)
         return 0
-    folder = run_folder.create(folder, exact=args.output is not None)
+    folder = run_folder.create(folder, exact=args.output is not None, say=say)
     plan = Plan(load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
     with Terminal() as terminal:
         result = run_in(folder, plan, cluster, workers, args.scenario, terminal)

@@ -225,7 +225,7 @@ def main(args: argparse.Namespace) -> int:
     chosen = ChaosOptions.from_arguments(args)
     if chosen.names and chosen.nodes is not None:  # else it is known when the cluster is found
         rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
-    folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None)
+    folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None, say=say)
 
     with Terminal() as terminal:
         result = _run(chosen, folder, terminal)

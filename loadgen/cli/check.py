@@ -7,6 +7,8 @@ import argparse
 from cluster.base.console import show
 from cluster.base.verdict import Verdict
 from loadgen.check.rules import FAMILIES, RULES, select
+from loadgen.cli.run_argument import WHAT_LATEST_IS, find
+from loadgen.result.document import LATEST
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         metavar="RUN",
         nargs="?",
-        default="latest",
-        help="run folder with a history/ in it (`raftload chaos` writes one), or 'latest' for the newest run folder in "
-        "./runs (the default)",
+        default=LATEST,
+        help=f"run folder with a history/ in it (`raftload chaos` writes one), or {WHAT_LATEST_IS} (the default)",
     )
     parser.add_argument(
         "--guarantee",
@@ -49,9 +50,8 @@ examples:
 def main(args: argparse.Namespace) -> int:
     """Run ``raftload check``: print the verdicts and return the exit code. Raises UsageError."""
     from loadgen.check import report
-    from loadgen.result.document import find_run
 
     rules = select(args.guarantee)
-    document = report.judged(find_run(args.run), rules)
+    document = report.judged(find(args.run), rules)
     show(document, args.json, report.render)
     return Verdict(document["verdict"]).exit_code

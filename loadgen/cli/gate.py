@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cluster.base.console import say, show
 from cluster.base.errors import UsageError
 from cluster.base.files import writing
+from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
     COUNT_FIELDS,
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         metavar="RUN",
         nargs="?",
-        default="latest",
-        help="run folder, a result.json, or 'latest' for the newest run folder in ./runs (the default)",
+        default=document.LATEST,
+        help=f"run folder, a result.json, or {WHAT_LATEST_IS} (the default)",
     )
     parser.add_argument(
         "--threshold",
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--junit {args.junit} is a folder; name a file")
     if args.junit and not Path(args.junit).absolute().parent.is_dir():
         raise UsageError(f"--junit {args.junit}: there is no folder {Path(args.junit).parent}")
-    result = document.load(args.run)
+    result = document.load(args.run if Path(args.run).exists() else str(find(args.run)))
     expressions = args.threshold or [threshold["expression"] for threshold in result["thresholds"]]
     types, causes = result["results"].keys(), functools.partial(_causes, result)
     result = gate.apply(result, [Threshold.parse(text, types, causes) for text in expressions])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import print_json, say, show
 from cluster.base.files import writing
+from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.result import document
 from loadgen.result.document import ReportError
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         metavar="RUN",
         nargs="*",
-        help="run folder, or 'latest' for the newest one in ./runs (the default); two run folders to compare",
+        help=f"run folder, or {WHAT_LATEST_IS} (the default); two run folders to compare",
     )
     parser.add_argument(
         "--csv",
@@ -96,7 +97,7 @@ def _show(args: argparse.Namespace) -> None:
     if args.csv is not None:
         result, folder = document.from_csv(args.csv), None
     else:
-        folder = document.find_run(args.run[0] if args.run else "latest")
+        folder = find(args.run[0] if args.run else document.LATEST)
         with writing(folder / "result.json"):
             result = document.write(folder)
     for note in result["notes"]:
@@ -127,7 +128,7 @@ def _compare(args: argparse.Namespace) -> None:
 
     if args.plots is not None:
         raise ReportError("--plots is for one run; for charts of two, use --html")
-    folders = [document.find_run(name) for name in args.run]
+    folders = [find(name) for name in args.run]
     a, b = (rundata.load(folder, document.build(folder)) for folder in folders)
     if args.json:
         print_json(compare.document(a, b))

@@ -7,6 +7,7 @@ run, and a run with a problem cannot pass.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -20,7 +21,7 @@ from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
-from loadgen.result import gate, knee
+from loadgen.result import gate, knee, latest
 from loadgen.result.locust_csv import (
     AGGREGATED,
     FailureRow,
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
         UnjudgedResult,
     )  # fmt: skip
 
-__all__ = ["ReportError", "build", "find_run", "from_csv", "load", "write"]
+__all__ = ["LATEST", "ReportError", "build", "find_run", "from_csv", "load", "write"]
+
+LATEST = "latest"
 
 RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
@@ -200,29 +203,47 @@ def write(run_dir: Path) -> Result:
 
 
 def find_run(name: str, runs: Path = Path("runs")) -> Path:
-    """Return the run folder that RUN means: ``latest`` is the newest one in ./runs, any other is itself.
+    """Return the run folder that RUN means: ``latest`` is the newest one that is known here, any other is itself.
 
-    The newest is the one whose run.json was written last. A folder without one counts too: a run that broke
-    must not be passed over for an older one that did not. Raises ReportError where there is no such folder.
+    Known are the run that was started last from the current folder, wherever its run folder is, and those in ./runs,
+    which others may have put there. The newest is the one whose run.json was written last. A folder without one counts
+    too: a run that broke must not be passed over for an older one that did not, and neither must one whose folder is
+    gone. Raises ReportError where there is no such folder.
     """
     path = Path(name)
     if path.is_dir():
         return path
-    if name != "latest" or path.exists():
+    if name != LATEST or path.exists():
         raise ReportError(f"{name}: no such run folder")
     try:
         ages = {folder: _written_at(folder) for folder in runs.iterdir() if folder.is_dir()}
     except OSError:
         ages = {}
+    last, started_at = latest.remembered() or (None, 0)
+    if last is not None:
+        last = _as_seen_from_here(last)
+        if last.is_dir():
+            ages[last] = max(started_at, _written_at(last))
+        elif started_at > max(ages.values(), default=0):
+            raise ReportError(
+                f"{last}: the folder of the latest run is gone, or that run ended before its load began; "
+                "name a run folder"
+            )
     if not ages:
         raise ReportError(f"no run in {runs.absolute()}; name a run folder, or run `raftload bench` first")
-    return max(ages, key=lambda folder: (ages[folder], folder.name))
+    return max(ages, key=lambda folder: (ages[folder], folder == last, folder.name))
+
+
+def _as_seen_from_here(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _written_at(folder: Path) -> int:
     """Return when a run was recorded; for one that never came so far, when its folder was last changed."""
-    record = folder / "run.json"
-    return (record if record.is_file() else folder).stat().st_mtime_ns
+    with contextlib.suppress(OSError):
+        return (folder / "run.json").stat().st_mtime_ns
+    return folder.stat().st_mtime_ns
 
 
 def load(name: str) -> Result:

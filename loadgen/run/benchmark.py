@@ -101,10 +101,10 @@ def bench(
     for expression in plan.thresholds:
         Threshold.parse(expression)
     workers.check_target(target.endpoints)
+    hooks = hooks or Hooks()
     planned = run_folder.planned(scenarios.check(scenario), folder)
-    return run_in(
-        run_folder.create(planned, exact=folder is not None), plan, target, workers, scenario, hooks or Hooks()
-    )
+    made = run_folder.create(planned, exact=folder is not None, say=hooks.say)
+    return run_in(made, plan, target, workers, scenario, hooks)
 
 
 def bounded(load: Settings, scenario: str) -> Settings:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security
+from cluster.base.state import state_dir
 from cluster.observe import running as state
 from cluster.observe.observer import Observer
 from cluster.observe.timeline import COLUMNS, Timeline
@@ -68,7 +69,7 @@ class ClusterRecorder:
             self.notes += self._observer.failures
         running = self._ours()
         if running is not None:
-            self._gather_events(state.state_dir() / EVENTS)
+            self._gather_events(state_dir() / EVENTS)
             self._gather_logs(running)
         return (self._observer.summary or None) if self._observer is not None else None
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cluster.base import files
 from cluster.base.errors import RaftloadError
+from loadgen.result import latest
 
 CSV_PREFIX = "locust"
+_RUNS = Path("runs")
 
 
 class FolderError(RaftloadError):
@@ -40,14 +42,14 @@ def planned(scenario: str, output: Path | None, parent: Path | None = None) -> P
     """Return where a run that starts now will put its folder; make nothing."""
     if output is not None:
         return output
-    return (parent or Path("runs")) / f"{utc_now():%Y%m%dT%H%M%SZ}-{scenario}"
+    return (parent or _RUNS) / f"{utc_now():%Y%m%dT%H%M%SZ}-{scenario}"
 
 
-def create(folder: Path, *, exact: bool) -> Path:
-    """Make a run's folder with its ``logs`` and return its path.
+def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
+    """Make a run's folder with its ``logs``, remember it as the latest, and return its path.
 
     Takes whether the name must be this one: then one that exists and is not empty is an error, else a number
-    is appended. Raises FolderError.
+    is appended; and what to call with a line for people where `latest` will not find the run. Raises FolderError.
     """
     try:
         if exact:
@@ -63,6 +65,9 @@ def create(folder: Path, *, exact: bool) -> Path:
         (folder / "logs").mkdir()
     except OSError as error:
         raise FolderError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    reason = latest.remember(folder)
+    if reason is not None and folder.parent != _RUNS:
+        say(f"warning: `latest` will not be this run, which cannot be remembered ({reason}): set XDG_STATE_HOME")
     return folder
 
 

@@ -123,7 +123,7 @@ class Runs:
             load = settings.Settings.from_options(vars(options), endpoints)
             load = keyspace.for_scenario(environment.user_classes, load)
             folder = run_folder.planned(scenarios.check(self._args.scenario), None, self._args.output)
-            folder = run_folder.create(folder, exact=False)
+            folder = run_folder.create(folder, exact=False, say=self._say)
             plan = Plan(load, int(options.num_users or 1), self._args.keep, self._command)
             target = self.target(endpoints)
             for sentence in self._session.drop_dead():
@@ -188,7 +188,7 @@ class Runs:
             run.cut_short(failure)
             folder = run.folder
         else:
-            folder = run_folder.create(run_folder.planned("web", None, self._args.output), exact=False)
+            folder = run_folder.create(run_folder.planned("web", None, self._args.output), exact=False, say=self._say)
         for log in logs.glob("*.log"):
             (folder / "logs" / log.name).write_bytes(log.read_bytes())
         name = "master.log" if failure.log is None else Path(failure.log).name

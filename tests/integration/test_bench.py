@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ from tests.support.command import (
 from tests.support.ports import closed_port
 from tests.support.processes import runs
 from tests.support.waiting import HANG_S, until
+
+DATA = Path(__file__).parent.parent / "data" / "report"
 
 
 def endpoints(cluster: LocalCluster) -> str:
@@ -159,6 +162,14 @@ def test_a_finished_run_is_judged_and_reported_again(written: Done, tmp_path: Pa
     (folder / "result.json").unlink()
     assert run("report", str(folder), "--json", cwd=tmp_path).returncode == 0
     assert (folder / "result.json").exists()
+
+
+def test_the_latest_run_is_the_one_just_made_though_it_is_not_in_runs(written: Done) -> None:
+    _, folder = written
+    older = shutil.copytree(DATA / "precise", folder.parent / "runs" / "older")
+    os.utime(older / "run.json", ns=(0, 10**9))
+    judged = run("gate", "--threshold", "total.operations == 1000", cwd=folder.parent)  # as many as the older has
+    assert (judged.returncode, judged.stderr) == (1, "raftload: latest is run\n")
 
 
 def test_the_gateway_is_the_same_interface(etcd_single: LocalCluster, tmp_path: Path) -> None:

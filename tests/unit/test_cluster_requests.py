@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
+from cluster.base.state import state_dir
 from cluster.base.topology import Member, local_members
 from cluster.base.versions import parse_version
 from cluster.docker.address import EngineAddress
@@ -168,8 +169,8 @@ def test_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_state_dir() -> None:
-    assert running.state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/raftload")
-    assert running.state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
+    assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/raftload")
+    assert state_dir({"XDG_STATE_HOME": "relative"}) == Path.home() / ".local/state/raftload"
 
 
 def _view(quorum: bool | None, *answering: bool) -> ClusterView:

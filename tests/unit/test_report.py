@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from cluster.base import files
 from loadgen import schema
 from loadgen.result import document as report
+from loadgen.result import latest
+from loadgen.run import run_folder
 from tests.support.command import assert_refused, called
 
 DATA = Path(__file__).parent.parent / "data" / "report"
@@ -327,6 +329,80 @@ def test_latest_is_the_run_recorded_last(run_dir: Path, monkeypatch: pytest.Monk
     (runs / "broken").mkdir()
     assert report.find_run("latest").name == "broken"
     assert report.find_run("runs/broken") == Path("runs/broken")
+
+
+@pytest.fixture
+def elsewhere(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a run that was started last, outside of ./runs, where an older and whole one is."""
+    here = run_dir.parent / "here"
+    shutil.copytree(run_dir, here / "runs" / "older")
+    os.utime(here / "runs" / "older" / "run.json", ns=(0, 10**9))
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_STATE_HOME", str(run_dir.parent / "state"))
+    return run_folder.create(run_dir.parent / "out" / "run", exact=True, say=pytest.fail)
+
+
+def test_latest_is_the_run_started_last_wherever_it_is(
+    elsewhere: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_dir, elsewhere, dirs_exist_ok=True)
+    for command in ("gate", "report"):
+        done = called(capsys, command, "latest")
+        assert done.stderr.splitlines()[0] == f"raftload: latest is {elsewhere}"
+        assert done.returncode == {"gate": 1, "report": 0}[command]
+    # Who names a run is not told which one it is; who names none means the latest.
+    assert "latest is" not in called(capsys, "gate", elsewhere).stderr
+    assert f"latest is {elsewhere}" in called(capsys, "gate").stderr
+    # What somebody else recorded later, such as a container with a home of its own, is newer.
+    shutil.copytree(run_dir, "runs/newer")
+    os.utime("runs/newer/run.json")
+    assert report.find_run("latest") == Path("runs/newer")
+    # In another folder this run is not the last one.
+    monkeypatch.chdir(run_dir.parent)
+    with pytest.raises(report.ReportError, match="no run in"):
+        report.find_run("latest")
+
+
+def test_a_latest_run_that_broke_is_not_passed_over(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.find_run("runs/older") == Path("runs/older")
+    for command in ("gate", "report", "check"):
+        done = called(capsys, command, "latest")
+        assert (done.returncode, done.stdout) == (2, "")
+        error = "no history in " if command == "check" else ""
+        assert done.stderr.startswith(f"raftload: latest is {elsewhere}\nraftload: error: {error}{elsewhere}")
+    (elsewhere / "run.json").write_text("{")
+    assert f"error: {elsewhere}/run.json: not JSON, or cut short" in called(capsys, "gate").stderr
+    shutil.rmtree(elsewhere)
+    for command in ("gate", "report", "check"):
+        assert_refused(called(capsys, command), f"{elsewhere}: the folder of the latest run is gone, or that run ended")
+
+
+def test_a_run_that_cannot_be_remembered_says_so(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run_dir.parent)
+    monkeypatch.setenv("XDG_STATE_HOME", str(run_dir / "run.json"))  # no folder
+    said: list[str] = []
+    run_folder.create(Path("out"), exact=True, say=said.append)
+    assert said == [
+        "warning: `latest` will not be this run, which cannot be remembered (Not a directory): set XDG_STATE_HOME"
+    ]
+    # In ./runs it is found all the same.
+    made = run_folder.create(Path("runs/a"), exact=False, say=pytest.fail)
+    assert report.find_run("latest") == made
+
+
+def test_folders_of_long_ago_are_forgotten(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(run_dir))
+    monkeypatch.setattr(latest, "_MOST", 3)
+    for number in range(5):
+        here = run_dir / f"{number}\udcff"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        assert latest.remember(Path("out")) is None
+        found = latest.remembered()
+        assert found is not None and found[0] == here / "out"
+    assert len([*(run_dir / "raftload" / "latest").iterdir()]) == 3
 
 
 def test_main_prints_a_table_or_a_document(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
