@@ -25,6 +25,15 @@ class Verdict(enum.StrEnum):
         return {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNKNOWN: "yellow"}.get(self, "dim")
 
 
+NONE = "none"
+"""What stands in place of a verdict on a whole run where nothing was judged. It is neither good nor bad."""
+
+
+def style_of(verdict: str) -> str:
+    """Return how a terminal shows the verdict on a run, which may be NONE: a key of ``cluster.base.console.STYLES``."""
+    return "bold" if verdict == NONE else Verdict(verdict).style
+
+
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict on all: FAIL before UNKNOWN before PASS; where nothing passed it is UNKNOWN."""
     found = set(verdicts)

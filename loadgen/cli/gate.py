@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``raftload gate`` to a parser."""
     parser.description = (
         "Judge a finished run by thresholds and exit with the verdict: "
-        "0 pass, 1 fail, 3 unknown (no samples, a saturated generator, a lost worker)."
+        "0 pass, or none without a threshold, 1 fail, 3 unknown (no samples, a lost worker, a bound that was broken "
+        "while the generator was saturated)."
     )
     parser.add_argument(
         "run",
@@ -98,6 +99,6 @@ def main(args: argparse.Namespace) -> int:
         if not appended:
             say(f"hint: {summary} would be longer than the 1,024 KiB that GitHub takes, so nothing was added to it")
     if not result["thresholds"]:
-        say("hint: there is no threshold; the verdict says whether the run is sound")
+        say("hint: there is no threshold to judge the run by; give one with --threshold")
     show(result, args.json, table.render_verdict)
     return gate.verdict_code(result)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cluster.base.console import StatusLine, say, show, terminal_width
+from cluster.base.console import Painter, StatusLine, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
 from loadgen.result import gate
 from loadgen.run import Hooks
@@ -56,7 +57,10 @@ class Terminal(Hooks):
     def tick(self, run: Run) -> None:
         """Draw the progress line anew, five times a second at most."""
         if self._line.is_due():
-            self._line.draw(_progress(run)[: terminal_width() - 1])
+            paint = Painter(wants_color(sys.stderr))
+            failed = f"{run.stats.total.num_failures:,} failed"
+            text = _progress(run, failed)[: terminal_width() - 1]
+            self._line.draw(text.replace(failed, paint(failed, "red")) if run.stats.total.num_failures else text)
 
     def load_ended(self) -> None:
         """Take the progress line away, and have the first signal wait until the results are written."""
@@ -77,7 +81,7 @@ def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., st
     return gate.exit_code(result)
 
 
-def _progress(run: Run) -> str:
+def _progress(run: Run, failed: str) -> str:
     """Return how far a run is: ``600/1,000 operations   3,000/s   p99 4.20 ms   0 failed   1 s left``."""
     from loadgen.stats.precision import percentile
 
@@ -94,4 +98,4 @@ def _progress(run: Run) -> str:
     tail = f"{left:.0f} s left" if left is not None else f"{elapsed_s:.0f} s"
     if run.interrupted:
         tail = f"{run.interrupted}: waiting for open operations"
-    return f"{head}   {rate:,.0f}/s   {p99}   {total.num_failures:,} failed   {tail}"
+    return f"{head}   {rate:,.0f}/s   {p99}   {failed}   {tail}"

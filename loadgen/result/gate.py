@@ -2,7 +2,7 @@
 
 Unknown is never pass: a threshold without a sample, or one over what the generator distorted, is UNKNOWN,
 and so is a run that lost a worker or whose counts do not agree. A threshold that failed has failed all the
-same, wherever what is missing could not have saved it.
+same, wherever what is missing could not have saved it. A run that nothing judged has the verdict NONE.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cluster.base.signals import EXIT_CODES
-from cluster.base.verdict import Verdict
+from cluster.base.verdict import NONE, Verdict
 from cluster.schema.run_documents import NO_GENERATOR
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
@@ -104,17 +104,32 @@ def number_in(row: Mapping[str, object] | None, field: str) -> float | None:
 def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResult) -> str:
     """Return why a value does not decide a threshold, or an empty text when it does."""
     field = threshold.field
-    if (result.get("generator") or NO_GENERATOR).get("saturated"):
-        if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
-            return "the generator was saturated, so the latency is partly its own"
-        if field == "throughput_ops_s" and not holds:
-            return "the generator was saturated, so the target may be capable of more"
+    if (result.get("generator") or NO_GENERATOR).get("saturated") and (doubt := _distorted(threshold, holds, result)):
+        return doubt
     if _lost_workers(result) and not holds:
         if field == "throughput_ops_s":
             return "a worker was lost, so the load was lower than asked for"
         # What a lost worker did not report can only add to a count.
         if threshold.is_count and threshold.operator in (">", ">=", "==") and value <= threshold.bound:
             return "a worker was lost, and its last operations are not counted"
+    return ""
+
+
+def _distorted(threshold: Threshold, holds: bool, result: UnjudgedResult) -> str:
+    """Return why a saturated generator leaves a threshold open, or an empty text where it does not.
+
+    A generator that is late only adds to a latency. So an upper bound that holds would hold without it; whether another
+    bound would is not known. It only takes from a throughput, and so from how many operations a run by time has: there
+    it is the lower bound that holds for certain. What share of the operations that were run failed, and of what, is as
+    it was counted.
+    """
+    field, upper = threshold.field, threshold.operator in ("<", "<=")
+    if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
+        return "" if holds and upper else "the generator was saturated, so the latency is partly its own"
+    by_time = field in ("operations", "succeeded") and result["run"].get("operations") is None
+    if field == "throughput_ops_s" or by_time:
+        lower = threshold.operator in (">", ">=")
+        return "" if holds and lower else "the generator was saturated, so the target may be capable of more"
     return ""
 
 
@@ -162,6 +177,8 @@ def _unsure(result: UnjudgedResult) -> list[str]:
                for row in (chaos["faults"] if chaos else ()) if row["verdict"] == "unknown"]  # fmt: skip
     reasons += [f"{row['name']} is unknown: {row['reason']}"
                 for row in (check["guarantees"] if check else ()) if row["verdict"] == "unknown"]  # fmt: skip
+    if check and check["verdict"] == "unknown" and not reasons:
+        reasons.append("the check of the history judged nothing")
     if chaos and chaos.get("stopped_by") and not (check and check.get("verdict") == "fail"):
         reasons.append(f"it ended early ({chaos['stopped_by']}), and the check found no violation")
     return reasons
@@ -177,7 +194,13 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
         failed.append(f"every operation failed{_because(total)}")
     failed += _broken(result)
     inconclusive = unknown + _inconclusive(result)
-    verdict = Verdict.FAIL if failed else Verdict.UNKNOWN if inconclusive else Verdict.PASS
+    verdict: str
+    if failed:
+        verdict = Verdict.FAIL
+    elif inconclusive:
+        verdict = Verdict.UNKNOWN
+    else:
+        verdict = Verdict.PASS if judgements or result.get("check") else NONE
     return {
         **result,
         "thresholds": [
@@ -189,7 +212,7 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
             }
             for j in judgements
         ],
-        "verdict": verdict.value,
+        "verdict": str(verdict),
         "verdict_reasons": failed + inconclusive,
     }
 
@@ -201,14 +224,14 @@ def other_reasons(result: Result) -> list[str]:
 
 
 def verdict_code(result: Result) -> int:
-    """Return the exit code of a judged result's verdict alone: 0 pass, 1 fail, 3 unknown."""
-    return Verdict(result["verdict"]).exit_code
+    """Return the exit code of a judged result's verdict alone: 0 pass or none, 1 fail, 3 unknown."""
+    return 0 if result["verdict"] == NONE else Verdict(result["verdict"]).exit_code
 
 
 def exit_code(result: Result) -> int:
     """Return the exit code of the run that a judged result is of.
 
-    130 or 143 where SIGINT or SIGTERM ended it, else that of its verdict: 1 fail, 3 unknown, 0 pass. The
+    130 or 143 where SIGINT or SIGTERM ended it, else that of its verdict: 1 fail, 3 unknown, 0 pass or none. The
     codes that come before these (70 our bug, 2 usage, 4 environment) are never a result's.
     """
     return EXIT_CODES.get(str(result.get("interrupted")), verdict_code(result))

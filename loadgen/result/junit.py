@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from cluster.base.console import printable, short
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
+from cluster.base.verdict import NONE
 from loadgen.result.gate import causes_of, number_in, other_reasons
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _SUITE = "raftload"
 _SOUND = "the run is sound"
+NOT_JUDGED = "nothing was judged: there was no threshold and no check"
 _MOST_CAUSES = 10
 
 
@@ -26,7 +28,7 @@ def to_xml(result: Result) -> str:
     """Return a judged result as JUnit XML: a test case per threshold, and one for the run as a whole.
 
     A threshold that failed is a ``failure``, one that is unknown an ``error``. The run's own case ends as its
-    verdict does where something beside the thresholds decided it.
+    verdict does where something beside the thresholds decided it; it is skipped where nothing was judged.
     """
     run = result["run"]
     name = printable(str(run.get("scenario") or "run"))
@@ -36,7 +38,10 @@ def to_xml(result: Result) -> str:
     ]
     reasons = other_reasons(result)
     # A failed threshold decides the verdict by itself; what is wrong beside it is at most inconclusive.
-    beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
+    if result["verdict"] == NONE:
+        beside, reasons = "none", [NOT_JUDGED]
+    else:
+        beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
     cases.append((_SOUND, beside, "; ".join(reasons), failures(result)))
     counts = {
         "tests": len(cases),
@@ -45,14 +50,19 @@ def to_xml(result: Result) -> str:
     }
     attributes = {key: str(value) for key, value in counts.items()} | {"time": f"{run.get('duration_s') or 0:.3f}"}
     root = ElementTree.Element("testsuites", {"name": _SUITE, **attributes})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"{_SUITE}.{name}", **attributes, "skipped": "0"})
+    skipped = sum(verdict == "none" for _, verdict, _, _ in cases)
+    suite = ElementTree.SubElement(
+        root, "testsuite", {"name": f"{_SUITE}.{name}", **attributes, "skipped": str(skipped)}
+    )
     if run.get("started_at"):
         # The format's own schema knows no time zone and no fraction; the time is UTC.
         suite.set("timestamp", str(run["started_at"])[:19])
     for expression, verdict, reason, value in cases:
         attributes = {"classname": f"{_SUITE}.{name}", "name": printable(expression), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", attributes)
-        if verdict != "pass":
+        if verdict == "none":
+            ElementTree.SubElement(case, "skipped", {"message": reason})
+        elif verdict != "pass":
             tag = "failure" if verdict == "fail" else "error"
             message = {"type": verdict, "message": printable(reason)}
             ElementTree.SubElement(case, tag, message).text = printable(f"{expression}: {reason}")
@@ -81,6 +91,8 @@ def to_markdown(result: Result) -> str:
             for threshold in result["thresholds"][:_MOST_ROWS]
         ]
         lines += [*_more(result["thresholds"], _MOST_ROWS), ""]
+    if verdict == NONE:
+        lines += [f"{NOT_JUDGED.capitalize()}.", ""]
     lines += [f"- {_text(reason, _LONGEST_REASON)}" for reason in result["verdict_reasons"][:_MOST_REASONS]]
     if result["verdict_reasons"]:
         lines += [*_more(result["verdict_reasons"], _MOST_REASONS), ""]
@@ -136,7 +148,8 @@ _MARKUP = re.compile(r"[\\`*\[\]<>&~#$]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])|^[-+=
 
 
 def _row(name: str, operations: int, failed: int, rate: float | None, latencies: Iterable[float | None]) -> str:
-    return f"| {name} | {' | '.join([f'{operations:,}', f'{failed:,}', _figure(rate), *map(_figure, latencies)])} |"
+    failures = f"**{failed:,}**" if failed else "0"  # Markdown has no red
+    return f"| {name} | {' | '.join([f'{operations:,}', failures, _figure(rate), *map(_figure, latencies)])} |"
 
 
 def _more(shown: Sequence[object], most: int) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, printable, short
-from cluster.base.verdict import Verdict
+from cluster.base.verdict import NONE, Verdict, style_of
 from loadgen.load.settings import other_than_default
 from loadgen.result.gate import number_in, other_reasons
 
@@ -268,11 +268,11 @@ def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
             texts.append(" " * 9 + paint(printable(reason), "dim"))
     verdict = result["verdict"]
     reasons = [printable(reason) for reason in other_reasons(result)]
-    last = [paint(verdict.upper(), Verdict(verdict).style, "bold"), *reasons]
+    last = [paint(verdict.upper(), style_of(verdict), "bold"), *reasons]
     decided = any(threshold["verdict"] == verdict for threshold in thresholds)
     if reasons and not decided:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
-    elif not thresholds and verdict == "pass":
+    elif verdict == NONE:
         last[0] += paint(" (no thresholds)", "dim")
     return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
 

@@ -118,6 +118,11 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
         assert [event["fault"] for event in csv.DictReader(file) if event["phase"] == "effect"] == ["kill", "heal"]
     page.get_by_role("link", name="Runs").click()
     run = page.get_by_role("row", name=result["run"]["id"])
+    assert (result["verdict"], result["results"]["total"]["failed"] > 0) == ("none", True)
+    expect(run.locator(".verdict")).to_have_text("NONE")
+    for what, is_grey in ((run.locator(".verdict"), True), (run.locator("td[data-label=Failed]"), False)):
+        color = what.evaluate("element => getComputedStyle(element).color").strip("rgb()").split(",")
+        assert (max(map(int, color)) - min(map(int, color)) < 30) is is_grey, color
     with page.expect_download() as waiting:
         run.get_by_role("link", name="Download report.html").click()
     assert waiting.value.path().read_bytes().startswith(b"<!DOCTYPE html>")

@@ -97,7 +97,7 @@ def check_ended(done: subprocess.CompletedProcess[str], folder: Path, plant: str
     if at > 1:
         result = json.loads((folder / "run" / "result.json").read_text())
         assert result["problems"][0].startswith("the run was ended: ")
-        assert result["verdict"] != "pass"
+        assert result["verdict"] in ("unknown", "fail")
     if at >= 7:
         assert result["results"]["total"]["operations"] > 0
 

@@ -197,6 +197,8 @@ def test_a_run_from_start_to_folder(web: Web) -> None:
     assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
     there = {path.name for path in found[0].parent.iterdir()}
     assert {"run.json", "locust_stats.csv", "locust_failures.csv", "logs"} <= there
+    _, _, page_of_runs = ask(web, "/cluster/runs")
+    assert b'<b class="verdict none">NONE</b>' in page_of_runs
 
 
 def test_runs_with_a_number_of_operations_end_by_themselves(web: Web) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cluster.base.console import STYLES, Painter, StatusLine, columns, pad, print_json, wants_color, width
-from cluster.base.verdict import Verdict, overall
+from cluster.base.verdict import NONE, Verdict, overall, style_of
 
 
 class Terminal(io.StringIO):
@@ -87,3 +87,6 @@ def test_the_worst_verdict_counts(verdicts: str, verdict: str) -> None:
 def test_a_verdict_has_an_exit_code_and_a_colour() -> None:
     assert {each.value: each.exit_code for each in Verdict} == {"pass": 0, "fail": 1, "unknown": 3, "skip": 0}
     assert {each.style for each in Verdict} <= STYLES.keys()
+    assert {each: style_of(each) for each in Verdict} == {each: each.style for each in Verdict}
+    # What nothing judged looks neither good nor bad nor doubtful.
+    assert style_of(NONE) in STYLES.keys() - {"green", "red", "yellow"}

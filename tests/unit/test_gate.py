@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.base.console import STYLES
 from cluster.base.verdict import Verdict
 from loadgen import schema
-from loadgen.result import document, gate, junit
-from loadgen.result.threshold import FIELDS, OPERATORS, TYPES, Threshold, ThresholdError
+from loadgen.result import document, gate, junit, table
+from loadgen.result.threshold import (
+    FIELDS,
+    LATENCY_FIELDS,
+    OPERATORS,
+    SERVICE_FIELDS,
+    TYPES,
+    Threshold,
+    ThresholdError,
+)
 from tests.support.command import assert_refused, called
 
 DATA = Path(__file__).parent.parent / "data" / "report"
@@ -177,17 +187,57 @@ def test_no_sample_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("put.p99_ms < 50", "unknown"),
+        ("put.p99_ms < 50", "pass"),
+        ("put.p99_ms <= 3.662", "pass"),
         ("put.p99_ms < 1", "unknown"),
+        ("put.p99_ms > 1", "unknown"),
+        ("put.p99_ms >= 50", "unknown"),
+        ("put.p99_ms == 3.662", "unknown"),
+        ("put.service.p99_ms < 50", "pass"),
+        ("put.service.p99_ms < 1", "unknown"),
         ("total.throughput_ops_s > 1000", "pass"),
         ("total.throughput_ops_s > 2000", "unknown"),
+        ("total.throughput_ops_s < 2000", "unknown"),
         ("total.success_rate > 0.9", "pass"),
         ("total.success_rate > 0.999", "fail"),
+        ("total.failed <= 4", "pass"),
+        ("total.failed <= 3", "fail"),
+        ("total.info < 4", "pass"),
+        ("put.errors.NoSpace == 0", "pass"),
+        ("put.errors.DEADLINE_EXCEEDED < 3", "fail"),
     ],
 )
 def test_a_saturated_generator(expression: str, expected: str, result: dict[str, Any]) -> None:
     result["generator"]["saturated"] = True
+    put = result["results"]["put"]
+    put["latency"]["service"] = {field: put["latency"][field] for field in LATENCY_FIELDS}
     assert verdict(expression, result) == expected
+
+
+@pytest.mark.parametrize("field", [each for each in FIELDS if each != "info"])
+@pytest.mark.parametrize("by_time", [False, True])
+def test_what_a_late_generator_cannot_have_caused_is_decided(field: str, by_time: bool, result: dict[str, Any]) -> None:
+    """Hold each bound against what was measured and what etcd alone may have done: a verdict must be that of both."""
+    result["run"]["operations"] = None if by_time else 1000
+    put = result["results"]["put"]
+    put["latency"]["service"] = {each: put["latency"][each] for each in LATENCY_FIELDS}
+    name = field.removeprefix("service.")
+    measured = float(put[name] if name in put else put["latency"][name])
+    possible = [measured]
+    if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
+        possible.append(measured / 10)
+    elif field == "throughput_ops_s" or (by_time and field in ("operations", "succeeded")):
+        possible.append(measured * 10)
+    result["generator"]["saturated"] = True
+    for operator in OPERATORS:
+        for bound in (measured / 2, measured, measured * 2):
+            threshold = Threshold("put", field, operator, bound)
+            held = {threshold.holds(value) for value in possible}
+            found = gate.judge(threshold, result).verdict
+            if found is Verdict.UNKNOWN:
+                assert len(possible) > 1 and held != {True}, threshold
+            else:
+                assert held == {found is Verdict.PASS}, threshold
 
 
 @pytest.mark.parametrize(
@@ -211,13 +261,16 @@ def test_a_lost_worker(expression: str, expected: str, result: dict[str, Any]) -
     assert "worker 2 (pid 4711) was lost: killed by SIGKILL" in judged["verdict_reasons"]
 
 
+KEPT = {"name": "kv.revisions", "promise": "", "verdict": "pass", "judged": 1, "broken": 0, "reason": None}
 PASSING, FAILING, UNKNOWN = "put.p99_ms < 50", "put.p99_ms < 1", "put.service.p99_ms < 1"
 
 
 @pytest.mark.parametrize(
     ("change", "expressions", "verdict", "code"),
     [
-        ({}, [], "pass", 0),
+        ({}, [], "none", 0),
+        ({"check": {"verdict": "pass", "guarantees": [KEPT]}}, [], "pass", 0),
+        ({"check": {"verdict": "unknown", "guarantees": [{**KEPT, "verdict": "skip"}]}}, [], "unknown", 3),
         ({}, [PASSING], "pass", 0),
         ({}, [PASSING, FAILING], "fail", 1),
         ({}, [PASSING, UNKNOWN], "unknown", 3),
@@ -231,8 +284,8 @@ PASSING, FAILING, UNKNOWN = "put.p99_ms < 50", "put.p99_ms < 1", "put.service.p9
         ({"books": None}, [PASSING], "pass", 0),
         ({"problems": ["the disk is full"]}, [PASSING], "unknown", 3),
         ({"problems": ["the disk is full"]}, [FAILING], "fail", 1),
-        ({"generator": {"saturated": True}}, [], "pass", 0),
-        ({"generator": {"saturated": True}}, [PASSING], "unknown", 3),
+        ({"generator": {"saturated": True}}, [], "none", 0),
+        ({"generator": {"saturated": True}}, [PASSING], "pass", 0),
         ({"generator": {"saturated": True}}, [FAILING], "unknown", 3),
         ({"interrupted": "SIGINT"}, [], "unknown", 130),
         ({"interrupted": "SIGTERM"}, [PASSING], "unknown", 143),
@@ -245,8 +298,8 @@ def test_verdict_and_exit_code(
 ) -> None:
     judged = gate.apply({**result, **change}, [Threshold.parse(text) for text in expressions])
     assert (judged["verdict"], gate.exit_code(judged)) == (verdict, code)
-    assert gate.verdict_code(judged) == {"pass": 0, "fail": 1, "unknown": 3}[verdict]
-    assert bool(judged["verdict_reasons"]) == (verdict != "pass")
+    assert gate.verdict_code(judged) == {"pass": 0, "none": 0, "fail": 1, "unknown": 3}[verdict]
+    assert bool(judged["verdict_reasons"]) == (verdict in ("fail", "unknown"))
     if "interrupted" in change and verdict == "unknown":
         assert f"the run was interrupted by {change['interrupted']}" in judged["verdict_reasons"]
 
@@ -290,11 +343,39 @@ def test_junit(result: dict[str, Any], tmp_path: Path) -> None:
     assert cases[3][1].text == "failures by cause: 3 DEADLINE_EXCEEDED, 1 UNAVAILABLE"
 
 
-@pytest.mark.parametrize(("folder", "tags"), [("failing", ["failure", "system-out"]), ("plain", ["system-out"])])
-def test_junit_without_thresholds(folder: str, tags: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("folder", "tags", "counts"),
+    [("failing", ["failure", "system-out"], ("1", "0", "0")), ("plain", ["skipped", "system-out"], ("0", "0", "1"))],
+)
+def test_junit_without_thresholds(folder: str, tags: list[str], counts: tuple[str, ...]) -> None:
     result = document.from_csv(DATA / folder / "locust")
-    cases = ElementTree.fromstring(junit.to_xml(result)).findall("testsuite/testcase")
-    assert [[child.tag for child in case] for case in cases] == [tags]
+    (suite,) = ElementTree.fromstring(junit.to_xml(result))
+    assert [[child.tag for child in case] for case in suite] == [tags]
+    assert tuple(suite.get(name) for name in ("failures", "errors", "skipped")) == counts
+
+
+def nearly_all_failed(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a run without a threshold of whose 300 operations 292 failed."""
+    row = {**result["results"]["put"], "operations": 300, "succeeded": 8, "failed": 292, "success_rate": 8 / 300}
+    return gate.apply({**result, "results": {"put": row, "get": None, "txn": None, "total": row}}, [])
+
+
+def test_what_nothing_judged_is_neither_good_nor_bad_and_its_failures_are_red(
+    result: dict[str, Any],
+) -> None:
+    judged = nearly_all_failed(result)
+    jsonschema.validate(judged, schema.load("result"))
+    assert (judged["verdict"], judged["verdict_reasons"], gate.exit_code(judged)) == ("none", [], 0)
+    text = table.render(judged, color=True)
+    codes = {STYLES[name] for name in ("green", "red", "yellow")}
+    (line,) = [line for line in text.splitlines() if "NONE" in line]
+    assert not codes & set(re.findall(r"[0-9]+(?=[;m])", line)), line
+    counts = re.findall(r"\x1b\[([0-9;]*)m *292\x1b", text)
+    assert len(counts) == 2 and all(STYLES["red"] in each.split(";") for each in counts)
+    assert "green" not in text and f"\x1b[{STYLES['green']}" not in text
+    summary = junit.to_markdown(judged)
+    assert summary.startswith("### raftload kv: NONE\n\nNothing was judged: there was no threshold and no check.\n\n")
+    assert "| total | 300 | **292** |" in summary and "PASS" not in summary
 
 
 def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,10 +392,10 @@ def test_markdown(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
         "- a \\| b\n\n"
         "| | operations | failed | ops/s | p50 ms | p95 ms | p99 ms | max ms |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| put | 334 | 3 | 411.077 | 1.290 | 2.777 | 3.662 | 41.535 |\n"
+        "| put | 334 | **3** | 411.077 | 1.290 | 2.777 | 3.662 | 41.535 |\n"
         "| get | 333 | 0 | 410.099 | 0.441 | 0.940 | 1.176 | 40.339 |\n"
-        "| txn | 333 | 1 | 409.897 | 1.520 | 3.400 | 4.669 | 41.441 |\n"
-        "| total | 1,000 | 4 | 1,230.769 | 1.184 | 2.957 | 3.891 | 41.535 |\n\n"
+        "| txn | 333 | **1** | 409.897 | 1.520 | 3.400 | 4.669 | 41.441 |\n"
+        "| total | 1,000 | **4** | 1,230.769 | 1.184 | 2.957 | 3.891 | 41.535 |\n\n"
         "failures by cause: 3 DEADLINE_EXCEEDED, 1 UNAVAILABLE\n\n"
     )
 
@@ -362,7 +443,7 @@ def test_markdown_of_many_names_is_short_and_adds_up(result: dict[str, Any]) -> 
     assert len(text.encode()) < 460_000
     (rest,) = (line for line in text.splitlines() if "more names" in line)
     # The 200 names with the most operations are shown.
-    assert rest.startswith(f"| 19,800 more names | {sum(range(1, 19_801)):,} | 19,800 | ")
+    assert rest.startswith(f"| 19,800 more names | {sum(range(1, 19_801)):,} | **19,800** | ")
     assert [line for line in text.splitlines() if line.endswith(" more")] == ["1,800 more", "2,950 more"]
 
 

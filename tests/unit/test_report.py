@@ -85,7 +85,7 @@ def test_plain_locust_csv() -> None:
     assert result["target"] is None
     assert result["run"]["seed"] is None
     assert result["notes"]
-    assert result["verdict"] == "pass"
+    assert result["verdict"] == "none"
     assert report.from_csv(f"{DATA}/plain/locust_stats.csv") == result
 
 

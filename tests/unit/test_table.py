@@ -32,7 +32,7 @@ def troubled() -> dict[str, Any]:
     result["results"]["put"]["operations"] = 12_345_678
     result["results"]["txn"]["latency"] |= {"max_ms": 12345.678, "p99_9_ms": 812.5}
     result["problems"] = ["could not remove the run's keys: the cluster did not answer within 10 s\nat all"]
-    expressions = ("put.p99_ms < 50", "total.success_rate >= 0.999", "get.service.p99_ms < 3")
+    expressions = ("put.p99_ms < 50", "put.p99_ms < 1", "total.success_rate >= 0.999", "get.service.p99_ms < 3")
     return gate.apply(result, [Threshold.parse(text) for text in expressions])
 
 

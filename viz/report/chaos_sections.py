@@ -12,7 +12,7 @@ from cluster.observe.record import PHASES
 from viz.report import hlog
 from viz.report.charts import number
 from viz.report.rundata import Fault, RunData
-from viz.report.sections import UNKNOWN, badge, known, table
+from viz.report.sections import UNKNOWN, badge, failures, known, table
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Check, FaultRow, Result, Window
@@ -50,7 +50,7 @@ def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
 def _window(window: Window) -> str:
     rate, p99 = window.get("throughput_ops_s"), window.get("p99_ms")
     failed = (window.get("failed") or 0) + (window.get("unknown") or 0)
-    return f"{known(None if rate is None else round(rate))}/s<br>{known(p99)} ms<br>{number(failed)} failed"
+    return f"{known(None if rate is None else round(rate))}/s<br>{known(p99)} ms<br>{failures(failed, ' failed')}"
 
 
 def guarantees(result: Result) -> str:
@@ -114,7 +114,7 @@ def _seen(data: RunData, start: float, end: float) -> str:
     intervals, seconds = data.latencies.get("total", ()), data.series.get("total", ())
     p99 = hlog.percentile_ms(hlog.together(_between(intervals, operator.itemgetter(0), start, end)), 0.99)
     failed = sum(each.failed for each in _between(seconds, operator.attrgetter("at"), start, end))
-    return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {number(failed)}"
+    return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {failures(failed)}"
 
 
 def _between(rows: Sequence[T], time_of: Callable[[T], float], start: float, end: float) -> Sequence[T]:

@@ -192,10 +192,17 @@ def _figures(a: RunData, b: RunData) -> str:
     (first, _), (second, _) = (largest(each.result["results"], _MOST_NAMES) for each in (a, b))
     found, names = rows(a.result, b.result), {"total", *first, *second}
     shown = [row for row in found if row.path[0] != "results" or row.path[1] in names]
-    made = [tuple(map(escape, _cells(row))) for row in shown]
+    made = [_html_cells(row) for row in shown]
     left = f"<p>{len(found) - len(shown):,} more figures, of names with fewer operations, are in the JSON of both.</p>"
     table = sections.table(("", "A", "B", "B / A"), made)
     return "<h2>Figures</h2>" + table + (left if len(shown) < len(found) else "")
+
+
+def _html_cells(row: Row) -> tuple[str, ...]:
+    name, a, b, ratio = map(escape, _cells(row))
+    if row.path[-1] == "failed":
+        a, b = (f'<span class="fail">{text}</span>' if value else text for text, value in ((a, row.a), (b, row.b)))
+    return name, a, b, ratio
 
 
 def _differences(a: RunData, b: RunData) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import short
 from cluster.base.long_tables import largest
+from cluster.base.verdict import NONE
 from cluster.observe.record import PHASES
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from viz.diagrams.model import human_bytes
@@ -34,7 +35,15 @@ def figure(document: Mapping[str, object], *path: str) -> str:
         return UNKNOWN
     text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     field = ".".join(map(_short, path))
-    return f'<data value="{escape(str(value))}" data-field="{escape(field)}">{escape(text)}</data>'
+    is_failures = path[-1] == "failed" or "errors" in path[:-1]
+    red = ' class="fail"' if is_failures and value else ""
+    return f'<data value="{escape(str(value))}" data-field="{escape(field)}"{red}>{escape(text)}</data>'
+
+
+def failures(count: float, unit: str = "") -> str:
+    """Return how many operations failed as HTML, in red where any did. Takes also what is to stand behind it."""
+    text = number(count) + unit
+    return f'<span class="fail">{text}</span>' if count else text
 
 
 def badge(verdict: object) -> str:
@@ -135,6 +144,8 @@ def verdict(result: Result) -> str:
     if generator.get("saturated"):
         parts.append('<div class="warn"><p><b>The load generator was saturated</b>: latencies are partly its own. '
                      f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
+    if result.get("verdict") == NONE:
+        parts.append('<p class="dim">Nothing was judged: there was no threshold and no check.</p>')
     rows = [
         (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
          else UNKNOWN, badge(each["verdict"]), escape(str(each.get("reason") or "")))
@@ -165,7 +176,7 @@ def results(result: Result) -> str:
     total = result["results"].get("total")
     rows = [_result(result, name) for name in shown]
     if rest is not None:
-        sums = (number(rest.operations), number(rest.failed), known(rest.throughput_ops_s))
+        sums = (number(rest.operations), failures(rest.failed), known(rest.throughput_ops_s))
         rows.append((f"{rest.names:,} more, in result.json", *sums, *[UNKNOWN] * len(_LATENCIES)))
     if total is not None:
         rows.append(_result(result, "total"))
@@ -182,9 +193,9 @@ def results(result: Result) -> str:
         for _, name, cause in causes[:MOST_CAUSES]
     ]
     if left := causes[MOST_CAUSES:]:
-        listed.append(f"{number(sum(count for count, _, _ in left))} of {len(left):,} more causes, in result.json")
-    failures = f"<p>Failures by cause: {'; '.join(listed)}.</p>" if listed else ""
-    return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + failures
+        listed.append(f"{failures(sum(count for count, _, _ in left))} of {len(left):,} more causes, in result.json")
+    by_cause = f"<p>Failures by cause: {'; '.join(listed)}.</p>" if listed else ""
+    return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + by_cause
 
 
 def _result(result: Result, name: str) -> tuple[str, ...]:

@@ -199,7 +199,14 @@
     const answer = await fetch(meta("runs"));
     if (!answer.ok) return;
     byId("runs").replaceChildren(...(await answer.json()).map(run => {
-      const line = item(`${run.name}: ${run.operations.toLocaleString("en")} operations, p99 ${Charts.ms(run.p99_ms)} `);
+      const line = item(`${run.name}: ${run.operations.toLocaleString("en")} operations, `);
+      const failed = document.createElement("span");
+      failed.className = run.failed ? "bad" : "";
+      failed.textContent = `${run.failed.toLocaleString("en")} failed`;
+      const verdict = document.createElement("b");
+      verdict.className = `verdict ${run.verdict}`;
+      verdict.textContent = run.verdict.toUpperCase();
+      line.append(failed, `, p99 ${Charts.ms(run.p99_ms)}, `, verdict, " ");
       for (const [file, url] of Object.entries(run.files)) {
         const link = document.createElement("a");
         link.href = `${url}?download`;
@@ -221,6 +228,7 @@
     write(byId("max"), Charts.ms(max));
     write(byId("ops"), successes === null ? "-" : `${count(successes)}/s`);
     write(byId("fails"), failures === null ? "-" : `${count(failures)}/s`);
+    byId("fails").classList.toggle("bad", failures > 0);
   }
 
   function draw() {
