@@ -165,6 +165,9 @@ def test_it_fits_and_follows_the_theme(web: Web, new_page: Callable[..., Page], 
             page.screenshot(path=tmp_path / f"{theme}-{width}{path.replace('/', '-')}.png", full_page=True)
             if path != "/":
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            if path == "/cluster/runs":
+                expect(page.locator("tbody tr")).not_to_have_count(0)
+                assert page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
                 ground = page.evaluate("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(",")
                 assert (sum(map(int, ground)) > 382) == (theme == "light")
     page.get_by_role("button", name="Switch between light and dark").click()
