@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cluster.base.parser import OLD_NAMES
 from cluster.faults.kinds import HEAL, KINDS
 from loadgen.cli.main import build_parser
 from loadgen.history.operation import IN_MIX, TYPES
@@ -101,7 +102,15 @@ def _json(document: Any) -> str:
 
 def page() -> str:
     """Return the page of commands."""
-    return "\n".join([HEAD, *_sections(build_parser(), 0)]).rstrip() + "\n"
+    return "\n".join([HEAD, *_old_names(), *_sections(build_parser(), 0)]).rstrip() + "\n"
+
+
+def _old_names() -> Iterator[str]:
+    yield "## Old names\n"
+    yield "Every command that has an option of this table also takes it under the old name. No help shows old names.\n"
+    yield "| old name | option |\n| --- | --- |"
+    yield from (f"| `{old}` | `{new}` |" for old, new in OLD_NAMES.items())
+    yield ""
 
 
 def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
 from cluster.base.errors import UsageError
 from cluster.base.units import parse_duration, parse_whole
 
 N = TypeVar("N", int, float)
+# The names that options had before, and what they are called now. Every command that has the new one also takes the old
+# one. No help shows these; docs/cli.md has this table.
+OLD_NAMES = {"--cluster": "--backend", "--peer-links": "--links", "--etcd-version": "--etcd", "--binary": "--etcd"}
 
 
 class _Bounded(Generic[N]):
@@ -52,7 +56,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse has it, but what is not known is an error."""
         # A subcommand would hand what it does not know to its parent, whose error then names the parent's help.
-        found, unknown = super().parse_known_args(args, namespace)
+        words = self._by_new_names(sys.argv[1:] if args is None else args)
+        found, unknown = super().parse_known_args(words, namespace)
         if unknown:
             self.error("unrecognized arguments: " + " ".join(unknown) + self._meant(unknown[0]))
         return found, unknown
@@ -62,8 +67,21 @@ class Parser(argparse.ArgumentParser):
         program = self.prog.partition(" ")[0]
         self.exit(UsageError.exit_code, f"{program}: error: {message} (see '{self.prog} --help')\n")
 
+    @property
+    def _old_names(self) -> dict[str, str]:
+        """Those of its options; an option of its own that is called so is none of them."""
+        own = self._option_string_actions
+        return {old: new for old, new in OLD_NAMES.items() if new in own and old not in own}
+
+    def _by_new_names(self, words: Sequence[str]) -> list[str]:
+        # As words, and not as further names of the options: of what is abbreviated they would make something ambiguous.
+        end = words.index("--") if "--" in words else len(words)
+        new, parts = self._old_names, [word.partition("=") for word in words[:end]]
+        return [new.get(name, name) + sign + value for name, sign, value in parts] + [*words[end:]]
+
     def _meant(self, word: str) -> str:
         import difflib
 
-        near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
-        return f"; did you mean {near[0]}?" if near else ""
+        known = [*self._option_string_actions, *self._old_names]
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.7)
+        return f"; did you mean {OLD_NAMES.get(near[0], near[0])}?" if near else ""

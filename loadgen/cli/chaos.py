@@ -41,7 +41,7 @@ EXAMPLES = f"""\
 examples:
   raftload chaos                                     ten faults, one every 3 s, on an embedded cluster
   raftload chaos --faults kill-leader,isolate-random --every 5s --rounds 30 --concurrency 60
-  raftload chaos --cluster docker                    the same on a cluster of containers
+  raftload chaos --backend docker                    the same on a cluster of containers
   raftload chaos --track 13766                       reproduce etcd#13766, a bug of etcd 3.5.0 to 3.5.2
   raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    load and check without faults, on keys of one prefix
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("target")
     group.add_argument(
-        "--cluster",
+        "--backend",
         choices=("embedded", "docker", "local"),
         help="where the faults happen: a cluster of processes for this run (embedded, the default), one "
         "of containers (docker), or the one that `raftload cluster up --backend local` started (local)",
@@ -159,20 +159,21 @@ class ChaosOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ChaosOptions:
         """Read the options. Raises SettingsError, and ClusterError for an etcd that cannot be had."""
-        from loadgen.run.target import check_etcd, security_of
+        from loadgen.run.target import check_etcd, refuse_for_local, security_of
 
         option = naming.option(args)
-        if option is not None and args.cluster is not None:
-            raise settings.SettingsError(f"{option} and --cluster exclude each other; give one")
+        if option is not None and args.backend is not None:
+            raise settings.SettingsError(f"{option} and --backend exclude each other; give one")
+        refuse_for_local(args)
         told = naming.named(args)
         foreign = told is not None
-        check_etcd(args.etcd, told[0] if told else None, "external" if foreign else args.cluster or "embedded")
+        check_etcd(args.etcd, told[0] if told else None, "external" if foreign else args.backend or "embedded")
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):
                 raise settings.SettingsError(
                     f"--{flag} is for clusters that raftload started: with --endpoints there are no faults"
                 )
-        if args.corrupting and (foreign or args.cluster not in (None, "embedded")):
+        if args.corrupting and (foreign or args.backend not in (None, "embedded")):
             raise settings.SettingsError("--corrupting damages a cluster for ever: it needs an embedded cluster")
         track = RECIPES[args.track] if args.track else None
         options = {**_DEFAULTS, **(track.options if track else {})}
@@ -201,7 +202,7 @@ class ChaosOptions:
         except UsageError as error:
             raise settings.SettingsError(f"--guarantee: {error}") from error
         nodes = settings.read("nodes", options["nodes"], parse_whole, 1, 99)
-        backend: Backend | None = None if foreign else args.cluster or "embedded"
+        backend: Backend | None = None if foreign else args.backend or "embedded"
         return cls(
             backend=backend, endpoints=endpoints,
             nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,

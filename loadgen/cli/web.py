@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   raftload web                                   an embedded cluster; the Cluster page can inject faults
-  raftload web --peer-links relay                the same, with partitions among the faults
+  raftload web --links relay                     the same, with partitions among the faults
   raftload web --endpoints 10.0.0.1:2379 --workers 4 --web-port 8090
 """
 
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scenarios.add_arguments(parser.add_argument_group("load"))
     worker_options.add_arguments(parser.add_argument_group("workers"))
     parser.add_argument(
-        "--peer-links", default="direct", choices=("direct", "relay"),
+        "--links", default="direct", choices=("direct", "relay"),
         help="connections between the members of an embedded cluster; relay makes partitions possible and "
         "every message between members slower (default: direct)",
     )  # fmt: skip
@@ -114,7 +114,7 @@ def _run(
         with contextlib.ExitStack() as stack:
             session = stack.enter_context(forked_session(args.scenario, options, logs, terminal, choice.security))
             session.start()
-            target = stack.enter_context(choice.open(logs, say, args.peer_links))
+            target = stack.enter_context(choice.open(logs, say, args.links))
             _first_values(session, args, users, target)
             session.wait_ready(options.wait_s, say)
             view, runs = _beside(session, target, args, command, stack)

@@ -25,11 +25,13 @@ from loadgen.load.settings import SettingsError, read
 
 if TYPE_CHECKING:
     from cluster.local.cluster import LocalCluster
+    from cluster.observe.running import Running
     from cluster.schema import run_documents
     from cluster.schema.run_documents import ObserverCost
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
+NO_LOCAL = "no local cluster is up: `raftload cluster up --backend local` starts one"
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
@@ -45,10 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_naming_arguments(group)
     group.add_argument(
-        "--cluster",
-        choices=("embedded", "docker"),
+        "--backend",
+        choices=("embedded", "docker", "local"),
         help="start a cluster for this run: of processes (embedded) or of containers (docker; if `raftload cluster up` "
-        "started one in Docker, that one is used)",
+        "started one in Docker, that one is used); or use the one that `raftload cluster up --backend local` started "
+        "(local)",
     )
     group.add_argument("--nodes", metavar="N", help="number of members of a cluster for this run (default: 3)")
     group.add_argument(
@@ -114,21 +117,22 @@ class TargetOptions:
         """
         nodes = read("nodes", args.nodes, parse_whole, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
-        if (option := naming.option(args)) is not None and args.cluster is not None:
-            raise SettingsError(f"{option} and --cluster exclude each other; give one")
+        if (option := naming.option(args)) is not None and args.backend is not None:
+            raise SettingsError(f"{option} and --backend exclude each other; give one")
+        refuse_for_local(args)
         # An option wins over the environment.
-        own = args.cluster is not None or args.etcd is not None
+        own = args.backend is not None or args.etcd is not None
         told = naming.named(args) or (None if own else naming.named_by_environment(args))
         text = told[0] if told is not None else None
         reason = told[1] if told is not None else ""
-        if own:
-            check_etcd(args.etcd, text, args.cluster or "embedded")
-            reason = "--cluster" if args.cluster is not None else "--etcd"
-            security = security_of(args.cluster, args)
-            return cls(args.cluster or "embedded", (), nodes, reason, etcd=args.etcd, security=security)
+        if own and args.backend != "local":
+            check_etcd(args.etcd, text, args.backend or "embedded")
+            reason = "--backend" if args.backend is not None else "--etcd"
+            security = security_of(args.backend, args)
+            return cls(args.backend or "embedded", (), nodes, reason, etcd=args.etcd, security=security)
         if text is None:
             _patch_for_tls()
-            running = find_running() if nodes is None else None
+            running = _local() if own else find_running() if nodes is None else None
             if running is None:
                 of_ours(args, Security())
                 check_etcd(None, None, "embedded")
@@ -219,6 +223,26 @@ def security_of(backend: str | None, args: argparse.Namespace) -> Security:
         return of_ours(args, found.security if found is not None else Security())
 
 
+def _local() -> Running:
+    """Return the local cluster that is up, whether its members answer or not. Raises ClusterError where none is."""
+    from cluster.local.daemon_client import DetachedCluster
+
+    found = DetachedCluster.find()
+    if found is None:
+        raise ClusterError(NO_LOCAL)
+    with found:
+        return found.running
+
+
+def refuse_for_local(args: argparse.Namespace) -> None:
+    """Raise SettingsError for an option that says how to make a cluster, where one that is there was asked for."""
+    for name in ("etcd", "nodes"):
+        if args.backend == "local" and getattr(args, name) is not None:
+            raise SettingsError(
+                f"--{name} is for a cluster that is started for this run: give it to `raftload cluster up`"
+            )
+
+
 def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
     """Find out early whether the etcd that was asked for can be had: before a run folder and workers are there.
 
@@ -229,8 +253,6 @@ def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
         raise SettingsError(
             "--etcd and --endpoints exclude each other: --etcd is for a cluster that is started for this run"
         )
-    if etcd is not None and cluster == "local":
-        raise SettingsError("--etcd is for a cluster that is started for this run: give it to `raftload cluster up`")
     if cluster == "embedded":
         check_named(etcd)
     elif etcd is not None:

@@ -42,7 +42,7 @@ def web(etcd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Yield the UI over a cluster of its own, whose members can be cut off from each other."""
     folder = tmp_path_factory.mktemp("web")
     process = command.start(
-        "web", "--web-port", "0", "--cluster", "embedded", "--peer-links", "relay", "--workers", "1",
+        "web", "--web-port", "0", "--backend", "embedded", "--links", "relay", "--workers", "1",
         "--value-size", "100", "--output", "runs", cwd=folder, RAFTLOAD_ETCD=etcd_binary,
     )  # fmt: skip
     assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""`raftload bench --cluster docker`, and bench after `cluster up`."""
+"""`raftload bench --backend docker`, and bench after `cluster up`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def bench(engine: Docker, *words: str, operations: int) -> dict[str, Any]:
 
 def test_a_cluster_made_for_the_run_is_removed_and_one_that_is_there_stays(engine: Docker) -> None:
     before = engine.everything()
-    made = bench(engine, "--cluster", "docker", "--workers", "2", operations=500)
+    made = bench(engine, "--backend", "docker", "--workers", "2", operations=500)
     assert made["books"]["balanced"] is True
     assert len(made["target"]["members"]) == 3
     assert engine.everything() == before
     engine.run("up", "--nodes", "1")
-    found = bench(engine, "--cluster", "docker", "--workers", "1", operations=500)
+    found = bench(engine, "--backend", "docker", "--workers", "1", operations=500)
     assert found["books"]["balanced"] is None
     bench(engine, "--workers", "1", operations=500)  # which finds it by itself
     assert engine.run("status").returncode == 0

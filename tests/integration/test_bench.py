@@ -390,7 +390,7 @@ def silent_port() -> Iterator[int]:
         (["--threshold", "put.p99_ms ~ 50"], "put.p99_ms ~ 50"),
         (["--endpoints", "host:port"], "malformed endpoint"),
         (["--endpoints", ","], "no endpoint is named"),
-        (["--endpoints", "127.0.0.1:1", "--cluster", "embedded"], "exclude each other"),
+        (["--endpoints", "127.0.0.1:1", "--backend", "embedded"], "exclude each other"),
         (["--scenario", "nope"], "there is no scenario 'nope'"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate (see 'raftload bench --help')"),
         (["--opertions", "5"], "did you mean --operations?"),

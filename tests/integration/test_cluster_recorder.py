@@ -21,7 +21,7 @@ from viz.report import leadership, rundata
 @pytest.fixture
 def terminal(tmp_path: Path, etcd_binary: str) -> Iterator[Path]:
     """Yield the folder of the state in which three members are remembered."""
-    words = ("--backend", "local", "--base-port", str(take_ports(3)), "--binary", etcd_binary)
+    words = ("--backend", "local", "--base-port", str(take_ports(3)), "--etcd", etcd_binary)
     document(tmp_path, "cluster", "up", *words, "--json")
     yield tmp_path
     document(tmp_path, "cluster", "down", "--json")

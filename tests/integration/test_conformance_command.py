@@ -16,7 +16,7 @@ from cluster.base import exits
 from cluster.base.errors import NoAnswer
 from cluster.cli import test as test_command
 from cluster.local.cluster import LocalCluster
-from cluster.observe import probe
+from cluster.observe import probe, running
 from tests.conftest import ClusterFactory
 from tests.support.command import assert_refused, run_at_terminal
 from tests.support.ports import closed_port, take_ports
@@ -82,6 +82,40 @@ def test_down_removes_the_cluster_after_its_tests(capsys: pytest.CaptureFixture[
     err = capsys.readouterr().err
     assert "removed process etcd-node1" in err
     assert "stays" not in err
+
+
+def test_without_docker_an_embedded_cluster_is_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    none = f"no Docker Engine at unix://{tmp_path}/none.sock ($DOCKER_HOST): "
+    assert command("--nodes", "1", "--json", "--only", "kv.own-member") == 0
+    out, err = capsys.readouterr()
+    document = valid(out)
+    assert (document["target"]["kind"], document["summary"]["pass"]) == ("embedded", 1)
+    assert f"{none}testing an embedded cluster instead; with --backend docker that is an error\n" in err
+    assert "starting 1 members on 127.0.0.1 for these tests" in err and "keeps running" not in err
+
+
+@pytest.mark.parametrize("asked", ["option", "image", "memory"])
+def test_where_docker_was_asked_for_its_absence_is_an_error(
+    asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    if asked == "image":
+        monkeypatch.setenv("ETCD_IMAGE", "etcd:mine")
+    if asked == "memory":
+        running.save(
+            running.Running(
+                backend="docker", members=(), member_ids={}, version="", requested_version=None, image="", source="",
+                created_at="2026-01-01T00:00:00+00:00",
+            )
+        )  # fmt: skip
+    words = ("--backend", "docker") if asked == "option" else ()
+    code = exits.run(lambda: command(*words, "--nodes", "1", "--only", "kv.own-member"))
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (4, "", 1)
+    assert f"no Docker Engine at unix://{tmp_path}/none.sock ($DOCKER_HOST): install or start Docker, or " in err
 
 
 def test_a_table_of_a_foreign_cluster(

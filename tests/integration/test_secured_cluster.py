@@ -215,7 +215,7 @@ def test_a_load_finds_it_and_keeps_its_secrets(secured: Secured) -> None:
 
 def test_chaos_finds_it(secured: Secured) -> None:
     done = secured.raftload(
-        "chaos", "--cluster", "local", "--faults", "partition-leader", "--rounds", "1", "--every", "1s",
+        "chaos", "--backend", "local", "--faults", "partition-leader", "--rounds", "1", "--every", "1s",
         "--concurrency", "6", "--output", "chaos", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

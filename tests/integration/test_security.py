@@ -417,7 +417,7 @@ def test_bench_over_the_gateway_by_etcdctls_names(strict: tuple[str, list[str]],
     done = run(*words, "--transport", "gateway", "--output", "run", cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
     # An embedded cluster has nothing to do with what the environment says of another one.
-    done = run(*words, "--cluster", "embedded", "--nodes", "1", "--output", "own", cwd=tmp_path, **env)
+    done = run(*words, "--backend", "embedded", "--nodes", "1", "--output", "own", cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
 
 
@@ -480,7 +480,7 @@ def test_the_other_commands(
 @pytest.mark.parametrize(
     "words",
     [
-        ["bench", "--cluster", "embedded", "--user", "root:x"],
+        ["bench", "--backend", "embedded", "--user", "root:x"],
         ["bench", "--endpoints", "h:1", "--cacert", "/none"],
         ["bench", "--endpoints", "h:1", "--transport", "gateway", "--balance", "leader"],
         ["cluster", "status", "--endpoints", "h:1", "--cert", "/dev/null"],

@@ -64,7 +64,7 @@ class Cell:
 
 def embedded(place: Place) -> Found:
     """Return a cluster for the length of a run."""
-    result = place.document("bench", "--cluster", "embedded", "--etcd", place.binary.path, *_SMALL, "--json")
+    result = place.document("bench", "--backend", "embedded", "--etcd", place.binary.path, *_SMALL, "--json")
     hold(result["target"]["kind"] == "embedded" and len(result["target"]["members"]) == 3, "not three members")
     hold(result["target"]["etcd_version"] == place.binary.version, f"ran etcd {result['target']['etcd_version']}")
     figures = _bench_figures(result, 300)
@@ -96,7 +96,7 @@ def _in_docker(place: Place) -> str:
     hold((up["version"], up["nodes"], up["quorum"]) == (place.binary.version, 3, True), f"`cluster up` made {up}")
     passed, figures = _conformance(raftload("cluster", "test", "--backend", "docker"), place.binary.version)
     hold(passed == "ok", figures)
-    load = raftload("bench", "--cluster", "docker", *_SMALL)
+    load = raftload("bench", "--backend", "docker", *_SMALL)
     hold(load["target"]["kind"] == "docker", "bench did not use the containers")
     leader = raftload("cluster", "status", "--backend", "docker")["leader"]
     killed = raftload("cluster", "kill", "leader", "--backend", "docker")
@@ -439,7 +439,7 @@ SCENARIOS = tuple(sorted(path.stem for path in (ROOT / "locustfiles").glob("*.py
 _ALL = "every test, those of `--all` too, and none is skipped"
 
 CELLS: tuple[Cell, ...] = (
-    Cell("embedded", "embedded cluster", "`bench --cluster embedded` starts three members, loads them, and leaves "
+    Cell("embedded", "embedded cluster", "`bench --backend embedded` starts three members, loads them, and leaves "
          "nothing", embedded, alone=True),
     Cell("election", "election from JSON logs", "`cluster up --backend local`, `kill leader`, `heal`: `viz --observed` "
          "draws the election and the timeline as they were; `down` leaves nothing", election, alone=True),

@@ -43,7 +43,7 @@ def kill_leader_under_load(folder: Path, backend: Backend, etcd: str, base_port:
     Asserts that winner and final term of the drawn election are what every member's Status says, and that it begins
     when the members' logs say that the leader's connections broke, which is after the fault's own record began.
     """
-    words = ("--backend", backend, "--base-port", str(base_port), "--binary", etcd, "--json")
+    words = ("--backend", backend, "--base-port", str(base_port), "--etcd", etcd, "--json")
     up = document(folder, "cluster", "up", *words)
     events = Timeline(folder / "events.csv")
     endpoints = ",".join(up["endpoints"])

@@ -14,7 +14,7 @@ from cluster.base.topology import Member, local_members
 from cluster.base.versions import parse_version
 from cluster.docker.address import EngineAddress
 from cluster.docker.cluster import DockerSpec, unlike
-from cluster.docker.engine import why_no_engine
+from cluster.docker.engine import NoEngine
 from cluster.lifecycle.up import ClusterRequest
 from cluster.observe import running
 from cluster.observe.health import Alarm
@@ -137,8 +137,10 @@ def test_unlike(asked: dict[str, object], differs: str) -> None:
 )
 def test_why_there_is_no_engine(cause: Exception, advice: str) -> None:
     wrapped = RuntimeError("Error while fetching server API version", RuntimeError("Connection aborted.", cause))
-    text = why_no_engine(wrapped, EngineAddress("unix:///run/x.sock", "the Docker context mine"))
+    error = NoEngine(wrapped, EngineAddress("unix:///run/x.sock", "the Docker context mine"))
+    text = str(error)
     assert advice in text
+    assert text.startswith(f"{error.reason}: ") and "--backend" not in error.reason
     assert "unix:///run/x.sock (the Docker context mine)" in text
     assert "--backend local" in text
     assert "\n" not in text

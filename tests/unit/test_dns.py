@@ -195,7 +195,7 @@ def test_where_the_system_says_to_ask(monkeypatch: pytest.MonkeyPatch, tmp_path:
 @pytest.mark.parametrize(
     "words",
     [
-        ("bench", "--cluster", "embedded"), ("chaos", "--cluster", "embedded"), ("cluster", "test", "--nodes", "3"),
+        ("bench", "--backend", "embedded"), ("chaos", "--backend", "embedded"), ("cluster", "test", "--nodes", "3"),
         ("viz", "--type", "timeline", "--observed", "--log-timezone", "UTC"),
     ],
     ids=" ".join,
