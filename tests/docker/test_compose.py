@@ -136,6 +136,16 @@ def images(engine: Docker, tmp_path: Path) -> Iterator[dict[str, str]]:
     engine.docker("rmi", "--force", "raftload-test:local", BASE)
 
 
+def assert_the_image_works_alone(engine: Docker, version: str) -> None:
+    """Assert that a container of it starts members of the etcd that is in the image, and loads them."""
+    words = ("run", "--rm", "raftload-test:local")
+    result = json.loads(engine.docker(*words, "bench", "--operations", "60", "--workers", "1", "--json"))
+    assert (result["target"]["kind"], result["target"]["etcd_version"]) == ("embedded", version)
+    assert result["results"]["total"]["succeeded"] == 60
+    tested = json.loads(engine.docker(*words, "cluster", "test", "--nodes", "1", "--only", "kv.own-member", "--json"))
+    assert (tested["target"]["kind"], tested["verdict"]) == ("embedded", "PASS")
+
+
 def test_the_compose_file_runs_a_cluster_a_master_and_workers(
     engine: Docker, images: dict[str, str], context: Path
 ) -> None:
@@ -163,6 +173,7 @@ def test_the_compose_file_runs_a_cluster_a_master_and_workers(
         assert result["results"]["total"]["failed"] == 0
         assert len({worker["host"] for worker in result["generator"]["workers"]}) == 3
         assert len(result["target"]["members"]) == 3
+        assert_the_image_works_alone(engine, result["target"]["etcd_version"])
     finally:
         compose("down", "--volumes", "--timeout", "1")
     assert engine.everything() == before

@@ -40,6 +40,22 @@ from tests.support.waiting import until
 # Commands by how they begin: why they are not run, and what runs them.
 NOT_RUN = {
     "make test": ("it runs this test", ".ci/run: make test"),
+    "pipx install .": (
+        "it would install into the home folder",
+        "tests/integration/test_packages.py: def test_an_installation_of_the_wheel_works",
+    ),
+    "uvx --from . raftload bench": (
+        "it installs packages of the network",
+        "tests/integration/test_packages.py: def test_an_installation_of_the_wheel_works",
+    ),
+    "docker build -f docs/deploy/Dockerfile": (
+        "it builds an image from packages of the network",
+        "tests/docker/test_compose.py: def assert_the_image_works_alone",
+    ),
+    **dict.fromkeys(
+        ("docker run --rm", "mkdir -p runs && docker run"),
+        ("they need that image", "tests/docker/test_compose.py: def assert_the_image_works_alone"),
+    ),
     "pip install .": ("it would install into the tests' Python", "tests/docker/test_compose.py: pip_wheel(context"),
     "raftload bench --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 --bind": (
         "it waits for eight other machines",
