@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base-port", type=Whole(), metavar="PORT", help="client port of a new cluster's first member (default: 2379)"
     )
     group.add_argument("--down", action="store_true", help="remove the cluster after the tests")
-    group.add_argument("--cleanup", action="store_true", help="remove the cluster without testing it")
+    group.add_argument("--cleanup", action="store_true", help="only remove the cluster: no test is run")
     group.add_argument(
         "--transport", choices=sorted(TRANSPORTS),
         help="protocol of the tests: grpc, with the client of bench, or gateway, etcd's JSON gateway through etcd3-py "
@@ -357,6 +357,10 @@ def _without_a_cluster() -> str:
 
 
 def _cleanup(args: argparse.Namespace) -> int:
+    names = ("nodes", "etcd", "base_port", "down", "transport", "only", "all", "destructive")
+    unused = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False, [])]
+    more = f"; not used: {', '.join(unused)}" if unused else ""
+    say(f"--cleanup only removes the cluster, and no test is run{more}")
     removed = _remove(args.backend)
     if args.json:
         print_json({"schema": "raftload.removed/1", "removed": removed})

@@ -72,7 +72,21 @@ def test_a_local_cluster_stays_until_it_is_cleaned_up(capsys: pytest.CaptureFixt
         assert "found: 1 members, local" in err
     finally:
         assert command("--backend", "local", "--cleanup") == 0
-    assert "removed process etcd-node1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "removed process etcd-node1" in err
+    assert err.startswith("raftload: --cleanup only removes the cluster, and no test is run\n")
+
+
+def test_cleanup_says_that_it_only_removes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///none.sock")
+    words = ("--nodes", "5", "--json", "--cleanup", "--only", "kv", "--base-port", "2379")
+    assert command(*words) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"schema": "raftload.removed/1", "removed": []}
+    assert err == (
+        "raftload: --cleanup only removes the cluster, and no test is run; not used: --nodes, --base-port, --only\n"
+        "raftload: nothing to remove\n"
+    )
 
 
 def test_down_removes_the_cluster_after_its_tests(capsys: pytest.CaptureFixture[str]) -> None:
