@@ -20,6 +20,7 @@ from typing import TypedDict
 
 from cluster.base.errors import ClusterError, RaftloadError
 from cluster.local.cluster import LocalCluster, State
+from cluster.local.cpu_times import CpuTimes
 from cluster.observe.running import Running, forget, save, statuses
 
 SOCKET = "control.sock"
@@ -37,6 +38,7 @@ class Answer(TypedDict, total=False):
     states: dict[str, State]
     isolated: list[str]
     disturbed: list[str]
+    cpu_times: dict[str, CpuTimes]
 
 
 _ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
@@ -137,6 +139,8 @@ def _answer(cluster: LocalCluster, order: str, values: list[str | float]) -> Ans
             getattr(cluster, order)(*values)
         elif order == "look":
             return _look(cluster)
+        elif order == "cpu-times":
+            return {"cpu_times": cluster.cpu_times()}
         elif order == "log":
             return {"path": str(cluster.log(str(*values)))}
         elif order == "hello":

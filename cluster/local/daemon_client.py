@@ -23,6 +23,7 @@ from cluster.base.security import Security
 from cluster.base.signals import finishing, uninterrupted
 from cluster.base.topology import Member
 from cluster.local.cluster import State
+from cluster.local.cpu_times import CpuTimes
 from cluster.local.daemon import ANSWER_S, Answer
 from cluster.observe.running import Running, forget, load
 
@@ -216,6 +217,10 @@ class DetachedCluster:
     def drop(self, name: str, share: float) -> None:
         """Lose that share of what goes over its peer links; 0 undoes it."""
         self._order("drop", name, share)
+
+    def cpu_times(self) -> dict[str, CpuTimes]:
+        """Return how long each member's threads had a CPU and waited for one; what is missing as in LocalCluster."""
+        return {name: CpuTimes(*times) for name, times in self._order("cpu-times")["cpu_times"].items()}
 
     def log(self, name: str, lines: int | None = None) -> str:
         """Return a member's log, the last ``lines`` of it where that is given."""

@@ -10,6 +10,8 @@ owner cannot do reliably:
   members die with the keeper as well, even by ``kill -9``;
 - it is the members' parent, so a signal never meets a process id that was used again.
 
+Members may weigh less than their owner when both want the CPU (see ``Weight``).
+
 Requests and answers are one JSON object a line. It makes its folder itself, before anything can go wrong,
 under a lock: a folder whose keeper was killed together with its owner is removed by the next keeper (see
 ``sweep``).
@@ -22,6 +24,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,12 +34,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 FOLDER_PREFIX = "raftload-etcd-"
 LOCK = "keeper.lock"
 TICK_S = 0.25
 _PR_SET_PDEATHSIG = 1
+_LEAST_WEIGHT = 19
+# Linux lets an ordinary user set the weight of an autogroup once in 100 ms, all users together.
+_AUTOGROUP_ATTEMPTS, _AUTOGROUP_PAUSE_S = 100, 0.01
+# The inode of the cgroup namespace that a machine starts with: paths in another one are not from the root.
+_FIRST_CGROUP_NAMESPACE = "cgroup:[4026531835]"
 
 
 class Request(TypedDict, total=False):
@@ -48,6 +56,7 @@ class Request(TypedDict, total=False):
     log: str
     env: dict[str, str]
     cwd: str
+    nice: int
     signal: int
     grace_s: float
 
@@ -68,7 +77,6 @@ class Keeper:
         self._sock = sock
         self._owner = owner
         self._members: dict[str, subprocess.Popen[bytes]] = {}
-        self._die_with_us = _die_with_parent()
         self._folder: Path | None = None
         if temp_root is not None:
             sweep(Path(temp_root))
@@ -129,7 +137,7 @@ class Keeper:
             member = subprocess.Popen(
                 request["argv"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=request["env"],
                 cwd=request["cwd"], start_new_session=True,
-                preexec_fn=self._die_with_us,  # noqa: PLW1509 (no other thread exists here)
+                preexec_fn=_in_child(self._owner, request["nice"]),  # noqa: PLW1509 (no other thread exists here)
             )  # fmt: skip
         finally:
             os.close(log)
@@ -201,21 +209,101 @@ def _remove(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a forked child calls so that the kernel kills it when its parent ends; None where there is no such
-    thing.
+class Weight(NamedTuple):
+    """How much of a busy CPU a process gets beside others.
+
+    Attributes:
+        nice: of the process, -20 to 19: each step is about a tenth of the CPU, among processes of one session.
+        session_nice: of its session's autogroup, which counts beside other sessions; None where the kernel does not
+            schedule by sessions.
+        autogroup: the number of that autogroup; None likewise.
+    """
+
+    nice: int
+    session_nice: int | None
+    autogroup: int | None
+
+
+def weight(pid: int) -> Weight | None:
+    """Return the weight of a process; None where there is none, or no Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        nice = os.getpriority(os.PRIO_PROCESS, pid)
+        text = Path(f"/proc/{pid}/autogroup").read_text() if by_sessions() else ""
+    except OSError:
+        return None
+    found = re.fullmatch(r"/autogroup-(\d+) nice (-?\d+)\n", text)
+    return Weight(nice, int(found[2]), int(found[1])) if found else Weight(nice, None, None)
+
+
+def by_sessions(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Return whether the kernel shares the CPU out among sessions (autogroups), then within each (sched(7)).
+
+    It does so where that is enabled, and among processes of the root CPU cgroup only, so not in a container.
+    """
+    try:
+        if (proc / "sys/kernel/sched_autogroup_enabled").read_text().strip() != "1":
+            return False
+        if str((proc / "self/ns/cgroup").readlink()) != _FIRST_CGROUP_NAMESPACE:
+            return False
+        rows = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
+    except OSError:
+        return False
+    for _, controllers, path in rows:
+        if "cpu" in controllers.split(","):
+            return path == "/"
+    unified = next((path for _, controllers, path in rows if not controllers), None)
+    if unified is None:
+        return False
+    # A cgroup without the CPU controller is in its parent's CPU cgroup. With it, it has a weight; the root has none.
+    inner = [Path(unified), *Path(unified).parents][:-1]
+    there = all((cgroups / str(each).lstrip("/")).is_dir() for each in inner)
+    return there and not any((cgroups / str(each).lstrip("/") / "cpu.weight").exists() for each in inner)
+
+
+def _in_child(owner: int, nice: int) -> Callable[[], None] | None:
+    """Return what a forked child calls before it becomes a member; None where there is no such thing.
+
+    The kernel then kills it when its parent ends, and it weighs ``nice`` less than the owner.
     """
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     keeper = os.getpid()
+    above, ours = weight(owner) if nice else None, weight(keeper)
 
     def in_child() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != keeper:  # it died before the request took effect
             os._exit(1)
+        if above is not None and ours is not None:
+            with contextlib.suppress(OSError):  # a member of full weight is better than none
+                _weigh_less(above, ours, nice)
 
     return in_child
+
+
+def _weigh_less(above: Weight, parent: Weight, nice: int) -> None:
+    """Lower the weight of this process and of its session, which has to be its own: its parent's is another."""
+    pid = os.getpid()
+    os.setpriority(os.PRIO_PROCESS, 0, min(_LEAST_WEIGHT, above.nice + nice))
+    mine = weight(pid)
+    if mine is None or above.session_nice is None or mine.autogroup in (None, above.autogroup, parent.autogroup):
+        return
+    if os.getsid(0) != pid:
+        return
+    value = b"%d" % min(_LEAST_WEIGHT, above.session_nice + nice)
+    for _ in range(_AUTOGROUP_ATTEMPTS):
+        try:
+            file = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, value)
+                return
+            finally:
+                os.close(file)
+        except BlockingIOError:
+            time.sleep(_AUTOGROUP_PAUSE_S)
 
 
 def main() -> None:

@@ -68,10 +68,18 @@ class Supervisor:
         if hello["folder"] is not None:
             self.folder = Path(hello["folder"])
 
-    def spawn(self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> int:
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of those started last under each name, running or not."""
+        return dict(self._pids)
+
+    def spawn(
+        self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path, nice: int = 0
+    ) -> int:
         """Start a process called ``name``, its output appended to ``log``. Returns its process id.
 
-        Raises ClusterError where it cannot be started or runs already.
+        On Linux it weighs ``nice`` less than this process when both want the CPU (see `keeper.Weight`). Raises
+        ClusterError where it cannot be started or runs already.
         """
         request: keeper.Request = {
             "op": "spawn",
@@ -80,6 +88,7 @@ class Supervisor:
             "log": str(log),
             "env": dict(env),
             "cwd": str(cwd),
+            "nice": nice,
         }
         pid = self._ask(request, f"cannot start {name}")["pid"]
         self._pids[name] = pid

@@ -18,7 +18,7 @@ from cluster.base.binary import find_etcd
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed
 from cluster.base.ports import free_ports
 from cluster.gateway.control import ControlClient
-from cluster.local import layout
+from cluster.local import keeper, layout
 from cluster.local.cluster import LocalCluster
 from cluster.local.keeper import FOLDER_PREFIX, LOCK, sweep
 from tests.support.command import ROOT
@@ -50,6 +50,57 @@ def test_what_one_member_writes_the_others_read(nodes: int, make_cluster: Factor
     assert not leftovers_after(0)
     with pytest.raises(ClusterError, match="not running"):
         cluster.kill("etcd-node1")
+
+
+def test_members_weigh_less_than_their_owner_and_nothing_else_does(make_cluster: Factory) -> None:
+    """Sessions weigh something where the kernel shares the CPU out among them; elsewhere they are left alone."""
+
+    def sessions() -> list[str]:
+        """What the kernel says of the sessions of this process and of those above it."""
+        found, pid = [], os.getpid()
+        while pid > 0:
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/autogroup").read_text())
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return found
+
+    before, ours = sessions(), keeper.weight(os.getpid())
+    assert ours is not None
+    cluster = make_cluster(3, nice=7)
+    cluster.kill("etcd-node2")
+    cluster.start("etcd-node2")
+    weights = [cluster.weight(member.name) for member in cluster.members]
+    for weight in weights:
+        assert weight is not None
+        assert weight.nice == min(19, ours.nice + 7)
+        assert weight.session_nice == (None if ours.session_nice is None else min(19, ours.session_nice + 7))
+    if ours.autogroup is not None:
+        assert len({ours.autogroup, *(weight.autogroup for weight in weights if weight)}) == 4, "each has its own"
+    assert sessions() == before
+    cluster.kill("etcd-node3")
+    assert cluster.weight("etcd-node3") is None
+
+
+def test_members_weigh_as_much_as_their_owner_where_nobody_asked(make_cluster: Factory) -> None:
+    ours, member = keeper.weight(os.getpid()), make_cluster(1).weight("etcd-node1")
+    assert ours is not None
+    assert member is not None
+    assert member.nice == ours.nice
+    assert member.session_nice in (None, 0), "a new session's"
+
+
+def test_what_members_wait_for_a_cpu_is_counted_over_all_their_lives(make_cluster: Factory) -> None:
+    cluster = make_cluster(1)
+    first = cluster.cpu_times()["etcd-node1"]
+    assert first.ran_ns > 0
+    cluster.kill("etcd-node1")
+    killed = cluster.cpu_times()["etcd-node1"]
+    assert killed.ran_ns >= first.ran_ns
+    cluster.start("etcd-node1")
+    cluster.wait_healthy()
+    again = cluster.cpu_times()["etcd-node1"]
+    assert again.ran_ns > killed.ran_ns
+    assert again.waited_ns >= killed.waited_ns
 
 
 def test_two_clusters_at_once_are_apart(make_cluster: Factory) -> None:
