@@ -92,6 +92,25 @@ class ObservedSummary(TypedDict, total=False):
     observed: list[ObservedMember] | None
 
 
+class MemberCpu(TypedDict):
+    """How long a member's threads had a CPU, and waited for one."""
+
+    name: str
+    ran_s: float
+    waited_s: float
+
+
+class CpuWait(TypedDict):
+    """The members' wait for the CPU of this machine, and what it means for the latencies."""
+
+    members: list[MemberCpu]
+    share: float | None
+    contended: bool | None
+    contended_by: str | None
+    nice: int | None
+    session_nice: int | None
+
+
 class Target(TypedDict):
     """What was tested, as run.json has it."""
 
@@ -103,6 +122,7 @@ class Target(TypedDict):
     peer_links: NotRequired[str | None]
     leader_changes: int | None
     observer: NotRequired[ObserverCost | None]
+    cpu_wait: NotRequired[CpuWait | None]
 
 
 class ResultTarget(Target):
@@ -495,6 +515,7 @@ NO_TARGET: ResultTarget = {
     "backend_commit_p99_ms": None,
     "observed": None,
     "observer": None,
+    "cpu_wait": None,
 }
 """A target of which nothing is known."""
 

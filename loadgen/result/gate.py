@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.signals import EXIT_CODES
 from cluster.base.verdict import NONE, Verdict
-from cluster.schema.run_documents import NO_GENERATOR
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def number_in(row: Mapping[str, object] | None, field: str) -> float | None:
 def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResult) -> str:
     """Return why a value does not decide a threshold, or an empty text when it does."""
     field = threshold.field
-    if (result.get("generator") or NO_GENERATOR).get("saturated") and (doubt := _distorted(threshold, holds, result)):
+    if doubt := _distorted(threshold, holds, result):
         return doubt
     if _lost_workers(result) and not holds:
         if field == "throughput_ops_s":
@@ -116,20 +116,26 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResu
 
 
 def _distorted(threshold: Threshold, holds: bool, result: UnjudgedResult) -> str:
-    """Return why a saturated generator leaves a threshold open, or an empty text where it does not.
+    """Return why a saturated generator, or members that lacked a CPU, leave a threshold open; else an empty text.
 
-    A generator that is late only adds to a latency. So an upper bound that holds would hold without it; whether another
-    bound would is not known. It only takes from a throughput, and so from how many operations a run by time has: there
-    it is the lower bound that holds for certain. What share of the operations that were run failed, and of what, is as
-    it was counted.
+    Both only add to a latency. So an upper bound that holds would hold without them; whether another bound would is not
+    known. They only take from a throughput, and so from how many operations a run by time has: there it is the lower
+    bound that holds for certain. What share of the operations that were run failed, and of what, is as it was counted.
     """
+    wait = (result.get("target") or NO_TARGET).get("cpu_wait")
+    if (result.get("generator") or NO_GENERATOR).get("saturated"):
+        why, whose = "the generator was saturated", "its own"
+    elif wait and wait["contended"]:
+        why, whose = "the members waited for a CPU", "this machine's"
+    else:
+        return ""
     field, upper = threshold.field, threshold.operator in ("<", "<=")
     if field in LATENCY_FIELDS or field in SERVICE_FIELDS:
-        return "" if holds and upper else "the generator was saturated, so the latency is partly its own"
+        return "" if holds and upper else f"{why}, so the latency is partly {whose}"
     by_time = field in ("operations", "succeeded") and result["run"].get("operations") is None
     if field == "throughput_ops_s" or by_time:
         lower = threshold.operator in (">", ">=")
-        return "" if holds and lower else "the generator was saturated, so the target may be capable of more"
+        return "" if holds and lower else f"{why}, so the target may be capable of more"
     return ""
 
 

@@ -69,7 +69,11 @@ def find(folder: Path, run: Run) -> Knee | None:
     rows = [row for row in measured(intervals, loads, length_s) if row is not None]
     generator = run.get("generator")
     saturated = generator and generator["saturated"]
-    caution = "the load generator was saturated, so the knee may be its own" if saturated else None
+    target = run.get("target")
+    wait = target.get("cpu_wait") if target else None
+    contended = wait and wait["contended"]
+    caution = "the members waited for a CPU, so the knee may be this machine's" if contended else None
+    caution = "the load generator was saturated, so the knee may be its own" if saturated else caution
     best, reason = judge(rows)
     return {"method": METHOD, "axis": axis, "steps": rows, "knee": best, "reason": reason, "caution": caution}
 

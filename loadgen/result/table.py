@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
+from cluster.schema.run_documents import NO_TARGET
 from loadgen.load.settings import other_than_default
 from loadgen.result.gate import number_in, other_reasons
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Books, Generator, Result, ResultTarget, Row
+    from cluster.schema.run_documents import Books, CpuWait, Generator, Result, ResultTarget, Row
 
 LABEL = 12
 MAX_CAUSES = 8
@@ -140,6 +141,7 @@ def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[st
         ("target", _target(result.get("target"), paint)),
         ("run", _length(result)),
         ("generator", _generator(result.get("generator"), paint)),
+        ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
         ("writes", _books(result.get("books"), paint)),
@@ -210,6 +212,19 @@ def _generator(generator: Generator | None, paint: Painter) -> list[str]:
         texts.append(paint("SATURATED: latencies are partly the generator's own", "yellow", "bold"))
         if generator.get("saturated_by"):
             texts.append(printable(str(generator["saturated_by"])))
+    return texts
+
+
+def _cpu_wait(wait: CpuWait | None, paint: Painter) -> list[str]:
+    if not wait:
+        return []
+    worst = max(wait["members"], key=lambda each: each["waited_s"], default=None)
+    if worst is None or wait["share"] is None:
+        return []
+    name = printable(worst["name"])
+    texts = [f"waited for a CPU for up to {wait['share']:.0%} of the time that operations took ({name})"]
+    if wait["contended"]:
+        texts.append(paint("CONTENDED: latencies are partly the members' wait for a CPU", "yellow", "bold"))
     return texts
 
 

@@ -24,13 +24,15 @@ from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
 from loadgen.run.cluster_recorder import ClusterRecorder
 from loadgen.run.local_workers import WorkerProcess
+from loadgen.run.member_cpu import MemberCpu
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.run.session import LATEST_BEGIN_S, Session
 from loadgen.run.target import ClusterState, Target
 from loadgen.stats import precision
+from loadgen.stats.series import TOTAL
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Blocks, Generator, Measured, ObserverCost, Result
+    from cluster.schema.run_documents import Blocks, CpuWait, Generator, Measured, ObserverCost, Result
     from loadgen.load.locust_types import RequestStats
     from loadgen.run.benchmark import Plan
 
@@ -80,6 +82,7 @@ class Run:
         self._began_at = run_folder.utc_now()
         self._after: ClusterState | None = None
         self._observed: ObserverCost | None = None
+        self._member_cpu = MemberCpu(target)
         self._undo = contextlib.ExitStack()
         if plan.settings.balance == "leader":
             target.expect_leader_shown()
@@ -121,6 +124,7 @@ class Run:
 
     def start(self) -> None:
         """Let Locust start the users."""
+        self._member_cpu.begins()
         self._load_began = time.monotonic()
         runner, users = self._session.runner, self._plan.users
         options = self._session.environment.parsed_options
@@ -132,13 +136,18 @@ class Run:
 
         Takes a function to call ten times a second, for a progress line.
         """
+        warms_up = self.settings.warmup_s > 0
         while not self._over():
+            if warms_up and self.load_s >= self.settings.warmup_s:
+                warms_up = False
+                self._member_cpu.begins()
             gevent.sleep(0.02 if self.elapsed_s < 2 else 0.1)
             duration_s = self.settings.duration_s
             if duration_s is not None and self.load_s > duration_s + self._before_and_after_s:
                 self.ask_stop()
             if tick is not None:
                 tick(self)
+        self._member_cpu.ends()
         self._waited = True
 
     @property
@@ -160,6 +169,7 @@ class Run:
 
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
+        self._member_cpu.begins()
         self._load_began = time.monotonic()
 
     def stopped_by_locust(self) -> None:
@@ -197,6 +207,7 @@ class Run:
         Raises FileError. What the cluster no longer answers is a problem in the result, not an error.
         """
         revision_after: int | None = None
+        self._member_cpu.ends()
         self._cluster_recorder.load_ended()
         with self._noting("count the operations"):
             revision_after = self._space.revision()
@@ -315,6 +326,13 @@ class Run:
             "workers": totals.workers(session.workers, session.snapshots, self.lost),
         }
 
+    def _cpu_wait(self, measured: Mapping[str, Measured]) -> CpuWait | None:
+        session = self._session
+        sums = (each.summaries.get(TOTAL) for each in (session.service, session.series))
+        latencies_s = next((each.total_ns / 1e9 for each in sums if each is not None), 0.0)
+        duration_s = measured["total"]["duration_s"] if "total" in measured else 0.0
+        return self._member_cpu.block(duration_s or 0.0, latencies_s)
+
     def _about_workers(self) -> list[str]:
         """Return sentences about workers that a reader should know of."""
         session = self._session
@@ -342,7 +360,7 @@ class Run:
             "ended_at": run_folder.iso(run_folder.utc_now()) if ended else None,
             **self._parameters(),
             "versions": totals.versions(),
-            "target": self._target.as_dict(self._before, self._after, self._observed),
+            "target": self._target.as_dict(self._before, self._after, self._observed, self._cpu_wait(measured)),
             "measured": measured,
             "warmup": totals.warmup(self._snapshots()),
             "preloaded_keys": self._space.preloaded,

@@ -25,13 +25,18 @@ from loadgen.load.settings import SettingsError, read
 
 if TYPE_CHECKING:
     from cluster.local.cluster import LocalCluster
+    from cluster.local.cpu_times import CpuTimes
+    from cluster.local.keeper import Weight
     from cluster.observe.running import Running
     from cluster.schema import run_documents
-    from cluster.schema.run_documents import ObserverCost
+    from cluster.schema.run_documents import CpuWait, ObserverCost
 
 PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
 NO_LOCAL = "no local cluster is up: `raftload cluster up --backend local` starts one"
+# Members of an embedded cluster share the CPU with the workers that measure them. A worker that has to wait for it adds
+# to the latencies that it reports; so members weigh this much less.
+MEMBER_NICE = 10
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
@@ -171,7 +176,9 @@ class TargetOptions:
         """
         if self.endpoints:
             target = probed(self.kind, self.endpoints, say, self.wait_s, self.security)
-            yield dataclasses.replace(target, links=self.links, requested_version=self.requested_version)
+            yield dataclasses.replace(
+                target, links=self.links, requested_version=self.requested_version, cpu_times=self._cpu_times()
+            )
             return
         if self.kind == "docker":
             from cluster.lifecycle.up import find, open_docker_cluster
@@ -188,7 +195,7 @@ class TargetOptions:
         from cluster.local.cluster import LocalCluster
 
         cluster = LocalCluster(
-            nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links, binary=self.etcd
+            nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links, binary=self.etcd, nice=MEMBER_NICE
         )  # fmt: skip
         binary = cluster.binary
         say(f"{dataclasses.replace(self, etcd=None).describe()}, etcd {binary.version} from {binary.whence}")
@@ -198,7 +205,17 @@ class TargetOptions:
             yield Target(
                 "embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster, links=cluster.peer_links,
                 requested_version=binary.version if binary.source == RELEASE else None, ours=True,
+                cpu_times=cluster.cpu_times,
             )  # fmt: skip
+
+    def _cpu_times(self) -> Callable[[], Mapping[str, CpuTimes]] | None:
+        """Return what tells the CPU times of a local cluster that is up; None for any other."""
+        if self.kind != "local":
+            return None
+        from cluster.local.daemon_client import DetachedCluster
+
+        found = DetachedCluster.find()
+        return found.cpu_times if found is not None else None
 
 
 def _patch_for_tls() -> None:
@@ -290,6 +307,8 @@ class Target:
         ours: whether nobody else writes to it; other clients may use what was there before the run.
         again: endpoints that lead to a member which another endpoint, their value here, leads to.
         learners: the endpoints of members without a vote, which serve serializable reads only.
+        cpu_times: tells how long each member had a CPU of this machine and waited for one, or raises ClusterError;
+            None where that cannot be known.
     """
 
     kind: Kind
@@ -302,6 +321,7 @@ class Target:
     ours: bool = False
     again: Mapping[str, str] = dataclasses.field(default_factory=dict)
     learners: tuple[str, ...] = ()
+    cpu_times: Callable[[], Mapping[str, CpuTimes]] | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -328,6 +348,13 @@ class Target:
         named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
         parsed = {url: Endpoint.parse(url) for url in self.answers if url not in self.again}
         return [(named.get(url, ""), each.bare) for url, each in parsed.items()]
+
+    def member_weight(self) -> Weight | None:
+        """Return how much of a busy CPU the first member that runs gets; None of a cluster of another process."""
+        if self.cluster is None:
+            return None
+        weights = (self.cluster.weight(member.name) for member in self.cluster.members)
+        return next((each for each in weights if each is not None), None)
 
     def ask(self) -> ClusterState:
         """Ask every member what it is: who leads, in which term, and how large its database is."""
@@ -360,12 +387,16 @@ class Target:
             raise ClusterError(f"--balance leader: permission denied: {HINTS[LEADER_HIDDEN]}")
 
     def as_dict(
-        self, before: ClusterState, after: ClusterState | None, observer: ObserverCost | None
+        self,
+        before: ClusterState,
+        after: ClusterState | None,
+        observer: ObserverCost | None,
+        cpu_wait: CpuWait | None = None,
     ) -> run_documents.Target:
         """Return it as ``target`` of run.json has it.
 
         Takes its state before the load and after it, None while that is not over, and how often the members were asked
-        during the run and what that cost.
+        during the run and what that cost, and the members' wait for the CPU.
         """
         changes = None
         if after is not None and after.term is not None and before.term is not None:
@@ -379,6 +410,7 @@ class Target:
             "peer_links": self.links,
             "leader_changes": changes,
             "observer": observer,
+            "cpu_wait": cpu_wait,
         }
 
 

@@ -34,6 +34,9 @@ def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path, etcd_binary: s
         found = bench()
         assert found["target"]["kind"] == "local"
         assert found["target"]["endpoints"][0]["url"].endswith(f":{port}")
+        if Path("/proc/self/schedstat").exists():
+            (member,) = found["target"]["cpu_wait"]["members"]
+            assert member["ran_s"] > 0
         assert bench("--backend", "embedded", "--nodes", "1")["target"]["kind"] == "embedded"
         chosen = bench("--backend", "local", env={**env, "ETCDCTL_ENDPOINTS": "127.0.0.1:1"})["target"]
         assert (chosen["kind"], chosen["endpoints"]) == ("local", found["target"]["endpoints"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from cluster.base.versions import release_name
 from loadgen.cli.main import COMMANDS
+from loadgen.run.target import MEMBER_NICE
 from tests.support import command
 from tests.support.command import ClusterCommands
 from tests.support.ports import serves, take_ports
@@ -50,6 +52,17 @@ def test_bench(ran: tuple[Path, dict[str, Any]]) -> None:
     assert result["results"]["total"]["operations"] == result["results"]["total"]["succeeded"] == 300
     assert json.loads((folder / "result.json").read_text()) == result
     assert (folder / "report.html").stat().st_size > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waits for a CPU")
+def test_a_run_says_what_its_members_waited_for_a_cpu(ran: tuple[Path, dict[str, Any]]) -> None:
+    _, result = ran
+    wait = result["target"]["cpu_wait"]
+    assert [each["name"] for each in wait["members"]] == [each["name"] for each in result["target"]["members"]]
+    assert all(each["ran_s"] > 0 for each in wait["members"])
+    assert 0 <= wait["share"] <= 1
+    assert wait["contended"] is (wait["contended_by"] is not None)
+    assert wait["nice"] == min(19, os.getpriority(os.PRIO_PROCESS, 0) + MEMBER_NICE)
 
 
 def test_report_and_gate(ran: tuple[Path, dict[str, Any]]) -> None:

@@ -243,6 +243,29 @@ def test_what_a_late_generator_cannot_have_caused_is_decided(field: str, by_time
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
+        ("put.p99_ms < 50", "pass"),
+        ("put.p99_ms <= 50", "pass"),
+        ("put.p99_ms < 1", "unknown"),
+        ("put.p99_ms > 1", "unknown"),
+        ("put.p99_ms > 50", "unknown"),
+        ("total.throughput_ops_s > 1000", "pass"),
+        ("total.throughput_ops_s > 2000", "unknown"),
+        ("total.success_rate > 0.9", "pass"),
+        ("total.success_rate > 0.999", "fail"),
+    ],
+)
+@pytest.mark.parametrize("contended", [True, False, None])
+def test_members_that_waited_for_a_cpu(
+    expression: str, expected: str, contended: bool | None, result: dict[str, Any]
+) -> None:
+    without = verdict(expression, result)
+    result["target"]["cpu_wait"] = {"contended": contended}
+    assert verdict(expression, result) == (expected if contended else without)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
         ("put.p99_ms < 1", "fail"),
         ("total.success_rate > 0.999", "fail"),
         ("total.throughput_ops_s > 2000", "unknown"),

@@ -77,6 +77,13 @@ def test_steps_of_a_rate(tmp_path: Path) -> None:
     assert "saturated" in found["caution"]
 
 
+def test_a_knee_of_members_that_waited_for_a_cpu(tmp_path: Path) -> None:
+    write_log(tmp_path, [server(users) for users in (1, 2, 4, 8) for _ in range(4)])
+    found = knee.find(tmp_path, run(target={"cpu_wait": {"contended": True}}))
+    assert found is not None
+    assert found["caution"] == "the members waited for a CPU, so the knee may be this machine's"
+
+
 def test_a_run_that_was_cut_short_has_the_steps_that_it_went_through(tmp_path: Path) -> None:
     write_log(tmp_path, [server(users) for users in (1, 2, 4, 8) for _ in range(4)][:9])
     found = knee.find(tmp_path, run())

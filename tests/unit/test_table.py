@@ -23,6 +23,14 @@ def troubled() -> dict[str, Any]:
     result["generator"] |= {"start_lag_p99_ms": 0.5, "dropped": 12, "resent": 1}
     result["target"] |= {"requested_version": "3.6", "leader_changes": 2}
     result["target"]["endpoints"][1]["reachable"] = False
+    result["target"]["cpu_wait"] = {
+        "members": [
+            {"name": "etcd-node1", "ran_s": 3.0, "waited_s": 1.25},
+            {"name": "etcd-node2", "ran_s": 2.0, "waited_s": 1234.5},
+        ],
+        "share": 0.834, "contended": True, "contended_by": "threads of etcd-node2 waited", "nice": 10,
+        "session_nice": None,
+    }  # fmt: skip
     result["books"] |= {"balanced": False, "revision_delta": 12345678}
     result["lost_workers"] = [{"name": "worker 2 (pid 4711)", "reason": "killed by SIGKILL"}]
     result["interrupted"] = "SIGTERM"

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.schema.run_documents import CpuWait
 from loadgen.result import document as results
 from loadgen.stats import hdr
 from tests.support.command import Run, assert_refused, called
@@ -349,6 +350,28 @@ def test_the_spectrum_ends_where_the_samples_do() -> None:
     assert hlog.spectrum({}) == []
     assert hlog.percentile_ms({1_000_000: 99, 7_000_000: 1}, 0.99) == 1.0
     assert hlog.percentile_ms({}, 0.99) is None
+
+
+def test_members_that_waited_for_a_cpu_are_named(data: rundata.RunData) -> None:
+    assert "CONTENDED" not in compare.text(data, data)
+    assert "waited for a CPU" not in report.render(data)
+    wait: CpuWait = {
+        "members": [{"name": "etcd-node1", "ran_s": 1.5, "waited_s": 4.25}],
+        "share": 0.739, "contended": True, "contended_by": "etcd-node1 was ready and had no CPU", "nice": 10,
+        "session_nice": 12,
+    }  # fmt: skip
+    target = data.result["target"]
+    assert target is not None
+    target["cpu_wait"] = wait
+    html = report.render(data)
+    assert "<b>The members waited for a CPU</b>" in html
+    assert "<td>etcd-node1</td><td>1.5</td><td>4.25</td>" in html
+    assert "up to 74% is such a wait. The members' nice value is 10, that of their sessions 12." in html
+    assert "A: CONTENDED, its latencies are partly the members' wait for a CPU" in compare.text(data, data)
+    wait["contended"], wait["session_nice"] = False, None
+    html = report.render(data)
+    assert "<b>The members waited for a CPU</b>" not in html
+    assert "The members' nice value is 10.</p>" in html
 
 
 def test_two_runs_stand_side_by_side(data: rundata.RunData, folder: Path, tmp_path: Path) -> None:

@@ -146,6 +146,9 @@ def text(a: RunData, b: RunData) -> str:
     for name, data in (("A", a), ("B", b)):
         if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
             lines.append(f"{name}: SATURATED, its latencies are partly the generator's own")
+        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
+        if wait and wait["contended"]:
+            lines.append(f"{name}: CONTENDED, its latencies are partly the members' wait for a CPU")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.report.rundata import RunData, found_at
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Parameters, Phases, Result
+    from cluster.schema.run_documents import CpuWait, Parameters, Phases, Result
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
@@ -144,6 +144,10 @@ def verdict(result: Result) -> str:
     if generator.get("saturated"):
         parts.append('<div class="warn"><p><b>The load generator was saturated</b>: latencies are partly its own. '
                      f"{escape(str(generator.get('saturated_by') or ''))}</p></div>")  # fmt: skip
+    wait = (result.get("target") or NO_TARGET).get("cpu_wait")
+    if wait and wait["contended"]:
+        parts.append('<div class="warn"><p><b>The members waited for a CPU</b>: latencies are partly that wait. '
+                     f"{escape(str(wait['contended_by'] or ''))}.</p></div>")  # fmt: skip
     if result.get("verdict") == NONE:
         parts.append('<p class="dim">Nothing was judged: there was no threshold and no check.</p>')
     rows = [
@@ -250,8 +254,9 @@ def members(result: Result) -> str:
             *map(known, (each.get("proposals_failed"), each.get("proposals_pending_max"), each.get("slow_applies"))),
             silent,
         ))  # fmt: skip
+    wait = _cpu_wait(target.get("cpu_wait"))
     if not rows:
-        return ""
+        return wait
     head_row = ("member", "fsync p99<br>before", "<br>during", "<br>after", "commit p99<br>before", "<br>during",
                 "<br>after", "DB size", "proposals<br>failed", "most<br>pending", "slow<br>applies",
                 "polls<br>unanswered")  # fmt: skip
@@ -262,7 +267,24 @@ def members(result: Result) -> str:
         f"Red: above etcd's recommended {FSYNC_MARK_MS:g} ms for fsync and {COMMIT_MARK_MS:g} ms for commit. "
         f"Leader changes: {figure(result, 'target', 'leader_changes')}. Slowest member during the load: fsync "
         f"{figure(result, 'target', 'wal_fsync_p99_ms', 'during')} ms, commit "
-        f"{figure(result, 'target', 'backend_commit_p99_ms', 'during')} ms.</p>"
+        f"{figure(result, 'target', 'backend_commit_p99_ms', 'during')} ms.</p>" + wait
+    )
+
+
+def _cpu_wait(wait: CpuWait | None) -> str:
+    """Return how long each member's threads had a CPU of this machine and waited for one."""
+    if not wait:
+        return ""
+    rows = [(escape(each["name"]), number(each["ran_s"]), number(each["waited_s"])) for each in wait["members"]]
+    share = (
+        "" if wait["share"] is None else f"Of the time that operations took, up to {wait['share']:.0%} is such a wait. "
+    )
+    nice = "" if wait["nice"] is None else f"The members' nice value is {wait['nice']}"
+    if nice:
+        nice += "." if wait["session_nice"] is None else f", that of their sessions {wait['session_nice']}."
+    return (
+        table(("member", "had a CPU, s", "waited for a CPU, s"), rows)
+        + f'<p class="dim">During the measured time, all threads of a member together. {share}{nice}</p>'
     )
 
 
