@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import io
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -17,6 +19,33 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 """What a terminal can show, by name: the parameters of ECMA-48's SGR."""
 
 
+_REPLACED = "raftload.replaced"
+_ASCII = {"\u2026": "..."}
+
+
+def take_any_text() -> None:
+    """Have stdout and stderr take every text: what their encoding lacks is replaced, and is no error.
+
+    So under ``PYTHONIOENCODING=ascii``. Bytes of a path that are no text come out as they were.
+    """
+    codecs.register_error(_REPLACED, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        # Python asks a stream that began as a file for its place, whatever it leads to by now.
+        with contextlib.suppress(OSError):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=_REPLACED)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what to write for a character that could not be encoded, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":  # a byte that Python could not decode (PEP 383)
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    return _ASCII.get(char, "?"), error.start + 1
+
+
 def say(line: str) -> None:
     """Tell the person at the terminal, on stderr."""
     print(f"raftload: {line}", file=sys.stderr, flush=True)
@@ -25,7 +54,7 @@ def say(line: str) -> None:
 def print_json(document: Mapping[str, object]) -> None:
     """Print the one document of a command with ``--json``, on stdout."""
     with writing("to stdout"):
-        sys.stdout.write(to_json(document))
+        sys.stdout.write(to_json(document, getattr(sys.stdout, "encoding", None) or "utf-8"))
 
 
 def show(document: D, as_json: bool, render: Callable[..., str]) -> None:
@@ -52,6 +81,8 @@ def _is_drawn_on(stream: TextIO) -> bool:
 
 def terminal_width() -> int:
     """Return the columns of the terminal or of $COLUMNS; 100 where there is neither."""
+    import shutil  # what it imports takes longer than all else here, and `--help` needs none of it
+
     return shutil.get_terminal_size((100, 24)).columns
 
 

@@ -27,9 +27,17 @@ def writing(where: object) -> Iterator[None]:
         raise FileError(f"cannot write {where}: {exc.strerror or exc}") from exc
 
 
-def to_json(document: Mapping[str, object]) -> str:
-    """Return a document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(document: Mapping[str, object], encoding: str = "utf-8") -> str:
+    """Return a document as indented JSON with a newline at the end. Raises ValueError for what JSON has no word for.
+
+    Takes the encoding in which it will be written: where that lacks a character, all but ASCII is escaped.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return text
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.base import exits
+from cluster.base.console import take_any_text
 from cluster.base.errors import UsageError
 from cluster.base.parser import Parser
 from cluster.base.signals import done
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in argv if not word.startswith("-")), "")
     with EndingAtOnce():
+        take_any_text()
         parser = build_parser(named)
         args = parser.parse_args(argv)
     if args.command is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli.main import COMMANDS
-from tests.support.command import interrupting
+from tests.support.command import assert_refused, interrupting, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in COMMANDS]
@@ -99,3 +99,50 @@ def test_interrupted_while_it_starts_it_just_ends(name: str, tmp_path: Path) -> 
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+HELP = """
+import sys
+from cluster.cli import options
+from loadgen.cli import main
+from viz.cli.command import visualize_raft_state
+words = [*([name] for name in sys.argv[1:]), ["etcd", "get"]]
+words += [["cluster", name] for name in ("up", "status", "test", "kill")]
+for each in ([], *words, None):
+    try:
+        visualize_raft_state(["--help"]) if each is None else main.main([*each, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0
+    else:
+        raise AssertionError(each)
+"""
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
+    ids=["ascii", "C"],
+)
+def test_every_help_can_be_printed_in_ascii(encoding: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *NAMES], env={**os.environ, "PYTHONPATH": str(ROOT), **encoding},
+        capture_output=True, text=True, timeout=120, check=False, encoding="ascii",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--endpoints HOST:PORT,..." in done.stdout
+
+
+def test_errors_can_be_printed_in_ascii() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen.cli", "bench", "--value-size", "12\u2026"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"raftload: error: --value-size: '12...' is not a size")
+
+
+def test_the_folder_of_the_runs_of_web_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    done = refusal(capsys, "web", "--endpoints", "127.0.0.1:1", "--output", str(tmp_path / "file"))
+    assert_refused(done, "file is a file; name a folder")

@@ -8,7 +8,17 @@ import sys
 
 import pytest
 
-from cluster.base.console import STYLES, Painter, StatusLine, columns, pad, print_json, wants_color, width
+from cluster.base.console import (
+    STYLES,
+    Painter,
+    StatusLine,
+    columns,
+    pad,
+    print_json,
+    take_any_text,
+    wants_color,
+    width,
+)
 from cluster.base.verdict import NONE, Verdict, overall, style_of
 
 
@@ -27,6 +37,27 @@ def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not wants_color(Terminal())
+
+
+def test_a_stream_takes_text_that_its_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad byte of a path comes out as it was; a document escapes what it has to, and says the same."""
+    text, document = "HOST:PORT,\u2026 caf\u00e9 \u65e5 run\udcff\n", {"name": "caf\u00e9", "path": "run\udcff"}
+    for encoding, expected in (
+        ("ascii", b"HOST:PORT,... caf? ? run\xff\n"),
+        ("latin-1", b"HOST:PORT,... caf\xe9 ? run\xff\n"),
+        ("utf-8", "HOST:PORT,\u2026 caf\u00e9 \u65e5 run".encode() + b"\xff\n"),
+    ):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+        take_any_text()
+        print(text, end="")
+        sys.stderr.write(text)
+        print_json(document)
+        sys.stdout.flush()
+        written = out.buffer.getvalue()  # type: ignore[attr-defined]
+        assert written.startswith(expected)
+        assert json.loads(written.removeprefix(expected)) == document
 
 
 def test_paint() -> None:

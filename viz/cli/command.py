@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.base import exits
+from cluster.base.console import take_any_text
 from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
 from cluster.base.naming import add_arguments as add_naming_arguments
@@ -130,6 +131,7 @@ def main(args: argparse.Namespace) -> int:
 
 def visualize_raft_state(argv: Sequence[str] | None = None) -> int:
     """Return the console script ``visualize-raft-state``: this command without ``raftload`` before it."""
+    take_any_text()
     parser = Parser(
         prog="visualize-raft-state",
         description="Draw diagrams of Raft, the state of a live cluster, and its elections.",
