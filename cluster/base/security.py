@@ -12,9 +12,9 @@ import getpass
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.base.errors import UsageError
 from cluster.base.units import duration_text, parse_duration
@@ -47,6 +47,16 @@ TLS_HINTS = {
     PLAIN_SPOKEN: "it does not speak TLS; use http://",
     TLS_FAILED: "the TLS handshake failed; does it speak TLS at all?",
 }
+
+
+class _Files(Protocol):
+    """What a context of ``ssl`` and one of ``_ssl`` below it have in common."""
+
+    def load_verify_locations(self, cafile: str, /) -> None:
+        """Trust the certificates in a file."""
+
+    def load_cert_chain(self, certfile: str, keyfile: str | None, /, password: Callable[[], bytes]) -> None:
+        """Use a certificate and its key."""
 
 
 class SecurityError(UsageError):
@@ -93,7 +103,7 @@ class Security:
         """Take the options of ``add_arguments``, return what they say, and where they are silent the environment.
 
         A user without a password is asked for it where there is a terminal. Raises SecurityError, also for a file
-        that cannot be read.
+        that cannot be read or used.
         """
         env = os.environ if env is None else env
 
@@ -116,6 +126,7 @@ class Security:
         )
         for option, path in files.items():
             _check_readable(option, path)
+        security.check_files()
         return security
 
     def to_environment(self) -> dict[str, str]:
@@ -179,13 +190,30 @@ class Security:
         if self.insecure_skip_tls_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        try:
-            if self.cacert:
+        if not self.cacert:
+            context.load_default_certs()
+        self._load_files(context)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+    def check_files(self) -> None:
+        """Find out whether the files are of use, before anything is started. Raises SecurityError.
+
+        OpenSSL reads them as it will for a connection, below ``ssl``.
+        """
+        if self.cacert or self.cert:
+            import _ssl
+
+            self._load_files(_ssl._SSLContext(_ssl.PROTOCOL_TLS_CLIENT))
+
+    def _load_files(self, context: _Files) -> None:
+        """Load the certificates and the key into a context. Raises SecurityError."""
+        if self.cacert:
+            try:
                 context.load_verify_locations(self.cacert)
-            else:
-                context.load_default_certs()
-        except (OSError, ValueError) as exc:
-            raise SecurityError(f"--cacert {self.cacert}: not certificates in PEM ({_reason(exc)})") from exc
+            except (OSError, ValueError) as exc:
+                raise SecurityError(f"--cacert {self.cacert}: not certificates in PEM ({_reason(exc)})") from exc
         if self.cert:
             try:
                 # An encrypted key would be asked for on the terminal, by every worker.
@@ -194,9 +222,6 @@ class Security:
                 raise SecurityError(
                     f"--cert {self.cert} with --key {self.key}: not a certificate and its key in PEM ({_reason(exc)})"
                 ) from exc
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
-        return context
 
 
 @functools.lru_cache(maxsize=8)
@@ -295,7 +320,9 @@ def tls_cause(exc: ssl.SSLError, *, certificate: bool) -> str:
 
 
 def _reason(exc: Exception) -> str:
-    return str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc)
+    """Return the reason that OpenSSL or the system gives; OpenSSL has none for a file without PEM."""
+    text = str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc)
+    return "no PEM in one of them" if "PEM lib" in text else text
 
 
 def _check_readable(option: str, path: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import say
 from cluster.base.endpoint import read_endpoints, split_endpoints
-from cluster.base.errors import RaftloadError
+from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import masked
 from cluster.base.units import parse_number, parse_whole
 from loadgen.cli.terminal import Terminal
@@ -82,6 +82,8 @@ def main(args: argparse.Namespace) -> int:
     users = settings.read("concurrency", args.concurrency, parse_whole, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output {args.output} is a file; name a folder, in which each run gets its own")
     command = masked(sys.argv, args)
     # Locust's UI reads the command line for the first values of its fields.
     sys.argv[1:] = [word for each in settings.PARAMETERS for word in (each.flag, getattr(args, each.name))]

@@ -246,8 +246,10 @@ def probe_all(
         except ConnectError as exc:
             return exc
 
+    # What is wrong with the question is raised here: gevent prints what leaves a greenlet.
+    security = security or Security()
     for each in endpoints:
-        Endpoint.parse(each)
+        tls_options([Endpoint.parse(security.url(each))], security)
     asked = {each: gevent.spawn(one, each) for each in endpoints}
     gevent.joinall(list(asked.values()))
     return {each: greenlet.get() for each, greenlet in asked.items()}

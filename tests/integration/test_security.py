@@ -31,7 +31,7 @@ from cluster.local.cluster import LocalCluster
 from cluster.observe import calls
 from loadgen.cli import main
 from loadgen.client import connect_errors, transport
-from loadgen.client.etcd import EtcdClient, probe
+from loadgen.client.etcd import EtcdClient, probe, probe_all
 from loadgen.history.operation import Outcome
 from tests.support.certificates import Authority, Pair
 from tests.support.command import run, start
@@ -272,6 +272,27 @@ def test_files_of_no_use(tmp_path: Path, authority: Authority, server: Pair) -> 
         Security(cert=server.cert)
     with pytest.raises(SecurityError, match="--cacert /none: No such file"):
         Security.from_environment({"ETCDCTL_CACERT": "/none"})
+
+
+def test_a_bad_file_is_one_line_and_leaves_no_folder(tmp_path: Path, server: Pair, authority: Authority) -> None:
+    """Of every command that connects: no greenlet's traceback stands above it."""
+    (tmp_path / "text.pem").write_text("no certificate")
+    pair = ("--cert", server.cert, "--key", authority.sign("y").key)
+    for command in ("bench", "web", "worker", "cluster status", "cluster test", "viz --type cluster-status"):
+        at = () if command == "worker" else ("--endpoints", "https://127.0.0.1:1")
+        for files in (("--cacert", "text.pem"), pair) if command == "bench" else (("--cacert", "text.pem"),):
+            done = run(*command.split(), *at, *files, cwd=tmp_path)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert done.stderr.startswith(f"raftload: error: {files[0]} "), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["text.pem"]
+
+
+def test_files_of_no_use_leave_no_greenlet_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """From Python, where nothing has looked at them before: gevent prints what leaves a greenlet."""
+    (tmp_path / "text.pem").write_text("no certificate")
+    with pytest.raises(SecurityError, match="not certificates in PEM"):
+        probe_all(["https://127.0.0.1:1", "127.0.0.1:1"], security=Security(cacert=str(tmp_path / "text.pem")))
+    assert capfd.readouterr().err == ""
 
 
 # Users

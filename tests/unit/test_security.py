@@ -9,6 +9,7 @@ import pytest
 
 from cluster.base.security import Security, SecurityError, add_arguments, given, masked
 from loadgen.client.login import expiry_s
+from tests.support.certificates import Authority
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -19,8 +20,10 @@ def parsed(*words: str) -> argparse.Namespace:
 
 @pytest.fixture
 def pem(tmp_path: Path) -> str:
+    """A file that is a certificate and its key."""
+    made = Authority(tmp_path / "made").sign("etcd.example")
     file = tmp_path / "file.pem"
-    file.write_text("")
+    file.write_bytes(Path(made.cert).read_bytes() + Path(made.key).read_bytes())
     return str(file)
 
 
@@ -96,6 +99,28 @@ def test_mistakes_are_one_line(words: list[str], env: dict[str, str], message: s
     with pytest.raises(SecurityError, match=message) as caught:
         Security.from_arguments(parsed(*words), env)
     assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_of_no_use_are_found_before_anything_begins(pem: str, tmp_path: Path) -> None:
+    """Not PEM, another certificate's key, a certificate in the place of a key, and an encrypted key."""
+    text, authority = tmp_path / "text", Authority(tmp_path / "other")
+    text.write_text("no PEM")
+    other = authority.sign("other")
+    locked = tmp_path / "locked.pem"
+    locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    for words, message in (
+        (("--cacert", text), "--cacert .*: not certificates in PEM"),
+        (("--cert", text, "--key", pem), "not a certificate and its key in PEM"),
+        (("--cert", pem, "--key", text), "not a certificate and its key in PEM"),
+        (("--cert", pem, "--key", other.key), "KEY_VALUES_MISMATCH"),
+        (("--cert", other.cert, "--key", other.cert), "not a certificate and its key in PEM"),
+        (("--cert", other.cert, "--key", locked), "not a certificate and its key in PEM"),
+    ):
+        with pytest.raises(SecurityError, match=message) as caught:
+            Security.from_arguments(parsed(*map(str, words)), {})
+        assert "\n" not in str(caught.value) and "_ssl.c" not in str(caught.value)
+    good = parsed("--cacert", authority.cert, "--cert", other.cert, "--key", other.key)
+    assert Security.from_arguments(good, {}) == Security(authority.cert, other.cert, other.key)
 
 
 def test_passwords_are_not_shown() -> None:
