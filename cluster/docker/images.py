@@ -133,6 +133,11 @@ def _has(docker: Client, reference: str) -> bool:
     return True
 
 
+def built(docker: Client) -> list[str]:
+    """Return the images that were built from binaries of this machine, and are still on the Engine."""
+    return sorted(tag for image in docker.images.list(name=BUILT) for tag in image.tags)
+
+
 # Pulled
 
 

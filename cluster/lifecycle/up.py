@@ -19,8 +19,8 @@ from cluster.base.versions import parse_version, version_or_path
 from cluster.docker import cluster as containers
 from cluster.docker.cluster import Data, DockerCluster
 from cluster.docker.create import create, refuse_another_machine
-from cluster.docker.engine import connect
-from cluster.docker.images import Say, find_image
+from cluster.docker.engine import connect, talking
+from cluster.docker.images import Say, built, find_image
 from cluster.local.daemon_client import DetachedCluster
 from cluster.local.daemon_client import start as start_detached
 from cluster.observe import running as state
@@ -377,8 +377,8 @@ def _engine(backend: str | None) -> Client | None:
 def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
     """Remove all that is ours, of one backend or of both. Returns what was removed, for people.
 
-    Waits for another process that makes or removes one. Raises ClusterError where something is left; a signal waits
-    until it is done.
+    Images stay, for the next cluster; ``say`` is told which. Waits for another process that makes or removes one.
+    Raises ClusterError where something is left; a signal waits until it is done.
     """
     removed = []
     with state.changing(say), finishing():
@@ -390,11 +390,27 @@ def down(backend: str | None = None, say: Say = lambda text: None) -> list[str]:
             if client is None:
                 return removed
             try:
-                removed += containers.remove(client)
+                images = _images(client)
+                gone = containers.remove(client)
+                removed += gone
             finally:
                 client.close()
             removed += _forget_docker()
+            if gone and images:
+                names = " ".join(images)
+                say(f"kept for the next cluster: the images {names}; `docker rmi {names}` removes them")
     return removed
+
+
+def _images(client: Client) -> list[str]:
+    """Return the image of the cluster that is there, and those that were built here for any; none where nobody knows.
+
+    That is no reason to leave a cluster.
+    """
+    with contextlib.suppress(ClusterError), talking("list images"):
+        found = containers.find(client)
+        return list(dict.fromkeys([*([found.spec.image] if found is not None else []), *built(client)]))
+    return []
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _fixed_ports(base: int, nodes: int) -> Sequence[int]:
     ports = range(base, base + nodes)
     for port in ports:
         if not 0 < port < 65536:
-            raise ClusterError(f"there is no port {port}: choose a lower base port")
+            raise ClusterError(f"there is no port {port}: choose a lower --base-port")
         if not is_free(port):
-            raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another base port")
+            raise ClusterError(f"port {port} on 127.0.0.1 is taken: stop what uses it or choose another --base-port")
     return ports

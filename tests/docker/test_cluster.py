@@ -34,8 +34,11 @@ def test_one_then_seven_then_five(engine: Docker) -> None:
     assert [name for name in engine.containers() if name.startswith("etcd-node")] == [
         f"etcd-node{number}" for number in range(1, 6)
     ]
-    assert "removed container etcd-node5" in engine.run("down").stdout
-    assert engine.run("down").stdout == "nothing to remove\n"
+    down = engine.run("down")
+    assert "removed container etcd-node5" in down.stdout
+    assert f"kept for the next cluster: the images {one['image']}" in down.stderr and "`docker rmi " in down.stderr
+    down = engine.run("down")
+    assert down.stdout == "nothing to remove\n" and "kept" not in down.stderr
 
 
 def test_options_of_etcd(engine: Docker) -> None:
