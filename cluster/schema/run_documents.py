@@ -534,3 +534,17 @@ NO_GENERATOR: Generator = {
     "workers_lost": None,
 }
 """A load generator of which nothing is known."""
+
+
+def why_not_compared(result: Result) -> str:
+    """Return why the acknowledged writes were not held against the store's revision; empty where they were."""
+    books = result.get("books")
+    if not books or books.get("balanced") is not None:
+        return ""
+    if result.get("lost_workers"):
+        return "a worker was lost, and nobody knows what it wrote last"
+    if books.get("revision_delta") is None:
+        return "the cluster did not tell its revision after the load"
+    if result["results"].get("lease_revoke"):
+        return "etcd does not tell whether a lease that it revokes had keys"
+    return "others may write to this cluster, too"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
-from cluster.schema.run_documents import NO_TARGET
+from cluster.schema.run_documents import NO_TARGET, why_not_compared
 from loadgen.load.settings import other_than_default
 from loadgen.result.gate import number_in, other_reasons
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Books, CpuWait, Generator, Result, ResultTarget, Row
+    from cluster.schema.run_documents import CpuWait, Generator, Result, ResultTarget, Row
 
 LABEL = 12
 MAX_CAUSES = 8
@@ -144,7 +144,7 @@ def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[st
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
-        ("writes", _books(result.get("books"), paint)),
+        ("writes", _books(result, paint)),
         *_verdict(result, paint),
         ("folder", [str(folder)] if folder else []),
     ]
@@ -258,9 +258,12 @@ def _branches(row: Row | None) -> list[str]:
     return ["branches taken: " + ", ".join(f"{count:,} {printable(name)}" for name, count in branches.items())]
 
 
-def _books(books: Books | None, paint: Painter) -> list[str]:
-    if not books or books.get("balanced") is None:
+def _books(result: Result, paint: Painter) -> list[str]:
+    books = result.get("books")
+    if not books:
         return []
+    if why := why_not_compared(result):
+        return [f"not compared with the store's revision: {why}"]
     delta, writes, info = books["revision_delta"], books["writes_ok"], books["writes_info"]
     sums = f"{_plural(writes, 'write')} acknowledged" if writes is not None else ""
     sums += f", {info:,} unknown" if info else ""

@@ -96,3 +96,18 @@ def test_what_a_server_sends_does_not_reach_the_terminal_as_control_characters()
 )
 def test_decimals_are_those_of_the_largest_in_a_column(values: list[float | None], expected: list[str]) -> None:
     assert table._aligned(values, (3, 2, 1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, "others may write to this cluster, too"),
+        ({"lost_workers": [{"name": "worker 1", "reason": "killed"}]}, "a worker was lost, and nobody knows"),
+        ({"books": {"revision_delta": None}}, "the cluster did not tell its revision after the load"),
+    ],
+)
+def test_writes_that_were_not_compared_say_why(change: dict[str, Any], why: str) -> None:
+    result = document.build(DATA / "precise")
+    result["books"] |= {"balanced": None, **change.pop("books", {})}
+    text = table.render({**result, **change}, color=False, width=120)
+    assert f"writes      not compared with the store's revision: {why}" in text

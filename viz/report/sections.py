@@ -12,7 +12,7 @@ from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
 from cluster.observe.record import PHASES
-from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, why_not_compared
 from viz.diagrams.model import human_bytes
 from viz.report.charts import number
 from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
@@ -310,7 +310,8 @@ def generator(result: Result) -> str:
         True: "agree with the store's revision",
         False: '<b class="fail">do not agree with the store\'s revision</b>',
     }
-    books = result.get("books")
+    books, why = result.get("books"), why_not_compared(result)
+    not_compared = f"not compared with the store's revision: {escape(why)}"
     fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop lag p99, ms",
               "start_lag_p99_ms": "start lag p99, ms", "in_flight_max": "most operations in flight",
               "dropped": "scheduled but not sent", "resent": "sent again", "workers_started": "workers started",
@@ -318,7 +319,7 @@ def generator(result: Result) -> str:
     return facts((
         ("saturated", words.get(found.get("saturated"), "")),
         *((name, figure(result, "generator", key)) for key, name in fields.items()),
-        ("acknowledged writes", balanced.get(books["balanced"], "") if books else ""),
+        ("acknowledged writes", balanced.get(books["balanced"], not_compared) if books else ""),
         ("observer of the members", f"{observer['polls']} polls and {observer['scrapes']} scrapes for "
                                  f"{observer['cpu_s']} s of CPU" if observer.get("polls") else ""),
     ))  # fmt: skip
