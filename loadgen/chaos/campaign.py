@@ -82,6 +82,9 @@ class Campaign:
         self._stopping = Event()
         self._closed: dict[str, str | None] = {}
         self._fighting = False
+        self._afterwards: gevent.Greenlet | None = None
+        self._hurried = False
+        self._error: Exception | None = None
         self._folder = run.folder / FOLDER
         self._folder.mkdir()
         prefix = run.settings.prefix.decode("ascii")
@@ -114,18 +117,32 @@ class Campaign:
                 self.ended_ns = time.monotonic_ns()  # the fault that is on may take longer to heal
                 self._fighting = False
                 self._stopping.set()
-                gevent.joinall(helpers, timeout=0 if self._session.alarm.failure else HELPERS_S)
+                gevent.joinall(helpers, timeout=0 if self._session.alarm.failure or self._hurried else HELPERS_S)
                 gevent.killall(helpers)
-            keeper = gevent.spawn(self._keep_workers)
-            try:
-                self._settle()
-                revision = self._master.agree()
-                self._close_workers(revision)
-            finally:
-                keeper.kill()
-            self._master.read_members(revision)
+            self._afterwards = gevent.spawn(self._ask_afterwards)
+            self._afterwards.join(0 if self._hurried else None)
+            self._afterwards.kill()
+            if self._error is not None:
+                raise self._error
         finally:
             self._master.close()
+
+    def _ask_afterwards(self) -> None:
+        """Have the cluster settle, the workers see the last of it, and read what each member holds.
+
+        In a greenlet of its own, which a second signal ends. What it raises is raised where that is waited for.
+        """
+        keeper = gevent.spawn(self._keep_workers)
+        try:
+            self._settle()
+            revision = self._master.agree()
+            self._close_workers(revision)
+            keeper.kill()
+            self._master.read_members(revision)
+        except Exception as error:
+            self._error = error
+        finally:
+            keeper.kill()
 
     # ---- while there is load
 
@@ -136,8 +153,15 @@ class Campaign:
             gevent.spawn(self.run.ask_stop)
 
     def interrupt(self, signal_name: str) -> None:
-        """End load and faults: the fault that is on is healed at once."""
+        """End load and faults: the fault that is on is healed at once. A second signal ends what is waited for then."""
         self._stopping.set()
+        if self.run.interrupted is not None:
+            self._hurried = True
+            if self._afterwards is not None:
+                self._afterwards.kill(block=False)
+        elif self.run.over:  # what is left is the check
+            self.run.interrupted = signal_name
+            return
         self.run.ask_stop(signal_name)
 
     def _compact_regularly(self) -> None:

@@ -81,10 +81,13 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_plan(cluster, load, f"{users} users in {workers.describe()}", folder, args)
         return 0
-    folder = run_folder.create(folder, exact=args.output is not None, say=say)
     plan = Plan(load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
-    with Terminal() as terminal:
-        result = run_in(folder, plan, cluster, workers, args.scenario, terminal)
+    with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
+        try:
+            result = run_in(folder, plan, cluster, workers, args.scenario, terminal)
+        except run_folder.IncompleteFolderError as error:
+            finish(folder, error.result, args.json, partial(table.render, folder=folder), complete=False)
+            raise
     return finish(folder, result, args.json, partial(table.render, folder=folder))
 
 

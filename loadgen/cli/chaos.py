@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -226,13 +227,21 @@ def main(args: argparse.Namespace) -> int:
     chosen = ChaosOptions.from_arguments(args)
     if chosen.names and chosen.nodes is not None:  # else it is known when the cluster is found
         rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
-    folder = run_folder.create(run_folder.planned("chaos", args.output), exact=args.output is not None, say=say)
+    planned = run_folder.planned("chaos", args.output)
+    with run_folder.for_a_run(planned, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
+        try:
+            result = _run(chosen, folder, terminal)
+        except run_folder.IncompleteFolderError as error:
+            _finish(folder, error.result, args.json, complete=False)
+            raise
+    return _finish(folder, result, args.json)
 
-    with Terminal() as terminal:
-        result = _run(chosen, folder, terminal)
+
+def _finish(folder: Path, result: Result, as_json: bool, *, complete: bool = True) -> int:
+    """Show the result of a run, and return its exit code; see `loadgen.cli.terminal.finish`."""
     from loadgen.chaos.outcome import render
 
-    return finish(folder, result, args.json, render)
+    return finish(folder, result, as_json, render, complete=complete)
 
 
 def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
@@ -265,11 +274,13 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
                 campaign.carry_out(terminal)
             finally:
                 terminal.clear()
-            if driver is not None:
-                driver.save_logs(logs)
             with session.alarm.held():
+                if driver is not None:
+                    run.noting("save the members' logs", partial(driver.save_logs, logs))
                 result = judge(campaign, chosen.names, chosen.guarantees, target.version)
             session.alarm.check()
+            if run.unwritten:
+                raise run_folder.IncompleteFolderError(run.unwritten, result)
     return result
 
 

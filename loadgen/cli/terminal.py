@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(Hooks):
-    """Messages and a progress line on stderr. The first signal ends the load, a second one the command.
+    """Messages and a progress line on stderr. The first signal ends the load, a second one what is waited for then.
 
     As a context manager it gives the signals back.
     """
@@ -50,9 +50,9 @@ class Terminal(Hooks):
         self._signals = Signals()
 
     def load_begins(self, stop: Callable[[str], None]) -> None:
-        """Have the first signal end the load."""
+        """Have the first signal end the load, and each further one what is waited for."""
         assert self._signals is not None
-        self._signals.gently = stop
+        self._signals.gently = self._signals.again = stop
 
     def tick(self, run: Run) -> None:
         """Draw the progress line anew, five times a second at most."""
@@ -69,11 +69,14 @@ class Terminal(Hooks):
         self._signals.gently = lambda _: None
 
 
-def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., str]) -> int:
-    """Write the page of a run that has ended, show its result and where its folder is; return the exit code."""
+def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., str], *, complete: bool = True) -> int:
+    """Write the page of a run that has ended, show its result and where its folder is; return the exit code.
+
+    Takes whether the folder could be written: else the command says so itself, with the reason.
+    """
     from viz.report import page
 
-    if reason := page.try_write(folder, result):
+    if (reason := page.try_write(folder, result)) and complete:
         say(f"warning: {reason}")
     show(result, as_json, render)
     if not as_json:

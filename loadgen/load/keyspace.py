@@ -106,6 +106,10 @@ class KeySpace:
                 self.notes.append(f"{error}; reads of the other keys find nothing")
         return self.settings
 
+    def expect_no_answer(self) -> None:
+        """Ask once from now on: the members that are left are no majority, and nobody starts the others."""
+        self._patient_s = 0.0
+
     def revision(self) -> int:
         """Return the cluster's present revision, read linearizably. Raises KeySpaceError."""
         return self._done(lambda: self._client.get(self.settings.prefix), "read the cluster's revision").revision

@@ -7,6 +7,8 @@ here against the installed Locust.
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -312,6 +314,7 @@ class CsvFiles:
         from locust import stats
 
         self.error: OSError | None = None
+        self._prefix = prefix
         self._writer: StatsCSVFileWriter = stats.StatsCSVFileWriter(
             environment, stats.PERCENTILES_TO_REPORT, str(prefix), full_history=True
         )
@@ -324,24 +327,36 @@ class CsvFiles:
             self.error = error
 
     def close(self) -> None:
-        """Write the final rows of every file and close them. Raises OSError, also one from in between."""
+        """Write the last rows of the history and close all files. Raises OSError, also one from in between."""
         self._greenlet.kill()
         writer = self._writer
-        with contextlib.ExitStack() as closing:
-            closing.callback(writer.close_files)
+        try:
             if self.error is not None:
                 raise self.error
-            for file, write in (
-                (writer.requests_csv_filehandle, lambda: writer.requests_csv(writer.requests_csv_writer)),
-                (writer.failures_csv_filehandle, lambda: writer.failures_csv(writer.failures_csv_writer)),
-                (writer.exceptions_csv_filehandle, lambda: writer.exceptions_csv(writer.exceptions_csv_writer)),
-            ):
-                file.seek(0)
-                file.truncate()
-                write()  # type: ignore[no-untyped-call]
             if writer.stats_history_csv_filehandle.tell() == 0:
                 writer.stats_history_csv_writer.writerow(writer.stats_history_csv_columns)
             writer._stats_history_data_rows(writer.stats_history_csv_writer, time.time())
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        """Close the files; what those that are written anew have not yet taken is of no use."""
+        writer = self._writer
+        for file in (writer.requests_csv_filehandle, writer.failures_csv_filehandle, writer.exceptions_csv_filehandle):
+            with contextlib.suppress(OSError):
+                file.close()
+        writer.stats_history_csv_filehandle.close()
+
+    def final(self) -> dict[Path, bytes]:
+        """Return the final content of the files that are not a history, to be written by their path."""
+        writer, tables = self._writer, {}
+        for kind, write in (
+            ("stats", writer.requests_csv), ("failures", writer.failures_csv), ("exceptions", writer.exceptions_csv)
+        ):  # fmt: skip
+            text = io.StringIO(newline="")
+            write(csv.writer(text))
+            tables[Path(f"{self._prefix}_{kind}.csv")] = text.getvalue().encode()
+        return tables
 
 
 def install_microseconds() -> None:

@@ -69,13 +69,14 @@ class Table:
     notes: list[str]
 
 
-def read(path: Path, known: Known, repair: Repair) -> Table:
+def read(path: Path, known: Known, repair: Repair, data: bytes | None = None) -> Table:
     """Return the table in a file. Takes what finds its header, and what reads rows that are no strict CSV.
 
-    Raises ReportError where there is no file, or none that can be read for certain.
+    Takes also the content, of a file that could not be written. Raises ReportError where there is no file, or none that
+    can be read for certain.
     """
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if data is None else data
         if kind := next((kind for begin, kind in _KINDS.items() if data.startswith(begin)), ""):
             raise ValueError(f"{_NO_CSV}; it is {kind}")
         text, notes = decode(data)

@@ -63,15 +63,16 @@ _MOST_PROBLEMS = 20
 _NOT_MEASURED: Measured = {"operations": 0, "succeeded": 0, "failed": 0}
 
 
-def build(run_dir: Path) -> Result:
+def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | None = None) -> Result:
     """Return the result document of a run folder, judged by the thresholds in its run.json.
 
-    Reads files only and writes nothing. Raises ReportError where its run.json or one of its CSV files is missing or
-    broken.
+    Takes what that and the CSV files should say, of a folder that could not be written. Reads files only and writes
+    nothing. Raises ReportError where its run.json or one of its CSV files is missing or broken.
     """
-    run = _read_run(run_dir / "run.json")
-    stats = read_stats(run_dir / "locust_stats.csv", ours=True)
-    counted = _Counted(stats, read_failures(run_dir / "locust_failures.csv", ours=True))
+    run = run or _read_run(run_dir / "run.json")
+    stats_path, failures_path = run_dir / "locust_stats.csv", run_dir / "locust_failures.csv"
+    stats = read_stats(stats_path, ours=True, data=(tables or {}).get(stats_path))
+    counted = _Counted(stats, read_failures(failures_path, ours=True, data=(tables or {}).get(failures_path)))
     measured = run["measured"]
     problems = [str(problem) for problem in run.get("problems") or []]
     problems += counted.problems()

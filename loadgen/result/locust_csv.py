@@ -112,13 +112,14 @@ class Failures:
     notes: list[str]
 
 
-def read_stats(path: Path, ours: bool = False) -> Stats:
+def read_stats(path: Path, ours: bool = False, data: bytes | None = None) -> Stats:
     """Return the requests that a ``*_stats.csv`` has counted.
 
     Raises ReportError where the file is missing, empty, not Locust's, or does not say how many requests there were.
-    Takes whether it is a run folder's: what would be a note about another is damage there, and raises ReportError too.
+    Takes whether it is a run folder's: what would be a note about another is damage there, and raises ReportError too;
+    and the content of a file that could not be written.
     """
-    file = _open(path, ("Name", *_COUNTS), _joined_stats)
+    file = _open(path, ("Name", *_COUNTS), _joined_stats, data)
     if file.table.cut or (ours and not file.table.ended):
         raise ReportError(f"{path}: {_TRUNCATED}")
     cells = _Cells(file, ours)
@@ -145,9 +146,9 @@ def read_stats(path: Path, ours: bool = False) -> Stats:
     return Stats(rows, total, cells.all_notes())
 
 
-def read_failures(path: Path, ours: bool = False) -> Failures:
+def read_failures(path: Path, ours: bool = False, data: bytes | None = None) -> Failures:
     """Return what a ``*_failures.csv`` says of failures. Takes and raises what ``read_stats`` does."""
-    file = _open(path, _FAILURES, _joined_failures)
+    file = _open(path, _FAILURES, _joined_failures, data)
     if ours and not file.table.ended:
         raise ReportError(f"{path}: {_TRUNCATED}")
     cells = _Cells(file, ours)
@@ -189,9 +190,9 @@ class _File:
 _UP_TO_0_12 = "Locust 0.8 to 0.12.1"
 
 
-def _open(path: Path, needed: Sequence[str], repair: csv_table.Repair) -> _File:
+def _open(path: Path, needed: Sequence[str], repair: csv_table.Repair, data: bytes | None) -> _File:
     """Return a file that has the columns that are needed. Raises ReportError."""
-    table = csv_table.read(path, _is_header, repair)
+    table = csv_table.read(path, _is_header, repair, data)
     columns: dict[str, int] = {}
     for at, name in enumerate(table.header):
         known = _column(name)

@@ -63,7 +63,8 @@ class Hooks:
     def load_begins(self, stop: Callable[[str], None]) -> None:
         """Note that the load begins.
 
-        Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result.
+        Takes what ends it early; that takes a signal's name, for ``interrupted`` of the result. Called again, also
+        after the load, it has the run end at once, with what was measured.
         """
 
     def tick(self, run: Run) -> None:
@@ -89,12 +90,13 @@ def bench(
 
     Takes what to do (1,000 operations by 10 users); the cluster to load (an embedded one of three members that lives as
     long as the run); who works (two processes); the scenario, by name or by a locustfile's path; the run folder, which
-    must be empty or not there (``runs/<time>-<scenario>``); and what to call meanwhile.
+    must be empty or not there (``runs/<time>-<scenario>``); and what to call meanwhile. A folder is taken back where
+    the run does not begin, unless something in it says why.
 
     Raises ThresholdError, ScenarioError and SettingsError for what cannot be, ClusterError where the cluster cannot be
     started or reached, EngineError where the workers cannot, KeySpaceError where etcd refuses the run's keys,
-    FolderError and FileError where the folder cannot be made or written, and ListenerError where a listener or a worker
-    has raised.
+    FolderError and FileError where the folder cannot be made or written, IncompleteFolderError, which has the result,
+    where that happens after the load, and ListenerError where a listener or a worker has raised.
     """
     plan, target, workers = plan or Plan(), target or TargetOptions(), workers or WorkerOptions()
     plan = dataclasses.replace(plan, settings=bounded(plan.settings, scenario))
@@ -103,8 +105,8 @@ def bench(
     workers.check_target(target.endpoints)
     hooks = hooks or Hooks()
     planned = run_folder.planned(scenarios.check(scenario), folder)
-    made = run_folder.create(planned, exact=folder is not None, say=hooks.say)
-    return run_in(made, plan, target, workers, scenario, hooks)
+    with run_folder.for_a_run(planned, exact=folder is not None, say=hooks.say) as made:
+        return run_in(made, plan, target, workers, scenario, hooks)
 
 
 def bounded(load: Settings, scenario: str) -> Settings:
@@ -156,6 +158,8 @@ def run_in(
             with session.alarm.held():
                 result = run.finish()
             session.alarm.check()
+            if run.unwritten:
+                raise run_folder.IncompleteFolderError(run.unwritten, result)
     return result
 
 

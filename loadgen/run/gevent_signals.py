@@ -12,14 +12,15 @@ class Signals:
     """Turns SIGINT and SIGTERM into an `Interrupted` in the main greenlet, or into a gentler call.
 
     Attributes:
-        gently: what to call, in a greenlet of its own, with the name of the first signal, in place of
-            raising; the second signal raises.
+        gently: what to call, in a greenlet of its own, with the name of the first signal, in place of raising.
+        again: the same of each further signal.
     """
 
     def __init__(self) -> None:
         import gevent
 
         self.gently: Callable[[str], object] | None = None
+        self.again: Callable[[str], object] | None = None
         self._seen = False
         self._main = gevent.getcurrent()
         self._handlers = [
@@ -37,9 +38,9 @@ class Signals:
         import gevent
 
         name = signal.Signals(number).name
-        gently, again = self.gently, self._seen
+        call = self.again if self._seen else self.gently
         self._seen = True
-        if gently is not None and not again:
-            gevent.spawn(gently, name)
+        if call is not None:
+            gevent.spawn(call, name)
         else:
             gevent.kill(self._main, Interrupted(number))

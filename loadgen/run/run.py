@@ -7,13 +7,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import gevent
 
 from cluster.base.exits import Failure, ListenerError
-from cluster.base.files import writing
+from cluster.base.files import FileError, writing
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace
@@ -33,6 +34,7 @@ from loadgen.stats.series import TOTAL
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Blocks, CpuWait, Generator, Measured, ObserverCost, Result
+    from cluster.schema.run_documents import Run as RunDocument
     from loadgen.load.locust_types import RequestStats
     from loadgen.run.benchmark import Plan
 
@@ -41,6 +43,9 @@ REPORT_GRACE_S = 10.0
 # Seconds that a request for the run's keys may take before it goes to another member.
 CONTROL_TIMEOUT_S = 5.0
 NO_ANSWER = "did not answer to stop"
+SECOND_SIGNAL = "ended by a second signal"
+# After a second signal, how long the cluster is still asked, such as to remove the run's keys.
+LAST_QUESTIONS_S = 2.0
 # Time for workers to get ready for a schedule that all of them begin at one moment.
 OPEN_LOOP_LEAD_NS = 500_000_000
 
@@ -63,6 +68,8 @@ class Run:
         blocks: what else is to stand in run.json.
         interrupted: the name of the signal that ended the load, None without one.
         lost: why workers were lost, by their names.
+        over: whether the load is over.
+        unwritten: why a file of the folder could not be written, empty where all were.
     """
 
     def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
@@ -76,7 +83,12 @@ class Run:
         self._starter: gevent.Greenlet | None = None
         self._load_began: float | None = None
         self._stop_asked_at: float | None = None
-        self._waited = False
+        self.over = False
+        self.unwritten = ""
+        self._is_hurried = False
+        self._questions: gevent.Greenlet | None = None
+        self._revision_after: int | None = None
+        self._keys_removed = False
         self._problems: list[str] = []
         self._notes = target.notes()
         self._began_at = run_folder.utc_now()
@@ -102,7 +114,7 @@ class Run:
             with writing(f"into {folder}"):
                 self._csv = CsvFiles(session.environment, folder / run_folder.CSV_PREFIX)
             self._undo.callback(self._csv.close)
-            self._write_run_json({}, None)
+            run_folder.write_json(folder / "run.json", self._document({}, None))
             self._cluster_recorder.load_begins()
         except BaseException:
             self.abandon()
@@ -148,7 +160,7 @@ class Run:
             if tick is not None:
                 tick(self)
         self._member_cpu.ends()
-        self._waited = True
+        self.over = True
 
     @property
     def _before_and_after_s(self) -> float:
@@ -158,14 +170,36 @@ class Run:
         return settings.warmup_s + grace_s
 
     def ask_stop(self, signal_name: str | None = None) -> None:
-        """Have the workers stop issuing operations and wait for those that are open. The users were started before."""
-        if signal_name is not None and self.interrupted is None:
+        """Have the workers stop issuing operations and wait for those that are open. The users were started before.
+
+        Takes the name of the signal that asks for it. A further signal, and one that comes when the load is over, waits
+        for nothing any more.
+        """
+        if signal_name is not None:
+            if self.interrupted is not None or self.over:
+                self.hurry()
+                return
             self.interrupted = signal_name
         if self._stop_asked_at is None:
             self._stop_asked_at = time.monotonic()
             if self._starter is not None:
                 self._starter.join(timeout=1)
             self._session.stop_workers()
+
+    def hurry(self) -> None:
+        """Wait no longer: end the workers in mid-operation, and, once they are gone, what the cluster is asked.
+
+        What was reported until then is the result.
+        """
+        again, self._is_hurried = self._is_hurried, True
+        if not self.over:
+            for worker in self._session.workers:
+                if (worker.client_id or "") not in self._session.done and worker.name not in self.lost:
+                    self._lose(worker, SECOND_SIGNAL)
+            if not again:
+                self._session.halt()
+        elif self._questions is not None:
+            self._questions.kill(block=False)
 
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
@@ -174,7 +208,7 @@ class Run:
 
     def stopped_by_locust(self) -> None:
         """Note that Locust has told the workers to stop by itself: the web UI asked it to."""
-        if self._stop_asked_at is None and not self._waited:
+        if self._stop_asked_at is None and not self.over:
             self._stop_asked_at = time.monotonic()
 
     @property
@@ -204,34 +238,71 @@ class Run:
     def finish(self) -> Result:
         """Close the books, remove the keys, write the run folder and return the result document.
 
-        Raises FileError. What the cluster no longer answers is a problem in the result, not an error.
+        What the cluster no longer answers is a problem in the result, not an error, and so is a file that cannot be
+        written, which ``unwritten`` tells: the others are.
         """
-        revision_after: int | None = None
         self._member_cpu.ends()
-        self._cluster_recorder.load_ended()
+        questions = self._questions = gevent.spawn(self._ask_at_the_end)
+        questions.join(LAST_QUESTIONS_S if self._is_hurried else None)
+        questions.kill()
+        if self._is_hurried and not self._plan.keep and not self._keys_removed:
+            self._problems.append(f"the run's keys, which begin with {self.settings.prefix.decode()}, were not removed")
+        self._client.close()
+        self._cluster_recorder.abandon()
+        if self._starter is not None:
+            self._starter.kill()
+        session = self._session
+        self._write(self._csv.close)
+        tables = self._csv.final()
+        for path, text in tables.items():
+            self._write(partial(path.write_bytes, text))
+        self._write(partial(session.series.write, self.folder))
+        self._write(partial(session.service.write_logs, self.folder, ".service"))
+        measured = totals.measured(self._snapshots(), session.service)
+        self._problems += totals.missing_samples(measured, session.series)
+        self._problems += totals.doubts(session.workers, session.snapshots)
+        document = self._document(measured, self._revision_after)
+        self._write(partial(run_folder.write_json, self.folder / "run.json", document))
+        if self.unwritten:
+            # From what the files would say; what is missing on disk is said in the result alone.
+            self._problems.append(f"the run folder is not complete: {self.unwritten}")
+            result = report.build(self.folder, document, tables)
+        else:
+            result = report.build(self.folder)
+        self._write(partial(run_folder.write_json, self.folder / "result.json", result))
+        return result
+
+    def noting(self, what: str, do: Callable[[], object]) -> None:
+        """Do what belongs to the end of a run; where that raises, it is a problem in the result."""
+        with self._noting(what):
+            do()
+
+    def _ask_at_the_end(self) -> None:
+        """Ask the cluster what it is now, and remove the keys. A second signal ends this in between."""
+        if ended := self._target.ended_members():
+            self._problems.append(f"{', '.join(ended)} ended during the run; the reason is in {self.folder / 'logs'}")
+            if 2 * len(ended) >= len(self._target.endpoints):
+                self._space.expect_no_answer()
+        with self._noting("scrape the members' metrics"):
+            self._cluster_recorder.load_ended()
         with self._noting("count the operations"):
-            revision_after = self._space.revision()
+            self._revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
             self._after = self._target.ask()
         if not self._plan.keep:
             with self._noting("remove the run's keys"):
                 self._space.remove()
-        self._client.close()
+                self._keys_removed = True
         with self._noting("collect the members' metrics and logs"):
             self._observed = self._cluster_recorder.close()
-        if self._starter is not None:
-            self._starter.kill()
-        with writing(f"into {self.folder}"):
-            self._csv.close()
-            self._session.series.write(self.folder)
-            self._session.service.write_logs(self.folder, ".service")
-        measured = totals.measured(self._snapshots(), self._session.service)
-        self._problems += totals.missing_samples(measured, self._session.series)
-        self._problems += totals.doubts(self._session.workers, self._session.snapshots)
-        self._write_run_json(measured, revision_after)
-        result = report.build(self.folder)
-        run_folder.write_json(self.folder / "result.json", result)
-        return result
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Write a file of the folder; where it cannot be written, go on with the others."""
+        try:
+            with writing(f"into {self.folder}"):
+                write()
+        except FileError as error:
+            self.unwritten = self.unwritten or str(error)
 
     def cut_short(self, failure: Failure) -> None:
         """End the load at once and write what was reported until then. Takes what ended the run.
@@ -302,7 +373,7 @@ class Run:
         self._session.bury(worker.client_id or "")
 
     def _is_back(self, worker: RemoteWorker) -> bool:
-        return self.lost[worker.name] != NO_ANSWER and worker.death() is None
+        return self.lost[worker.name] not in (NO_ANSWER, SECOND_SIGNAL) and worker.death() is None
 
     @contextlib.contextmanager
     def _noting(self, what: str) -> Iterator[None]:
@@ -343,8 +414,8 @@ class Run:
         notes += totals.clocks_off(session.remote.workers)
         return list(dict.fromkeys(notes + totals.streams(self._snapshots())))
 
-    def _write_run_json(self, measured: Mapping[str, Measured], revision_after: int | None) -> None:
-        """Write what is known: before the load without the measured rows and a revision, at the end with them."""
+    def _document(self, measured: Mapping[str, Measured], revision_after: int | None) -> RunDocument:
+        """Return run.json with what is known: before the load without the measured rows and a revision."""
         ended = bool(measured) or revision_after is not None
         how = self._generator(measured["total"]["operations"] if "total" in measured else 0)
         if ended:
@@ -373,7 +444,7 @@ class Run:
             "thresholds": list(self._plan.thresholds),
             **self.blocks,
         }
-        run_folder.write_json(self.folder / "run.json", document)
+        return cast("RunDocument", document)
 
     def _check_count(self, measured: Mapping[str, Measured], dropped: int) -> None:
         """Note it as a problem where other than the wanted operations were executed, and nothing explains it."""

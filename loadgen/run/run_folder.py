@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.base import files
-from cluster.base.errors import RaftloadError
+from cluster.base.errors import RaftloadError, UsageError
+from cluster.base.signals import Interrupted
 from loadgen.result import latest
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 CSV_PREFIX = "locust"
 _RUNS = Path("runs")
@@ -26,6 +32,18 @@ class FolderError(RaftloadError):
     def __init__(self, message: str, exit_code: int = 4) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class IncompleteFolderError(files.FileError):
+    """The run has its result, but not all of its folder could be written, as on a full disk.
+
+    Attributes:
+        result: the result document, whether or not it is in the folder.
+    """
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def utc_now() -> datetime.datetime:
@@ -71,6 +89,54 @@ def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def for_a_run(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Iterator[Path]:
+    """Make a run's folder as `create` does, and yield its path for a block that runs in it.
+
+    Where the block fails before the load, nothing is left of the folder but what may say why. That this was the latest
+    run stays known; where it is not, the folder stays.
+    """
+    was_there = folder.exists()
+    made = create(folder, exact=exact, say=say)
+    try:
+        yield made
+    except BaseException as error:
+        if _is_latest(made) and not _explains(made, error):
+            _take_back(made, was_there)
+        raise
+
+
+def _is_latest(folder: Path) -> bool:
+    known = latest.remembered()
+    return known is not None and known[0] == Path.cwd() / folder
+
+
+def _explains(folder: Path, error: BaseException) -> bool:
+    """Tell whether a folder has more to say than the error: a run, the logs of members, or what the error refers to."""
+    if (folder / "run.json").exists() or str(folder) in str(error):
+        return True
+    if isinstance(error, UsageError):
+        return False
+    ours = ("master.log", "worker-")
+    return not isinstance(error, RaftloadError | Interrupted) or any(
+        not log.name.startswith(ours) and log.stat().st_size for log in (folder / "logs").iterdir()
+    )
+
+
+def _take_back(folder: Path, was_there: bool) -> None:
+    """Remove what a run has put into its folder, and the folder unless it was there before, and ./runs if empty."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty, or a mount
+        if not was_there:
+            folder.rmdir()
+        if folder.parent == _RUNS:
+            folder.parent.rmdir()
+
+
 def _numbered(folder: Path) -> Path:
     for number in range(1, 1000):
         candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
@@ -91,7 +157,7 @@ def write_json(path: Path, document: Mapping[str, object]) -> None:
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Write what this process logs into a file, for the length of a block."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # On a full disk the run says so itself, once; the log need not, at every line.
     handler.handleError = lambda record: None  # type: ignore[method-assign]

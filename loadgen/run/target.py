@@ -356,6 +356,11 @@ class Target:
         weights = (self.cluster.weight(member.name) for member in self.cluster.members)
         return next((each for each in weights if each is not None), None)
 
+    def ended_members(self) -> list[str]:
+        """Return the names of the members that have ended, of a cluster of this process; none of another one."""
+        cluster = self.cluster
+        return [] if cluster is None else [each.name for each in cluster.members if not cluster.is_running(each.name)]
+
     def ask(self) -> ClusterState:
         """Ask every member what it is: who leads, in which term, and how large its database is."""
         from loadgen.client.etcd import MemberInfo, probe_all

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import say, terminal_width, wants_color
 from cluster.base.endpoint import split_endpoints
+from cluster.base.errors import RaftloadError
+from cluster.base.signals import Interrupted
 from loadgen.load import listening, scenarios, settings
 from loadgen.run import run_folder
 from loadgen.run.session import LATEST_BEGIN_S
@@ -123,12 +125,12 @@ class Runs:
             load = settings.Settings.from_options(vars(options), endpoints)
             load = keyspace.for_scenario(environment.user_classes, load)
             folder = run_folder.planned(scenarios.check(self._args.scenario), None, self._args.output)
-            folder = run_folder.create(folder, exact=False, say=self._say)
             plan = Plan(load, int(options.num_users or 1), self._args.keep, self._command)
-            target = self.target(endpoints)
-            for sentence in self._session.drop_dead():
-                self._say(f"warning: {sentence}")
-            self._run = Run(self._session, target, plan, folder)
+            with run_folder.for_a_run(folder, exact=False, say=self._say) as folder:
+                target = self.target(endpoints)
+                for sentence in self._session.drop_dead():
+                    self._say(f"warning: {sentence}")
+                self._run = Run(self._session, target, plan, folder)
         except Exception as error:
             self._say(f"error: the run was not started: {error}")
             environment.runner.log_exception("master", f"the run was not started: {error}", "")
@@ -150,15 +152,14 @@ class Runs:
         gevent.spawn(bring_to_rest, self._session.runner)
         self._cluster_view.folder = None
         try:
-            if target.cluster is not None:
-                # Its logs are the session's; a report draws the elections of its run from them.
-                target.cluster.save_logs(run.folder / "logs")
             result = run.finish()
-            for log in (worker.log for worker in self._session.workers if worker.log is not None):
-                (run.folder / "logs" / log.name).write_bytes(log.read_bytes())
         except Exception as error:
             self._say(f"error: the run folder {run.folder} is not complete: {error}")
             return
+        if run.unwritten:
+            self._say(f"error: the run folder {run.folder} is not complete: {run.unwritten}")
+        elif missing := self._keep_logs(run, target):
+            self._say(f"warning: not all logs are in {run.folder}: {missing}")
         from viz.report import page
 
         if reason := page.try_write(run.folder, result):
@@ -170,6 +171,19 @@ class Runs:
             table.render(result, color=wants_color(sys.stderr), width=terminal_width(), folder=run.folder),
             file=sys.stderr,
         )
+
+    def _keep_logs(self, run: Run, target: Target) -> str:
+        """Copy the session's logs into a run's folder; return why that cannot be done."""
+        logs = run.folder / "logs"
+        try:
+            if target.cluster is not None:
+                # A report draws the elections of its run from them.
+                target.cluster.save_logs(logs)
+            for log in (worker.log for worker in self._session.workers if worker.log is not None):
+                (logs / log.name).write_bytes(log.read_bytes())
+        except (OSError, RaftloadError) as error:
+            return str(error)
+        return ""
 
     def _say(self, text: str) -> None:
         say(text)
@@ -195,7 +209,13 @@ class Runs:
         return dataclasses.replace(failure, log=folder / "logs" / name)
 
     def close(self) -> None:
-        """Stop a run that is going on and keep what it measured."""
-        if self._run is not None and self._watcher is not None and not self._watcher.dead:
+        """Stop a run that is going on and keep what it measured, also where a second signal comes meanwhile."""
+        if self._run is None or self._watcher is None or self._watcher.dead:
+            return
+        if not self._run.over:
             self._run.ask_stop("SIGINT")
+        try:
             self._watcher.join(timeout=30)
+        except Interrupted:
+            self._run.hurry()
+            self._watcher.join(timeout=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -142,6 +143,35 @@ def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path,
         output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "verdict" in output
+    assert not leftovers_after(60)
+
+
+def test_a_second_signal_leaves_what_ran(tmp_path: Path, leftovers_after: Leftovers) -> None:
+    """While a fault is on, and a worker does not answer, which is waited for after the first one.
+
+    The history is checked as far as it goes, and nobody says that all of it was.
+    """
+    folder = tmp_path / "run"
+    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6", "--json")
+    with command.start("chaos", *words, "--workers", "1", "--output", str(folder), cwd=tmp_path) as process:
+        events = folder / "events.csv"
+        until(lambda: process.poll() is not None or (events.exists() and "pause" in events.read_text()), "a fault")
+        (worker,) = command.workers(process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=240)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    result = json.loads(output)
+    assert schema.problem(result, "result") is None
+    assert (result["interrupted"], [each["reason"] for each in result["lost_workers"]]) == (
+        "SIGINT", ["ended by a second signal"],
+    )  # fmt: skip
+    assert result["results"]["total"]["operations"] > 0
+    assert result["verdict"] != "pass"
     assert not leftovers_after(60)
 
 
