@@ -14,9 +14,8 @@ from cluster.base.security import masked
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
 from loadgen.result import table
-from loadgen.result.threshold import Threshold
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
-from loadgen.run.benchmark import bounded, run_in
+from loadgen.run.benchmark import bounded, check_load, check_own_thresholds, check_thresholds, run_in
 
 EXAMPLES = """\
 examples:
@@ -70,15 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run a benchmark. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
-    for expression in args.threshold:
-        Threshold.parse(expression)
     cluster = TargetOptions.from_arguments(args)
     users = settings.read("concurrency", args.concurrency, units.parse_whole, 1, 100_000)
     workers = WorkerOptions.from_arguments(args)
     workers.check_target(cluster.endpoints)
     load = _settings(args, cluster.endpoints)
     folder = run_folder.planned(scenarios.check(args.scenario), args.output)
+    check_load(load, cluster, args.scenario)
+    check_thresholds(args.threshold, load, args.scenario)
     if args.dry_run:
+        _check_own_scenario(args, load)
         _print_plan(cluster, load, f"{users} users in {workers.describe()}", folder, args)
         return 0
     plan = Plan(load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
@@ -89,6 +89,18 @@ def main(args: argparse.Namespace) -> int:
             finish(folder, error.result, args.json, partial(table.render, folder=folder), complete=False)
             raise
     return finish(folder, result, args.json, partial(table.render, folder=folder))
+
+
+def _check_own_scenario(args: argparse.Namespace, load: settings.Settings) -> None:
+    """Hold the thresholds against a scenario of the user's own, whose file says what it runs; other runs do so later.
+
+    Raises ScenarioError, SettingsError and ThresholdError.
+    """
+    if args.threshold and scenarios.types(args.scenario, load.mix) is None:
+        from loadgen.load import keyspace
+
+        classes = scenarios.user_classes(args.scenario)
+        check_own_thresholds(args.threshold, keyspace.for_scenario(classes, load), classes)
 
 
 def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.Settings:
@@ -123,7 +135,7 @@ def _print_plan(
         by += f", more as needed, {load.max_in_flight:,} operations open at most"
     lines = {
         "target": cluster.describe(),
-        "load": f"{much} of {settings.format_mix(load.mix)} by {by}",
+        "load": f"{much} of {scenarios.describe(args.scenario, settings.format_mix(load.mix))} by {by}",
         "keys": f"{load.key_space:,} keys of {load.key_size} B, values of {load.value_size} B",
         "transport": f"{load.transport}, {load.read_consistency} reads, "
         f"deadline {units.format_duration(load.timeout_s)}, load balancing {load.balance}",

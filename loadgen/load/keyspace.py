@@ -21,7 +21,7 @@ from cluster.base.security import Security
 from loadgen.client import connect_errors
 from loadgen.client.connect_errors import HINTS
 from loadgen.client.etcd import EtcdClient
-from loadgen.client.kv import bytes_prefix_end, put_op
+from loadgen.client.kv import bytes_prefix_end, put_op, version_is
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load import listening
 from loadgen.load.protocol import DONE, RANKS_OPTION, SHARE_DONE, USERS_OPTION, Done
@@ -31,7 +31,11 @@ from loadgen.load.workload import Keys, Values
 if TYPE_CHECKING:
     from loadgen.load.locust_types import Environment, UserClass
 
-NO_SPACE = KINDS["NoSpace"].name
+NO_SPACE, TOO_LARGE = KINDS["NoSpace"].name, KINDS["RequestTooLarge"].name
+# Nobody sets etcd's limit of a request, 1.5 MiB, that low.
+_SURELY_TAKEN_BYTES = 32 << 10
+# What such a transaction has beside the value.
+_AROUND_BYTES = 64
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
@@ -92,9 +96,11 @@ class KeySpace:
         """Choose a prefix under which there is no key and write every key of the run once.
 
         Returns the settings with the prefix in them. Raises KeySpaceError where the cluster does not answer
-        or refuses the values.
+        or refuses the values, and SettingsError where it takes no request of their size.
         """
         self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
+        if self.settings.request_bytes > _SURELY_TAKEN_BYTES:
+            self._try_size()
         # Writes need no values to be there; a get of a missing key would measure another code path.
         if READING & self.settings.mix.keys():
             try:
@@ -133,6 +139,19 @@ class KeySpace:
             lambda: self._client.range(prefix, bytes_prefix_end(prefix), count_only=True), "look for a free key prefix"
         )
         return int(found.response.count)
+
+    def _try_size(self) -> None:
+        """Send a request as large as those of the load. Raises SettingsError where that is too large for the server.
+
+        Which limit it has etcd tells nobody. The transaction's comparison never holds, so it writes nothing.
+        """
+        key = self.settings.prefix
+        put = put_op(key, bytes(self.settings.request_bytes - _AROUND_BYTES))
+        if self._client.txn([version_is(key, 1 << 62)], [put]).error == TOO_LARGE:
+            raise self.settings.too_large(
+                "this etcd refuses it (its --max-request-bytes, 1.5 MiB by default)",
+                "give smaller ones, or start it with a larger --max-request-bytes",
+            )
 
     def _preload(self) -> None:
         settings = self.settings

@@ -181,6 +181,7 @@ class UserClass(Protocol):
     """A class of users. `loadgen.load.user.EtcdUser` says what ours have beside this."""
 
     weight: float
+    tasks: Sequence[Callable[..., object]]
 
     def __call__(self, environment: Environment) -> User: ...
 

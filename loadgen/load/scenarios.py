@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,27 @@ if TYPE_CHECKING:
 
 # Scenarios that go by time and not by a number of operations, and for how long where nobody says.
 BY_TIME = {"steps": "60s"}
+# The operation types of the scenarios that do not go by --mix: known here without an import of Locust.
+TYPES = {
+    "consistency": (
+        "put",
+        "get",
+        "range",
+        "delete",
+        "txn",
+        "lease_grant",
+        "lease_keepalive",
+        "lease_revoke",
+        "refusal",
+    ),
+    "get": ("get",),
+    "kubernetes": ("create", "update", "delete", "get", "list", "lease_grant", "watch"),
+    "lease": ("lease_grant", "lease_keepalive", "lease_revoke"),
+    "put": ("put",),
+    "range": ("range",),
+    "txn": ("txn",),
+    "watch": ("put", "watch"),
+}
 
 
 class ScenarioError(UsageError):
@@ -43,6 +65,33 @@ def check(scenario: str) -> str:
     if path.suffix == ".py" and path.is_file():
         return path.stem
     raise ScenarioError(f"there is no scenario {scenario!r}: name one of {', '.join(names())}, or a locustfile's path")
+
+
+def types(scenario: str, mix: Iterable[str]) -> Collection[str] | None:
+    """Return the operation types that a scenario runs; None for one of somebody's own, whose classes tell.
+
+    Takes the types of `--mix`.
+    """
+    return TYPES.get(scenario, tuple(mix)) if scenario in names() else None
+
+
+def describe(scenario: str, mix: str) -> str:
+    """Return what a scenario runs, in words: `--mix`, or its own types."""
+    return ", ".join(TYPES[scenario]) if scenario in TYPES else mix
+
+
+def types_of(user_classes: Iterable[UserClass], mix: Iterable[str]) -> Collection[str] | None:
+    """Return the operation types that users record, those of the run's mix among them; None where it cannot be told.
+
+    It cannot of users that are not EtcdUser's, or that have tasks of their own.
+    """
+    found = dict.fromkeys(mix)
+    for user in user_classes:
+        beside = getattr(user, "beside_mix", None)
+        if beside is None or [getattr(task, "__name__", "") for task in user.tasks] != ["operate"]:
+            return None
+        found |= dict.fromkeys(beside)
+    return tuple(found)
 
 
 def user_classes(scenario: str) -> list[UserClass]:

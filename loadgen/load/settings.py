@@ -27,9 +27,13 @@ from loadgen.load import pacing
 PREFIX_BYTES = 5
 MIN_KEY_BYTES = 12
 UNIQUE_VALUE_BYTES = 16
-# etcd refuses a request of more than 1.5 MiB by default (--max-request-bytes); what stays under it is the
-# server's business, but a value that could never be sent is the user's mistake.
+# A value that could never be sent; what a server takes is its business, see `check_size`.
 MAX_VALUE_BYTES = 1 << 30
+# etcd's default of --max-request-bytes.
+MAX_REQUEST_BYTES = 3 << 19
+# Transactions that compare the key, and get it where they do not put it: it stands in them three times.
+_GUARDED = frozenset({"txn", "create", "update", "delete"})
+_KEYLESS = frozenset({"lease_grant", "lease_keepalive", "lease_revoke"})
 
 Transport = Literal["grpc", "gateway"]
 Consistency = Literal["linearizable", "serializable"]
@@ -318,6 +322,22 @@ class Settings:
         """Whether the load consists of reads that any member serves by itself, a learner too."""
         return self.read_consistency == "serializable" and self.mix.keys() <= {"get", "range"}
 
+    @property
+    def request_bytes(self) -> int:
+        """The bytes of the keys and the value in its largest request; what stands around them takes a few more."""
+        if self.mix.keys() <= _KEYLESS:
+            return 0
+        return self.value_size + self.key_size * (3 if _GUARDED & self.mix.keys() else 1)
+
+    def too_large(self, limit: str, hint: str) -> SettingsError:
+        """Return the error for a request that the cluster refuses. Takes its limit and what to do, in words."""
+        size = self.request_bytes
+        option, what = ("key", "keys") if size > 2 * self.value_size else ("value", "values")
+        return SettingsError(
+            f"--{option}-size: with {what} of {getattr(self, f'{option}_size'):,} bytes a request has {size:,}, and "
+            f"{limit}; {hint}"
+        )
+
     def to_options(self) -> dict[str, str]:
         """Return the settings as the texts that `from_options` reads, without the endpoints."""
         values = {parameter: getattr(self, parameter.field) for parameter in PARAMETERS}
@@ -343,6 +363,16 @@ PARAMETERS: tuple[Parameter, ...] = tuple(
     for field in dataclasses.fields(Settings)
     if "parameter" in field.metadata
 )
+
+
+def check_size(load: Settings) -> None:
+    """Raise SettingsError for a load that a cluster of raftload's own refuses, before that is started."""
+    if load.request_bytes > MAX_REQUEST_BYTES:
+        larger = 1 << load.request_bytes.bit_length()
+        raise load.too_large(
+            "etcd refuses those of more than 1.5 MiB unless it is started with a larger --max-request-bytes",
+            f"start such a cluster with `raftload cluster up --etcd-arg max-request-bytes={larger}`",
+        )
 
 
 def default_key_space(value_size: int) -> int:

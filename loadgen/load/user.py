@@ -82,12 +82,14 @@ class EtcdUser(RunUser):
     operations. Without a ``wait_time`` a user's next operation follows its last at once (a closed loop). A mix may name
     other operations: each is a method of that name, which takes a key and a value drawn for it and returns the
     Operation, whose ``f`` is the name. A scenario that one transport cannot run says in ``transports`` which can.
-    Where ``holds_start`` is true, the users of all workers begin together, once each has done ``make_ready``.
+    Where ``holds_start`` is true, the users of all workers begin together, once each has done ``make_ready``. What its
+    users record beside the operations of the mix stands in ``beside_mix``.
     """
 
     abstract = True
     mix: ClassVar[Mapping[str, float] | None] = None
     transports: ClassVar[tuple[str, ...]] = ("grpc", "gateway")
+    beside_mix: ClassVar[tuple[str, ...]] = ()
     holds_start: ClassVar[bool] = False
 
     def on_start(self) -> None:

@@ -35,6 +35,7 @@ class FollowingUser(EtcdUser):
 
     abstract = True
     transports: ClassVar = ("grpc",)
+    beside_mix: ClassVar = (DELIVERY,)
     holds_start: ClassVar = True
 
     least_value_size: ClassVar = UNIQUE_VALUE_BYTES

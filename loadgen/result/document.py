@@ -32,7 +32,7 @@ from loadgen.result.locust_csv import (
     read_failures,
     read_stats,
 )
-from loadgen.result.threshold import Threshold, ThresholdError
+from loadgen.result.threshold import TYPES, Threshold, ThresholdError
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import (
@@ -82,7 +82,9 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
         problems.append("the run did not end in order, so its counts are incomplete")
     results = _results(counted, measured)
     try:
-        thresholds = [Threshold.parse(text, results, lambda: None) for text in run.get("thresholds") or []]
+        # Of a type that the run has and that was never reached, the threshold is unknown.
+        types = {*results, *TYPES, *(run.get("mix") or ())}
+        thresholds = [Threshold.parse(text, types, lambda: None) for text in run.get("thresholds") or []]
     except ThresholdError as exc:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
     total = measured.get("total")

@@ -15,7 +15,8 @@ from cluster.base.errors import UsageError
 from cluster.base.etcd_errors import KINDS
 from loadgen.history import operation
 
-TYPES = (*operation.TYPES, "total")
+TOTAL = "total"
+TYPES = (*operation.TYPES, TOTAL)
 LATENCY_FIELDS = (
     "min_ms", "mean_ms", "median_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "p99_99_ms",
     "max_ms",
@@ -58,12 +59,15 @@ class Threshold:
 
     @classmethod
     def parse(
-        cls, text: str, types: Collection[str] = TYPES, causes: Callable[[], Collection[str] | None] | None = None
+        cls,
+        text: str,
+        types: Collection[str] | None = TYPES,
+        causes: Callable[[], Collection[str] | None] | None = None,
     ) -> Threshold:
         """Return the threshold that a text means, ``<type>.<field> <operator> <number>``.
 
-        ``types`` are the names that may stand before the dot; ``causes`` returns those that may stand after
-        ``errors.``, None for any: by default what the clients of a run count failures as. Raises ThresholdError.
+        ``types`` are the names that may stand before the dot, None for any; ``causes`` returns those that may stand
+        after ``errors.``, None for any: by default what the clients of a run count failures as. Raises ThresholdError.
         """
         match = _EXPRESSION.fullmatch(text)
         if not match:
@@ -71,7 +75,7 @@ class Threshold:
                 f"{text!r} is not a threshold; write <type>.<field> <operator> <number>, "
                 "such as 'put.p99_ms < 50' (operators: < <= > >= ==)"
             )
-        type_, field = _split(match["metric"], types)
+        type_, field = _split(match["metric"], types or ())
         cause = _cause(field)
         if cause is not None:
             known = (causes or known_causes)()
@@ -79,7 +83,7 @@ class Threshold:
                 raise ThresholdError(f"{cause!r} in {text!r} is not a cause of failures; {_suggest(cause, known)}")
         elif field not in FIELDS:
             raise ThresholdError(f"{field!r} in {text!r} is not a field; {_suggest(field, _SUGGESTED)}")
-        if type_ not in types:
+        if types is not None and type_ not in types:
             raise ThresholdError(f"{type_!r} in {text!r} is not an operation type; {_suggest(type_, types)}")
         if not _NUMBER.fullmatch(match["bound"]) or not math.isfinite(float(match["bound"])):
             raise ThresholdError(
@@ -87,6 +91,13 @@ class Threshold:
                 "latencies are in ms, success_rate is between 0 and 1"
             )
         return cls(type_, field, match["operator"], float(match["bound"]))
+
+    def check_is_run(self, types: Collection[str]) -> None:
+        """Raise ThresholdError where a run has no operations of its type. Takes the types that the run has."""
+        if self.type not in (*types, TOTAL):
+            raise ThresholdError(
+                f"{str(self)!r}: this run has no operation of type {self.type}; it runs {', '.join(types)}"
+            )
 
     def __str__(self) -> str:
         bound = int(self.bound) if self.bound.is_integer() and abs(self.bound) < 1e15 else self.bound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,15 @@ from cluster.base.security import Security
 from cluster.base.signals import importing
 from cluster.base.units import parse_duration
 from loadgen.load import patching, scenarios
-from loadgen.load.settings import Settings, SettingsError
-from loadgen.result.threshold import Threshold
+from loadgen.load.settings import Settings, SettingsError, check_size
+from loadgen.result.threshold import TYPES, Threshold
 from loadgen.run import run_folder
 from loadgen.run.target import TargetOptions
 from loadgen.run.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result
+    from loadgen.load.locust_types import UserClass
     from loadgen.run.run import Run
     from loadgen.run.session import Session
 
@@ -100,8 +101,8 @@ def bench(
     """
     plan, target, workers = plan or Plan(), target or TargetOptions(), workers or WorkerOptions()
     plan = dataclasses.replace(plan, settings=bounded(plan.settings, scenario))
-    for expression in plan.thresholds:
-        Threshold.parse(expression)
+    check_load(plan.settings, target, scenario)
+    check_thresholds(plan.thresholds, plan.settings, scenario)
     workers.check_target(target.endpoints)
     hooks = hooks or Hooks()
     planned = run_folder.planned(scenarios.check(scenario), folder)
@@ -127,6 +128,33 @@ def bounded(load: Settings, scenario: str) -> Settings:
     return dataclasses.replace(load, operations=DEFAULT_OPERATIONS)
 
 
+def check_load(load: Settings, target: TargetOptions, scenario: str) -> None:
+    """Raise SettingsError for a load that the run's embedded cluster refuses; another one is asked when it is there."""
+    if target.kind == "embedded":
+        types = scenarios.types(scenario, load.mix) or ("put",)
+        check_size(dataclasses.replace(load, mix=dict.fromkeys(types, 1.0)))
+
+
+def check_thresholds(expressions: Sequence[str], load: Settings, scenario: str) -> None:
+    """Raise ThresholdError for a text that is no threshold, and for one on a type that the run does not have.
+
+    Which types a scenario of somebody's own has is known when its file is loaded: see `check_own_thresholds`.
+    """
+    types = scenarios.types(scenario, load.mix)
+    for expression in expressions:
+        threshold = Threshold.parse(expression, None if types is None else TYPES)
+        if types is not None:
+            threshold.check_is_run(types)
+
+
+def check_own_thresholds(expressions: Sequence[str], load: Settings, user_classes: Sequence[UserClass]) -> None:
+    """Do the same for the user classes of a scenario; takes the load with the mix that they bring."""
+    types = scenarios.types_of(user_classes, load.mix)
+    if types is not None:
+        for expression in expressions:
+            Threshold.parse(expression, {*TYPES, *types}).check_is_run(types)
+
+
 def run_in(
     folder: Path, plan: Plan, target: TargetOptions, workers: WorkerOptions, scenario: str, hooks: Hooks
 ) -> Result:
@@ -139,10 +167,11 @@ def run_in(
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
         session = stack.enter_context(forked_session(scenario, workers, logs, hooks, target.security))
         session.fire_init()
+        settings = keyspace.for_scenario(session.environment.user_classes, plan.settings)
+        check_own_thresholds(plan.thresholds, settings, session.environment.user_classes)
         session.start()
         # The workers get ready while the cluster elects its first leader.
         cluster = stack.enter_context(target.open(logs, hooks.say))
-        settings = keyspace.for_scenario(session.environment.user_classes, plan.settings)
         endpoints = cluster.usable(serializable=settings.only_serializable_reads)
         plan = dataclasses.replace(plan, settings=dataclasses.replace(settings, endpoints=endpoints))
         session.wait_ready(workers.wait_s, hooks.say)

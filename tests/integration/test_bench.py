@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,7 @@ from tests.support.ports import closed_port
 from tests.support.processes import runs
 from tests.support.waiting import HANG_S, until
 
+ClusterFactory = Callable[..., LocalCluster]
 DATA = Path(__file__).parent.parent / "data" / "report"
 
 
@@ -209,16 +214,52 @@ def test_large_values_do_not_stall_and_every_byte_is_right(etcd_single: LocalClu
     assert keys_of(etcd_single, tmp_path / "run") == keys
 
 
+TOO_LARGE = """
+from loadgen.user import EtcdUser
+
+class TooLarge(EtcdUser):
+    abstract = False
+    mix = {"put": 1.0}
+
+    def put(self, key, value):
+        return super().put(key, bytes(2 << 20))
+"""
+
+
 def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    # etcd refuses requests of more than 1.5 MiB (and a little).
+    (tmp_path / "large.py").write_text(TOO_LARGE)
     done = run(
-        "bench", "--scenario", "put", "--value-size", "2MiB", "--operations", "5", "--workers", "1", "--json",
+        "bench", "--scenario", "large.py", "--operations", "5", "--workers", "1", "--json",
         "--endpoints", endpoints(etcd_single), cwd=tmp_path,
     )  # fmt: skip
     result = result_of(done, codes=(1,))
     assert result["results"]["put"]["latency"] is None
     assert result["results"]["put"]["errors"] == {"RequestTooLarge": 5}
     assert result["results"]["get"] is None
+
+
+@pytest.mark.parametrize("size", [("--value-size", "2MiB"), ("--key-size", "1600KiB", "--key-space", "1")])
+def test_a_request_that_the_server_refuses_is_refused_before_the_run(
+    etcd_single: LocalCluster, tmp_path: Path, size: tuple[str, ...]
+) -> None:
+    before = revision(etcd_single)
+    done = run(
+        "bench", "--scenario", "put", *size, "--operations", "5", "--workers", "1",
+        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
+    )  # fmt: skip
+    assert_refused(done, "this etcd refuses it (its --max-request-bytes, 1.5 MiB by default)")
+    assert f"error: {size[0]}: with " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert revision(etcd_single) == before, "it wrote something"
+
+
+def test_a_server_that_takes_larger_requests_gets_them(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    cluster = make_cluster(1, storage="memory", extra_args=("--max-request-bytes=4194304",))
+    done = run(
+        "bench", "--value-size", "2MiB", "--key-space", "2", "--operations", "6", "--workers", "1", "--json",
+        "--timeout", "60s", "--endpoints", endpoints(cluster), cwd=tmp_path,
+    )  # fmt: skip
+    assert result_of(done)["results"]["total"]["succeeded"] == 6
 
 
 # Scenarios of one's own
@@ -261,6 +302,16 @@ def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluste
     assert 80 < total == int(locust_rows(tmp_path / "run")["Aggregated"]["Request Count"])
     assert total == sum(int(path.read_text()) for path in (tmp_path / "seen").iterdir() if path.read_text() != "0")
     assert result["books"]["writes_ok"] == result["books"]["revision_delta"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_threshold_on_what_a_scenario_of_ones_own_does_not_run(tmp_path: Path, dry_run: bool) -> None:
+    """Its file tells, and it is refused before a cluster is started; a type of the file's own is no mistake."""
+    (tmp_path / "mine.py").write_text(OWN_SCENARIO.replace("wait_time", 'mix = {"put": 1, "mine": 1}\n    wait_time'))
+    words = ("bench", "--scenario", "mine.py", "--threshold", "mine.failed == 0", *(("--dry-run",) if dry_run else ()))
+    done = run(*words, "--threshold", "get.p99_ms < 5", "--workers", "1", cwd=tmp_path)
+    assert_refused(done, "'get.p99_ms < 5': this run has no operation of type get; it runs put, mine")
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
 
 
 SLOW_START = """
@@ -319,6 +370,33 @@ def test_a_signal_to_the_process_group_keeps_every_result(etcd_single: LocalClus
     rows = locust_rows(tmp_path / "run")
     assert int(rows["Aggregated"]["Request Count"]) == result["results"]["total"]["operations"]
     keys_of(etcd_single, tmp_path / "run")
+
+
+@LOSSES
+def test_a_second_signal_leaves_what_was_measured(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    """The first one waits for the open operations of a cluster that does not answer, and then for its keys' removal."""
+    cluster = make_cluster(1, storage="memory")
+    process = under_way(tmp_path, cluster, "--duration", "60s", "--workers", "2", "--timeout", "10m", "--json")
+    cluster.pause(cluster.members[0].name)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 60, "it waited for what is open"
+    result = json.loads(out)
+    jsonschema.validate(result, schema.load("result"))
+    assert result["interrupted"] == "SIGINT"
+    assert {each["reason"] for each in result["lost_workers"]} == {"ended by a second signal"}
+    assert result["results"]["total"]["succeeded"] > 0
+    prefix = prefix_of(tmp_path / "run").decode()
+    assert f"the run's keys, which begin with {prefix}, were not removed" in result["problems"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    rows = locust_rows(tmp_path / "run")
+    assert int(rows["Aggregated"]["Request Count"]) == result["results"]["total"]["operations"]
 
 
 @LOSSES
@@ -388,6 +466,12 @@ def silent_port() -> Iterator[int]:
         (["--duration", "5s", "--operations", "5"], "exclude each other"),
         (["--threshold", "put.p99 < 50"], "p99_ms"),
         (["--threshold", "put.p99_ms ~ 50"], "put.p99_ms ~ 50"),
+        (["--threshold", "watch.p99_ms < 50"], "error: 'watch.p99_ms < 50': this run has no operation of type watch"),
+        (["--threshold", "txn.failed == 0", "--mix", "put,get", "--dry-run"], "it runs put, get"),
+        (["--threshold", "put.failed == 0", "--scenario", "range"], "it runs range"),
+        (["--value-size", "2MiB", "--dry-run"], "larger --max-request-bytes"),
+        (["--key-size", "2MiB", "--scenario", "get"], "larger --max-request-bytes"),
+        (["--cacert", "/dev/null", "--endpoints", "127.0.0.1:1"], "--cacert /dev/null: not certificates in PEM"),
         (["--endpoints", "host:port"], "malformed endpoint"),
         (["--endpoints", ","], "no endpoint is named"),
         (["--endpoints", "127.0.0.1:1", "--backend", "embedded"], "exclude each other"),
@@ -421,6 +505,7 @@ def test_dead_endpoints(tmp_path: Path, silent_port: int) -> None:
     assert done.returncode == 4
     assert "connection refused" in done.stderr and "no answer" in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_folders_that_cannot_be(etcd_single: LocalCluster, tmp_path: Path) -> None:
@@ -460,19 +545,78 @@ def test_a_broken_scenario_is_one_line(etcd_single: LocalCluster, tmp_path: Path
     assert "broken.py cannot be loaded: ModuleNotFoundError" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounting a small disk needs root"
-)
-def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path) -> None:
+@LOSSES
+def test_members_that_end_during_the_run_are_named(tmp_path: Path) -> None:
+    """As on a full disk, of which etcd dies."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start("bench", "--duration", "5s", "--workers", "1", "--output", "run", cwd=tmp_path, TMPDIR=folder)
+        until_load(process, tmp_path / "run")
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                program, _, words = path.read_bytes().partition(b"\0")
+                if program.endswith(b"etcd") and os.fsencode(folder) in words:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "etcd-node1, etcd-node2, etcd-node3 ended during the run; the reason is in run/logs" in " ".join(out.split())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system of a size, such as ``24k``."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk], check=True)
-    try:
-        done = run(
-            "bench", "--endpoints", endpoints(etcd_single), "--workers", "1", "--operations", "100",
-            "--output", str(disk / "run"), cwd=tmp_path,
-        )  # fmt: skip
-    finally:
-        subprocess.run(["umount", disk], check=True)
+
+    def mount(size: str) -> Path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+        return disk
+
+    yield mount
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path, small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("24k")
+    done = run(
+        "bench", "--endpoints", endpoints(etcd_single), "--workers", "1", "--operations", "100",
+        "--output", str(disk / "run"), cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 4
-    assert "No space left on device" in done.stderr and done.stderr.count("\n") == 1
+    *said, last = done.stderr.splitlines()
+    assert said in ([], [f"raftload: run folder {disk / 'run'}"])
+    assert last.startswith(f"raftload: error: cannot write into {disk / 'run'}") and last.endswith(
+        "No space left on device"
+    )
+    # What there is room for differs from kernel to kernel: the load has begun, or it has not.
+    assert bool(said) == bool(re.search(r"^total +100 +0 ", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_disk_that_is_full_at_the_end(
+    etcd_single: LocalCluster, tmp_path: Path, small_disk: Callable[[str], Path], as_json: bool
+) -> None:
+    """The result is printed; what is on the disk by then stays."""
+    disk = small_disk("2m")
+    words = ("bench", "--endpoints", endpoints(etcd_single), "--workers", "1", "--operations", "3000", "--rate", "500")
+    more = ("--threshold", "total.operations == 3000", "--timeout", "60s", *(("--json",) if as_json else ()))
+    process = start(*words, *more, "--output", str(disk / "run"), cwd=tmp_path)
+    until_load(process, disk / "run")
+    with contextlib.suppress(OSError), (disk / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 4, err
+    lines = [line for line in err.splitlines() if "run folder " + str(disk) not in line]
+    assert lines == [f"raftload: error: cannot write into {disk / 'run'}: No space left on device"]
+    if not as_json:
+        assert re.search(r"^total +3,000 +0 ", out, re.MULTILINE) and "the run folder is not complete" in out
+        return
+    result = json.loads(out)
+    jsonschema.validate(result, schema.load("result"))
+    assert (result["results"]["total"]["operations"], result["results"]["total"]["failed"]) == (3000, 0)
+    assert result["results"]["put"]["latency"]["p99_ms"] > 0
+    assert [each["verdict"] for each in result["thresholds"]] == ["pass"]
+    assert any("the run folder is not complete" in each for each in result["problems"])
+    assert json.loads((disk / "run" / "run.json").read_text())["ended_at"] is None

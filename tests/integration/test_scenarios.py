@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
+from loadgen.chaos.traffic import SeenStore, Shape, Traffic
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY, REFUSAL, TYPES
+from loadgen.load.scenarios import names, types
+from loadgen.load.settings import Settings
 from tests.support import command
 
 USERS, OPERATIONS = 4, 300
@@ -151,6 +155,28 @@ def test_what_cannot_be(
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+OF_CLASSES = """
+from loadgen.load import keyspace, scenarios, settings
+for name in scenarios.names():
+    classes = scenarios.user_classes(name)
+    load = keyspace.for_scenario(classes, settings.Settings())
+    print(name, *sorted(scenarios.types_of(classes, load.mix) or ["unknown"]))
+"""
+
+
+def test_the_table_of_types_is_what_the_classes_say() -> None:
+    """Those of `consistency` are its traffic's, which asks for a lease that it has been granted, and refusals."""
+    done = subprocess.run(
+        [sys.executable, "-c", OF_CLASSES], cwd=command.ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    said = {name: set(types) for name, *types in map(str.split, done.stdout.splitlines())}
+    assert said.pop("consistency") == {"unknown"}
+    assert said == {name: set(types(name, Settings().mix) or ()) for name in names() if name != "consistency"}
+    traffic = Traffic(Shape(prefix=b"abcd/", seed=1), 1, SeenStore())
+    drawn = {traffic.next().f for _ in range(5000)}
+    assert drawn | {"lease_keepalive", "lease_revoke", REFUSAL} == set(types("consistency", ()) or ())
 
 
 def test_all_types_are_known() -> None:

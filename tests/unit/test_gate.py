@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from cluster.base.console import STYLES
 from cluster.base.verdict import Verdict
 from loadgen import schema
+from loadgen.load.settings import Settings
 from loadgen.result import document, gate, junit, table
 from loadgen.result.threshold import (
     FIELDS,
@@ -27,6 +29,7 @@ from loadgen.result.threshold import (
     Threshold,
     ThresholdError,
 )
+from loadgen.run.benchmark import check_thresholds
 from tests.support.command import assert_refused, called
 
 DATA = Path(__file__).parent.parent / "data" / "report"
@@ -550,3 +553,25 @@ def test_an_interrupted_run_is_judged_by_its_verdict(run_dir: Path, capsys: pyte
     path = run_dir / "run.json"
     path.write_text(path.read_text().replace('"interrupted": null', '"interrupted": "SIGINT"'))
     assert called(capsys, "gate", run_dir, "--threshold", PASSING).returncode == 3
+
+
+def test_a_threshold_on_a_type_that_a_run_does_not_have_is_a_mistake() -> None:
+    for text in ("put.p99_ms < 5", "total.failed == 0", "watch.success_rate == 1"):
+        Threshold.parse(text).check_is_run(("put", "watch"))
+    with pytest.raises(ThresholdError, match=r"'txn.p99_ms < 5': .* no operation of type txn; it runs put, watch"):
+        Threshold.parse("txn.p99_ms < 5").check_is_run(("put", "watch"))
+    with pytest.raises(ThresholdError, match="no operation of type watch; it runs put, get, txn"):
+        check_thresholds(["watch.p99_ms < 5"], Settings(), "kv")
+    with pytest.raises(ThresholdError, match="no operation of type get; it runs put"):
+        check_thresholds(["get.p99_ms < 5"], dataclasses.replace(Settings(), mix={"put": 1.0}), "steps")
+    check_thresholds(["frob.p99_ms < 5"], Settings(), "own.py")  # its file is not loaded yet
+    with pytest.raises(ThresholdError, match="is not a field"):
+        check_thresholds(["frob.p98_ms < 5"], Settings(), "own.py")
+
+
+def test_a_type_of_which_a_run_came_to_nothing_is_unknown(run_dir: Path) -> None:
+    """As the deliveries of a run that ended at once: its threshold must not cost the result."""
+    path = run_dir / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": ["watch.p99_ms < 5"]}))
+    (threshold,) = document.build(run_dir)["thresholds"]
+    assert (threshold["verdict"], threshold["reason"]) == ("unknown", "watch was not run")

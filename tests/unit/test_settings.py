@@ -9,7 +9,14 @@ import jsonschema
 import pytest
 
 from loadgen import schema
-from loadgen.load.settings import PARAMETERS, Settings, SettingsError, default_key_space, other_than_default
+from loadgen.load.settings import (
+    PARAMETERS,
+    Settings,
+    SettingsError,
+    check_size,
+    default_key_space,
+    other_than_default,
+)
 from loadgen.result import document
 
 # It was recorded before run.json had `balance`.
@@ -111,3 +118,26 @@ def test_a_title_names_what_is_not_the_default() -> None:
     assert said == [
         "serializable reads", "3 connections per worker and endpoint", "load balancing first", "poisson arrivals",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"value_size": "2MiB"}, "--value-size: with values of 2,097,152 bytes a request has 2,097,248"),
+        ({"value_size": "1572833", "mix": "put"}, "max-request-bytes=2097152"),
+        ({"key_size": "600KiB"}, "--key-size: with keys of 614,400 bytes a request has 1,843,264"),
+        ({"key_size": "1572801", "mix": "get"}, "--max-request-bytes"),
+    ],
+)
+def test_what_etcd_takes_in_no_request(options: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_size(Settings.from_options(options, ()))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_etcd_may_take() -> None:
+    """The key stands in a transaction three times, and in no request about a lease."""
+    for options in ({"value_size": "1572832", "mix": "put"}, {"value_size": "1572768"}, {"key_size": "500KiB"}):
+        check_size(Settings.from_options(options, ()))
+    leases = dataclasses.replace(Settings.from_options({"value_size": "2MiB"}, ()), mix={"lease_grant": 1.0})
+    check_size(leases)
