@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.files import writing
 from loadgen.history.format import (
     ANSWERED,
     BLOCK,
@@ -138,7 +139,10 @@ class HistoryWriter:
     # ---- the file
 
     def flush(self) -> None:
-        """Hand everything recorded so far to the operating system. Does nothing any more once it is closed."""
+        """Hand everything recorded so far to the operating system. Does nothing any more once it is closed.
+
+        Raises FileError.
+        """
         self._due = time.perf_counter_ns() + _FLUSH_NS
         if not self._heads or self._file.closed:
             return
@@ -149,8 +153,9 @@ class HistoryWriter:
         self._size = 0
         crc = zlib.crc32(payloads, zlib.crc32(heads))
         block = memoryview(b"".join((BLOCK.pack(BLOCK_MAGIC, count, len(payloads), crc), heads, payloads)))
-        while block:
-            block = block[self._file.write(block) or 0 :]
+        with writing(self._file.name):
+            while block:
+                block = block[self._file.write(block) or 0 :]
 
     def flush_every(self, seconds: float = 0.5) -> None:
         """Start a greenlet that flushes until the writer is closed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import time
 from pathlib import Path
 
 import pytest
 
+from cluster.base.files import FileError
 from loadgen.history.format import ANSWERED, FAIL, FINAL, INFO, OK, Kind, Method
 from loadgen.history.operation import Outcome
 from loadgen.history.reader import History, HistoryError, read
@@ -164,3 +166,16 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
 
 def test_outcomes_are_numbers_in_the_file() -> None:
     assert (OK, FAIL, INFO) == (0, 1, 2)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """As on a full disk."""
+    path = tmp_path / "worker-1.hist"
+    writer = HistoryWriter(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+    try:
+        with pytest.raises(FileError, match=f"cannot write {path}: File too large"):
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
