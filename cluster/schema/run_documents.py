@@ -536,6 +536,12 @@ NO_GENERATOR: Generator = {
 """A load generator of which nothing is known."""
 
 
+def not_reachable(result: Result) -> list[str]:
+    """Return a sentence for each endpoint that did not answer before the load, and so got none of it."""
+    endpoints = (result.get("target") or NO_TARGET).get("endpoints") or ()
+    return [f"endpoint {each.get('url')} was not reachable" for each in endpoints if each.get("reachable") is False]
+
+
 def why_not_compared(result: Result) -> str:
     """Return why the acknowledged writes were not held against the store's revision; empty where they were."""
     books = result.get("books")

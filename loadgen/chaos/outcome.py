@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import columns
 from cluster.base.known_bugs import known_bugs
+from cluster.schema.run_documents import not_reachable
 from loadgen.chaos import fault_stats
 from loadgen.chaos.campaign import Campaign
 from loadgen.check import report
@@ -54,6 +55,7 @@ def render(result: Result, *, color: bool, width: int) -> str:
     lines += [report.render(check, color=color, width=width), ""]
     operations, rate = (total["operations"], total["throughput_ops_s"] or 0) if total else (0, 0)
     lines.append(f"{operations:,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
+    lines += not_reachable(result)
     if chaos["stopped_by"]:
         lines.append(f"ended early: {chaos['stopped_by']}")
     lines.append(f"{result['verdict'].upper()}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
-from cluster.schema.run_documents import NO_TARGET, why_not_compared
+from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
 from loadgen.load.settings import other_than_default
 from loadgen.result.gate import number_in, other_reasons
 
@@ -138,7 +138,13 @@ def _aligned(values: list[float | None], decimals: tuple[int, int, int]) -> list
 def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
     """Return what stands below the table: labels with one or more lines each."""
     facts = [
-        ("target", _target(result.get("target"), paint)),
+        (
+            "target",
+            [
+                *_target(result.get("target"), paint),
+                *(paint(printable(each), "yellow") for each in not_reachable(result)),
+            ],
+        ),
         ("run", _length(result)),
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
@@ -173,11 +179,6 @@ def _target(target: ResultTarget | None, paint: Painter) -> list[str]:
             )
         )
         texts.append("  to measure, `raftload cluster up --backend local --links direct`")
-    texts += [
-        paint(f"endpoint {printable(str(endpoint.get('url')))} was not reachable", "yellow")
-        for endpoint in target.get("endpoints") or []
-        if endpoint.get("reachable") is False
-    ]
     return texts
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from loadgen.result import document, gate, table
 from loadgen.result.threshold import Threshold
+from viz.report import sections
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -96,6 +97,13 @@ def test_what_a_server_sends_does_not_reach_the_terminal_as_control_characters()
 )
 def test_decimals_are_those_of_the_largest_in_a_column(values: list[float | None], expected: list[str]) -> None:
     assert table._aligned(values, (3, 2, 1)) == expected
+
+
+def test_an_endpoint_that_did_not_answer_is_named_wherever_the_result_is_shown() -> None:
+    result = troubled()
+    line = f"endpoint {result['target']['endpoints'][1]['url']} was not reachable"
+    assert line in table.render(result, color=False, width=100)
+    assert f"<li>{line}</li>" in sections.verdict(result)
 
 
 @pytest.mark.parametrize(

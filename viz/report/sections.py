@@ -12,7 +12,7 @@ from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
 from cluster.observe.record import PHASES
-from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, why_not_compared
+from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, not_reachable, why_not_compared
 from viz.diagrams.model import human_bytes
 from viz.report.charts import number
 from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
@@ -157,7 +157,7 @@ def verdict(result: Result) -> str:
     ]  # fmt: skip
     if rows:
         parts.append(f"<h2>Thresholds</h2>{table(('threshold', 'measured', 'verdict', ''), rows, (2, 3))}")
-    notes = [str(each) for each in result.get("notes") or ()]
+    notes = [*not_reachable(result), *(str(each) for each in result.get("notes") or ())]
     if notes:
         parts.append(f'<ul class="dim">{_listed(notes)}</ul>')
     return "\n".join(parts)
