@@ -47,8 +47,9 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal, on stderr."""
-    print(f"raftload: {line}", file=sys.stderr, flush=True)
+    """Tell the person at the terminal, on stderr. That it cannot be written, as on a full disk, is no reason to end."""
+    with contextlib.suppress(OSError):
+        print(f"raftload: {line}", file=sys.stderr, flush=True)
 
 
 def print_json(document: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -83,16 +84,22 @@ def _say(error: BaseException) -> int | None:
     debug = bool(os.environ.get("RAFTLOAD_DEBUG"))
     if isinstance(error, ListenerError):
         if debug:
-            print(error.failure.trace, file=sys.stderr)
-        print(error.failure.line, file=sys.stderr)
+            _tell(error.failure.trace)
+        _tell(error.failure.line)
         return error.exit_code
     if not isinstance(error, Exception):
         return None
     code = code_of(error)
     if code == BUG and debug:
         raise error
-    print(line(code, describe(error)), file=sys.stderr)
+    _tell(line(code, describe(error)))
     return code
+
+
+def _tell(text: str) -> None:
+    """Print a text on stderr; where that cannot be written, the exit code still says it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def code_of(error: Exception) -> int:

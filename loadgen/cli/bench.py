@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.base import units
 from cluster.base.console import say
+from cluster.base.files import writing
 from cluster.base.security import masked
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
@@ -144,5 +145,6 @@ def _print_plan(
         "thresholds": "; ".join(args.threshold) or "none",
         "run folder": str(folder),
     }
-    for name, value in lines.items():
-        print(f"{name + ':':<12}{value}")
+    with writing("to stdout"):
+        for name, value in lines.items():
+            print(f"{name + ':':<12}{value}")

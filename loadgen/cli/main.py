@@ -66,7 +66,10 @@ class _Version(argparse.Action):
             found = version("raftload")
         except PackageNotFoundError:
             found = "(not installed)"
-        print(f"raftload {found}")
+        try:
+            print(f"raftload {found}", flush=True)
+        except OSError as error:
+            parser.exit(4, f"raftload: error: cannot write to stdout: {error.strerror}\n")
         parser.exit()
 
 

@@ -146,3 +146,24 @@ def test_the_folder_of_the_runs_of_web_is_no_file(tmp_path: Path, capsys: pytest
     (tmp_path / "file").touch()
     done = refusal(capsys, "web", "--endpoints", "127.0.0.1:1", "--output", str(tmp_path / "file"))
     assert_refused(done, "file is a file; name a folder")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("words", "stream", "code"),
+    [
+        (["--version"], "stdout", 4),
+        (["bench", "--dry-run"], "stdout", 4),
+        (["bench", "--operations", "0"], "stderr", 2),
+    ],
+)
+def test_a_stream_that_cannot_be_written(words: list[str], stream: str, code: int, tmp_path: Path) -> None:
+    """No exit code says that a threshold failed, and there is no traceback."""
+    with Path("/dev/full").open("w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
+        done = subprocess.run(
+            [sys.executable, "-m", "loadgen.cli", *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+            text=True, timeout=120, check=False, **streams,
+        )  # fmt: skip
+    said = "raftload: error: cannot write to stdout: No space left on device\n" if stream == "stdout" else ""
+    assert (done.returncode, (done.stderr or "") + (done.stdout or "")) == (code, said)
