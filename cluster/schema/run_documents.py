@@ -148,6 +148,12 @@ class Latencies(TypedDict, total=False):
     max_ms: float | None
 
 
+class ServiceLatencies(Latencies, total=False):
+    """The same from sending, in a result: with the names of the percentiles that are of too few samples."""
+
+    too_few_samples: list[str]
+
+
 class Latency(TypedDict):
     """Latency of the successes of one operation type: of `Latencies` all, which a subclass could not require."""
 
@@ -161,7 +167,8 @@ class Latency(TypedDict):
     p99_9_ms: float | None
     p99_99_ms: float | None
     max_ms: float | None
-    service: Latencies | None
+    too_few_samples: NotRequired[list[str]]
+    service: ServiceLatencies | None
 
 
 class Row(TypedDict):
@@ -413,6 +420,7 @@ class Parameters(Schedule):
     versions: dict[str, str | None] | None
     warmup: dict[str, int] | None
     preloaded_keys: int | None
+    series_interval_s: NotRequired[float | None]
     duration_s: float | None
     requested_duration_s: float | None
 
@@ -493,6 +501,7 @@ class Run(Blocks, Schedule):
     duration_s: NotRequired[float | None]
     warmup: NotRequired[dict[str, int] | None]
     preloaded_keys: NotRequired[int | None]
+    series_interval_s: NotRequired[float | None]
     target: NotRequired[Target | None]
     measured: dict[str, Measured | None]
     generator: NotRequired[Generator | None]

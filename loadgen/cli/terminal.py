@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.base import samples
 from cluster.base.console import Painter, StatusLine, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
 from loadgen.result import gate
@@ -91,7 +92,10 @@ def _progress(run: Run, failed: str) -> str:
     total, elapsed_s, settings = run.stats.total, run.elapsed_s, run.settings
     done, wanted, left = total.num_requests, settings.operations, None
     rate = done / elapsed_s if elapsed_s > 0 else 0.0
-    p99 = f"p99 {percentile(total, 0.99):.2f} ms" if total.response_times else "no answer yet"
+    p99 = "no answer yet"
+    if total.response_times:
+        known = samples.are_enough(done - total.num_failures, 0.99)
+        p99 = f"p99 {percentile(total, 0.99):.2f} ms" if known else "p99 -"
     head = f"{done:,} operations"
     if wanted is not None:
         head = f"{done:,}/{wanted:,} operations"

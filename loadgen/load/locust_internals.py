@@ -19,7 +19,7 @@ import gevent
 from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns, bucket_response_time, percentile, response_time_percentile
-from loadgen.stats.series import Intervals
+from loadgen.stats.series import TICKS_S, Intervals
 
 if TYPE_CHECKING:
     from loadgen.load.locust_types import (
@@ -277,7 +277,7 @@ def count_successes(stats: RequestStats, latencies: Intervals, totals: Mapping[s
     """
     for f, intervals in latencies.items():
         last = totals[f]["last_return_ns"] / 1e9
-        for second, _, _, min_ns, max_ns, total_ns, counts in intervals:
+        for tick, _, _, _, min_ns, max_ns, total_ns, counts in intervals:
             if not counts:
                 continue
             times: dict[float, int] = {}
@@ -291,7 +291,7 @@ def count_successes(stats: RequestStats, latencies: Intervals, totals: Mapping[s
                     entry._cache_response_times(int(last) - 1)
                 entry.last_request_timestamp = max(last, before or 0.0)
                 entry.num_requests += number
-                entry.num_reqs_per_sec[second] += number
+                entry.num_reqs_per_sec[tick // TICKS_S] += number
                 entry.total_response_time += total_ns / 1e6
                 low, lowest = min_ns / 1e6, entry.min_response_time
                 entry.min_response_time = low if lowest is None else min(low, lowest)

@@ -1,4 +1,4 @@
-"""The counts and latencies of a worker, by type and second, reported twice a second and not once an operation.
+"""The counts and latencies of a worker, by type and interval, reported twice a second and not once an operation.
 
 Locust's request event costs about 5 us an operation: two statistics entries, a clock reading each, keyword
 arguments through a hook. Here an operation costs a tenth of that, and the same numbers reach the same
@@ -22,14 +22,13 @@ from loadgen.load.locust_internals import is_heard_by_others
 from loadgen.load.protocol import Counts
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
-from loadgen.stats.series import Intervals, Row
+from loadgen.stats.series import FINE_S, TICK_NS, TICKS_S, Intervals, Row
 
 if TYPE_CHECKING:
     from loadgen.load.locust_types import Environment
 
 REQUEST_TYPE = "etcd"
 _OK = Outcome.OK
-_SECOND_NS = 1_000_000_000
 # Characters of a server's text.
 _LONGEST_TEXT = 200
 
@@ -72,11 +71,11 @@ class Totals:
 
 
 class Interval:
-    """What came back of one operation type within one second of the wall clock.
+    """What came back of one operation type within a time of the wall clock.
 
     Attributes:
-        second: Unix time of its start, in seconds.
-        start_ns, end_ns: the same second on the monotonic clock.
+        tick, ticks: its start since 1970 and its length, in ticks of `loadgen.stats.series`.
+        start_ns, end_ns: the same time on the monotonic clock.
         counts: histogram (`loadgen.stats.hdr`) of the latencies of successes, with their exact minimum, maximum and sum
             in ``min_ns``, ``max_ns``, ``total_ns``.
         failed, info: as in `Totals`.
@@ -84,13 +83,13 @@ class Interval:
     """
 
     __slots__ = (
-        "counts", "end_ns", "failed", "info", "max_ns", "min_ns", "second", "service", "start_ns", "total_ns",
+        "counts", "end_ns", "failed", "info", "max_ns", "min_ns", "service", "start_ns", "tick", "ticks", "total_ns",
     )  # fmt: skip
 
-    def __init__(self, second: int, start_ns: int) -> None:
-        self.second = second
+    def __init__(self, tick: int, ticks: int, start_ns: int) -> None:
+        self.tick, self.ticks = tick, ticks
         self.start_ns = start_ns
-        self.end_ns = start_ns + _SECOND_NS
+        self.end_ns = start_ns + ticks * TICK_NS
         self.counts: defaultdict[int, int] = defaultdict(int)
         self.min_ns = sys.maxsize
         self.max_ns = 0
@@ -108,14 +107,15 @@ class Interval:
 
     def as_row(self) -> Row:
         """Return what `loadgen.stats.series.Series.add` takes, as plain numbers for the master."""
-        return self.second, self.failed, self.info, self.min_ns, self.max_ns, self.total_ns, dict(self.counts)
+        times = self.min_ns, self.max_ns, self.total_ns
+        return self.tick, self.ticks, self.failed, self.info, *times, dict(self.counts)
 
 
-_NEVER = Interval(0, -_SECOND_NS)
+_NEVER = Interval(0, 1, -TICK_NS)
 
 
 class _Track:
-    """One operation type: its totals, the seconds that were not reported yet, whether its answers may say if it wrote
+    """One operation type: its totals, the intervals that were not reported yet, whether its answers may say if it wrote
     anything, and whether an open loop says when it is due (not when a watch delivers)."""
 
     __slots__ = ("interval", "intervals", "scheduled", "tells_effect", "totals")
@@ -124,14 +124,16 @@ class _Track:
         self.tells_effect = f not in IN_MIX
         self.scheduled = f != DELIVERY
         self.totals = Totals()
-        self.intervals: dict[int, Interval] = {}
+        self.intervals: dict[tuple[int, int], Interval] = {}
         self.interval = _NEVER
 
 
 class Recorder:
     """Counts one worker's operations in one run.
 
-    Takes Locust's environment, and whether operations have due times of their own.
+    Takes Locust's environment, whether operations have due times of their own, and for how long the load is planned, in
+    seconds; None where nobody knows. A load of less than two minutes is counted by the tick, also beyond its plan; one
+    of unknown length by the tick for two minutes, and by the second from then on.
 
     Attributes:
         start_lags: in an open loop, how many operations were sent how long after they were due: counts by
@@ -140,9 +142,11 @@ class Recorder:
         fires_each: whether the request event is fired for each operation, so that Locust counts successes too.
     """
 
-    def __init__(self, environment: Environment, *, open_loop: bool = False) -> None:
+    def __init__(self, environment: Environment, *, open_loop: bool = False, planned_s: float | None = None) -> None:
         self._environment = environment
         self._open_loop = open_loop
+        # From when on it counts by the second, on the monotonic clock; None: two minutes after the first return.
+        self._coarse_from_ns = None if planned_s is None else sys.maxsize if planned_s < FINE_S else 0
         self.start_lags: defaultdict[int, int] = defaultdict(int)
         self.last_call_ns = 0
         # Any other listener than Locust's own wants to see each request.
@@ -211,15 +215,19 @@ class Recorder:
         self.last_call_ns = max(self.last_call_ns, call_ns)
         if operation.outcome is _OK:
             if interval.service is None:
-                interval.service = Interval(interval.second, interval.start_ns)
+                interval.service = Interval(interval.tick, interval.ticks, interval.start_ns)
             interval.service.add(operation.return_ns - call_ns)
 
     def _turn(self, track: _Track, returned_ns: int) -> Interval:
         """Return the interval of a return on the monotonic clock, and make it the type's present one."""
-        second = (returned_ns + self.clock_offset_ns) // _SECOND_NS
-        interval = track.intervals.get(second)
+        if self._coarse_from_ns is None:
+            self._coarse_from_ns = returned_ns + FINE_S * TICKS_S * TICK_NS
+        ticks = 1 if returned_ns < self._coarse_from_ns else TICKS_S
+        tick = (returned_ns + self.clock_offset_ns) // TICK_NS // ticks * ticks
+        interval = track.intervals.get((tick, ticks))
         if interval is None:
-            interval = track.intervals[second] = Interval(second, second * _SECOND_NS - self.clock_offset_ns)
+            interval = Interval(tick, ticks, tick * TICK_NS - self.clock_offset_ns)
+            track.intervals[tick, ticks] = interval
         track.interval = interval
         return interval
 

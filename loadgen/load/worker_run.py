@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import random
 import resource
 import time
@@ -202,7 +203,8 @@ class Load:
         self._next_user = 0
         self._active = 0
         schedule = settings.schedule()
-        self.recorder = Recorder(environment, open_loop=schedule is not None)
+        length_s = settings.duration_s if schedule is None or math.isinf(schedule.length_s) else schedule.length_s
+        self.recorder = Recorder(environment, open_loop=schedule is not None, planned_s=length_s)
         self.warmup = Recorder(environment)
         self._cpu_started: float | None = None
         self._cpu_s = 0.0

@@ -21,7 +21,7 @@ from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
-from loadgen.result import gate, knee, latest
+from loadgen.result import gate, knee, known, latest
 from loadgen.result.locust_csv import (
     AGGREGATED,
     FailureRow,
@@ -37,7 +37,6 @@ from loadgen.result.threshold import TYPES, Threshold, ThresholdError
 if TYPE_CHECKING:
     from cluster.schema.run_documents import (
         Knee,
-        Latencies,
         Latency,
         Measured,
         Parameters,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
         ResultTarget,
         Row,
         Run,
+        ServiceLatencies,
         UnjudgedResult,
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ LATEST = "latest"
 
 RUN_FIELDS = (
     "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
-    "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys",
+    "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys", "series_interval_s",
 )  # fmt: skip
 _SUFFIXES = ("_stats.csv", "_requests.csv", ".csv")
 _KIND = re.compile(r"(?P<before>.*)(?:stats|requests)(?P<after>.*)", re.DOTALL)
@@ -411,11 +411,14 @@ def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | 
             errors[failure.error] = errors.get(failure.error, 0) + failure.occurrences
     throughput: float | None = row.rate
     info: int | None = None
-    service: Latencies | None = None
+    # Plain Locust times failed requests too.
+    few = known.too_few_samples(row.requests if measured is None else succeeded)
+    service: ServiceLatencies | None = None
     if measured is not None:
         duration = measured.get("duration_s")
         throughput = round(row.requests / duration, 3) if duration else None
-        info, service = measured.get("info"), measured.get("service")
+        info, times = measured.get("info"), measured.get("service")
+        service = None if times is None else {**times, "too_few_samples": few}
     document: Row = {
         "operations": row.requests,
         "succeeded": succeeded,
@@ -423,7 +426,7 @@ def _row(row: StatsRow, failures: list[FailureRow] | None, measured: Measured | 
         "info": info,
         "success_rate": succeeded / row.requests if row.requests else None,
         "throughput_ops_s": throughput,
-        "latency": cast("Latency", {**row.latency, "service": service}) if succeeded else None,
+        "latency": cast("Latency", {**row.latency, "too_few_samples": few, "service": service}) if succeeded else None,
         "errors": errors,
     }
     if measured and (texts := measured.get("error_texts")):

@@ -13,7 +13,8 @@ from cluster.base.console import printable, short
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
-from loadgen.result.gate import causes_of, number_in, other_reasons
+from loadgen.result.gate import causes_of, other_reasons
+from loadgen.result.known import known_in
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result, ResultThreshold
@@ -100,13 +101,13 @@ def to_markdown(result: Result) -> str:
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     rows, rest = largest(result["results"], _MOST_ROWS)
     for name, row in rows.items():
-        latencies = [number_in(row["latency"], field) for field in _SHOWN]
+        latencies = [known_in(row, field) for field in _SHOWN]
         lines.append(_row(_text(name), row["operations"], row["failed"], row["throughput_ops_s"], latencies))
     if rest is not None:
         figures = (rest.operations, rest.failed, rest.throughput_ops_s, [None] * len(_SHOWN))
         lines.append(_row(f"{rest.names:,} more names", *figures))
     if (total := result["results"].get("total")) is not None:
-        latencies = [number_in(total["latency"], field) for field in _SHOWN]
+        latencies = [known_in(total, field) for field in _SHOWN]
         lines.append(_row("total", total["operations"], total["failed"], total["throughput_ops_s"], latencies))
     if causes := failures(result):
         lines += ["", _text(causes, _LONGEST_REASON)]

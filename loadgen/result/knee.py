@@ -63,10 +63,11 @@ def find(folder: Path, run: Run) -> Knee | None:
         return None
     axis, loads, length_s = steps
     log = folder / f"{TOTAL}.hlog"
-    intervals = (
-        [(at, counts) for at, _, counts in hdr.read_log(log.read_text(encoding="ascii"))] if log.is_file() else []
-    )
-    rows = [row for row in measured(intervals, loads, length_s) if row is not None]
+    seconds: dict[int, dict[int, int]] = {}
+    for at, _, counts in hdr.read_log(log.read_text(encoding="ascii")) if log.is_file() else ():
+        # The log may be of parts of a second, and its times are to the millisecond.
+        hdr.merge(seconds.setdefault(math.floor(at + 0.0001), {}), counts)
+    rows = [row for row in measured([*seconds.items()], loads, length_s) if row is not None]
     generator = run.get("generator")
     saturated = generator and generator["saturated"]
     target = run.get("target")
@@ -81,7 +82,7 @@ def find(folder: Path, run: Run) -> Knee | None:
 def measured(intervals: Sequence[Interval], loads: Sequence[float], length_s: float) -> Iterable[Plateau | None]:
     """Yield throughput and latency of each plateau, from its whole seconds but the first; None where they are too few.
 
-    Takes the log's intervals of a second, the load of each plateau and its length. The first second belongs to the
+    Takes the log by the second, the load of each plateau and its length. The first second belongs to the
     plateau before, of which operations are still under way, and the load began within the log's first second.
     """
     began = min((at for at, _ in intervals), default=0.0)

@@ -14,7 +14,8 @@ from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
 from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
 from loadgen.load.settings import other_than_default
-from loadgen.result.gate import number_in, other_reasons
+from loadgen.result import known
+from loadgen.result.gate import other_reasons
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import CpuWait, Generator, Result, ResultTarget, Row
@@ -37,13 +38,15 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 def render(result: Result, *, color: bool, width: int = 100, folder: Path | None = None) -> str:
     """Return a result document as text of at most ``width`` columns (80 at least), without a final newline.
 
-    A row per operation type that was run and one for the total; a dash stands for what was not measured.
+    A row per operation type that was run and one for the total; a dash stands for what was not measured, and for a
+    percentile of too few samples.
     Below are the target, the generator, failures by cause, thresholds, and the run folder where one is given.
     """
     width = max(80, min(width, 120))
     paint = Painter(color)
-    lines = [*_title(result, paint), *_rows(result["results"], paint, width), ""]
-    for label, texts in _facts(result, paint, folder):
+    rows, shown = _rows(result["results"], paint, width)
+    lines = [*_title(result, paint), *rows, ""]
+    for label, texts in _facts(result, paint, folder, known.advice(result, shown)):
         lines += _labelled(label, texts, paint, width)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -73,8 +76,8 @@ def _title(result: Result, paint: Painter) -> list[str]:
     return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
 
 
-def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[str]:
-    """Return the table: a group heading, the headings, the rows, a rule and the total."""
+def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> tuple[list[str], list[str]]:
+    """Return the table: a group heading, the headings, the rows, a rule and the total; and the latencies it shows."""
     rows = {name: row for name, row in results.items() if row is not None}
     shown = [*(name for name in rows if name != "total"), "total"]
     columns = [["", *_labels(shown)]]
@@ -84,7 +87,7 @@ def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[st
     latencies = {
         field: [
             heading,
-            *_aligned([number_in(rows[name]["latency"], field) for name in shown], (3, 2, 1)),
+            *_aligned([known.known_in(rows[name], field) for name in shown], (3, 2, 1)),
         ]
         for field, heading in _LATENCIES.items()
     }
@@ -111,7 +114,7 @@ def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> list[st
         if index == len(shown):
             lines.append(paint("-" * full, "dim"))
         lines.append("  ".join(cells))
-    return lines
+    return lines, [field for field in _LATENCIES if field in latencies]
 
 
 def _labels(names: list[str]) -> list[str]:
@@ -135,8 +138,8 @@ def _aligned(values: list[float | None], decimals: tuple[int, int, int]) -> list
     return ["-" if value is None else f"{value:,.{digits}f}" for value in values]
 
 
-def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[str, list[str]]]:
-    """Return what stands below the table: labels with one or more lines each."""
+def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[str]) -> list[tuple[str, list[str]]]:
+    """Return what stands below the table: labels with one or more lines each. Takes what there is to say of dashes."""
     facts = [
         (
             "target",
@@ -146,6 +149,7 @@ def _facts(result: Result, paint: Painter, folder: Path | None) -> list[tuple[st
             ],
         ),
         ("run", _length(result)),
+        ("samples", samples),
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("failures", _failures(result["results"], paint)),
@@ -282,7 +286,8 @@ def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
     for threshold in thresholds:
         verdict, value = threshold["verdict"], threshold["value"]
         mark, expression = paint(f"{verdict.upper():7}", Verdict(verdict).style), threshold["expression"]
-        texts.append(f"{mark}  {printable(expression):{size}}  {_measured(expression, value)}")
+        few = _few(result, expression)
+        texts.append(f"{mark}  {printable(expression):{size}}  {_measured(expression, value)}{few and f' ({few})'}")
         if verdict == "unknown" and (reason := threshold.get("reason")):
             texts.append(" " * 9 + paint(printable(reason), "dim"))
     verdict = result["verdict"]
@@ -304,6 +309,12 @@ def _measured(expression: str, value: float | None) -> str:
     if metric.endswith("_ms"):
         return f"{value:,.3f} ms"
     return f"{value:,.10g}" + (" ops/s" if metric.endswith("_ops_s") else "")
+
+
+def _few(result: Result, expression: str) -> str:
+    """Return how few samples a threshold was judged by, where it is on a percentile that is of too few."""
+    type_, _, field = expression.rpartition(" ")[0].rstrip(" <>=").partition(".")
+    return known.few_at(result["results"], type_, field)
 
 
 def _labelled(label: str, texts: list[str], paint: Painter, width: int) -> list[str]:

@@ -256,8 +256,9 @@ class Run:
         tables = self._csv.final()
         for path, text in tables.items():
             self._write(partial(path.write_bytes, text))
-        self._write(partial(session.series.write, self.folder))
-        self._write(partial(session.service.write_logs, self.folder, ".service"))
+        load = totals.load(self._snapshots())
+        self._write(partial(session.series.write, self.folder, load))
+        self._write(partial(session.service.write_logs, self.folder, ".service", load))
         measured = totals.measured(self._snapshots(), session.service)
         self._problems += totals.missing_samples(measured, session.series)
         self._problems += totals.doubts(session.workers, session.snapshots)
@@ -473,4 +474,5 @@ class Run:
             "workers": len(self._session.workers),
             "users": plan.users,
             "duration_s": self.settings.duration_s,
+            "series_interval_s": self._session.series.interval_s,
         }

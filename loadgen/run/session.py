@@ -35,7 +35,7 @@ from loadgen.load.start_line import Starter
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker, RemoteWorkers, correct, identity
 from loadgen.run.worker import make_environment
-from loadgen.stats.series import Series
+from loadgen.stats.series import TICK_NS, Series
 
 if TYPE_CHECKING:
     from loadgen.load.locust_types import MasterRunner, WebUI
@@ -285,6 +285,6 @@ class Session:
         self.snapshots[client_id] = report.snapshot
         offset_ns = worker.clock_offset_ns if isinstance(worker, RemoteWorker) else 0
         correct(report.snapshot["totals"], offset_ns)
-        shift_s = -round(offset_ns / 1e9)
-        self.series.add(report.series, shift_s)
-        self.service.add(report.service, shift_s)
+        shift = -round(offset_ns / TICK_NS)
+        self.series.add(report.series, shift)
+        self.service.add(report.service, shift)

@@ -41,6 +41,12 @@ def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Measur
     return found
 
 
+def load(snapshots: Sequence[Snapshot]) -> tuple[int, int] | None:
+    """Return the first call and the last return of all, in nanoseconds since 1970; None where nothing returned."""
+    rows = [counts for snapshot in snapshots for counts in snapshot["totals"].values() if counts["last_return_ns"]]
+    return (min(row["first_call_ns"] for row in rows), max(row["last_return_ns"] for row in rows)) if rows else None
+
+
 def _sum(a: Counts, b: Counts) -> Counts:
     return {
         "succeeded": a["succeeded"] + b["succeeded"],

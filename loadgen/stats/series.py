@@ -1,23 +1,33 @@
-"""A run second by second, merged over its workers: ``series.csv`` and the ``.hlog`` files of a run folder.
+"""A run by intervals, merged over its workers: ``series.csv`` and the ``.hlog`` files of a run folder.
 
-Workers send what came back since their last report as histograms by operation type and second, so every percentile
-here is one of all samples of that second, and none is an average of percentiles.
+Workers send what came back since their last report as histograms by operation type and interval, so every percentile
+here is one of all samples of that interval, and none is an average of percentiles. An interval is of 100 ms in runs of
+less than two minutes, in which an election would else be one bucket, and of a second in others. The first begins with
+the first call and the last ends with the last return, so a rate over an interval's length is one over the time that
+there was.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from loadgen.stats import hdr
 
-COLUMNS = ("time", "f", "succeeded", "failed", "info", "p50_ms", "p99_ms", "max_ms")
+COLUMNS = ("time", "f", "succeeded", "failed", "info", "p50_ms", "p99_ms", "max_ms", "length_s")
 TOTAL = "total"
-# What came back within one second: its start as Unix time, failures, those of unknown effect among them, and of the
-# successes' latencies minimum, maximum and sum in nanoseconds, and the histogram. `Intervals` are by operation type.
-Row = tuple[int, int, int, int, int, int, dict[int, int]]
+# Times of intervals are counted in ticks, since 1970.
+TICKS_S = 10
+TICK_NS = 1_000_000_000 // TICKS_S
+# A load of less than this is told by the tick, others by the second.
+FINE_S = 120
+# What came back within one interval: its start and its length in ticks, failures, those of unknown effect among them,
+# and of the successes' latencies minimum, maximum and sum in nanoseconds, and the histogram. `Intervals` are by
+# operation type.
+Row = tuple[int, int, int, int, int, int, int, dict[int, int]]
 Intervals = dict[str, list[Row]]
 PERCENTILES = {
     "p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999, "p99_99_ms": 0.9999,
@@ -29,7 +39,7 @@ _NOTHING = "0,0,0,,,"
 
 
 class _Part:
-    """One operation type within one second, over all workers."""
+    """One operation type within one interval, over all workers."""
 
     __slots__ = ("counts", "failed", "info", "max_ns")
 
@@ -85,7 +95,7 @@ class Summary:
 
 
 class Series:
-    """The seconds of one run.
+    """The intervals of one run.
 
     Attributes:
         summaries: all latencies since the run's start, by operation type and for ``total``.
@@ -93,86 +103,174 @@ class Series:
 
     def __init__(self) -> None:
         self.summaries: dict[str, Summary] = {}
-        self._open: dict[int, dict[str, _Part]] = {}
-        # Seconds that are over, as text: a run of hours would not fit into memory otherwise.
-        self._closed: dict[int, dict[str, _Closed]] = {}
-        self._newest = 0
+        self._seconds = _Grid(TICKS_S)
+        # None as soon as a worker reports by the second: the load is longer than what is told by the tick.
+        self._ticks: _Grid | None = _Grid(1)
 
-    def add(self, intervals: Intervals, shift_s: int = 0) -> None:
+    def add(self, intervals: Intervals, shift: int = 0) -> None:
         """Add one worker's intervals since its last report, by type.
 
-        Takes the seconds to add to its clock, where that is not ours.
+        Takes the ticks to add to its clock, where that is not ours.
         """
         for f, rows in intervals.items():
-            for there, failed, info, min_ns, max_ns, total_ns, counts in rows:
-                second = there + shift_s
-                self._part(second, f).add(failed, info, max_ns, counts)
+            for there, ticks, failed, info, min_ns, max_ns, total_ns, counts in rows:
+                if ticks > 1:
+                    self._ticks = None
+                at = there + shift
+                # A clock that is off by a part of a second moves whole seconds to the nearest.
+                self._seconds.part((at + ticks // 2) // TICKS_S, f).add(failed, info, max_ns, counts)
+                if self._ticks is not None:
+                    self._ticks.part(at, f).add(failed, info, max_ns, counts)
                 if counts:
                     for name in (f, TOTAL):
                         self.summaries.setdefault(name, Summary()).add(min_ns, max_ns, total_ns, counts)
-                self._newest = max(self._newest, second)
-        for second in [each for each in self._open if each < self._newest - _OPEN_S]:
-            self._close(second)
+        for grid in (self._seconds, self._ticks):
+            if grid is not None:
+                grid.close_old()
 
-    def write(self, folder: Path) -> None:
-        """Write ``series.csv`` and one ``.hlog`` for each type and for the total. Raises OSError."""
-        self.write_logs(folder)
+    @property
+    def interval_s(self) -> float:
+        """How long an interval is, in seconds."""
+        return self._grid.length / TICKS_S
+
+    @property
+    def _grid(self) -> _Grid:
+        return self._seconds if self._ticks is None else self._ticks
+
+    def write(self, folder: Path, load: tuple[int, int] | None = None) -> None:
+        """Write ``series.csv`` and one ``.hlog`` for each type and for the total. Raises OSError.
+
+        Takes the first call and the last return, in nanoseconds since 1970, where they are known.
+        """
+        self.write_logs(folder, load=load)
         with (folder / "series.csv").open("w", encoding="ascii") as file:
             file.write(",".join(COLUMNS) + "\n")
-            file.writelines(self._rows())
+            file.writelines(_rows(self._grid.intervals(load), self._grid.length))
 
-    def write_logs(self, folder: Path, suffix: str = "") -> None:
-        """Write one ``<type><suffix>.hlog`` for each type and for the total. Raises OSError."""
-        seconds = self._close_all()
-        for f in self._names() if seconds else []:
-            lines = [hdr.log_head(seconds[0])]
-            for second in seconds:
-                closed = self._closed[second].get(f)
+    def write_logs(self, folder: Path, suffix: str = "", load: tuple[int, int] | None = None) -> None:
+        """Write one ``<type><suffix>.hlog`` for each type and for the total. Takes the load as `write` does.
+
+        Raises OSError.
+        """
+        intervals = self._grid.intervals(load)
+        for f in _names(intervals) if intervals else []:
+            # To the millisecond, as in the log; not later than it was, which might be in the next second.
+            start_s = intervals[0].start_ns // 1_000_000 / 1000
+            lines = [hdr.log_head(start_s)]
+            for each in intervals:
+                closed = each.parts.get(f)
                 if closed is not None and closed.encoded:
-                    lines.append(hdr.log_line(second - seconds[0], 1.0, closed.part.max_ns, closed.encoded))
+                    offset_s = max(0.0, each.start_ns / 1e9 - start_s)
+                    lines.append(hdr.log_line(offset_s, each.length_ns / 1e9, closed.part.max_ns, closed.encoded))
             (folder / f"{_file_name(f)}{suffix}.hlog").write_text("".join(lines), encoding="ascii")
 
-    def _names(self) -> list[str]:
-        return [*sorted({f for parts in self._closed.values() for f in parts if f != TOTAL}), TOTAL]
 
-    def _rows(self) -> Iterator[str]:
-        """Yield the rows of series.csv; a second in which nothing came back, as in an outage, has rows too."""
-        names, last = self._names(), None
-        for second in sorted(self._closed):
-            # Workers whose clocks are hours apart are not an outage.
-            first = last + 1 if last is not None and second - last < _LONGEST_GAP_S else second
-            for empty in range(first, second):
-                yield from (f"{empty},{f},{_NOTHING}\n" for f in names)
-            for f in names:
-                closed = self._closed[second].get(f)
-                yield f"{second},{f},{closed.row if closed else _NOTHING}\n"
-            last = second
+class _Interval(NamedTuple):
+    """What came back within an interval: its ticks as they would be of a load without ends, and the time of it that
+    there was load, in nanoseconds since 1970 and nanoseconds long."""
 
-    def _part(self, second: int, f: str) -> _Part:
-        if second in self._closed:
+    first: int
+    end: int
+    start_ns: int
+    length_ns: int
+    parts: dict[str, _Closed]
+
+
+class _Grid:
+    """All intervals of one length.
+
+    Attributes:
+        length: of an interval, in ticks.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._open: dict[int, dict[str, _Part]] = {}
+        # Intervals that are over, as text: a run of hours would not fit into memory otherwise.
+        self._closed: dict[int, dict[str, _Closed]] = {}
+        self._newest = 0
+
+    def part(self, at: int, f: str) -> _Part:
+        """Return what to add an operation type's figures to. Takes the interval's number since 1970."""
+        self._newest = max(self._newest, at)
+        if at in self._closed:
             # A worker that was held up reports it now.
-            self._open[second] = {}
-            for name, closed in self._closed.pop(second).items():
+            self._open[at] = {}
+            for name, closed in self._closed.pop(at).items():
                 if name != TOTAL:
-                    closed.part.counts = hdr.decode(closed.encoded) if closed.encoded else {}
-                    self._open[second][name] = closed.part
-        return self._open.setdefault(second, {}).setdefault(f, _Part())
+                    closed.part.counts = closed.counts()
+                    self._open[at][name] = closed.part
+        return self._open.setdefault(at, {}).setdefault(f, _Part())
 
-    def _close(self, second: int) -> None:
-        parts = self._open.pop(second)
+    def close_old(self) -> None:
+        """Close what nobody is expected to add to."""
+        oldest = self._newest - _OPEN_S * TICKS_S // self.length
+        for at in [each for each in self._open if each < oldest]:
+            self._close(at)
+
+    def _close(self, at: int) -> None:
+        parts = self._open.pop(at)
         total = _Part()
         for part in parts.values():
             total.add(part.failed, part.info, part.max_ns, part.counts)
-        self._closed[second] = {f: _Closed(part) for f, part in {**parts, TOTAL: total}.items()}
+        self._closed[at] = {f: _Closed(part) for f, part in {**parts, TOTAL: total}.items()}
 
-    def _close_all(self) -> list[int]:
-        for second in list(self._open):
-            self._close(second)
-        return sorted(self._closed)
+    def intervals(self, load: tuple[int, int] | None) -> list[_Interval]:
+        """Close all and return them in their order. Takes the load as `Series.write` does."""
+        for at in list(self._open):
+            self._close(at)
+        width = self.length
+        found = [
+            _Interval(at * width, (at + 1) * width, at * width * TICK_NS, width * TICK_NS, self._closed[at])
+            for at in sorted(self._closed)
+        ]
+        if not found or load is None:
+            return found
+        began_ns, ended_ns = load
+        # A worker's clock is corrected by whole ticks, so what it did may lie outside of the load by a little.
+        if (gone := began_ns - found[0].start_ns) < found[0].length_ns:
+            found[0] = _cut(found[0], before_ns=max(0, gone))
+        if (spare := found[-1].start_ns + found[-1].length_ns - ended_ns) < found[-1].length_ns:
+            found[-1] = _cut(found[-1], after_ns=max(0, spare))
+        return found
+
+
+def _cut(interval: _Interval, before_ns: int = 0, after_ns: int = 0) -> _Interval:
+    """Return an interval without the time before and after the load; a nanosecond of one operation without a length."""
+    length_ns = max(1, interval.length_ns - before_ns - after_ns)
+    return interval._replace(start_ns=interval.start_ns + before_ns, length_ns=length_ns)
+
+
+def _names(intervals: Sequence[_Interval]) -> list[str]:
+    return [*sorted({f for each in intervals for f in each.parts if f != TOTAL}), TOTAL]
+
+
+def _rows(intervals: Sequence[_Interval], width: int) -> Iterator[str]:
+    """Yield the rows of series.csv; an interval in which nothing came back, as in an outage, has rows too."""
+    names, last = _names(intervals), None
+    for each in intervals:
+        # Workers whose clocks are hours apart are not an outage.
+        first = last if last is not None and each.first - last < _LONGEST_GAP_S * TICKS_S else each.first
+        for empty in range(first, each.first, width):
+            yield from (f"{_seconds(empty * TICK_NS)},{f},{_NOTHING},{_seconds(width * TICK_NS)}\n" for f in names)
+        time, length = _seconds(each.start_ns), _seconds(each.length_ns)
+        for f in names:
+            closed = each.parts.get(f)
+            yield f"{time},{f},{closed.row if closed else _NOTHING},{length}\n"
+        last = each.end
+
+
+def _seconds(ns: int) -> str:
+    """Return nanoseconds as seconds, exactly and with no digit more than needed.
+
+    >>> _seconds(1_700_000_000_100_000_000), _seconds(1_000_000_000), _seconds(1)
+    ('1700000000.1', '1', '0.000000001')
+    """
+    return f"{ns // 1_000_000_000}.{ns % 1_000_000_000:09}".rstrip("0").rstrip(".")
 
 
 class _Closed:
-    """A part whose second is over: its row of series.csv and its histogram, both as text."""
+    """A part whose interval is over: its figures in series.csv and its histogram, both as text."""
 
     __slots__ = ("encoded", "part", "row")
 
@@ -183,6 +281,10 @@ class _Closed:
         p50, p99 = (min(ns, part.max_ns) for ns in hdr.percentiles(counts, (0.5, 0.99)))
         times = ",".join(f"{ns / 1e6:.6f}" for ns in (p50, p99, part.max_ns)) if counts else ",,"
         self.row = f"{sum(counts.values())},{part.failed},{part.info},{times}"
+
+    def counts(self) -> dict[int, int]:
+        """Return the histogram."""
+        return hdr.decode(self.encoded) if self.encoded else {}
 
 
 def _file_name(f: str) -> str:

@@ -26,6 +26,8 @@ from cluster.observe.timeline import Timeline
 from loadgen.load import listening
 from loadgen.load.locust_internals import REPORT_INTERVAL_S
 from loadgen.load.protocol import Report, Stats
+from loadgen.run import totals
+from loadgen.stats.series import TICK_NS
 from loadgen.webui import elections
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Point, Seconds
@@ -241,7 +243,10 @@ class ClusterView:
         report = Report.read(data)
         if report is not None and report.snapshot["prefix"] == session.prefix:
             worker = session.worker_of(client_id)
-            self.load.add(report.series, -round(getattr(worker, "clock_offset_ns", 0) / 1e9))
+            # The session has heard of it before, and so has put the totals on our clock.
+            self.load.add(
+                report.series, -round(getattr(worker, "clock_offset_ns", 0) / TICK_NS), totals.load([report.snapshot])
+            )
 
     def _document(self, points: list[Point]) -> dict[str, object]:
         """Return the present state. Takes the points of the load that the page does not have yet."""

@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue, RouteCallable
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.faults.kinds import HEAL, KINDS
+from loadgen.result.known import known_in
 from loadgen.webui.cluster_view import KEEP_S, ClusterView
 from loadgen.webui.guard import Guard
 from loadgen.webui.runs import FILES, Runs
@@ -123,8 +124,8 @@ def _row(name: str, result: Result, files: list[str]) -> dict[str, object]:
         "operations": total["operations"],
         "failed": total["failed"],
         "throughput_ops_s": total["throughput_ops_s"],
-        "p50_ms": latency["p50_ms"] if latency else None,
-        "p99_ms": latency["p99_ms"] if latency else None,
+        "p50_ms": known_in(total, "p50_ms"),
+        "p99_ms": known_in(total, "p99_ms"),
         "max_ms": latency["max_ms"] if latency else None,
         "verdict": result["verdict"],
         "files": {file: url_for(f"{NAME}.run_file", name=name, file=file) for file in files},

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def test_percentiles_agree_with_the_raw_samples(etcd_single: LocalCluster, tmp_p
             samples.setdefault(f, []).append(int(latency_ns))
             samples["total"].append(int(latency_ns))
     assert len(samples["total"]) == 11_000
-    results = json.loads((tmp_path / "run" / "result.json").read_text())["results"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    results, run = result["results"], result["run"]
     with (tmp_path / "run" / "series.csv").open() as file:
         seconds = list(csv.DictReader(file))
     for f, latencies in samples.items():
@@ -78,4 +80,9 @@ def test_percentiles_agree_with_the_raw_samples(etcd_single: LocalCluster, tmp_p
         assert reported["mean_ms"] == pytest.approx(sum(latencies) / len(latencies) / 1e6, abs=0.00051)
         mine = [row for row in seconds if row["f"] == f]
         assert sum(int(row["succeeded"]) for row in mine) == len(latencies)
+        # One interval after the other, from the first call to the last return.
+        ends = [Decimal(row["time"]) + Decimal(row["length_s"]) for row in mine]
+        assert ends[:-1] == [Decimal(row["time"]) for row in mine[1:]]
+        assert {row["length_s"] for row in mine[1:-1]} <= {"0.1"}
+        assert float(ends[-1] - Decimal(mine[0]["time"])) == pytest.approx(run["duration_s"], abs=1e-6)
         assert max(float(row["max_ms"] or 0) for row in mine) == pytest.approx(latencies[-1] / 1e6, abs=1e-6)

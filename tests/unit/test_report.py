@@ -51,6 +51,7 @@ def test_a_run_folder_becomes_a_result() -> None:
     assert put["latency"] == {
         "min_ms": 0.9, "mean_ms": 1.612, "median_ms": 1.29, "p50_ms": 1.29, "p90_ms": 2.318, "p95_ms": 2.777,
         "p99_ms": 3.662, "p99_9_ms": 41.535, "p99_99_ms": 41.535, "max_ms": 41.535, "service": None,
+        "too_few_samples": ["p99_9_ms", "p99_99_ms"],
     }  # fmt: skip
     assert result["results"]["txn"]["branches"] == {"success": 330, "failure": 2}
     assert result["results"]["total"]["errors"] == {"DEADLINE_EXCEEDED": 3, "UNAVAILABLE": 1}

@@ -5,17 +5,28 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from loadgen.stats import hdr
 from loadgen.stats.series import COLUMNS, Series
 
 
-def interval(second: int, latencies_us: list[int], failed: int = 0, info: int = 0) -> list[object]:
-    """One second of one type, as a worker reports it."""
+def interval(second: float, latencies_us: list[int], failed: int = 0, info: int = 0, ticks: int = 10) -> list[object]:
+    """One interval of one type, as a worker reports it: a second or, of 1 tick, 100 ms."""
     values = [us * 1000 for us in latencies_us]
     counts: dict[int, int] = {}
     for value in values:
         hdr.merge(counts, {hdr.bucket(value): 1})
-    return [second, failed, info, min(values, default=0), max(values, default=0), sum(values), counts]
+    return [
+        round(second * 10),
+        ticks,
+        failed,
+        info,
+        min(values, default=0),
+        max(values, default=0),
+        sum(values),
+        counts,
+    ]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -83,3 +94,50 @@ def test_a_run_of_nothing_leaves_a_head(tmp_path: Path) -> None:
     Series().write(tmp_path)
     assert (tmp_path / "series.csv").read_text() == ",".join(COLUMNS) + "\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "series.csv"]
+
+
+def spent(folder: Path, f: str = "put") -> list[tuple[str, str, int]]:
+    return [(row["time"], row["length_s"], int(row["succeeded"])) for row in rows(folder) if row["f"] == f]
+
+
+def test_a_short_load_is_told_by_the_tick_and_begins_and_ends_with_its_calls(tmp_path: Path) -> None:
+    series = Series()
+    series.add({"put": [interval(100.3, [1000] * 7, ticks=1), interval(100.4, [1000] * 10, ticks=1)]})
+    series.add({"put": [interval(100.7, [1000] * 2, failed=1, ticks=1)], "get": [interval(100.7, [9], ticks=1)]})
+    series.write(tmp_path, (100_330_000_000, 100_720_000_001))
+    assert spent(tmp_path) == [
+        ("100.33", "0.07", 7), ("100.4", "0.1", 10), ("100.5", "0.1", 0), ("100.6", "0.1", 0),
+        ("100.7", "0.020000001", 2),
+    ]  # fmt: skip
+    assert series.interval_s == 0.1
+    read = hdr.read_log((tmp_path / "put.hlog").read_text())
+    assert [(round(start, 3), length, sum(counts.values())) for start, length, counts in read] == [
+        (100.33, 0.07, 7), (100.4, 0.1, 10), (100.7, 0.02, 2),
+    ]  # fmt: skip
+
+
+def test_a_load_that_went_on_for_long_is_told_by_the_second(tmp_path: Path) -> None:
+    series = Series()
+    # One worker has had its two minutes, the other has not yet; what was reported by the tick stays in its second.
+    series.add({"put": [interval(100.3, [1] * 7, ticks=1), interval(100.9, [1], ticks=1), interval(101, [1] * 5)]})
+    series.add({"put": [interval(101.2, [1] * 3, ticks=1)]})
+    series.write(tmp_path, (100_300_000_000, 102_000_000_000))
+    assert spent(tmp_path) == [("100.3", "0.7", 8), ("101", "1", 8)]
+    assert series.interval_s == 1.0
+
+
+@pytest.mark.parametrize(("ticks", "shift", "at"), [(1, 4, "100.4"), (10, 4, "100"), (10, 6, "101"), (10, -6, "99")])
+def test_another_machines_clock_is_corrected_as_finely_as_its_intervals_are(
+    tmp_path: Path, ticks: int, shift: int, at: str
+) -> None:
+    series = Series()
+    series.add({"put": [interval(100, [1], ticks=ticks)]}, shift)
+    series.write(tmp_path)
+    assert [time for time, _, _ in spent(tmp_path)] == [at]
+
+
+def test_one_operation_is_a_rate_too(tmp_path: Path) -> None:
+    series = Series()
+    series.add({"put": [interval(100.3, [1000], ticks=1)]})
+    series.write(tmp_path, (100_310_000_000, 100_311_000_000))
+    assert spent(tmp_path) == [("100.31", "0.001", 1)]

@@ -75,7 +75,10 @@ def test_its_figures_are_those_of_the_result(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     figures = Reader(report.write(folder).read_text()).figures
     for f in ("put", "get", "txn", "total"):
-        assert {f"results.{f}.operations", f"results.{f}.failed", f"results.{f}.latency.p99_9_ms"} <= set(figures)
+        assert {f"results.{f}.operations", f"results.{f}.failed", f"results.{f}.latency.p99_ms"} <= set(figures)
+    # 2,995 successes are needed for it, which only all types together have.
+    assert {field for field in figures if field.endswith("p99_9_ms")} == {"results.total.latency.p99_9_ms"}
+    assert not any(field.endswith("p99_99_ms") for field in figures)
     for field, (value, text) in figures.items():
         there = at(result, field)
         assert value == str(there)
@@ -431,3 +434,75 @@ def test_the_command_draws_plots_and_says_what_is_lacking(
 )  # fmt: skip
 def test_the_command_refuses_in_one_line(words: tuple[str, ...], run: Run, folder: Path) -> None:
     assert_refused(run(*(folder if word == "RUN" else word for word in words)))
+
+
+def of_ticks(folder: Path, counts: list[int], first_s: float, last_s: float) -> rundata.RunData:
+    """Return the run with so many puts in each tick, the first and the last of which had load for so long."""
+    begin = 1_795_581_000.0
+    rows = ["time,f,succeeded,failed,info,p50_ms,p99_ms,max_ms,length_s"]
+    lines = [hdr.log_head(begin + 0.1 - first_s)]
+    for n, count in enumerate(counts):
+        at, length_s = begin + n / 10, 0.1
+        if n == 0:
+            at, length_s = begin + 0.1 - first_s, first_s
+        elif n == len(counts) - 1:
+            length_s = last_s
+        times = "1.0,2.0,3.0" if count else ",,"
+        rows += [f"{at:.3f},{f},{count},{count // 10},0,{times},{length_s}" for f in ("put", "total")]
+        if count:
+            ns = 2_000_000 if n % 2 else 1_000_000
+            lines.append(hdr.log_line(at - begin - 0.1 + first_s, length_s, ns, hdr.encode({hdr.bucket(ns): count})))
+    (folder / "series.csv").write_text("\n".join(rows) + "\n")
+    (folder / "total.hlog").write_text("".join(lines))
+    return rundata.load(folder)
+
+
+def test_no_rate_falls_at_the_ends(folder: Path) -> None:
+    data = of_ticks(folder, [60, *[100] * 8, 90], 0.06, 0.09)
+    assert data.end - data.begin == pytest.approx(0.95)
+    points = run_charts.succeeded(data)
+    assert [y for _, y in points] == pytest.approx([1000] * 11)
+    assert (points[0][0], points[1][0], points[-1][0]) == pytest.approx((0, 0.06, 0.95))
+    # What is too short for a rate of its own counts with its neighbour: 5 in 4 ms would be 1,250/s, none 0.
+    for first, last, starts in ((5, 100, 9), (0, 100, 9), (100, 3, 9)):
+        data = of_ticks(folder, [first, *[100] * 8, last], 0.004 if first < 9 else 0.1, 0.002 if last < 9 else 0.1)
+        points = run_charts.succeeded(data)
+        assert len(points) == starts + 1
+        assert [y for _, y in points] == pytest.approx([1000] * (starts + 1), rel=0.04)
+
+
+def test_an_outage_of_part_of_a_second_is_seen(folder: Path) -> None:
+    data = of_ticks(folder, [*[100] * 5, *[0] * 7, *[100] * 5], 0.1, 0.1)
+    assert [y for _, y in run_charts.succeeded(data)] == pytest.approx([*[1000] * 5, *[0] * 7, *[1000] * 6])
+    html = report.render(data)
+    assert "<dd>0.7<small> s</small></dd><dt>longest time without a success</dt>" in html
+    assert "p50 and maximum of every 100 ms" in html
+
+
+def test_a_p99_over_time_is_of_as_many_intervals_as_it_takes(folder: Path) -> None:
+    # Three ticks of 100 hold the 299 successes that it takes, whatever lies between them, but not a second of nothing.
+    data = of_ticks(folder, [100, 0, 100, 100, *[300] * 3, 100, *[0] * 10, 100, 100, 100], 0.1, 0.1)
+    points = run_charts.p99(data)
+    assert [x for x, _ in points] == pytest.approx([0.2, 0.45, 0.55, 0.65, 1.7, 1.95], abs=0.001)
+    assert [y for _, y in points] == [
+        pytest.approx(2.0, 0.001), pytest.approx(1.0, 0.001), pytest.approx(2.0, 0.001), pytest.approx(1.0, 0.001),
+        None, pytest.approx(2.0, 0.001),
+    ]  # fmt: skip
+
+
+def test_a_run_of_before_is_drawn_by_the_second(data: rundata.RunData) -> None:
+    assert {each.length_s for each in data.series["total"]} == {1.0}
+    assert run_charts.interval(data) == "second"
+    assert data.result["run"]["series_interval_s"] is None
+    at = [x for x, _ in run_charts.succeeded(data)]
+    assert at == [float(n) for n in range(len(at))]
+
+
+def test_compared_percentiles_of_too_few_samples_are_marked(data: rundata.RunData) -> None:
+    figures = {each["field"]: each for each in compare.document(data, data)["figures"]}
+    put = figures["results.put.latency.p99_9_ms"]
+    assert (put["too_few_samples"], put["ratio"]) == (["a", "b"], None)
+    assert put["a"] == data.result["results"]["put"]["latency"]["p99_9_ms"]  # type: ignore[index]
+    assert figures["results.put.latency.p99_ms"]["too_few_samples"] == []
+    (line,) = (line for line in compare.text(data, data).splitlines() if line.startswith("put.p99_9_ms"))
+    assert line.split() == ["put.p99_9_ms", "-", "-", "-"]

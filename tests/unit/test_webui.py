@@ -95,23 +95,44 @@ def test_what_is_old_is_forgotten_and_members_that_left_with_it() -> None:
 # -- Seconds
 
 
-def interval(second: int, latencies_ms: list[float], failed: int = 0) -> list[object]:
+def interval(second: int, latencies_ms: list[float], failed: int = 0, ticks: int = 10) -> list[object]:
     times = [round(each * 1e6) for each in latencies_ms]
     counts: dict[int, int] = {}
     for ns in times:
         counts[hdr.bucket(ns)] = counts.get(hdr.bucket(ns), 0) + 1
-    return [second, failed, 0, min(times, default=0), max(times, default=0), sum(times), counts]
+    return [second * 10, ticks, failed, 0, min(times, default=0), max(times, default=0), sum(times), counts]
 
 
 def test_seconds_of_all_workers_and_types_are_one() -> None:
     seconds = Seconds(0.5)
     assert seconds.points(1000.0) == []
     seconds.add({"put": [interval(100, [1.0, 2.0])], "get": [interval(100, [0.25], failed=1)]})
-    seconds.add({"put": [interval(99, [4.0])]}, shift_s=1)
+    seconds.add({"put": [interval(99, [4.0])]}, shift=10)
     ((at, successes, failures, p50, p99, most),) = seconds.points(102.5)
     assert (at, successes, failures, most) == (100, 4, 1, 4.0)
     assert p50 == pytest.approx(1.0, rel=0.001)
-    assert p99 == pytest.approx(4.0, rel=0.001)
+    assert p99 is None, "of four samples"
+
+
+def test_a_p99_is_of_as_many_seconds_as_it_takes() -> None:
+    seconds = Seconds(0.5)
+    seconds.add({"put": [interval(100, [9.0] * 200), interval(101, [1.0] * 99), interval(102, [2.0] * 299)]})
+    assert [point[4] for point in seconds.points(104.0)] == [None, pytest.approx(9.0, 0.001), pytest.approx(2.0, 0.001)]
+
+
+def test_the_rate_of_a_second_at_an_end_is_over_the_load_in_it() -> None:
+    seconds, load = Seconds(0.5), (100_500_000_000, 103_200_000_000)
+    whole = [interval(at, [1.0] * count, failed=count // 2) for at, count in ((100, 50), (101, 100), (102, 100))]
+    seconds.add({"put": [*whole, interval(103, [1.0] * 20)]}, load=load)
+    assert [point[:3] for point in seconds.points(104.0)] == [(100, 100, 50), (101, 100, 50), (102, 100, 50)]
+    # The fifth of a second at the end is too little for a rate of its own.
+    assert [point[:2] for point in seconds.points(110.0, running=False)] == [(100, 100), (101, 100), (102, 100)]
+    # The same of the first one, which waits for the second.
+    seconds.clear()
+    seconds.add({"put": [interval(100, [1.0] * 10)]}, load=(100_900_000_000, 100_990_000_000))
+    assert seconds.points(102.0) == []
+    seconds.add({"put": [interval(101, [1.0] * 100)]}, load=(100_900_000_000, 101_990_000_000))
+    assert [point[:2] for point in seconds.points(103.0)] == [(101, 100)]
 
 
 def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_too() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeVar
 
+from cluster.base import samples
 from cluster.observe.record import PHASES
 from viz.report import hlog
 from viz.report.charts import number
@@ -43,13 +44,16 @@ def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
     head_row = ("", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
     return (
         table(head_row, made, (1, 2, 3, 9))
-        + '<p class="dim">before, during, after: operations per second, p99 latency, failures</p>'
+        + '<p class="dim">before, during, after: operations per second, p99 latency, failures; '
+        f"a dash for the p99 of less than {samples.needed(0.99)} successes</p>"
     )
 
 
 def _window(window: Window) -> str:
     rate, p99 = window.get("throughput_ops_s"), window.get("p99_ms")
     failed = (window.get("failed") or 0) + (window.get("unknown") or 0)
+    if not samples.are_enough((window.get("operations") or 0) - failed, 0.99):
+        p99 = None
     return f"{known(None if rate is None else round(rate))}/s<br>{known(p99)} ms<br>{failures(failed, ' failed')}"
 
 
@@ -110,10 +114,11 @@ def _lasted(fault: Fault, data: RunData) -> str:
 
 
 def _seen(data: RunData, start: float, end: float) -> str:
-    """Return the p99 and the failures of the seconds that began within a time."""
-    intervals, seconds = data.latencies.get("total", ()), data.series.get("total", ())
-    p99 = hlog.percentile_ms(hlog.together(_between(intervals, operator.itemgetter(0), start, end)), 0.99)
-    failed = sum(each.failed for each in _between(seconds, operator.attrgetter("at"), start, end))
+    """Return the p99 and the failures of the intervals that began within a time."""
+    logged, intervals = data.latencies.get("total", ()), data.series.get("total", ())
+    counts = hlog.together(_between(logged, operator.itemgetter(0), start, end))
+    p99 = hlog.percentile_ms(counts, 0.99) if samples.are_enough(counts.total(), 0.99) else None
+    failed = sum(each.failed for each in _between(intervals, operator.attrgetter("at"), start, end))
     return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {failures(failed)}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 WIDTH = 1000.0  # of the stretched drawing; one unit is about a pixel
-MOST_POINTS = 1200
+MOST_POINTS = 1300  # two minutes of 100 ms, and their ends
 Point = tuple[float, float | None]
 
 

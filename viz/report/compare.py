@@ -31,11 +31,17 @@ _OWN = {"id", "started_at", "ended_at", "command", "prefix", "duration_s"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A figure of both runs, None where one has none. Its path is where it stands in a result."""
+    """A figure of both runs, None where one has none.
+
+    Attributes:
+        path: where it stands in a result.
+        few: of which runs it is a percentile of too few samples, ``a`` and ``b``.
+    """
 
     path: tuple[str, ...]
     a: float | None
     b: float | None
+    few: tuple[str, ...] = ()
 
     @property
     def field(self) -> str:
@@ -55,7 +61,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """``b / a``; None where it says nothing."""
-        return self.b / self.a if self.a and self.b is not None else None
+        return self.b / self.a if self.a and self.b is not None and not self.few else None
 
 
 class ComparedRun(TypedDict):
@@ -66,12 +72,16 @@ class ComparedRun(TypedDict):
 
 
 class ComparedFigure(TypedDict):
-    """A figure of a `Comparison`; None where a run has none, and where the ratio says nothing."""
+    """A figure of a `Comparison`; None where a run has none, and where the ratio says nothing.
+
+    ``too_few_samples`` names the runs, ``a`` and ``b``, of which it is a percentile of too few.
+    """
 
     field: str
     a: float | None
     b: float | None
     ratio: float | None
+    too_few_samples: list[str]
 
 
 class Comparison(TypedDict):
@@ -86,7 +96,7 @@ class Comparison(TypedDict):
 
 def rows(a: Result, b: Result) -> list[Row]:
     """Return the figures of two results, those that neither has left out."""
-    found = [Row(path, _at(a, path), _at(b, path)) for path in _paths(a, b)]
+    found = [Row(path, _at(a, path), _at(b, path), _few(a, b, path)) for path in _paths(a, b)]
     return [row for row in found if row.a is not None or row.b is not None]
 
 
@@ -99,6 +109,13 @@ def _paths(a: Result, b: Result) -> Iterator[tuple[str, ...]]:
     yield ("target", "leader_changes")
     for column in ("wal_fsync_p99_ms", "backend_commit_p99_ms"):
         yield ("target", column, "during")
+
+
+def _few(a: Result, b: Result, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return in which of two results a figure is a percentile of too few samples."""
+    if "latency" not in path[2:3]:
+        return ()
+    return tuple(name for name, result in (("a", a), ("b", b)) if path[-1] in sections.too_few(result, path[1]))
 
 
 def _at(document: Mapping[str, object], path: tuple[str, ...]) -> float | None:
@@ -126,7 +143,8 @@ def document(a: RunData, b: RunData) -> Comparison:
         "b": {"id": b.id, "verdict": b.result.get("verdict")},
         "differences": {key: list(pair) for key, pair in differences(a.result, b.result).items()},
         "figures": [
-            {"field": row.field, "a": row.a, "b": row.b, "ratio": row.ratio} for row in rows(a.result, b.result)
+            {"field": row.field, "a": row.a, "b": row.b, "ratio": row.ratio, "too_few_samples": [*row.few]}
+            for row in rows(a.result, b.result)
         ],
     }
 
@@ -155,8 +173,8 @@ def text(a: RunData, b: RunData) -> str:
 def _cells(row: Row) -> tuple[str, str, str, str]:
     return (
         clean(row.name, _LONGEST_NAME),
-        _cell(row, row.a),
-        _cell(row, row.b),
+        _cell(row, None if "a" in row.few else row.a),
+        _cell(row, None if "b" in row.few else row.b),
         "-" if row.ratio is None else f"{row.ratio:.3f}",
     )
 
@@ -179,7 +197,7 @@ def render(a: RunData, b: RunData) -> str:
         f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
         _figures(a, b),
         _differences(a, b),
-        _overlay("p99", "p99 latency per second", "p99 latency, ms", a, b, log=True),
+        _overlay("p99", "p99 latency over time", "p99 latency, ms", a, b, log=True),
         _overlay("rate", "Successful operations per second", "succeeded/s", a, b, log=False),
         "<h2>Latency by percentile</h2>"
         + run_charts.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),

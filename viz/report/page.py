@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import samples
 from cluster.base.files import write_bytes
 from viz.diagrams import elections, ladder, observed
 from viz.report import chaos_sections, run_charts, sections
@@ -53,7 +54,7 @@ def render(data: RunData) -> str:
         _section("Leadership", run_charts.leaders(data)),
         _section("Faults", chaos_sections.faults(data)),
         _section("Guarantees", chaos_sections.guarantees(data.result), "checked against the recorded history"),
-        _section("Latency over time", run_charts.latency(data), "per second, successful operations only"),
+        _section("Latency over time", run_charts.latency(data), _of_latency(data)),
         _section("Throughput and failures", run_charts.throughput(data) + run_charts.failures(data)),
         _section("Latency by percentile", run_charts.percentiles(data), "over the whole run"),
         _section(
@@ -111,6 +112,13 @@ def _asset(name: str) -> str:
 def _hash(text: str) -> str:
     """Return what a content security policy knows an inline style or script by (CSP Level 3, section 2.3.1)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _of_latency(data: RunData) -> str:
+    return (
+        f"p50 and maximum of every {run_charts.interval(data)}, p99 of as many of these as hold the "
+        f"{samples.needed(0.99)} samples that it takes; successful operations only"
+    )
 
 
 def _cluster(data: RunData) -> str:

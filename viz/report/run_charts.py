@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
+from cluster.base import samples
 from cluster.observe.record import between, p99_ms
 from viz.diagrams.model import human_seconds
 from viz.report import charts, hlog, leadership
 from viz.report.charts import Axis, Band, Chart, Line, Point, Span
-from viz.report.rundata import RunData, Second
+from viz.report.rundata import Interval, RunData
 
 LOOKS = ("a", "b", "c", "d", "e", "f")
 # What etcd's operators take as the marks, https://etcd.io/docs/latest/op-guide/hardware/ and its FAQ.
 FSYNC_MARK_MS, COMMIT_MARK_MS = 10.0, 25.0
 _TERM_LOOKS = 6
 MOST_PERIODS = 2_000
+# A p99 is not of what came before and after so long without a success.
+_SILENT_S = 1.0
+# Intervals that are further apart than times are exact have something missing between them.
+_APART_S = 0.001
 UNITS = {"users": "users", "rate": "operations/s asked for"}
 
 
@@ -75,34 +82,47 @@ def _span(period: leadership.Period, terms: Mapping[int, int], begin: float) -> 
 
 
 def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
-    """Maximum, p99 and p50 of each second, all operation types together."""
+    """Maximum and p50 of each interval, and `p99`, all operation types together."""
     total = data.series.get("total", ())
-    keys = {"max": "max_ms", "p99": "p99_ms", "p50": "p50_ms"}
-    return [(name, _over_time(data, total, operator.attrgetter(key))) for name, key in keys.items()]
+    return [
+        ("max", _over_time(data, total, operator.attrgetter("max_ms"))),
+        ("p99", p99(data)),
+        ("p50", _over_time(data, total, operator.attrgetter("p50_ms"))),
+    ]
 
 
 def latency(data: RunData) -> str:
     """Return the same as HTML."""
     lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
-    title = "Latency of successful operations per second"
+    title = f"Latency of successful operations, every {interval(data)}"
     return _over_run(data, "latency", title, "latency, ms", lines, lambda values: charts.logarithmic(values, "ms"))
 
 
+def interval(data: RunData) -> str:
+    """Return the length of the run's intervals in words: ``100 ms`` or ``second``.
+
+    That is the most frequent one: those at the ends of the load are as long as there was load.
+    """
+    lengths = Counter(round(each.length_s, 3) for each in data.series.get("total", ()))
+    ((length_s, _),) = lengths.most_common(1) or [(1.0, 0)]
+    return "second" if length_s == 1 else f"{length_s * 1000:g} ms"
+
+
 def throughput(data: RunData) -> str:
-    """Return what succeeded in each second, by operation type, as HTML."""
+    """Return the rate of successes over time, by operation type, as HTML."""
     lines = [
-        Line(f, look, _in_steps(data, seconds, lambda each: each.succeeded), step=True)
-        for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
+        Line(f, look, _in_steps(data, intervals, lambda each: each.succeeded), step=True)
+        for look, (f, intervals) in zip(LOOKS, _but_total(data), strict=False)
     ]
     return _over_run(data, "throughput", "Successful operations per second", "succeeded/s", lines, rates)
 
 
 def failures(data: RunData) -> str:
-    """Return what failed in each second, by operation type, as HTML; a sentence where nothing did."""
+    """Return the rate of failures over time, by operation type, as HTML; a sentence where nothing failed."""
     lines = [
-        Line(f, look, _in_steps(data, seconds, lambda each: each.failed), step=True)
-        for look, (f, seconds) in zip(LOOKS, _but_total(data), strict=False)
-        if any(each.failed for each in seconds)
+        Line(f, look, _in_steps(data, intervals, lambda each: each.failed), step=True)
+        for look, (f, intervals) in zip(LOOKS, _but_total(data), strict=False)
+        if any(each.failed for each in intervals)
     ]
     if not lines:
         return "<p>No operation failed.</p>" if data.series else ""
@@ -110,38 +130,87 @@ def failures(data: RunData) -> str:
     return _over_run(data, "failures", title, "failed/s", lines, lambda values: rates(values, 2), height=80)
 
 
-def p99(data: RunData) -> tuple[Point, ...]:
-    """Return the p99 of each second, all operation types together."""
-    return _over_time(data, data.series.get("total", ()), operator.attrgetter("p99_ms"))
+def p99(data: RunData, f: str = "total") -> tuple[Point, ...]:
+    """Return the p99 of an operation type over time: of as many intervals each as it takes to know it.
 
-
-def succeeded(data: RunData) -> tuple[Point, ...]:
-    """Return how many operations succeeded in each second, all types together."""
-    return _in_steps(data, data.series.get("total", ()), operator.attrgetter("succeeded"))
-
-
-def _but_total(data: RunData) -> Iterable[tuple[str, Sequence[Second]]]:
-    return ((f, seconds) for f, seconds in data.series.items() if f != "total")
-
-
-def _over_time(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float | None]) -> tuple[Point, ...]:
-    """Return a value of each second at its middle; a gap where seconds are missing."""
+    A point stands in the middle of its intervals. There is none of those with too few successes before a gap of a
+    second without any, or before the end.
+    """
+    intervals = data.series.get(f, ())
+    logged = {_ms(at): counts for at, counts in data.latencies.get(f, ())}
     points: list[Point] = []
-    for number, each in enumerate(seconds):
-        if number and each.at > seconds[number - 1].at + 1:
-            points.append((each.at - 0.5 - data.begin, None))
-        points.append((each.at + 0.5 - data.begin, value(each)))
+    counts: Counter[int] = Counter()
+    begin: float | None = None
+    silent_s = 0.0
+    for number, each in enumerate(intervals):
+        lost_s = each.at - intervals[number - 1].end if number else 0.0
+        silent_s = lost_s + (0.0 if each.succeeded else silent_s + each.length_s)
+        if silent_s > _SILENT_S - 1e-6:
+            counts, begin = Counter(), None
+            if points and points[-1][1] is not None:
+                points.append((each.at - data.begin, None))
+        if not each.succeeded:
+            continue
+        begin = each.at if begin is None else begin
+        found = logged.get(_ms(each.at))
+        if found is None:
+            # Without its log an interval's own p99 is all that there is.
+            if samples.are_enough(each.succeeded, 0.99):
+                points.append((each.at + each.length_s / 2 - data.begin, each.p99_ms))
+            continue
+        counts.update(found)
+        if samples.are_enough(counts.total(), 0.99):
+            points.append(((begin + each.end) / 2 - data.begin, hlog.percentile_ms(counts, 0.99)))
+            counts, begin = Counter(), None
     return tuple(points)
 
 
-def _in_steps(data: RunData, seconds: Sequence[Second], value: Callable[[Second], float]) -> tuple[Point, ...]:
-    """Return a count of each second from its beginning to its end; 0 where seconds are missing."""
+def _ms(at: float) -> int:
+    """Return the millisecond that a time in seconds lies in: logs have no more."""
+    return math.floor(at * 1000 + 0.001)
+
+
+def succeeded(data: RunData) -> tuple[Point, ...]:
+    """Return the rate of successes over time, all types together."""
+    return _in_steps(data, data.series.get("total", ()), operator.attrgetter("succeeded"))
+
+
+def _but_total(data: RunData) -> Iterable[tuple[str, Sequence[Interval]]]:
+    return ((f, intervals) for f, intervals in data.series.items() if f != "total")
+
+
+def _over_time(
+    data: RunData, intervals: Sequence[Interval], value: Callable[[Interval], float | None]
+) -> tuple[Point, ...]:
+    """Return a value of each interval at its middle; a gap where intervals are missing."""
     points: list[Point] = []
-    for number, each in enumerate(seconds):
-        if number and each.at > seconds[number - 1].at + 1:
-            points.append((seconds[number - 1].at + 1 - data.begin, 0.0))
-        points.append((each.at - data.begin, value(each)))
-    return (*points, (seconds[-1].at + 1 - data.begin, points[-1][1])) if points else ()
+    for number, each in enumerate(intervals):
+        middle = each.at + each.length_s / 2 - data.begin
+        if number and each.at > intervals[number - 1].end + _APART_S:
+            points.append((middle - each.length_s, None))
+        points.append((middle, value(each)))
+    return tuple(points)
+
+
+def _in_steps(data: RunData, intervals: Sequence[Interval], count: Callable[[Interval], int]) -> tuple[Point, ...]:
+    """Return the rate of what is counted, per second of the load, from each interval's beginning to its end.
+
+    It is 0 where intervals are missing. One at an end of which less than half was load counts with its neighbour: the
+    rate of a few milliseconds is chance.
+    """
+    parts = [(each.at, each.end, count(each)) for each in intervals]
+    for short, other in ((0, 1), (-1, -2)):
+        if len(parts) > 1 and intervals[short].length_s < intervals[other].length_s / 2:
+            (begin, _, one), (_, end, two) = sorted((parts[short], parts[other]))
+            parts[min(short, other) : max(short, other) + 1 or None] = [(begin, end, one + two)]
+    points: list[Point] = []
+    last: float | None = None
+    for begin, end, counted in parts:
+        if last is not None and begin > last + _APART_S:
+            points.append((last - data.begin, 0.0))
+        points.append((begin - data.begin, counted / (end - begin)))
+        last = end
+    return (*points, (last - data.begin, points[-1][1])) if last is not None else ()
 
 
 def rates(values: Sequence[float], ticks: int = 4) -> Axis:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -34,15 +35,27 @@ class RunError(UsageError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Second:
-    """What came back within one second, of one operation type; latencies are None where nothing succeeded."""
+class Interval:
+    """What came back within some time, of one operation type; latencies are None where nothing succeeded.
 
-    at: int
-    succeeded: float
-    failed: float
+    Attributes:
+        at: its start, in seconds since 1970.
+        length_s: for how long there was load in it.
+        succeeded, failed: operations.
+    """
+
+    at: float
+    length_s: float
+    succeeded: int
+    failed: int
     p50_ms: float | None
     p99_ms: float | None
     max_ms: float | None
+
+    @property
+    def end(self) -> float:
+        """When it ended, in seconds since 1970."""
+        return self.at + self.length_s
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ class RunData:
     """All that is known of one run.
 
     Attributes:
-        series: seconds by operation type, and ``total``.
+        series: intervals by operation type, and ``total``.
         latencies: intervals of each operation type's histogram log, as `viz.report.hlog.read` has them.
         polls, scrapes: what the members said.
         history: the members' logs.
@@ -76,7 +89,7 @@ class RunData:
 
     folder: Path
     result: Result
-    series: Mapping[str, Sequence[Second]]
+    series: Mapping[str, Sequence[Interval]]
     latencies: Mapping[str, Sequence[tuple[float, Mapping[int, int]]]]
     polls: Sequence[Poll]
     scrapes: Mapping[str, Sequence[Scrape]]
@@ -144,22 +157,25 @@ def _result(folder: Path) -> Result:
     return cast("Result", document)
 
 
-def _series(folder: Path, missing: list[str]) -> dict[str, list[Second]]:
+def _series(folder: Path, missing: list[str]) -> dict[str, list[Interval]]:
     path = folder / "series.csv"
     if not path.is_file():
         missing.append("series.csv: latency and throughput over time are not drawn")
         return {}
-    found: dict[str, list[Second]] = {}
+    found: dict[str, list[Interval]] = {}
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
             try:
                 times = [float(row[key]) if row[key] else None for key in ("p50_ms", "p99_ms", "max_ms")]
-                second = Second(int(row["time"]), int(row["succeeded"]), int(row["failed"]), *times)
+                # Runs of versions that counted by the second alone do not say how long an interval is.
+                at, length_s = float(row["time"]), float(row.get("length_s", 1))
+                interval = Interval(at, length_s, int(row["succeeded"]), int(row["failed"]), *times)
             except (ValueError, KeyError, TypeError):
                 continue  # cut short
-            found.setdefault(row["f"], []).append(second)
+            if math.isfinite(at) and 0 < length_s < math.inf:
+                found.setdefault(row["f"], []).append(interval)
     # A run that was idle for long has no rows for it.
-    return {f: sorted(seconds, key=lambda each: each.at) for f, seconds in found.items()}
+    return {f: sorted(intervals, key=lambda each: each.at) for f, intervals in found.items()}
 
 
 def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[str, list[tuple[float, dict[int, int]]]]:
@@ -177,11 +193,11 @@ def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[s
     return {f: found[f] for f in dict.fromkeys([*types, *found]) if f in found}
 
 
-def _span(result: Result, series: Mapping[str, Sequence[Second]], polls: Sequence[Poll]) -> tuple[float, float]:
-    """Return the time axis: the seconds of the load, else the time of the polls, else that of the run."""
-    seconds = series.get("total") or ()
-    if seconds:
-        return float(seconds[0].at), float(seconds[-1].at + 1)
+def _span(result: Result, series: Mapping[str, Sequence[Interval]], polls: Sequence[Poll]) -> tuple[float, float]:
+    """Return the time axis: the time of the load, else the time of the polls, else that of the run."""
+    intervals = series.get("total") or ()
+    if intervals:
+        return intervals[0].at, intervals[-1].end
     if polls:
         return polls[0].at, polls[-1].at
     run = result["run"]

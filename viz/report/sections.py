@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import samples
 from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
@@ -26,6 +27,8 @@ _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p9
 MOST_NAMES, MOST_CAUSES, MOST_REASONS = 300, 100, 100
 LONGEST_TEXT = 200
 UNKNOWN = '<span class="dim">-</span>'
+TOO_FEW = '<span class="dim" title="too few samples">-</span>'
+_FRACTIONS = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999, "p99_99_ms": 0.9999}
 
 
 def figure(document: Mapping[str, object], *path: str) -> str:
@@ -93,12 +96,12 @@ def head(data: RunData) -> str:
         (figure(result, "results", "total", "succeeded"), "operations succeeded"),
         (figure(result, "results", "total", "failed"), _failed(result)),
         (figure(result, "results", "total", "throughput_ops_s"), "operations per second"),
-        (f"{figure(result, 'results', 'total', 'latency', 'p50_ms')} <small>/ "
-         f"{figure(result, 'results', 'total', 'latency', 'p99_ms')}</small>", "p50 / p99 latency, ms"),
+        (f"{latency(result, 'total', 'p50_ms')} <small>/ {latency(result, 'total', 'p99_ms')}</small>",
+         "p50 / p99 latency, ms"),
     ]  # fmt: skip
     if data.series:
-        longest = longest_silence(data)
-        cards.append((f"{longest}<small> s</small>", "longest time without a success, in whole seconds"))
+        longest = number(round(longest_silence(data), 1))
+        cards.append((f"{longest}<small> s</small>", "longest time without a success"))
     if target.get("leader_changes") is not None:
         cards.append((figure(result, "target", "leader_changes"), _leaderless(data)))
     boxes = "".join(f"<div><dd>{value}</dd><dt>{escape(name)}</dt></div>" for value, name in cards)
@@ -120,15 +123,15 @@ def _leaderless(data: RunData) -> str:
     return f"leader changes; longest time without a leader: {max(waits):.2f} s" if waits else "leader changes"
 
 
-def longest_silence(data: RunData) -> int:
-    """For how many whole seconds in a row nothing succeeded."""
-    longest = current = 0
-    last = None
-    for second in data.series.get("total", ()):
+def longest_silence(data: RunData) -> float:
+    """Return the length of the intervals in a row in which nothing succeeded, at most, in seconds."""
+    longest = current = 0.0
+    last: float | None = None
+    for interval in data.series.get("total", ()):
         if last is not None:
-            current += second.at - last - 1  # an idle second may have no row
-        last = second.at
-        current = 0 if second.succeeded else current + 1
+            current += interval.at - last  # an idle time may have no row
+        last = interval.end
+        current = 0.0 if interval.succeeded else current + interval.length_s
         longest = max(longest, current)
     return longest
 
@@ -199,14 +202,40 @@ def results(result: Result) -> str:
     if left := causes[MOST_CAUSES:]:
         listed.append(f"{failures(sum(count for count, _, _ in left))} of {len(left):,} more causes, in result.json")
     by_cause = f"<p>Failures by cause: {'; '.join(listed)}.</p>" if listed else ""
-    return table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True) + by_cause
+    made = table(("", "operations", "failed", "ops/s", *_LATENCIES.values()), rows, sums=True)
+    return made + (_few(result) if TOO_FEW in made else "") + by_cause
+
+
+def _few(result: Result) -> str:
+    """Return what percentiles take that some row has too few samples for, as HTML."""
+    missing = {key for name in result["results"] for key in too_few(result, name)}
+    takes = ", ".join(
+        f"{_LATENCIES[key]} takes {samples.needed(fraction):,}"
+        for key, fraction in _FRACTIONS.items()
+        if key in missing
+    )
+    return (
+        f'<p class="dim">A dash for a percentile: of so few samples it would be little but the largest; {takes}. '
+        "result.json has what was measured.</p>"
+    )
+
+
+def too_few(document: Mapping[str, object], name: str) -> Sequence[str]:
+    """Return the percentiles of an operation type that are of too few samples, as a result marks them."""
+    found = found_at(document, ("results", name, "latency", "too_few_samples"))
+    return found if isinstance(found, list) else ()
+
+
+def latency(result: Result, name: str, key: str) -> str:
+    """Return a latency of an operation type as HTML; a dash for a percentile of too few samples."""
+    return TOO_FEW if key in too_few(result, name) else figure(result, "results", name, "latency", key)
 
 
 def _result(result: Result, name: str) -> tuple[str, ...]:
     return (
         escape(_short(name)),
         *(figure(result, "results", name, key) for key in ("operations", "failed", "throughput_ops_s")),
-        *(figure(result, "results", name, "latency", key) for key in _LATENCIES),
+        *(latency(result, name, key) for key in _LATENCIES),
     )
 
 
