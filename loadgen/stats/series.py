@@ -103,9 +103,9 @@ class Series:
 
     def __init__(self) -> None:
         self.summaries: dict[str, Summary] = {}
-        self._seconds = _Grid(TICKS_S)
-        # None as soon as a worker reports by the second: the load is longer than what is told by the tick.
-        self._ticks: _Grid | None = _Grid(1)
+        self._ticks, self._seconds = _Grid(1), _Grid(TICKS_S)
+        # Whether a worker has reported by the second: the load is longer than what is told by the tick.
+        self._is_long = False
 
     def add(self, intervals: Intervals, shift: int = 0) -> None:
         """Add one worker's intervals since its last report, by type.
@@ -114,28 +114,34 @@ class Series:
         """
         for f, rows in intervals.items():
             for there, ticks, failed, info, min_ns, max_ns, total_ns, counts in rows:
-                if ticks > 1:
-                    self._ticks = None
-                at = there + shift
-                # A clock that is off by a part of a second moves whole seconds to the nearest.
-                self._seconds.part((at + ticks // 2) // TICKS_S, f).add(failed, info, max_ns, counts)
-                if self._ticks is not None:
-                    self._ticks.part(at, f).add(failed, info, max_ns, counts)
+                if ticks == 1:
+                    part = self._ticks.part(there + shift, f)
+                else:
+                    self._is_long = True
+                    # A clock that is off by a part of a second moves whole seconds to the nearest.
+                    part = self._seconds.part((there + shift + ticks // 2) // TICKS_S, f)
+                part.add(failed, info, max_ns, counts)
                 if counts:
                     for name in (f, TOTAL):
                         self.summaries.setdefault(name, Summary()).add(min_ns, max_ns, total_ns, counts)
-        for grid in (self._seconds, self._ticks):
-            if grid is not None:
-                grid.close_old()
+        self._ticks.close_old()
+        self._seconds.close_old()
 
     @property
     def interval_s(self) -> float:
         """How long an interval is, in seconds."""
-        return self._grid.length / TICKS_S
+        return 1.0 if self._is_long else 1 / TICKS_S
 
-    @property
     def _grid(self) -> _Grid:
-        return self._seconds if self._ticks is None else self._ticks
+        """Return the intervals of all, the shorter ones of a long load put into theirs."""
+        if not self._is_long:
+            return self._ticks
+        for at, parts in self._ticks.take():
+            for f, closed in parts.items():
+                if f != TOTAL:
+                    part = closed.part
+                    self._seconds.part(at // TICKS_S, f).add(part.failed, part.info, part.max_ns, closed.counts())
+        return self._seconds
 
     def write(self, folder: Path, load: tuple[int, int] | None = None) -> None:
         """Write ``series.csv`` and one ``.hlog`` for each type and for the total. Raises OSError.
@@ -145,14 +151,15 @@ class Series:
         self.write_logs(folder, load=load)
         with (folder / "series.csv").open("w", encoding="ascii") as file:
             file.write(",".join(COLUMNS) + "\n")
-            file.writelines(_rows(self._grid.intervals(load), self._grid.length))
+            grid = self._grid()
+            file.writelines(_rows(grid.intervals(load), grid.length))
 
     def write_logs(self, folder: Path, suffix: str = "", load: tuple[int, int] | None = None) -> None:
         """Write one ``<type><suffix>.hlog`` for each type and for the total. Takes the load as `write` does.
 
         Raises OSError.
         """
-        intervals = self._grid.intervals(load)
+        intervals = self._grid().intervals(load)
         for f in _names(intervals) if intervals else []:
             # To the millisecond, as in the log; not later than it was, which might be in the next second.
             start_s = intervals[0].start_ns // 1_000_000 / 1000
@@ -215,10 +222,19 @@ class _Grid:
             total.add(part.failed, part.info, part.max_ns, part.counts)
         self._closed[at] = {f: _Closed(part) for f, part in {**parts, TOTAL: total}.items()}
 
-    def intervals(self, load: tuple[int, int] | None) -> list[_Interval]:
-        """Close all and return them in their order. Takes the load as `Series.write` does."""
+    def _close_all(self) -> None:
         for at in list(self._open):
             self._close(at)
+
+    def take(self) -> Iterator[tuple[int, dict[str, _Closed]]]:
+        """Yield all with their numbers, in their order, and forget them."""
+        self._close_all()
+        closed, self._closed = self._closed, {}
+        yield from sorted(closed.items())
+
+    def intervals(self, load: tuple[int, int] | None) -> list[_Interval]:
+        """Close all and return them in their order. Takes the load as `Series.write` does."""
+        self._close_all()
         width = self.length
         found = [
             _Interval(at * width, (at + 1) * width, at * width * TICK_NS, width * TICK_NS, self._closed[at])
