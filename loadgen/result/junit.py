@@ -14,7 +14,7 @@ from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
 from loadgen.result.gate import causes_of, other_reasons
-from loadgen.result.known import known_in
+from loadgen.result.known import few_at, known_in, metric
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result, ResultThreshold
@@ -34,7 +34,7 @@ def to_xml(result: Result) -> str:
     run = result["run"]
     name = printable(str(run.get("scenario") or "run"))
     cases = [
-        (threshold["expression"], threshold["verdict"], threshold.get("reason") or "", _value(threshold))
+        (threshold["expression"], threshold["verdict"], threshold.get("reason") or "", _value(threshold, result))
         for threshold in result["thresholds"]
     ]
     reasons = other_reasons(result)
@@ -88,7 +88,7 @@ def to_markdown(result: Result) -> str:
     if result["thresholds"]:
         lines += ["| verdict | threshold | measured |", "| --- | --- | ---: |"]
         lines += [
-            f"| {threshold['verdict'].upper()} | {_code(threshold['expression'])} | {_value(threshold)} |"
+            f"| {threshold['verdict'].upper()} | {_code(threshold['expression'])} | {_value(threshold, result)} |"
             for threshold in result["thresholds"][:_MOST_ROWS]
         ]
         lines += [*_more(result["thresholds"], _MOST_ROWS), ""]
@@ -158,8 +158,9 @@ def _more(shown: Sequence[object], most: int) -> list[str]:
     return [f"\n{len(shown) - most:,} more"] if len(shown) > most else []
 
 
-def _value(threshold: ResultThreshold) -> str:
-    return "no sample" if threshold["value"] is None else f"{threshold['value']:,.10g}"
+def _value(threshold: ResultThreshold, result: Result) -> str:
+    few = few_at(result["results"], *metric(threshold["expression"]))
+    return "no sample" if threshold["value"] is None else f"{threshold['value']:,.10g}{few and f' ({few})'}"
 
 
 def _figure(value: float | None) -> str:

@@ -37,6 +37,16 @@ def known_in(row: Row, field: str) -> float | None:
     return None if field in unknown_of(row) else number_in(row["latency"], field)
 
 
+def metric(expression: str) -> tuple[str, str]:
+    """Return the type and the field of a threshold's text.
+
+    >>> metric("put.service.p99_9_ms < 50")
+    ('put', 'service.p99_9_ms')
+    """
+    type_, _, field = expression.rpartition(" ")[0].rstrip(" <>=").partition(".")
+    return type_, field
+
+
 def few_at(results: Mapping[str, Row | None], type_: str, field: str) -> str:
     """Return how few samples a percentile of a type is of, in words; empty where they are enough, or it is none.
 

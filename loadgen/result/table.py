@@ -313,8 +313,7 @@ def _measured(expression: str, value: float | None) -> str:
 
 def _few(result: Result, expression: str) -> str:
     """Return how few samples a threshold was judged by, where it is on a percentile that is of too few."""
-    type_, _, field = expression.rpartition(" ")[0].rstrip(" <>=").partition(".")
-    return known.few_at(result["results"], type_, field)
+    return known.few_at(result["results"], *known.metric(expression))
 
 
 def _labelled(label: str, texts: list[str], paint: Painter, width: int) -> list[str]:

@@ -12,6 +12,7 @@ from cluster.base import samples
 from loadgen.result import document, junit, known, table
 from loadgen.result.gate import apply
 from loadgen.result.threshold import Threshold
+from viz.report import sections
 
 DATA = Path(__file__).parent.parent / "data" / "report"
 SHOWN = ("min_ms", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
@@ -102,6 +103,10 @@ def test_a_threshold_on_too_few_samples_says_so() -> None:
     assert "put.p99_ms < 50  3.662 ms (of 298 samples; it takes 299)" in text
     assert "get.p99_ms < 50  1.176 ms\n" in text + "\n"
     assert [each["verdict"] for each in judged["thresholds"]] == ["pass", "pass"]
+    summary = junit.to_markdown(judged)
+    assert "| 3.662 (of 298 samples; it takes 299) |" in summary and "| 1.176 |" in summary
+    page = sections.verdict(judged)
+    assert page.count("of too few samples") == 1
 
 
 def test_plain_locust_counts_the_requests_that_it_has_timed() -> None:

@@ -20,7 +20,7 @@ from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.report.rundata import RunData, found_at
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import CpuWait, Parameters, Phases, Result
+    from cluster.schema.run_documents import CpuWait, Parameters, Phases, Result, ResultThreshold
 
 _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
@@ -155,7 +155,7 @@ def verdict(result: Result) -> str:
         parts.append('<p class="dim">Nothing was judged: there was no threshold and no check.</p>')
     rows = [
         (f"<code>{escape(str(each['expression']))}</code>", f"{each['value']:,.9g}" if each.get("value") is not None
-         else UNKNOWN, badge(each["verdict"]), escape(str(each.get("reason") or "")))
+         else UNKNOWN, badge(each["verdict"]), escape("; ".join(_reasons(result, each))))
         for each in result.get("thresholds") or ()
     ]  # fmt: skip
     if rows:
@@ -164,6 +164,13 @@ def verdict(result: Result) -> str:
     if notes:
         parts.append(f'<ul class="dim">{_listed(notes)}</ul>')
     return "\n".join(parts)
+
+
+def _reasons(result: Result, threshold: ResultThreshold) -> list[str]:
+    """Return why a threshold has its verdict, and that it was judged by too few samples, where it was."""
+    type_, _, field = threshold["expression"].rpartition(" ")[0].rstrip(" <>=").partition(".")
+    few = "of too few samples" if field.removeprefix("service.") in too_few(result, type_) else ""
+    return [*filter(None, (threshold.get("reason"), few))]
 
 
 def _listed(lines: Sequence[str]) -> str:
