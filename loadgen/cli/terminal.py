@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cluster.base import samples
 from cluster.base.console import Painter, StatusLine, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
+from cluster.observe import samples
 from loadgen.result import gate
 from loadgen.run import Hooks
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from cluster.base import samples
 from cluster.base.units import format_duration
+from cluster.observe import samples
 from loadgen.result.gate import number_in
 from loadgen.stats.series import PERCENTILES
 

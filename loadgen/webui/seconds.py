@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster.base import samples
+from cluster.observe import samples
 from loadgen.stats import hdr
 from loadgen.stats.series import TICKS_S, Intervals
 

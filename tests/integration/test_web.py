@@ -125,9 +125,10 @@ def test_the_events_tell_of_the_members_and_of_the_load(web: Web) -> None:
     before, last = (points[at] for at in sorted(points)[:2])
     assert last[1] > 0 and 0 < last[3] <= last[5]
     # The p99 is of the second alone if that has the 299 successes that it takes, and there is none if both have not.
+    # The rate before may be over as much as a second and a half.
     if last[1] >= 299:
         assert last[3] <= last[4] <= last[5]
-    elif before[1] + last[1] < 299:
+    elif 1.5 * before[1] + last[1] < 299:
         assert last[4] is None
     else:
         assert last[4] is None or last[4] <= max(before[5], last[5])

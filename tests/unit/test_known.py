@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.base import samples
+from cluster.observe import samples
 from loadgen.result import document, junit, known, table
 from loadgen.result.gate import apply
 from loadgen.result.threshold import Threshold

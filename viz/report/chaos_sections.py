@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeVar
 
-from cluster.base import samples
+from cluster.observe import samples
 from cluster.observe.record import PHASES
 from viz.report import hlog
 from viz.report.charts import number

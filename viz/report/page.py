@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base import samples
 from cluster.base.files import write_bytes
+from cluster.observe import samples
 from viz.diagrams import elections, ladder, observed
 from viz.report import chaos_sections, run_charts, sections
 from viz.report.rundata import RunData, RunError, load

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
-from cluster.base import samples
+from cluster.observe import samples
 from cluster.observe.record import between, p99_ms
 from viz.diagrams.model import human_seconds
 from viz.report import charts, hlog, leadership

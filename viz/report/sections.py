@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base import samples
 from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
+from cluster.observe import samples
 from cluster.observe.record import PHASES
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, not_reachable, why_not_compared
 from viz.diagrams.model import human_bytes
