@@ -243,6 +243,10 @@ class _Grid:
         if not found or load is None:
             return found
         began_ns, ended_ns = load
+        tick = began_ns // TICK_NS // width * width
+        if 0 < found[0].first - tick < _LONGEST_GAP_S * TICKS_S:
+            # The first return came in a later interval than its call.
+            found.insert(0, _Interval(tick, tick + width, tick * TICK_NS, width * TICK_NS, {}))
         # A worker's clock is corrected by whole ticks, so what it did may lie outside of the load by a little.
         if (gone := began_ns - found[0].start_ns) < found[0].length_ns:
             found[0] = _cut(found[0], before_ns=max(0, gone))

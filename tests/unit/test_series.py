@@ -141,3 +141,10 @@ def test_one_operation_is_a_rate_too(tmp_path: Path) -> None:
     series.add({"put": [interval(100.3, [1000], ticks=1)]})
     series.write(tmp_path, (100_310_000_000, 100_311_000_000))
     assert spent(tmp_path) == [("100.31", "0.001", 1)]
+
+
+def test_a_first_call_that_took_long_is_where_it_begins(tmp_path: Path) -> None:
+    series = Series()
+    series.add({"put": [interval(100.3, [1000], ticks=1)]})
+    series.write(tmp_path, (100_150_000_000, 100_350_000_000))
+    assert spent(tmp_path) == [("100.15", "0.05", 0), ("100.2", "0.1", 0), ("100.3", "0.05", 1)]
