@@ -35,7 +35,12 @@ from cluster.observe.timeline import Timeline
 if TYPE_CHECKING:
     from cluster.lifecycle import up
     from cluster.local.cluster import LocalCluster
-    from cluster.schema.documents import FaultDone
+    from cluster.schema.documents import FaultDone, FaultEffect
+
+    class Injected(FaultEffect):
+        """The effect of a fault; ``began_ns`` is when it began, on the monotonic clock of ``events.csv``."""
+
+        began_ns: int
 
     Cluster = LocalCluster | up.Cluster
 
@@ -116,9 +121,9 @@ class Driver:
         members = tuple(Member(**member) for member in found.pop("members"))
         return Held(members=members, **found)
 
-    def inject(self, fault: Fault, seed: int) -> FaultDone:
+    def inject(self, fault: Fault, seed: int) -> Injected:
         """Do a fault. Returns the Effect as plain values. Raises as ``Nemesis.inject``."""
-        return cast("FaultDone", self.ask("inject", fault=dataclasses.asdict(fault), seed=seed))
+        return cast("Injected", self.ask("inject", fault=dataclasses.asdict(fault), seed=seed))
 
     def heal(self) -> FaultDone:
         """Undoes every fault. Returns the Effect as plain values."""
@@ -223,9 +228,9 @@ class _Desk:
             return self._open(**values)
         if order == "inject":
             rng = random.Random(values["seed"])
-            return (
-                Nemesis(self._cluster, self._timeline, rng=rng, ask_s=_ASK_S).inject(Fault(**values["fault"])).to_json()
-            )
+            nemesis = Nemesis(self._cluster, self._timeline, rng=rng, ask_s=_ASK_S)
+            effect = nemesis.inject(Fault(**values["fault"]))
+            return {**effect.to_json(), "began_ns": effect.began_ns}
         if order == "heal":
             return Nemesis(self._cluster, self._timeline, ask_s=_ASK_S).heal().to_json()
         if order == "healthy":

@@ -60,6 +60,7 @@ class Effect:
         before, leader: who led before and leads after; None for nobody.
         term: the newest that a member told of; None where none answers.
         quorum: whether enough members take part.
+        began_ns: when the first action began, on the monotonic clock of ``events.csv``.
         took_s: from the first action until the effect was seen.
         text: the same for people.
     """
@@ -70,6 +71,7 @@ class Effect:
     leader: str | None
     term: int | None
     quorum: bool
+    began_ns: int
     took_s: float
     text: str
 
@@ -148,7 +150,7 @@ class Nemesis:
     ) -> Effect:
         names = tuple(dict.fromkeys(action.member for action in actions))
         self._note("begin", kind, names)
-        began = time.monotonic()
+        began_ns = time.monotonic_ns()
         try:
             request = None if kind == HEAL else KINDS[kind].request
             for action in actions:
@@ -162,12 +164,12 @@ class Nemesis:
         except BaseException as exc:
             self._note("failed", kind, names, str(exc) or type(exc).__name__)
             raise
-        took = time.monotonic() - began
+        took = (time.monotonic_ns() - began_ns) / 1e9
         has_quorum = self._voters(done) >= quorum(len(done))
         text = _text(kind, names, done, before, leader, term, has_quorum, took)
         self._note("effect", kind, names, text)
         return Effect(
-            kind, names, before.name if before else None, leader, term, has_quorum, took, text
+            kind, names, before.name if before else None, leader, term, has_quorum, began_ns, took, text
         )  # fmt: skip
 
     def _note(self, phase: Phase, kind: str, names: Sequence[str], detail: str = "") -> None:

@@ -299,6 +299,14 @@ class Window(TypedDict):
     p99_ms: float | None
 
 
+class Counts(TypedDict):
+    """How many operations ended, and how."""
+
+    operations: int
+    failed: int
+    unknown: int
+
+
 class FaultRow(TypedDict):
     """What one fault did."""
 
@@ -330,6 +338,7 @@ class Chaos(TypedDict):
     known_bugs: list[KnownBug]
     stopped_by: str | None
     recorded: int
+    earlier: NotRequired[Counts]
     faults: list[FaultRow]
 
 

@@ -204,10 +204,8 @@ class Campaign:
 
     def _round(self, each: Round) -> FaultRound:
         assert self._driver is not None
-        done = FaultRound(
-            each.number, each.name, datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        )
-        done.began_ns = time.monotonic_ns()
+        began_ns = time.monotonic_ns()
+        done = FaultRound(each.number, each.name, _utc(began_ns), began_ns=began_ns)
         kind = KINDS[each.fault.kind] if each.fault is not None else None
         try:
             if each.fault is None or kind is None:
@@ -216,8 +214,10 @@ class Campaign:
             else:
                 self._master.mark_fault("begin", each.name, ())
                 effect = self._driver.inject(each.fault, each.seed)
+                # The driver first looked who leads: until it struck, the load was that before the fault.
+                done.began_ns, done.at = effect["began_ns"], _utc(effect["began_ns"])
                 done.effect_ns = time.monotonic_ns()
-                self._master.mark_fault("effect", each.name, effect["members"])
+                self._master.mark_fault("effect", each.name, effect["members"], began_ns=done.began_ns)
                 done.members, done.leader, done.term = tuple(effect["members"]), effect["leader"], effect["term"]
                 done.taken = effect["before"] in done.members and kind.takes_leader
                 told = kind.ends_process and not kind.takes_leader
@@ -276,3 +276,9 @@ class Campaign:
 
     def _on_closed(self, client_id: str, closed: Closed) -> None:
         self._closed[client_id] = closed["problem"]
+
+
+def _utc(at_ns: int) -> str:
+    """Return a moment of the monotonic clock as ISO 8601 in UTC, to the millisecond."""
+    ago = datetime.timedelta(microseconds=(time.monotonic_ns() - at_ns) / 1000)
+    return (datetime.datetime.now(datetime.UTC) - ago).isoformat(timespec="milliseconds")

@@ -1,4 +1,8 @@
-"""The effect of each fault on the load, from the recorded history: rates, latencies and gaps."""
+"""The effect of each fault on the load, from the recorded history: rates, latencies and gaps.
+
+An operation happened when it began, and an effect comes after its cause: what was open when a fault began counts as
+during it. So each operation is in one place, and the rounds add up to the run.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.base.etcd_errors import kind_of
 from cluster.observe.leaderless import leaderless
 from cluster.observe.raftlog import Log, read_log
+from loadgen.chaos.traffic import refusal_of
 from loadgen.history.format import FAIL, INFO, OK, Kind, Method
 from loadgen.history.reader import History
+from loadgen.proto import etcd_pb2 as pb
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import FaultRow, Window
+    from google.protobuf.message import Message
+
+    from cluster.schema.run_documents import Counts, FaultRow, Window
 
 # Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
 MIN_WRITES_S = 20.0
 _WRITES = (Method.PUT, Method.DELETE_RANGE, Method.TXN)
+# The requests of which some provoke a refusal.
+_REQUESTS: dict[int, type[Message]] = {
+    Method.RANGE: pb.RangeRequest, Method.PUT: pb.PutRequest, Method.TXN: pb.TxnRequest,
+    Method.LEASE_REVOKE: pb.LeaseRevokeRequest, Method.LEASE_KEEP_ALIVE: pb.LeaseKeepAliveRequest,
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -47,35 +61,55 @@ class FaultRound:
 
 
 class Load:
-    """The operations of the users of a run, in the order in which they returned."""
+    """The operations of the users of a run, each in its place between the faults.
 
-    def __init__(self, history: History) -> None:
-        rows = history.rows
-        # Process 0 is the master.
-        rows = rows[(rows["kind"] == Kind.OPERATION) & (rows["process"] > 0)]
-        rows = rows[np.argsort(rows["return_ns"], kind="stable")]
-        self._rows = rows
-        self._returns: NDArray[np.int64] = rows["return_ns"]
+    Takes the history, and in order the moments at which each fault began and every member was healthy again after it.
+    Places are numbered: 0 is before the first fault, 2n + 1 during fault n, counted from 0, and 2n + 2 after it.
+    """
+
+    def __init__(self, history: History, edges_ns: Sequence[int]) -> None:
+        numbers = np.flatnonzero((history.rows["kind"] == Kind.OPERATION) & (history.rows["process"] > 0))
+        rows = history.rows[numbers]  # process 0 is the master
+        outcome = rows["outcome"].copy()
+        for at in np.flatnonzero(outcome == FAIL).tolist():
+            if _is_provoked(history, int(numbers[at])):
+                outcome[at] = OK
+        self._begun, self._returned, self._due = rows["call_ns"], rows["return_ns"], rows["due_ns"]
+        self._outcome = outcome
+        self._place = np.searchsorted(np.array(edges_ns, np.int64), self._begun, "right")
+        for place in range(0, len(edges_ns), 2):
+            self._place[(self._place == place) & (self._returned >= edges_ns[place])] += 1
         acknowledged = (rows["outcome"] == OK) & np.isin(rows["method"], _WRITES)
-        self._writes: NDArray[np.int64] = rows["return_ns"][acknowledged]
+        self._writes: NDArray[np.int64] = np.sort(rows["return_ns"][acknowledged])
 
-    def window(self, start_ns: int, end_ns: int) -> Window:
-        """Return the load between two moments: by when operations returned; latency in milliseconds, of successes."""
-        first, last = np.searchsorted(self._returns, (start_ns, end_ns))
-        rows = self._rows[first:last]
-        done = rows[rows["outcome"] == OK]
-        seconds = max(0, end_ns - start_ns) / 1e9
-        latency = (done["return_ns"] - done["due_ns"]) / 1e6
-        p50, p99 = (round(float(value), 3) for value in np.percentile(latency, (50, 99))) if len(done) else (None, None)
+    def window(self, place: int, start_ns: int, end_ns: int) -> Window:
+        """Return the load of a place, of what began from ``start_ns`` on or was open then.
+
+        Rates are over the time until ``end_ns``, latencies of successes in milliseconds.
+        """
+        here = self._place == place
+        if place % 2 == 0:  # of what came before a fault, as much as there is to compare with
+            here &= self._begun >= start_ns
+        done = here & (self._outcome == OK)
+        seconds, count = max(0, end_ns - start_ns) / 1e9, int(done.sum())
+        latency = (self._returned[done] - self._due[done]) / 1e6
+        p50, p99 = (round(float(value), 3) for value in np.percentile(latency, (50, 99))) if count else (None, None)
         return {
             "duration_s": round(seconds, 3),
-            "operations": len(rows),
-            "failed": int((rows["outcome"] == FAIL).sum()),
-            "unknown": int((rows["outcome"] == INFO).sum()),
-            "throughput_ops_s": round(len(done) / seconds, 1) if seconds else None,
+            **self._count(here),
+            "throughput_ops_s": round(count / seconds, 1) if seconds else None,
             "p50_ms": p50,
             "p99_ms": p99,
         }
+
+    def earlier(self) -> Counts:
+        """Return what began before the first fault and was over by then; all of it where there was no fault."""
+        return self._count(self._place == 0)
+
+    def _count(self, here: NDArray[np.bool_]) -> Counts:
+        outcomes = self._outcome[here]
+        failed, unknown = int((outcomes == FAIL).sum()), int((outcomes == INFO).sum())
+        return {"operations": len(outcomes), "failed": failed, "unknown": unknown}
 
     def writes_per_s(self, start_ns: int, end_ns: int) -> float:
         """Return the rate of acknowledged writes between two moments; 0 where they are not apart."""
@@ -89,30 +123,40 @@ class Load:
         return round(float(np.diff(moments).max()) / 1e9, 3)
 
 
+def _is_provoked(history: History, row: int) -> bool:
+    """Return whether a failed operation is a refusal that it provoked, which results count as a success."""
+    kind = _REQUESTS.get(int(history.rows["method"][row]))
+    error = kind_of(history.response(row).decode(errors="replace"))
+    return kind is not None and error is not None and refusal_of(kind.FromString(history.request(row))) == error.name
+
+
 def describe(
     rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int
-) -> list[FaultRow]:
-    """Return what became of each round, as ``result.json`` has it.
+) -> tuple[list[FaultRow], Counts]:
+    """Return what became of each round, as ``result.json`` has it, and what was done before the first.
 
     Takes the rounds as they went, the run's history, the folder of the members' logs, the seconds between faults, and
     when the load ended.
     """
-    load = Load(history)
+    begun = [each.began_ns for each in rounds]
+    ends = [*begun[1:], end_ns]
+    healthy = [max(each.began_ns, min(each.healthy_ns or end, end)) for each, end in zip(rounds, ends, strict=True)]
+    load = Load(history, [edge for edges in zip(begun, healthy, strict=True) for edge in edges])
     read = [read_log(path.read_text(errors="replace").splitlines()) for path in sorted(logs.glob("etcd-node*.log"))]
     rows = []
-    calm_ns = 0
     for number, each in enumerate(rounds):
-        next_ns = rounds[number + 1].began_ns if number + 1 < len(rounds) else end_ns
-        rows.append(_row(each, load, read, max(calm_ns, each.began_ns - round(every_s * 1e9)), next_ns))
-        calm_ns = each.healthy_ns
-    return rows
+        calm_ns = max(healthy[number - 1] if number else 0, each.began_ns - round(every_s * 1e9))
+        rows.append(_row(each, number, load, read, calm_ns, healthy[number], ends[number]))
+    return rows, load.earlier()
 
 
-def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_ns: int) -> FaultRow:
-    began, healed = each.began_ns, each.healed_ns or next_ns
-    healthy = each.healthy_ns or next_ns
+def _row(
+    each: FaultRound, number: int, load: Load, logs: Sequence[Log], calm_ns: int, healthy_ns: int, next_ns: int
+) -> FaultRow:
+    began = each.began_ns
     at = datetime.fromisoformat(each.at).timestamp()
-    lost = leaderless(logs, at, at + (healthy - began) / 1e9, taken=each.taken) if logs and not each.silent else None
+    until = (each.healthy_ns or next_ns) - began
+    lost = leaderless(logs, at, at + until / 1e9, taken=each.taken) if logs and not each.silent else None
     writes = load.writes_per_s(max(calm_ns, began - 1_000_000_000), began)
     reasons = [each.problem] if each.problem else []
     if writes < MIN_WRITES_S:
@@ -130,9 +174,9 @@ def _row(each: FaultRound, load: Load, logs: Sequence[Log], calm_ns: int, next_n
         "term": each.term,
         "leaderless_s": None if lost is None else round(sum(one.duration_s for one in lost), 3),
         "longest_gap_s": load.longest_gap_s(began, max(began, next_ns)),
-        "before": load.window(calm_ns, began),
-        "during": load.window(began, max(began, min(healed, next_ns))),
-        "after": load.window(healthy, max(healthy, next_ns)),
+        "before": load.window(2 * number, calm_ns, began),
+        "during": load.window(2 * number + 1, began, healthy_ns),
+        "after": load.window(2 * number + 2, healthy_ns, next_ns),
         "verdict": "unknown" if reasons else "pass",
         "reason": "; ".join(reasons) or None,
     }

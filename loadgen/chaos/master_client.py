@@ -152,9 +152,12 @@ class MasterClient:
         self._history.set_final(False)
         self._history.marker("final", phase="end")
 
-    def mark_fault(self, phase: str, fault: str, members: Sequence[str]) -> None:
-        """Note in the history that a fault began, showed its effect or was healed."""
-        self._history.marker("fault", phase=phase, fault=fault, members=list(members))
+    def mark_fault(self, phase: str, fault: str, members: Sequence[str], **details: int) -> None:
+        """Note in the history that a fault began, showed its effect or was healed.
+
+        Takes ``began_ns`` with the effect, where it is known when the first action began.
+        """
+        self._history.marker("fault", phase=phase, fault=fault, members=list(members), **details)
 
     def mark_restart(self, member: str) -> None:
         """Note in the history that a member's process was started again."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import columns
 from cluster.base.known_bugs import known_bugs
+from cluster.schema.rounds import failures
 from cluster.schema.run_documents import not_reachable
 from loadgen.chaos import fault_stats
 from loadgen.chaos.campaign import Campaign
@@ -29,7 +30,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
     """
     folder, design = campaign.run.folder, campaign.design
     history = read(folder)
-    faults = fault_stats.describe(
+    faults, earlier = fault_stats.describe(
         campaign.fault_rounds, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns
     )
     campaign.run.blocks["chaos"] = {
@@ -40,6 +41,7 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
         "known_bugs": [{"issue": bug.issue, "summary": bug.summary} for bug in known_bugs(version or "")],
         "stopped_by": campaign.stopped_by or None,
         "recorded": len(history.rows),
+        "earlier": earlier,
         "faults": faults,
     }  # fmt: skip
     campaign.run.blocks["check"] = report.judged(folder, select(list(guarantees)))
@@ -54,7 +56,8 @@ def render(result: Result, *, color: bool, width: int) -> str:
     lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
     lines += [report.render(check, color=color, width=width), ""]
     operations, rate = (total["operations"], total["throughput_ops_s"] or 0) if total else (0, 0)
-    lines.append(f"{operations:,} operations at {rate:,.0f}/s, {chaos['recorded']:,} records")
+    lines.append(f"{operations:,} operations of the load at {rate:,.0f}/s{_others(check['operations'] - operations)}")
+    lines += [text] if (text := failures(result)) else []
     lines += not_reachable(result)
     if chaos["stopped_by"]:
         lines.append(f"ended early: {chaos['stopped_by']}")
@@ -63,6 +66,13 @@ def render(result: Result, *, color: bool, width: int) -> str:
     said = {f"{row['name']} is" for row in check["guarantees"]}
     lines += [f"  {reason}" for reason in result["verdict_reasons"] if not any(map(reason.startswith, said))]
     return "\n".join(lines)
+
+
+def _others(more: int) -> str:
+    """Return in words why the history has more operations than the load had."""
+    if more <= 0:
+        return ""
+    return f"; {more:,} more in the history are raftload's own: first writes, compactions, comparisons, final reads"
 
 
 def _faults(faults: list[FaultRow]) -> list[str]:

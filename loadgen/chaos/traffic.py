@@ -86,15 +86,33 @@ class Shape:
 class Request:
     """What to ask: ``f`` names the call, ``message`` is the request; ``key`` is what it is about, for people.
 
-    ``linear`` is whether the answer must not be older than any that was there before. ``refusal`` is the error that is
-    as right an answer as any: of a revision that may be compacted, of a lease that may have ended.
+    ``linear`` is whether the answer must not be older than any that was there before.
     """
 
     f: str
     message: Message
     key: bytes = b""
     linear: bool = True
-    refusal: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """The error that is as right an answer as any, see `refusal_of`."""
+        return refusal_of(self.message)
+
+
+def refusal_of(message: Message) -> str | None:
+    """Return the error that a request of this traffic provokes: of a revision that may be compacted, of a lease that
+    may have ended; None where only success is right.
+    """
+    if isinstance(message, pb.RangeRequest):
+        return COMPACTED if message.revision else None
+    if isinstance(message, pb.TxnRequest):
+        # A transaction that reads above the fence compares it; `corrupt` does not.
+        first = message.success[0] if message.success and not message.compare else None
+        return COMPACTED if first is not None and first.request_range.revision else None
+    if isinstance(message, pb.PutRequest):
+        return LEASE_GONE if message.lease else None
+    return LEASE_GONE if isinstance(message, pb.LeaseKeepAliveRequest | pb.LeaseRevokeRequest) else None
 
 
 class SeenStore:
@@ -196,7 +214,7 @@ class Traffic:
         message = pb.RangeRequest(key=key, revision=revision)
         if self._chance(0.2):
             message.range_end, message.limit = self._end, 20
-        return Request("range", message, key, refusal=COMPACTED)
+        return Request("range", message, key)
 
     def delete(self) -> Request:
         """Return a delete of one key."""
@@ -281,7 +299,7 @@ class Traffic:
         read = pb.RangeRequest(key=key, revision=self._rng.randint(1, self._known.fence - 1))
         return Request("txn", pb.TxnRequest(
             success=[pb.RequestOp(request_range=read), put_op(key, self._value())],
-        ), key, refusal=COMPACTED)  # fmt: skip
+        ), key)  # fmt: skip
 
     # ---- leases, and how far compactions may have come
 
@@ -295,14 +313,14 @@ class Traffic:
             return self.lease()
         key = self._key()
         lease = self._rng.choice(self._known.leases)
-        return Request("put", pb.PutRequest(key=key, value=self._value(), lease=lease), key, refusal=LEASE_GONE)
+        return Request("put", pb.PutRequest(key=key, value=self._value(), lease=lease), key)
 
     def renew(self) -> Request:
         """Keep a lease alive once."""
         if not self._known.leases:
             return self.lease()
         lease = self._rng.choice(self._known.leases)
-        return Request("lease_keepalive", pb.LeaseKeepAliveRequest(ID=lease), linear=False, refusal=LEASE_GONE)
+        return Request("lease_keepalive", pb.LeaseKeepAliveRequest(ID=lease), linear=False)
 
     def revoke(self) -> Request:
         """Return the end of a lease."""
@@ -310,7 +328,7 @@ class Traffic:
         if not leases:
             return self.lease()
         lease = leases.pop(self._rng.randrange(len(leases)))
-        return Request("lease_revoke", pb.LeaseRevokeRequest(ID=lease), linear=False, refusal=LEASE_GONE)
+        return Request("lease_revoke", pb.LeaseRevokeRequest(ID=lease), linear=False)
 
     def fence(self) -> Request:
         """Return a read of the fence."""

@@ -185,14 +185,21 @@ class Evidence:
         return f"{(ns - self.epoch) / 1e9:.6f} s"
 
     def nearest_fault(self, revision: int) -> str | None:
-        """Return the fault nearest to when a revision was first seen, in words; None where nobody can say."""
+        """Return the last fault that began before a revision was first seen, in words; None where nobody can say.
+
+        A fault that came later is no cause of what was seen.
+        """
         seen = self.back[(self.outcome == OK) & (self.revision >= revision)]
         faults = self.history.faults()
         if not len(seen) or not faults or len(set(self.clock_of_part.tolist())) > 1:
             return None
         at_ns = int(seen.min())
-        name, members, began_ns, healed_ns = min(faults, key=lambda fault: max(fault[2] - at_ns, at_ns - fault[3], 0))
-        return f"{name}, {', '.join(members)} ({self.time(began_ns)} to {self.time(healed_ns)})"
+        before = [fault for fault in faults if fault.began_ns <= at_ns]
+        if not before:
+            return None
+        last = max(before, key=lambda fault: fault.began_ns)
+        end = f"{self.time(last.began_ns)} to " + ("the end" if last.healed_ns is None else self.time(last.healed_ns))
+        return f"{last.name}, {', '.join(last.members)} ({end})" if last.members else f"{last.name} ({end})"
 
     def member_name(self, member: int) -> str:
         """Return a member's name, or its id in hexadecimal."""

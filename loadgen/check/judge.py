@@ -35,7 +35,8 @@ class Report:
         operations, watches: how many the history has.
         lease_overdue_s: how long a lease lived on after its time at most; None where none ran out. etcd promises no
             bound here.
-        nearest_fault: the one nearest to the first violation, in words; None where there is none of either.
+        nearest_fault: the last one that began before the first violation was seen, in words; None where there is none
+            of either.
     """
 
     results: list[Result]

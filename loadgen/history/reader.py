@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TypedDict, cast
+from typing import IO, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,16 @@ class FaultDetails(TypedDict):
     fault: str
     members: list[str]
     phase: str
+    began_ns: NotRequired[int]
+
+
+class Fault(NamedTuple):
+    """A fault of a history; ``healed_ns`` is None where the history ends before that."""
+
+    name: str
+    members: tuple[str, ...]
+    began_ns: int
+    healed_ns: int | None = None
 
 
 class History:
@@ -106,15 +116,22 @@ class History:
         """The files whose end is missing."""
         return [part for part in self.parts if part.cut]
 
-    def faults(self) -> list[tuple[str, list[str], int, int]]:
-        """Return the faults that were begun and healed, in order: name, members, when begun and when healed."""
-        found, began_ns = [], 0
+    def faults(self) -> list[Fault]:
+        """Return the faults in the order in which they began."""
+        found: list[Fault] = []
         for marker in self.markers:
-            if marker.name == "fault" and marker.details["phase"] == "begin":
-                began_ns = marker.at_ns
-            elif marker.name == "fault" and marker.details["phase"] == "heal":
-                details = cast("FaultDetails", marker.details)
-                found.append((details["fault"], details["members"], began_ns, marker.at_ns))
+            if marker.name != "fault":
+                continue
+            details = cast("FaultDetails", marker.details)
+            if details["phase"] == "begin":
+                found.append(Fault(details["fault"], tuple(details["members"]), marker.at_ns))
+            elif found:
+                # The members are known from the effect on, and so is when exactly it began.
+                found[-1] = found[-1]._replace(
+                    members=tuple(details["members"]) or found[-1].members,
+                    began_ns=details.get("began_ns", found[-1].began_ns),
+                    healed_ns=marker.at_ns if details["phase"] == "heal" else None,
+                )
         return found
 
     def request(self, row: int) -> bytes:
@@ -265,4 +282,4 @@ class _Part:
             self.cut = "" if details.get("records") == self._records - 1 else "records are missing"
 
 
-__all__ = ["History", "HistoryError", "Marker", "Part", "read"]
+__all__ = ["Fault", "History", "HistoryError", "Marker", "Part", "read"]

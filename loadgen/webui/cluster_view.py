@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +28,10 @@ from loadgen.load.protocol import Report, Stats
 from loadgen.run import totals
 from loadgen.stats.series import TICK_NS
 from loadgen.webui import elections
+from loadgen.webui.event_list import Events
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Point, Seconds
-from viz.diagrams.model import ClusterSnapshot, MemberView, iso
+from viz.diagrams.model import ClusterSnapshot, MemberView
 from viz.live.snapshot import NoCluster, Poller
 from viz.live.status import Tick, View
 
@@ -46,7 +46,6 @@ ANSWER_S = 0.5
 # be us who are slow.
 PATIENCE_S = 2.0
 EFFECT_S = 20.0
-EVENTS_KEPT = 200
 KEEP_S = 180
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class ClusterView:
     """The cluster under load as the page shows it.
 
     Attributes:
-        events: what happened, the latest last.
+        events: what happened, in order of when it began, the latest last.
         load: what the workers report.
         folder: of the run that is going on, where faults are noted in ``events.csv``; None between runs.
     """
@@ -76,7 +75,7 @@ class ClusterView:
         self._asked: tuple[str, ...] = ()
         self._names = {member.name for member in cluster.members} if cluster else set()
         self._urls = {Endpoint.parse(member.client_url).bare for member in cluster.members} if cluster else set()
-        self.events: deque[dict[str, str]] = deque(maxlen=EVENTS_KEPT)
+        self.events = Events()
         self.load = Seconds(REPORT_INTERVAL_S, KEEP_S)
         self.folder: Path | None = None
         self._listeners = 0
@@ -94,9 +93,9 @@ class ClusterView:
         """End the looking."""
         self._greenlet.kill()
 
-    def note(self, text: str, kind: str = "run") -> None:
-        """Add an event of now."""
-        self.events.append({"at": iso(time.time()), "kind": kind, "text": text})
+    def note(self, text: str, kind: str = "run", at: float | None = None) -> dict[str, str]:
+        """Add an event, see `Events.add`."""
+        return self.events.add(text, kind, at)
 
     @property
     def is_ours(self) -> bool:
@@ -130,14 +129,19 @@ class ClusterView:
         nemesis = Nemesis(self._cluster, timeline, wait_s=EFFECT_S)
         self._faults += 1
         number = self._faults
+        # It stands before what it leads to, and what came of it is told there.
+        event = self.note(f"{fault} {name or 'all'}", "mend" if fault in undoing() else "fault")
         try:
             effect = nemesis.heal(name) if fault == HEAL else nemesis.inject(Fault(fault, name))
+        except UsageError:
+            self.events.remove(event)
+            raise
         except ClusterError as error:
             # What was waited for may be what the next fault prevented: that one tells how it is now.
             if number == self._faults:
-                self.note(f"{fault} {name or 'all'}: {error}", "fault")
+                event["text"], event["kind"] = f"{fault} {name or 'all'}: {error}", "fault"
             raise
-        self.note(effect.text, "mend" if fault in undoing() else "fault")
+        event["text"] = effect.text
         return effect
 
     def documents(self) -> Iterator[dict[str, object]]:
@@ -224,12 +228,12 @@ class ClusterView:
         try:
             logs = elections.tails(self._cluster)
             # To parse them takes long enough that it would hold up Locust's heartbeats here.
-            text = gevent.get_hub().threadpool.apply(elections.describe, (logs, term))
+            told = gevent.get_hub().threadpool.apply(elections.describe, (logs, term))
         except (ClusterError, OSError) as error:
             logger.warning("cannot read the members' logs: %s", error)
             return
-        if text:
-            self.note(text, "leader")
+        if told is not None:
+            self.note(told.text, "leader", told.began)
 
     def _role(self, member: MemberView) -> tuple[str, int | None]:
         state = self._states.get(member.name) if self.is_ours else None
@@ -259,7 +263,7 @@ class ClusterView:
             "members": self._members(tick) if tick else [],
             "timeline": self._leadership.rows() if tick else [],
             "ours": self.is_ours,
-            "events": list(self.events)[-60:],
+            "events": self.events.last(60),
             "load": {
                 "state": runner.state,
                 "users": runner.user_count,

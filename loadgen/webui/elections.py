@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from viz.diagrams.elections import read
 
@@ -15,20 +15,28 @@ _LINES = 4000
 _BYTES = 1 << 20
 
 
+class Told(NamedTuple):
+    """An election in one line, and when it began, in seconds since 1970."""
+
+    text: str
+    began: float
+
+
 def tails(cluster: LocalCluster | Cluster) -> dict[str, str]:
     """Return the ends of the logs of all members of a cluster of ours, by name. Raises ClusterError, OSError."""
     return {member.name: _tail(cluster, member.name) for member in cluster.members}
 
 
-def describe(logs: Mapping[str, str], term: int) -> str:
-    """Return in one line how long the election of a term took; empty where the logs do not tell. Pure."""
+def describe(logs: Mapping[str, str], term: int) -> Told | None:
+    """Return in one line how long the election of a term took; None where the logs do not tell. Pure."""
     found = read((name, name, text.splitlines()) for name, text in logs.items())
     for election in reversed(found.elections):
         if election.term == term and election.won is not None:
             took = max(0.0, election.won - election.began)
             since = f"{found.name(election.failed)} was lost" if election.failed else "the first campaign"
-            return f"{found.name(election.winner)} won term {term} {took:.3f} s after {since}, by the members' logs"
-    return ""
+            text = f"{found.name(election.winner)} won term {term} {took:.3f} s after {since}, by the members' logs"
+            return Told(text, election.began)
+    return None
 
 
 def _tail(cluster: LocalCluster | Cluster, name: str) -> str:

@@ -94,6 +94,13 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     until(lambda: any(re.search(r"\d s$", text) for text in page.evaluate("window.said.max")), "the spike")
     expect(page.locator(".states [data-state=leader] .now")).to_have_text(new)
     expect(page.locator("#events")).to_contain_text(f"s after {leader} was lost, by the members' logs")
+    # The latest is first: the fault stands before, so below, what it led to.
+    told = page.locator("#events li").all_inner_texts()
+    fault, won, seen = (
+        next(number for number, text in enumerate(told) if words in text)
+        for words in (f"kill: {leader}; ", f"s after {leader} was lost", f"{new} leads term")
+    )
+    assert fault > won and fault > seen, told
     expect(page.locator("#timeline .span.down")).not_to_have_count(0)
     expect(page.locator("#latency .gap")).not_to_have_count(0)
     expect(row(page, leader)).to_have_attribute("data-role", "down")

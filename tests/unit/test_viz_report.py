@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import xml.dom.minidom
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.observe.timeline import Timeline
 from cluster.schema.run_documents import CpuWait
 from loadgen.result import document as results
 from loadgen.stats import hdr
 from tests.support.command import Run, assert_refused, called
-from viz.report import charts, compare, hlog, leadership, run_charts, rundata
+from viz.report import chaos_sections, charts, compare, hlog, leadership, run_charts, rundata
 from viz.report import page as report
 from viz.report.charts import Axis, Chart, Line
 
@@ -160,6 +162,41 @@ def test_each_fault_ends_with_its_own_undo(folder: Path) -> None:
     faults = rundata.load(folder).faults
     assert [each.text for each in faults] == [f"paused {number}" for number in range(3000)]
     assert {round(each.end - each.begin, 2) for each in faults} == {0.95}
+
+
+def test_failures_of_the_time_in_which_a_fault_begins_are_of_it(data: rundata.RunData) -> None:
+    """They stood under `before`, since their second had begun earlier."""
+    begin = data.begin
+    failed = {4: 7, 5: 8, 7: 9}
+    seconds = [rundata.Second(int(begin) + at, 10, failed.get(at, 0), 1.0, 1.0, 1.0) for at in range(10)]
+    tenths = [
+        rundata.Second(begin + at / 10, 10, 7 * (at == 44) + 5 * (at == 46) + 9 * (at == 70), 1.0, 1.0, 1.0)
+        for at in range(100)
+    ]
+    fault = rundata.Fault("kill", ("etcd-node1",), begin + 4.65, begin + 5.1, "kill: etcd-node1", 1)
+    for series, parts in ((seconds, ("0", "15", "9")), (tenths, ("7", "5", "9"))):
+        with_it = dataclasses.replace(data, series={"total": series}, latencies={}, faults=[fault])
+        page = chaos_sections.faults(with_it)
+        assert re.findall(r"</span> / (\d+)</td>", page) == [*parts], page
+
+
+def test_the_bands_of_faults_have_the_numbers_of_the_rounds(folder: Path) -> None:
+    """A compaction is a round and no event, so those after it were one less on the charts than in the table."""
+    begun = [row["time"] for row in Timeline(folder / "events.csv").read() if row["phase"] == "begin"]
+    result = json.loads((folder / "result.json").read_text())
+    at = datetime.fromisoformat(begun[0])
+    window = {"duration_s": 1.0, "operations": 0, "failed": 0, "unknown": 0, "throughput_ops_s": None, "p50_ms": None,
+              "p99_ms": None}  # fmt: skip
+    row = {"fault": "compact", "members": [], "began_ns": 1, "effect_s": 0, "healed_s": 0, "healthy_s": 0,
+           "leader": None, "term": None, "leaderless_s": None, "longest_gap_s": 0.1, "verdict": "pass", "reason": None,
+           **dict.fromkeys(("before", "during", "after"), window)}  # fmt: skip
+    result["chaos"] = {"faults": [
+        {**row, "number": 1, "at": (at - timedelta(seconds=1)).isoformat()},
+        {**row, "number": 2, "fault": "kill-leader", "at": at.isoformat()},
+    ]}  # fmt: skip
+    loaded = rundata.load(folder, result)
+    assert loaded.faults[0].number == 2
+    assert run_charts.bands(loaded)[0].mark == "2"
 
 
 def test_without_logs_the_polls_say_who_led(folder: Path) -> None:

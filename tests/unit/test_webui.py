@@ -9,6 +9,7 @@ import pytest
 
 from loadgen.stats import hdr
 from loadgen.webui import elections
+from loadgen.webui.event_list import Events
 from loadgen.webui.guard import Guard
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.seconds import Seconds
@@ -148,6 +149,27 @@ def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_
     assert seconds.points(110.0) == []
 
 
+# -- Events
+
+
+def test_an_event_stands_where_it_began_also_when_it_is_told_of_late() -> None:
+    events = Events(keep=4)
+    fault = events.add("kill etcd-node1", "fault", 100.0)
+    events.add("etcd-node2 leads term 3", "leader", 101.5)
+    fault["text"] = "kill: etcd-node1; etcd-node2 leads now in term 3, after 1.9 s"
+    events.add("etcd-node2 won term 3 1.2 s after etcd-node1 was lost", "leader", 100.2)
+    assert [event["text"][:12] for event in events.last(9)] == ["kill: etcd-n", "etcd-node2 w", "etcd-node2 l"]
+    assert [event["at"][-7:] for event in events.last(9)] == ["40.000Z", "40.200Z", "41.500Z"]
+    for number in range(2):
+        events.add(f"later {number}", "run", 102.0 + number)
+    assert [event["at"][-7:] for event in events.last(2)] == ["42.000Z", "43.000Z"]
+    events.add("older than all", "run", 99.0)
+    assert [event["text"][:12] for event in events.last(9)] == ["etcd-node2 w", "etcd-node2 l", "later 0", "later 1"]
+    refused = events.add("refused", "fault")
+    events.remove(refused)
+    assert "refused" not in {event["text"] for event in events.last(9)}
+
+
 # -- Elections
 
 
@@ -155,11 +177,14 @@ def test_an_election_by_the_members_logs() -> None:
     logs = {path.stem: path.read_text() for path in sorted(LOGS.glob("*.log"))}
     found = read((name, name, text.splitlines()) for name, text in logs.items())
     last = next(each for each in reversed(found.elections) if each.won is not None)
-    text = elections.describe(logs, last.term)
+    told = elections.describe(logs, last.term)
+    assert told is not None
+    text, began = told
+    assert began == last.began
     assert text.startswith(f"{found.name(last.winner)} won term {last.term} ")
     assert f" {last.won - last.began:.3f} s after " in text
-    assert elections.describe(logs, 999) == ""
-    assert elections.describe({}, 1) == ""
+    assert elections.describe(logs, 999) is None
+    assert elections.describe({}, 1) is None
 
 
 # -- SVG

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
+import itertools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from html import escape
@@ -10,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cluster.observe import samples
 from cluster.observe.record import PHASES
+from cluster.schema import rounds
 from viz.report import hlog
 from viz.report.charts import number
-from viz.report.rundata import Fault, RunData
+from viz.report.rundata import Fault, RunData, seconds_of
 from viz.report.sections import UNKNOWN, badge, failures, known, table
 
 if TYPE_CHECKING:
@@ -26,26 +30,28 @@ _AROUND_S = 10.0
 def faults(data: RunData) -> str:
     """Return what was done to the cluster, and what the load saw before, during and after it."""
     chaos = data.result.get("chaos")
-    return _faults_of_chaos(chaos["faults"]) if chaos and chaos["faults"] else _faults_of_events(data)
+    return _faults_of_chaos(data, chaos["faults"]) if chaos and chaos["faults"] else _faults_of_events(data)
 
 
-def _faults_of_chaos(rows: Sequence[FaultRow]) -> str:
+def _faults_of_chaos(data: RunData, rows: Sequence[FaultRow]) -> str:
     """Return the rounds of `raftload chaos`, from its recorded history."""
     made = []
     for row in rows:
         led = f"{escape(str(row['leader']))}, term {row['term']}" if row.get("leader") else UNKNOWN
         made.append((
-            str(row["number"]), escape(str(row["fault"])), escape(", ".join(row["members"])) or UNKNOWN, led,
+            str(row["number"]), f"{seconds_of(row['at']) - data.begin:.1f} s", escape(str(row["fault"])),
+            escape(", ".join(row["members"])) or UNKNOWN, led,
             *(UNKNOWN if seconds is None else f"{seconds:.2f} s"
               for seconds in (row["leaderless_s"], row["longest_gap_s"])),
             *(_window(row[window]) for window in PHASES),
             f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}",
         ))  # fmt: skip
-    head_row = ("", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
-    return (
-        table(head_row, made, (1, 2, 3, 9))
-        + '<p class="dim">before, during, after: operations per second, p99 latency, failures; '
-        f"a dash for the p99 of less than {samples.needed(0.99)} successes</p>"
+    head_row = ("", "at", "fault", "members", "leader after", "no leader", "no write", "before", "during", "after", "")
+    sums = f"{text[0].upper()}{text[1:]}. " if (text := rounds.failures(data.result)) else ""
+    return table(head_row, made, (2, 3, 4, 10)) + (
+        f'<p class="dim">{escape(sums)}Before, during, after: operations per second, p99 latency, failures. During: '
+        "until every member was healthy again. An operation counts where it began; one that was open when a fault "
+        f"began counts as during it. A dash for the p99 of less than {samples.needed(0.99)} successes.</p>"
     )
 
 
@@ -93,35 +99,59 @@ def _faults_of_events(data: RunData) -> str:
     """Return what `raftload cluster` did to it in the time of the run."""
     rows = []
     for index, fault in enumerate(data.faults):
-        before = data.faults[index - 1].end if index else data.begin
-        after = data.faults[index + 1].begin if index + 1 < len(data.faults) else data.end
-        windows = (
-            (max(before, fault.begin - _AROUND_S, data.begin), fault.begin),
-            (fault.begin, max(fault.end, fault.begin + 1)),
-            (fault.end, min(after, fault.end + _AROUND_S)),
-        )
+        calm = data.faults[index - 1].end if index else -math.inf
+        following = data.faults[index + 1].begin if index + 1 < len(data.faults) else math.inf
+        around = _Around(max(calm, fault.begin - _AROUND_S), fault.begin, fault.end,
+                         min(following, fault.end + _AROUND_S))  # fmt: skip
         rows.append((str(index + 1), f"{fault.begin - data.begin:.1f} s", escape(fault.text), _lasted(fault, data),
-                     *(_seen(data, *window) for window in windows)))  # fmt: skip
+                     *_seen(data, around)))  # fmt: skip
     if not rows:
         return ""
     head_row = ("", "at", "fault and effect", "duration", "before", "during", "after")
-    around = f"before and after: up to {_AROUND_S:.0f} s; p99 of successful operations / failures"
-    return table(head_row, rows, (2,)) + f'<p class="dim">{around}</p>'
+    note = (
+        f"before and after: up to {_AROUND_S:.0f} s; p99 of successful operations / failures, by when they returned. "
+        "The time in which a fault begins or ends counts as during it."
+    )
+    return table(head_row, rows, (2,)) + f'<p class="dim">{note}</p>'
 
 
 def _lasted(fault: Fault, data: RunData) -> str:
     return f"{fault.end - fault.begin:.1f} s" if fault.end < data.end else "to the end"
 
 
-def _seen(data: RunData, start: float, end: float) -> str:
-    """Return the p99 and the failures of the intervals that began within a time."""
-    logged, intervals = data.latencies.get("total", ()), data.series.get("total", ())
-    counts = hlog.together(_between(logged, operator.itemgetter(0), start, end))
-    p99 = hlog.percentile_ms(counts, 0.99) if samples.are_enough(counts.total(), 0.99) else None
-    failed = sum(each.failed for each in _between(intervals, operator.attrgetter("at"), start, end))
-    return f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {failures(failed)}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Around:
+    """The times around a fault: from where on to look, when it began and ended, and until when to look."""
+
+    first: float
+    begin: float
+    end: float
+    last: float
+
+    def parts(self, rows: Sequence[T], time_of: Callable[[T], float]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+        """Return the intervals before, during and after the fault; takes them in order, and where each starts.
+
+        One that holds a beginning or an end is of the fault: what it holds may be an effect of it.
+        """
+        times = [time_of(row) for row in rows]
+        length = min((b - a for a, b in itertools.pairwise(times) if b > a), default=1.0)
+
+        def not_over(moment: float) -> int:
+            return bisect.bisect_right(times, moment - length + 1e-6)
+
+        first, begin = bisect.bisect_right(times, self.first), not_over(self.begin)
+        end, last = bisect.bisect_right(times, self.end), not_over(self.last)
+        return rows[first:begin], rows[begin:end], rows[end:last]
 
 
-def _between(rows: Sequence[T], time_of: Callable[[T], float], start: float, end: float) -> Sequence[T]:
-    """Return the rows of a time, of rows that are in the order of theirs."""
-    return rows[bisect.bisect_left(rows, start, key=time_of) : bisect.bisect_left(rows, end, key=time_of)]
+def _seen(data: RunData, around: _Around) -> list[str]:
+    """Return the p99 and the failures before, during and after a fault."""
+    intervals = around.parts(data.latencies.get("total", ()), operator.itemgetter(0))
+    seconds = around.parts(data.series.get("total", ()), operator.attrgetter("at"))
+    cells = []
+    for latencies, rows in zip(intervals, seconds, strict=True):
+        counts = hlog.together(latencies)
+        p99 = hlog.percentile_ms(counts, 0.99) if samples.are_enough(counts.total(), 0.99) else None
+        failed = sum(row.failed for row in rows)
+        cells.append(f"{UNKNOWN if p99 is None else number(round(p99, 2)) + ' ms'} / {failures(failed)}")
+    return cells

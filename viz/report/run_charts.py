@@ -37,8 +37,8 @@ def bands(data: RunData) -> tuple[Band, ...]:
     """Each fault's time, numbered as in the table of faults."""
     limit = data.end - data.begin
     return tuple(
-        Band(max(0.0, fault.begin - data.begin), min(limit, fault.end - data.begin), str(number), fault.text)
-        for number, fault in enumerate(data.faults, 1)
+        Band(max(0.0, fault.begin - data.begin), min(limit, fault.end - data.begin), str(fault.number), fault.text)
+        for fault in data.faults
     )
 
 

@@ -65,6 +65,7 @@ class Fault:
     Attributes:
         begin, end: seconds since 1970.
         text: what was seen of it.
+        number: its row in the table of faults, counted from 1.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Fault:
     begin: float
     end: float
     text: str
+    number: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,7 @@ def load(folder: Path, result: Result | None = None) -> RunData:
         latencies=_latencies(folder, result["results"], missing),
         polls=polls,
         scrapes=scrapes,
-        faults=_faults(folder, end, missing),
+        faults=_numbered(_faults(folder, end, missing), result),
         history=history,
         missing=tuple(missing),
         begin=begin,
@@ -214,6 +216,18 @@ def _member_logs(folder: Path, polls: Sequence[Poll]) -> list[Path]:
     names = {poll.member for poll in polls}
     logs = sorted((folder / "logs").glob("*.log"))
     return [path for path in logs if path.stem in names] or [p for p in logs if p.stem.startswith("etcd-node")]
+
+
+def _numbered(faults: Sequence[Fault], result: Result) -> list[Fault]:
+    """Return faults with the numbers of the table's rows: of chaos the rounds, of which a compaction is no event."""
+    chaos = result.get("chaos")
+    rounds = [(seconds_of(row["at"]), row["number"]) for row in chaos["faults"]] if chaos else []
+    numbered = []
+    for number, fault in enumerate(faults, 1):
+        # The two times of one moment may differ by the millisecond to which they are rounded.
+        begun = [row for at, row in rounds if at <= fault.begin + 0.002]
+        numbered.append(dataclasses.replace(fault, number=begun[-1] if begun else number))
+    return numbered
 
 
 def _faults(folder: Path, end: float, missing: list[str]) -> list[Fault]:

@@ -8,7 +8,7 @@
   const points = new Map();
   const rows = new Map();
   let latest = null;
-  let lastEvent = "";
+  let shownEvents = "";
   let seenState = "";
 
   function write(element, text) {
@@ -177,9 +177,10 @@
   }
 
   function events(document_) {
-    const last = JSON.stringify(document_.events.slice(-1)) + document_.events.length;
-    if (last === lastEvent) return;
-    lastEvent = last;
+    // What came of an event is added to it, and an election is told once it is over.
+    const shown = JSON.stringify(document_.events);
+    if (shown === shownEvents) return;
+    shownEvents = shown;
     const list = byId("events");
     list.replaceChildren(...[...document_.events].reverse().map(event => {
       const line = document.createElement("li");
