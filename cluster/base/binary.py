@@ -48,6 +48,11 @@ class EtcdBinary:
         return f"the {RELEASE}" if self.source == RELEASE else self.source
 
     @property
+    def named(self) -> str:
+        """What names it again: the version of a release, else the path."""
+        return self.version if self.source == RELEASE else self.path
+
+    @property
     def note(self) -> str | None:
         """What a reader of the results must know about this version; None where there is nothing."""
         return version_note(self.version)

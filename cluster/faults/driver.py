@@ -63,6 +63,7 @@ class Held:
         note: what is known against it, None for nothing.
         ours: whether it was made for this driver, and goes with it.
         cannot: faults that do not work here, by method, with why.
+        etcd: what names its binary again, a version or a path; empty where that is not of the driver's choosing.
         logs: folder with ``<member>.log`` while it runs; empty where the logs are elsewhere.
     """
 
@@ -72,6 +73,7 @@ class Held:
     note: str | None
     ours: bool
     cannot: dict[str, str]
+    etcd: str
     logs: str
 
 
@@ -82,6 +84,7 @@ class _Found(TypedDict):
     source: str
     note: str | None
     ours: bool
+    etcd: str
     logs: str
 
 
@@ -290,7 +293,7 @@ def _embedded(**options: Any) -> Iterator[tuple[Cluster, _Found]]:
     with made:
         yield made, {
             "version": binary.version, "source": binary.whence, "note": binary.note, "ours": True,
-            "logs": str(made.logs),
+            "etcd": binary.named, "logs": str(made.logs),
         }  # fmt: skip
 
 
@@ -323,4 +326,4 @@ def _described(cluster: up.Cluster, *, ours: bool) -> _Found:
     what = describe(cluster)
     said = statuses(cluster.members, security=cluster.security)
     version = what["version"] or min((status.version for status in said), default="")
-    return {"version": version, "source": what["source"] or "", "note": None, "ours": ours, "logs": ""}
+    return {"version": version, "source": what["source"] or "", "note": None, "ours": ours, "etcd": "", "logs": ""}

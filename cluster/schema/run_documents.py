@@ -374,6 +374,8 @@ class Check(TypedDict):
     schema: Literal["raftload.check/1"]
     run: str
     command: list[str] | None
+    environment: NotRequired[dict[str, str | None]]
+    etcd_version: NotRequired[str | None]
     operations: int
     watches: int
     lease_overdue_s: float | None
@@ -408,6 +410,7 @@ class Parameters(Schedule):
     started_at: str | None
     ended_at: str | None
     command: list[str] | None
+    environment: NotRequired[dict[str, str | None] | None]
     seed: int | None
     scenario: str | None
     loop: Literal["closed", "open"] | None
@@ -489,6 +492,7 @@ class Run(Blocks, Schedule):
     started_at: NotRequired[str | None]
     ended_at: NotRequired[str | None]
     command: NotRequired[list[str] | None]
+    environment: NotRequired[dict[str, str | None] | None]
     seed: NotRequired[int | None]
     loop: NotRequired[Literal["closed", "open"] | None]
     rate: NotRequired[float | None]

@@ -6,8 +6,9 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from cluster.base import repeat
 from cluster.base.console import Painter
 from cluster.base.verdict import Verdict, overall
 from loadgen.check.rules import RULES, Result
@@ -26,11 +27,14 @@ def judged(folder: Path, rules: Sequence[str] = tuple(RULES)) -> Check:
     from loadgen.history.reader import read
 
     history = read(folder)
+    run = _run(folder)
     report = check(history, rules, _logs(folder / "logs"))
     return {
         "schema": "raftload.check/1",
         "run": folder.resolve().name,
-        "command": _command(folder),
+        "command": repeat.words(run["command"], run["seed"]) or None,
+        "environment": run["environment"],
+        "etcd_version": run["etcd_version"],
         "operations": report.operations,
         "watches": report.watches,
         "lease_overdue_s": report.lease_overdue_s,
@@ -75,13 +79,29 @@ def _broken(results: Sequence[Result]) -> list[str]:
     return [result.rule for result in broken]
 
 
-def _command(folder: Path) -> list[str] | None:
-    """Return what the run was started with, where its run.json says."""
+class _Repeated(TypedDict):
+    """What a run.json says of how to do the run again."""
+
+    command: list[str]
+    seed: int | None
+    environment: dict[str, str | None]
+    etcd_version: str | None
+
+
+def _run(folder: Path) -> _Repeated:
+    """Return what repeats the run, as far as its run.json says."""
     try:
-        command = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("command")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return [str(word) for word in command] if isinstance(command, list) else None
+        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    run = found if isinstance(found, dict) else {}
+    command, environment, target = run.get("command"), run.get("environment"), run.get("target")
+    return {
+        "command": [str(word) for word in command] if isinstance(command, list) else [],
+        "seed": run.get("seed"),
+        "environment": dict(environment) if isinstance(environment, dict) else {},
+        "etcd_version": target.get("etcd_version") if isinstance(target, dict) else None,
+    }
 
 
 def render(document: Check, *, color: bool, width: int = 100) -> str:
@@ -127,8 +147,8 @@ def render(document: Check, *, color: bool, width: int = 100) -> str:
     if document["lease_overdue_s"] is not None:
         lines.append(f"leases     outlived their TTL by at most {document['lease_overdue_s']:.2f} s")
     if document["command"]:
-        import shlex
-
-        lines.append(f"repeat     {shlex.join(document['command'])}")
+        lines.append(f"repeat     {repeat.line(document['command'], document.get('environment') or {})}")
+    if version := document.get("etcd_version"):
+        lines.append(f"etcd       {version}")
     lines.append(f"verdict    {paint(document['verdict'], Verdict(document['verdict']).style)}")
     return "\n".join(line.rstrip() for line in lines)

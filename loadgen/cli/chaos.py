@@ -307,7 +307,7 @@ def _target(chosen: ChaosOptions, held: Held | None) -> Target:
     if held is None or chosen.backend is None:
         return probed("external", chosen.endpoints, say)
     answers = dict.fromkeys(member.client_url for member in held.members)
-    return Target(chosen.backend, answers, held.version, security=chosen.security)
+    return Target(chosen.backend, answers, held.version, security=chosen.security, etcd=held.etcd or None)
 
 
 def _say_bugs(version: str | None) -> None:

@@ -53,7 +53,7 @@ __all__ = ["LATEST", "ReportError", "build", "find_run", "from_csv", "load", "wr
 LATEST = "latest"
 
 RUN_FIELDS = (
-    "id", "started_at", "ended_at", "command", "scenario", "loop", *(each.field for each in PARAMETERS),
+    "id", "started_at", "ended_at", "command", "environment", "scenario", "loop", *(each.field for each in PARAMETERS),
     "allow_rate_miss", "workers", "users", "prefix", "versions", "warmup", "preloaded_keys", "series_interval_s",
 )  # fmt: skip
 _SUFFIXES = ("_stats.csv", "_requests.csv", ".csv")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import gevent
 
+from cluster.base import repeat
 from cluster.base.exits import Failure, ListenerError
 from cluster.base.files import FileError, writing
 from loadgen.client.etcd import EtcdClient
@@ -469,6 +470,7 @@ class Run:
         plan = self._plan
         return {
             "command": list(plan.command),
+            "environment": repeat.environment(self._target.kind, self._target.etcd),
             **self.settings.to_document(),
             "allow_rate_miss": plan.allow_rate_miss,
             "workers": len(self._session.workers),

@@ -204,7 +204,7 @@ class TargetOptions:
         with cluster:
             yield Target(
                 "embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster, links=cluster.peer_links,
-                requested_version=binary.version if binary.source == RELEASE else None, ours=True,
+                requested_version=binary.version if binary.source == RELEASE else None, ours=True, etcd=binary.named,
                 cpu_times=cluster.cpu_times,
             )  # fmt: skip
 
@@ -309,6 +309,7 @@ class Target:
         learners: the endpoints of members without a vote, which serve serializable reads only.
         cpu_times: tells how long each member had a CPU of this machine and waited for one, or raises ClusterError;
             None where that cannot be known.
+        etcd: what names the binary of an embedded cluster again, a version or a path.
     """
 
     kind: Kind
@@ -322,6 +323,7 @@ class Target:
     again: Mapping[str, str] = dataclasses.field(default_factory=dict)
     learners: tuple[str, ...] = ()
     cpu_times: Callable[[], Mapping[str, CpuTimes]] | None = None
+    etcd: str | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -99,6 +100,20 @@ def test_a_healthy_cluster_passes(fixed_etcd: str, tmp_path: Path, leftovers_aft
     assert len(begun) == 4  # a compaction is a request
     assert "kill-leader" in (folder / "report.html").read_text()
     assert [int(row["monotonic_ns"]) for row in begun] == sorted(int(row["monotonic_ns"]) for row in begun)
+    # One clock: a round began when its event did.
+    times = [row["began_ns"] for row in rounds if row["fault"] != "compact"]
+    assert all(0 <= began - int(row["monotonic_ns"]) < 1e9 for began, row in zip(times, begun, strict=True))
+    # Each operation is in one place, with the same outcome as in the results.
+    places = [result["chaos"]["earlier"], *(row[part] for row in rounds for part in ("during", "after"))]
+    total = result["results"]["total"]
+    assert sum(each["operations"] for each in places) == total["operations"]
+    assert sum(each["failed"] + each["unknown"] for each in places) == total["failed"]
+    assert sum(each["unknown"] for each in places) == total["info"]
+    assert result["check"]["environment"] == {"RAFTLOAD_ETCD": fixed_etcd}
+    again = command.run("check", str(folder), cwd=tmp_path).stdout
+    assert f"repeat     RAFTLOAD_ETCD={shlex.quote(fixed_etcd)} raftload chaos --faults {faults} " in again
+    assert " --seed 1\n" in again and "--output" not in again
+    assert f"etcd       {result['target']['etcd_version']}\n" in again
     assert not leftovers_after(60)
 
 

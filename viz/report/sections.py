@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import repeat as again
 from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
@@ -366,7 +365,7 @@ def repeat(result: Result) -> str:
     run = result["run"]
     if not run.get("command"):
         return ""
-    apart = ("command", "id")
+    apart = ("command", "environment", "id")
     shown = {key: value for key, value in run.items() if value not in (None, {}, []) and key not in apart}
     rows = [(key, escape(_words(value))) for key, value in shown.items()]
     button = '<button class="copy screen" type="button" hidden>Copy</button>'
@@ -374,15 +373,9 @@ def repeat(result: Result) -> str:
 
 
 def command(run: Parameters) -> str:
-    """Return the command line as it was given, its seed made explicit."""
-    words = [str(word) for word in run.get("command") or ()]
-    if not words:
-        return ""
-    words[0] = Path(words[0]).name
-    seeded = any(word == "--seed" or word.startswith("--seed=") for word in words)
-    if not seeded and run.get("seed") is not None and words[1:2] != ["web"]:
-        words += ["--seed", str(run["seed"])]
-    return shlex.join(words)
+    """Return the command line that repeats a run, with the environment that mattered, see `cluster.base.repeat`."""
+    words = again.words(run.get("command") or (), run.get("seed"))
+    return again.line(words, run.get("environment") or {}) if words else ""
 
 
 def _words(value: object) -> str:
