@@ -75,7 +75,7 @@ def find(folder: Path, run: Run) -> Knee | None:
     contended = wait and wait["contended"]
     caution = "the members waited for a CPU, so the knee may be this machine's" if contended else None
     caution = "the load generator was saturated, so the knee may be its own" if saturated else caution
-    best, reason = judge(rows)
+    best, reason = judge(rows, axis)
     return {"method": METHOD, "axis": axis, "steps": rows, "knee": best, "reason": reason, "caution": caution}
 
 
@@ -112,13 +112,25 @@ def _row(load: float, seconds: int, counts: Mapping[int, int]) -> Plateau:
     }
 
 
-def judge(rows: Sequence[Plateau]) -> tuple[Plateau | None, str | None]:
+def judge(rows: Sequence[Plateau], axis: Literal["users", "rate"]) -> tuple[Plateau | None, str | None]:
     """Return the knee, a plateau of those measured or None, and the reason why there is none."""
     if len(rows) < 3:
-        return None, f"{len(rows)} plateaus of {LEAST_SECONDS + 1} s or more, and 3 are needed"
+        steps = "step" if len(rows) == 1 else "steps"
+        more = "more users, or a longer run" if axis == "users" else "more or longer steps"
+        return None, f"{len(rows)} {steps} of {LEAST_SECONDS + 1} s or more, and 3 are needed: {more}"
     best = max(range(len(rows)), key=lambda index: rows[index]["power"])
     if best == len(rows) - 1:
-        return None, "power still rose at the last step: measure a higher load"
-    if best == 0:
-        return None, "power fell from the first step on: begin with a lower load"
-    return rows[best], None
+        last = f"{rows[best]['load']:g}"
+        more = f"more than {last} users" if axis == "users" else f"a higher rate than {last}/s"
+        return None, f"power still rose at the last step: measure {more}"
+    if best > 0:
+        return rows[best], None
+    first = f"{rows[0]['load']:g}"
+    if axis == "rate":
+        return None, f"power fell from the first step on: begin with a lower rate than {first}/s"
+    if rows[0]["load"] > 1:
+        return None, f"power fell from the first measured step on: give steps below {first} users more time"
+    return None, (
+        "power fell from the first step on, and there is no lower load than one user: more users only wait for each "
+        "other (steps of a rate, --step, can go lower)"
+    )

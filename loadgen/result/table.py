@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import console
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
 from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
@@ -18,10 +19,11 @@ from loadgen.result import known
 from loadgen.result.gate import other_reasons
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import CpuWait, Generator, Result, ResultTarget, Row
+    from cluster.schema.run_documents import CpuWait, Generator, Knee, Result, ResultTarget, Row
 
 LABEL = 12
 MAX_CAUSES = 8
+MAX_STEPS = 24
 MAX_NAME = 28
 
 # Latency columns from left to right, and in which order they go where the terminal is too narrow.
@@ -150,6 +152,7 @@ def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[st
         ),
         ("run", _length(result)),
         ("samples", samples),
+        ("steps", _steps(result.get("knee"), paint)),
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("failures", _failures(result["results"], paint)),
@@ -184,6 +187,34 @@ def _target(target: ResultTarget | None, paint: Painter) -> list[str]:
         )
         texts.append("  to measure, `raftload cluster up --backend local --links direct`")
     return texts
+
+
+def _steps(knee: Knee | None, paint: Painter) -> list[str]:
+    """Return the steps of the load as a table, with the knee marked, and a sentence about it."""
+    if not knee or not knee["steps"]:
+        return [f"no knee: {knee['reason']}"] if knee else []
+    steps, best = knee["steps"], knee["knee"]
+    middle = steps.index(best) if best in steps else len(steps) - 1
+    first = max(0, min(middle - MAX_STEPS // 2, len(steps) - MAX_STEPS))
+    shown = steps[first : first + MAX_STEPS]
+    columns = [["users" if knee["axis"] == "users" else "rate, /s", *(f"{step['load']:,g}" for step in shown)]]
+    columns.append(["succeeded/s", *_aligned([step["throughput_ops_s"] for step in shown], (1, 1, 0))])
+    columns.append(["mean, ms", *_aligned([step["mean_ms"] for step in shown], (3, 2, 1))])
+    columns.append(["p50, ms", *_aligned([step["p50_ms"] for step in shown], (3, 2, 1))])
+    columns.append(["p99, ms", *_aligned([step["p99_ms"] for step in shown], (3, 2, 1))])
+    columns.append(["power", *_aligned([step["power"] for step in shown], (3, 2, 1))])
+    head, *lines = console.columns([*zip(*columns, strict=True)], right=range(len(columns)))
+    texts = [paint(head, "dim")]
+    texts += [
+        paint(f"{line}  <- knee", "bold") if step == best else line for line, step in zip(lines, shown, strict=True)
+    ]
+    if len(shown) < len(steps):
+        texts.append(f"and {len(steps) - len(shown):,} more, in report.html")
+    if best:
+        texts.append("power = throughput / mean latency; beyond the knee more load raises latency, not throughput")
+    else:
+        texts.append(f"no knee: {knee['reason']}")
+    return texts + ([paint(printable(str(knee["caution"])), "yellow")] if knee["caution"] else [])
 
 
 def _length(result: Result) -> list[str]:

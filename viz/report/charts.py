@@ -64,6 +64,7 @@ class Line:
         points: x and y in the order of x; None is a gap, over which nothing is drawn.
         step: whether a value holds until the next point.
         dots: whether its points are to be seen.
+        labels: what stands above each point; empty for nothing.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Line:
     points: tuple[Point, ...]
     step: bool = False
     dots: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def render(chart: Chart) -> str:
     drawn = [_thinned(line) for line in chart.lines]
     paths = "".join(_path(line, chart.x, chart.y, chart.height) for line in drawn)
     area += [_stretched(chart.height, paths), _marks(chart.bands, chart.x)]
+    area += [_labels(line, chart.x, chart.y, chart.height) for line in chart.lines if line.labels]
     return _figure(chart, _y_axis(chart.y, chart.height), "".join(area), _data(chart, drawn), _legend(chart))
 
 
@@ -227,6 +230,15 @@ def _marks(bands: Sequence[Band], x: Axis) -> str:
         f"{escape(band.mark)}<title>{escape(band.text)}</title></text>"
         for band in bands
         if band.mark
+    )
+
+
+def _labels(line: Line, x: Axis, y: Axis, height: float) -> str:
+    """Return what stands above the points of a line."""
+    return "".join(
+        f'<text data-x="{a:.3f}" x="{x.place(a):.2%}" y="{_y(y, b, height):.1f}" dy="-9" class="pt">{escape(label)}</text>'
+        for (a, b), label in zip(line.points, line.labels, strict=True)
+        if b is not None
     )
 
 

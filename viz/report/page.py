@@ -51,17 +51,17 @@ def render(data: RunData) -> str:
         sections.head(data),
         sections.verdict(data.result),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
+        _section(
+            "Knee",
+            sections.knee(data.result) + run_charts.knee(data),
+            "where latency begins to grow faster than throughput",
+        ),
         _section("Leadership", run_charts.leaders(data)),
         _section("Faults", chaos_sections.faults(data)),
         _section("Guarantees", chaos_sections.guarantees(data.result), "checked against the recorded history"),
         _section("Latency over time", run_charts.latency(data), _of_latency(data)),
         _section("Throughput and failures", run_charts.throughput(data) + run_charts.failures(data)),
         _section("Latency by percentile", run_charts.percentiles(data), "over the whole run"),
-        _section(
-            "Knee",
-            sections.knee(data.result) + run_charts.knee(data),
-            "where latency begins to grow faster than throughput",
-        ),
         _section(
             "Replication lag",
             run_charts.lag(data),

@@ -314,8 +314,10 @@ def knee(data: RunData) -> str:
     steps = sorted(found["steps"] if found else (), key=lambda each: each["throughput_ops_s"])
     if found is None or len(steps) < 2:
         return ""
+    per = "" if found["axis"] == "users" else "/s"
+    loads = tuple(f"{charts.number(each['load'])}{per}" for each in steps)
     lines = (
-        Line("p99", "b", tuple((each["throughput_ops_s"], each["p99_ms"]) for each in steps), dots=True),
+        Line("p99", "b", tuple((each["throughput_ops_s"], each["p99_ms"]) for each in steps), dots=True, labels=loads),
         Line("p50", "a", tuple((each["throughput_ops_s"], each["p50_ms"]) for each in steps), dots=True),
     )
     best = found["knee"]
@@ -324,8 +326,8 @@ def knee(data: RunData) -> str:
     x = charts.linear(0.0, charts.up_to(steps[-1]["throughput_ops_s"]).high, "/s")
     y = charts.logarithmic(charts.heights(lines), "ms")
     return charts.render(
-        Chart("knee", "Latency over throughput, one point per step", x, y, "latency, ms, over succeeded/s", lines,
-              marked, height=260)
+        Chart("knee", f"Latency over throughput, one point per step, labelled with its {UNITS[found['axis']]}", x, y,
+              f"latency, ms, over succeeded/s; at each point its {UNITS[found['axis']]}", lines, marked, height=260)
     )  # fmt: skip
 
 
