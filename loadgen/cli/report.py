@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.console import print_json, say, show
+from cluster.base.console import print_json, say, show, wants_color
 from cluster.base.files import writing
 from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.result import document
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "PREFIX is, such as one that its web page gave; nothing is written",
     )
     parser.add_argument("--json", action="store_true", help="print the result document instead of a table")
+    parser.add_argument("--all", action="store_true", help="of two runs, print every figure, not only what differs")
     parser.add_argument(
         "--html",
         nargs="?",
@@ -85,6 +87,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ReportError("give one run to show, or two to compare")
     if args.csv is not None and (args.run or args.html is not None or args.plots is not None):
         raise ReportError("--csv is for a plain Locust run, which has no run folder, --html or --plots")
+    if args.all and len(args.run) < 2:
+        raise ReportError("--all is for two runs to compare")
     if args.html and Path(args.html).is_dir():
         raise ReportError(f"--html {args.html} is a folder; write RUN before --html, and a file's name after it")
     if args.html and not Path(args.html).absolute().parent.is_dir():
@@ -133,7 +137,7 @@ def _compare(args: argparse.Namespace) -> None:
     if args.json:
         print_json(compare.document(a, b))
     else:
-        text = compare.text(a, b)
+        text = compare.text(a, b, color=wants_color(sys.stdout), every=args.all)
         with writing("to stdout"):
             print(text)
     if args.html is not None:

@@ -316,7 +316,7 @@ def test_comparing_many_names_makes_no_large_page(data: rundata.RunData) -> None
     html = compare.render(many, data)
     assert len(html) < 2_000_000 and "more figures, of names with fewer operations" in html
     assert "/5000&lt;i&gt;.p99_ms" in html and ">total.p99_ms<" in html
-    assert compare.text(many, data).count("\n/") == 5000 * 10
+    assert compare.text(many, data, every=True).count("\n/") == 5000 * 10
 
 
 def test_compared_names_may_hold_dots(data: rundata.RunData) -> None:
@@ -326,7 +326,7 @@ def test_compared_names_may_hold_dots(data: rundata.RunData) -> None:
     dotted = dataclasses.replace(data, result=result)
     names = [row.name for row in compare.rows(result, result)]
     assert len(names) == len(set(names)) and {"a.p99_ms", "a.b.p99_ms", "a.latency.b.p99_ms"} <= {*names}
-    lines = compare.text(dotted, dotted).splitlines()
+    lines = compare.text(dotted, dotted, every=True).splitlines()
     # A rule before each name, the total, the generator and the target.
     assert sum(set(line) == {"-"} for line in lines) == 6
 
@@ -430,6 +430,62 @@ def test_two_runs_stand_side_by_side(data: rundata.RunData, folder: Path, tmp_pa
     assert compare.document(data, there)["schema"] == "raftload.comparison/1"
     html = compare.render(data, there)
     assert html.count('class="line a"') == html.count('class="line b"') == 3
+
+
+def _changed(data: rundata.RunData, **figures: float) -> rundata.RunData:
+    """Return a run with other figures in its total; ``success_rate`` and the like, and those of the latency."""
+    result = json.loads(json.dumps(data.result))
+    total = result["results"]["total"]
+    for name, value in figures.items():
+        (total["latency"] if name.endswith("_ms") else total)[name] = value
+    return dataclasses.replace(data, result=result)
+
+
+def test_of_two_runs_what_differs_stands_first_and_the_rest_is_folded(data: rundata.RunData) -> None:
+    total = data.result["results"]["total"]
+    assert total is not None and total["latency"] is not None
+    rate, p99 = total["throughput_ops_s"], total["latency"]["p99_ms"]
+    other = _changed(data, throughput_ops_s=1.5 * rate, p99_ms=3 * p99, success_rate=total["success_rate"] - 0.01,
+                     p50_ms=1.04 * total["latency"]["p50_ms"])  # fmt: skip
+    lines = compare.text(data, other, color=True).splitlines()
+    start = next(number for number, line in enumerate(lines) if "B / A" in line) + 1
+    told = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in lines[start : start + 3]]
+    assert [(each[0], each[-1]) for each in told] == [
+        ("total.success_rate", "worse"), ("total.p99_ms", "worse"), ("total.throughput_ops_s", "better"),
+    ]  # fmt: skip
+    assert [line[:5] for line in lines[start : start + 3]] == ["\x1b[31m", "\x1b[31m", "\x1b[32m"]
+    plain = compare.text(data, other)
+    assert "\x1b" not in plain
+    assert len(plain.splitlines()) < 25, "it was a table of forty rows"
+    assert plain.endswith("\n".join(compare.NOISE))
+    assert f"{len(compare.rows(data.result, other.result)) - 10} more figures: --all, --html FILE or --json" in plain
+    html = compare.render(data, other)
+    assert html.index("Largest differences") < html.index("<figure") < html.index("<details><summary>")
+    assert html.index("One run each says nothing of noise") < html.index("<figure")
+    first = html[html.index("Largest differences") : html.index("<figure")]
+    assert first.count('<b class="pass">better</b>') == 1 and first.count('<b class="fail">worse</b>') == 2
+    assert "total.p50_ms" not in first, "four per cent"
+    back = compare.text(other, data)
+    assert [line.split()[-1] for line in back.splitlines() if line.startswith(("total.p99_ms", "total.thr"))] == [
+        "better", "worse",
+    ]  # fmt: skip
+
+
+def test_of_a_run_and_itself_no_figure_is_better(data: rundata.RunData) -> None:
+    text = compare.text(data, data)
+    assert "no telling figure differs by 10 %" in text
+    assert "better" not in text.replace("better and worse", "") and "worse" not in text.replace("better and worse", "")
+    assert "No telling figure differs by 10 % or more" in compare.render(data, data)
+
+
+def test_of_another_load_better_and_worse_are_not_etcds_alone(data: rundata.RunData) -> None:
+    result = json.loads(json.dumps(data.result))
+    result["run"]["users"] = 400
+    other = dataclasses.replace(data, result=result)
+    for page in (compare.text(data, other), compare.render(data, other).replace("&#x27;", "'")):
+        assert compare.OTHER_LOAD in page
+    assert "users: A 4, B 400" in compare.text(data, other)
+    assert compare.OTHER_LOAD not in compare.text(data, data)
 
 
 # The command

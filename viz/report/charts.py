@@ -236,7 +236,7 @@ def _marks(bands: Sequence[Band], x: Axis) -> str:
 def _labels(line: Line, x: Axis, y: Axis, height: float) -> str:
     """Return what stands above the points of a line."""
     return "".join(
-        f'<text data-x="{a:.3f}" x="{x.place(a):.2%}" y="{_y(y, b, height):.1f}" dy="-9" class="pt">{escape(label)}</text>'
+        f'<text data-x="{a:.3f}" x="{x.place(a):.2%}" y="{_y(y, b, height) - 9:.1f}" class="pt">{escape(label)}</text>'
         for (a, b), label in zip(line.points, line.labels, strict=True)
         if b is not None
     )

@@ -1,14 +1,15 @@
-"""Two runs side by side: the same figures of both with their ratio, and their charts over each other."""
+"""Two runs side by side: what differs first, their charts over each other, and all figures of both with their ratio."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from cluster.base.console import columns
+from cluster.base.console import Painter, columns
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
@@ -25,6 +26,23 @@ NAME = "comparison.html"
 _COUNTS = ("operations", "failed", "success_rate", "throughput_ops_s")
 _LATENCIES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
 _MOST_NAMES, _LONGEST_NAME = 100, 80
+# The figures that people compare runs by; the others follow from them, or are of few samples.
+_TELLING = {"success_rate", "throughput_ops_s", "p50_ms", "p99_ms", "cpu_us_per_op", "leader_changes", "during"}
+_HIGHER_IS_BETTER = {"success_rate", "throughput_ops_s"}
+_NEITHER = {"operations"}
+# A smaller difference is not worth a line of its own: of a share, and of the ratio of anything else.
+_LEAST_SHARE, _LEAST_RATIO = 0.001, 1.1
+_LEAST_OPERATIONS, _MOST_CHANGES = 100, 12
+_STYLES: dict[str, tuple[str, ...]] = {"better": ("green",), "worse": ("red",), "": ()}
+_HEAD = ("", "A", "B", "B / A", "B is")
+NOISE = (
+    "One run each says nothing of noise: two runs of one thing differ, too.",
+    "Run each several times, by turns, before you believe a difference.",
+)
+OTHER_LOAD = "The two did not run the same load, so better and worse are not etcd's alone."
+_LOAD = {"scenario", "loop", "users", "rate", "stages", "step", "mix", "key_size", "value_size", "transport"}
+# Parameters that older runs do not tell.
+_LATE = {"environment"}
 # Parameters that say when and where, not what.
 _OWN = {"id", "started_at", "ended_at", "command", "prefix", "duration_s"}
 
@@ -62,6 +80,25 @@ class Row:
     def ratio(self) -> float | None:
         """``b / a``; None where it says nothing."""
         return self.b / self.a if self.a and self.b is not None and not self.few else None
+
+    @property
+    def size(self) -> float:
+        """How much the two differ, 1.0 where that is just worth a line; shares count before all else."""
+        if self.a is None or self.b is None or self.a == self.b or self.few:
+            return 0.0
+        if self.path[-1] == "success_rate":
+            share = abs(self.b - self.a) / _LEAST_SHARE
+            return 1e6 * share if share >= 1 else 0.0
+        if self.a <= 0 or self.b <= 0:
+            return 1e3
+        return abs(math.log(self.b / self.a)) / math.log(_LEAST_RATIO)
+
+    @property
+    def direction(self) -> Literal["better", "worse", ""]:
+        """Whether B is better or worse than A; empty where they differ too little, or it is neither."""
+        if self.size < 1 or self.a is None or self.b is None or self.path[-1] in _NEITHER:
+            return ""
+        return "better" if (self.b > self.a) == (self.path[-1] in _HIGHER_IS_BETTER) else "worse"
 
 
 class ComparedRun(TypedDict):
@@ -129,7 +166,9 @@ def differences(a: Result, b: Result) -> dict[str, tuple[object, object]]:
     found: dict[str, tuple[object, object]] = {
         key: (ours.get(key), theirs.get(key))
         for key in dict.fromkeys([*ours, *theirs])
-        if key not in _OWN and ours.get(key) != theirs.get(key)
+        if key not in _OWN
+        and ours.get(key) != theirs.get(key)
+        and not (key in _LATE and None in (ours.get(key), theirs.get(key)))
     }
     first, second = ((each.get("target") or NO_TARGET)["etcd_version"] for each in (a, b))
     return found if first == second else {**found, "etcd_version": (first, second)}
@@ -149,33 +188,60 @@ def document(a: RunData, b: RunData) -> Comparison:
     }
 
 
-def text(a: RunData, b: RunData) -> str:
-    """Return the comparison as a table for a terminal, without a final newline."""
-    found = rows(a.result, b.result)
-    cells = [("", f"A {clean(a.id, 28)}", f"B {clean(b.id, 28)}", "B / A"), *map(_cells, found)]
-    lines: list[str] = []
-    groups = [(), *(row.group for row in found)]
-    for at, line in enumerate(columns(cells, right=(1, 2, 3))):
-        if at and groups[at] != groups[at - 1]:
-            lines.append("-" * len(line))
-        lines.append(line)
-    for key, (ours, theirs) in differences(a.result, b.result).items():
-        lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
+def changes(found: Sequence[Row]) -> list[Row]:
+    """Return the telling figures that differ enough: those of the total, then of the largest difference.
+
+    Types of which there were few operations are left out: theirs differ from run to run.
+    """
+    rare = {
+        row.group for row in found
+        if row.path[-1] == "operations" and min(row.a or 0, row.b or 0) < _LEAST_OPERATIONS and row.path[1] != "total"
+    }  # fmt: skip
+    telling = [row for row in found if row.path[-1] in _TELLING and row.size >= 1 and row.group not in rare]
+    return sorted(telling, key=lambda row: (row.group != ("results", "total"), -row.size))[:_MOST_CHANGES]
+
+
+def text(a: RunData, b: RunData, *, color: bool = False, every: bool = False) -> str:
+    """Return what differs as a table for a terminal, without a final newline; the totals stand below it.
+
+    Takes whether all other figures are to stand there, too.
+    """
+    paint = Painter(color)
+    different = differences(a.result, b.result)
+    lines = [f"A {clean(a.id, 60)}, {a.result.get('verdict')}", f"B {clean(b.id, 60)}, {b.result.get('verdict')}"]
     for name, data in (("A", a), ("B", b)):
         if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
-            lines.append(f"{name}: SATURATED, its latencies are partly the generator's own")
+            lines.append(paint(f"{name}: SATURATED, its latencies are partly the generator's own", "yellow"))
         wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
         if wait and wait["contended"]:
-            lines.append(f"{name}: CONTENDED, its latencies are partly the members' wait for a CPU")
-    return "\n".join(lines)
+            lines.append(paint(f"{name}: CONTENDED, its latencies are partly the members' wait for a CPU", "yellow"))
+    for key, (ours, theirs) in different.items():
+        lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
+    if not _LOAD.isdisjoint(different):
+        lines.append(OTHER_LOAD)
+    found = rows(a.result, b.result)
+    first = changes(found)
+    rest = found if every else [row for row in found if row.group == ("results", "total") and row not in first]
+    shown = [*first, *rest]
+    head, *made = columns([_HEAD, *map(_cells, shown)], right=(1, 2, 3))
+    rule = "-" * max(map(len, (head, *made)))
+    lines += ["", head, *([] if first else [f"no telling figure differs by {100 * (_LEAST_RATIO - 1):.0f} %"])]
+    for at, (row, line) in enumerate(zip(shown, made, strict=True)):
+        if at >= len(first) and (at == len(first) or row.group != shown[at - 1].group):
+            lines.append(rule)
+        lines.append(paint(line, *_STYLES[row.direction]))
+    if not every:
+        lines.append(f"{len(found) - len(shown):,} more figures: --all, --html FILE or --json")
+    return "\n".join([*lines, "", *NOISE])
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
+def _cells(row: Row) -> tuple[str, str, str, str, str]:
     return (
         clean(row.name, _LONGEST_NAME),
         _cell(row, None if "a" in row.few else row.a),
         _cell(row, None if "b" in row.few else row.b),
         "-" if row.ratio is None else f"{row.ratio:.3f}",
+        row.direction,
     )
 
 
@@ -195,12 +261,13 @@ def render(a: RunData, b: RunData) -> str:
     title = f"{a.id} and {b.id}"
     parts = [
         f'<header><h1>Two runs side by side</h1><p class="sub">A: {_name(a)}<br>B: {_name(b)}</p></header>',
-        _figures(a, b),
         _differences(a, b),
+        _changes(a, b),
         _overlay("p99", "p99 latency over time", "p99 latency, ms", a, b, log=True),
         _overlay("rate", "Successful operations per second", "succeeded/s", a, b, log=False),
         "<h2>Latency by percentile</h2>"
         + run_charts.spectrum("percentiles", [_spectrum("A", "a", a), _spectrum("B", "b", b)]),
+        _figures(a, b),
     ]
     return page(title, parts)
 
@@ -209,21 +276,41 @@ def _name(data: RunData) -> str:
     return f"{escape(data.id)}, {sections.badge(data.result.get('verdict'))}"
 
 
+def _changes(a: RunData, b: RunData) -> str:
+    """Return the figures that differ enough to matter, and that this may be noise."""
+    found = changes(rows(a.result, b.result))
+    doubts = ""
+    for name, data in (("A", a), ("B", b)):
+        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
+            doubts += (
+                f'<p class="unknown"><b>{name} was saturated</b>: its latencies are partly the generator\'s own.</p>'
+            )
+        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
+        if wait and wait["contended"]:
+            doubts += f'<p class="unknown"><b>{name} was contended</b>: its members waited for a CPU.</p>'
+    table = sections.table(_HEAD, map(_row, found)) if found else (
+        f"<p>No telling figure differs by {100 * (_LEAST_RATIO - 1):.0f} % or more.</p>"
+    )  # fmt: skip
+    return f'<h2>Largest differences</h2>{doubts}{table}<p class="dim">{escape(" ".join(NOISE))}</p>'
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    name, a, b, ratio, direction = map(escape, _cells(row))
+    if row.path[-1] == "failed":
+        a, b = (f'<span class="fail">{text}</span>' if value else text for text, value in ((a, row.a), (b, row.b)))
+    look = {"better": "pass", "worse": "fail"}.get(direction)
+    return (name, a, b, *((f'<b class="{look}">{each}</b>' if look else each) for each in (ratio, direction)))
+
+
 def _figures(a: RunData, b: RunData) -> str:
+    """Return all figures, folded."""
     (first, _), (second, _) = (largest(each.result["results"], _MOST_NAMES) for each in (a, b))
     found, names = rows(a.result, b.result), {"total", *first, *second}
     shown = [row for row in found if row.path[0] != "results" or row.path[1] in names]
-    made = [_html_cells(row) for row in shown]
     left = f"<p>{len(found) - len(shown):,} more figures, of names with fewer operations, are in the JSON of both.</p>"
-    table = sections.table(("", "A", "B", "B / A"), made)
-    return "<h2>Figures</h2>" + table + (left if len(shown) < len(found) else "")
-
-
-def _html_cells(row: Row) -> tuple[str, ...]:
-    name, a, b, ratio = map(escape, _cells(row))
-    if row.path[-1] == "failed":
-        a, b = (f'<span class="fail">{text}</span>' if value else text for text, value in ((a, row.a), (b, row.b)))
-    return name, a, b, ratio
+    table = sections.table(_HEAD, map(_row, shown))
+    inside = table + (left if len(shown) < len(found) else "")
+    return f"<h2>All figures</h2><details><summary>{len(shown):,} figures of both runs</summary>{inside}</details>"
 
 
 def _differences(a: RunData, b: RunData) -> str:
@@ -231,7 +318,8 @@ def _differences(a: RunData, b: RunData) -> str:
     if not found:
         return "<p>The parameters of both are the same.</p>"
     made = [(escape(key), escape(str(ours)), escape(str(theirs))) for key, (ours, theirs) in found.items()]
-    return "<h2>What differs</h2>" + sections.table(("parameter", "A", "B"), made, (1, 2))
+    other = "" if _LOAD.isdisjoint(found) else f"<p>{escape(OTHER_LOAD)}</p>"
+    return "<h2>What was different</h2>" + sections.table(("parameter", "A", "B"), made, (1, 2)) + other
 
 
 def _overlay(name: str, title: str, label: str, a: RunData, b: RunData, *, log: bool) -> str:
