@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from cluster.base import repeat
 from cluster.base.console import Painter
 from cluster.base.verdict import Verdict, overall
+from cluster.schema import repeat
 from loadgen.check.rules import RULES, Result
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 import gevent
 
-from cluster.base import repeat
 from cluster.base.exits import Failure, ListenerError
 from cluster.base.files import FileError, writing
+from cluster.schema import repeat
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import DELIVERY
 from loadgen.load import keyspace

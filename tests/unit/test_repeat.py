@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.base import repeat
+from cluster.schema import repeat
 
 
 @pytest.mark.parametrize(

@@ -168,16 +168,19 @@ def test_failures_of_the_time_in_which_a_fault_begins_are_of_it(data: rundata.Ru
     """They stood under `before`, since their second had begun earlier."""
     begin = data.begin
     failed = {4: 7, 5: 8, 7: 9}
-    seconds = [rundata.Second(int(begin) + at, 10, failed.get(at, 0), 1.0, 1.0, 1.0) for at in range(10)]
+    seconds = [rundata.Interval(begin + at, 1.0, 10, failed.get(at, 0), 1.0, 1.0, 1.0) for at in range(10)]
+    seconds[0] = dataclasses.replace(seconds[0], at=begin + 0.9, length_s=0.1)  # the load began within it
     tenths = [
-        rundata.Second(begin + at / 10, 10, 7 * (at == 44) + 5 * (at == 46) + 9 * (at == 70), 1.0, 1.0, 1.0)
+        rundata.Interval(begin + at / 10, 0.1, 10, 7 * (at == 44) + 5 * (at == 46) + 9 * (at == 70), 1.0, 1.0, 1.0)
         for at in range(100)
     ]
     fault = rundata.Fault("kill", ("etcd-node1",), begin + 4.65, begin + 5.1, "kill: etcd-node1", 1)
     for series, parts in ((seconds, ("0", "15", "9")), (tenths, ("7", "5", "9"))):
         with_it = dataclasses.replace(data, series={"total": series}, latencies={}, faults=[fault])
         page = chaos_sections.faults(with_it)
-        assert re.findall(r"</span> / (\d+)</td>", page) == [*parts], page
+        assert re.findall(
+            r">(\d+)<", re.sub(r"</span> / (\d+)</td>", r"<i>\1</i>", page.partition("kill: etcd-node1")[2])
+        ) == [*parts], page
 
 
 def test_the_bands_of_faults_have_the_numbers_of_the_rounds(folder: Path) -> None:

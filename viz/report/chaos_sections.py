@@ -134,7 +134,9 @@ class _Around:
         One that holds a beginning or an end is of the fault: what it holds may be an effect of it.
         """
         times = [time_of(row) for row in rows]
-        length = min((b - a for a, b in itertools.pairwise(times) if b > a), default=1.0)
+        # The first may be shorter, as the load began within it, and after a pause of the load there is a gap.
+        lengths = sorted(b - a for a, b in itertools.pairwise(times))
+        length = lengths[len(lengths) // 2] if lengths else 1.0
 
         def not_over(moment: float) -> int:
             return bisect.bisect_right(times, moment - length + 1e-6)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from cluster.base import repeat as again
 from cluster.base.console import short
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
 from cluster.observe import samples
 from cluster.observe.record import PHASES
+from cluster.schema import repeat as again
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, not_reachable, why_not_compared
 from viz.diagrams.model import human_bytes
 from viz.report.charts import number
@@ -373,7 +373,7 @@ def repeat(result: Result) -> str:
 
 
 def command(run: Parameters) -> str:
-    """Return the command line that repeats a run, with the environment that mattered, see `cluster.base.repeat`."""
+    """Return the command line that repeats a run, with the environment that mattered, see `cluster.schema.repeat`."""
     words = again.words(run.get("command") or (), run.get("seed"))
     return again.line(words, run.get("environment") or {}) if words else ""
 
