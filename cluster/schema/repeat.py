@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster.base.binary import ENV
-
+# As `cluster.base.binary` has it, which stands above this folder.
+ENV = "RAFTLOAD_ETCD"
 _PASSWORD, _USER = "ETCDCTL_PASSWORD", "ETCDCTL_USER"
 _OF_ENDPOINTS = ("ETCDCTL_ENDPOINTS", "ETCDCTL_DISCOVERY_SRV", "ETCDCTL_DISCOVERY_SRV_NAME")
 _OF_DOCKER = ("NODES", "ETCD_VERSION", "ETCD_IMAGE", "ETCD_BINARY")
