@@ -299,7 +299,8 @@ def _row(row: Row) -> tuple[str, ...]:
     if row.path[-1] == "failed":
         a, b = (f'<span class="fail">{text}</span>' if value else text for text, value in ((a, row.a), (b, row.b)))
     look = {"better": "pass", "worse": "fail"}.get(direction)
-    return (name, a, b, *((f'<b class="{look}">{each}</b>' if look else each) for each in (ratio, direction)))
+    # Where a screen is narrow the last columns are out of sight.
+    return (name, a, *((f'<b class="{look}">{each}</b>' if look else each) for each in (b, ratio, direction)))
 
 
 def _figures(a: RunData, b: RunData) -> str:
