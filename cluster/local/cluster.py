@@ -330,7 +330,11 @@ class LocalCluster:
         """Faults that do not work here, by method, with why."""
         if self.peer_links == "relay":
             return {}
-        return dict.fromkeys(("isolate", "delay", "drop"), "the members are connected directly, without a relay")
+        # It is off by default: a relay puts Python into the path of Raft's messages.
+        reason = (
+            "it needs relays between the members, which slow every message down: start the cluster with `--links relay`"
+        )
+        return dict.fromkeys(("isolate", "delay", "drop"), reason)
 
     # What it says
 

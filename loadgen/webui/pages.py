@@ -29,6 +29,8 @@ FAULTS = (*(kind.name for kind in KINDS.values() if kind.button), HEAL)
 _ROOT = re.compile(rb'(?=<div id="root">)')
 # Locust's table rounds these two columns to 10 us in its script; the others it shows as they come.
 _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
+# No operation of ours tells Locust the length of a response: the column would show 0 for all.
+_SIZE = re.compile(rb"\{key:`avgContentLength`,title:`[^`]*`(?:,round:\d)?\},")
 
 
 def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
@@ -101,7 +103,7 @@ def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
             response.set_data(_ROOT.sub(lambda _: link, response.get_data(), count=1))
         elif request.endpoint == "locust.send_assets" and request.path.endswith(".js"):
             response.direct_passthrough = False
-            response.set_data(_ROUNDED.sub(rb"\g<1>3", response.get_data()))
+            response.set_data(_SIZE.sub(b"", _ROUNDED.sub(rb"\g<1>3", response.get_data())))
         return response
 
     app.register_blueprint(pages)

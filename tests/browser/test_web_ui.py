@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -40,19 +41,27 @@ class Web(NamedTuple):
 @pytest.fixture(scope="module")
 def web(etcd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """Yield the UI over a cluster of its own, whose members can be cut off from each other."""
-    folder = tmp_path_factory.mktemp("web")
+    with served(etcd_binary, tmp_path_factory.mktemp("web"), "--links", "relay", "--value-size", "100") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def served(etcd_binary: str, folder: Path, *options: str) -> Iterator[Web]:
+    """Run `raftload web` over an embedded cluster, with these options, until the block ends."""
     process = command.start(
-        "web", "--web-port", "0", "--backend", "embedded", "--links", "relay", "--workers", "1",
-        "--value-size", "100", "--output", "runs", cwd=folder, RAFTLOAD_ETCD=etcd_binary,
+        "web", "--web-port", "0", "--backend", "embedded", "--workers", "1", "--output", "runs", *options,
+        cwd=folder, RAFTLOAD_ETCD=etcd_binary,
     )  # fmt: skip
     assert process.stderr is not None
     said = []
     while "open http://127.0.0.1:" not in (line := process.stderr.readline()):
         said.append(line)
         assert line, "".join(said)
-    yield Web(line.split()[2], folder)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
+    try:
+        yield Web(line.split()[2], folder)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
     assert process.returncode == 130
 
 
@@ -76,6 +85,8 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     shown = [page.get_by_role("row", name=name).get_by_role("cell").nth(4).inner_text() for name in ("put", "get")]
     shown += [total.nth(column).inner_text() for column in range(4, 11)]
     assert sum(len(text.partition(".")[2]) == 3 for text in shown) >= 4, shown
+    expect(page.get_by_role("columnheader", name="Max (ms)")).to_be_visible()
+    expect(page.get_by_text("Average size")).to_have_count(0)
 
     page.get_by_role("link", name="Cluster").click()
     expect(page.get_by_text("32 users, running")).to_be_visible()
@@ -157,6 +168,19 @@ def test_members_are_paused_cut_off_and_made_leader(web: Web, page: Page) -> Non
     expect(row(page, other)).to_have_attribute("data-role", "follower")
     expect(row(page, other)).not_to_contain_text("cut off")
     assert page.locator("#events li").count() >= 4
+
+
+def test_a_grey_button_names_the_option_that_it_needs(etcd_binary: str, page: Page, tmp_path: Path) -> None:
+    with served(etcd_binary, tmp_path) as direct:
+        page.goto(direct.url + "/cluster/")
+        leader = name_of(page.locator("tr[data-role=leader]"))
+        partition = button(page, leader, "Partition")
+        expect(partition).to_have_attribute("aria-disabled", "true")
+        expect(partition).to_have_attribute("title", re.compile("--links relay"))
+        partition.click(force=True)
+        expect(page.locator("#said")).to_contain_text("`--links relay`")
+        expect(button(page, leader, "Kill")).to_have_attribute("aria-disabled", "false")
+        page.goto("about:blank")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
