@@ -68,6 +68,8 @@ def served(etcd_binary: str, folder: Path, *options: str) -> Iterator[Web]:
 def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     page.goto(web.url)
     page.get_by_role("button", name="Custom parameters").click()
+    elsewhere = page.locator("#root a[href^=http]")
+    assert [link.inner_text() for link in elsewhere.all() if link.is_visible()] == []
     expect(field(page, "valueSize")).to_have_value("100")
     field(page, "keySize").fill("3")
     start(page)
