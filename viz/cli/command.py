@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from cluster.base.parser import Duration, Parser, Whole
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import interruptible
 from viz.cli.options import OBSERVED, STATUS, TYPES, choose, endpoints, model
+from viz.diagrams.ascii import COLUMNS
 from viz.diagrams.output import FORMATS, SUFFIXES, render
 from viz.diagrams.raft import DIAGRAMS
 from viz.live.snapshot import DEFAULT_ENDPOINT
@@ -117,7 +119,9 @@ def main(args: argparse.Namespace) -> int:
             return _watch(args)
         name = _format(args)
         output = _output(args, name)
-        content = render(model(args), name)
+        # A file is read on any terminal; on this one a picture may be as wide as it is.
+        columns = COLUMNS if output is not None else shutil.get_terminal_size((COLUMNS, 24)).columns
+        content = render(model(args), name, columns)
         if output is not None:
             write_bytes(output, content)
         elif name == "png" and sys.stdout.isatty():

@@ -26,24 +26,29 @@ from viz.diagrams.model import (
 )
 
 _MARGIN = 5  # columns for the number of a row
+COLUMNS = 80
 _WRAP = 28  # a label is given at least this much, or its longest word, before it is wrapped
-_LEAST_GAP = 8
+_NARROWEST = 6
+_LEAST_GAPS = (8, 4)
 _SIGNS = {"leader": "#", "candidate": "?", "follower": "-", "down": "x"}
-_CHART_COLUMNS = 60
+_LEAST_CHART = 20
 
 
-def render(model: Model) -> str:
-    """Take a model, return its picture, which ends in a newline."""
+def render(model: Model, columns: int = COLUMNS) -> str:
+    """Take a model and how many columns there are, return its picture, which ends in a newline.
+
+    A picture is wider only where a word of it, or a row of a table, is.
+    """
     if isinstance(model, StateGraph):
-        lines = _states(model)
+        lines = _states(model, columns)
     elif isinstance(model, Sequence):
         heads = [(lane.label,) for lane in model.lanes]
-        lines = _lanes(heads, [lane.id for lane in model.lanes], model.items)
+        lines = _lanes(heads, [lane.id for lane in model.lanes], model.items, columns)
     elif isinstance(model, ClusterSnapshot):
         lines = _cluster(model)
     else:
-        lines = _chart(model)
-    return "\n".join(line.rstrip() for line in [model.title, "", *lines]) + "\n"
+        lines = _chart(model, columns)
+    return "\n".join(line.rstrip() for line in [*wrap(model.title, columns), "", *lines]) + "\n"
 
 
 def wrap(text: str, room: int) -> list[str]:
@@ -86,40 +91,58 @@ class _Line:
         return "".join(self._cells)
 
 
-def _states(model: StateGraph) -> list[str]:
+def _states(model: StateGraph, columns: int) -> list[str]:
     starts = any(each.source == START for each in model.transitions)
     heads = [("(start)",)] * starts + [
         (state.label, state.detail) if state.detail else (state.label,) for state in model.states
     ]
     ids = [START] * starts + [state.id for state in model.states]
-    return _lanes(heads, ids, [Message(each.source, each.target, each.text) for each in model.transitions])
+    return _lanes(heads, ids, [Message(each.source, each.target, each.text) for each in model.transitions], columns)
 
 
-def _lanes(heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | Note]) -> list[str]:
+def _lanes(heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | Note], most: int) -> list[str]:
+    """Return lanes with labels as long as the columns allow, the lanes closer together where that is not enough."""
+    drawn: list[str] = []
+    for gap in _LEAST_GAPS:
+        for longest in range(_WRAP, _NARROWEST - 1, -1):
+            drawn = _drawn_lanes(heads, ids, items, most, longest, gap)
+            if max(map(width, drawn)) <= most:
+                return drawn
+    return drawn
+
+
+def _drawn_lanes(
+    heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | Note], most: int, longest: int, gap: int
+) -> list[str]:
     place = {name: number for number, name in enumerate(ids)}
-    boxes = [[line for part in head for line in wrap(part, _WRAP)] for head in heads]
-    columns = _columns(boxes, place, items)
+    boxes = [[line for part in head for line in wrap(part, longest)] for head in heads]
+    columns = _columns(boxes, place, items, longest, gap)
     lines = _heads(boxes, columns)
     number = 0
     for item in items:
         lines.append(str(_Line(columns)))
         if isinstance(item, Note):
-            lines += _note(item, columns, place)
+            lines += _note(item, columns, place, most)
             continue
         number += 1
-        rows = _message(item, columns, place)
+        rows = _message(item, columns, place, longest)
         rows[0].put(0, pad(str(number), _MARGIN - 2, right=True))
         lines += map(str, rows)
     return [*lines, str(_Line(columns))]
 
 
-def _columns(boxes: Rows[Rows[str]], place: dict[str, int], items: Rows[Message | Note]) -> list[int]:
+def _columns(
+    boxes: Rows[Rows[str]], place: dict[str, int], items: Rows[Message | Note], longest: int, least_gap: int
+) -> list[int]:
     """Return the column of each lifeline, so that no box, label or arrow runs into the next."""
     halves = [max(map(width, box)) // 2 + 2 for box in boxes]
-    gaps = [max(_LEAST_GAP, left + right + 2) for left, right in itertools.pairwise(halves)]
+    gaps = [
+        max(least_gap, left + right + (2 if least_gap == _LEAST_GAPS[0] else 1))
+        for left, right in itertools.pairwise(halves)
+    ]
     for item in items:
         words = max(map(width, item.text.split(" ")))
-        need = max(words, min(width(item.text), _WRAP)) + 4
+        need = max(words, min(width(item.text), longest)) + (4 if least_gap == _LEAST_GAPS[0] else 3)
         if isinstance(item, Note):
             first = last = 0  # it may run across the lanes to its right
         else:
@@ -154,11 +177,11 @@ def _heads(boxes: Rows[Rows[str]], columns: Rows[int]) -> list[str]:
     return [str(row) for row in rows]
 
 
-def _message(item: Message, columns: Rows[int], place: dict[str, int]) -> list[_Line]:
+def _message(item: Message, columns: Rows[int], place: dict[str, int], longest: int) -> list[_Line]:
     source, target = columns[place[item.source]], columns[place[item.target]]
     if source == target:
         after = place[item.source] + 1
-        room = columns[after] - source - 3 if after < len(columns) else _WRAP
+        room = columns[after] - source - 3 if after < len(columns) else longest
         labels = _labels(item.text, source + 2, room, columns)
         out, back = _Line(columns), _Line(columns)
         out.put(source, "|--.")
@@ -187,9 +210,9 @@ def _labels(text: str, column: int, room: int, columns: Rows[int]) -> list[_Line
     return lines
 
 
-def _note(item: Note, columns: Rows[int], place: dict[str, int]) -> list[str]:
+def _note(item: Note, columns: Rows[int], place: dict[str, int], most: int) -> list[str]:
     column = _MARGIN - 1 if item.lane is None else columns[place[item.lane]]
-    room = max(2 * _WRAP, columns[-1] - column)
+    room = max(2 * _NARROWEST, min(max(2 * _WRAP, columns[-1] - column), most - column - 2))
     parts = wrap(item.text, room)
     lines = []
     for number, part in enumerate(parts):
@@ -219,23 +242,24 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
     return table(head, rows) + ([""] + [f"! {alarm}" for alarm in alarms] if alarms else [])
 
 
-def _chart(model: Chart) -> list[str]:
-    scale = _CHART_COLUMNS / model.duration if model.duration else 0.0
+def _chart(model: Chart, columns: int) -> list[str]:
     size = max((width(row.label) for row in model.rows), default=0)
+    across = max(_LEAST_CHART, columns - size - 3)
+    scale = across / model.duration if model.duration else 0.0
     lines = []
     for row in model.rows:
-        cells = [" "] * _CHART_COLUMNS
+        cells = [" "] * across
         # The longest first, so that what is short stays visible in its column.
         for span in sorted(row.spans, key=lambda each: each.start - each.end):
-            first = min(int(span.start * scale), _CHART_COLUMNS - 1)
+            first = min(int(span.start * scale), across - 1)
             last = max(first + 1, round(span.end * scale))
-            for column in range(first, min(last, _CHART_COLUMNS)):
+            for column in range(first, min(last, across)):
                 cells[column] = _SIGNS[span.kind]
         lines.append(f"{pad(row.label, size)} |{''.join(cells)}|")
     end = human_seconds(model.duration)
-    lines.append(" " * (size + 2) + "0" + end.rjust(_CHART_COLUMNS - 1))
+    lines.append(" " * (size + 2) + "0" + end.rjust(across - 1))
     lines += ["", f"from {model.started_at}; # leader, ? candidate, - follower, x down"]
-    lines += [*(f"! {note}" for note in model.notes), ""]
+    lines += [*(part for note in model.notes for part in wrap(f"! {note}", columns)), ""]
     spans = [
         (row.label, f"{span.start:.3f}", f"{span.end:.3f}", span.kind, span.text)
         for row in model.rows

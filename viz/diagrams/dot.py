@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.base.console import width
+from viz import palette
 from viz.diagrams.ascii import wrap
 from viz.diagrams.model import (
     START,
@@ -21,7 +22,7 @@ from viz.diagrams.model import (
     Sequence,
     Span,
     StateGraph,
-    human_seconds,
+    ticks,
 )
 
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
@@ -29,7 +30,9 @@ _CHAR = 6.4  # points for a column of text at 11 points, on the safe side
 _LINE = 14.0
 _SHORT = 16  # how far from its target a lost message ends
 _WRAP = 34
-_COLOURS = {"leader": "#2e7d32", "candidate": "#f9a825", "follower": "#90a4ae", "down": "#212121"}
+_ACROSS = 640.0  # a chart's time, in points
+_ROW = 34.0
+_QUIET = palette.state("follower")
 
 
 def render(model: Model) -> str:
@@ -90,8 +93,8 @@ def _states(model: StateGraph) -> list[str]:
 def _cluster(model: ClusterSnapshot) -> list[str]:
     lines = _general(model.title, rankdir="TB", ranksep="0.8")
     looks = {
-        "leader": 'penwidth=3, color="#2e7d32"',
-        "no answer": 'style=dashed, color="#c62828", fontcolor="#c62828"',
+        "leader": f'penwidth=3, color="{palette.state("leader")}"',
+        "no answer": 'style=dashed, color="{0}", fontcolor="{0}"'.format(palette.state("silent")),
     }
     for number, member in enumerate(model.members, 1):
         look = looks.get(member.role, 'color="#555555"')
@@ -132,8 +135,8 @@ def _sequence(model: Sequence) -> list[str]:
     for lane, x in zip(model.lanes, xs, strict=True):
         name = f"l{place[lane.id] + 1}"
         lines.append(f'{name} [shape=box, margin="0.12,0.06", {_at(x, 0)}, label={_wrapped(lane.label)}]')
-        lines.append(f'{name}e [shape=point, width=0.01, {_at(x, bottom)}, color="#90a4ae"]')
-        lines.append(f'{name} -> {name}e [arrowhead=none, color="#90a4ae", style=dashed]')
+        lines.append(f'{name}e [shape=point, width=0.01, {_at(x, bottom)}, color="{_QUIET}"]')
+        lines.append(f'{name} -> {name}e [arrowhead=none, color="{_QUIET}", style=dashed]')
     return lines + body
 
 
@@ -186,7 +189,8 @@ def _reach(item: Message, xs: list[float], place: Mapping[str, int]) -> tuple[fl
 
 def _arrow(item: Message, number: int, xs: list[float], place: Mapping[str, int], y: float) -> list[str]:
     source, target = _reach(item, xs, place)
-    style = {"call": "", "reply": ", style=dashed", "lost": ', color="#c62828", arrowhead=tee'}[item.kind]
+    lost = f', color="{palette.LOST}", arrowhead=tee'
+    style = {"call": "", "reply": ", style=dashed", "lost": lost}[item.kind]
     point = "shape=point, width=0.01"
     ends = f"a{number}", f"b{number}"
     if source != target:
@@ -213,41 +217,85 @@ def _at(x: float, y: float) -> str:
 
 
 def _chart(model: Chart) -> list[str]:
-    lines = _general(model.title, layout="neato", splines="line")
+    lines = _general(model.title, layout="neato", splines="line", outputorder="edgesfirst")
     room = max((width(row.label) for row in model.rows), default=0) * _CHAR + 20
-    across = 640.0
-    scale = across / model.duration if model.duration else 0.0
+    scale = _ACROSS / model.duration if model.duration else 0.0
+    bottom = -_ROW * (len(model.rows) + 1)
+    for number, (at, text) in enumerate(ticks(model.duration)):
+        x = at * scale
+        lines.append(f"k{number} [shape=plaintext, {_at(x, bottom)}, label={escape(text)}]")
+        lines += [f"g{number}{end} [shape=point, style=invis, width=0.01, {_at(x, y)}]"
+                  for end, y in (("a", -_ROW / 2), ("b", bottom + 10))]  # fmt: skip
+        lines.append(f'g{number}a -> g{number}b [arrowhead=none, color="#d8dee4"]')
     number = 0
     for index, row in enumerate(model.rows, 1):
-        y = -30.0 * index
+        y = -_ROW * index
         lines.append(f"r{index} [shape=plaintext, {_at(-room / 2, y)}, label={escape(row.label)}]")
+        free = float("-inf")  # to where the terms above the bars reach
         for span in sorted(row.spans, key=lambda each: each.start - each.end):
             number += 1
             lines.append(f"p{number} {_bar(span, scale, y)}")
-    bottom = -30.0 * (len(model.rows) + 1)
-    for tick in range(5):
-        at = model.duration * tick / 4
-        text = escape((f"{at:.2f} s" if at < 120 else human_seconds(at)) if tick else "0 s")
-        lines.append(f"k{tick} [shape=plaintext, {_at(across * tick / 4, bottom)}, label={text}]")
-    begins = escape(f"from {model.started_at}; leader thick, candidate yellow, down black")
-    lines.append(f"from [shape=plaintext, {_at(across / 2, bottom - 24)}, label={begins}]")
+        for span in row.spans:
+            if span.term is None or _label(span, scale):
+                continue
+            x, size = (span.start + span.end) / 2 * scale, width(str(span.term)) * _CHAR
+            if x - size / 2 >= free:
+                number += 1
+                look = f"shape=plaintext, fontsize=8, width=0, height=0, margin=0, label={escape(str(span.term))}"
+                lines.append(f"p{number} [{look}, {_at(x, y + 14)}]")
+                free = x + size / 2 + 2
     y = bottom - 24
+    began = escape(f"from {model.started_at}")
+    lines.append(f"from [shape=plaintext, {_at(_ACROSS / 2, y)}, label={began}]")
+    for keys in _keys(model):
+        y -= 18
+        lines += _legend_row(keys, y, f"q{len(lines)}")
     for number, note in enumerate(model.notes, 1):
         label = wrap(note, 100)
         y -= _LINE * (len(label) / 2 + 1)
-        lines.append(f"x{number} [shape=plaintext, {_at(across / 2, y)}, label={_wrapped(note, room=100)}]")
+        lines.append(f"x{number} [shape=plaintext, {_at(_ACROSS / 2, y)}, label={_wrapped(note, room=100)}]")
         y -= _LINE * len(label) / 2
+    return lines
+
+
+def _keys(model: Chart) -> list[list[tuple[str, str]]]:
+    """Return what each colour means, in rows: the terms that were led, as many as have a colour, and the states."""
+    led = sorted({span.term for row in model.rows for span in row.spans if span.kind == "leader" and span.term})
+    terms = [(palette.term(term), f"leads term {term}") for term in led[: len(palette.TERMS)]]
+    if len(led) > len(terms):
+        terms.append((palette.term(led[len(terms)]), "and so on"))
+    states = [(palette.state(name), name) for name in ("candidate", "follower", "down")]
+    return [each for each in (terms, states) if each]
+
+
+def _legend_row(keys: list[tuple[str, str]], y: float, name: str) -> list[str]:
+    lines = []
+    x = (_ACROSS - sum(width(text) * _CHAR + 34 for _, text in keys)) / 2
+    for number, (colour, text) in enumerate(keys):
+        size = width(text) * _CHAR
+        box = 'shape=box, style=filled, fixedsize=true, width=0.14, height=0.14, label=""'
+        lines.append(f"{name}_{number} [{box}, color={escape(colour)}, fillcolor={escape(colour)}, {_at(x, y)}]")
+        lines.append(f"{name}_{number}t [shape=plaintext, {_at(x + 10 + size / 2, y)}, label={escape(text)}]")
+        x += size + 34
     return lines
 
 
 def _bar(span: Span, scale: float, y: float) -> str:
     size = max(2.0, (span.end - span.start) * scale)
-    height = 20 if span.kind == "leader" else 8
-    text = escape(span.text)
-    shown = text if span.kind == "leader" and width(span.text) * _CHAR < size else '""'
+    height = 20 if span.kind == "leader" else 12
+    led = span.kind == "leader" and span.term is not None
+    colour = palette.term(span.term) if led and span.term is not None else palette.state(span.kind)
     values = _attributes(
-        shape="box", fixedsize="true", width=size / 72, height=height / 72, style="filled", label=shown,
-        fillcolor=escape(_COLOURS[span.kind]), color=escape(_COLOURS[span.kind]), fontcolor="white", fontsize=9,
-        tooltip=text,
+        shape="box", fixedsize="true", width=size / 72, height=height / 72, style="filled",
+        label=escape(_label(span, scale)), fillcolor=escape(colour), color=escape(colour),
+        fontcolor="white" if span.kind in ("leader", "down") else "black", fontsize=9, tooltip=escape(span.text),
     )  # fmt: skip
     return f"{values[:-1]}, {_at(span.start * scale + size / 2, y)}]"
+
+
+def _label(span: Span, scale: float) -> str:
+    """Return the longest text that has room in a bar: what it is, its term, or nothing."""
+    size = (span.end - span.start) * scale
+    term = () if span.term is None else (f"term {span.term}", str(span.term))
+    texts = ((span.text,) if span.kind == "leader" else ()) + term
+    return next((text for text in texts if width(text) * _CHAR < size), "")

@@ -10,6 +10,7 @@ import json
 import re
 from datetime import datetime
 
+from viz import palette
 from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Sequence, StateGraph
 
 _PLAIN = re.compile(r"[\w ,.()/=+-]")
@@ -86,9 +87,9 @@ def _cluster(model: ClusterSnapshot) -> list[str]:
         lines.append(f'm{source + 1} {arrow}|"{escape(text)}"| m{target + 1}')
     return [
         *lines,
-        "classDef leader stroke-width:3px,stroke:#2e7d32",
+        f"classDef leader stroke-width:3px,stroke:{palette.state('leader')}",
         "classDef member stroke:#555555",
-        "classDef silent stroke-dasharray:4 4,stroke:#c62828",
+        f"classDef silent stroke-dasharray:4 4,stroke:{palette.state('silent')}",
     ]
 
 

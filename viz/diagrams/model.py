@@ -8,6 +8,7 @@ no renderer writes one, so a member may be called ``end``.
 from __future__ import annotations
 
 import dataclasses
+import math
 import unicodedata
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,6 +16,8 @@ from typing import Literal
 SCHEMA = "raftload.diagram/1"
 START = ""  # the id that an initial transition comes from
 _LONGEST_NAME = 48
+_LONG_STEPS = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)  # seconds
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 _CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 MessageKind = Literal["call", "reply", "lost"]
@@ -229,12 +232,13 @@ class ClusterSnapshot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Span:
-    """A member's role for a while, in seconds from the start of its chart."""
+    """A member's role for a while, in seconds from the start of its chart; ``term`` is None where it is not known."""
 
     start: float
     end: float
     kind: SpanKind
     text: str
+    term: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -298,6 +302,19 @@ def human_seconds(seconds: float) -> str:
     units = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
     size, unit, below, smaller = next(each for each in units if whole >= 2 * each[0])
     return f"{whole // size} {unit}" + (f" {rest} {smaller}" if (rest := whole % size // below) else "")
+
+
+def ticks(duration: float, most: int = 8) -> tuple[tuple[float, str], ...]:
+    """Return round times from 0 to at most a duration in seconds, ``most`` intervals of them, each with its text."""
+    rough = max(duration, 1e-3) / most
+    if rough > 20:
+        step = float(next((each for each in _LONG_STEPS if each >= rough), math.ceil(rough / 86_400) * 86_400))
+    else:
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough - 1e-12)
+    times = [round(step * number, 6) for number in range(math.floor(duration / step + 1e-9) + 1)]
+    size, unit = next((each for each in _UNITS if step >= each[0]), (1, "s"))
+    return tuple((at, f"{at / size:.6g} {unit}") for at in times)
 
 
 def or_unknown(number: int | None) -> str:

@@ -180,7 +180,8 @@ def timeline(found: History, since: float | None = None, until: float | None = N
             if role and (stop > start or (stop == start and number + 1 == len(changes) and role != "down")):
                 kind = "candidate" if role == "precandidate" else role
                 text = "down" if role == "down" else f"{LABELS[role]}, term {term}"
-                spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text))
+                of = None if role == "down" else term
+                spans.append(Span(round(start - begin, 6), round(stop - begin, 6), cast(SpanKind, kind), text, of))
         rows.append(Row(found.names[log.member], tuple(spans)))
     return fit.chart("Leadership", iso(begin), round(end - begin, 6), rows, _remarks(found))
 

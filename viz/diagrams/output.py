@@ -27,13 +27,17 @@ class NoGraphviz(RaftloadError):  # noqa: N818
 _TEXT: Mapping[str, Callable[[Model], str]] = {
     "mermaid": mermaid.render,
     "graphviz": dot.render,
-    "ascii": text_picture.render,
     "json": lambda model: to_json(to_dict(model)),
 }
 
 
-def render(model: Model, name: str) -> bytes:
-    """Take a model and one of FORMATS, return the file's bytes. Raises NoGraphviz for svg and png."""
+def render(model: Model, name: str, columns: int = text_picture.COLUMNS) -> bytes:
+    """Take a model and one of FORMATS, return the file's bytes. Raises NoGraphviz for svg and png.
+
+    Takes also how many columns of a terminal there are for ``ascii``.
+    """
+    if name == "ascii":
+        return text_picture.render(model, columns).encode()
     if name in _TEXT:
         return _TEXT[name](model).encode()
     return _graphviz(dot.render(model), name)

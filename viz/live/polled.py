@@ -144,7 +144,7 @@ def timeline(polls: Sequence[ClusterPoll]) -> Chart:
             if last is not None and (last.end, last.kind, last.text) == (start, _KINDS[role], text):
                 spans[-1] = dataclasses.replace(last, end=stop)
             else:
-                spans.append(Span(start, stop, _KINDS[role], text))
+                spans.append(Span(start, stop, _KINDS[role], text, None if role == "no answer" else term))
         rows.append(Row(name, tuple(spans)))
     title = f"Leadership, {_how(polls)}; a gap: no leader known"
     return fit.chart(title, iso(begin), round(end - begin, 6), rows)
