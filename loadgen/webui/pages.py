@@ -16,6 +16,7 @@ from loadgen.result.known import known_in
 from loadgen.webui.cluster_view import KEEP_S, ClusterView
 from loadgen.webui.guard import Guard
 from loadgen.webui.runs import FILES, Runs
+from viz import palette
 from viz.diagrams import svg
 from viz.diagrams.raft import state_machine
 
@@ -57,6 +58,10 @@ def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
         return render_template(
             "cluster.html", token=guard.token, keep_s=KEEP_S, states=svg.render(state_machine("paper")), here="cluster"
         )
+
+    @route("/colours.css")
+    def colours() -> Response:
+        return Response(palette.css('[data-theme="dark"]'), content_type="text/css; charset=utf-8")
 
     @route("/events")
     def events() -> Response:

@@ -30,8 +30,9 @@ function valueAt(chart, part) {
 
 function text(value, unit) {
   if (value === null || value === undefined) return "no value";
-  const digits = Math.abs(value) >= 100 ? 1 : 3;
-  return `${value.toLocaleString("en", { maximumFractionDigits: digits })}${unit ? " " + unit : ""}`;
+  // Three digits that count, and all those before the point.
+  const digits = Math.max(3, Math.floor(Math.log10(Math.abs(value) || 1)) + 1);
+  return `${value.toLocaleString("en", { maximumSignificantDigits: digits })}${unit ? " " + unit : ""}`;
 }
 
 /** The index of the x that is nearest to a value. */
@@ -110,7 +111,8 @@ function drawTicks(chart, from, to) {
     for (const [name, value] of Object.entries({ x1: x, x2: x, y1: 0, y2: height, class: "grid" })) line.setAttribute(name, value);
     const label = document.createElementNS("http://www.w3.org/2000/svg", "text");
     for (const [name, value] of Object.entries({ x, y: height + 15, class: "xm" })) label.setAttribute(name, value);
-    label.textContent = Number((n * step).toFixed(6)).toLocaleString("en");
+    const unit = chart.data.x.unit === "s" ? " s" : "";
+    label.textContent = Number((n * step).toFixed(6)).toLocaleString("en") + unit;
     made.push(line, label);
   }
   group.replaceChildren(...made);
@@ -186,3 +188,16 @@ for (const button of document.querySelectorAll("button.copy")) {
     button.textContent = copied ? "Copied" : "Selected: press Ctrl+C";
   });
 }
+
+// What is wider than the page scrolls: it says so, and the keyboard reaches it.
+function hint() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    box.classList.toggle("wide", wide);
+    if (wide) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+hint();
+addEventListener("resize", hint);
+document.addEventListener("toggle", hint, true);

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cluster.observe import samples
 from cluster.observe.record import PHASES
 from cluster.schema import rounds
-from viz.report import hlog
+from viz.report import hlog, sections
 from viz.report.charts import number
 from viz.report.rundata import Fault, RunData, seconds_of
 from viz.report.sections import UNKNOWN, badge, failures, known, table
@@ -25,12 +26,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # The longest time before and after a fault that its effect is compared with.
 _AROUND_S = 10.0
+_MOST_ROUNDS = 3
+_ORDER = ("fail", "unknown", "pass", "none")
 
 
 def faults(data: RunData) -> str:
     """Return what was done to the cluster, and what the load saw before, during and after it."""
     chaos = data.result.get("chaos")
     return _faults_of_chaos(data, chaos["faults"]) if chaos and chaos["faults"] else _faults_of_events(data)
+
+
+def faults_in_short(data: RunData) -> str:
+    """Return the same with the rounds of `raftload chaos` folded, those that broke something before them."""
+    rows = (data.result.get("chaos") or {}).get("faults") or ()
+    if len(rows) <= _MOST_ROUNDS:
+        return faults(data)
+    broken = [row for row in rows if row["verdict"] != "pass"]
+    lines = [
+        f"<li>{row['number']}: {escape(str(row['fault']))} of {escape(', '.join(row['members'])) or UNKNOWN}: "
+        f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}</li>"
+        for row in broken
+    ]
+    listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
+    counts = f"{number(len(rows))} faults, {number(len(rows) - len(broken))} of them pass"
+    return listed + sections.folded(counts, faults(data))
 
 
 def _faults_of_chaos(data: RunData, rows: Sequence[FaultRow]) -> str:
@@ -73,11 +92,24 @@ def guarantees(result: Result) -> str:
          f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}")
         for row in check.get("guarantees") or ()
     ]  # fmt: skip
-    return _violations(check) + table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3))
+    return sections.folded(_judged(check), table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3)))
 
 
-def _violations(check: Check) -> str:
+def _judged(check: Check) -> str:
+    """Return how many guarantees have which verdict."""
+    counts = Counter(str(row["verdict"]) for row in check.get("guarantees") or ())
+    return "Guarantees: " + ", ".join(f"{number(counts[each])} {each}" for each in sorted(counts, key=_order))
+
+
+def _order(verdict: str) -> int:
+    return _ORDER.index(verdict) if verdict in _ORDER else len(_ORDER)
+
+
+def violations(result: Result) -> str:
     """Return what broke each guarantee, the earliest first, and the fault nearest to that."""
+    check = result.get("check")
+    if not check:
+        return ""
     named = {row["name"]: row for row in check.get("guarantees") or ()}
     broken = [named[name] for name in check.get("broken") or ()]
     parts = []
@@ -88,7 +120,7 @@ def _violations(check: Check) -> str:
         parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
                      + (f"<br>Nearest fault: {escape(str(fault))}" if fault else "")
                      + (rest if more else "") + "</li>")  # fmt: skip
-    return f"<h3>Violations, earliest first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+    return f"<ul>{''.join(parts)}</ul>" if parts else ""
 
 
 def _times(count: int) -> str:

@@ -15,6 +15,7 @@ from html import escape
 
 WIDTH = 1000.0  # of the stretched drawing; one unit is about a pixel
 MOST_POINTS = 1300  # two minutes of 100 ms, and their ends
+_MARK_ROWS = 3
 Point = tuple[float, float | None]
 
 
@@ -200,8 +201,13 @@ def _grid(x: Axis, y: Axis | None, height: float) -> str:
     for i, value in enumerate(x.ticks):
         at = f"{x.place(value):.2%}"
         ticks.append(f'<line x1="{at}" x2="{at}" y1="0" y2="{height:g}" class="grid"/>'
-                     f'<text x="{at}" y="{height + 15:g}" class="xm">{escape(x.label(i))}</text>')  # fmt: skip
+                     f'<text x="{at}" y="{height + 15:g}" class="xm">{escape(_with_unit(x, i))}</text>')  # fmt: skip
     return f'{"".join(lines)}<g class="xticks">{"".join(ticks)}</g>'
+
+
+def _with_unit(axis: Axis, index: int) -> str:
+    """Return what stands at a tick of time, with its unit."""
+    return f"{axis.label(index)} {axis.unit}" if axis.unit == "s" else axis.label(index)
 
 
 def _y_axis(axis: Axis, height: float) -> str:
@@ -225,12 +231,19 @@ def _bands(bands: Sequence[Band], x: Axis, height: float) -> str:
 
 
 def _marks(bands: Sequence[Band], x: Axis) -> str:
-    return "".join(
-        f'<text data-x="{band.start:.3f}" x="{x.place(band.start):.2%}" dx="4" y="12" class="mark">'
-        f"{escape(band.mark)}<title>{escape(band.text)}</title></text>"
-        for band in bands
-        if band.mark
-    )
+    """Return the marks of bands, one that has no room beside the last one below it."""
+    made, free = [], [0.0] * _MARK_ROWS
+    for band in bands:
+        if not band.mark:
+            continue
+        at = x.place(band.start)
+        row = next((row for row in range(_MARK_ROWS) if free[row] <= at), 0)
+        free[row] = at + 0.012 * (len(band.mark) + 1)
+        made.append(
+            f'<text data-x="{band.start:.3f}" x="{at:.2%}" dx="4" y="{13 + 15 * row}" class="mark">'
+            f"{escape(band.mark)}<title>{escape(band.text)}</title></text>"
+        )
+    return "".join(made)
 
 
 def _labels(line: Line, x: Axis, y: Axis, height: float) -> str:
@@ -303,9 +316,18 @@ def rounded(value: float) -> float:
 
 
 def number(value: float) -> str:
-    """Return a value as people read it: ``1,234``, ``0.5``, ``12.25``."""
-    text = f"{value:,.3f}"
-    return text.rstrip("0").rstrip(".")
+    """Return a value as people read it, to three digits that count: ``1,234``, ``0.5``, ``12.3``."""
+    text = significant(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def significant(value: float) -> str:
+    """Return a measured value to three digits that count, and all those before the point: ``1,235``, ``0.500``."""
+    if not value or not math.isfinite(value):
+        return f"{value:,.0f}"
+    before = math.floor(math.log10(abs(value))) + 1
+    digits = min(6, max(0, 3 - before))
+    return f"{value:,.{digits}f}"
 
 
 def heights(lines: Sequence[Line]) -> list[float]:

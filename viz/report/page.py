@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.files import write_bytes
 from cluster.observe import samples
+from viz import palette
 from viz.diagrams import elections, ladder, observed
 from viz.report import chaos_sections, run_charts, sections
 from viz.report.rundata import RunData, RunError, load
@@ -50,6 +51,7 @@ def render(data: RunData) -> str:
     parts = [
         sections.head(data),
         sections.verdict(data.result),
+        _section("Broken guarantees", chaos_sections.violations(data.result), "the earliest violation first"),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
         _section(
             "Knee",
@@ -57,9 +59,9 @@ def render(data: RunData) -> str:
             "where latency begins to grow faster than throughput",
         ),
         _section("Leadership", run_charts.leaders(data)),
-        _section("Faults", chaos_sections.faults(data)),
+        _section("Faults", chaos_sections.faults_in_short(data)),
         _section("Guarantees", chaos_sections.guarantees(data.result), "checked against the recorded history"),
-        _section("Latency over time", run_charts.latency(data), _of_latency(data)),
+        _section("Latency over time", run_charts.latency(data) + run_charts.latency_by_type(data), _of_latency(data)),
         _section("Throughput and failures", run_charts.throughput(data) + run_charts.failures(data)),
         _section("Latency by percentile", run_charts.percentiles(data), "over the whole run"),
         _section(
@@ -80,7 +82,8 @@ def render(data: RunData) -> str:
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return an HTML document of sections with its own style and script, and a policy that lets nothing else in."""
-    style, script = _asset("report.css"), _asset("report.js")
+    style = palette.css("@media (prefers-color-scheme:dark)") + _asset("report.css")
+    script = _asset("report.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'"

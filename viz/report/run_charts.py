@@ -6,11 +6,12 @@ import itertools
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from cluster.observe import samples
 from cluster.observe.record import between, p99_ms
+from viz import palette
 from viz.diagrams.model import human_seconds
 from viz.report import charts, hlog, leadership
 from viz.report.charts import Axis, Band, Chart, Line, Point, Span
@@ -19,7 +20,6 @@ from viz.report.rundata import Interval, RunData
 LOOKS = ("a", "b", "c", "d", "e", "f")
 # What etcd's operators take as the marks, https://etcd.io/docs/latest/op-guide/hardware/ and its FAQ.
 FSYNC_MARK_MS, COMMIT_MARK_MS = 10.0, 25.0
-_TERM_LOOKS = 6
 MOST_PERIODS = 2_000
 # A p99 is not of what came before and after so long without a success.
 _SILENT_S = 1.0
@@ -47,19 +47,17 @@ def leaders(data: RunData) -> str:
     rows = leadership.rows(data)
     if not rows:
         return ""
-    terms = {term: number for number, term in enumerate(leadership.terms(data))}
     lengths = sorted((each.end - each.start for _, periods in rows for each in periods), reverse=True)
     least = lengths[MOST_PERIODS] if len(lengths) > MOST_PERIODS else -1.0
     left_out = sum(length <= least for length in lengths)
     shown = [
-        (name, [_span(each, terms, data.begin) for each in periods if each.end - each.start > least])
-        for name, periods in rows
+        (name, [_span(each, data.begin) for each in periods if each.end - each.start > least]) for name, periods in rows
     ]
     x = time_axis(data)
     chart = Chart("leadership", "Leadership over time, one row per member", x, Axis(0, 1, ()), "", (), bands(data),
                   group="time", height=34 * len(rows) + 16)  # fmt: skip
     legend = (
-        '<span><i class="box lead"></i>leads (colour by term)</span><span><i class="box thin"></i>follows</span>'
+        f'{_leading(leadership.terms(data))}<span><i class="box thin"></i>follows</span>'
         '<span><i class="box none"></i>knows no leader</span><span><i class="box silent"></i>does not answer</span>'
         '<span><output class="at"></output></span>'
     )
@@ -69,16 +67,27 @@ def leaders(data: RunData) -> str:
     return charts.render_rows(chart, shown, legend)
 
 
-def _span(period: leadership.Period, terms: Mapping[int, int], begin: float) -> Span:
+def _leading(terms: Sequence[int]) -> str:
+    """Return the legend of those who lead, a colour for each term; of many terms, for the first ones."""
+    shown = terms[: len(palette.TERMS)]
+    keys = [f'<span><i class="box {_look(term)}"></i>leads term {term}</span>' for term in shown]
+    more = "<span>later terms have these colours again</span>" if len(terms) > len(shown) else ""
+    return "".join(keys) + more
+
+
+def _look(term: int) -> str:
+    return f"t{term % len(palette.TERMS)}"
+
+
+def _span(period: leadership.Period, begin: float) -> Span:
     start, end = period.start - begin, period.end - begin
     if period.kind == "silent":
         return Span(start, end, "silent", "does not answer")
     if period.kind == "none":
         return Span(start, end, "none", f"knows no leader, term {period.term}", 0.75)
-    look = f"t{terms[period.term] % _TERM_LOOKS}" if period.term else "none"
     if period.kind == "leader":
-        return Span(start, end, look, f"leader, term {period.term}")
-    return Span(start, end, look, f"{period.kind}, term {period.term}", 0.32)
+        return Span(start, end, _look(period.term) if period.term else "none", f"leader, term {period.term}")
+    return Span(start, end, "follower", f"{period.kind}, term {period.term}", 0.32)
 
 
 def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
@@ -93,9 +102,39 @@ def latencies(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
 
 def latency(data: RunData) -> str:
     """Return the same as HTML."""
-    lines = [Line(name, look, points) for look, (name, points) in zip(("soft", "b", "a"), latencies(data), strict=True)]
+    lines = [Line(name, name, points) for name, points in latencies(data)]
     title = f"Latency of successful operations, every {interval(data)}"
-    return _over_run(data, "latency", title, "latency, ms", lines, lambda values: charts.logarithmic(values, "ms"))
+    return _over_run(data, "latency", title, "all types: latency, ms", lines, _milliseconds)
+
+
+def p99_by_type(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
+    """Return the p99 of each interval of each operation type; nothing where there is one type only."""
+    of_types = [*_but_total(data)]
+    p99_ms = operator.attrgetter("p99_ms")
+    return [(f, _over_time(data, seconds, p99_ms)) for f, seconds in of_types] if len(of_types) > 1 else []
+
+
+def latency_by_type(data: RunData) -> str:
+    """Return the same as HTML."""
+    looks = type_looks(data)
+    lines = [Line(f, looks[f], points) for f, points in p99_by_type(data)]
+    title = f"99th percentile of the latency of each operation type, every {interval(data)}"
+    return _over_run(data, "p99", title, "each type: p99 latency, ms", lines, _milliseconds, height=150)
+
+
+def _milliseconds(values: Sequence[float]) -> Axis:
+    return charts.logarithmic(values, "ms")
+
+
+def type_looks(data: RunData) -> dict[str, str]:
+    """Return the CSS class of each operation type's colour."""
+    names = dict.fromkeys(f for f in (*data.series, *data.latencies) if f != "total")
+    return {f: f"op-{colour}" for f, colour in palette.operations(names).items()} | {"total": "f"}
+
+
+def succeeded_by_type(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
+    """Return how many operations of each type succeeded, as a rate over time."""
+    return [(f, _in_steps(data, seconds, operator.attrgetter("succeeded"))) for f, seconds in _but_total(data)]
 
 
 def interval(data: RunData) -> str:
@@ -110,19 +149,18 @@ def interval(data: RunData) -> str:
 
 def throughput(data: RunData) -> str:
     """Return the rate of successes over time, by operation type, as HTML."""
-    lines = [
-        Line(f, look, _in_steps(data, intervals, lambda each: each.succeeded), step=True)
-        for look, (f, intervals) in zip(LOOKS, _but_total(data), strict=False)
-    ]
+    looks = type_looks(data)
+    lines = [Line(f, looks[f], points, step=True) for f, points in succeeded_by_type(data)]
     return _over_run(data, "throughput", "Successful operations per second", "succeeded/s", lines, rates)
 
 
 def failures(data: RunData) -> str:
     """Return the rate of failures over time, by operation type, as HTML; a sentence where nothing failed."""
+    looks = type_looks(data)
     lines = [
-        Line(f, look, _in_steps(data, intervals, lambda each: each.failed), step=True)
-        for look, (f, intervals) in zip(LOOKS, _but_total(data), strict=False)
-        if any(each.failed for each in intervals)
+        Line(f, looks[f], _in_steps(data, seconds, lambda each: each.failed), step=True)
+        for f, seconds in _but_total(data)
+        if any(each.failed for each in seconds)
     ]
     if not lines:
         return "<p>No operation failed.</p>" if data.series else ""
@@ -288,10 +326,10 @@ def _by_member(data: RunData, points: dict[str, list[Point]]) -> tuple[Line, ...
 def percentiles(data: RunData) -> str:
     """Latency by percentile over the whole run, for each operation type, as HTML."""
     lines = []
-    for look, (f, intervals) in zip(("f", *LOOKS) if len(data.latencies) > len(LOOKS) else LOOKS,
-                                    data.latencies.items(), strict=False):  # fmt: skip
+    looks = type_looks(data)
+    for f, intervals in data.latencies.items():
         points = hlog.spectrum(hlog.together(intervals))
-        lines.append(Line(f, "soft" if f == "total" and len(data.latencies) > 2 else look, tuple(points)))
+        lines.append(Line(f, "soft" if f == "total" and len(data.latencies) > 2 else looks[f], tuple(points)))
     return spectrum("percentiles", lines)
 
 
@@ -317,8 +355,10 @@ def knee(data: RunData) -> str:
     per = "" if found["axis"] == "users" else "/s"
     loads = tuple(f"{charts.number(each['load'])}{per}" for each in steps)
     lines = (
-        Line("p99", "b", tuple((each["throughput_ops_s"], each["p99_ms"]) for each in steps), dots=True, labels=loads),
-        Line("p50", "a", tuple((each["throughput_ops_s"], each["p50_ms"]) for each in steps), dots=True),
+        Line(
+            "p99", "p99", tuple((each["throughput_ops_s"], each["p99_ms"]) for each in steps), dots=True, labels=loads
+        ),
+        Line("p50", "p50", tuple((each["throughput_ops_s"], each["p50_ms"]) for each in steps), dots=True),
     )
     best = found["knee"]
     marked = () if not best else (Band(best["throughput_ops_s"], best["throughput_ops_s"],

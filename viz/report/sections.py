@@ -14,7 +14,7 @@ from cluster.observe.record import PHASES
 from cluster.schema import repeat as again
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET, not_reachable, why_not_compared
 from viz.diagrams.model import human_bytes
-from viz.report.charts import number
+from viz.report.charts import number, significant
 from viz.report.run_charts import COMMIT_MARK_MS, FSYNC_MARK_MS, UNITS
 from viz.report.rundata import RunData, found_at
 
@@ -25,6 +25,17 @@ _LATENCIES = {"min_ms": "min", "mean_ms": "mean", "p50_ms": "p50", "p90_ms": "p9
               "p99_9_ms": "p99.9", "p99_99_ms": "p99.99", "max_ms": "max"}  # fmt: skip
 MOST_NAMES, MOST_CAUSES, MOST_REASONS = 300, 100, 100
 LONGEST_TEXT = 200
+_PARAMETERS = {
+    "started_at": "started", "ended_at": "ended", "loop": "kind of loop", "mix": "weights of operation types",
+    "key_size": "length of a key, bytes", "value_size": "length of a value, bytes", "key_space": "different keys",
+    "read_consistency": "consistency of reads", "connections": "connections per worker",
+    "balance": "balancing over endpoints", "rate": "rate asked for, operations/s", "stages": "stages of the load",
+    "step": "step of the load", "max_in_flight": "most operations in flight", "prefix": "prefix of keys",
+    "allow_rate_miss": "the rate may be missed", "preloaded_keys": "keys written before the load",
+    "warmup_s": "warm-up, s", "warmup": "operations in the warm-up", "timeout_s": "timeout of an operation, s",
+    "requested_duration_s": "duration asked for, s", "duration_s": "duration, s", "scenario": "scenario",
+}  # fmt: skip
+_UNITS_OF_KEYS = {"_ops_s": "operations/s", "_ms": "ms", "_s": "s", "_bytes": "bytes"}
 UNKNOWN = '<span class="dim">-</span>'
 TOO_FEW = '<span class="dim" title="too few samples">-</span>'
 _FRACTIONS = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999, "p99_99_ms": 0.9999}
@@ -35,7 +46,7 @@ def figure(document: Mapping[str, object], *path: str) -> str:
     value = found_at(document, path)
     if value is None or isinstance(value, Mapping | list):
         return UNKNOWN
-    text = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    text = significant(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     field = ".".join(map(_short, path))
     is_failures = path[-1] == "failed" or "errors" in path[:-1]
     red = ' class="fail"' if is_failures and value else ""
@@ -68,6 +79,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int
         last = ' class="sum"' if sums and index == len(body) - 1 else ""
         made.append(f"<tr{last}>" + "".join(f"<td{c}>{v}</td>" for v, c in zip(row, classes, strict=True)) + "</tr>")
     return f'<div class="scroll"><table><thead>{made[0]}</thead><tbody>{"".join(made[1:])}</tbody></table></div>'
+
+
+def folded(summary: str, inside: str) -> str:
+    """Return what is seen when a line is clicked, and on paper; takes the line as text."""
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -367,9 +383,19 @@ def repeat(result: Result) -> str:
         return ""
     apart = ("command", "environment", "id")
     shown = {key: value for key, value in run.items() if value not in (None, {}, []) and key not in apart}
-    rows = [(key, escape(_words(value))) for key, value in shown.items()]
+    rows = [(parameter(key), escape(_words(value))) for key, value in shown.items()]
     button = '<button class="copy screen" type="button" hidden>Copy</button>'
     return f"<div><pre>{escape(command(run))}</pre>{button}</div>{facts(rows)}"
+
+
+def parameter(key: str) -> str:
+    """Return a run's parameter by a name as people say it, with its unit."""
+    if key in _PARAMETERS:
+        return _PARAMETERS[key]
+    for suffix, unit in _UNITS_OF_KEYS.items():
+        if key.endswith(suffix):
+            return f"{key.removesuffix(suffix).replace('_', ' ')}, {unit}"
+    return key.replace("_", " ")
 
 
 def command(run: Parameters) -> str:

@@ -12,11 +12,11 @@ const Charts = (() => {
     return made;
   }
 
-  // Milliseconds with the microseconds that they have.
+  // To three digits that count.
   function ms(value) {
     if (value === null || value === undefined) return "-";
-    if (value < 10) return `${value.toFixed(3)} ms`;
-    return value < 1000 ? `${value.toFixed(1)} ms` : `${(value / 1000).toFixed(2)} s`;
+    const [size, unit] = value < 1000 ? [value, "ms"] : [value / 1000, "s"];
+    return `${size.toFixed(size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0)} ${unit}`;
   }
 
   function axis(svg, height, from, to) {
@@ -115,7 +115,7 @@ const Charts = (() => {
         if (end <= from) continue;
         const left = x(Math.max(start, from)), size = Math.max(1, x(Math.min(end, to)) - left), leads = kind === "leader";
         const high = leads ? 18 : 8;
-        const name = leads ? `t${term % 6}` : KINDS[kind] || kind;
+        const name = leads ? `t${term % 5}` : KINDS[kind] || kind;
         const bar = element("rect", {class: `span ${name}`, x: left, y: middle - high / 2, width: size, height: high, rx: 2});
         bar.append(element("title", {}, term === null ? `${row.name}: ${kind}` : `${row.name}: ${kind}, term ${term}`));
         drawn.push(bar);
