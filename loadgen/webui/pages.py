@@ -16,8 +16,7 @@ from loadgen.result.known import known_in
 from loadgen.webui.cluster_view import KEEP_S, ClusterView
 from loadgen.webui.guard import Guard
 from loadgen.webui.runs import FILES, Runs
-from viz import palette
-from viz.diagrams import svg
+from viz.diagrams import palette, svg
 from viz.diagrams.raft import state_machine
 
 if TYPE_CHECKING:

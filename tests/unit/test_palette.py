@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from viz import palette
+from viz.diagrams import palette
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "viz" / "assets" / "report.css"

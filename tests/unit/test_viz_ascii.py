@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster.base.console import width
-from viz import palette
 from viz.diagrams import ascii as text_picture
-from viz.diagrams import dot, elections, observed
+from viz.diagrams import dot, elections, observed, palette
 from viz.diagrams.model import Chart, Row, Span, ticks
 from viz.diagrams.raft import DIAGRAMS, diagram, state_machine
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.base.console import width
-from viz import palette
+from viz.diagrams import palette
 from viz.diagrams.ascii import wrap
 from viz.diagrams.model import (
     START,

@@ -10,7 +10,7 @@ import json
 import re
 from datetime import datetime
 
-from viz import palette
+from viz.diagrams import palette
 from viz.diagrams.model import START, Chart, ClusterSnapshot, Message, Model, Sequence, StateGraph
 
 _PLAIN = re.compile(r"[\w ,.()/=+-]")

@@ -38,7 +38,8 @@ def faults(data: RunData) -> str:
 
 def faults_in_short(data: RunData) -> str:
     """Return the same with the rounds of `raftload chaos` folded, those that broke something before them."""
-    rows = (data.result.get("chaos") or {}).get("faults") or ()
+    chaos = data.result.get("chaos")
+    rows = chaos["faults"] if chaos else []
     if len(rows) <= _MOST_ROUNDS:
         return faults(data)
     broken = [row for row in rows if row["verdict"] != "pass"]
@@ -120,7 +121,7 @@ def violations(result: Result) -> str:
         parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
                      + (f"<br>Nearest fault: {escape(str(fault))}" if fault else "")
                      + (rest if more else "") + "</li>")  # fmt: skip
-    return f"<ul>{''.join(parts)}</ul>" if parts else ""
+    return f"<h3>Violations, earliest first</h3><ul>{''.join(parts)}</ul>" if parts else ""
 
 
 def _times(count: int) -> str:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.files import write_bytes
 from cluster.observe import samples
-from viz import palette
-from viz.diagrams import elections, ladder, observed
+from viz.diagrams import elections, ladder, observed, palette
 from viz.report import chaos_sections, run_charts, sections
 from viz.report.rundata import RunData, RunError, load
 
@@ -51,7 +50,7 @@ def render(data: RunData) -> str:
     parts = [
         sections.head(data),
         sections.verdict(data.result),
-        _section("Broken guarantees", chaos_sections.violations(data.result), "the earliest violation first"),
+        _section("Broken guarantees", chaos_sections.violations(data.result)),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
         _section(
             "Knee",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.errors import RaftloadError
 from cluster.base.files import write_bytes
-from viz import palette
+from viz.diagrams import palette
 from viz.report import hlog, leadership, run_charts
 from viz.report.charts import Point
 from viz.report.rundata import RunData

@@ -11,7 +11,7 @@ from html import escape
 
 from cluster.observe import samples
 from cluster.observe.record import between, p99_ms
-from viz import palette
+from viz.diagrams import palette
 from viz.diagrams.model import human_seconds
 from viz.report import charts, hlog, leadership
 from viz.report.charts import Axis, Band, Chart, Line, Point, Span
@@ -108,10 +108,9 @@ def latency(data: RunData) -> str:
 
 
 def p99_by_type(data: RunData) -> list[tuple[str, tuple[Point, ...]]]:
-    """Return the p99 of each interval of each operation type; nothing where there is one type only."""
-    of_types = [*_but_total(data)]
-    p99_ms = operator.attrgetter("p99_ms")
-    return [(f, _over_time(data, seconds, p99_ms)) for f, seconds in of_types] if len(of_types) > 1 else []
+    """Return `p99` of each operation type; nothing where there is one type only."""
+    of_types = [f for f, _ in _but_total(data)]
+    return [(f, p99(data, f)) for f in of_types] if len(of_types) > 1 else []
 
 
 def latency_by_type(data: RunData) -> str:
