@@ -143,7 +143,7 @@ def test_members_that_do_not_overlap_are_said_to_and_a_zone_mends_it(capsys: pyt
     files = [str(FIELD / "local-time-3.4.log"), str(FIELD / "utc-zap.log")]
     code, out, err = viz(capsys, *files, "--type", "timeline", "--format", "ascii")
     says = "the members' logs do not overlap in time: local-time-3.4 at 2021-09-11T10:46:26Z, "
-    assert code == 0 and f"! {says}" in out and says in err and "--log-timezone=-04:00" in err
+    assert code == 0 and f"! {says}" in " ".join(out.split()) + " " and says in err and "--log-timezone=-04:00" in err
     for zone in ("--log-timezone=-04:00", "--log-timezone=America/New_York"):
         code, out, err = viz(capsys, *files, zone, "--type", "timeline", "--format", "json")
         chart = json.loads(out)
@@ -226,7 +226,7 @@ def test_the_axis_by_length(duration: float, axis: str, length: str) -> None:
     chart = Chart("t", "2026-01-31T12:00:00.000Z", duration, (Row("a", (Span(0, duration, "leader", "L"),)),))
     assert f"axisFormat {axis}\n" in mermaid.render(chart)
     assert human_seconds(duration) == length and f"{length}\n" in text_picture.render(chart)
-    assert (length if duration >= 120 else f"{duration:.2f} s") in dot.render(chart)
+    assert f"{length} long" in dot.render(chart)
 
 
 # Long pictures

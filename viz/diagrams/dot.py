@@ -22,6 +22,7 @@ from viz.diagrams.model import (
     Sequence,
     Span,
     StateGraph,
+    human_seconds,
     ticks,
 )
 
@@ -245,7 +246,7 @@ def _chart(model: Chart) -> list[str]:
                 lines.append(f"p{number} [{look}, {_at(x, y + 14)}]")
                 free = x + size / 2 + 2
     y = bottom - 24
-    began = escape(f"from {model.started_at}")
+    began = escape(f"from {model.started_at}, {human_seconds(model.duration)} long")
     lines.append(f"from [shape=plaintext, {_at(_ACROSS / 2, y)}, label={began}]")
     for keys in _keys(model):
         y -= 18
