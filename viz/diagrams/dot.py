@@ -287,7 +287,7 @@ def _bar(span: Span, scale: float, y: float) -> str:
     led = span.kind == "leader" and span.term is not None
     colour = palette.term(span.term) if led and span.term is not None else palette.state(span.kind)
     values = _attributes(
-        shape="box", fixedsize="true", width=size / 72, height=height / 72, style="filled",
+        shape="box", margin="0", fixedsize="true", width=size / 72, height=height / 72, style="filled",
         label=escape(_label(span, scale)), fillcolor=escape(colour), color=escape(colour),
         fontcolor="white" if span.kind in ("leader", "down") else "black", fontsize=9, tooltip=escape(span.text),
     )  # fmt: skip
