@@ -368,8 +368,10 @@ def test_half_made_certificates_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("status",), ("test", "--backend", "local"), ("test", "--backend", "embedded")])
-def test_without_a_secured_cluster_the_options_are_refused(one: Secured, words: tuple[str, ...]) -> None:
-    done = one.run(*words, "--cacert", __file__, code=2)
+def test_without_a_secured_cluster_the_options_are_refused(
+    one: Secured, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = one.run(*words, "--cacert", Authority(tmp_path).cert, code=2)
     assert "--cacert is only for a cluster given with --endpoints" in done.stderr
 
 
