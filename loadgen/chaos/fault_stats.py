@@ -139,7 +139,7 @@ def describe(
     when the load ended.
     """
     begun = [each.began_ns for each in rounds]
-    ends = [*begun[1:], end_ns]
+    ends = [*begun, end_ns][1:]
     healthy = [max(each.began_ns, min(each.healthy_ns or end, end)) for each, end in zip(rounds, ends, strict=True)]
     load = Load(history, [edge for edges in zip(begun, healthy, strict=True) for edge in edges])
     read = [read_log(path.read_text(errors="replace").splitlines()) for path in sorted(logs.glob("etcd-node*.log"))]

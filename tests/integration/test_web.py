@@ -366,6 +366,7 @@ for rule in web_ui.app.url_map.iter_rules():
         "/cluster/",
         "/cluster/events",
         "/cluster/act",
+        "/cluster/colours.css",
         "/cluster/runs",
         "/cluster/runs/n/result.json",
     }

@@ -99,6 +99,9 @@ def test_a_faults_failures_never_stand_before_one(tmp_path: Path) -> None:
     total = {"operations": 10, "failed": 6}
     result: Result = {"chaos": {"faults": found, "earlier": earlier}, "results": {"total": total}}  # type: ignore[typeddict-item]
     assert failures(result) == "6 operations failed: 1 before the first fault, 3 during faults, 2 after them"
+    assert fault_stats.describe([], history, tmp_path, every_s=5.0, end_ns=20 * S) == (
+        [], {"operations": 10, "failed": 5, "unknown": 1},
+    )  # fmt: skip
     total["failed"] = 7
     assert failures(result).startswith("7 operations failed by the workers' counts, 6 by the history (")
 
