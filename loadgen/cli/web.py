@@ -40,6 +40,10 @@ examples:
 """
 
 
+class _HostError(ValueError):
+    """A value that the form's field Host cannot have."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload web`."""
     target_options.add_arguments(parser)
@@ -229,7 +233,13 @@ def _check_form(app: Flask, session: Session, view: ClusterView, runs: Runs) -> 
             if begins and view.is_at(endpoints) and view.why_no_load:
                 raise ValueError(view.why_no_load)
         except (ValueError, RaftloadError) as error:
-            return jsonify({"success": False, "message": _in_fields(str(error)), "host": environment.host})
+            message = str(error)
+            return jsonify(
+                {
+                    "success": False, "message": _in_fields(message), "field": _field_of(message, error),
+                    "host": environment.host,
+                }
+            )  # fmt: skip
         runs.starting = runs.starting or begins
         return None
 
@@ -239,13 +249,26 @@ def _in_fields(message: str) -> str:
     return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
 
 
+def _field_of(message: str, error: Exception) -> str | None:
+    """Return the name of the form's field that an error is about, None where it is about none."""
+    if not isinstance(error, settings.SettingsError):
+        return "host" if isinstance(error, _HostError) else None
+    flag = re.match(r"--([a-z-]*[a-z])", message)
+    name = flag[1].replace("-", "_") if flag else ""
+    name = {"number_of_users": "user_count", "ramp_up": "spawn_rate"}.get(name, name)
+    return name or None
+
+
 def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> None:
     """Raise ValueError or RaftloadError, in one line, for values of which no run can be made.
 
     Takes the runs, which know the targets, where a run is to begin.
     """
     environment = session.environment
-    endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
+    try:
+        endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
+    except (ValueError, RaftloadError) as error:
+        raise _HostError(str(error)) from error
     # The run before left its prefix, with which a mix may have any types.
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from loadgen.stats import precision
 
@@ -243,6 +243,8 @@ class WebUI(Protocol):
     app: Flask
     server: WSGIServer
     _swarm_greenlet: Greenlet | None
+    template_args: dict[str, Any]
+    update_template_args: Callable[[], None]
 
     def start(self) -> None: ...
     def stop(self) -> None: ...

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 NAME = "raftload"
 View = TypeVar("View", bound=RouteCallable)
 FAULTS = (*(kind.name for kind in KINDS.values() if kind.button), HEAL)
+# The form's fields in the order in which a person decides; Locust's page has them by alphabet.
+GROUPS = {
+    "Operations": ("mix", "operations", "warmup", "timeout", "read_consistency"),
+    "Keys and values": ("key_size", "value_size", "key_space", "seed"),
+    "Open loop": ("rate", "stages", "step", "arrivals", "max_in_flight"),
+    "Connections": ("transport", "connections", "balance"),
+}
 _ROOT = re.compile(rb'(?=<div id="root">)')
 # Locust's table rounds these two columns to 10 us in its script; the others it shows as they come.
 _ROUNDED = re.compile(rb"(title:`(?:Median|Average) \(ms\)`,round:)2\b")
@@ -40,6 +47,7 @@ def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
     place for more. The link is put before the element that React draws in, so nothing that React does removes it.
     """
     app = web_ui.app
+    _order_fields(web_ui)
     guard.install(app, NAME)
     pages = Blueprint(NAME, __name__, url_prefix="/cluster", template_folder="templates", static_folder="static")
 
@@ -103,7 +111,9 @@ def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
         if response.status_code != 200:
             return response
         if request.endpoint == "locust.index":
-            link = render_template("nav.html", here="load", own_page=False).encode()
+            link = render_template(
+                "nav.html", here="load", own_page=False, groups={title: names[0] for title, names in GROUPS.items()}
+            ).encode()
             response.set_data(_ROOT.sub(lambda _: link, response.get_data(), count=1))
         elif request.endpoint == "locust.send_assets" and request.path.endswith(".js"):
             response.direct_passthrough = False
@@ -111,6 +121,21 @@ def install(web_ui: WebUI, view: ClusterView, runs: Runs, guard: Guard) -> None:
         return response
 
     app.register_blueprint(pages)
+
+
+def _order_fields(web_ui: WebUI) -> None:
+    """Give the form's fields to the page in the order of GROUPS, those of a user's own scenario before them."""
+    web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    order = [name for names in GROUPS.values() for name in names]
+    update = web_ui.update_template_args
+
+    def ordered() -> None:
+        update()
+        fields = web_ui.template_args["extra_options"]
+        own = [name for name in fields if name not in order]
+        web_ui.template_args["extra_options"] = {name: fields[name] for name in (*own, *order) if name in fields}
+
+    web_ui.update_template_args = ordered
 
 
 def _begun(stream: Iterator[str]) -> Iterator[str]:

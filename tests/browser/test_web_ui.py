@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from loadgen import schema
+from loadgen.webui.pages import GROUPS
 from tests.support import command
 from tests.support.waiting import until
 
@@ -73,8 +74,12 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     expect(field(page, "valueSize")).to_have_value("100")
     field(page, "keySize").fill("3")
     start(page)
-    expect(page.get_by_text("Key Size must be at least 12, not 3")).to_be_visible()
+    refused = page.get_by_text("Key Size must be at least 12, not 3")
+    expect(refused).to_be_visible()
+    expect(field(page, "keySize")).to_have_accessible_description("Key Size must be at least 12, not 3")
+    expect(field(page, "keySize")).to_be_focused()
     field(page, "keySize").fill("40")
+    expect(refused).to_have_count(0)
     # So many that some ask the leader while it dies: their next operation, at another member, waits for the election
     # and succeeds. What others had asked of followers by then fails, and a failure is no latency.
     field(page, "userCount").fill("32")
@@ -150,6 +155,33 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     expect(page.get_by_text(result["run"]["id"]).first).to_be_visible()
 
 
+def test_fields_are_grouped_and_a_refusal_stands_at_its_field(web: Web, page: Page) -> None:
+    page.goto(web.url)
+    form = page.locator("form:has([name=keySize])")
+    expect(form.locator(".raftload-group")).to_have_text(list(GROUPS))
+    shown = form.locator("h4, [name]").evaluate_all("all => all.map((each) => each.name || each.textContent)")
+    fields = [part for title, names in GROUPS.items() for part in (title, *map(camel, names))]
+    assert shown[shown.index("Operations") :] == fields
+    # The group is folded: the refusal opens it.
+    for name, bad, good, words in (
+        ("mix", "del", "put=1", "is not an operation type"),
+        ("userCount", "0", "2", "Number Of Users must be at least 1"),
+        ("host", "nowhere:port", "127.0.0.1:2379", "malformed endpoint"),
+    ):
+        field(page, name).evaluate("each => { each.closest('form').noValidate = true; }")
+        if name == "mix":
+            page.get_by_role("button", name="Custom parameters").click()
+        field(page, name).fill(bad)
+        if name == "mix":
+            page.get_by_role("button", name="Custom parameters").click()
+        start(page)
+        expect(field(page, name)).to_have_accessible_description(re.compile(words))
+        expect(field(page, name)).to_be_focused()
+        expect(page.get_by_text(words)).to_have_count(1)
+        field(page, name).fill(good)
+        expect(page.get_by_text(words)).to_have_count(0)
+
+
 def test_members_are_paused_cut_off_and_made_leader(web: Web, page: Page) -> None:
     page.goto(web.url + "/cluster/")
     leader = name_of(page.locator("tr[data-role=leader]"))
@@ -206,6 +238,10 @@ def test_it_fits_and_follows_the_theme(web: Web, new_page: Callable[..., Page], 
     page.get_by_role("button", name="Switch between light and dark").click()
     page.goto(web.url + "/cluster/")
     assert page.evaluate("document.documentElement.dataset.theme") != theme, "the choice is kept"
+
+
+def camel(name: str) -> str:
+    return re.sub("_(.)", lambda found: found[1].upper(), name)
 
 
 def field(page: Page, name: str) -> Locator:
