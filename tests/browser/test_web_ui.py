@@ -158,6 +158,10 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
 def test_fields_are_grouped_and_a_refusal_stands_at_its_field(web: Web, page: Page) -> None:
     page.goto(web.url)
     form = page.locator("form:has([name=keySize])")
+    new = page.get_by_role("button", name="New", exact=True)  # where a run has ended here before
+    expect(form.or_(new)).to_be_visible()
+    if new.is_visible():
+        new.click()
     expect(form.locator(".raftload-group")).to_have_text(list(GROUPS))
     shown = form.locator("h4, [name]").evaluate_all("all => all.map((each) => each.name || each.textContent)")
     fields = [part for title, names in GROUPS.items() for part in (title, *map(camel, names))]

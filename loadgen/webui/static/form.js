@@ -3,7 +3,8 @@
 (() => {
   const groups = JSON.parse(document.currentScript.dataset.groups);
   const inForm = (name) => name.replace(/_./g, (found) => found[1].toUpperCase());
-  const control = (name) => document.querySelector(`#root form [name="${inForm(name)}"]`);
+  // Locust draws the form on its page, and in a dialogue outside its root where a run has ended.
+  const control = (name) => document.querySelector(`form [name="${inForm(name)}"]`);
   // React leaves alone what it has not drawn: headings and messages stand beside its elements.
   const around = (input) => input.closest(".MuiFormControl-root");
 
@@ -29,7 +30,9 @@
 
   const refuse = (input, message) => {
     const said = document.createElement("p");
-    said.className = "raftload-error";
+    // Locust's own switch between light and dark may be against the system's.
+    const ground = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number);
+    said.className = `raftload-error${ground[0] < 128 ? " on-dark" : ""}`;
     said.id = `raftload-error-${input.name}`;
     said.setAttribute("role", "alert");
     said.textContent = message;
@@ -57,7 +60,7 @@
 
   addEventListener("input", (event) => { if (event.target.hasAttribute?.("aria-describedby")) clear(); });
   addEventListener("DOMContentLoaded", () => {
-    new MutationObserver(head).observe(document.getElementById("root"), {childList: true, subtree: true});
+    new MutationObserver(head).observe(document.body, {childList: true, subtree: true});
     head();
   });
 })();
