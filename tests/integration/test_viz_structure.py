@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree
 
 import pytest
@@ -38,6 +38,7 @@ from viz.diagrams.model import (
     Row,
     Sequence,
     Span,
+    SpanKind,
     State,
     StateGraph,
     Transition,
@@ -144,6 +145,16 @@ def models() -> dict[str, Model]:
         found[f"observed all {folder.name}"] = observed.sequence(seen, seen.elections, most=60)
         found[f"observed states {folder.name}"] = observed.state_graph(seen)
         found[f"observed timeline {folder.name}"] = observed.timeline(seen)
+    # Bars of every length, a point of the picture being a second; texts of a font's widest and narrowest characters.
+    wordings = ("Leader, term 7", "WWWW", "mmmmm", "%@%@", "~~~~~", "iiiiii", "節", "🚀", "e\u0301e\u0301")
+    for term, step in ((4, 1), (88, 1), (1234, 1), (None, 7)):
+        ends = [end for end in itertools.accumulate(range(0, 640, step)) if end <= 640]
+        rows = []
+        for wording, kind in zip(wordings, itertools.cycle(get_args(SpanKind)), strict=False):
+            role = kind if term else "leader"  # whose bars may hold the whole wording
+            spans = (Span(start, end, role, wording, term) for start, end in itertools.pairwise(ends))
+            rows.append(Row(wording, tuple(spans)))
+        found[f"timeline of bars {term}"] = Chart("bars", "2026-01-31T12:00:00.000Z", 640.0, tuple(rows))
     counted = tuple(Transition(a, b, "x" * 40, 3) for a, b in itertools.product("abc", repeat=2))
     found["counted graph"] = StateGraph("counts", tuple(State(each, each.upper()) for each in "abc"), counted)
     return found
@@ -551,6 +562,11 @@ def box(thing: dict[str, Any]) -> tuple[float, float, float, float]:
     return x - wide, x + wide, y - high, y + high
 
 
+def apart(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    """Return whether two boxes have no area in common."""
+    return a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+
+
 def test_no_label_runs_into_another_or_into_an_end(read_by_dot: dict[str, Any]) -> None:
     def check(name: str) -> None:
         model = models()[name]
@@ -558,8 +574,7 @@ def test_no_label_runs_into_another_or_into_an_end(read_by_dot: dict[str, Any]) 
         placed = {thing["name"]: box(thing) for thing in read_by_dot[name]["objects"]}
         labels = {key: at for key, at in placed.items() if key[0] in "tn" or (key[0] == "l" and key[-1] != "e")}
         for (one, a), (other, b) in itertools.combinations(labels.items(), 2):
-            apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
-            assert apart, (one, other, a, b)
+            assert apart(a, b), (one, other, a, b)
         for number, item in enumerate(model.messages, 1):
             if item.kind == "lost" and item.source != item.target:
                 text, end = placed[f"t{number}"], placed[f"b{number}"]
@@ -568,3 +583,38 @@ def test_no_label_runs_into_another_or_into_an_end(read_by_dot: dict[str, Any]) 
     sequences = [name for name, model in models().items() if isinstance(model, Sequence) and model.messages]
     assert len(sequences) > 100
     check_all(sequences, check)
+
+
+def test_no_text_of_a_chart_runs_into_another_or_over_a_bar(read_by_dot: dict[str, Any]) -> None:
+    """Graphviz itself warns of a text that is wider than the bar around it: a bar's size is fixed."""
+
+    def check(name: str) -> None:
+        placed = {thing["name"]: box(thing) for thing in read_by_dot[name]["objects"]}
+        assert all(
+            thing["fixedsize"] == "true"
+            for thing in read_by_dot[name]["objects"]
+            if re.fullmatch(r"p\d+", thing["name"])
+        )
+        bars = [at for key, at in placed.items() if key[0] == "p"]
+        texts = {key: at for key, at in placed.items() if key[0] in "kruqxf"}
+        assert len(bars) + len(texts) + sum(key[0] == "g" for key in placed) == len(placed)
+        for (one, a), (other, b) in itertools.combinations(texts.items(), 2):
+            assert apart(a, b), (one, other, a, b)
+        for key, at in texts.items():
+            assert all(apart(at, bar) for bar in bars), (key, at)
+
+    charts = [name for name, model in models().items() if isinstance(model, Chart)]
+    assert len(charts) > 20
+    check_all(charts, check)
+
+
+def test_a_text_stands_in_a_bar_that_has_room_for_it_and_a_term_above_any_other(read_by_dot: dict[str, Any]) -> None:
+    for term in (4, 88, 1234):
+        objects = read_by_dot[f"timeline of bars {term}"]["objects"]
+        inside = [thing for thing in objects if thing["name"][0] == "p" and label(thing)]
+        above = [thing for thing in objects if thing["name"][0] == "u"]
+        assert inside and above and {label(thing) for thing in above} == {str(term)}
+        assert min(float(thing["width"]) for thing in inside) > max(float(thing["width"]) for thing in above)
+    texts = {label(thing) for thing in read_by_dot["timeline of bars None"]["objects"] if thing["name"][0] == "p"}
+    rows = models()["timeline of bars None"].rows  # type: ignore[union-attr]
+    assert texts == {"", *(row.label for row in rows)}

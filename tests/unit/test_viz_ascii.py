@@ -66,7 +66,7 @@ def test_each_bar_of_a_timeline_has_its_term_and_each_colour_a_meaning() -> None
     text = dot.render(Chart("t", "2026-01-31T12:00:00.000Z", 10.0, (Row("a", spans),)))
     assert 'label="term 6"' in text and 'label="7"' in text and 'label="Leader, term 7"' in text
     legend = ("leads term 7", "candidate", "follower", "down")
-    assert all(f'label="{each}"' in text for each in legend)
+    assert all(f'label="{each}\\l"' in text for each in legend)
     assert text.count(palette.term(7)) == 4  # frame and ground of its bar, and of its key
     assert all(palette.state(each) in text for each in legend[1:])
     assert 'label="0 s"' in text and 'label="10 s"' in text

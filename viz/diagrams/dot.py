@@ -7,6 +7,7 @@ label as a node of its own above it, ``t3`` for the edge of id ``e3``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from cluster.base.console import width
@@ -33,7 +34,15 @@ _SHORT = 16  # how far from its target a lost message ends
 _WRAP = 34
 _ACROSS = 640.0  # a chart's time, in points
 _ROW = 34.0
+_IN_BAR, _ABOVE = 9, 8  # font sizes, in points; Graphviz takes a line of 9 as 11 high at most, and a thin bar is 12
+_TEXT = "shape=plaintext, width=0, height=0"
+_BESIDE = 2.0  # points that a bar has on either side of its label
 _QUIET = palette.state("follower")
+_PIXEL = 0.75  # points: Graphviz measures text at 96 dots per inch, and fonts have whole pixels there
+# The greatest width of a character in ems, in DejaVu Sans: no font that usually stands in for Helvetica is wider. ASCII
+# that is not here takes 0.66 at most.
+_EMS = dict.fromkeys(" !'()*,-./:;I[\\]_`fijlrt|\"", 0.5) | dict.fromkeys("#&+<=>ABCDGHNOQRUVXZ^w~", 0.84)
+_EMS |= dict.fromkeys("%@MWm", 1.0)
 
 
 def render(model: Model) -> str:
@@ -60,6 +69,16 @@ def escape(text: str) -> str:
 def _wrapped(*texts: str, room: int = _WRAP) -> str:
     parts = [escape(line)[1:-1] for text in texts for line in wrap(text, room)]
     return '"' + "\\n".join(parts) + '"'
+
+
+def _points(text: str, size: float) -> float:
+    """Return how many points a line of text takes at most, in Helvetica of this size or what stands in for it."""
+    total = 1.0  # Graphviz rounds up
+    for char in text:
+        # A character that no font has is drawn as a box of hexadecimal digits.
+        ems = _EMS.get(char, 0.66) if char.isascii() else 2.0 * max(1, width(char))
+        total += math.ceil(ems * size / _PIXEL) * _PIXEL
+    return total
 
 
 def _attributes(**values: str | float) -> str:
@@ -219,19 +238,22 @@ def _at(x: float, y: float) -> str:
 
 def _chart(model: Chart) -> list[str]:
     lines = _general(model.title, layout="neato", splines="line", outputorder="edgesfirst")
-    room = max((width(row.label) for row in model.rows), default=0) * _CHAR + 20
+    room = max((_points(row.label, 11) for row in model.rows), default=0) + 20
     scale = _ACROSS / model.duration if model.duration else 0.0
     bottom = -_ROW * (len(model.rows) + 1)
     for number, (at, text) in enumerate(ticks(model.duration)):
         x = at * scale
-        lines.append(f"k{number} [shape=plaintext, {_at(x, bottom)}, label={escape(text)}]")
+        lines.append(f"k{number} [{_TEXT}, {_at(x, bottom)}, label={escape(text)}]")
         lines += [f"g{number}{end} [shape=point, style=invis, width=0.01, {_at(x, y)}]"
                   for end, y in (("a", -_ROW / 2), ("b", bottom + 10))]  # fmt: skip
         lines.append(f'g{number}a -> g{number}b [arrowhead=none, color="#d8dee4"]')
-    number = 0
+    number = above = 0
     for index, row in enumerate(model.rows, 1):
         y = -_ROW * index
-        lines.append(f"r{index} [shape=plaintext, {_at(-room / 2, y)}, label={escape(row.label)}]")
+        name = escape(row.label)[:-1] + '\\r"'  # at the right end, next to its bars
+        lines.append(
+            f"r{index} [shape=plaintext, width={room / 72:.4f}, height=0, {_at(-room / 2 - 2, y)}, label={name}]"
+        )
         free = float("-inf")  # to where the terms above the bars reach
         for span in sorted(row.spans, key=lambda each: each.start - each.end):
             number += 1
@@ -239,22 +261,22 @@ def _chart(model: Chart) -> list[str]:
         for span in row.spans:
             if span.term is None or _label(span, scale):
                 continue
-            x, size = (span.start + span.end) / 2 * scale, width(str(span.term)) * _CHAR
+            x, size = (span.start + span.end) / 2 * scale, _points(str(span.term), _ABOVE)
             if x - size / 2 >= free:
-                number += 1
-                look = f"shape=plaintext, fontsize=8, width=0, height=0, margin=0, label={escape(str(span.term))}"
-                lines.append(f"p{number} [{look}, {_at(x, y + 14)}]")
+                above += 1
+                look = f"{_TEXT}, margin=0, fontsize={_ABOVE}, label={escape(str(span.term))}"
+                lines.append(f"u{above} [{look}, {_at(x, y + 16)}]")
                 free = x + size / 2 + 2
     y = bottom - 24
     began = escape(f"from {model.started_at}, {human_seconds(model.duration)} long")
-    lines.append(f"from [shape=plaintext, {_at(_ACROSS / 2, y)}, label={began}]")
+    lines.append(f"from [{_TEXT}, {_at(_ACROSS / 2, y)}, label={began}]")
     for keys in _keys(model):
         y -= 18
         lines += _legend_row(keys, y, f"q{len(lines)}")
     for number, note in enumerate(model.notes, 1):
         label = wrap(note, 100)
         y -= _LINE * (len(label) / 2 + 1)
-        lines.append(f"x{number} [shape=plaintext, {_at(_ACROSS / 2, y)}, label={_wrapped(note, room=100)}]")
+        lines.append(f"x{number} [{_TEXT}, {_at(_ACROSS / 2, y)}, label={_wrapped(note, room=100)}]")
         y -= _LINE * len(label) / 2
     return lines
 
@@ -271,12 +293,14 @@ def _keys(model: Chart) -> list[list[tuple[str, str]]]:
 
 def _legend_row(keys: list[tuple[str, str]], y: float, name: str) -> list[str]:
     lines = []
-    x = (_ACROSS - sum(width(text) * _CHAR + 34 for _, text in keys)) / 2
+    x = (_ACROSS - sum(_points(text, 11) + 34 for _, text in keys)) / 2
     for number, (colour, text) in enumerate(keys):
-        size = width(text) * _CHAR
+        size = _points(text, 11)
         box = 'shape=box, style=filled, fixedsize=true, width=0.14, height=0.14, label=""'
         lines.append(f"{name}_{number} [{box}, color={escape(colour)}, fillcolor={escape(colour)}, {_at(x, y)}]")
-        lines.append(f"{name}_{number}t [shape=plaintext, {_at(x + 10 + size / 2, y)}, label={escape(text)}]")
+        look = f"shape=plaintext, margin=0, width={size / 72:.4f}, height=0"
+        left = escape(text)[:-1] + '\\l"'  # at the left end, next to its colour
+        lines.append(f"{name}_{number}t [{look}, {_at(x + 12 + size / 2, y)}, label={left}]")
         x += size + 34
     return lines
 
@@ -289,14 +313,14 @@ def _bar(span: Span, scale: float, y: float) -> str:
     values = _attributes(
         shape="box", margin="0", fixedsize="true", width=size / 72, height=height / 72, style="filled",
         label=escape(_label(span, scale)), fillcolor=escape(colour), color=escape(colour),
-        fontcolor="white" if span.kind in ("leader", "down") else "black", fontsize=9, tooltip=escape(span.text),
+        fontcolor="white" if span.kind in ("leader", "down") else "black", fontsize=_IN_BAR, tooltip=escape(span.text),
     )  # fmt: skip
     return f"{values[:-1]}, {_at(span.start * scale + size / 2, y)}]"
 
 
 def _label(span: Span, scale: float) -> str:
-    """Return the longest text that has room in a bar: what it is, its term, or nothing."""
-    size = (span.end - span.start) * scale
+    """Return the longest text that surely has room in a bar: what it is, its term, or nothing."""
+    size = (span.end - span.start) * scale - 2 * _BESIDE
     term = () if span.term is None else (f"term {span.term}", str(span.term))
     texts = ((span.text,) if span.kind == "leader" else ()) + term
-    return next((text for text in texts if width(text) * _CHAR < size), "")
+    return next((text for text in texts if _points(text, _IN_BAR) <= size), "")
