@@ -82,7 +82,7 @@ def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
         driver.open("embedded", nodes=1)
         with pytest.raises(UsageError, match="no member"):
             driver.inject(Fault("kill", "etcd-node9"), 1)
-        with pytest.raises(UsageError, match="direct"):
+        with pytest.raises(UsageError, match="--links relay"):
             driver.open("embedded", nodes=3)
             driver.inject(Fault("partition", "random"), 1)
         with pytest.raises(ClusterError, match="unknown order"):
