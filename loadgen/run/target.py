@@ -36,7 +36,7 @@ DEFAULT_NODES = 3
 NO_LOCAL = "no local cluster is up: `raftload cluster up --backend local` starts one"
 # Members of an embedded cluster share the CPU with the workers that measure them. A worker that has to wait for it adds
 # to the latencies that it reports; so members weigh this much less.
-MEMBER_NICE = 10
+MEMBER_NICE = 15
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
