@@ -285,14 +285,12 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
 
 
 def _open(driver: Driver, chosen: ChaosOptions, folder: Path) -> Held:
-    from loadgen.run.target import MEMBER_NICE
-
     timeline = str((folder / "events.csv").absolute())
     if chosen.backend == "embedded":
         links = "relay" if chosen.names and rounds.needs_relay(chosen.names) else "direct"
         held = driver.open(
             "embedded", timeline=timeline, nodes=chosen.nodes, peer_links=links, storage=chosen.storage,
-            binary=chosen.etcd, log_dir=str((folder / "logs").absolute()), nice=MEMBER_NICE, **chosen.cluster,
+            binary=chosen.etcd, log_dir=str((folder / "logs").absolute()), **chosen.cluster,
         )  # fmt: skip
         say(f"an embedded cluster of {chosen.nodes} for this run, etcd {held.version} from {held.source}")
         return held

@@ -40,10 +40,6 @@ examples:
 """
 
 
-class _HostError(ValueError):
-    """A value that the form's field Host cannot have."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload web`."""
     target_options.add_arguments(parser)
@@ -252,7 +248,7 @@ def _in_fields(message: str) -> str:
 def _field_of(message: str, error: Exception) -> str | None:
     """Return the name of the form's field that an error is about, None where it is about none."""
     if not isinstance(error, settings.SettingsError):
-        return "host" if isinstance(error, _HostError) else None
+        return None
     flag = re.match(r"--([a-z-]*[a-z])", message)
     name = flag[1].replace("-", "_") if flag else ""
     name = {"number_of_users": "user_count", "ramp_up": "spawn_rate"}.get(name, name)
@@ -268,7 +264,7 @@ def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> Non
     try:
         endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
     except (ValueError, RaftloadError) as error:
-        raise _HostError(str(error)) from error
+        raise settings.SettingsError(f"--host: {error}") from error
     # The run before left its prefix, with which a mix may have any types.
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)

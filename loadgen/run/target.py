@@ -35,8 +35,9 @@ PROBE_TIMEOUT_S = 2.0
 DEFAULT_NODES = 3
 NO_LOCAL = "no local cluster is up: `raftload cluster up --backend local` starts one"
 # Members of an embedded cluster share the CPU with the workers that measure them. A worker that has to wait for it adds
-# to the latencies that it reports; so members weigh this much less.
-MEMBER_NICE = 15
+# to the latencies that it reports; so members weigh this much less. Not less than that: whatever else this machine does
+# outweighs them, too, and a member that gets no CPU for a second takes part in no election.
+MEMBER_NICE = 5
 Kind = Literal["embedded", "docker", "local", "external"]
 
 
