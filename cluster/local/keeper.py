@@ -215,7 +215,7 @@ class Weight(NamedTuple):
     Attributes:
         nice: of the process, -20 to 19: each step is about a tenth of the CPU, among processes of one session.
         session_nice: of its session's autogroup, which counts beside other sessions; None where the kernel does not
-            schedule by sessions.
+            schedule by sessions, and for a process of the session that the machine began with, which has no autogroup.
         autogroup: the number of that autogroup; None likewise.
     """
 
@@ -289,11 +289,9 @@ def _weigh_less(above: Weight, parent: Weight, nice: int) -> None:
     pid = os.getpid()
     os.setpriority(os.PRIO_PROCESS, 0, min(_LEAST_WEIGHT, above.nice + nice))
     mine = weight(pid)
-    if mine is None or above.session_nice is None or mine.autogroup in (None, above.autogroup, parent.autogroup):
+    if mine is None or mine.autogroup in (None, above.autogroup, parent.autogroup) or os.getsid(0) != pid:
         return
-    if os.getsid(0) != pid:
-        return
-    value = b"%d" % min(_LEAST_WEIGHT, above.session_nice + nice)
+    value = b"%d" % min(_LEAST_WEIGHT, beside_sessions(above) + nice)
     for _ in range(_AUTOGROUP_ATTEMPTS):
         try:
             file = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
@@ -304,6 +302,15 @@ def _weigh_less(above: Weight, parent: Weight, nice: int) -> None:
                 os.close(file)
         except BlockingIOError:
             time.sleep(_AUTOGROUP_PAUSE_S)
+
+
+def beside_sessions(process: Weight) -> int:
+    """Return the nice value with which a process counts beside other sessions.
+
+    That is its session's, or its own where it has no autogroup: a process of the session that the machine began with
+    stands beside the sessions, not in one.
+    """
+    return process.nice if process.session_nice is None else process.session_nice
 
 
 def main() -> None:

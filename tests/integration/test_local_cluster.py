@@ -73,12 +73,37 @@ def test_members_weigh_less_than_their_owner_and_nothing_else_does(make_cluster:
     for weight in weights:
         assert weight is not None
         assert weight.nice == min(19, ours.nice + 7)
-        assert weight.session_nice == (None if ours.session_nice is None else min(19, ours.session_nice + 7))
-    if ours.autogroup is not None:
+        assert weight.session_nice == (min(19, keeper.beside_sessions(ours) + 7) if keeper.by_sessions() else None)
+    if keeper.by_sessions():
         assert len({ours.autogroup, *(weight.autogroup for weight in weights if weight)}) == 4, "each has its own"
     assert sessions() == before
     cluster.kill("etcd-node3")
     assert cluster.weight("etcd-node3") is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "expected"),
+    [
+        (keeper.Weight(2, 4, 1), (9, 11)),
+        (keeper.Weight(2, None, None), (9, 9)),  # of the machine's first session: it stands beside the sessions
+        (keeper.Weight(15, 15, 1), (19, 19)),
+    ],
+)
+def test_a_child_weighs_less_than_its_owner(owner: keeper.Weight, expected: tuple[int, int]) -> None:
+    script = """
+import os, sys
+from cluster.local.keeper import Weight, _weigh_less, weight
+_weigh_less(eval(sys.argv[1]), weight(os.getppid()), 7)
+print(repr(weight(os.getpid())))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, repr(owner)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, start_new_session=True,
+    )  # fmt: skip
+    nice, session_nice = expected
+    assert done.stdout.startswith(
+        f"Weight(nice={nice}, session_nice={session_nice if keeper.by_sessions() else None}, "
+    ), done
 
 
 def test_members_weigh_as_much_as_their_owner_where_nobody_asked(make_cluster: Factory) -> None:
