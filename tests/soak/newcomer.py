@@ -27,12 +27,14 @@ NAME = "newcomer.jsonl"
 PAGES = ("README.md", "docs/guides/gate.md", "docs/guides/leader-failure.md", "docs/guides/teach-raft.md")
 # What is in a command, and why it is not typed here.
 NOT_TYPED = {"make test": "it takes a quarter of an hour; .ci/run runs it", "cd workflow": "a folder of CI's"}
+# Installers that a page offers beside pip: typed where they are.
+INSTALLERS = ("pipx", "uvx")
 # What serves until Ctrl-C is looked at for so long, in seconds.
 LOOK_S = 10
 SERVES = ("raftload web", "--watch")
 # Exit codes beside 0, by how a command begins. 3 is inconclusive: it says that other work
 # keeps this machine busy. 1 from chaos is a bug of the wheel's etcd 3.5.1, which raftload is there to find.
-FAILS = "raftload gate run --threshold 'put.operations"
+FAILS = "raftload gate gated --threshold 'put.operations"
 ALSO = {
     "raftload bench": (3,), "raftload gate": (3,),
     "raftload chaos": (1, 3), "raftload check": (1, 3), "raftload cluster test": (3,), "timeout": (124, 130),
@@ -99,6 +101,9 @@ def main() -> int:
         if args.page and "README.md" not in args.page:
             subprocess.run(["pip", "install", "--quiet", "."], cwd=clone, env=env, check=True)
         for page in args.page or PAGES:
+            for each in guides.commands(page):
+                if not each.docker and (why := why_not(each.text)) is not None:
+                    print(f"not typed  {each.text.splitlines()[0][:100]}  ({why})", flush=True)
             typed = run(page, clone, env)
             for each in typed:
                 verdict = "" if each.as_expected else f"  UNEXPECTED exit code {each.code}"
@@ -140,6 +145,9 @@ def prepare(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def why_not(text: str) -> str | None:
     """Return why a command is not typed here, None where it is."""
+    program = text.split()[0]
+    if program in INSTALLERS and shutil.which(program) is None:
+        return f"{program} is not on this machine"
     return next((why for found, why in NOT_TYPED.items() if found in text), None)
 
 
