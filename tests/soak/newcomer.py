@@ -145,7 +145,7 @@ def prepare(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def why_not(text: str) -> str | None:
     """Return why a command is not typed here, None where it is."""
-    program = text.split()[0]
+    program = text.split(maxsplit=1)[0]
     if program in INSTALLERS and shutil.which(program) is None:
         return f"{program} is not on this machine"
     return next((why for found, why in NOT_TYPED.items() if found in text), None)
