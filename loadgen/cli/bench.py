@@ -109,19 +109,24 @@ def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.
     duration_s = None if args.duration is None else _duration(args)
     load = settings.Settings.from_options(vars(args), endpoints)
     if duration_s is not None and (load.stages or load.step):
-        raise settings.SettingsError("--stages and --step say how long the run is; leave out --duration")
+        raise settings.SettingsError(
+            "--stages and --step say how long the run is; leave out --duration",
+            option="--duration", others=["--stages", "--step"],
+        )  # fmt: skip
     return bounded(dataclasses.replace(load, duration_s=duration_s), args.scenario)
 
 
 def _duration(args: argparse.Namespace) -> float:
     if args.operations:
-        raise settings.SettingsError("--operations and --duration exclude each other; give one")
+        raise settings.SettingsError(
+            "--operations and --duration exclude each other; give one", option="--operations", others=["--duration"]
+        )
     try:
         duration_s = units.parse_duration(args.duration)
     except ValueError as error:
-        raise settings.SettingsError(f"--duration: {error}") from error
+        raise settings.SettingsError(f"--duration: {error}", option="--duration") from error
     if duration_s <= 0:
-        raise settings.SettingsError(f"--duration must be above 0, not {args.duration}")
+        raise settings.SettingsError(f"--duration must be above 0, not {args.duration}", option="--duration")
     return duration_s
 
 

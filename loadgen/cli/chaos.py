@@ -164,7 +164,9 @@ class ChaosOptions:
 
         option = naming.option(args)
         if option is not None and args.backend is not None:
-            raise settings.SettingsError(f"{option} and --backend exclude each other; give one")
+            raise settings.SettingsError(
+                f"{option} and --backend exclude each other; give one", option=option, others=["--backend"]
+            )
         refuse_for_local(args)
         told = naming.named(args)
         foreign = told is not None
@@ -172,10 +174,14 @@ class ChaosOptions:
         for flag in ("faults", "rounds", "nodes"):
             if foreign and getattr(args, flag):
                 raise settings.SettingsError(
-                    f"--{flag} is for clusters that raftload started: with --endpoints there are no faults"
+                    f"--{flag} is for clusters that raftload started: with --endpoints there are no faults",
+                    option=f"--{flag}",
+                    others=["--endpoints"],
                 )
         if args.corrupting and (foreign or args.backend not in (None, "embedded")):
-            raise settings.SettingsError("--corrupting damages a cluster for ever: it needs an embedded cluster")
+            raise settings.SettingsError(
+                "--corrupting damages a cluster for ever: it needs an embedded cluster", option="--corrupting"
+            )
         track = RECIPES[args.track] if args.track else None
         options = {**_DEFAULTS, **(track.options if track else {})}
         if foreign:
@@ -187,11 +193,14 @@ class ChaosOptions:
             try:
                 endpoints = read_endpoints(told[0], Security())
             except ValueError as error:
-                raise settings.SettingsError(f"{told[1]}: {error}") from error
+                raise settings.SettingsError(f"{told[1]}: {error}", option=told[1]) from error
         names = rounds.parse(options["faults"]) if options["faults"].strip() else ()
         duration = settings.read("duration", options["duration"], parse_duration, 0.1) if options["duration"] else None
         if not names and duration is None and not args.operations:
-            raise settings.SettingsError("without faults the run needs a --duration or --operations")
+            raise settings.SettingsError(
+                "without faults the run needs a --duration or --operations",
+                option="--duration", others=["--operations"],
+            )  # fmt: skip
         value_size = settings.read("value-size", options["value_size"], parse_size, 16, 1 << 20)
         shape: ShapeFields = {"value_size": value_size, "corrupting": args.corrupting}
         if track is not None:
@@ -201,7 +210,7 @@ class ChaosOptions:
         try:
             select(args.guarantee)
         except UsageError as error:
-            raise settings.SettingsError(f"--guarantee: {error}") from error
+            raise settings.SettingsError(f"--guarantee: {error}", option="--guarantee") from error
         nodes = settings.read("nodes", options["nodes"], parse_whole, 1, 99)
         backend: Backend | None = None if foreign else args.backend or "embedded"
         return cls(

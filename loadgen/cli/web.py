@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -229,30 +228,34 @@ def _check_form(app: Flask, session: Session, view: ClusterView, runs: Runs) -> 
             if begins and view.is_at(endpoints) and view.why_no_load:
                 raise ValueError(view.why_no_load)
         except (ValueError, RaftloadError) as error:
-            message = str(error)
-            return jsonify(
-                {
-                    "success": False, "message": _in_fields(message), "field": _field_of(message, error),
-                    "host": environment.host,
-                }
-            )  # fmt: skip
+            return jsonify({"success": False, **refusal(error), "host": environment.host})
         runs.starting = runs.starting or begins
         return None
 
 
-def _in_fields(message: str) -> str:
-    """Name the fields as the form does: ``--key-size`` is ``Key Size`` there."""
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", " ").title(), message)
+def refusal(error: Exception) -> dict[str, str | None]:
+    """Return what the form is told of an error: the ``message``, and the ``field`` that it is about, None for none."""
+    option = error.option if isinstance(error, settings.SettingsError) else None
+    return {"message": _in_fields(error), "field": None if option is None else _field_of(option)}
 
 
-def _field_of(message: str, error: Exception) -> str | None:
-    """Return the name of the form's field that an error is about, None where it is about none."""
-    if not isinstance(error, settings.SettingsError):
-        return None
-    flag = re.match(r"--([a-z-]*[a-z])", message)
-    name = flag[1].replace("-", "_") if flag else ""
-    name = {"number_of_users": "user_count", "ramp_up": "spawn_rate"}.get(name, name)
-    return name or None
+def _in_fields(error: Exception) -> str:
+    """Return an error's line with the options named as the form does: ``--key-size`` is ``Key Size`` there.
+
+    What else looks like an option is left as it is: it was typed into a field, or is one of etcd's or of a command.
+    """
+    message = str(error)
+    if isinstance(error, settings.SettingsError):
+        for option in (error.option, *error.others):
+            if option is not None:
+                message = message.replace(option, option.removeprefix("--").replace("-", " ").title(), 1)
+    return message
+
+
+def _field_of(option: str) -> str:
+    """Return the name of the form's field for an option."""
+    name = option.removeprefix("--").replace("-", "_")
+    return {"number_of_users": "user_count", "ramp_up": "spawn_rate"}.get(name, name)
 
 
 def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> None:
@@ -264,7 +267,7 @@ def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> Non
     try:
         endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
     except (ValueError, RaftloadError) as error:
-        raise settings.SettingsError(f"--host: {error}") from error
+        raise settings.SettingsError(f"--host: {error}", option="--host") from error
     # The run before left its prefix, with which a mix may have any types.
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)

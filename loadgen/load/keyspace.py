@@ -248,10 +248,12 @@ def for_scenario(user_classes: Sequence[UserClass], settings: Settings) -> Setti
     for user in user_classes:
         transports = getattr(user, "transports", (settings.transport,))
         if settings.transport not in transports:
-            raise SettingsError(f"this scenario needs --transport {' or '.join(transports)}")
+            said = f"this scenario needs --transport {' or '.join(transports)}"
+            raise SettingsError(said, option="--transport")
         least = getattr(user, "least_value_size", 0)
         if settings.value_size < least:
-            raise SettingsError(f"this scenario needs unique values: --value-size of at least {least}")
+            said = f"this scenario needs unique values: --value-size of at least {least}"
+            raise SettingsError(said, option="--value-size")
     mixes = [mix for user in user_classes if (mix := getattr(user, "mix", None))]
     return dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
 

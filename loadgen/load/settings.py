@@ -42,7 +42,17 @@ T = TypeVar("T")
 
 
 class SettingsError(UsageError):
-    """A parameter that cannot be: one line that says which and what would be right."""
+    """A parameter that cannot be: one line that says which and what would be right.
+
+    Attributes:
+        option: the option that the line is about, such as ``--key-size``; None where it is about none.
+        others: further options that the line names.
+    """
+
+    def __init__(self, message: str, *, option: str | None, others: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.option = option
+        self.others = tuple(others)
 
 
 def parse_mix(text: str, types: Collection[str] | None = IN_MIX) -> dict[str, float]:
@@ -149,7 +159,8 @@ class Parameter:
     def read(self, text: str, parse: Callable[[str], object] | None = None) -> Any:
         """Return the value that a text means; takes what parses it, None for its own. Raises SettingsError."""
         if self.choices and text not in self.choices:
-            raise SettingsError(f"{self.flag} takes {' or '.join(self.choices)}, not {text!r}")
+            said = f"{self.flag} takes {' or '.join(self.choices)}, not {text!r}"
+            raise SettingsError(said, option=self.flag)
         if not text:
             return self.empty
         return read(self.flag.removeprefix("--"), text, parse or self.parse, self.minimum, self.maximum)
@@ -300,14 +311,19 @@ class Settings:
     def _check(self) -> None:
         """Raise SettingsError for settings that exclude each other."""
         if len(str(self.key_space - 1)) > self.key_size - PREFIX_BYTES:
-            raise SettingsError(f"--key-space {self.key_space} does not fit into keys of {self.key_size} bytes")
+            said = f"--key-space {self.key_space} does not fit into keys of {self.key_size} bytes"
+            raise SettingsError(said, option="--key-space")
         if self.balance == "leader" and self.transport == "gateway":
-            raise SettingsError("--balance leader is for --transport grpc")
-        open_loop = [name for name in ("rate", "stages", "step") if getattr(self, name)]
+            raise SettingsError("--balance leader is for --transport grpc", option="--balance", others=["--transport"])
+        open_loop = [f"--{name}" for name in ("rate", "stages", "step") if getattr(self, name)]
         if len(open_loop) > 1:
-            raise SettingsError(f"--{open_loop[0]} and --{open_loop[1]} exclude each other; give one")
-        if self.operations and open_loop and open_loop != ["rate"]:
-            raise SettingsError(f"--{open_loop[0]} says how many operations there are; leave out --operations")
+            option, other, *_ = open_loop
+            raise SettingsError(f"{option} and {other} exclude each other; give one", option=option, others=[other])
+        if self.operations and open_loop and open_loop != ["--rate"]:
+            raise SettingsError(
+                f"{open_loop[0]} says how many operations there are; leave out --operations",
+                option=open_loop[0], others=["--operations"],
+            )  # fmt: skip
 
     def schedule(self) -> pacing.Schedule | None:
         """Return when operations are due, None in a closed loop."""
@@ -335,7 +351,8 @@ class Settings:
         option, what = ("key", "keys") if size > 2 * self.value_size else ("value", "values")
         return SettingsError(
             f"--{option}-size: with {what} of {getattr(self, f'{option}_size'):,} bytes a request has {size:,}, and "
-            f"{limit}; {hint}"
+            f"{limit}; {hint}",
+            option=f"--{option}-size",
         )
 
     def to_options(self) -> dict[str, str]:
@@ -403,12 +420,15 @@ def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> 
 
 
 def read(name: str, text: str, parse: Callable[[str], T], minimum: float = -math.inf, maximum: float = math.inf) -> T:
-    """Return ``parse(text)``; raise SettingsError where it fails or is out of bounds."""
+    """Return ``parse(text)``; raise SettingsError where it fails or is out of bounds.
+
+    Takes the option's name without the dashes.
+    """
     try:
         value = parse(text)
     except ValueError as error:
-        raise SettingsError(f"--{name}: {error}") from error
+        raise SettingsError(f"--{name}: {error}", option=f"--{name}") from error
     if isinstance(value, int | float) and not minimum <= value <= maximum:
         bound = f"at least {minimum:g}" if value < minimum else f"at most {maximum:g}"
-        raise SettingsError(f"--{name} must be {bound}, not {text}")
+        raise SettingsError(f"--{name} must be {bound}, not {text}", option=f"--{name}")
     return value

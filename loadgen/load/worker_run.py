@@ -107,7 +107,9 @@ class Worker:
         options = vars(environment.parsed_options)
         settings = Settings.from_options(options, split_endpoints(environment.host))
         if len(settings.prefix) != PREFIX_BYTES:
-            raise SettingsError("the run has no key prefix; was the master started by raftload or its locustfiles?")
+            raise SettingsError(
+                "the run has no key prefix; was the master started by raftload or its locustfiles?", option=None
+            )
         rank, workers = _rank(environment.runner, options)
         users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
         client = _open_client(settings, len(range(rank, users, workers)))

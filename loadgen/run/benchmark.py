@@ -120,7 +120,10 @@ def bounded(load: Settings, scenario: str) -> Settings:
         assert schedule is not None
         return dataclasses.replace(load, duration_s=schedule.length_s)
     if scenario in scenarios.BY_TIME and load.operations is not None:
-        raise SettingsError(f"scenario {scenario} goes by time: give --duration, not --operations")
+        raise SettingsError(
+            f"scenario {scenario} goes by time: give --duration, not --operations",
+            option="--operations", others=["--duration"],
+        )  # fmt: skip
     if load.operations is not None or load.duration_s is not None:
         return load
     if scenario in scenarios.BY_TIME:

@@ -124,7 +124,9 @@ class TargetOptions:
         nodes = read("nodes", args.nodes, parse_whole, 1, 99) if args.nodes is not None else None
         wait_s = read("wait", args.wait, parse_duration, 0)
         if (option := naming.option(args)) is not None and args.backend is not None:
-            raise SettingsError(f"{option} and --backend exclude each other; give one")
+            raise SettingsError(
+                f"{option} and --backend exclude each other; give one", option=option, others=["--backend"]
+            )
         refuse_for_local(args)
         # An option wins over the environment.
         own = args.backend is not None or args.etcd is not None
@@ -154,7 +156,7 @@ class TargetOptions:
         try:
             endpoints = read_endpoints(text, security)
         except ValueError as error:
-            raise SettingsError(f"{reason}: {error}") from error
+            raise SettingsError(f"{reason}: {error}", option=option) from error
         return cls("external", endpoints, nodes, reason, wait_s=wait_s, security=security)
 
     def describe(self) -> str:
@@ -257,7 +259,8 @@ def refuse_for_local(args: argparse.Namespace) -> None:
     for name in ("etcd", "nodes"):
         if args.backend == "local" and getattr(args, name) is not None:
             raise SettingsError(
-                f"--{name} is for a cluster that is started for this run: give it to `raftload cluster up`"
+                f"--{name} is for a cluster that is started for this run: give it to `raftload cluster up`",
+                option=f"--{name}",
             )
 
 
@@ -269,7 +272,9 @@ def check_etcd(etcd: str | None, endpoints: str | None, cluster: str) -> None:
     """
     if etcd is not None and endpoints is not None:
         raise SettingsError(
-            "--etcd and --endpoints exclude each other: --etcd is for a cluster that is started for this run"
+            "--etcd and --endpoints exclude each other: --etcd is for a cluster that is started for this run",
+            option="--etcd",
+            others=["--endpoints"],
         )
     if cluster == "embedded":
         check_named(etcd)

@@ -37,7 +37,10 @@ class WorkerOptions:
         """Read the options that `add_arguments` adds. Raises SettingsError."""
         expected = read("expect-workers", args.expect_workers, parse_whole, 0, 10_000)
         if args.bind is not None and not expected:
-            raise SettingsError("--bind is for workers of other machines: give --expect-workers, too")
+            raise SettingsError(
+                "--bind is for workers of other machines: give --expect-workers, too",
+                option="--bind", others=["--expect-workers"],
+            )  # fmt: skip
         local = (
             read("workers", args.workers, parse_whole, 0 if expected else 1, 1000) if args.workers is not None else None
         )
@@ -56,13 +59,15 @@ class WorkerOptions:
             return
         if not endpoints:
             raise SettingsError(
-                "a cluster for this run listens on this machine only: give --endpoints that other machines can reach"
+                "a cluster for this run listens on this machine only: give --endpoints that other machines can reach",
+                option="--endpoints",
             )
         for endpoint in endpoints:
             at = Endpoint.parse(endpoint)
             if at.path or is_loopback(at.host):
                 raise SettingsError(
-                    f"endpoint {endpoint} is another host on each machine: give an address that all machines can reach"
+                    f"endpoint {endpoint} is another host on each machine: give an address that all machines can reach",
+                    option="--endpoints",
                 )
 
     @property
@@ -117,4 +122,5 @@ def _address(text: str) -> tuple[str, int]:
             raise ValueError("no host")
         return parts.hostname, DEFAULT_PORT if parts.port is None else parts.port
     except ValueError as error:
-        raise SettingsError(f"--bind: {text!r} is not ADDRESS[:PORT], such as 0.0.0.0:{DEFAULT_PORT}") from error
+        said = f"--bind: {text!r} is not ADDRESS[:PORT], such as 0.0.0.0:{DEFAULT_PORT}"
+        raise SettingsError(said, option="--bind") from error

@@ -250,6 +250,7 @@ def test_a_bad_field_is_a_message(web: Web) -> None:
     for field, value, words in (
         ("key_size", "3", "Key Size must be at least 12"),
         ("mix", "del", "not an operation type"),
+        ("mix", "--rate=1", "Mix: '--rate' in mix '--rate=1' is not an operation type"),
         ("user_count", "many", "not a whole number"),
         ("host", "nowhere:port", "malformed endpoint"),
     ):
@@ -257,6 +258,7 @@ def test_a_bad_field_is_a_message(web: Web) -> None:
         answer = web.post("/swarm", **form)
         assert answer["success"] is False, form  # after other runs too, whose values stay in the form
         assert words in answer["message"]
+        assert answer["field"] == field
     assert web.results() == before
 
 

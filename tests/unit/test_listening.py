@@ -85,7 +85,7 @@ def test_before_there_is_a_run_it_ends_the_process() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (SettingsError("--rate: no"), 2, "raftload: error: --rate: no"),
+        (SettingsError("--rate: no", option="--rate"), 2, "raftload: error: --rate: no"),
         (FolderError("full"), 4, "raftload: error: full"),
         (OSError("gone"), 4, "raftload: error: gone"),
         (KeyError("k"), 70, "raftload: internal error: KeyError: 'k' at ?; please report it, with the traceback in x"),

@@ -58,9 +58,11 @@ def test_settings_survive_the_way_to_a_worker() -> None:
     ],
 )
 def test_mistakes_have_one_line(options: dict[str, str], message: str) -> None:
+    """The error knows the option that it is about, which is the first one here."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_options(options, ENDPOINTS)
     assert message in str(caught.value)
+    assert caught.value.option == f"--{next(iter(options)).replace('_', '-')}"
     assert "\n" not in str(caught.value)
 
 

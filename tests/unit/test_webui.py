@@ -1,4 +1,4 @@
-"""The pure parts of the web UI: who may ask, who led when, the seconds of a load, the states as SVG."""
+"""The pure parts of the web UI: who may ask, what the form refuses, who led when, seconds, states as SVG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.base.errors import ClusterError
+from loadgen.cli.web import refusal
+from loadgen.load.settings import Settings, SettingsError
 from loadgen.stats import hdr
 from loadgen.webui import elections
 from loadgen.webui.event_list import Events
@@ -202,3 +205,42 @@ def test_the_states_and_edges_of_the_paper() -> None:
         if each.get("class") == "edge"
     ]
     assert labels == [each.label for each in graph.transitions]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "field"),
+    [
+        (
+            SettingsError("--rate 9 needs more: raise --max-in-flight", option="--max-in-flight"),
+            "--rate 9 needs more: raise Max In Flight", "max_in_flight",
+        ),
+        (SettingsError("--rate is not for this cluster", option=None), "--rate is not for this cluster", None),
+        (ClusterError("--host answers, but --user is missing"), "--host answers, but --user is missing", None),
+        (SettingsError("--ramp-up: no", option="--ramp-up"), "Ramp Up: no", "spawn_rate"),
+    ],
+    ids=["another option comes first", "about none", "of another kind", "a field of Locust's"],
+)  # fmt: skip
+def test_a_refusal_stands_at_the_field_that_the_error_is_about(
+    error: Exception, message: str, field: str | None
+) -> None:
+    """Whatever options its text names."""
+    assert refusal(error) == {"message": message, "field": field}
+
+
+@pytest.mark.parametrize(
+    ("form", "message", "field"),
+    [
+        ({"mix": "--mix=1"}, "Mix: '--mix' in mix '--mix=1' is not an operation type", "mix"),
+        ({"balance": "leader", "transport": "gateway"}, "Balance leader is for Transport grpc", "balance"),
+        ({"rate": "5", "step": "1:2:1/1s"}, "Rate and Step exclude each other; give one", "rate"),
+        ({"stages": "1s:5", "operations": "9"}, "there are; leave out Operations", "stages"),
+    ],
+)
+def test_a_refusal_names_options_as_the_form_does_but_leaves_what_was_typed(
+    form: dict[str, str], message: str, field: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_options(form, ("127.0.0.1:2379",))
+    told = refusal(caught.value)
+    assert told["field"] == field
+    assert message in str(told["message"])
