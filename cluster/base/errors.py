@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cluster.base.etcd_errors import kind_of
 
 
@@ -10,9 +12,14 @@ class RaftloadError(Exception):
 
     Attributes:
         exit_code: the command's; 4 where the environment is in the way, 2 where something else should be asked for.
+        refers_to: the file or folder to look at, which the line names; None where there is none.
     """
 
     exit_code = 4
+
+    def __init__(self, message: str = "", *, refers_to: Path | None = None) -> None:
+        super().__init__(message)
+        self.refers_to = refers_to
 
 
 class UsageError(RaftloadError):

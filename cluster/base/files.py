@@ -17,14 +17,18 @@ class FileError(RaftloadError):
 
 
 @contextlib.contextmanager
-def writing(where: object) -> Iterator[None]:
-    """Raise FileError where the block raises OSError. Takes what is written: a path, or words for people."""
+def writing(where: object, path: Path | None = None) -> Iterator[None]:
+    """Raise FileError where the block raises OSError.
+
+    Takes what is written: a path, or words for people; then also the path that is among the words, if one is.
+    """
     try:
         yield
     except BrokenPipeError:  # whoever read it has had enough
         raise
     except OSError as exc:
-        raise FileError(f"cannot write {where}: {exc.strerror or exc}") from exc
+        path = where if isinstance(where, Path) else path
+        raise FileError(f"cannot write {where}: {exc.strerror or exc}", refers_to=path) from exc
 
 
 def to_json(document: Mapping[str, object], encoding: str = "utf-8") -> str:

@@ -179,7 +179,8 @@ def _error(answer: Mapping[str, str]) -> RaftloadError:
     if answer["kind"] == "MemberFailed":
         return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
     kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
-    return kinds.get(answer["kind"], ClusterError)(answer["error"])
+    path = answer["refers_to"]
+    return kinds.get(answer["kind"], ClusterError)(answer["error"], refers_to=Path(path) if path else None)
 
 
 # The process
@@ -203,6 +204,7 @@ def serve() -> None:
                 _tell({
                     "number": number, "error": str(exc), "kind": type(exc).__name__,
                     "member": getattr(exc, "member", ""), "last_line": getattr(exc, "last_line", ""),
+                    "refers_to": str(getattr(exc, "refers_to", None) or ""),
                 })  # fmt: skip
 
 

@@ -20,7 +20,8 @@ def make_writable(folder: Path, what: str) -> None:
         attempt.touch()
         attempt.unlink()
     except OSError as exc:
-        raise ClusterError(f"cannot write to the {what} folder {folder}: {exc.strerror or exc}") from exc
+        said = f"cannot write to the {what} folder {folder}: {exc.strerror or exc}"
+        raise ClusterError(said, refers_to=folder) from exc
 
 
 def refuse_data(root: Path, nodes: int) -> None:

@@ -41,7 +41,7 @@ class Timeline:
                         writer.writerow(COLUMNS)
                     writer.writerow(row)
             except OSError as exc:
-                raise ClusterError(f"cannot write the timeline {path}: {exc.strerror or exc}") from exc
+                raise ClusterError(f"cannot write the timeline {path}: {exc.strerror or exc}", refers_to=path) from exc
 
     def read(self) -> list[dict[str, str]]:
         """Return all events, as the columns have them; none where there is no file."""

@@ -289,7 +289,7 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
                 result = judge(campaign, chosen.names, chosen.guarantees, target.version)
             session.alarm.check()
             if run.unwritten:
-                raise run_folder.IncompleteFolderError(run.unwritten, result)
+                raise run_folder.IncompleteFolderError(run.unwritten, result, folder)
     return result
 
 

@@ -191,7 +191,7 @@ def run_in(
                 result = run.finish()
             session.alarm.check()
             if run.unwritten:
-                raise run_folder.IncompleteFolderError(run.unwritten, result)
+                raise run_folder.IncompleteFolderError(run.unwritten, result, folder)
     return result
 
 

@@ -112,7 +112,7 @@ class Run:
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()
-            with writing(f"into {folder}"):
+            with writing(f"into {folder}", folder):
                 self._csv = CsvFiles(session.environment, folder / run_folder.CSV_PREFIX)
             self._undo.callback(self._csv.close)
             run_folder.write_json(folder / "run.json", self._document({}, None))
@@ -301,7 +301,7 @@ class Run:
     def _write(self, write: Callable[[], object]) -> None:
         """Write a file of the folder; where it cannot be written, go on with the others."""
         try:
-            with writing(f"into {self.folder}"):
+            with writing(f"into {self.folder}", self.folder):
                 write()
         except FileError as error:
             self.unwritten = self.unwritten or str(error)

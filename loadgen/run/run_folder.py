@@ -41,8 +41,8 @@ class IncompleteFolderError(files.FileError):
         result: the result document, whether or not it is in the folder.
     """
 
-    def __init__(self, message: str, result: Result) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, result: Result, folder: Path) -> None:
+        super().__init__(message, refers_to=folder)
         self.result = result
 
 
@@ -113,7 +113,8 @@ def _is_latest(folder: Path) -> bool:
 
 def _explains(folder: Path, error: BaseException) -> bool:
     """Tell whether a folder has more to say than the error: a run, the logs of members, or what the error refers to."""
-    if (folder / "run.json").exists() or str(folder) in str(error):
+    path = error.refers_to if isinstance(error, RaftloadError) else None
+    if (folder / "run.json").exists() or (path is not None and path.resolve().is_relative_to(folder.resolve())):
         return True
     if isinstance(error, UsageError):
         return False

@@ -172,7 +172,8 @@ class Session:
                 say(told)
             waited_s = time.monotonic() - began
             if waited_s > here_s and not all(worker.client_id for worker in self.workers):
-                raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {self.workers[0].log}")
+                log = self.workers[0].log
+                raise EngineError(f"the workers were not ready within {here_s:.0f} s; see {log}", refers_to=log)
             if waited_s > wait_s and not self.remote.complete:
                 raise EngineError(
                     f"after {waited_s:.0f} s there are {self.remote.describe()}; on each other machine start "

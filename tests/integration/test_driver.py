@@ -75,10 +75,16 @@ def test_a_new_record_is_a_fault_of_a_real_cluster(
         nemesis.inject(Fault("lie", "all"))
 
 
-def test_errors_come_back_as_they_are(leftovers_after: Leftovers) -> None:
+def test_errors_come_back_as_they_are(leftovers_after: Leftovers, tmp_path: Path) -> None:
+    logs = tmp_path / "file" / "logs"
+    logs.parent.touch()
     with Driver() as driver:
-        with pytest.raises(EtcdNotFound, match="no etcd binary at /nowhere"):
+        with pytest.raises(EtcdNotFound, match="no etcd binary at /nowhere") as caught:
             driver.open("embedded", nodes=1, binary="/nowhere")
+        assert caught.value.refers_to is None
+        with pytest.raises(ClusterError, match=f"cannot write to the log folder {logs}") as refused:
+            driver.open("embedded", nodes=1, log_dir=str(logs))
+        assert refused.value.refers_to == logs
         driver.open("embedded", nodes=1)
         with pytest.raises(UsageError, match="no member"):
             driver.inject(Fault("kill", "etcd-node9"), 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.base.errors import ClusterError, UsageError
+from cluster.base.files import FileError, writing
 from cluster.base.signals import Interrupted
 from loadgen.result import latest
 from loadgen.run import run_folder
@@ -62,13 +63,47 @@ def test_what_was_there_before_stays() -> None:
     ("error", "file"),
     [
         (ClusterError("etcd-node1 ended"), "logs/etcd-node1.log"),
-        (ClusterError("worker 1 did not start; see runs/one/logs/worker-1.log"), "members.csv"),
+        (ClusterError("see its log", refers_to=Path("runs/one/logs/worker-1.log")), "members.csv"),
+        (FileError("it is full", refers_to=Path("runs/one")), "members.csv"),
         (ClusterError("the cluster is gone"), "run.json"),
         (RuntimeError("a bug"), "logs/master.log"),
     ],
 )
 def test_what_says_why_stays(error: BaseException, file: str) -> None:
     assert fail(error, file) == sorted([file, "logs/worker-1.log"])
+
+
+def test_an_error_refers_to_a_folder_by_any_path(here: Path) -> None:
+    """That of the process that holds the cluster is absolute."""
+    error = ClusterError("cannot write", refers_to=here / "runs" / "x" / ".." / "one" / "logs")
+    assert fail(error) == ["logs/worker-1.log"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClusterError("unix:runs/one/etcd.sock does not answer"),
+        ClusterError("see its log", refers_to=Path("runs/one-2/logs/worker-1.log")),
+        ClusterError("see the folder", refers_to=Path("runs")),
+    ],
+    ids=str,
+)
+def test_a_path_that_looks_alike_refers_to_another_folder(error: ClusterError) -> None:
+    assert fail(error) == []
+
+
+def test_a_folder_whose_name_is_in_the_line_of_the_error_is_no_folder_to_look_at(here: Path) -> None:
+    with pytest.raises(ClusterError), run_folder.for_a_run(Path("e"), exact=True, say=print):
+        raise ClusterError("no endpoint answers")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["file", "words"])
+def test_what_cannot_be_written_is_what_the_error_refers_to(where: str, here: Path) -> None:
+    path = here / "missing" / "run.json"
+    with pytest.raises(FileError) as caught, writing(*([path] if where == "file" else ["into missing", path])):
+        path.write_text("{}")
+    assert caught.value.refers_to == path
 
 
 def test_a_mistake_leaves_no_logs_of_members() -> None:
