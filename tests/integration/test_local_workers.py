@@ -117,6 +117,22 @@ def test_what_a_scenario_registers_for_the_end_of_its_process_is_done_there(
     assert len(list(tmp_path.glob("ended-*"))) == 3, "the master and its two workers"
 
 
+def test_the_log_to_which_an_error_sends_the_reader_is_there(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """The run folder stays, although the load did not begin. The workers hang, and their master waits no time."""
+    (tmp_path / "mine.py").write_text(
+        "import sys, time\n"
+        "from locustfiles.put import *\n"
+        "from loadgen.run import session\n"
+        "session.WORKERS_READY_S = session.WORKER_READY_S = 0.0\n"
+        "if sys.argv[1] == 'worker': time.sleep(3600)\n"
+    )
+    done = command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
+                       "--output", "run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "the workers were not ready within 0 s; see run/logs/worker-1.log\n" in done.stderr
+    assert (tmp_path / "run" / "logs" / "worker-1.log").is_file()
+
+
 def test_workers_draw_different_random_numbers(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """A fork has its master's generators of random numbers too."""
     (tmp_path / "mine.py").write_text(
