@@ -106,7 +106,8 @@ def _reason_and_advice(exc: BaseException, address: EngineAddress) -> tuple[str,
         return f"{address} is no address ({_line(exc)})", f"write unix:///PATH or tcp://HOST:PORT, {instead}"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"no Docker Engine at {address}, since no host has that name", f"name another one, {instead}"
-    if any("paramiko" in str(cause) for cause in causes):
+    # The SDK's way to find out that paramiko is not there: the name of what needs it is then not there either.
+    if any(isinstance(cause, NameError) for cause in causes):
         return f"{address} needs the Python package paramiko", f"install it, {instead}"
     if any(isinstance(cause, PermissionError) for cause in causes):
         return f"no permission on {address}", f"join the group docker, {instead}"

@@ -120,13 +120,16 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 @contextlib.contextmanager
-def engine(path: Path, version: str) -> Iterator[None]:
-    """Answer as an Engine of another API version does, as far as it is asked."""
+def engine(path: Path, version: str, error: str = "") -> Iterator[None]:
+    """Answer as an Engine of another API version does, as far as it is asked. Takes what it refuses pings with."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"ApiVersion": version}).encode() if self.path.endswith("/version") else b"OK"
-            self.send_response(200)
+            is_ping = self.path.endswith("/_ping")
+            body = json.dumps({"message": error} if is_ping else {"ApiVersion": version}).encode()
+            if is_ping and not error:
+                body = b"OK"
+            self.send_response(500 if is_ping and error else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -181,6 +184,17 @@ def test_an_engine_of_any_version_of_the_api_is_taken(
         client = connect()
         assert client.api._version == version  # type: ignore[attr-defined]
         client.close()
+
+
+def test_what_an_engine_says_is_not_taken_for_what_the_sdk_lacks(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(tmp_path / "e.sock", "1.41", "the tunnel of paramiko is closed"):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/e.sock")
+        said = refusal()
+    assert said.startswith(f"no Docker Engine answers at unix://{tmp_path}/e.sock ($DOCKER_HOST) (500 Server Error"), (
+        said
+    )
 
 
 def test_an_engine_that_is_too_old_for_the_sdk_is_said_to_be(
