@@ -155,9 +155,15 @@ def _connected(at: Endpoint, until: float, security: Security | None, *alpn: str
 
 
 def _no_answer(endpoint: str, exc: OSError, security: Security | None) -> NoAnswer:
+    cause = _tls_cause(exc, security)
+    return no_connection(endpoint, exc) if cause is None else tls_fails(endpoint, cause)
+
+
+def _tls_cause(exc: OSError, security: Security | None) -> str | None:
+    """Return which of the causes of ``cluster.base.security`` an error is, None where it is not of TLS."""
     if not hasattr(exc, "library"):  # what ssl raises has it
-        return no_connection(endpoint, exc)
-    return tls_fails(endpoint, tls_cause(exc, certificate=bool(security and security.cert)))  # type: ignore[arg-type]
+        return None
+    return tls_cause(exc, certificate=bool(security and security.cert))  # type: ignore[arg-type]
 
 
 def tls_fails(endpoint: str, cause: str) -> NoAnswer:
@@ -215,7 +221,7 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
         lost = _no_answer(endpoint, exc, security)
         if connection is not None and not connection.spoken and lost.cause == "connection lost":
             raise NotGrpcError("it closed the connection at the first bytes") from exc
-        if NO_ALPN in str(lost):
+        if _tls_cause(exc, security) == NO_ALPN:
             raise NotGrpcError("it agrees to no HTTP/2 over TLS") from exc
         raise lost from exc
     finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer
-from cluster.base.security import Security
+from cluster.base.security import NO_ALPN, Security
 from cluster.base.topology import Member
 from cluster.observe import calls, probe
 from cluster.observe.calls import _as_user, either
@@ -40,6 +41,15 @@ def test_where_grpc_is_spoken_it_is_tried_first(where: str, why: Exception, aske
     for written in (where, f"http://{where}"):
         either(written, 60.0, by_grpc, by_json)
     assert seen == asked
+
+
+@pytest.mark.parametrize("scheme", ["unix", "unixs"])
+def test_a_path_with_the_words_of_an_error_is_not_that_error(scheme: str, tmp_path: Path) -> None:
+    """It was taken for a server over TLS that speaks HTTP/1 only."""
+    where = f"{scheme}://{tmp_path}/{NO_ALPN}/etcd.sock"
+    with pytest.raises(NoAnswer) as caught:
+        calls.grpc(where, calls.STATUS, b"")
+    assert caught.value.cause == "no socket"
 
 
 def test_a_call_whose_token_is_refused_gets_what_is_left_of_its_time() -> None:
