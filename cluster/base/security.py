@@ -307,7 +307,8 @@ def tls_cause(exc: ssl.SSLError, *, certificate: bool) -> str:
     code = getattr(exc, "verify_code", None)
     if code is not None:
         return {9: NOT_YET, 10: EXPIRED, 62: WRONG_HOST, 64: WRONG_HOST}.get(code, WRONG_CA)
-    reason = exc.reason or ""
+    # Python 3.11 has no name for the alert no_application_protocol; OpenSSL's words for it are in the text.
+    reason = exc.reason or str(exc.strerror or "").upper().replace(" ", "_")
     if "ALERT_CERTIFICATE_REQUIRED" in reason:
         return CERTIFICATE_WANTED
     if "ALERT_UNKNOWN_CA" in reason or ("ALERT" in reason and "CERTIFICATE" in reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from cluster.observe import calls, probe
 from cluster.observe.calls import _as_user, either
 from cluster.observe.grpc_call import NotGrpcError
 from cluster.observe.messages import encode
+from tests.support.waiting import HANG_S
 
 UNIMPLEMENTED = EtcdError(12, "unknown method Lie for service etcdserverpb.Maintenance")
 
@@ -50,6 +52,24 @@ def test_a_path_with_the_words_of_an_error_is_not_that_error(scheme: str, tmp_pa
     with pytest.raises(NoAnswer) as caught:
         calls.grpc(where, calls.STATUS, b"")
     assert caught.value.cause == "no socket"
+
+
+def test_a_server_that_refuses_http2_by_an_alert_is_asked_in_json() -> None:
+    """As those of Go do that serve HTTP/1 only."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                # A record of TLS 1.2 with two bytes: fatal, no_application_protocol (RFC 8446, section 6; RFC 7301).
+                connection.sendall(bytes([21, 3, 3, 0, 2, 2, 120]))
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(NotGrpcError, match="it agrees to no HTTP/2 over TLS"):
+            calls.grpc(f"https://127.0.0.1:{server.getsockname()[1]}", calls.STATUS, b"", HANG_S, Security())
+        thread.join()
 
 
 def test_a_call_whose_token_is_refused_gets_what_is_left_of_its_time() -> None:
