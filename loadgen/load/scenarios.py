@@ -20,15 +20,7 @@ BY_TIME = {"steps": "60s"}
 # The operation types of the scenarios that do not go by --mix: known here without an import of Locust.
 TYPES = {
     "consistency": (
-        "put",
-        "get",
-        "range",
-        "delete",
-        "txn",
-        "lease_grant",
-        "lease_keepalive",
-        "lease_revoke",
-        "refusal",
+        "put", "get", "range", "delete", "txn", "lease_grant", "lease_keepalive", "lease_revoke", "refusal",
     ),
     "get": ("get",),
     "kubernetes": ("create", "update", "delete", "get", "list", "lease_grant", "watch"),
@@ -37,7 +29,7 @@ TYPES = {
     "range": ("range",),
     "txn": ("txn",),
     "watch": ("put", "watch"),
-}
+}  # fmt: skip
 
 
 class ScenarioError(UsageError):
