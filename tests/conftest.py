@@ -17,10 +17,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cluster.base.binary import ENV, find_etcd
+from cluster.base.binary import find_etcd
 from cluster.base.errors import RaftloadError
 from cluster.base.known_bugs import known_bugs
 from cluster.local.cluster import LocalCluster
+from cluster.schema.repeat import ETCD_VARIABLE
 from tests.support.etcds import missing_minors
 from tests.support.examples import examples
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
@@ -56,8 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # Short, since paths of Unix sockets are at most 107 bytes.
         os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"raftload-{_WORKER}-")
         tempfile.tempdir = None
-    if not os.environ.get(ENV) and os.environ.get(_FIXED):
-        os.environ[ENV] = os.environ[_FIXED]
+    if not os.environ.get(ETCD_VARIABLE) and os.environ.get(_FIXED):
+        os.environ[ETCD_VARIABLE] = os.environ[_FIXED]
 
 
 def _private_file(prefix: str, suffix: str) -> str:

