@@ -89,8 +89,7 @@ class TargetOptions:
         endpoints: as given, checked for their form; empty for a cluster of the run's own.
         nodes: members of a cluster of the run's own; None where nobody asked for a number.
         reason: where the choice came from, for people.
-        links: how the members reach each other, as ``target.peer_links`` has it; None where that is not known.
-        requested_version: of etcd, which an image built in its absence may not have; None where none was.
+        running: the cluster that `raftload cluster up` started, where it is the target; else None.
         wait_s: for how many seconds to go on asking endpoints that do not answer yet.
         security: how to reach the endpoints.
         etcd: what a cluster of the run's own is to run, a version or a path; None where nobody asked.
@@ -100,8 +99,7 @@ class TargetOptions:
     endpoints: tuple[str, ...] = ()
     nodes: int | None = None
     reason: str = "no endpoint was named"
-    links: str | None = None
-    requested_version: str | None = None
+    running: Running | None = None
     wait_s: float = 0.0
     security: Security = dataclasses.field(default_factory=Security)
     etcd: str | None = None
@@ -148,8 +146,7 @@ class TargetOptions:
             kind: Kind = "docker" if running.backend == "docker" else "local"
             return cls(
                 kind, running.endpoints, len(running.members), "`raftload cluster up` started it",
-                links=running.links, requested_version=running.requested_version,
-                security=of_ours(args, running.access.security()),
+                running=running, security=of_ours(args, running.access.security()),
             )  # fmt: skip
         _patch_for_tls()
         security = security_at(text, args)
@@ -179,9 +176,12 @@ class TargetOptions:
         """
         if self.endpoints:
             target = probed(self.kind, self.endpoints, say, self.wait_s, self.security)
-            yield dataclasses.replace(
-                target, links=self.links, requested_version=self.requested_version, cpu_times=self._cpu_times()
-            )
+            if (running := self.running) is not None:
+                target = dataclasses.replace(
+                    target, links=running.links, requested_version=running.requested_version,
+                    cpu_times=_cpu_times(running),
+                )  # fmt: skip
+            yield target
             return
         if self.kind == "docker":
             from cluster.lifecycle.up import find, open_docker_cluster
@@ -211,14 +211,14 @@ class TargetOptions:
                 cpu_times=cluster.cpu_times,
             )  # fmt: skip
 
-    def _cpu_times(self) -> Callable[[], Mapping[str, CpuTimes]] | None:
-        """Return what tells the CPU times of a local cluster that is up; None for any other."""
-        if self.kind != "local":
-            return None
-        from cluster.local.daemon_client import DetachedCluster
 
-        found = DetachedCluster.find()
-        return found.cpu_times if found is not None else None
+def _cpu_times(running: Running) -> Callable[[], Mapping[str, CpuTimes]] | None:
+    """Return what tells the CPU times of a local cluster that is up; None for containers."""
+    if running.backend != "local":
+        return None
+    from cluster.local.daemon_client import DetachedCluster
+
+    return DetachedCluster(running).cpu_times
 
 
 def _patch_for_tls() -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cluster.local.daemon_client import DetachedCluster
+from loadgen.run import target
 from tests.support import command
 from tests.support.ports import take_ports
 
 
-def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path, etcd_binary: str) -> None:
+def look(*words: str, folder: Path) -> set[str]:
+    """Return the names of the members whose CPU times a target tells that these options find."""
+    parser = argparse.ArgumentParser()
+    target.add_arguments(parser)
+    with target.TargetOptions.from_arguments(parser.parse_args(words)).open(folder, print) as found:
+        assert (found.kind, found.links) == ("local", "direct")
+        return set(found.cpu_times()) if found.cpu_times else set()
+
+
+def test_bench_finds_the_local_cluster_that_is_up(
+    tmp_path: Path, etcd_binary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = {"XDG_STATE_HOME": str(tmp_path / "state"), "RAFTLOAD_ETCD": etcd_binary}
 
     def bench(*words: str, env: Mapping[str, str] = env) -> dict[str, Any]:
@@ -40,5 +56,15 @@ def test_bench_finds_the_local_cluster_that_is_up(tmp_path: Path, etcd_binary: s
         assert bench("--backend", "embedded", "--nodes", "1")["target"]["kind"] == "embedded"
         chosen = bench("--backend", "local", env={**env, "ETCDCTL_ENDPOINTS": "127.0.0.1:1"})["target"]
         assert (chosen["kind"], chosen["endpoints"]) == ("local", found["target"]["endpoints"])
+        # It is looked for once.
+        calls: list[object] = []
+        find = DetachedCluster.find
+        monkeypatch.setattr(DetachedCluster, "find", lambda: [calls.append(None), find()][1])
+        monkeypatch.setenv("XDG_STATE_HOME", env["XDG_STATE_HOME"])
+        monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
+        for words, times in ((("--backend", "local"), 1), ((), 0)):
+            calls.clear()
+            assert look(*words, folder=tmp_path) == {"etcd-node1"}
+            assert len(calls) == times
     finally:
         assert command.run("cluster", "down", "--backend", "local", cwd=tmp_path, **env).returncode == 0
