@@ -397,7 +397,7 @@ def test_the_spectrum_ends_where_the_samples_do() -> None:
 
 
 def test_members_that_waited_for_a_cpu_are_named(data: rundata.RunData) -> None:
-    assert "CONTENDED" not in compare.text(data, data)
+    assert "CONTENDED" not in compare.text(data, data) + compare.render(data, data)
     assert "waited for a CPU" not in report.render(data)
     wait: CpuWait = {
         "members": [{"name": "etcd-node1", "ran_s": 1.5, "waited_s": 4.25}],
@@ -411,7 +411,11 @@ def test_members_that_waited_for_a_cpu_are_named(data: rundata.RunData) -> None:
     assert "<b>The members waited for a CPU</b>" in html
     assert "<td>etcd-node1</td><td>1.5</td><td>4.25</td>" in html
     assert "up to 74% is such a wait. The members' nice value is 10, that of their sessions 12." in html
-    assert "A: CONTENDED, its latencies are partly the members' wait for a CPU" in compare.text(data, data)
+    why = "its latencies are partly the members' wait for a CPU"
+    in_terminal, in_page = compare.text(data, data).splitlines(), compare.render(data, data)
+    for name in "AB":
+        assert f"{name}: CONTENDED, {why}" in in_terminal
+        assert f'<p class="unknown"><b>{name}: CONTENDED</b>, {why}.</p>' in in_page
     wait["contended"], wait["session_nice"] = False, None
     html = report.render(data)
     assert "<b>The members waited for a CPU</b>" not in html

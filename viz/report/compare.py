@@ -209,12 +209,7 @@ def text(a: RunData, b: RunData, *, color: bool = False, every: bool = False) ->
     paint = Painter(color)
     different = differences(a.result, b.result)
     lines = [f"A {clean(a.id, 60)}, {a.result.get('verdict')}", f"B {clean(b.id, 60)}, {b.result.get('verdict')}"]
-    for name, data in (("A", a), ("B", b)):
-        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
-            lines.append(paint(f"{name}: SATURATED, its latencies are partly the generator's own", "yellow"))
-        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
-        if wait and wait["contended"]:
-            lines.append(paint(f"{name}: CONTENDED, its latencies are partly the members' wait for a CPU", "yellow"))
+    lines += [paint(f"{name}: {word}, {why}", "yellow") for name, word, why in _doubts(a, b)]
     for key, (ours, theirs) in different.items():
         lines.append(f"differs: {key}: A {clean(str(ours), 60)}, B {clean(str(theirs), 60)}")
     if not _LOAD.isdisjoint(different):
@@ -233,6 +228,16 @@ def text(a: RunData, b: RunData, *, color: bool = False, every: bool = False) ->
     if not every:
         lines.append(f"{len(found) - len(shown):,} more figures: --all, --html FILE or --json")
     return "\n".join([*lines, "", *NOISE])
+
+
+def _doubts(a: RunData, b: RunData) -> Iterator[tuple[str, str, str]]:
+    """Return the runs whose latencies are not etcd's alone: the run's name, the word for it, and what else they are."""
+    for name, data in (("A", a), ("B", b)):
+        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
+            yield name, "SATURATED", "its latencies are partly the generator's own"
+        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
+        if wait and wait["contended"]:
+            yield name, "CONTENDED", "its latencies are partly the members' wait for a CPU"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:
@@ -279,15 +284,7 @@ def _name(data: RunData) -> str:
 def _changes(a: RunData, b: RunData) -> str:
     """Return the figures that differ enough to matter, and that this may be noise."""
     found = changes(rows(a.result, b.result))
-    doubts = ""
-    for name, data in (("A", a), ("B", b)):
-        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
-            doubts += (
-                f'<p class="unknown"><b>{name} was saturated</b>: its latencies are partly the generator\'s own.</p>'
-            )
-        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
-        if wait and wait["contended"]:
-            doubts += f'<p class="unknown"><b>{name} was contended</b>: its members waited for a CPU.</p>'
+    doubts = "".join(f'<p class="unknown"><b>{name}: {word}</b>, {why}.</p>' for name, word, why in _doubts(a, b))
     table = sections.table(_HEAD, map(_row, found)) if found else (
         f"<p>No telling figure differs by {100 * (_LEAST_RATIO - 1):.0f} % or more.</p>"
     )  # fmt: skip
