@@ -30,7 +30,7 @@ from cluster.base.topology import Member
 from cluster.faults.kinds import Fault
 from cluster.faults.nemesis import Nemesis
 from cluster.observe import probe
-from cluster.observe.timeline import Timeline
+from cluster.observe.timeline import Timeline, TimelineError
 
 if TYPE_CHECKING:
     from cluster.lifecycle import up
@@ -178,7 +178,8 @@ class Driver:
 def _error(answer: Mapping[str, str]) -> RaftloadError:
     if answer["kind"] == "MemberFailed":
         return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
-    kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in (EtcdNotFound, EtcdBroken, UsageError)}
+    known = (EtcdNotFound, EtcdBroken, TimelineError, UsageError)
+    kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in known}
     path = answer["refers_to"]
     return kinds.get(answer["kind"], ClusterError)(answer["error"], refers_to=Path(path) if path else None)
 

@@ -17,7 +17,7 @@ from cluster.observe import calls, probe
 from cluster.observe.messages import encode
 from cluster.observe.probe import MemberStatus
 from cluster.observe.running import ask
-from cluster.observe.timeline import Phase, Timeline
+from cluster.observe.timeline import Phase, Timeline, TimelineError
 
 if TYPE_CHECKING:
     from cluster.schema.documents import FaultDone
@@ -111,6 +111,7 @@ class Nemesis:
         self._ask_s = ask_s
         self._names = {member.name: member for member in cluster.members}
         self._security = cluster.security
+        self._unwritten: TimelineError | None = None
 
     def inject(self, fault: Fault) -> Effect:
         """Do a fault and return when its effect is seen.
@@ -125,10 +126,17 @@ class Nemesis:
         return self._do(fault.kind, subjects, actions, before)
 
     def heal(self, only: str = "") -> Effect:
-        """Undo all faults of the cluster, or of one member, whatever made them; do nothing if there are none."""
+        """Undo all faults of the cluster, or of one member, whatever made them; do nothing if there are none.
+
+        Raises ClusterError where that fails; TimelineError where all is undone and only the timeline was not written.
+        """
         subjects = self._subjects()
         actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
-        return self._do(HEAL, subjects, actions, self._leader(subjects))
+        effect = self._do(HEAL, subjects, actions, self._leader(subjects))
+        if self._unwritten is not None:
+            error = self._unwritten
+            raise TimelineError(f"healed, but {error}", refers_to=error.refers_to) from error
+        return effect
 
     # How
 
@@ -173,8 +181,14 @@ class Nemesis:
         )  # fmt: skip
 
     def _note(self, phase: Phase, kind: str, names: Sequence[str], detail: str = "") -> None:
-        if self._timeline is not None:
+        if self._timeline is None:
+            return
+        try:
             self._timeline.add(phase, kind, names, detail)
+        except TimelineError as error:
+            if kind != HEAL:
+                raise
+            self._unwritten = error  # a full disk is no reason to leave the members as they are
 
     def _ask(self, request: Request, name: str, subjects: Sequence[Subject]) -> None:
         asked = name

@@ -20,6 +20,10 @@ COLUMNS = ("time", "monotonic_ns", "phase", "fault", "members", "detail")
 Phase = Literal["begin", "done", "effect", "failed"]
 
 
+class TimelineError(ClusterError):
+    """A file of a timeline cannot be written, as on a full disk."""
+
+
 class Timeline:
     """A file that events are appended to, or several that get the same ones."""
 
@@ -29,7 +33,7 @@ class Timeline:
         self._files = tuple({file.resolve(): file for file in (path, *copies)}.values())
 
     def add(self, phase: Phase, fault: str, members: Sequence[str], detail: str = "") -> None:
-        """Append an event of now. Raises ClusterError where a file cannot be written."""
+        """Append an event of now. Raises TimelineError where a file cannot be written."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = (now, time.monotonic_ns(), phase, fault, " ".join(members), detail)
         for path in self._files:
@@ -41,7 +45,8 @@ class Timeline:
                         writer.writerow(COLUMNS)
                     writer.writerow(row)
             except OSError as exc:
-                raise ClusterError(f"cannot write the timeline {path}: {exc.strerror or exc}", refers_to=path) from exc
+                reason = exc.strerror or exc
+                raise TimelineError(f"cannot write the timeline {path}: {reason}", refers_to=path) from exc
 
     def read(self) -> list[dict[str, str]]:
         """Return all events, as the columns have them; none where there is no file."""

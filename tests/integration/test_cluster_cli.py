@@ -221,6 +221,20 @@ def test_rounds_of_faults_end_healthy(three: Commands) -> None:
     assert three.json("status")["quorum"]
 
 
+def test_it_heals_though_the_timeline_cannot_be_written(three: Commands) -> None:
+    """As on a full disk. The exit code tells; the members are as they should be."""
+    at_fault = three.json("pause", "follower")["members"]
+    done = three.run("heal", "--timeline", "/dev/full", code=4)
+    assert done.stderr == (
+        "raftload: error: healed, but cannot write the timeline /dev/full: No space left on device\n"
+    )
+    paused = {each["name"]: each["state"] for each in three.json("status")["members"]}
+    assert (len(at_fault), set(paused.values())) == (1, {"running"})
+    refused = three.run("pause", "follower", "--timeline", "/dev/full", code=4)
+    assert refused.stderr == "raftload: error: cannot write the timeline /dev/full: No space left on device\n"
+    assert three.json("heal")["members"] == [], "what cannot be recorded is not done"
+
+
 def test_direct_links_cannot_be_cut(raftload: Commands) -> None:
     raftload.up("--links", "direct")
     refused = raftload.run("partition", "leader", code=2)
