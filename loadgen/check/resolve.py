@@ -59,6 +59,7 @@ class Resolver:
              if evidence.outcome[number] != FAIL),
             default=0,
         )  # fmt: skip
+        self._compacted_by_others = bool(evidence.history.cut) or not evidence.cluster.exclusive
         self._found: set[int] | None = None
         self._gone: set[int] = set()
 
@@ -89,6 +90,8 @@ class Resolver:
         for watch, events, at_ns in groups:
             self._refused_in(revision, watch, events, changes)
             found = compare.differences(watch, events, changes, revision, self._compacted)
+            if found and self._compacted_by_others:
+                found = self._without_missing(found, compare.differences(watch, events, changes, revision, revision))
             for rule, text in found:
                 self._ledger.differs(rule, revision, self._said(watch, at_ns, text, revision))
             other += any(rule == "watch.flags" for rule, _ in found)
@@ -102,6 +105,16 @@ class Resolver:
                 text = f"got {what} of revision {revision} ({show(missed[0][0])}), but later ones or notice of them"
                 self._ledger.broken(rule, revision, self._said(watch, 0, text, revision))
         return changes
+
+    def _without_missing(self, found: list[tuple[str, str]], certain: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return what is certain of what was found: a previous key-value may be missing because of a compaction.
+
+        Takes both. The history does not tell all compactions where it is cut, or where others use the store.
+        """
+        if len(certain) < len(found):
+            who = f"{self._evidence.history.cut[0].path.name} is cut" if self._evidence.history.cut else "others use it"
+            self._ledger.doubt("watch.previous-value", f"one is missing, and the store may have been compacted: {who}")
+        return certain
 
     def finish(self) -> None:
         """Say what is missing where nothing was judged."""

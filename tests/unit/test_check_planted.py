@@ -674,6 +674,29 @@ def test_previous_values_may_end_before_a_cancelled_watch_does(tmp_path: Path) -
     assert found == [set(), {"watch.previous-value"}]
 
 
+@pytest.mark.parametrize(
+    ("change", "verdict", "why"),
+    [
+        ({}, Verdict.FAIL, ""),
+        ({"cut": True}, Verdict.UNKNOWN, "w0.hist is cut"),
+        ({"exclusive": False}, Verdict.UNKNOWN, "others use it"),
+    ],
+)
+def test_a_previous_value_may_be_missing_where_a_compaction_may_not_be_known(
+    change: dict[str, bool], verdict: Verdict, why: str, tmp_path: Path
+) -> None:
+    """Another one than there was is wrong, whatever was compacted."""
+    for plant_, expected in ((no_previous_value, verdict), (wrong_previous_value, Verdict.FAIL)):
+        script = Healthy()
+        plant_(script)
+        vars(script).update(change)
+        results = check(read(script.write(tmp_path / plant_.__name__)), logs=LOGS).results
+        (found,) = [each for each in results if each.rule == "watch.previous-value"]
+        assert found.verdict == expected
+        if found.verdict == Verdict.UNKNOWN:
+            assert f"the store may have been compacted: {why}" in found.reason
+
+
 def test_progress_is_not_about_a_watch_that_is_being_cancelled(tmp_path: Path) -> None:
     """The news that it was cancelled may come after the answer to a request for progress that was sent after that."""
     found = []
