@@ -20,6 +20,7 @@ from cluster.base.errors import RaftloadError
 from cluster.faults.driver import Driver, Held
 from cluster.faults.kinds import KINDS
 from cluster.faults.plan import Round
+from cluster.observe.timeline import TimelineError
 from loadgen.chaos.chaos_worker import ChaosSettings
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
@@ -29,7 +30,7 @@ from loadgen.history.format import FOLDER, SUFFIX
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
 from loadgen.load.locust_internals import keep_alive, send_to
-from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close, Closed, Suspect
+from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, UNWRITTEN, Close, Closed, Suspect, Unwritten
 from loadgen.run import Hooks
 from loadgen.run.run import Run
 from loadgen.run.session import Session
@@ -88,12 +89,14 @@ class Campaign:
         self._folder = run.folder / FOLDER
         self._folder.mkdir()
         prefix = run.settings.prefix.decode("ascii")
-        history = HistoryWriter(self._folder / f"master{SUFFIX}", worker=0, prefix=prefix)
+        path = self._folder / f"master{SUFFIX}"
+        history = HistoryWriter(path, failed=self._is_unwritten, worker=0, prefix=prefix)
         history.flush_every()
         self._master = MasterClient(
             run.settings.endpoints, self.shape, history, whole=driver is not None, security=session.security
         )
         listening.handle(session.runner, SUSPECT, self._on_suspect)
+        listening.handle(session.runner, UNWRITTEN, self._on_unwritten)
         listening.handle(session.runner, CLOSED, self._on_closed)
 
     def carry_out(self, hooks: Hooks) -> None:
@@ -107,6 +110,8 @@ class Campaign:
             self._master.fill(run.revision_before, names, exclusive=exclusive)
             run.start()
             self._fighting = True
+            if run.unwritten:  # by now
+                self._is_unwritten(run.unwritten)
             hooks.load_begins(self.interrupt)
             helpers = [gevent.spawn(self._compact_regularly)]
             if self._driver is not None and self.design.rounds:
@@ -227,7 +232,7 @@ class Campaign:
             done.problem = str(error)
         with self._noted(done):
             if kind is not None:
-                self._driver.heal()
+                self._heal()
                 done.healed_ns = time.monotonic_ns()
                 self._master.mark_fault("heal", each.name, done.members)
                 for member in done.members if kind.ends_process else ():
@@ -247,8 +252,15 @@ class Campaign:
 
     def _settle(self) -> None:
         if self._driver is not None:
-            self._driver.heal()
+            self._heal()
             self._driver.wait_healthy(HEALTHY_S)
+
+    def _heal(self) -> None:
+        assert self._driver is not None
+        try:
+            self._driver.heal()
+        except TimelineError as error:  # healed it is
+            self._is_unwritten(str(error))
 
     def _close_workers(self, revision: int) -> None:
         """Have every worker see its watchers to a revision and close its history; wait until they have."""
@@ -273,6 +285,14 @@ class Campaign:
 
     def _on_suspect(self, client_id: str, suspect: Suspect) -> None:
         self.stop(suspect["seen"])
+
+    def _on_unwritten(self, client_id: str, unwritten: Unwritten) -> None:
+        self._is_unwritten(unwritten["reason"])
+
+    def _is_unwritten(self, reason: str) -> None:
+        """End the load: what comes now would not be in the history. What is there is checked."""
+        self.run.unwritten = self.run.unwritten or reason
+        self.stop(reason)
 
     def _on_closed(self, client_id: str, closed: Closed) -> None:
         self._closed[client_id] = closed["problem"]

@@ -27,7 +27,7 @@ from loadgen.history.format import SUFFIX
 from loadgen.history.operation import REFUSAL, Operation, Outcome
 from loadgen.history.writer import HistoryWriter
 from loadgen.load import listening
-from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, Close
+from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, UNWRITTEN, Close
 from loadgen.load.user import RunUser  # brings the parameters of the load to Locust's command line
 from loadgen.load.worker_run import Load
 from loadgen.proto import etcd_pb2 as pb
@@ -75,11 +75,14 @@ class WorkerState:
         orders = ChaosSettings.from_option(str(options.get(CHAOS_OPTION) or ""))
         self.prefix = settings.prefix
         self.shape = Shape(prefix=settings.prefix, seed=settings.seed, **orders.shape)
+        self._runner = environment.runner
         self.known = SeenStore()
         self.history: HistoryWriter | None = None
         if orders.history:
             path = Path(orders.history) / f"worker-{load.rank + 1}{SUFFIX}"
-            self.history = HistoryWriter(path, worker=load.rank + 1, prefix=settings.prefix.decode("ascii"))
+            self.history = HistoryWriter(
+                path, failed=self._unwritten, worker=load.rank + 1, prefix=settings.prefix.decode("ascii")
+            )
             self.history.flush_every()
         security = Security.from_environment()
         self.clients = [
@@ -90,7 +93,6 @@ class WorkerState:
             settings.endpoints, self.shape, orders.watching, self.known, self.history, self.suspect,
             rank=load.rank, workers=load.workers, seed=settings.seed, security=security,
         )  # fmt: skip
-        self._runner = environment.runner
         self._suspected = False
         self.watchers.start()
 
@@ -99,6 +101,9 @@ class WorkerState:
         if not self._suspected and self.history is not None:
             self._suspected = True
             SUSPECT.send(self._runner, {"seen": seen})
+
+    def _unwritten(self, reason: str) -> None:
+        UNWRITTEN.send(self._runner, {"reason": reason})
 
     def close(self, revision: int, timeout_s: float) -> None:
         """End the watchers once they have seen a revision, or after so many seconds, and close the history."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.files import writing
+from cluster.base.files import FileError, writing
 from loadgen.history.format import (
     ANSWERED,
     BLOCK,
@@ -38,15 +40,17 @@ _OPERATION = int(Kind.OPERATION)
 class HistoryWriter:
     """One worker's file. Not for several threads; greenlets are fine.
 
-    Takes the path, which must not exist, and what the file's header is to say besides the schema, the clock and the
-    process id (JSON). What is recorded is kept in memory and handed to the operating system when half a second or
-    256 KiB have come together; call ``flush`` once a second too, or have ``flush_every`` do it, so that a worker with
-    nothing to do loses nothing either. A process that is killed loses what it had not flushed; the reader knows by
-    the missing end. Raises OSError, also from the methods: a history that cannot be written is no history.
+    Takes the path, which must not exist, what to call with the reason when the file cannot be written any more, and
+    what the file's header is to say besides the schema, the clock and the process id (JSON). What is recorded is kept
+    in memory and handed to the operating system when half a second or 256 KiB have come together; call ``flush`` once a
+    second too, or have ``flush_every`` do it, so that a worker with nothing to do loses nothing either. A process that
+    is killed loses what it had not flushed; the reader knows by the missing end. Raises OSError; the methods raise
+    FileError where nobody is to be called, else they record nothing from then on, and the reader finds no end.
     """
 
-    def __init__(self, path: Path, **header: object) -> None:
+    def __init__(self, path: Path, *, failed: Callable[[str], object] | None = None, **header: object) -> None:
         self.path = path
+        self._failed = failed
         self.records = 0
         self._heads: list[bytes] = []
         self._payloads: list[bytes] = []
@@ -57,7 +61,8 @@ class HistoryWriter:
         self._pack = RECORD.pack
         self._flusher: gevent.Greenlet | None = None
         self._file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115  (unbuffered: a block is one write)
-        self._file.write(MAGIC)
+        with writing(path):
+            self._file.write(MAGIC)
         about = {
             "schema": SCHEMA, "clock": clock(), "monotonic_ns": time.perf_counter_ns(), "wall_ns": time.time_ns(),
             "pid": os.getpid(), **header,
@@ -139,23 +144,33 @@ class HistoryWriter:
     # ---- the file
 
     def flush(self) -> None:
-        """Hand everything recorded so far to the operating system. Does nothing any more once it is closed.
+        """Hand everything recorded so far to the operating system; drop it once the file is closed or has failed.
 
-        Raises FileError.
+        Raises FileError where nobody is to be called.
         """
         self._due = time.perf_counter_ns() + _FLUSH_NS
-        if not self._heads or self._file.closed:
+        if not self._heads:
             return
         heads, payloads = b"".join(self._heads), b"".join(self._payloads)
         count = len(self._heads)
         self._heads.clear()
         self._payloads.clear()
         self._size = 0
+        if self._file.closed:
+            return
         crc = zlib.crc32(payloads, zlib.crc32(heads))
         block = memoryview(b"".join((BLOCK.pack(BLOCK_MAGIC, count, len(payloads), crc), heads, payloads)))
-        with writing(self._file.name):
-            while block:
-                block = block[self._file.write(block) or 0 :]
+        try:
+            with writing(self._file.name):
+                while block:
+                    block = block[self._file.write(block) or 0 :]
+        except FileError as error:
+            if self._failed is None:
+                raise
+            # Behind a block that is not whole nothing can be read.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._failed(str(error))
 
     def flush_every(self, seconds: float = 0.5) -> None:
         """Start a greenlet that flushes until the writer is closed."""

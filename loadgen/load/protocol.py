@@ -275,6 +275,12 @@ class Suspect(TypedDict):
     seen: str
 
 
+class Unwritten(TypedDict):
+    """A worker to the master, once in a run: its history cannot be written any more, as on a full disk."""
+
+    reason: str
+
+
 class Close(TypedDict):
     """The master to every worker, when the cluster is whole again: see your watchers to a revision, close your history.
 
@@ -301,5 +307,6 @@ GO = Kind[Go]("raftload_go")
 DONE = Kind[Done]("raftload_done")
 FAILED = Kind[Failed]("raftload_failed")
 SUSPECT = Kind[Suspect]("raftload_suspect")
+UNWRITTEN = Kind[Unwritten]("raftload_unwritten")
 CLOSE = Kind[Close]("raftload_close")
 CLOSED = Kind[Closed]("raftload_closed")

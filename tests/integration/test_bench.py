@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -559,22 +558,6 @@ def test_members_that_end_during_the_run_are_named(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     assert "etcd-node1, etcd-node2, etcd-node3 ended during the run; the reason is in run/logs" in " ".join(out.split())
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A file system of a size, such as ``24k``."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount(size: str) -> Path:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
-        return disk
-
-    yield mount
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path, small_disk: Callable[[str], Path]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -188,6 +190,40 @@ def test_a_second_signal_leaves_what_ran(tmp_path: Path, leftovers_after: Leftov
     assert result["results"]["total"]["operations"] > 0
     assert result["verdict"] != "pass"
     assert not leftovers_after(60)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_disk_that_is_full_ends_the_load_and_what_ran_is_checked(
+    tmp_path: Path, small_disk: Callable[[str], Path], leftovers_after: Leftovers, as_json: bool
+) -> None:
+    """During a fault, which is healed; the result is printed, and what is on the disk by then stays."""
+    folder = small_disk("4m") / "run"
+    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6")
+    more = ("--workers", "1", "--output", str(folder), *(("--json",) if as_json else ()))
+    with command.start("chaos", *words, *more, cwd=tmp_path) as process:
+        events = folder / "events.csv"
+        until(lambda: process.poll() is not None or (events.exists() and "pause" in events.read_text()), "a fault")
+        with contextlib.suppress(OSError), (folder.parent / "other").open("wb", buffering=0) as other:
+            while True:
+                other.write(bytes(4096))
+        output, errors = process.communicate(timeout=240)
+    assert process.returncode == 4, errors
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("raftload: error: ")]
+    # Which file needed more room first is a matter of time.
+    assert re.fullmatch(rf"raftload: error: (healed, but )?cannot write .*{folder}\S*: No space left on device", line)
+    reason = line.removeprefix("raftload: error: ")
+    assert not leftovers_after(60)
+    if not as_json:
+        assert "the run folder is not complete: " in output and f"ended early: {reason}\n" in output
+        assert re.search(r"^kv\.real-time +pass", output, re.MULTILINE)
+        return
+    result = json.loads(output)
+    assert schema.problem(result, "result") is None
+    assert (result["chaos"]["stopped_by"], result["verdict"]) == (reason, "unknown")
+    assert not _broken(result)
+    assert [file["name"] for file in result["check"]["files"] if file["cut"]]
+    assert result["results"]["total"]["operations"] > 0
 
 
 def test_interrupted_before_there_is_load_it_ends_at_once(tmp_path: Path, leftovers_after: Leftovers) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -168,14 +170,39 @@ def test_outcomes_are_numbers_in_the_file() -> None:
     assert (OK, FAIL, INFO) == (0, 1, 2)
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """As on a full disk."""
-    path = tmp_path / "worker-1.hist"
-    writer = HistoryWriter(path)
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let no file of this process become larger, for the length of a block: as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(FileError, match=f"cannot write {path}: File too large"):
-            writer.close()
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "worker-1.hist"
+    writer = HistoryWriter(path)
+    with files_end_at(path.stat().st_size), pytest.raises(FileError, match=f"cannot write {path}: File too large"):
+        writer.close()
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_who_is_to_be_called_is_told_once_that_a_file_cannot_be_written(tmp_path: Path, room: int) -> None:
+    """What was written by then can be read, and nothing stands behind a block that is not whole."""
+    path = tmp_path / "worker-1.hist"
+    told: list[str] = []
+    writer = HistoryWriter(path, failed=told.append)
+    writer.marker("kept")
+    writer.flush()
+    with files_end_at(path.stat().st_size + room):
+        writer.marker("lost")
+        writer.flush()
+    writer.marker("later")
+    writer.flush()
+    writer.close()
+    assert told == [f"cannot write {path}: File too large"]
+    history = read(tmp_path)
+    assert [marker.name for marker in history.markers] == ["kept"]
+    assert [part.path for part in history.cut] == [path]
