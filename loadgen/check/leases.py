@@ -31,6 +31,9 @@ class Leases:
         self._renewals: dict[int, list[tuple[int, int, float]]] = {}
         self._unsure: dict[int, int] = {}
         self._ended: dict[int, tuple[int, str]] = {}
+        # Where the history is cut, keys may be gone because of an operation that is not in it.
+        self._cut = f"{evidence.history.cut[0].path.name} is cut" if evidence.history.cut else ""
+        self._perhaps_ended: set[int] = set()
         self.used = False
         self._one_clock = len(set(evidence.clock_of_part.tolist())) == 1
         methods, outcomes = evidence.method, evidence.outcome
@@ -67,13 +70,17 @@ class Leases:
         """Judge a lease that was seen to end by itself: when it was seen, which keys went, which it had."""
         ledger, evidence = self._ledger, self._evidence
         ledger.judged["lease.together"] += 1
-        if deleted != attached:
+        if deleted != attached and self._cut:
+            ledger.doubt("lease.together", f"why keys of lease {lease:x} are gone is not known: {self._cut}")
+        elif deleted != attached:
             left = sorted(attached - deleted)
             ledger.differs(
                 "lease.together", revision,
                 lambda: f"lease {lease:x} ended at revision {revision}: {len(deleted)} of its {len(attached)} keys"
                 f" were deleted, and {show(left[0]) if left else 'another'} was not",
             )  # fmt: skip
+        if self._cut and lease not in self._ended:
+            self._perhaps_ended.add(lease)
         if lease in self._unsure:
             self.revoke(lease, revision, self._unsure[lease])
             return
@@ -87,7 +94,9 @@ class Leases:
             return
         ledger.judged["lease.early"] += 1
         call, number, ttl = max(renewals, key=lambda each: each[0] + each[2] * 1e9)
-        if at_ns < call + ttl * 1e9:
+        if at_ns < call + ttl * 1e9 and self._cut:
+            ledger.doubt("lease.early", f"why keys of lease {lease:x} are gone is not known: {self._cut}")
+        elif at_ns < call + ttl * 1e9:
             ledger.differs(
                 "lease.early", revision,
                 lambda: f"lease {lease:x} ended at revision {revision}, seen at {evidence.time(at_ns)}:"
@@ -102,7 +111,11 @@ class Leases:
         """Judge that a key was attached to a lease at a revision."""
         self._ledger.judged["lease.attached"] += 1
         ended = self._ended.get(lease)
-        if ended is not None and ended[0] < revision:
+        if ended is None or ended[0] >= revision:
+            return
+        if lease in self._perhaps_ended:
+            self._ledger.doubt("lease.attached", f"whether lease {lease:x} had ended is not known: {self._cut}")
+        else:
             number = writer_of(revision)
             who = self._evidence.words(number) if number is not None else "a write"
             self._ledger.broken(

@@ -255,8 +255,11 @@ class Resolver:
         watch, events, at_ns = group
         seen = f"{watch.label} saw {compare.events_words(events)} of revision {revision} ({evidence.time(at_ns)})"
         if refused := self._fitting(self._refused.candidates(events), group, revision):
-            ledger.broken("kv.failed", revision, lambda: f"{evidence.words(refused[0])} has an effect: {seen}")
-            return
+            if puts or not evidence.history.cut:
+                ledger.broken("kv.failed", revision, lambda: f"{evidence.words(refused[0])} has an effect: {seen}")
+                return
+            # Of deletions the watches do not tell whose they are, as values do of puts.
+            ledger.doubt("kv.failed", f"the deletion of revision {revision} may be of an operation that was lost")
         if not any(event.kv.key.startswith(evidence.cluster.prefix) for event in events):
             if not evidence.cluster.exclusive:
                 return

@@ -267,6 +267,12 @@ def refused_write_has_an_effect(h: Healthy) -> None:
     op.outcome, op.error = Outcome.FAIL, "required revision has been compacted"
 
 
+@plant("kv.failed")
+def refused_delete_has_an_effect(h: Healthy) -> None:
+    op = h.named["delete"]
+    op.outcome, op.error = Outcome.FAIL, "required revision has been compacted"
+
+
 @plant("kv.once")
 def unsure_write_happens_twice(h: Healthy) -> None:
     op, again = h.named["unknown"], h.named["last 3"]
@@ -695,6 +701,29 @@ def test_a_previous_value_may_be_missing_where_a_compaction_may_not_be_known(
         assert found.verdict == expected
         if found.verdict == Verdict.UNKNOWN:
             assert f"the store may have been compacted: {why}" in found.reason
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [refused_delete_has_an_effect, lease_runs_out_early, half_a_lease_runs_out, key_attached_to_an_ended_lease],
+)
+def test_where_the_history_is_cut_keys_may_be_gone_by_what_is_not_in_it(planted: Plant, tmp_path: Path) -> None:
+    """A delete or a revocation of the lease, whose record is lost."""
+    script = Healthy()
+    planted(script)
+    script.cut = True
+    verdicts = {each.rule: each.verdict for each in check(read(script.write(tmp_path)), logs=LOGS).results}
+    _, (rule,) = PLANTED[planted.__name__]
+    assert verdicts[rule] == Verdict.UNKNOWN
+    assert Verdict.FAIL not in verdicts.values()
+
+
+@pytest.mark.parametrize("planted", [refused_write_has_an_effect, lost_write, stale_read, write_lost_on_one_member])
+def test_what_is_certain_is_broken_in_a_history_that_is_cut_too(planted: Plant, tmp_path: Path) -> None:
+    script = Healthy()
+    planted(script)
+    script.cut = True
+    assert PLANTED[planted.__name__][1] <= set(judged(script, tmp_path))
 
 
 def test_progress_is_not_about_a_watch_that_is_being_cancelled(tmp_path: Path) -> None:
