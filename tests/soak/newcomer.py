@@ -26,7 +26,9 @@ NAME = "newcomer.jsonl"
 # docs/guides/before-production.md is about a cluster on other machines.
 PAGES = ("README.md", "docs/guides/gate.md", "docs/guides/leader-failure.md", "docs/guides/teach-raft.md")
 # What is in a command, and why it is not typed here.
-NOT_TYPED = {"make test": "it takes a quarter of an hour; .ci/run runs it", "cd workflow": "a folder of CI's"}
+NOT_TYPED = {"make test": "it takes a quarter of an hour; .ci/run runs it"}
+# How the commands of a CI workflow begin. They are for another checkout; tests/integration/test_guides.py runs them.
+WORKFLOW = "mkdir -p workflow"
 # Installers that a page offers beside pip: typed where they are.
 INSTALLERS = ("pipx", "uvx")
 # What serves until Ctrl-C is looked at for so long, in seconds.
@@ -101,10 +103,10 @@ def main() -> int:
         if args.page and "README.md" not in args.page:
             subprocess.run(["pip", "install", "--quiet", "."], cwd=clone, env=env, check=True)
         for page in args.page or PAGES:
-            for each in guides.commands(page):
-                if not each.docker and (why := why_not(each.text)) is not None:
-                    print(f"not typed  {each.text.splitlines()[0][:100]}  ({why})", flush=True)
-            typed = run(page, clone, env)
+            texts, left_out = commands(page)
+            for text, why in left_out:
+                print(f"not typed  {text.splitlines()[0][:100]}  ({why})", flush=True)
+            typed = run(page, texts, clone, env)
             for each in typed:
                 verdict = "" if each.as_expected else f"  UNEXPECTED exit code {each.code}"
                 print(f"{each.seconds:7.1f} s  {each.text.splitlines()[0][:100]}{verdict}", flush=True)
@@ -151,13 +153,24 @@ def why_not(text: str) -> str | None:
     return next((why for found, why in NOT_TYPED.items() if found in text), None)
 
 
-def run(page: str, clone: Path, env: dict[str, str]) -> list[Typed]:
-    """Type the commands of a page in one shell of the clone; return them in their order."""
-    texts = [
-        f"timeout --signal=INT {LOOK_S} {each.text}" if any(word in each.text for word in SERVES) else each.text
-        for each in guides.commands(page)
-        if not each.docker and why_not(each.text) is None
-    ]
+def commands(page: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the commands of a page that are typed, and those that are not, each with why."""
+    found = [each for each in guides.commands(page) if not each.docker]
+    workflows = {each.block for each in found if each.text.startswith(WORKFLOW)}
+    texts, left_out = list[str](), list[tuple[str, str]]()
+    for each in found:
+        why = "a step of CI's workflow" if each.block in workflows else why_not(each.text)
+        if why is not None:
+            left_out.append((each.text, why))
+        elif any(word in each.text for word in SERVES):
+            texts.append(f"timeout --signal=INT {LOOK_S} {each.text}")
+        else:
+            texts.append(each.text)
+    return texts, left_out
+
+
+def run(page: str, texts: Sequence[str], clone: Path, env: dict[str, str]) -> list[Typed]:
+    """Type a page's commands in one shell of the clone; return them in their order."""
     log = clone.parent / "times"
     log.write_text("")
     script = "".join(
