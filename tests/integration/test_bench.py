@@ -24,6 +24,7 @@ from cluster.observe.probe import member_status
 from loadgen import schema
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end
+from loadgen.load.worker_run import MAX_USERS_PER_WORKER
 from tests.support.command import (
     assert_refused,
     locust_rows,
@@ -69,6 +70,19 @@ def under_way(folder: Path, cluster: LocalCluster | None, *flags: str) -> subpro
 def prefix_of(folder: Path) -> bytes:
     prefix: str = json.loads((folder / "run.json").read_text())["prefix"]
     return prefix.encode()
+
+
+def until_all_write(cluster: LocalCluster, folder: Path, workers: int) -> None:
+    """Until so many workers have begun: values in the cluster say which users wrote them."""
+    prefix = prefix_of(folder)
+
+    def ranks() -> set[int]:
+        """The workers' places; 0 writes before the run begins, too, as no user of its own."""
+        values = (int(kv.value[:8], 16) for kv in client.range(prefix, bytes_prefix_end(prefix)).response.kvs)
+        return {process // MAX_USERS_PER_WORKER for process in values if process}
+
+    with contextlib.closing(EtcdClient(cluster.endpoints)) as client:
+        until(lambda: len(ranks()) == workers, "writes of all workers")
 
 
 def keys_of(cluster: LocalCluster, folder: Path) -> int:
@@ -401,8 +415,10 @@ def test_a_second_signal_leaves_what_was_measured(make_cluster: ClusterFactory, 
 @LOSSES
 def test_lost_workers_are_named_and_the_others_go_on(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """One is killed, one is told to end: the third does its whole share, and the run ends by itself."""
-    process = under_way(tmp_path, etcd_single, "--rate", "150", "--duration", "8s", "--workers", "3")
+    process = under_way(tmp_path, etcd_single, "--rate", "100", "--duration", "12s", "--workers", "3")
     stopped, killed, whole = workers(process.pid)
+    # One that ends before it has begun has nothing to report, and counts as lost.
+    until_all_write(etcd_single, tmp_path / "run", 3)
     os.kill(killed, signal.SIGKILL)
     os.kill(stopped, signal.SIGTERM)
     out, err = process.communicate(timeout=120)
