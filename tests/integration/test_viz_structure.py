@@ -457,10 +457,13 @@ def read_lanes(picture: str) -> Structure:
     for number, group in enumerate(groups):
         mark = group[0][:4].strip()
         if mark == "*":
-            start = 4 if cells(group[0])[4] == "[" else next(x for x in columns if cells(group[0])[x] == "[")
+            opening = [x for x, char in enumerate(cells(group[0])) if char == "["]
+            start = next((x for x in (4, *columns) if x in opening), opening[0])
             text = [bare(cut(line, start + 1), start + 1, columns) for line in group]
             assert text[-1].endswith("]")
-            notes.append((columns.index(start) if start in columns else -1, " ".join(text)[:-1]))
+            # One without a lane at its opening bracket has it at its closing one.
+            lane = start if start in (4, *columns) else len(cells(group[-1])) - 1
+            notes.append((-1 if lane == 4 else columns.index(lane), " ".join(text)[:-1].rstrip()))
             continue
         assert int(mark) == number + 1 - len(notes)
         arrow = cells(group[-1])
@@ -469,6 +472,12 @@ def read_lanes(picture: str) -> Structure:
             text = [bare(cut(line, loop + 2), loop + 2, columns) for line in group[:-2]]
             here = columns.index(loop)
             edges.append((here, here, " ".join(text), "lost" if arrow[loop + 3] == "x" else "call"))
+            continue
+        back = next((x for x in columns if "".join(arrow[x - 3 : x + 1]) in ("'->|", "x->|")), None)
+        if back is not None:
+            here = columns.index(back)
+            text = [cut(line, columns[here - 1] + 1, back).strip() for line in group[:-2]]
+            edges.append((here, here, " ".join(text), "lost" if arrow[back - 3] == "x" else "call"))
             continue
         head = next(x for x, char in enumerate(arrow) if char in "<>x")
         drawn = [x for x, char in enumerate(arrow) if char in "-<>x"]

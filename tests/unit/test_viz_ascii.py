@@ -9,7 +9,7 @@ import pytest
 from cluster.base.console import width
 from viz.diagrams import ascii as text_picture
 from viz.diagrams import dot, elections, observed, palette
-from viz.diagrams.model import Chart, Row, Span, ticks
+from viz.diagrams.model import Chart, Lane, Message, Note, Row, Sequence, Span, ticks
 from viz.diagrams.raft import DIAGRAMS, diagram, state_machine
 
 DATA = Path(__file__).parents[1] / "data" / "raft-logs"
@@ -31,10 +31,24 @@ def test_a_diagram_fits_80_columns(kind: str, variant: str) -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in DATA.iterdir() if path.is_dir()))
 def test_what_happened_fits_80_columns(name: str) -> None:
     found = elections.read_files(sorted((DATA / name).glob("*.log")))
-    for model in (observed.timeline(found), observed.state_graph(found)):
+    sequence = observed.sequence(found, found.elections)
+    for model in (observed.timeline(found), observed.state_graph(found), sequence):
         lines_of(text_picture.render(model), 80)
-    if len(found.names) == 3:  # the names and words of five lanes take more than 80 columns
-        lines_of(text_picture.render(observed.sequence(found, found.elections)), 80)
+
+
+def test_what_has_no_room_to_the_right_of_its_lane_stands_to_the_left_of_it() -> None:
+    lanes = tuple(Lane(str(number), f"etcd-node{number}") for number in range(1, 6))
+    note = "ignores MsgPreVote of etcd-node1: the lease of the leader that it follows has not run out"
+    items = (Message("5", "5", "PreCandidate in term 2 (+0.467 s)", "lost"), Note(note, "5"), Note("short", "5"))
+    lines = lines_of(text_picture.render(Sequence("five", lanes, items)), 80)
+    columns = [column for column, char in enumerate(lines[-1]) if char == "|"]
+    assert [line.rpartition("|")[0].split("|")[-1].strip() for line in lines[6:9]] == [
+        "PreCandidate", "in term 2", "(+0.467 s)",
+    ]  # fmt: skip
+    assert [line[columns[4] - 3 :] for line in lines[9:11]] == [".--|", "x->|"]
+    # Of a note one bracket is at the lane and one is at none.
+    assert lines[12].index("[ignores") not in columns and lines[13].index("]") == columns[4]
+    assert lines[15].index("[short]") == columns[4]
 
 
 def test_on_a_wider_terminal_a_picture_is_wider() -> None:

@@ -1,7 +1,8 @@
 """Models as plain text for a terminal. Pure: a model in, the text out.
 
 State graphs and sequences are drawn alike: a column for each state or lane, a numbered row for each edge or
-message, the arrow below its label. A note starts with ``*`` and stands in brackets at its lane.
+message, the arrow below its label. A note starts with ``*`` and stands in brackets at its lane. What has no room to the
+right of its lane stands to the left of it: a note's closing bracket is at the lane then.
 """
 
 from __future__ import annotations
@@ -101,38 +102,57 @@ def _states(model: StateGraph, columns: int) -> list[str]:
 
 
 def _lanes(heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | Note], most: int) -> list[str]:
-    """Return lanes with labels as long as the columns allow, the lanes closer together where that is not enough."""
-    drawn: list[str] = []
-    for gap in _LEAST_GAPS:
-        for longest in range(_WRAP, _NARROWEST - 1, -1):
-            drawn = _drawn_lanes(heads, ids, items, most, longest, gap)
-            if max(map(width, drawn)) <= most:
-                return drawn
-    return drawn
+    """Return lanes with labels as long as the columns allow, the lanes closer together where that is not enough.
+
+    Where that is not enough either, what has no room to the right of its lane stands to the left of it.
+    """
+    widest: list[str] = []
+    for to_left in (False, True):
+        drawn: list[str] = []
+        if widest and width(widest[0]) > most:
+            break  # the boxes alone are wider
+        for gap in _LEAST_GAPS:
+            for longest in range(_WRAP, _NARROWEST - 1, -1):
+                drawn = _drawn_lanes(heads, ids, items, most, longest, gap, to_left)
+                if max(map(width, drawn)) <= most:
+                    return drawn
+        widest = widest or drawn
+    return widest
 
 
 def _drawn_lanes(
-    heads: Rows[tuple[str, ...]], ids: Rows[str], items: Rows[Message | Note], most: int, longest: int, gap: int
+    heads: Rows[tuple[str, ...]],
+    ids: Rows[str],
+    items: Rows[Message | Note],
+    most: int,
+    longest: int,
+    gap: int,
+    to_left: bool,
 ) -> list[str]:
     place = {name: number for number, name in enumerate(ids)}
     boxes = [[line for part in head for line in wrap(part, longest)] for head in heads]
-    columns = _columns(boxes, place, items, longest, gap)
+    columns = _columns(boxes, place, items, longest, gap, to_left)
     lines = _heads(boxes, columns)
     number = 0
     for item in items:
         lines.append(str(_Line(columns)))
         if isinstance(item, Note):
-            lines += _note(item, columns, place, most)
+            lines += _note(item, columns, place, most, to_left)
             continue
         number += 1
-        rows = _message(item, columns, place, longest)
+        rows = _message(item, columns, place, longest, to_left)
         rows[0].put(0, pad(str(number), _MARGIN - 2, right=True))
         lines += map(str, rows)
     return [*lines, str(_Line(columns))]
 
 
 def _columns(
-    boxes: Rows[Rows[str]], place: dict[str, int], items: Rows[Message | Note], longest: int, least_gap: int
+    boxes: Rows[Rows[str]],
+    place: dict[str, int],
+    items: Rows[Message | Note],
+    longest: int,
+    least_gap: int,
+    to_left: bool,
 ) -> list[int]:
     """Return the column of each lifeline, so that no box, label or arrow runs into the next."""
     halves = [max(map(width, box)) // 2 + 2 for box in boxes]
@@ -147,10 +167,12 @@ def _columns(
             first = last = 0  # it may run across the lanes to its right
         else:
             first, last = sorted((place[item.source], place[item.target]))
+            if first == last and to_left and last == len(boxes) - 1:
+                first -= 1
             last += first == last
         last = min(last, len(boxes) - 1)
         lacking = need - sum(gaps[first:last])
-        for number in range(first, last):
+        for number in range(max(first, 0), last):
             if lacking > 0:
                 share = -(-lacking // (last - number))
                 gaps[number] += share
@@ -177,8 +199,15 @@ def _heads(boxes: Rows[Rows[str]], columns: Rows[int]) -> list[str]:
     return [str(row) for row in rows]
 
 
-def _message(item: Message, columns: Rows[int], place: dict[str, int], longest: int) -> list[_Line]:
+def _message(item: Message, columns: Rows[int], place: dict[str, int], longest: int, to_left: bool) -> list[_Line]:
     source, target = columns[place[item.source]], columns[place[item.target]]
+    if source == target and to_left and len(columns) > 1 and source == columns[-1]:
+        room = source - columns[-2] - 3
+        wide = max(map(width, wrap(item.text, room)))
+        out, back = _Line(columns), _Line(columns)
+        out.put(source - 3, ".--|")
+        back.put(source - 3, "x->|" if item.kind == "lost" else "'->|")
+        return [*_labels(item.text, source - 1 - wide, room, columns), out, back]
     if source == target:
         after = place[item.source] + 1
         room = columns[after] - source - 3 if after < len(columns) else longest
@@ -210,15 +239,34 @@ def _labels(text: str, column: int, room: int, columns: Rows[int]) -> list[_Line
     return lines
 
 
-def _note(item: Note, columns: Rows[int], place: dict[str, int], most: int) -> list[str]:
+def _note(item: Note, columns: Rows[int], place: dict[str, int], most: int, to_left: bool) -> list[str]:
     column = _MARGIN - 1 if item.lane is None else columns[place[item.lane]]
     room = max(2 * _NARROWEST, min(max(2 * _WRAP, columns[-1] - column), most - column - 2))
     parts = wrap(item.text, room)
+    if to_left and item.lane is not None and column + max(map(width, parts)) + 2 > most:
+        return _note_to_left(item.text, columns, column)
     lines = []
     for number, part in enumerate(parts):
         shown = ("[" if number == 0 else " ") + part + ("]" if number == len(parts) - 1 else "")
         line = _Line([each for each in columns if not column <= each <= column + width(shown)])
         line.put(column, shown)
+        if number == 0:
+            line.put(_MARGIN - 3, "*")
+        lines.append(str(line))
+    return lines
+
+
+def _note_to_left(text: str, columns: Rows[int], column: int) -> list[str]:
+    """Return a note that ends at a lane: its last line is filled up, so that its closing bracket is at the lane."""
+    parts = wrap(text, min(2 * _WRAP, column - _MARGIN - 2))
+    left = column - 1 - max(map(width, parts))
+    left -= left in columns  # an opening bracket at a lane would say that the note is of that lane
+    parts[-1] = pad(parts[-1], column - left - 1) + "]"
+    lines = []
+    for number, part in enumerate(parts):
+        shown = ("[" if number == 0 else " ") + part
+        line = _Line([each for each in columns if not left <= each <= left + width(shown)])
+        line.put(left, shown)
         if number == 0:
             line.put(_MARGIN - 3, "*")
         lines.append(str(line))
