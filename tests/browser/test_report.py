@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
 from loadgen.result import document as results
+from tests.support.contrast import RATIO
 from viz.report import charts, compare, rundata
 from viz.report import page as report
 
@@ -143,10 +145,63 @@ def test_on_paper_the_charts_are_there_and_the_buttons_are_not(
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("button.copy").is_hidden()
+    assert page.locator("footer").inner_text() == "raftload.", "what is for a pointer is not for paper"
     assert page.locator("#latency path.line").first.is_visible()
     assert page.locator("td").first.evaluate(CONTRAST) >= 7
     paper = page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert paper.startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["report.html", "comparison.html"])
+def test_no_page_break_is_between_a_title_and_its_picture(
+    new_page: Callable[..., Page], folder: Path, name: str
+) -> None:
+    if name == "comparison.html":
+        data = rundata.load(folder)
+        compare.write(data, data, folder / name)
+    page = new_page(viewport={"width": 700, "height": 1000})
+    opened(page, folder / name)
+    page.emulate_media(media="print")
+    # A column breaks as a page does, and can be asked about; so many heights that each place is one for a break.
+    for height in range(700, 1100, 20):
+        page.evaluate(COLUMNS, height)
+        assert page.evaluate(TORN) == [], height
+
+
+@pytest.mark.parametrize(("width", "media"), [(400, "screen"), (1280, "screen"), (660, "print")])
+def test_every_label_is_whole_and_apart_from_the_next(
+    new_page: Callable[..., Page], tmp_path: Path, width: int, media: Any
+) -> None:
+    shown = new_page(viewport={"width": width, "height": 800})
+    marked = (charts.Band(1.0, 2.0, "1"), charts.Band(9.99, 10.0, "12"))
+    loads = charts.Line("p99", "p99", ((1.0, 2.0), (10.0, 5.0)), dots=True, labels=("1,000/s", "30,000/s"))
+    nines = tuple(10.0**n for n in range(7))
+    axes = {
+        "short": charts.linear(0, 10, "s"),
+        "long": charts.linear(0, 80_000, "s"),
+        "odd": charts.linear(0, 14.2, "s"),
+        "nines": charts.Axis(1, 1e6, nines, "log", "", tuple(f"{100 * (1 - 1 / each):.10g}%" for each in nines)),
+    }
+    parts = [
+        charts.render(charts.Chart(name, name, x, charts.up_to(5), "ms", (loads,), marked, group=name))
+        for name, x in axes.items()
+    ]
+    spans = [charts.Span(0, 8, "t0", "leader, term 7"), charts.Span(8.8, 10, "silent", "does not answer")]
+    rows = charts.Chart("rows", "rows", axes["short"], charts.Axis(0, 1, ()), "", (), group="rows", height=50)
+    (tmp_path / "page.html").write_text(
+        report.page("page", [*parts, charts.render_rows(rows, [("etcd-node1", spans)], "")])
+    )
+    opened(shown, tmp_path / "page.html")
+    shown.emulate_media(media=media)
+    beside = 0 if media == "print" else 12
+    for step in ("", "+", "+"):
+        if step:
+            for name in axes:
+                shown.locator(f"#{name} .area").focus()
+                shown.keyboard.press(step)
+        assert shown.locator(".xticks text:visible").count() >= 12
+        assert shown.evaluate(CUT, beside) == [], step
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_without_scripts_all_of_it_is_there(new_page: Callable[..., Page], folder: Path) -> None:
@@ -154,6 +209,7 @@ def test_without_scripts_all_of_it_is_there(new_page: Callable[..., Page], folde
     opened(page, folder / "report.html")
     assert page.locator("figure.chart path.line").count() >= 15
     assert page.locator("button.copy").is_hidden()
+    assert page.locator("footer").inner_text() == "raftload."
     assert "raftload bench --duration 14s" in (page.locator("pre").text_content() or "")
 
 
@@ -165,13 +221,42 @@ def test_two_runs_over_each_other(page: Page, folder: Path, tmp_path: Path) -> N
     assert page.locator("td", has_text="total.p99_ms").count() == 1
 
 
-# WCAG 2.2, relative luminance and contrast ratio, against the page.
-CONTRAST = """element => {
-    const light = (text) => {
-        const [r, g, b] = text.match(/[\\d.]+/g).map((each) => each / 255)
-            .map((each) => (each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const [a, b] = [getComputedStyle(element).color, getComputedStyle(document.body).backgroundColor].map(light);
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+COLUMNS = """height => {
+    const {style} = document.querySelector("main");
+    Object.assign(style, {columns: "700px", columnGap: "0", columnFill: "auto", width: "700px", height: `${height}px`});
 }"""
+# What is in another column than what belongs to it, and figures in two.
+TORN = """() => {
+    const column = (box) => Math.floor(box.left / 700);
+    const first = (element) => column(element.getClientRects()[0]);
+    const last = (element) => column([...element.getClientRects()].at(-1));
+    const torn = [...document.querySelectorAll("figure, tr")].filter((each) => first(each) !== last(each));
+    for (const title of document.querySelectorAll("h2, h3, summary, thead")) {
+        let after = title.nextElementSibling;
+        while (after.matches("p") && after.nextElementSibling) after = after.nextElementSibling;
+        if (after.matches("tbody")) after = after.firstElementChild;
+        if (last(title) !== first(after)) torn.push(title);
+    }
+    for (const note of document.querySelectorAll(".scroll + p.dim")) {
+        if (last(note.previousElementSibling) !== first(note)) torn.push(note);
+    }
+    return torn.map((each) => each.textContent);
+}"""
+# Texts of charts that run over the right end of the page's text, or into the next label of the axis.
+CUT = """beside => {
+    const seen = (each) => getComputedStyle(each).display !== "none" && getComputedStyle(each).visibility !== "hidden";
+    const all = [...document.querySelectorAll(".area text")].filter(seen);
+    const end = document.querySelector("figure").getBoundingClientRect().right + beside;
+    const found = all.filter((each) => each.getBoundingClientRect().right > end);
+    for (const ticks of document.querySelectorAll(".xticks")) {
+        const labels = [...ticks.querySelectorAll("text")].filter(seen);
+        const boxes = labels.map((each) => each.getBoundingClientRect());
+        found.push(...labels.filter((_, n) => n && boxes[n - 1].right > boxes[n].left));
+    }
+    return found.map((each) => each.textContent);
+}"""
+# A text's contrast against the page.
+CONTRAST = f"""element => {{
+    {RATIO}
+    return ratio(getComputedStyle(element).color, getComputedStyle(document.body).backgroundColor);
+}}"""

@@ -2,6 +2,8 @@
 // What a chart shows without this script it shows with it too. It adds a cursor that says the values, zoom over time
 // for all charts of a group at once, and lines that can be put out of the way.
 const WIDTH = 1000;
+// The least that an area is wide on paper, in pixels.
+const PAPER = 560;
 const charts = [...document.querySelectorAll("figure.chart")].map((figure) => ({
   figure,
   area: figure.querySelector(".area"),
@@ -105,8 +107,10 @@ function drawTicks(chart, from, to) {
   const height = chart.area.height.baseVal.value - 22;
   const step = niceStep((to - from) / 8);
   const made = [];
+  const labels = [];
   for (let n = Math.ceil(from / step - 1e-9); n * step <= to + 1e-9; n += 1) {
-    const x = `${share(chart, n * step) * 100}%`;
+    const part = share(chart, n * step);
+    const x = `${part * 100}%`;
     const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
     for (const [name, value] of Object.entries({ x1: x, x2: x, y1: 0, y2: height, class: "grid" })) line.setAttribute(name, value);
     const label = document.createElementNS("http://www.w3.org/2000/svg", "text");
@@ -114,8 +118,23 @@ function drawTicks(chart, from, to) {
     const unit = chart.data.x.unit === "s" ? " s" : "";
     label.textContent = Number((n * step).toFixed(6)).toLocaleString("en") + unit;
     made.push(line, label);
+    labels.push([part, label]);
   }
   group.replaceChildren(...made);
+  fit(labels, Math.min(PAPER, chart.area.getBoundingClientRect().width));
+}
+
+/** Ends a label that would run over the right end where it stands, and takes away one that runs into the next. */
+function fit(labels, width) {
+  let free = Infinity;
+  for (const [part, label] of labels.reverse()) {
+    const size = label.getComputedTextLength();
+    const past = part * width + size / 2 > width;
+    label.classList.toggle("xe", past);
+    const end = part * width + (past ? 0 : size / 2);
+    if (end > free) label.remove();
+    else free = end - size;
+  }
 }
 
 /** The values that the left and right keys go to: those of the chart's first line, or a hundredth of the axis. */
@@ -175,8 +194,9 @@ for (const chart of charts) {
   });
 }
 
+for (const each of document.querySelectorAll(".screen")) each.hidden = false;
+
 for (const button of document.querySelectorAll("button.copy")) {
-  button.hidden = false;
   button.addEventListener("click", () => {
     const source = button.parentElement.querySelector("pre");
     const range = document.createRange();

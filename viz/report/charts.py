@@ -16,6 +16,8 @@ from html import escape
 WIDTH = 1000.0  # of the stretched drawing; one unit is about a pixel
 MOST_POINTS = 1300  # two minutes of 100 ms, and their ends
 _MARK_ROWS = 3
+# The least that a chart's area is wide, on a narrow screen and on paper, and the most that a character is, in pixels.
+_NARROW, _PAPER, _CHAR = 290, 560, 7.5
 Point = tuple[float, float | None]
 
 
@@ -147,8 +149,9 @@ def render_rows(chart: Chart, rows: Sequence[tuple[str, Sequence[Span]]], legend
             shapes.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(end - x, 1.5):.1f}" height="{tall:.1f}" '
                           f'class="{span.look}"><title>{escape(span.text)}</title></rect>')  # fmt: skip
             if span.height >= 1 and (end - x) / WIDTH > 0.1:
+                room = " not-paper" if len(span.text) * _CHAR + 6 > (end - x) / WIDTH * _PAPER else ""
                 texts.append(f'<text data-x="{span.start:.3f}" x="{x / WIDTH:.2%}" dx="6" y="{step * (i + 0.5):.1f}" '
-                             f'class="in {span.look}">{escape(span.text)}</text>')  # fmt: skip
+                             f'class="in {span.look}{room}">{escape(span.text)}</text>')  # fmt: skip
     area += [_stretched(chart.height, "".join(shapes)), *texts, _marks(chart.bands, chart.x)]
     return _figure(chart, labels, "".join(area), {"x": _axis_data(chart.x)}, legend)
 
@@ -198,16 +201,40 @@ def _grid(x: Axis, y: Axis | None, height: float) -> str:
         at = f"{_y(y, value, height):.1f}" if y is not None else ""
         lines.append(f'<line x1="0" x2="100%" y1="{at}" y2="{at}" class="grid"/>')
     ticks = []
-    for i, value in enumerate(x.ticks):
-        at = f"{x.place(value):.2%}"
-        ticks.append(f'<line x1="{at}" x2="{at}" y1="0" y2="{height:g}" class="grid"/>'
-                     f'<text x="{at}" y="{height + 15:g}" class="xm">{escape(_with_unit(x, i))}</text>')  # fmt: skip
+    places, texts = [x.place(value) for value in x.ticks], [_with_unit(x, i) for i in range(len(x.ticks))]
+    narrow, paper = _crowded(places, texts, _NARROW), _crowded(places, texts, _PAPER)
+    for i, (place, text) in enumerate(zip(places, texts, strict=True)):
+        room = " not-paper" if i in paper else " not-narrow" if i in narrow else ""
+        ticks.append(f'<line x1="{place:.2%}" x2="{place:.2%}" y1="0" y2="{height:g}" class="grid"/>'
+                     f'<text x="{place:.2%}" y="{height + 15:g}" class="xm{_at_end(place, text)}{room}">'
+                     f'{escape(text)}</text>')  # fmt: skip
     return f'{"".join(lines)}<g class="xticks">{"".join(ticks)}</g>'
 
 
 def _with_unit(axis: Axis, index: int) -> str:
     """Return what stands at a tick of time, with its unit."""
     return f"{axis.label(index)} {axis.unit}" if axis.unit == "s" else axis.label(index)
+
+
+def _at_end(place: float, text: str, share: float = 0.5) -> str:
+    """Return the class of a text that ends where it stands, as it would run over the right end of the area otherwise.
+
+    Takes how much of the text is to the right of its place.
+    """
+    return " xe" if place + share * len(text) * _CHAR / _PAPER > 1 else ""
+
+
+def _crowded(places: Sequence[float], texts: Sequence[str], wide: float) -> set[int]:
+    """Return which texts have no room beside the next one that is shown, in an area of so many pixels."""
+    left_out, free = set(), math.inf
+    for i in reversed(range(len(places))):
+        size = len(texts[i]) * _CHAR
+        end = places[i] * wide + (0 if _at_end(places[i], texts[i]) else size / 2)
+        if end > free:
+            left_out.add(i)
+        else:
+            free = end - size
+    return left_out
 
 
 def _y_axis(axis: Axis, height: float) -> str:
@@ -236,12 +263,14 @@ def _marks(bands: Sequence[Band], x: Axis) -> str:
     for band in bands:
         if not band.mark:
             continue
-        at = x.place(band.start)
-        row = next((row for row in range(_MARK_ROWS) if free[row] <= at), 0)
-        free[row] = at + 0.012 * (len(band.mark) + 1)
+        at, size = x.place(band.start), 0.012 * (len(band.mark) + 1)
+        before = _at_end(at, band.mark, 1.5)
+        left = at - size if before else at
+        row = next((row for row in range(_MARK_ROWS) if free[row] <= left), 0)
+        free[row] = left + size
         made.append(
-            f'<text data-x="{band.start:.3f}" x="{at:.2%}" dx="4" y="{13 + 15 * row}" class="mark">'
-            f"{escape(band.mark)}<title>{escape(band.text)}</title></text>"
+            f'<text data-x="{band.start:.3f}" x="{at:.2%}" dx="4" y="{13 + 15 * row}" '
+            f'class="mark{before}">{escape(band.mark)}<title>{escape(band.text)}</title></text>'
         )
     return "".join(made)
 
@@ -249,7 +278,8 @@ def _marks(bands: Sequence[Band], x: Axis) -> str:
 def _labels(line: Line, x: Axis, y: Axis, height: float) -> str:
     """Return what stands above the points of a line."""
     return "".join(
-        f'<text data-x="{a:.3f}" x="{x.place(a):.2%}" y="{_y(y, b, height) - 9:.1f}" class="pt">{escape(label)}</text>'
+        f'<text data-x="{a:.3f}" x="{x.place(a):.2%}" y="{_y(y, b, height) - 9:.1f}" '
+        f'class="pt{_at_end(x.place(a), label)}">{escape(label)}</text>'
         for (a, b), label in zip(line.points, line.labels, strict=True)
         if b is not None
     )

@@ -93,8 +93,8 @@ def page(title: str, parts: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} - raftload</title><style>{style}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
-        + '\n<footer class="dim">raftload. Over a chart: the pointer or the arrow keys show values; drag, or + and -, '
-        "to zoom in time; double-click or Escape for all of it.</footer></main>"
+        + '\n<footer class="dim">raftload. <span class="screen" hidden>Over a chart: the pointer or the arrow keys '
+        "show values; drag, or + and -, to zoom in time; double-click or Escape for all of it.</span></footer></main>"
         f"<script>{script}</script></body></html>\n"
     )
 
