@@ -19,6 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 from loadgen import schema
 from loadgen.webui.pages import GROUPS
 from tests.support import command
+from tests.support.contrast import RATIO
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -30,6 +31,45 @@ REMEMBER = """() => {
     new MutationObserver(() => texts.push(element.textContent)).observe(element, {childList: true, subtree: true});
   }
 }"""
+
+
+# Of a minute's picture: its lines, its times, and whether they are whole; the last one stands at its right edge.
+LAST_TIME = """() => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "chart");
+    document.querySelector("#timeline").after(svg);
+    Charts.timeline(svg, [], [], 60, 120);
+    const times = [...svg.querySelectorAll("text")], {left, right} = svg.getBoundingClientRect();
+    const boxes = times.map((each) => each.getBoundingClientRect());
+    const ends = [...boxes.slice(1).map((box) => box.left), right];
+    const whole = boxes.every((box, n) => left <= box.left && box.right <= ends[n]);
+    const found = [svg.querySelectorAll("line").length, times.length, whole];
+    svg.remove();
+    return found;
+}"""
+# Whether a box scrolls, and whether it says so.
+SCROLLS = """box => [box.scrollWidth > box.clientWidth, getComputedStyle(box, "::before").content !== "none"]"""
+# Texts that do not stand out from their ground, by WCAG 2.2; but for buttons that are greyed out.
+PALE = (
+    """() => {
+"""
+    + RATIO
+    + """
+    const ground = (element) => {
+        for (let each = element; each; each = each.parentElement) {
+            const color = getComputedStyle(each).backgroundColor;
+            if (!color.startsWith("rgba(0, 0, 0, 0")) return color;
+        }
+    };
+    const texts = [...document.querySelectorAll("body *")].filter((element) =>
+        [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())
+        && !element.closest("script, style, [aria-disabled=true], .in, title") && element.getClientRects().length);
+    return texts.filter((element) => {
+        const style = getComputedStyle(element);
+        return ratio(element.closest("svg") ? style.fill : style.color, ground(element)) < 4.5;
+    }).map((each) => each.textContent);
+}"""
+)
 
 
 class Web(NamedTuple):
@@ -231,6 +271,11 @@ def test_it_fits_and_follows_the_theme(web: Web, new_page: Callable[..., Page], 
             if path == "/cluster/":
                 expect(page.locator("tr[data-role=leader]")).to_be_visible()
                 expect(page.locator("#timeline .span")).not_to_have_count(0)
+                assert page.evaluate(LAST_TIME) == [3 if width == 400 else 5] * 2 + [True]
+                states = page.locator(".scroll", has=page.locator(".states"))
+                assert states.evaluate(SCROLLS) == [width == 400] * 2
+            if path != "/":
+                assert page.evaluate(PALE) == [], (width, path)
             page.screenshot(path=tmp_path / f"{theme}-{width}{path.replace('/', '-')}.png", full_page=True)
             if path != "/":
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, path

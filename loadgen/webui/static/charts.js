@@ -27,7 +27,8 @@ const Charts = (() => {
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
       drawn.push(element("line", {class: "grid", x1: x(at), x2: x(at), y1: TOP, y2: height - BOTTOM}));
       const clock = new Date(at * 1000).toLocaleTimeString([], {hour12: false});
-      if (x(at) < width - 24) drawn.push(element("text", {x: x(at), y: height - 5, "text-anchor": "middle"}, clock));
+      // As near to its line as the picture has room for all of it.
+      drawn.push(element("text", {x: Math.min(x(at), width - 28), y: height - 5, "text-anchor": "middle"}, clock));
     }
     return {width, x, drawn};
   }
