@@ -32,7 +32,7 @@ class Leases:
         self._unsure: dict[int, int] = {}
         self._ended: dict[int, tuple[int, str]] = {}
         # Where the history is cut, keys may be gone because of an operation that is not in it.
-        self._cut = f"{evidence.history.cut[0].path.name} is cut" if evidence.history.cut else ""
+        self._cut = evidence.history.cut_words
         self._perhaps_ended: set[int] = set()
         self.used = False
         self._one_clock = len(set(evidence.clock_of_part.tolist())) == 1

@@ -314,10 +314,8 @@ class Replay:
             # Nothing of ours: a watch would have seen it.
             if not evidence.cluster.exclusive:
                 return
-            if evidence.history.cut:
-                ledger.doubt(
-                    "kv.explained", f"no operation explains {span}, and {evidence.history.cut[0].path.name} is cut"
-                )
+            if cut := evidence.history.cut_words:
+                ledger.doubt("kv.explained", f"no operation explains {span}, and {cut}")
                 return
         elif reason:
             ledger.unknown_from = high

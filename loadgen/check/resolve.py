@@ -65,8 +65,8 @@ class Resolver:
 
     def possible(self) -> str:
         """Say what could be at a revision that nothing tells of; empty where nothing could."""
-        if self._evidence.history.cut:
-            return f"{self._evidence.history.cut[0].path.name} is cut"
+        if cut := self._evidence.history.cut_words:
+            return cut
         if left := self.unknown.count - len(self.unknown.resolved):
             return f"{left} writes have an unknown outcome"
         return "a lease may have ended" if self._store.leases else ""
@@ -112,7 +112,7 @@ class Resolver:
         Takes both. The history does not tell all compactions where it is cut, or where others use the store.
         """
         if len(certain) < len(found):
-            who = f"{self._evidence.history.cut[0].path.name} is cut" if self._evidence.history.cut else "others use it"
+            who = self._evidence.history.cut_words or "others use it"
             self._ledger.doubt("watch.previous-value", f"one is missing, and the store may have been compacted: {who}")
         return certain
 
@@ -272,8 +272,8 @@ class Resolver:
                 words = f"{evidence.words(writer)} took effect at revision {again}"
                 ledger.broken("kv.once", revision, lambda: f"{words}; again, {seen}")
             return
-        if evidence.history.cut:
-            ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
+        if cut := evidence.history.cut_words:
+            ledger.doubt("kv.explained", f"no operation explains revision {revision}, and {cut}")
             return
         ledger.differs("kv.explained", revision, lambda: f"{seen}, and no operation did that")
 
@@ -299,8 +299,8 @@ class Resolver:
         if refused := self._refused.puts.get((key, entry[0])):
             number = refused[0]
             self._ledger.broken("kv.failed", revision, lambda: f"{evidence.words(number)} has an effect: {words}")
-        elif evidence.history.cut:
-            self._ledger.doubt("kv.explained", f"no operation explains revision {revision}, and a history file is cut")
+        elif cut := evidence.history.cut_words:
+            self._ledger.doubt("kv.explained", f"no operation explains revision {revision}, and {cut}")
         else:
             self._ledger.differs("kv.explained", revision, lambda: f"{words}, and no operation did that")
         return changes

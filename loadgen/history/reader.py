@@ -116,6 +116,11 @@ class History:
         """The files whose end is missing."""
         return [part for part in self.parts if part.cut]
 
+    @property
+    def cut_words(self) -> str:
+        """Which file's end is missing, for people; empty where all are whole."""
+        return f"{self.cut[0].path.name} is cut" if self.cut else ""
+
     def faults(self) -> list[Fault]:
         """Return the faults in the order in which they began."""
         found: list[Fault] = []

@@ -83,6 +83,7 @@ def test_several_files_and_compressed_ones(tmp_path: Path) -> None:
     assert [part.path.name for part in history.parts] == ["a.hist.gz", "b.hist"]
     assert [request for request, _ in operations(history)] == [b"request 0", b"request 1", b"request 0"]
     assert not history.cut
+    assert history.cut_words == ""
 
 
 def test_a_killed_writer_loses_what_it_had_not_flushed_and_no_more(tmp_path: Path) -> None:
@@ -206,3 +207,4 @@ def test_who_is_to_be_called_is_told_once_that_a_file_cannot_be_written(tmp_path
     history = read(tmp_path)
     assert [marker.name for marker in history.markers] == ["kept"]
     assert [part.path for part in history.cut] == [path]
+    assert history.cut_words == f"{path.name} is cut"
