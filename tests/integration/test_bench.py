@@ -27,6 +27,7 @@ from loadgen.client.kv import bytes_prefix_end
 from loadgen.load.worker_run import MAX_USERS_PER_WORKER
 from tests.support.command import (
     assert_refused,
+    bench_with,
     locust_rows,
     refusal,
     run,
@@ -240,11 +241,9 @@ class TooLarge(EtcdUser):
 
 
 def test_every_operation_failing_exits_1(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "large.py").write_text(TOO_LARGE)
-    done = run(
-        "bench", "--scenario", "large.py", "--operations", "5", "--workers", "1", "--json",
-        "--endpoints", endpoints(etcd_single), cwd=tmp_path,
-    )  # fmt: skip
+    done = bench_with(
+        TOO_LARGE, "--operations", "5", "--workers", "1", "--json", "--endpoints", endpoints(etcd_single), cwd=tmp_path
+    )
     result = result_of(done, codes=(1,))
     assert result["results"]["put"]["latency"] is None
     assert result["results"]["put"]["errors"] == {"RequestTooLarge": 5}
@@ -301,10 +300,9 @@ def write(environment, **_):
 
 
 def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN_SCENARIO)
     (tmp_path / "seen").mkdir()
-    done = run(
-        "bench", "--scenario", "mine.py", "--duration", "2s", "--workers", "2", "--concurrency", "80", "--json",
+    done = bench_with(
+        OWN_SCENARIO, "--duration", "2s", "--workers", "2", "--concurrency", "80", "--json",
         "--endpoints", endpoints(etcd_single), "--output", "run", cwd=tmp_path, SEEN=str(tmp_path / "seen"),
     )  # fmt: skip
     result = result_of(done)
@@ -320,9 +318,9 @@ def test_a_scenario_of_ones_own_with_a_request_listener(etcd_single: LocalCluste
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_threshold_on_what_a_scenario_of_ones_own_does_not_run(tmp_path: Path, dry_run: bool) -> None:
     """Its file tells, and it is refused before a cluster is started; a type of the file's own is no mistake."""
-    (tmp_path / "mine.py").write_text(OWN_SCENARIO.replace("wait_time", 'mix = {"put": 1, "mine": 1}\n    wait_time'))
-    words = ("bench", "--scenario", "mine.py", "--threshold", "mine.failed == 0", *(("--dry-run",) if dry_run else ()))
-    done = run(*words, "--threshold", "get.p99_ms < 5", "--workers", "1", cwd=tmp_path)
+    scenario = OWN_SCENARIO.replace("wait_time", 'mix = {"put": 1, "mine": 1}\n    wait_time')
+    words = ("--threshold", "mine.failed == 0", *(("--dry-run",) if dry_run else ()))
+    done = bench_with(scenario, *words, "--threshold", "get.p99_ms < 5", "--workers", "1", cwd=tmp_path)
     assert_refused(done, "'get.p99_ms < 5': this run has no operation of type get; it runs put, mine")
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
 
@@ -344,9 +342,8 @@ def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: Loca
 
     One of its two endpoints is dead: that is a warning.
     """
-    (tmp_path / "slow.py").write_text(SLOW_START)
-    done = run(
-        "bench", "--scenario", "slow.py", "--duration", "2s", "--warmup", "2s", "--workers", "2", "--json",
+    done = bench_with(
+        SLOW_START, "--duration", "2s", "--warmup", "2s", "--workers", "2", "--json",
         "--endpoints", f"{endpoints(etcd_single)},{closed_port()}", cwd=tmp_path,
     )  # fmt: skip
     result = result_of(done)
@@ -552,12 +549,9 @@ def test_dry_run_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_a_broken_scenario_is_one_line(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nothing_like_this")
-    done = run(
-        "bench", "--scenario", "broken.py", "--workers", "1", "--endpoints", endpoints(etcd_single), cwd=tmp_path
-    )
+    done = bench_with("import nothing_like_this", "--workers", "1", "--endpoints", endpoints(etcd_single), cwd=tmp_path)
     assert done.returncode == 2
-    assert "broken.py cannot be loaded: ModuleNotFoundError" in done.stderr and "Traceback" not in done.stderr
+    assert "mine.py cannot be loaded: ModuleNotFoundError" in done.stderr and "Traceback" not in done.stderr
 
 
 @LOSSES

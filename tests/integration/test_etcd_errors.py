@@ -27,7 +27,7 @@ from loadgen.history.operation import Operation, Outcome
 from loadgen.load.json_client import GatewayClient
 from loadgen.proto import etcd_pb2 as pb
 from tests.support import fronts
-from tests.support.command import called, run
+from tests.support.command import bench_with, called, run
 from tests.support.etcds import default_and_others, each_etcd
 from tests.support.learner import added, learner_of
 from tests.support.waiting import until
@@ -282,9 +282,8 @@ def test_the_words_of_an_error_without_a_name_are_kept(
     etcd_single: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is counted by its code, and the first text is shown wherever its number is."""
-    (tmp_path / "unheard.py").write_text(UNHEARD_OF)
-    done = run(
-        "bench", "--scenario", "unheard.py", "--mix", "put=1", "--operations", "20", "--workers", "1", "--json",
+    done = bench_with(
+        UNHEARD_OF, "--mix", "put=1", "--operations", "20", "--workers", "1", "--json",
         "--endpoints", etcd_single.endpoints[0], "--output", "run", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

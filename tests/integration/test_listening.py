@@ -63,8 +63,8 @@ class Pausing(_PutUser):
 """,
 )
 assert PAUSING != PLANTED
-LINE = re.compile(r"raftload: internal error: (.*)LookupError: planted here at planted\.py:\d+; please report it, with"
-                  r" the traceback in (\S+)\n")  # fmt: skip
+LINE = re.compile(r"raftload: internal error: (.*)LookupError: planted here at (?:mine|planted)\.py:\d+; please report"
+                  r" it, with the traceback in (\S+)\n")  # fmt: skip
 
 
 def on(cluster: LocalCluster) -> tuple[str, ...]:
@@ -135,9 +135,7 @@ WorkerProcess.start = slow
 def test_a_worker_that_reports_before_the_others_are_started_is_counted(
     etcd_single: LocalCluster, tmp_path: Path
 ) -> None:
-    (tmp_path / "early.py").write_text(EARLY)
-    done = command.run("bench", "--scenario", "early.py", "--operations", "90", "--workers", "3", "--json",
-                       *on(etcd_single), cwd=tmp_path)  # fmt: skip
+    done = command.bench_with(EARLY, "--operations", "90", "--workers", "3", "--json", *on(etcd_single), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (tmp_path / "slow").read_text() == "[1, 2, 3]"
@@ -162,9 +160,10 @@ def test_a_worker_that_reports_before_the_others_are_started_is_counted(
 def test_a_listener_that_raises_ends_the_run(
     etcd_single: LocalCluster, tmp_path: Path, plant: str, at: int, options: tuple[str, ...]
 ) -> None:
-    (tmp_path / "planted.py").write_text(PAUSING)
-    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--output", "run", *options,
-                       *on(etcd_single), cwd=tmp_path, PLANT=plant, AT=str(at))  # fmt: skip
+    done = command.bench_with(
+        PAUSING, "--duration", "100s", "--output", "run", *options, *on(etcd_single),
+        cwd=tmp_path, PLANT=plant, AT=str(at),
+    )  # fmt: skip
     check_ended(done, tmp_path, plant, at)
 
 
@@ -178,10 +177,11 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 
     A second, and what the machine itself adds: the end takes some five wake-ups, one after the other.
     """
-    (tmp_path / "planted.py").write_text(PLANTED)
     with floor.measured() as lateness:
-        done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--concurrency", "20",
-                           "--output", "run", *on(etcd_single), cwd=tmp_path, PLANT=plant, AT="7")  # fmt: skip
+        done = command.bench_with(
+            PLANTED, "--duration", "100s", "--concurrency", "20", "--output", "run", *on(etcd_single),
+            cwd=tmp_path, PLANT=plant, AT="7",
+        )  # fmt: skip
     check_ended(done, tmp_path, plant, 7)
     log = (tmp_path / "run" / "logs" / "master.log").read_text()
     (line,) = [line for line in log.splitlines() if line.endswith("the load has ended")]
@@ -190,10 +190,10 @@ def test_it_ends_within_a_second(etcd_single: LocalCluster, tmp_path: Path, plan
 
 
 def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "planted.py").write_text(PAUSING)
-    done = command.run("bench", "--scenario", "planted.py", "--duration", "100s", "--workers", "1", *on(etcd_single),
-                       cwd=tmp_path, PLANT="worker loadgen.load.worker_run Worker _on_test_start", AT="1",
-                       RAFTLOAD_DEBUG="1")  # fmt: skip
+    done = command.bench_with(
+        PAUSING, "--duration", "100s", "--workers", "1", *on(etcd_single),
+        cwd=tmp_path, PLANT="worker loadgen.load.worker_run Worker _on_test_start", AT="1", RAFTLOAD_DEBUG="1",
+    )  # fmt: skip
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "in planted" in done.stderr
@@ -270,9 +270,10 @@ class DyingUser(_PutUser):
 
 
 def test_a_user_that_dies_at_its_start_does_not_keep_the_run_waiting(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "dying.py").write_text(DYING)
-    done = command.run("bench", "--scenario", "dying.py", "--operations", "200", "--workers", "1", "--concurrency", "4",
-                       "--output", "run", "--json", *on(etcd_single), cwd=tmp_path, timeout_s=60)  # fmt: skip
+    done = command.bench_with(
+        DYING, "--operations", "200", "--workers", "1", "--concurrency", "4", "--output", "run", "--json",
+        *on(etcd_single), cwd=tmp_path, timeout_s=60,
+    )  # fmt: skip
     result = json.loads(done.stdout)
     assert result["results"]["total"]["operations"] == 200
     assert "no second user today" in (tmp_path / "run" / "locust_exceptions.csv").read_text()

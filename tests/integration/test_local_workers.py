@@ -36,6 +36,11 @@ if sys.argv[2] == "end":
 """
 
 
+def bench_40(cluster: LocalCluster, folder: Path, scenario: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run 40 operations of a scenario of this text to their end."""
+    return command.bench_with(scenario, "--endpoints", cluster.endpoints[0], "--operations", "40", *words, cwd=folder)
+
+
 def waiting(folder: Path, how: str, **options: object) -> tuple[subprocess.Popen[str], list[int]]:
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING, str(folder), how], cwd=command.ROOT, text=True,
@@ -71,7 +76,7 @@ def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(
     etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe that it held would keep whoever reads from it waiting for as long as it lives."""
-    (tmp_path / "mine.py").write_text(
+    scenario = (
         "import os, sys\n"
         "from pathlib import Path\n"
         "from locustfiles.put import *\n"
@@ -80,8 +85,8 @@ def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(
     monkeypatch.setenv("LOCUST_HOST", "http://elsewhere")
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
-    words = ("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--duration", "60s",
-             "--output", "run")  # fmt: skip
+    words = ("bench", *command.own_scenario(tmp_path, scenario), "--endpoints", etcd_single.endpoints[0],
+             "--duration", "60s", "--output", "run")  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "loadgen.cli", *words], cwd=tmp_path, pass_fds=[writer], stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(command.ROOT)},
@@ -105,29 +110,28 @@ def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(
 def test_what_a_scenario_registers_for_the_end_of_its_process_is_done_there(
     etcd_single: LocalCluster, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    done = bench_40(
+        etcd_single, tmp_path,
         "import atexit, os\n"
         "from pathlib import Path\n"
         "from locustfiles.put import *\n"
-        "atexit.register(lambda: Path(f'ended-{os.getpid()}').touch())\n"
-    )
-    done = command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
-                       cwd=tmp_path)  # fmt: skip
+        "atexit.register(lambda: Path(f'ended-{os.getpid()}').touch())\n",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("ended-*"))) == 3, "the master and its two workers"
 
 
 def test_the_log_to_which_an_error_sends_the_reader_is_there(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """The run folder stays, although the load did not begin. The workers hang, and their master waits no time."""
-    (tmp_path / "mine.py").write_text(
+    done = bench_40(
+        etcd_single, tmp_path,
         "import sys, time\n"
         "from locustfiles.put import *\n"
         "from loadgen.run import session\n"
         "session.WORKERS_READY_S = session.WORKER_READY_S = 0.0\n"
-        "if sys.argv[1] == 'worker': time.sleep(3600)\n"
-    )
-    done = command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
-                       "--output", "run", cwd=tmp_path)  # fmt: skip
+        "if sys.argv[1] == 'worker': time.sleep(3600)\n",
+        "--output", "run",
+    )  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert "the workers were not ready within 0 s; see run/logs/worker-1.log\n" in done.stderr
     assert (tmp_path / "run" / "logs" / "worker-1.log").is_file()
@@ -135,12 +139,12 @@ def test_the_log_to_which_an_error_sends_the_reader_is_there(etcd_single: LocalC
 
 def test_workers_draw_different_random_numbers(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """A fork has its master's generators of random numbers too."""
-    (tmp_path / "mine.py").write_text(
+    bench_40(
+        etcd_single, tmp_path,
         "import random\n"
         "from pathlib import Path\n"
         "from locustfiles.put import *\n"
-        "with Path('drawn').open('a') as file: file.write(f'{random.random()}\\n')\n"
-    )
-    command.run("bench", "--scenario", "mine.py", "--endpoints", etcd_single.endpoints[0], "--operations", "40",
-                "--workers", "3", cwd=tmp_path)  # fmt: skip
+        "with Path('drawn').open('a') as file: file.write(f'{random.random()}\\n')\n",
+        "--workers", "3",
+    )  # fmt: skip
     assert len(set((tmp_path / "drawn").read_text().split())) == 4

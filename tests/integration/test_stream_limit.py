@@ -265,9 +265,10 @@ class WarmingUser(locustfiles.put.PutUser):
 
 def test_waits_of_the_warm_up_are_not_those_of_the_measurement(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     cluster = make_cluster(1, storage="memory", extra_args=(f"--max-concurrent-streams={LIMIT}",))
-    (tmp_path / "warming.py").write_text(WAITING)
-    done = command.run("bench", "--scenario", "warming.py", "--warmup", "1s", "--operations", "100", "--workers", "1",
-                       "--concurrency", "2", "--json", "--endpoints", cluster.endpoints[0], cwd=tmp_path)  # fmt: skip
+    done = command.bench_with(
+        WAITING, "--warmup", "1s", "--operations", "100", "--workers", "1", "--concurrency", "2", "--json",
+        "--endpoints", cluster.endpoints[0], cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["results"]["total"]["succeeded"] == 100

@@ -25,6 +25,7 @@ from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+OWN_SCENARIO = "mine.py"
 
 
 def start(
@@ -55,6 +56,19 @@ def run(*words: str, cwd: Path, timeout_s: float = 120, **env: str) -> subproces
             process.kill()
             raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def bench_with(
+    scenario: str, *words: str, cwd: Path, timeout_s: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Return the same of a bench with a scenario of this text, which is written into the folder that it runs in."""
+    return run("bench", *own_scenario(cwd, scenario), *words, cwd=cwd, timeout_s=timeout_s, **env)
+
+
+def own_scenario(folder: Path, text: str) -> tuple[str, str]:
+    """Write a scenario into a folder; return the option that names it there."""
+    (folder / OWN_SCENARIO).write_text(text)
+    return "--scenario", OWN_SCENARIO
 
 
 def run_at_terminal(*words: str, cwd: Path, question: str, answer: str, **env: str) -> subprocess.CompletedProcess[str]:
