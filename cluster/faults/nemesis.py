@@ -111,7 +111,7 @@ class Nemesis:
         self._ask_s = ask_s
         self._names = {member.name: member for member in cluster.members}
         self._security = cluster.security
-        self._unwritten: TimelineError | None = None
+        self._unwritten: list[TimelineError] = []
 
     def inject(self, fault: Fault) -> Effect:
         """Do a fault and return when its effect is seen.
@@ -130,11 +130,12 @@ class Nemesis:
 
         Raises ClusterError where that fails; TimelineError where all is undone and only the timeline was not written.
         """
+        self._unwritten.clear()  # what an earlier heal could not write is its own to say
         subjects = self._subjects()
         actions = [each for each in healing(subjects, self._cluster.disturbed()) if only in ("", each.member)]
         effect = self._do(HEAL, subjects, actions, self._leader(subjects))
-        if self._unwritten is not None:
-            error = self._unwritten
+        if self._unwritten:
+            error = self._unwritten[-1]
             raise TimelineError(f"healed, but {error}", refers_to=error.refers_to) from error
         return effect
 
@@ -188,7 +189,7 @@ class Nemesis:
         except TimelineError as error:
             if kind != HEAL:
                 raise
-            self._unwritten = error  # a full disk is no reason to leave the members as they are
+            self._unwritten.append(error)  # a full disk is no reason to leave the members as they are
 
     def _ask(self, request: Request, name: str, subjects: Sequence[Subject]) -> None:
         asked = name

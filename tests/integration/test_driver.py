@@ -22,7 +22,7 @@ from cluster.observe import probe
 from cluster.observe.leaderless import leaderless
 from cluster.observe.log_times import parse_time
 from cluster.observe.raftlog import read_log
-from cluster.observe.timeline import Timeline
+from cluster.observe.timeline import Timeline, TimelineError
 from tests.support.command import ROOT
 from tests.support.waiting import HANG_S
 
@@ -73,6 +73,19 @@ def test_a_new_record_is_a_fault_of_a_real_cluster(
     assert cluster.states() == {"etcd-node1": "running"}
     with pytest.raises(ClusterError, match="etcd-node1 does not lie: "):
         nemesis.inject(Fault("lie", "all"))
+
+
+def test_a_heal_says_what_it_could_not_write_itself(make_cluster: Callable[..., LocalCluster], tmp_path: Path) -> None:
+    """Not what an earlier one could not."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    nemesis = Nemesis(make_cluster(1), Timeline(blocked / "events.csv"))
+    for _ in range(2):
+        with pytest.raises(TimelineError, match="healed, but cannot write the timeline"):
+            nemesis.heal()
+    blocked.unlink()
+    assert nemesis.heal().members == ()
+    assert len(Timeline(blocked / "events.csv").read()) == 3
 
 
 def test_errors_come_back_as_they_are(leftovers_after: Leftovers, tmp_path: Path) -> None:
