@@ -248,7 +248,8 @@ class Report:
 class Done(TypedDict):
     """A worker to the master, once in a run, after its last report: it does nothing more.
 
-    ``reason`` is `SHARE_DONE` or `CUT_SHORT`, ``rank`` its place among the run's workers, from 0.
+    ``reason`` is `SHARE_DONE` or `CUT_SHORT`, ``rank`` its place among the run's workers, from 0; -1 where it ends
+    before it has begun.
     """
 
     reason: str

@@ -135,6 +135,12 @@ class Worker:
         if load is not None and go["prefix"] == load.settings.prefix.decode("ascii"):
             load.go(go["starts_at_ns"] + self.clock_offset_ns)
 
+    def leave(self) -> None:
+        """Tell the master that this worker ends, where no run of it is on whose end would tell."""
+        runner = self._environment.runner
+        if _is_distributed(runner) and (self.load is None or self.load.is_over):
+            DONE.send(runner, {"reason": CUT_SHORT, "rank": -1})
+
     def _on_test_stopping(self, environment: Environment, **_: object) -> None:
         if self.load is not None:
             self.load.stopping()
@@ -267,6 +273,11 @@ class Load:
         if self._running and self._quota != 0 and self.settings.schedule() is not None:
             self.open_loop = self._make_open_loop(starts_at_ns)
         line.open()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the master was told that this worker does nothing more."""
+        return not self._running
 
     @property
     def is_ending(self) -> bool:

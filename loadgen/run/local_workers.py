@@ -75,7 +75,7 @@ class WorkerProcess:
             return None
         if self._code < 0:
             return f"killed by {signal.Signals(-self._code).name}"
-        return f"exited with status {self._code}"
+        return f"ended by {self.told}" if self.told else f"exited with status {self._code}"
 
     @property
     def gone(self) -> bool:
@@ -86,6 +86,14 @@ class WorkerProcess:
     def failed(self) -> bool:
         """Whether it ended by a bug of ours."""
         return self._code == exits.BUG
+
+    @property
+    def told(self) -> str:
+        """The name of the signal, SIGINT or SIGTERM, by which somebody has had it end; empty where nobody has.
+
+        Before it works it ends by the signal itself.
+        """
+        return next((name for name, code in EXIT_CODES.items() if self._code in (code, -signal.Signals[name])), "")
 
     @property
     def left(self) -> bool:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
 # A worker that is not connected to the cluster within this time is not waited for any longer.
 LATEST_BEGIN_S = 10.0
+# A worker and its master are told to end within this time, where all of a service is.
+OWN_SIGNAL_S = 0.1
 NO_WORKER = "no worker is left; start it again"
 
 logger = logging.getLogger(__name__)
@@ -163,11 +165,11 @@ class Session:
         began = time.monotonic()
         here_s = WORKERS_READY_S + WORKER_READY_S * len(self.workers)
         told = ""
-        while not (all(worker.client_id for worker in self.workers) and self.remote.complete):
-            for worker in self.workers:
-                if death := worker.death():
-                    self.inquire(worker)
-                    raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
+        while True:
+            for worker in self._processes:
+                self._check_lives(worker)
+            if all(worker.client_id for worker in self.workers) and self.remote.complete:
+                break
             if self.remote.expected and say is not None and told != (told := self.remote.describe()):
                 say(told)
             waited_s = time.monotonic() - began
@@ -184,6 +186,18 @@ class Session:
             say(self.remote.describe())
         self.workers += self.remote.workers
         self.remote.close({worker.client_id or "" for worker in self.workers})
+
+    def _check_lives(self, worker: WorkerProcess) -> None:
+        """Raise EngineError where a worker has ended before the load."""
+        death = worker.death()
+        if death is None:
+            return
+        self.inquire(worker)
+        if worker.told:
+            # Whoever ends a service or a container tells all of its processes: the master, too, which then says so.
+            gevent.sleep(OWN_SIGNAL_S)
+            raise EngineError(f"{worker.name} was {death} before the load")
+        raise EngineError(f"{worker.name} did not start, {death}: {worker.last_words()}")
 
     def fire_init(self, web_ui: WebUI | None = None) -> None:
         """Tell the scenario's listeners that the environment is there, as plain Locust does."""
@@ -264,9 +278,14 @@ class Session:
             self.begun[client_id] = time.monotonic()
 
     def _on_done(self, client_id: str, done: Done) -> None:
-        if self.worker_of(client_id) is not None:
-            self.done[client_id] = done["reason"]
-            self.done_at[client_id] = time.monotonic()
+        # One that is told to end after its share says so again.
+        if self.worker_of(client_id) is None or client_id in self.done:
+            return
+        self.done[client_id] = done["reason"]
+        self.done_at[client_id] = time.monotonic()
+        if client_id not in self.begun:
+            # Told to end before it had users: the others need not wait for them.
+            self.bury(client_id)
 
     def _on_failed(self, client_id: str, failed: Failed) -> None:
         worker = self.worker_of(client_id) or self.remote.worker_of(client_id)

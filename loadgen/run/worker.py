@@ -96,7 +96,7 @@ def _work(environment: Environment, master: tuple[str, int], scenario: str, numb
     where = f"{master[0]}:{master[1]}"
     signals = Signals()
     # Before the runner reports for work: the master may send the run the moment it does.
-    worker_run.attach(environment)
+    mine = worker_run.attach(environment)
     try:
         runner = _report_for_work(environment, master)
     except ConnectionError as error:
@@ -109,6 +109,7 @@ def _work(environment: Environment, master: tuple[str, int], scenario: str, numb
     def end(name: str) -> None:
         """Finish the open operations and report, then end."""
         ended_by.append(name)
+        mine.leave()
         runner.stop()
         runner.quit()
 

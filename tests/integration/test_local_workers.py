@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ import pytest
 from cluster.local.cluster import LocalCluster
 from tests.support import command
 from tests.support.processes import runs
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 # A master that forks two workers and never has them report for work; it ends with its stdin.
 WAITING = """
@@ -135,6 +139,77 @@ def test_the_log_to_which_an_error_sends_the_reader_is_there(etcd_single: LocalC
     assert done.returncode == 4, done.stderr
     assert "the workers were not ready within 0 s; see run/logs/worker-1.log\n" in done.stderr
     assert (tmp_path / "run" / "logs" / "worker-1.log").is_file()
+
+
+# One worker waits before it begins: in the file `waiting` is its process id.
+WAITS = """
+import os, sys, time
+from pathlib import Path
+import gevent
+from locust import events
+from locustfiles.{scenario} import *
+
+def wait(**_):
+    try:
+        with Path("waiting").open("x") as file: file.write(str(os.getpid()))
+    except FileExistsError:
+        return
+    gevent.sleep(3600)
+
+if sys.argv[1] == "worker":
+    {when}
+"""
+
+
+@contextlib.contextmanager
+def one_waits(
+    cluster: LocalCluster, folder: Path, *words: str, scenario: str = "put", when: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a bench with two workers of which one waits before it begins; yield the bench, and the pid of that one."""
+    text = WAITS.format(scenario=scenario, when=when)
+    words = ("--endpoints", cluster.endpoints[0], "--workers", "2", "--output", "run", *words)
+    with command.start("bench", *command.own_scenario(folder, text), *words, cwd=folder) as process:
+        file = folder / "waiting"
+        until(lambda: process.poll() is not None or (file.exists() and file.read_text()), "the worker")
+        yield process, int(file.read_text())
+
+
+@pytest.mark.parametrize("scenario", ["put", "watch"])
+def test_a_worker_that_is_told_to_end_before_it_begins_is_not_lost(
+    etcd_single: LocalCluster, tmp_path: Path, scenario: str
+) -> None:
+    """The other one does its share, also where it waits for all to be ready; nothing is unknown of what was done."""
+    with one_waits(
+        etcd_single, tmp_path, "--operations", "40", "--json", scenario=scenario,
+        when="events.test_start.add_listener(wait)",
+    ) as (process, waiting):  # fmt: skip
+        os.kill(waiting, signal.SIGTERM)
+        out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 3, err
+    result = json.loads(out)
+    assert result["lost_workers"] == []
+    assert any(f"(pid {waiting}) stopped before the end" in each for each in result["verdict_reasons"]), result
+    assert result["results"]["total"]["operations"] > 0
+
+
+def test_a_worker_that_is_told_to_end_before_the_load(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    with one_waits(etcd_single, tmp_path, when="wait()") as (process, waiting):
+        os.kill(waiting, signal.SIGTERM)
+        _, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 4, err
+    assert re.search(rf"error: worker \d \(pid {waiting}\) was (ended|killed) by SIGTERM before the load\n", err)
+
+
+def test_a_command_whose_workers_are_told_to_end_with_it_was_ended(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """As all of a service is: what the command sees first, that a worker is gone, is not what it says."""
+    with one_waits(etcd_single, tmp_path, when="wait()") as (process, waiting):
+        process.send_signal(signal.SIGSTOP)
+        os.kill(waiting, signal.SIGTERM)
+        until(lambda: not runs(waiting), "the worker to end")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate(timeout=HANG_S)
+    assert (process.returncode, err) == (143, "raftload: interrupted before there was a result\n")
 
 
 def test_workers_draw_different_random_numbers(etcd_single: LocalCluster, tmp_path: Path) -> None:
