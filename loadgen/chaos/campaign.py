@@ -273,6 +273,9 @@ class Campaign:
             worker.client_id not in self._closed and worker.death() is None for worker in alive
         ):
             gevent.sleep(0.02)
+        for worker in alive:
+            if problem := self._closed.get(worker.client_id or ""):
+                self.run.doubt(f"{worker.name} could not close its history: {problem}")
 
     def _keep_workers(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from gevent import GreenletExit
 from locust import task
 from locust.exception import StopUser
 
+from cluster.base import exits
 from cluster.base.security import Security
 from loadgen.chaos.traffic import SeenStore, Shape, ShapeFields, Traffic
 from loadgen.chaos.watch_streams import WatcherOptions, Watchers
@@ -199,5 +200,5 @@ def _close(runner: WorkerRunner, order: Close) -> None:
             _states.pop(prefix).close(order["revision"], order["timeout_s"])
         except Exception as error:
             logger.exception("the history could not be closed")
-            problem = str(error)
+            problem = exits.describe(error)
     CLOSED.send(runner, {"problem": problem})

@@ -274,6 +274,10 @@ class Run:
         self._write(partial(run_folder.write_json, self.folder / "result.json", result))
         return result
 
+    def doubt(self, problem: str) -> None:
+        """Note a problem of the result, in a sentence."""
+        self._problems.append(problem)
+
     def noting(self, what: str, do: Callable[[], object]) -> None:
         """Do what belongs to the end of a run; where that raises, it is a problem in the result."""
         with self._noting(what):

@@ -200,17 +200,35 @@ def test_the_traceback_is_on_stderr_for_who_asks(etcd_single: LocalCluster, tmp_
 
 
 def test_a_listener_that_raises_ends_a_chaos_run(etcd_single: LocalCluster, tmp_path: Path) -> None:
-    # `chaos` has one scenario. What is planted is brought by the master's start, and its workers have it from there.
-    planted = PLANTED.replace("from locustfiles.put import *", "").replace('(side == "worker") is AT_WORK', "True")
-    (tmp_path / "planted.py").write_text(planted)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'chaos' in sys.argv: from gevent import monkey; monkey.patch_all(); import planted\n"
-    )
-    done = command.run("chaos", "--duration", "100s", *on(etcd_single), cwd=tmp_path,
-                       PLANT="worker loadgen.load.worker_run Worker _on_report_to_master", AT="7",
-                       PYTHONPATH=f"{tmp_path}{os.pathsep}{command.ROOT}")  # fmt: skip
+    done = planted_chaos(etcd_single, tmp_path, "--duration", "100s",
+                         plant="worker loadgen.load.worker_run Worker _on_report_to_master", at=7)  # fmt: skip
     assert done.returncode == 70, done.stderr
     check(done.stderr, tmp_path)
+
+
+def test_why_a_worker_of_a_chaos_run_could_not_close_its_history_is_said(
+    etcd_single: LocalCluster, tmp_path: Path
+) -> None:
+    done = planted_chaos(etcd_single, tmp_path, "--operations", "100", "--workers", "1", "--json",
+                         plant="worker loadgen.chaos.chaos_worker WorkerState close", at=1)  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    result = json.loads(done.stdout)
+    said = re.compile(r"worker 1 \(pid \d+\) could not close its history: LookupError: planted here at planted\.py:\d+")
+    assert len([each for each in result["problems"] if said.fullmatch(each)]) == 1, result["problems"]
+    assert result["verdict"] == "unknown"
+
+
+def planted_chaos(
+    cluster: LocalCluster, folder: Path, *words: str, plant: str, at: int
+) -> subprocess.CompletedProcess[str]:
+    # `chaos` has one scenario. What is planted is brought by the master's start, and its workers have it from there.
+    planted = PLANTED.replace("from locustfiles.put import *", "").replace('(side == "worker") is AT_WORK', "True")
+    (folder / "planted.py").write_text(planted)
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nif 'chaos' in sys.argv: from gevent import monkey; monkey.patch_all(); import planted\n"
+    )
+    return command.run("chaos", *words, *on(cluster), cwd=folder, PLANT=plant, AT=str(at),
+                       PYTHONPATH=f"{folder}{os.pathsep}{command.ROOT}")  # fmt: skip
 
 
 @pytest.fixture
