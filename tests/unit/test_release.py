@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_the_image_and_the_compose_file_have_the_current_etcd() -> None:
     for path in (DOCKERFILE, "docs/deploy/compose.yaml"):
         versions = re.findall(r"etcd-development/etcd:v([\d.]+)", (ROOT / path).read_text())
         assert set(versions) == {CURRENT}, path
+
+
+def test_the_version_is_that_of_the_changelogs_newest_section() -> None:
+    """What is built between two releases is not taken for the one before."""
+    newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == newest
 
 
 def packages(folder: Path, tag: str, version: str, changelog: str) -> subprocess.CompletedProcess[str]:
