@@ -97,8 +97,9 @@ def workers(pid: int) -> list[int]:
 
 def locust_rows(folder: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a run folder's Locust statistics, by name."""
-    with (folder / "locust_stats.csv").open() as file:
-        return {row["Name"]: row for row in csv.DictReader(file)}
+    # All at once: where it is just being written, the header could be there for the rows and not for the reader.
+    text = (folder / "locust_stats.csv").read_text()
+    return {row["Name"]: row for row in csv.DictReader(text.splitlines())}
 
 
 def until_load(process: subprocess.Popen[str], folder: Path) -> None:
