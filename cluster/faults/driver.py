@@ -29,6 +29,7 @@ from cluster.base.signals import uninterrupted
 from cluster.base.topology import Member
 from cluster.faults.kinds import Fault
 from cluster.faults.nemesis import Nemesis
+from cluster.local.layout import FolderError
 from cluster.observe import probe
 from cluster.observe.timeline import Timeline, TimelineError
 
@@ -178,7 +179,7 @@ class Driver:
 def _error(answer: Mapping[str, str]) -> RaftloadError:
     if answer["kind"] == "MemberFailed":
         return MemberFailed(answer["error"], member=answer["member"], last_line=answer["last_line"])
-    known = (EtcdNotFound, EtcdBroken, TimelineError, UsageError)
+    known = (EtcdNotFound, EtcdBroken, FolderError, TimelineError, UsageError)
     kinds: dict[str, type[RaftloadError]] = {kind.__name__: kind for kind in known}
     path = answer["refers_to"]
     return kinds.get(answer["kind"], ClusterError)(answer["error"], refers_to=Path(path) if path else None)

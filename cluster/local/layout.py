@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.base.errors import ClusterError
+from cluster.base.files import FileError
 from cluster.base.ports import free_ports, is_free
 from cluster.base.topology import Member, local_members, member_names
 
 
+class FolderError(ClusterError, FileError):
+    """A folder of a cluster cannot be made or written."""
+
+
 def make_writable(folder: Path, what: str) -> None:
-    """Make a folder if it is missing. Takes what it is for; raises ClusterError where nothing can be written."""
+    """Make a folder if it is missing. Takes what it is for; raises FolderError where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         attempt = folder / f".raftload-{secrets.token_hex(4)}"
@@ -21,7 +26,7 @@ def make_writable(folder: Path, what: str) -> None:
         attempt.unlink()
     except OSError as exc:
         said = f"cannot write to the {what} folder {folder}: {exc.strerror or exc}"
-        raise ClusterError(said, refers_to=folder) from exc
+        raise FolderError(said, refers_to=folder) from exc
 
 
 def refuse_data(root: Path, nodes: int) -> None:

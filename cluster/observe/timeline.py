@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.base.errors import ClusterError
+from cluster.base.files import FileError
 
 COLUMNS = ("time", "monotonic_ns", "phase", "fault", "members", "detail")
 Phase = Literal["begin", "done", "effect", "failed"]
 
 
-class TimelineError(ClusterError):
+class TimelineError(ClusterError, FileError):
     """A file of a timeline cannot be written, as on a full disk."""
 
 

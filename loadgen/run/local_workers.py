@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 from gevent import monkey
 
 from cluster.base import exits
+from cluster.base.files import writing
 from cluster.base.security import Security
 from cluster.base.signals import EXIT_CODES
 from loadgen.load import patching, scenarios
@@ -130,7 +131,7 @@ def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> l
     To import Locust takes a second of a processor; forked workers have it from their master. What is imported can be
     shared so, what runs cannot: call it before this process has a thread, a greenlet or a connection.
 
-    Takes how many, their scenario, a folder for their logs, and how to reach the cluster. Raises OSError.
+    Takes how many, their scenario, a folder for their logs, and how to reach the cluster. Raises FileError.
     """
     patching.import_locust()
     from gevent.os import fork_and_watch
@@ -150,7 +151,8 @@ def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> l
     for number in range(1, count + 1):
         log = logs / f"worker-{number}.log"
         # Here, where an error is the command's.
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        with writing(log):
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         order, ours = os.pipe()
         made: list[WorkerProcess] = []
         pid = fork_and_watch(functools.partial(_note_end, made))

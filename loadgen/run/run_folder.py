@@ -69,6 +69,7 @@ def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
     Takes whether the name must be this one: then one that exists and is not empty is an error, else a number
     is appended; and what to call with a line for people where `latest` will not find the run. Raises FolderError.
     """
+    was_there = exact and folder.exists()
     try:
         if exact:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -82,6 +83,7 @@ def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
             folder = _numbered(folder)
         (folder / "logs").mkdir()
     except OSError as error:
+        _remove_empty(folder, was_there)
         raise FolderError(f"cannot make the run folder {folder}: {error.strerror}") from error
     reason = latest.remember(folder)
     if reason is not None and folder.parent != _RUNS:
@@ -112,12 +114,17 @@ def _is_latest(folder: Path) -> bool:
 
 
 def _explains(folder: Path, error: BaseException) -> bool:
-    """Tell whether a folder has more to say than the error: a run, the logs of members, or what the error refers to."""
+    """Tell whether a folder has more to say than the error: a run, the logs of members, or what the error refers to.
+
+    Not where that could not be written.
+    """
     path = error.refers_to if isinstance(error, RaftloadError) else None
-    if (folder / "run.json").exists() or (path is not None and path.resolve().is_relative_to(folder.resolve())):
+    if (folder / "run.json").exists():
         return True
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | files.FileError):
         return False
+    if path is not None and path.resolve().is_relative_to(folder.resolve()):
+        return True
     ours = ("master.log", "worker-")
     return not isinstance(error, RaftloadError | Interrupted) or any(
         not log.name.startswith(ours) and log.stat().st_size for log in (folder / "logs").iterdir()
@@ -131,9 +138,15 @@ def _take_back(folder: Path, was_there: bool) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty, or a mount
+    _remove_empty(folder, was_there)
+
+
+def _remove_empty(folder: Path, was_there: bool) -> None:
+    """Remove a folder that is empty, unless it was there before, and ./runs if it is empty then."""
+    with contextlib.suppress(OSError):  # not empty, not made, or a mount
         if not was_there:
             folder.rmdir()
+    with contextlib.suppress(OSError):
         if folder.parent == _RUNS:
             folder.parent.rmdir()
 
@@ -157,8 +170,9 @@ def write_json(path: Path, document: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write what this process logs into a file, for the length of a block."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    """Write what this process logs into a file, for the length of a block. Raises FileError."""
+    with files.writing(path):
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # On a full disk the run says so itself, once; the log need not, at every line.
     handler.handleError = lambda record: None  # type: ignore[method-assign]

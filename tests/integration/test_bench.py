@@ -578,12 +578,32 @@ def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path, small_disk: Call
     )  # fmt: skip
     assert done.returncode == 4
     *said, last = done.stderr.splitlines()
+    assert list(disk.iterdir()) == [disk / "run"] * bool(said)
     assert said in ([], [f"raftload: run folder {disk / 'run'}"])
     assert last.startswith(f"raftload: error: cannot write into {disk / 'run'}") and last.endswith(
         "No space left on device"
     )
     # What there is room for differs from kernel to kernel: the load has begun, or it has not.
     assert bool(said) == bool(re.search(r"^total +100 +0 ", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["bench", "chaos --faults pause-leader --rounds 1"])
+@pytest.mark.parametrize("room", [0, *range(2, 8)])
+def test_a_disk_that_is_full_before_the_load(
+    tmp_path: Path, small_disk: Callable[[str], Path], command: str, room: int
+) -> None:
+    """It has no room for content, or for so many files and folders. The line is all that there is to say."""
+    disk = small_disk(f"16m,nr_inodes={room}" if room else "16k,nr_inodes=100")
+    if not room:
+        with contextlib.suppress(OSError):
+            (disk / "other").write_bytes(bytes(16384))
+    done = run(*command.split(), "--nodes", "1", "--operations", "50", "--workers", "1", "--output", str(disk / "run"),
+               cwd=tmp_path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, "")
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(rf"raftload: error: cannot (make|write) .*{disk}/run\S*: No space left on device", last)
+    assert done.stderr.count("error: ") == 1
+    assert [path.name for path in disk.iterdir() if path.name != "other"] == []
 
 
 @pytest.mark.parametrize("as_json", [False, True])

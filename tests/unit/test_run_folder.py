@@ -9,6 +9,7 @@ import pytest
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.files import FileError, writing
 from cluster.base.signals import Interrupted
+from cluster.local.layout import FolderError
 from loadgen.result import latest
 from loadgen.run import run_folder
 
@@ -34,8 +35,14 @@ def fail(error: BaseException, *files: str, exact: bool = False) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "error", [ClusterError("no endpoint answers"), UsageError("no such mix"), Interrupted(2)], ids=str
-)
+    "error",
+    [
+        ClusterError("no endpoint answers"), UsageError("no such mix"), Interrupted(2),
+        FileError("cannot write", refers_to=Path("runs/one/run.json")),
+        FolderError("cannot write to the log folder", refers_to=Path("runs/one/logs")),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_run_that_did_not_begin_leaves_nothing(error: BaseException, here: Path) -> None:
     """What `latest` means is still this run, so that no older one is taken for it."""
     fail(error, "members.csv")
@@ -47,6 +54,10 @@ def test_a_run_that_nobody_could_remember_stays(here: Path, monkeypatch: pytest.
     (here / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "file"))
     assert fail(ClusterError("no endpoint answers")) == ["logs/worker-1.log"]
+
+
+def test_what_cannot_be_written_leaves_no_logs_of_members() -> None:
+    assert fail(FileError("it is full", refers_to=Path("runs/one")), "logs/etcd-node1.log") == []
 
 
 def test_what_was_there_before_stays() -> None:
@@ -64,7 +75,7 @@ def test_what_was_there_before_stays() -> None:
     [
         (ClusterError("etcd-node1 ended"), "logs/etcd-node1.log"),
         (ClusterError("see its log", refers_to=Path("runs/one/logs/worker-1.log")), "members.csv"),
-        (FileError("it is full", refers_to=Path("runs/one")), "members.csv"),
+        (FileError("it is full", refers_to=Path("runs/one")), "run.json"),
         (ClusterError("the cluster is gone"), "run.json"),
         (RuntimeError("a bug"), "logs/master.log"),
     ],
@@ -75,7 +86,7 @@ def test_what_says_why_stays(error: BaseException, file: str) -> None:
 
 def test_an_error_refers_to_a_folder_by_any_path(here: Path) -> None:
     """That of the process that holds the cluster is absolute."""
-    error = ClusterError("cannot write", refers_to=here / "runs" / "x" / ".." / "one" / "logs")
+    error = ClusterError("see the logs", refers_to=here / "runs" / "x" / ".." / "one" / "logs")
     assert fail(error) == ["logs/worker-1.log"]
 
 
