@@ -168,7 +168,11 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         wanted = parse_version(request.version) if request.version else None
         if there is None and containers.ours(client):
             there = _finished_by_another(client, say)
-        differs = "unfinished" if there is None and containers.ours(client) else ""
+        differs = ""
+        if there is None and containers.ours(client):
+            differs = "unfinished"
+        elif there is None and containers.has_volumes(client):
+            differs = "its containers are gone"
         if there:
             differs = containers.unlike(
                 there.spec,
@@ -187,7 +191,8 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
         if differs:
             if containers.has_volumes(client) and not request.replace:
                 raise UsageError(
-                    f"a cluster with named volumes is there ({differs}): --replace removes it and its data"
+                    f"a cluster with named volumes is there ({differs}): `raftload cluster up --replace` removes it and"
+                    " its data"
                 )
             say(f"replacing the cluster that is there ({differs})")
         # What can fail without touching the old cluster comes first.
@@ -196,7 +201,7 @@ def _docker_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["fou
             pull_timeout_s=request.pull_timeout_s, named_by=request.named_by,
         )  # fmt: skip
         say(f"image {image.reference} ({image.source}: {image.detail})")
-        if differs or containers.has_volumes(client):
+        if differs:
             with finishing():
                 containers.remove(client)
                 _forget_docker()

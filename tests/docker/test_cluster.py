@@ -86,6 +86,23 @@ def test_data_survives_a_stop_in_a_volume_and_in_memory(engine: Docker) -> None:
         assert engine.docker("exec", "etcd-node1", "etcdctl", "get", "kept") == f"kept\n{data}\n"
 
 
+def test_volumes_of_a_cluster_whose_containers_somebody_else_removed_are_kept(engine: Docker) -> None:
+    """The data is lost only to who says so."""
+    assert engine.json("up", "--nodes", "1", "--data", "volume")["done"] == "created"
+    there = engine.everything()["volumes"]
+    assert there
+    engine.docker("rm", "-f", "etcd-node1")
+    for words in ((), ("--nodes", "1", "--data", "volume")):
+        refused = engine.run("up", *words, code=2)
+        assert refused.stderr == (
+            "raftload: error: a cluster with named volumes is there (its containers are gone): `raftload cluster up"
+            " --replace` removes it and its data\n"
+        )
+    assert engine.everything()["volumes"] == there
+    assert engine.json("up", "--nodes", "1", "--replace")["done"] == "replaced"
+    assert not set(there) & set(engine.everything()["volumes"])
+
+
 @pytest.fixture(scope="module")
 def image_of() -> Callable[[Docker], str]:
     """Return what tells the image of a cluster's members, once one of them was started."""

@@ -51,15 +51,15 @@ def test_certificates_and_users(engine: Docker, tmp_path: Path) -> None:
 
 
 def test_secrets_of_a_cluster_that_somebody_else_removed_go(engine: Docker, tmp_path: Path) -> None:
-    def up(*words: str) -> Path:
+    def up(*words: str, done: str = "created") -> Path:
         made = engine.json("up", "--nodes", "1", "--auth", *words)
-        assert made["done"] == "created"
+        assert made["done"] == done
         return Path(made["access"]["password_file"]).parent
 
     first = up("--data", "volume")
     engine.docker("rm", "-f", "etcd-node1")
     (tmp_path / "raftload" / "cluster-docker.json").unlink()  # now only the volume and the networks tell of it
-    second = up()
+    second = up("--replace", done="replaced")
     assert not first.exists()
     engine.docker("rm", "-f", "etcd-node1")
     engine.docker("network", "rm", "raftload-peers")
