@@ -263,6 +263,8 @@ def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> Non
 
     Takes the runs, which know the targets, where a run is to begin.
     """
+    from loadgen.load.locust_internals import NEVER_S, run_time_s
+
     environment = session.environment
     try:
         endpoints = read_endpoints(str(form.get("host", environment.host) or ""), session.security)
@@ -272,6 +274,8 @@ def _read_form(form: dict[str, str], session: Session, runs: Runs | None) -> Non
     settings.Settings.from_options({**vars(environment.parsed_options), "key_prefix": "", **form}, endpoints)
     settings.read("number-of-users", form.get("user_count", "1"), parse_whole, 1, 100_000)
     settings.read("ramp-up", form.get("spawn_rate", "1"), parse_number, 0.001, 100_000)
+    if run_time := form.get("run_time"):
+        settings.read("run-time", run_time, run_time_s, 0, NEVER_S)
     if runs is not None:
         from loadgen.run.session import NO_WORKER
 

@@ -124,6 +124,20 @@ def handles(runner: Runner, kind: str) -> bool:
     return kind in runner.custom_messages
 
 
+def run_time_s(text: str) -> int:
+    """Return the seconds of a web UI's Run Time, in the grammar of Locust, which says what is wrong at no field.
+
+    Raises ValueError.
+    """
+    from locust.util.timespan import parse_timespan
+
+    try:
+        seconds: int = parse_timespan(text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no time to run: write whole numbers, as 20, 20s, 3m or 1h20m30s") from error
+    return seconds
+
+
 def send_to(runner: MasterRunner, client_id: str, kind: str, data: object = None) -> None:
     """Send a message to a worker, also to one that has stopped its users, which ``send_message`` no longer knows."""
     from locust.rpc import Message

@@ -206,18 +206,20 @@ def test_fields_are_grouped_and_a_refusal_stands_at_its_field(web: Web, page: Pa
     shown = form.locator("h4, [name]").evaluate_all("all => all.map((each) => each.name || each.textContent)")
     fields = [part for title, names in GROUPS.items() for part in (title, *map(camel, names))]
     assert shown[shown.index("Operations") :] == fields
-    # The group is folded: the refusal opens it.
+    # Where the group is folded, the refusal opens it.
+    folded = {"mix": "Custom parameters", "runTime": "Advanced options"}
     for name, bad, good, words in (
         ("mix", "del", "put=1", "is not an operation type"),
         ("userCount", "0", "2", "Number Of Users must be at least 1"),
         ("host", "nowhere:port", "127.0.0.1:2379", "malformed endpoint"),
+        ("runTime", "soon", "20s", "is no time to run"),
     ):
         field(page, name).evaluate("each => { each.closest('form').noValidate = true; }")
-        if name == "mix":
-            page.get_by_role("button", name="Custom parameters").click()
+        if name in folded:
+            page.get_by_role("button", name=folded[name]).click()
         field(page, name).fill(bad)
-        if name == "mix":
-            page.get_by_role("button", name="Custom parameters").click()
+        if name in folded:
+            page.get_by_role("button", name=folded[name]).click()
         start(page)
         expect(field(page, name)).to_have_accessible_description(re.compile(words))
         expect(field(page, name)).to_be_focused()

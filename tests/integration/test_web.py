@@ -253,6 +253,9 @@ def test_a_bad_field_is_a_message(web: Web) -> None:
         ("mix", "--rate=1", "Mix: '--rate' in mix '--rate=1' is not an operation type"),
         ("user_count", "many", "not a whole number"),
         ("host", "nowhere:port", "malformed endpoint"),
+        ("run_time", "soon", "Run Time: 'soon' is no time to run"),
+        ("run_time", "99999999999999h", "Run Time: '99999999999999h' is no time to run"),
+        ("run_time", "99999999999999", "Run Time must be at most 1e+09"),
     ):
         form = {"user_count": "2", "spawn_rate": "2", field: value}
         answer = web.post("/swarm", **form)

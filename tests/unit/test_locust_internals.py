@@ -37,6 +37,7 @@ import locust
 from locust import event, events, rpc, runners, stats, web
 from locust.rpc import zmqrpc
 from locust.env import Environment
+from locust.util import timespan
 from locust.user.task import LOCUST_STATE_STOPPING
 
 def takes(function, *names):
@@ -115,6 +116,8 @@ checks = {
                for name in ("requests", "failures", "exceptions"))
     and writer.stats_history_csv_filehandle.tell() == 0 and len(writer.stats_history_csv_columns) > 10
     and takes(writer.close_files) and takes(writer.stats_writer),
+    "parse_timespan": takes(timespan.parse_timespan, "time_str") and timespan.parse_timespan("1m5s") == 65
+    and web.parse_timespan is timespan.parse_timespan,
     "a user that is told to stop": stop is False and user._state == LOCUST_STATE_STOPPING,
 }
 # The Protocols of ours, held against one object of each kind, and what hangs on it.
