@@ -32,9 +32,11 @@ from viz.diagrams.model import (
     START,
     Chart,
     ClusterSnapshot,
+    Lane,
     MemberView,
     Message,
     Model,
+    Note,
     Row,
     Sequence,
     Span,
@@ -117,6 +119,16 @@ def chart(names: tuple[str, ...]) -> Chart:
 
 
 @functools.cache
+def wordy(text: str) -> Sequence:
+    """Return lanes, messages to each side and to the sender, a lost one, and notes, all with the same text."""
+    lanes = tuple(Lane(f"m{number}", text) for number in (1, 2, 3))
+    pairs = (("m1", "m2"), ("m3", "m2"), ("m1", "m3"), ("m2", "m2"), ("m1", "m1"), ("m3", "m3"))
+    messages = tuple(Message(*pair, text) for pair in pairs)
+    lost = (Message("m2", "m3", text, "lost"), Message("m3", "m1", text, "lost"))
+    notes = (Note(text, lane.id) for lane in lanes)
+    return Sequence("words", lanes, (*messages, *lost, *notes))
+
+
 def models() -> dict[str, Model]:
     """All models, by their names."""
     found: dict[str, Model] = {}
@@ -155,6 +167,8 @@ def models() -> dict[str, Model]:
             spans = (Span(start, end, role, wording, term) for start, end in itertools.pairwise(ends))
             rows.append(Row(wording, tuple(spans)))
         found[f"timeline of bars {term}"] = Chart("bars", "2026-01-31T12:00:00.000Z", 640.0, tuple(rows))
+    for wording in wordings:
+        found[f"sequence of {wording}"] = wordy(" ".join([wording] * 6))
     counted = tuple(Transition(a, b, "x" * 40, 3) for a, b in itertools.product("abc", repeat=2))
     found["counted graph"] = StateGraph("counts", tuple(State(each, each.upper()) for each in "abc"), counted)
     return found

@@ -28,10 +28,11 @@ from viz.diagrams.model import (
 )
 
 _FONT = 'fontname="Helvetica,Arial,sans-serif"'
-_CHAR = 6.4  # points for a column of text at 11 points, on the safe side
+_SIZE = 11  # of a font, in points, where nothing else is said
 _LINE = 14.0
 _SHORT = 16  # how far from its target a lost message ends
 _WRAP = 34
+_ASIDE = 26.0  # how far from its lane the text of a message to itself begins
 _ACROSS = 640.0  # a chart's time, in points
 _ROW = 34.0
 _IN_BAR, _ABOVE = 9, 8  # font sizes, in points; Graphviz takes a line of 9 as 11 high at most, and a thin bar is 12
@@ -81,6 +82,11 @@ def _points(text: str, size: float) -> float:
     return total
 
 
+def _widest(text: str) -> float:
+    """Return how many points the lines of a text take at most that is wrapped."""
+    return max(_points(line, _SIZE) for line in wrap(text, _WRAP))
+
+
 def _attributes(**values: str | float) -> str:
     """``[a=1, b="x"]``; what is quoted already stays so."""
     shown = [f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in values.items()]
@@ -92,7 +98,7 @@ def _general(title: str, **values: str) -> list[str]:
         f"graph [{_FONT}, fontsize=14, labelloc=t, label={escape(title)}, bgcolor=white, pad=0.3"
         + "".join(f", {name}={value}" for name, value in values.items())
         + "]",
-        f"node [{_FONT}, fontsize=11]",
+        f"node [{_FONT}, fontsize={_SIZE}]",
         f"edge [{_FONT}, fontsize=10]",
     ]
 
@@ -162,11 +168,11 @@ def _sequence(model: Sequence) -> list[str]:
 
 def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
     """Return where each lane stands, in points, so that no label runs into another lane's."""
-    halves = [max(width(line) for line in wrap(lane.label, _WRAP)) * _CHAR / 2 + 14 for lane in model.lanes]
+    halves = [_widest(lane.label) / 2 + 14 for lane in model.lanes]
     notes = dict.fromkeys(place, 0.0)
     for item in model.items:
         if isinstance(item, Note) and item.lane is not None:
-            size = max(map(width, wrap(item.text, _WRAP))) * _CHAR / 2 + 12
+            size = _widest(item.text) / 2 + 12
             notes[item.lane] = max(notes[item.lane], size)
     sides = [max(half, notes[lane.id]) for half, lane in zip(halves, model.lanes, strict=True)]
     # A note of one lane may reach to the next one's line, not across it.
@@ -177,8 +183,8 @@ def _lane_xs(model: Sequence, place: Mapping[str, int]) -> list[float]:
     for item in model.messages:
         first, last = sorted((place[item.source], place[item.target]))
         last = min(last + (first == last), len(gaps))
-        ends = 24 + (2 * _SHORT if item.kind == "lost" else 0)
-        lacking = max(map(width, wrap(item.text, _WRAP))) * _CHAR + ends - sum(gaps[first:last])
+        ends = 24 + (2 * _SHORT if item.kind == "lost" else 0) if item.source != item.target else _ASIDE + 4
+        lacking = _widest(item.text) + ends - sum(gaps[first:last])
         for number in range(first, last):
             gaps[number] += max(0.0, lacking) / (last - first)
     xs = [0.0]
@@ -194,7 +200,10 @@ def _place_label(item: Message, xs: list[float], place: Mapping[str, int], y: fl
     height = _LINE * len(label)
     if source == target:
         y -= max(10.0, height / 2 - 6) + 8
-        return _wrapped(item.text), y, _at(source + 26 + max(map(width, label)) * _CHAR / 2, y - 8)
+        size = _widest(item.text)
+        # Its lines begin next to the arrow, however wide they are.
+        beside = '"' + "".join(f"{escape(line)[1:-1]}\\l" for line in label) + '"'
+        return beside, y, f"{_at(source + _ASIDE + size / 2, y - 8)}, width={size / 72:g}"
     y -= height + 8
     return _wrapped(item.text), y, _at((source + target) / 2, y + height / 2 + 1)
 
@@ -238,7 +247,7 @@ def _at(x: float, y: float) -> str:
 
 def _chart(model: Chart) -> list[str]:
     lines = _general(model.title, layout="neato", splines="line", outputorder="edgesfirst")
-    room = max((_points(row.label, 11) for row in model.rows), default=0) + 20
+    room = max((_points(row.label, _SIZE) for row in model.rows), default=0) + 20
     scale = _ACROSS / model.duration if model.duration else 0.0
     bottom = -_ROW * (len(model.rows) + 1)
     for number, (at, text) in enumerate(ticks(model.duration)):
@@ -293,9 +302,9 @@ def _keys(model: Chart) -> list[list[tuple[str, str]]]:
 
 def _legend_row(keys: list[tuple[str, str]], y: float, name: str) -> list[str]:
     lines = []
-    x = (_ACROSS - sum(_points(text, 11) + 34 for _, text in keys)) / 2
+    x = (_ACROSS - sum(_points(text, _SIZE) + 34 for _, text in keys)) / 2
     for number, (colour, text) in enumerate(keys):
-        size = _points(text, 11)
+        size = _points(text, _SIZE)
         box = 'shape=box, style=filled, fixedsize=true, width=0.14, height=0.14, label=""'
         lines.append(f"{name}_{number} [{box}, color={escape(colour)}, fillcolor={escape(colour)}, {_at(x, y)}]")
         look = f"shape=plaintext, margin=0, width={size / 72:.4f}, height=0"
