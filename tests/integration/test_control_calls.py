@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,13 +66,14 @@ def test_a_learner_is_named_and_left_out(with_learner: tuple[str, str], tmp_path
 def test_a_member_that_is_paused_does_not_keep_the_books_open(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     """At the end of a run one of three members is paused, as any of them may be the next in turn."""
     cluster = make_cluster(3, storage="memory")
-    words = ("bench", "--endpoints", ",".join(cluster.endpoints), "--duration", "4s", "--workers", "1", "--json")
+    words = ("bench", "--endpoints", ",".join(cluster.endpoints), "--duration", "600s", "--workers", "1", "--json")
     client = EtcdClient(cluster.endpoints, timeout_s=HANG_S)
     with start(*words, "--timeout", "500ms", "--output", "run", *pausing(tmp_path), cwd=tmp_path) as process:
         until_load(process, tmp_path / "run")
         leader = until(cluster.leader, "a leader")
         paused = next(member.name for member in cluster.members if member.name != leader.name)
         cluster.pause(paused)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=HANG_S)
     cluster.resume(paused)
     result = json.loads(out)
