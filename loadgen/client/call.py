@@ -11,8 +11,9 @@ from google.protobuf.message import DecodeError
 from cluster.base.errors import error_name
 from cluster.base.security import Security
 from loadgen.client.balancing import Balance
-from loadgen.client.channel import Channel
+from loadgen.client.channel import Channel, MakeTransport
 from loadgen.client.kv import classify
+from loadgen.client.transport import Transport
 from loadgen.history.operation import Operation, Outcome
 from loadgen.wire import Code, Stream
 
@@ -38,7 +39,8 @@ class Caller:
     """Calls methods of etcd's services, for any number of greenlets of one process. Connects at the first call.
 
     Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, how to speak TLS
-    and who logs in, and which endpoints get the calls (see ``Channel``); ``abandoned``: it is given the INFO operation
+    and who logs in, which endpoints get the calls and what makes connections (see
+    ``Channel``); ``abandoned``: it is given the INFO operation
     of a greenlet that is killed while it waits, before the kill goes on; and ``history``, which every call and every
     answer of a watch is recorded in, as sent and as received. Raises ValueError for a malformed endpoint, SecurityError
     for files of no use. Calls raise nothing for what etcd or the network do: that is in the operation. ``channel``
@@ -55,11 +57,14 @@ class Caller:
         balance: Balance = "round-robin",
         abandoned: Callable[[Operation], None] | None = None,
         history: HistoryWriter | None = None,
+        make_transport: MakeTransport = Transport,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
         self.endpoints = list(endpoints)
-        self.channel = Channel(endpoints, connections=connections, security=security, balance=balance)
+        self.channel = Channel(
+            endpoints, connections=connections, security=security, balance=balance, make_transport=make_transport
+        )
         self._connections = connections
         self._timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
@@ -128,6 +133,22 @@ class Caller:
         except BaseException:
             self.give_up(path, Operation(process, f, key, value, due_ns or call_ns, call_ns), request)
             raise
+        return self._ended(stream, path, request, decode, f, key, value, process, due_ns, call_ns)
+
+    def _ended(
+        self,
+        stream: Stream,
+        path: bytes,
+        request: bytes,
+        decode: Callable[[bytes], Answered],
+        f: str,
+        key: bytes,
+        value: bytes | None,
+        process: int,
+        due_ns: int,
+        call_ns: int,
+    ) -> Operation:
+        """Return the operation of a call that has ended."""
         if stream.code == 0:
             try:
                 response = decode(stream.message)  # type: ignore[arg-type]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, cycle, islice
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 import gevent.event
@@ -38,6 +38,15 @@ _ASK_TIMEOUT_NS = 1_000_000_000
 STATUS = b"/etcdserverpb.Maintenance/Status"
 # As gRPC servers say that they have no limit: more streams than there are ids.
 UNLIMITED = (1 << 31) - 1
+
+
+class MakeTransport(Protocol):
+    """What makes a connection: `Transport`, or one that does more."""
+
+    def __call__(
+        self, endpoint: Endpoint, on_end: Callable[[Transport], None] | None = None, tls: TlsOptions | None = None, /
+    ) -> Transport:
+        """Take what `Transport` takes."""
 
 
 class Channel:
@@ -72,6 +81,7 @@ class Channel:
         connections: int = 1,
         security: Security | None = None,
         balance: Balance = "round-robin",
+        make_transport: MakeTransport = Transport,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoint given")
@@ -83,6 +93,7 @@ class Channel:
         ]
         if balance == "first":
             del self.endpoints[1:]
+        self._make_transport = make_transport
         self._dial_timeout_s = security.dial_timeout_s
         self._tls = tls_options(self.endpoints, security)
         self._login = login_of(security)
@@ -137,20 +148,45 @@ class Channel:
                     return self._call_later(path, message, timeout_ns, call_ns)
             stream = transport.call(path, message, timeout_ns, call_ns)
             if stream.code:
-                if self._current is transport:
-                    # What the end of a call put out (RST_STREAM at a deadline) makes no turn to share: callers that
-                    # waited for a member that hangs would all call it again, and for ever.
-                    self._current = None
-                if _may_be_sent_again(stream):
-                    self.resent += 1
-                    return self._call_later(path, message, timeout_ns, call_ns, again=True)
-                if self.token_refused(stream):
-                    return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns, call_ns)
+                return self._after(transport, stream, path, message, timeout_ns, call_ns)
             return stream
         except LocalError:
             return self._call_later(path, message, timeout_ns, call_ns)
         finally:
             self.in_flight -= 1
+
+    def choose(self) -> Transport | None:
+        """Return the connection of the calls of this turn of the event loop; None where there is none."""
+        transport = self._current
+        if transport is None or not transport.flushing:
+            transport = self._current = next(self._turn, None)
+        return transport
+
+    def after(
+        self, transport: Transport, stream: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int
+    ) -> Stream:
+        """Take a call that has ended on a connection, return it as `call` does: sent again where that is due."""
+        if not stream.code:
+            return stream
+        self.in_flight += 1
+        try:
+            return self._after(transport, stream, path, message, timeout_ns, call_ns)
+        finally:
+            self.in_flight -= 1
+
+    def _after(
+        self, transport: Transport, stream: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int
+    ) -> Stream:
+        if self._current is transport:
+            # What the end of a call put out (RST_STREAM at a deadline) makes no turn to share: callers that waited for
+            # a member that hangs would all call it again, and for ever.
+            self._current = None
+        if _may_be_sent_again(stream):
+            self.resent += 1
+            return self._call_later(path, message, timeout_ns, call_ns, again=True)
+        if self.token_refused(stream):
+            return self._call_readmitted(transport, stream, path, message, timeout_ns, call_ns, call_ns)
+        return stream
 
     def open(self, path: bytes, timeout_s: float) -> StreamingCall:
         """Open a streaming call on one of the connections, waiting for one for at most ``timeout_s`` seconds.
@@ -378,7 +414,7 @@ class Channel:
         while not self.closed:
             ended = gevent.event.Event()
             tls = self._tls if endpoint.tls else None
-            transport = Transport(endpoint, partial(self._down, ended), tls)
+            transport = self._make_transport(endpoint, partial(self._down, ended), tls)
             try:
                 transport.connect(self._dial_timeout_s)
                 if self._login is not None:

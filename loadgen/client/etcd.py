@@ -27,7 +27,7 @@ from loadgen.client.transport import Transport
 from loadgen.client.watcher import WatchCalls
 from loadgen.history.operation import Operation
 from loadgen.proto import etcd_pb2 as pb
-from loadgen.wire import Code, LocalError
+from loadgen.wire import Code, LocalError, Stream
 
 RANGE = b"/etcdserverpb.KV/Range"
 PUT = b"/etcdserverpb.KV/Put"
@@ -111,6 +111,24 @@ class KVCalls(Caller):
         """
         request = encode.cas(key, value, mod_revision)
         return self._run(TXN, request, _txn_answer, "txn", key, value, process, due_ns)
+
+    def resume(
+        self, transport: Transport, stream: Stream, f: str, key: bytes, value: bytes | None, *, process: int,
+        due_ns: int, call_ns: int, mod_revision: int = 0, serializable: bool = False,
+    ) -> Operation:  # fmt: skip
+        """Take a ``put``, ``get`` or ``cas`` that somebody else sent and that has ended; return as these do.
+
+        Takes its connection and its stream, and what it was called with; ``call_ns`` is when. Sends it again where that
+        is due, as they do.
+        """
+        if f == "put":
+            path, request = PUT, encode.put(key, value or b"")
+        elif f == "get":
+            path, request = RANGE, encode.get(key, serializable)
+        else:
+            path, request = TXN, encode.cas(key, value or b"", mod_revision)
+        stream = self.channel.after(transport, stream, path, request, self._timeout_ns, call_ns)
+        return self._ended(stream, path, request, _BY_NAME[f][1], f, key, value, process, due_ns, call_ns)
 
     def compact(self, revision: int, *, physical: bool = False) -> Operation:
         """Drop the history before ``revision``. ``response`` is a ``CompactionResponse``."""

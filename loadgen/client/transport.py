@@ -37,6 +37,7 @@ from loadgen.wire import (
     Code,
     Connection,
     ConnectionEnded,
+    Event,
     GoAway,
     Message,
     NoStreamError,
@@ -82,7 +83,7 @@ class Transport:
         # Greenlet's own: gevent's asks each time for a `switch_out`, which none of ours has.
         self._switch = greenlet.switch.__get__(hub)
         scheme = b"http" if tls is None else b"https"
-        self._connection = connection = Connection(endpoint.http_host.encode(), scheme)
+        self._connection = connection = self._make_connection(endpoint.http_host.encode(), scheme)
         self.set_metadata = connection.set_metadata
         self._start = connection.start
         self._queued: deque[Stream] = deque()
@@ -110,6 +111,9 @@ class Transport:
         self._first = b""
         self._failure: ConnectError | None = None
         self._answered = gevent.event.Event()
+
+    def _make_connection(self, authority: bytes, scheme: bytes) -> Connection:
+        return Connection(authority, scheme)
 
     # ---- life
 
@@ -197,13 +201,21 @@ class Transport:
                 # Somebody else woke this greenlet; it is ours to wake.
                 ended_ns = self._switch()
         except BaseException:
-            stream.context = None
-            self._connection.reset(stream, Code.CANCELLED, "killed")
-            self._flush_soon()
+            self.abandon(stream)
             raise
+        self.note_end(stream, ended_ns)
+        return stream
+
+    def abandon(self, stream: Stream) -> None:
+        """Give a call up for which nobody waits any more."""
+        stream.context = None
+        self._connection.reset(stream, Code.CANCELLED, "killed")
+        self._flush_soon()
+
+    def note_end(self, stream: Stream, ended_ns: int) -> None:
+        """Note when a call of this connection ended, and with whom it was."""
         stream.ended_ns = ended_ns
         stream.endpoint = self._where
-        return stream
 
     def open(self, path: bytes, on_end: Callable[[StreamingCall], None] | None = None) -> StreamingCall:
         """Take the path of a streaming method, return the call; see ``StreamingCall``. It has no deadline.
@@ -303,7 +315,7 @@ class Transport:
             return
         if not self.accepting and not self._connection.ready and not self._plausible(data):
             return
-        events = self._receive(data)
+        events = self._events(data, now)
         if self._queued:
             self._note_opened(now)
         if self._connection.ended is not None:
@@ -334,6 +346,10 @@ class Transport:
             self._flush()
         if self._retired and not self._connection.open_count:
             self._end(LOST)  # after GOAWAY, with the last answer
+
+    def _events(self, data: bytes, now: int) -> list[Event]:
+        """Take what was read and when, return what came of it."""
+        return self._receive(data)
 
     def _plausible(self, data: bytes) -> bool:
         """Tell apart, from the first bytes, those who cannot be etcd without TLS."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
+from typing import Protocol
 
 import gevent
 from gevent.pool import Group
@@ -21,11 +22,26 @@ from loadgen.client.event_loop import Loop
 _BATCH = 32
 
 
+class Hands(Protocol):
+    """Users that are no greenlets of the loop's: the compiled engine's."""
+
+    @property
+    def active(self) -> int:
+        """How many operations are under way."""
+
+    def hand(self, number: int, due_ns: int) -> bool:
+        """Begin an operation; return whether an idle user was there for it."""
+
+    def close(self) -> None:
+        """Have all users begin nothing more."""
+
+
 class OpenLoop:
     """Takes the number (-1: of the warm-up) and the due time of each operation, in order, on the monotonic clock.
 
     ``limit`` bounds the operations that are open. ``begin`` is called when the first measured operation is due,
-    ``start_user`` to start one more user in a group, ``end`` when all was handed out. ``clock`` gives the monotonic
+    ``start_user`` to start one more user in a group, ``end`` when all was handed out. ``hands`` does the operations
+    where the users are the compiled engine's, who call `user_ready` and not `serve`. ``clock`` gives the monotonic
     time in nanoseconds, and ``make_timer`` a timer of an event loop that goes off by that clock: a simulation brings
     its own.
 
@@ -45,6 +61,7 @@ class OpenLoop:
         begin: Callable[[], None],
         start_user: Callable[[Group], object],
         end: Callable[[], None],
+        hands: Hands | None = None,
         clock: Callable[[], int] = perf_counter_ns,
         make_timer: Callable[[Loop, Callable[[], None]], timer.Timer] = timer.make,
     ) -> None:
@@ -54,6 +71,7 @@ class OpenLoop:
         self.ended = self.stopped = False
         self._open = 0
         self._limit = limit
+        self._hands = hands
         self._begin, self._start_user, self._end = begin, start_user, end
         self._idle: list[greenlet] = []
         self._pending: deque[tuple[int, int]] = deque()
@@ -85,6 +103,15 @@ class OpenLoop:
             finally:
                 self._open -= 1
 
+    def user_ready(self) -> None:
+        """Hand what is due and not begun to the engine's users, of whom one is new."""
+        hands, pending = self._hands, self._pending
+        assert hands is not None, "its users call `serve`"
+        while pending and hands.hand(*pending[0]):
+            pending.popleft()
+        if self.ended and not pending:
+            hands.close()
+
     def stop(self) -> None:
         """Hand out nothing more. What was due and is not sent yet counts as dropped."""
         if self.ended:
@@ -112,8 +139,11 @@ class OpenLoop:
                 break
             due_ns = self._next[1]
             number = self._count()
-            if self._open + len(self._pending) >= self._limit:
+            active = self._open if self._hands is None else self._hands.active
+            if active + len(self._pending) >= self._limit:
                 self.dropped += number >= 0
+            elif self._hands is not None and self._hands.hand(number, due_ns):
+                pass
             elif self._idle:
                 # Runs until the operation waits for its answer.
                 self._idle.pop().switch((number, due_ns))
@@ -144,6 +174,8 @@ class OpenLoop:
         waiting, self._idle = self._idle, []
         for user in waiting:
             self._loop.run_callback(user.switch, None)
+        if self._hands is not None and not self._pending:
+            self._hands.close()
         self._end()
 
     # -- in users -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import dataclasses
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from cluster.base.console import printable
@@ -25,6 +26,7 @@ from loadgen.stats.precision import bucket_ns
 from loadgen.stats.series import FINE_S, TICK_NS, TICKS_S, Intervals, Row
 
 if TYPE_CHECKING:
+    from loadgen.engine.core import Drained
     from loadgen.load.locust_types import Environment
 
 REQUEST_TYPE = "etcd"
@@ -104,6 +106,19 @@ class Interval:
         self.total_ns += latency_ns
         self.min_ns = min(self.min_ns, latency_ns)
         self.max_ns = max(self.max_ns, latency_ns)
+
+    def add_all(self, min_ns: int, max_ns: int, total_ns: int, counts: Mapping[int, int]) -> None:
+        """Count successes that somebody else has counted."""
+        hdr.merge(self.counts, counts)
+        self.total_ns += total_ns
+        self.min_ns = min(self.min_ns, min_ns)
+        self.max_ns = max(self.max_ns, max_ns)
+
+    def in_service(self) -> Interval:
+        """Return the same of the times from sending."""
+        if self.service is None:
+            self.service = Interval(self.tick, self.ticks, self.start_ns)
+        return self.service
 
     def as_row(self) -> Row:
         """Return what `loadgen.stats.series.Series.add` takes, as plain numbers for the master."""
@@ -199,7 +214,7 @@ class Recorder:
 
     def count(self, operation: Operation) -> None:
         """Count an operation in the totals alone: for what is not part of the measurement."""
-        totals = self._tracks.setdefault(operation.f, _Track(operation.f)).totals
+        totals = self._track(operation.f).totals
         if operation.outcome is Outcome.OK:
             totals.succeeded += 1
             if operation.f != "put":
@@ -208,28 +223,76 @@ class Recorder:
             totals.failed += 1
             totals.info += operation.outcome is Outcome.INFO
 
+    def interval(self, returned_ns: int) -> tuple[int, int]:
+        """Return from when until when what returns then is counted in one interval, on the monotonic clock."""
+        _, ticks, start_ns = self._bounds(returned_ns)
+        return start_ns, start_ns + ticks * TICK_NS
+
+    def absorb(self, f: str, drained: Drained) -> None:
+        """Count what the compiled core has counted of a type of the mix, within one interval; see `Core.drain`."""
+        succeeded, committed, _, _, first_call_ns, last_return_ns, last_call_ns, latency, service = drained
+        if not succeeded:
+            return
+        track = self._track(f)
+        totals, interval = track.totals, track.interval
+        totals.succeeded += succeeded
+        if f == "txn":
+            totals.committed += committed
+            totals.not_committed += succeeded - committed
+        totals.first_call_ns = min(totals.first_call_ns, first_call_ns)
+        totals.last_return_ns = max(totals.last_return_ns, last_return_ns)
+        if not interval.start_ns <= last_return_ns < interval.end_ns:
+            interval = self._turn(track, last_return_ns)
+        interval.add_all(*latency)
+        if self._open_loop:
+            self.last_call_ns = max(self.last_call_ns, last_call_ns)
+            interval.in_service().add_all(*service)
+
+    def absorb_lags(self, lags: Mapping[int, int]) -> None:
+        """Count how late operations were sent, by the least value of each of `bucket_ns`'s buckets."""
+        for lag_ns, count in lags.items():
+            self.start_lags[bucket_ns(lag_ns)] += count
+
+    def absorb_warmup(self, f: str, drained: Drained) -> None:
+        """Count what the compiled core has counted in the warm-up, as `count` does."""
+        _, _, succeeded, committed, *_ = drained
+        if succeeded:
+            totals = self._track(f).totals
+            totals.succeeded += succeeded
+            if f == "txn":
+                totals.committed += committed
+                totals.not_committed += succeeded - committed
+
+    def _track(self, f: str) -> _Track:
+        track = self._tracks.get(f)
+        if track is None:
+            track = self._tracks[f] = _Track(f)
+        return track
+
     def _record_lag(self, operation: Operation, interval: Interval) -> None:
         """Count how late an operation was sent, and how long the server took from there."""
         call_ns = operation.call_ns
         self.start_lags[bucket_ns(max(0, call_ns - operation.due_ns))] += 1
         self.last_call_ns = max(self.last_call_ns, call_ns)
         if operation.outcome is _OK:
-            if interval.service is None:
-                interval.service = Interval(interval.tick, interval.ticks, interval.start_ns)
-            interval.service.add(operation.return_ns - call_ns)
+            interval.in_service().add(operation.return_ns - call_ns)
 
     def _turn(self, track: _Track, returned_ns: int) -> Interval:
         """Return the interval of a return on the monotonic clock, and make it the type's present one."""
+        tick, ticks, start_ns = self._bounds(returned_ns)
+        interval = track.intervals.get((tick, ticks))
+        if interval is None:
+            interval = track.intervals[tick, ticks] = Interval(tick, ticks, start_ns)
+        track.interval = interval
+        return interval
+
+    def _bounds(self, returned_ns: int) -> tuple[int, int, int]:
+        """Return of the interval of a return its start and length in ticks, and its start on the monotonic clock."""
         if self._coarse_from_ns is None:
             self._coarse_from_ns = returned_ns + FINE_S * TICKS_S * TICK_NS
         ticks = 1 if returned_ns < self._coarse_from_ns else TICKS_S
         tick = (returned_ns + self.clock_offset_ns) // TICK_NS // ticks * ticks
-        interval = track.intervals.get((tick, ticks))
-        if interval is None:
-            interval = Interval(tick, ticks, tick * TICK_NS - self.clock_offset_ns)
-            track.intervals[tick, ticks] = interval
-        track.interval = interval
-        return interval
+        return tick, ticks, tick * TICK_NS - self.clock_offset_ns
 
     def _record_failure(self, operation: Operation, totals: Totals, interval: Interval) -> None:
         totals.failed += 1

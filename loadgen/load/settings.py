@@ -38,6 +38,7 @@ _KEYLESS = frozenset({"lease_grant", "lease_keepalive", "lease_revoke"})
 Transport = Literal["grpc", "gateway"]
 Consistency = Literal["linearizable", "serializable"]
 Arrivals = Literal["constant", "poisson"]
+Choice = Literal["auto", "python", "compiled"]
 T = TypeVar("T")
 
 
@@ -277,6 +278,12 @@ class Settings:
         "10000", "open loop: limit of operations in flight over all workers; those beyond it are dropped and counted",
         "limit of operations in flight, over all workers; null in a closed loop",
         metavar="N", minimum=1, maximum=30_000, open_loop=True,
+    )  # fmt: skip
+    engine: Choice = _setting(
+        "auto", "what carries out the operations: the compiled core where it was built and can run this load, else "
+        "Python",
+        "engine of the load path asked for; `generator.engine` says which one ran",
+        choices=("auto", "python", "compiled"), shown="engine {}",
     )  # fmt: skip
     seed: int = _setting(
         "1", "seed of the random choice of operations, keys and values",

@@ -12,8 +12,9 @@ from gevent import GreenletExit
 from locust import User, task
 from locust.exception import StopUser
 
-from loadgen.history.operation import Operation, Outcome
+from loadgen.history.operation import Operation
 from loadgen.load import interrupt, keyspace, listening, start_line
+from loadgen.load.engine_user import EngineUser, carry_out, note_revision
 from loadgen.load.settings import add_arguments
 from loadgen.load.worker_run import Load, attach
 from loadgen.load.workload import Workload
@@ -113,6 +114,9 @@ class EtcdUser(RunUser):
     def operate(self) -> None:
         """Do operations until there is none left to do or the test is stopped."""
         load, do = self.load, self._do
+        if load.engine is not None:
+            load.engine.serve(EngineUser(self))
+            raise StopUser
         if load.open_loop is not None and not self.leaving:
             load.open_loop.serve(self.operate_once)
             raise StopUser
@@ -134,23 +138,26 @@ class EtcdUser(RunUser):
             if self.paced:
                 return
 
+    def do(self, f: str, key: bytes, value: bytes | None) -> Operation:
+        """Do an operation of the mix."""
+        return self._do[f](key, value)
+
     def operate_once(self, number: int, due_ns: int) -> None:
         """Do one operation of an open loop. Takes its number, -1 in the warm-up, and when it was due."""
-        load = self.load
-        f, key, value = self.workload.next(load.owed(number) if number < self._owing else None)
-        try:
-            operation = self._do[f](key, value)
-        except GreenletExit:
-            load.record_open(Operation(self.process, f, key, value, due_ns, perf_counter_ns()), number)
-            raise
-        operation.due_ns = due_ns
-        load.record(operation, number)
+        f, key, value = self.workload.next(self.load.owed(number) if number < self._owing else None)
+        carry_out(self, number, f, key, value, due_ns)
+
+    def stop(self, force: bool = False) -> bool:
+        """Stop, as `RunUser` has it; an operation that the compiled engine does comes to its end."""
+        load = getattr(self, "load", None)
+        if load is not None and load.engine is not None:
+            load.engine.leave(self.process)
+        return super().stop(force)
 
     def put(self, key: bytes, value: bytes) -> Operation:
         """Write a key."""
         operation = self.client.put(key, value, process=self.process)
-        if operation.outcome is Outcome.OK:
-            self.load.revisions[key] = operation.revision
+        note_revision(self.load, operation)
         return operation
 
     def get(self, key: bytes, _: None = None) -> Operation:
@@ -159,15 +166,8 @@ class EtcdUser(RunUser):
 
     def txn(self, key: bytes, value: bytes) -> Operation:
         """Write a key if nobody else has since this worker last saw it; else read it, and so see it."""
-        revisions = self.load.revisions
-        operation = self.client.cas(key, value, revisions.get(key, 0), process=self.process)
-        if operation.outcome is Outcome.OK:
-            answer = operation.response
-            if answer.succeeded:
-                revisions[key] = operation.revision
-            else:
-                found = answer.responses[0].response_range.kvs
-                revisions[key] = found[0].mod_revision if found else 0
+        operation = self.client.cas(key, value, self.load.revisions.get(key, 0), process=self.process)
+        note_revision(self.load, operation)
         return operation
 
 

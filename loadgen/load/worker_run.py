@@ -16,7 +16,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import gevent
 
@@ -24,8 +24,14 @@ from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
 from cluster.base.verdict import Verdict
 from loadgen.history.operation import STOPPED, Operation, Outcome
-from loadgen.load import listening
-from loadgen.load.locust_internals import count_successes, hear_of_stops, install_microseconds, send_stats
+from loadgen.load import engines, listening
+from loadgen.load.locust_internals import (
+    count_successes,
+    hear_of_stops,
+    install_microseconds,
+    is_heard_by_others,
+    send_stats,
+)
 from loadgen.load.loop_lag import LoopLag
 from loadgen.load.open_loop import OpenLoop
 from loadgen.load.protocol import (
@@ -53,6 +59,8 @@ from loadgen.load.workload import Keys, owed, share, timetable
 if TYPE_CHECKING:
     from loadgen.client.channel import Channel
     from loadgen.client.etcd import EtcdClient
+    from loadgen.engine.core import Drained
+    from loadgen.engine.engine import Engine, Revisions
     from loadgen.load.json_client import GatewayClient
     from loadgen.load.locust_types import Environment, Runner, WorkerRunner
     from loadgen.load.written import Written
@@ -112,14 +120,19 @@ class Worker:
             )
         rank, workers = _rank(environment.runner, options)
         users = int(options.get(USERS_OPTION) or options.get("num_users") or 1)
-        client = _open_client(settings, len(range(rank, users, workers)))
+        reason = engines.choose(
+            environment.user_classes, settings, heard=is_heard_by_others(environment.events.request),
+            sinks=bool(self.sinks),
+        )  # fmt: skip
+        engine = None if reason else engines.make(settings, rank, workers)
+        client = _open_client(settings, len(range(rank, users, workers)), engine)
         # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
         gc.collect()
         gc.freeze()
         starts_at_ns = int(options.get(START_OPTION) or 0) + self.clock_offset_ns
         self.load = Load(
             environment, settings, client, rank=rank, workers=workers, users=users, sinks=self.sinks,
-            starts_at_ns=starts_at_ns,
+            starts_at_ns=starts_at_ns, engine=engine, engine_reason=reason,
         )  # fmt: skip
         self.load.begin()
 
@@ -184,6 +197,8 @@ class Load:
         keys: the run's keys.
         rank, workers: this worker's place in the run, from 0, and how many there are.
         users: how many there are over all workers.
+        engine: the compiled engine that does the users' operations; None where they do them in Python.
+        engine_reason: why they do, else empty.
         revisions: the revision at which this worker last saw each key modified, for compare-and-swap.
         shared: what else the users of a scenario share, by whatever they like.
         warm_until_ns: when the warm-up ends and the measurement begins, on the monotonic clock.
@@ -196,14 +211,17 @@ class Load:
     def __init__(
         self, environment: Environment, settings: Settings, client: EtcdClient | GatewayClient, *, rank: int,
         workers: int, users: int, sinks: list[Callable[[Operation, bool], None]], starts_at_ns: int,
+        engine: Engine | None = None, engine_reason: str = "",
     ) -> None:  # fmt: skip
         self._environment = environment
+        self.engine = engine
+        self.engine_reason = engine_reason
         self.settings = settings
         self.client = client
         self.rank, self.workers, self.users = rank, workers, users
         self.sinks = sinks
         self.keys = Keys(settings)
-        self.revisions: dict[bytes, int] = {}
+        self.revisions: dict[bytes, int] | Revisions = {} if engine is None else engine.revisions(PREFIX_BYTES)
         self.shared: dict[object, Any] = {}
         quota, self._offset = share(settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0
@@ -224,6 +242,8 @@ class Load:
         self.open_loop: OpenLoop | None = None
         self.written: Written | None = None
         self.start_line = StartLine(self._tell_ready) if is_held(environment.user_classes) else None
+        if engine is not None:
+            engine.begin(cast("EtcdClient", client).channel, self, self.warm_until_ns)
         # It calls back from the event loop, so it comes last.
         if schedule is not None and self._quota != 0 and self.start_line is None:
             self.open_loop = self._make_open_loop(starts_at_ns)
@@ -286,7 +306,12 @@ class Load:
             return True
         if self.open_loop is not None:
             return self.open_loop.ended
-        return self._quota is not None and self._taken >= self._quota
+        return self._quota is not None and self._begun >= self._quota
+
+    @property
+    def _begun(self) -> int:
+        """How many operations of a closed loop's measurement were begun."""
+        return self._taken if self.engine is None else self.engine.taken
 
     def _make_open_loop(self, starts_at_ns: int) -> OpenLoop:
         """Return the worker's part of a schedule. Takes when it begins, on the wall clock in nanoseconds."""
@@ -306,6 +331,7 @@ class Load:
             begin=self._begin_measuring,
             start_user=start_user,
             end=self._on_open_loop_end,
+            hands=self.engine,
         )
 
     def user_started(self) -> int:
@@ -324,7 +350,7 @@ class Load:
         if self.open_loop is not None:
             if self.open_loop.ended:
                 self._on_open_loop_end()
-        elif self._active == 0 and self._quota is not None and self._taken >= self._quota:
+        elif self._active == 0 and self._quota is not None and self._begun >= self._quota:
             gevent.spawn(self._finish, SHARE_DONE)
 
     def take(self) -> int | None:
@@ -378,6 +404,30 @@ class Load:
         operation.error = STOPPED
         self.record(operation, number)
 
+    # -- what the compiled engine asks; see `engine.Host` ----------------------------------------------------
+
+    def begin_measuring(self) -> None:
+        """Take note that the warm-up is over."""
+        self._begin_measuring()
+
+    def interval(self, now_ns: int) -> tuple[int, int]:
+        """Return from when until when what returns now is counted together; nanoseconds on the monotonic clock."""
+        return self.recorder.interval(now_ns)
+
+    def absorb(self, f: str, drained: Drained) -> None:
+        """Count what came of a type of operation within one interval."""
+        self.recorder.absorb(f, drained)
+        self.warmup.absorb_warmup(f, drained)
+
+    def absorb_lags(self, lags: dict[int, int]) -> None:
+        """Count how late operations of an open loop were sent."""
+        self.recorder.absorb_lags(lags)
+
+    def user_ready(self) -> None:
+        """Hand what is due to a user that is new."""
+        if self.open_loop is not None:
+            self.open_loop.user_ready()
+
     # -- the end --------------------------------------------------------------------------------------------
 
     def stopping(self) -> None:
@@ -429,12 +479,16 @@ class Load:
     def _tell_locust(self) -> None:
         """Count what was done since the last call in Locust's statistics, where there is no master to do it."""
         recorder = self.recorder
+        if self.engine is not None:
+            self.engine.drain()
         latencies, _ = recorder.take_series()
         if not recorder.fires_each:
             count_successes(self._environment.stats, latencies, recorder.totals(), REQUEST_TYPE)
 
     def report(self) -> Report:
         """Return what to tell the master: all that was done, and what came back since the last call."""
+        if self.engine is not None:
+            self.engine.drain()
         return Report(self._snapshot(), *self.recorder.take_series())
 
     def _snapshot(self) -> Snapshot:
@@ -450,7 +504,9 @@ class Load:
             "warmup": self.warmup.totals(),
             "cpu_s": cpu_s,
             "wall_s": self._lag.watched_s,
-            "in_flight_max": getattr(channel, "in_flight_max", self._next_user),
+            "engine": engines.PYTHON if self.engine is None else engines.COMPILED,
+            "engine_reason": self.engine_reason,
+            "in_flight_max": getattr(self.engine or channel, "in_flight_max", self._next_user),
             "resent": getattr(channel or self.client, "resent", 0),
             "loop_lag_p99_ms": self._lag.percentile_ms(0.99),
             "open_loop": self._open_loop_snapshot(),
@@ -486,8 +542,8 @@ class Load:
         }
 
 
-def _open_client(settings: Settings, users: int) -> EtcdClient | GatewayClient:
-    """Return a connected client for the settings' transport, with streams for so many users.
+def _open_client(settings: Settings, users: int, engine: Engine | None) -> EtcdClient | GatewayClient:
+    """Return a connected client for the settings' transport, with streams for so many users, and lanes for an engine.
 
     How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
     put it: the settings travel in messages that anybody on the way could read.
@@ -499,6 +555,7 @@ def _open_client(settings: Settings, users: int) -> EtcdClient | GatewayClient:
         endpoints = settings.endpoints[:1] if settings.balance == "first" else settings.endpoints
         return GatewayClient(endpoints, timeout_s=settings.timeout_s, security=security)
     from loadgen.client.etcd import EtcdClient
+    from loadgen.client.transport import Transport
 
     client = EtcdClient(
         settings.endpoints,
@@ -506,6 +563,7 @@ def _open_client(settings: Settings, users: int) -> EtcdClient | GatewayClient:
         connections=settings.connections,
         security=security,
         balance=settings.balance,
+        make_transport=Transport if engine is None else engine.make_transport,
     )
     # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot
     # reach the operations will not either, and they say so.

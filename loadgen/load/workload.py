@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -57,7 +58,11 @@ class Values:
 
     def next(self) -> bytes:
         """Return the next value, of exactly the size asked for."""
-        value = b"%b%08x%b" % (self._process, next(self._numbers), self._filler)
+        return self[next(self._numbers)]
+
+    def __getitem__(self, count: int) -> bytes:
+        """Return the value of a count, from 0, of exactly the size asked for."""
+        value = b"%b%08x%b" % (self._process, count, self._filler)
         # Too small for the whole stamp: keep the digits that change most.
         return value if self._size >= UNIQUE_VALUE_BYTES else value[UNIQUE_VALUE_BYTES - self._size :]
 
@@ -84,9 +89,26 @@ class Workload:
 
         Takes a type to use in place of the drawn one, where a run owes every type an operation.
         """
-        f = forced or self._only or self._types[bisect_right(self._bounds, self._random())]
+        f = self._only or self._types[bisect_right(self._bounds, self._random())]
         key = self._key(int(self._random() * self._count))
+        f = forced or f
         return f, key, None if f == "get" else self._values.next()
+
+    def block(self, count: int) -> tuple[bytes, bytes]:
+        """Return the next operations, as `next` would draw them: their types and their keys.
+
+        A type is a byte, its place in the mix; a key its number, 4 bytes in the machine's order. Whoever draws so
+        counts the values itself, and gets them from `value`.
+        """
+        random, bounds, keys = self._random, self._bounds, self._count
+        if self._only:
+            return bytes(count), array("I", [int(random() * keys) for _ in range(count)]).tobytes()
+        drawn = [(bisect_right(bounds, random()), int(random() * keys)) for _ in range(count)]
+        return bytes(f for f, _ in drawn), array("I", [key for _, key in drawn]).tobytes()
+
+    def value(self, count: int) -> bytes:
+        """Return this process's value of a count, from 0."""
+        return self._values[count]
 
 
 @lru_cache(maxsize=4)

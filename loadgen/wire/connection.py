@@ -56,7 +56,13 @@ class Connection:
     breaks the protocol every open call is ended, ``ConnectionEnded`` is the last event, and GOAWAY is sent."""
 
     def __init__(self, authority: bytes, scheme: bytes = b"http") -> None:
-        self._sender = sender = Sender(authority, scheme)
+        sender = Sender(authority, scheme)
+        self.begin(sender, Receiver(sender))
+
+    def begin(self, sender: Sender, receiver: Receiver) -> None:
+        """Take both halves, and put out what a client says first."""
+        self._sender = sender
+        self._receiver = receiver
         # Bound once: one Python frame less on every call.
         self.start = sender.start
         self.call = sender.call
@@ -64,7 +70,6 @@ class Connection:
         self.send_message = sender.send_message
         self.finish = sender.finish
         self.data_to_send = sender.take
-        self._receiver = receiver = Receiver(sender)
         self.receive_data = receiver.receive_data
         self.consumed = receiver.consumed
         settings = {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
@@ -106,7 +111,7 @@ class Connection:
     @property
     def open_count(self) -> int:
         """Calls that have not ended."""
-        return len(self._sender.streams) + len(self._sender.waiting)
+        return self._sender.open_count() + len(self._sender.waiting)
 
     @property
     def limit(self) -> int:
@@ -116,7 +121,7 @@ class Connection:
     @property
     def room(self) -> int:
         """How many streams can be opened at once; 0 or less where the next one would wait."""
-        return self._sender.max_streams - len(self._sender.streams) - len(self._sender.waiting)
+        return self._sender.free() - len(self._sender.waiting)
 
     @property
     def waiting(self) -> int:

@@ -18,7 +18,8 @@ from loadgen.wire.headers import HeaderEncoder
 from loadgen.wire.stream import Request, Stream, Upload
 
 _TEMPLATES = 256
-_Template = tuple[Callable[..., bytes], bytes, bytes]
+HeaderTemplate = tuple[Callable[..., bytes], bytes, bytes]
+"""Of requests of one method: what packs one, its first bytes, and the header block."""
 
 
 class Sender:
@@ -52,7 +53,7 @@ class Sender:
         self._scheme = scheme
         self._metadata: tuple[tuple[bytes, bytes], ...] = ()
         self._encoder = HeaderEncoder()
-        self._templates: dict[tuple[bytes, int], _Template] = {}
+        self._templates: dict[tuple[bytes, int], HeaderTemplate] = {}
         self._out: list[bytes] = []
         self._window = frames.DEFAULT_WINDOW
         self._initial_window = frames.DEFAULT_WINDOW
@@ -142,7 +143,7 @@ class Sender:
 
     def open_waiting(self) -> None:
         """Open calls that wait, as many as the peer allows."""
-        while self.waiting and self.accepting and len(self.streams) < self.max_streams:
+        while self.waiting and self.accepting and self.free() > 0:
             if self.next_id > frames.LARGEST_STREAM_ID:
                 self.refuse_new()
                 return
@@ -180,6 +181,14 @@ class Sender:
             prefix = frames.frame(frames.HEADERS, frames.END_HEADERS, 0, block)[:5]
             self._templates[path, timeout_ns] = (Struct(f">5sI{len(block)}sIBIBI").pack, prefix, block)
         return block
+
+    def open_count(self) -> int:
+        """Return how many streams are open."""
+        return len(self.streams)
+
+    def free(self) -> int:
+        """Return how many more the peer allows; 0 or less for none."""
+        return self.max_streams - self.open_count()
 
     # ---- bodies under flow control
 
