@@ -210,6 +210,8 @@ class WorkerRow(WorkerSaturation):
 class Saturation(TypedDict):
     """How all workers fared together."""
 
+    engine: NotRequired[Literal["compiled", "python", "mixed"] | None]
+    engine_reason: NotRequired[str | None]
     cpu_us_per_op: float | None
     start_lag_p99_ms: float | None
     loop_lag_p99_ms: float | None
@@ -427,6 +429,7 @@ class Parameters(Schedule):
     warmup_s: float | None
     read_consistency: str | None
     connections: NotRequired[int | None]
+    engine: NotRequired[Literal["auto", "python", "compiled"] | None]
     balance: NotRequired[str | None]
     prefix: str | None
     versions: dict[str, str | None] | None
@@ -508,6 +511,7 @@ class Run(Blocks, Schedule):
     warmup_s: NotRequired[float | None]
     read_consistency: NotRequired[str | None]
     connections: NotRequired[int | None]
+    engine: NotRequired[Literal["auto", "python", "compiled"] | None]
     balance: NotRequired[str | None]
     prefix: NotRequired[str | None]
     versions: NotRequired[dict[str, str | None] | None]
@@ -542,6 +546,8 @@ NO_TARGET: ResultTarget = {
 """A target of which nothing is known."""
 
 NO_GENERATOR: Generator = {
+    "engine": None,
+    "engine_reason": None,
     "cpu_us_per_op": None,
     "start_lag_p99_ms": None,
     "loop_lag_p99_ms": None,

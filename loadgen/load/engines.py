@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.engine import built
 from loadgen.history.operation import IN_MIX
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from loadgen.engine.engine import Engine
     from loadgen.load.locust_types import UserClass
 
-COMPILED, PYTHON = "compiled", "python"
+COMPILED: Final = "compiled"
+PYTHON: Final = "python"
 # What the core does in the place of these; a scenario that has one of its own runs on the Python engine.
 _REPLACED = (
     "operate", "operate_once", "do", "put", "get", "txn", "wait_time", "wait", "start", "stop", "run", "on_start",

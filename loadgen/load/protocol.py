@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from loadgen.stats.series import Intervals
 
@@ -199,7 +199,7 @@ class Snapshot(TypedDict):
     warmup: dict[str, Counts]
     cpu_s: float
     wall_s: float
-    engine: str
+    engine: Literal["compiled", "python"]
     engine_reason: str
     in_flight_max: int
     resent: int

@@ -283,7 +283,7 @@ class Settings:
         "auto", "what carries out the operations: the compiled core where it was built and can run this load, else "
         "Python",
         "engine of the load path asked for; `generator.engine` says which one ran",
-        choices=("auto", "python", "compiled"), shown="engine {}",
+        choices=("auto", "python", "compiled"),
     )  # fmt: skip
     seed: int = _setting(
         "1", "seed of the random choice of operations, keys and values",

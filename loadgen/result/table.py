@@ -231,12 +231,18 @@ def _length(result: Result) -> list[str]:
     return [text] if text else []
 
 
+# Whoever asked for it needs no reason.
+_ASKED_FOR_PYTHON = "--engine python"
+
+
 def _generator(generator: Generator | None, paint: Painter) -> list[str]:
     if not generator:
         return []
     cpu, loop_lag = generator.get("cpu_us_per_op"), generator.get("loop_lag_p99_ms")
     start_lag, dropped, resent = generator["start_lag_p99_ms"], generator["dropped"], generator["resent"]
+    engine, why_python = generator.get("engine"), generator.get("engine_reason")
     parts = [
+        f"{engine} engine" if engine else "",
         f"{cpu:,.1f} us CPU per operation" if cpu is not None else "",
         f"start lag p99 {start_lag:.3f} ms" if start_lag is not None else "",
         f"loop lag p99 {loop_lag:.3f} ms" if loop_lag is not None else "",
@@ -244,6 +250,8 @@ def _generator(generator: Generator | None, paint: Painter) -> list[str]:
         f"{resent:,} sent again" if resent else "",
     ]
     texts = [text for text in [", ".join(part for part in parts if part)] if text]
+    if why_python and why_python != _ASKED_FOR_PYTHON:
+        texts.append(f"python engine because of {printable(why_python)}")
     if generator.get("saturated"):
         texts.append(paint("SATURATED: latencies are partly the generator's own", "yellow", "bold"))
         if generator.get("saturated_by"):

@@ -37,7 +37,7 @@ def work(self):
     if runner is not None:
         return runner.stats.total.num_requests
     load = vars(self).get("load") if owner == "Worker" else None
-    return 1 if owner != "Worker" else load is not None and load._taken
+    return 1 if owner != "Worker" else load is not None and load._begun
 
 def planted(self, *args, **kwargs):
     if at < 7 or work(self):

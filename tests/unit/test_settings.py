@@ -80,6 +80,7 @@ OTHER = {
     "operations": "77", "mix": "get=3", "key_size": "40", "value_size": "4KiB", "key_space": "9",
     "read_consistency": "serializable", "transport": "gateway", "connections": "3", "balance": "first",
     "timeout": "250ms", "warmup": "1.5s", "rate": "500", "arrivals": "poisson", "max_in_flight": "7", "seed": "9",
+    "engine": "python",
 }  # fmt: skip
 
 

@@ -363,7 +363,8 @@ def generator(result: Result) -> str:
     }
     books, why = result.get("books"), why_not_compared(result)
     not_compared = f"not compared with the store's revision: {escape(why)}"
-    fields = {"cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop lag p99, ms",
+    fields = {"engine": "engine of the load path", "engine_reason": "why not the compiled one",
+              "cpu_us_per_op": "CPU per operation, us", "loop_lag_p99_ms": "event loop lag p99, ms",
               "start_lag_p99_ms": "start lag p99, ms", "in_flight_max": "most operations in flight",
               "dropped": "scheduled but not sent", "resent": "sent again", "workers_started": "workers started",
               "workers_lost": "workers lost"}  # fmt: skip
