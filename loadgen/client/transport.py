@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from loadgen.client.tls import Tls, TlsOptions
 
 # Larger reads cost more than they save: the allocator then asks the kernel for fresh pages each time.
-_READ_SIZE = 65_536
+READ_SIZE = 65_536
 _NEVER = 1 << 62
 # A streaming call has no deadline, so a peer that vanished without a word is asked: after so many seconds of silence,
 # and given up after as many again. etcd takes more than one PING in 5 s amiss (--grpc-keepalive-min-time).
@@ -301,21 +301,31 @@ class Transport:
 
     def _on_readable(self) -> None:
         try:
-            data = self._recv(_READ_SIZE)
+            data = self._recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as exc:
-            self._fail(cause_of(exc), str(exc))
-            self._end(LOST, str(exc))
+            self._break(exc)
             return
-        now = perf_counter_ns()
+        self._take_in(data, perf_counter_ns())
+
+    def _break(self, exc: OSError) -> None:
+        """End the connection, which could not be read."""
+        self._fail(cause_of(exc), str(exc))
+        self._end(LOST, str(exc))
+
+    def _take_in(self, data: bytes, now: int) -> None:
+        """Take what was read, nothing at the peer's end, and when."""
         self._heard = True
         if not data:
             self._end(LOST, "closed by the peer")
             return
         if not self.accepting and not self._connection.ready and not self._plausible(data):
             return
-        events = self._events(data, now)
+        self._handle(self._events(data, now), now)
+
+    def _handle(self, events: list[Event], now: int) -> None:
+        """Wake those whom events are about, and go on with what waits."""
         if self._queued:
             self._note_opened(now)
         if self._connection.ended is not None:
