@@ -23,7 +23,7 @@ from loadgen.client.connect_errors import HINTS
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, put_op, version_is
 from loadgen.history.operation import Operation, Outcome
-from loadgen.load import listening
+from loadgen.load import engines, listening
 from loadgen.load.protocol import DONE, RANKS_OPTION, SHARE_DONE, USERS_OPTION, Done
 from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
 from loadgen.load.workload import Keys, Values
@@ -243,7 +243,7 @@ def attach(environment: Environment) -> None:
 def for_scenario(user_classes: Sequence[UserClass], settings: Settings) -> Settings:
     """Return the settings for a scenario: one that is about certain operations brings its own mix.
 
-    Raises SettingsError where it cannot run over the transport.
+    Raises SettingsError where it cannot run over the transport, or on the engine that is asked for.
     """
     for user in user_classes:
         transports = getattr(user, "transports", (settings.transport,))
@@ -255,7 +255,10 @@ def for_scenario(user_classes: Sequence[UserClass], settings: Settings) -> Setti
             said = f"this scenario needs unique values: --value-size of at least {least}"
             raise SettingsError(said, option="--value-size")
     mixes = [mix for user in user_classes if (mix := getattr(user, "mix", None))]
-    return dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
+    settings = dataclasses.replace(settings, mix=dict(mixes[0])) if mixes else settings
+    if settings.engine == engines.COMPILED and (reason := engines.python_because(user_classes, settings)):
+        raise engines.refused(reason)
+    return settings
 
 
 def share_out(environment: Environment, settings: Settings) -> list[str]:

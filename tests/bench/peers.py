@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,23 @@ def grpcio(endpoint: str, f: str, operations: int, connections: int, streams: in
     program = [sys.executable, "-m", "tests.bench.grpcio_client", endpoint, f]
     _, text = measured([*program, str(operations), str(connections), str(streams)], cwd=str(ROOT))
     return _said(text, operations)
+
+
+def go_benchmark(endpoint: str, f: str, operations: int, connections: int, streams: int) -> Cost:
+    """etcd's own ``benchmark``, in Go, which ``.ci/etcds --benchmark`` builds and RAFTLOAD_ETCD_BENCHMARK names.
+
+    Its transactions are one put without a comparison, so a little less than ours.
+    """
+    size = ["--key-size", str(len(KEY)), "--val-size", str(len(VALUE)), "--key-space-size", "1000"]
+    asked = {"get": ["range", KEY.decode()], "put": ["put", *size], "txn": ["txn-put", *size]}[f]
+    command = [os.environ["RAFTLOAD_ETCD_BENCHMARK"], "--endpoints", endpoint, "--conns", str(connections),
+               "--clients", str(connections * streams), *asked, "--total"]  # fmt: skip
+    idle, _ = measured([*command, str(max(connections * streams, operations // 100))])
+    cpu, text = measured([*command, str(operations)])
+    found = {name: float(value) for name, value in re.findall(r"(Requests/sec|50%|99%)[:\s in]+([0-9.]+)", text)}
+    return Cost(
+        (cpu - idle) / operations * 1e6, found["Requests/sec"], found["50%"] * 1e3, found["99%"] * 1e3
+    )  # fmt: skip
 
 
 def gateway(name: str, endpoint: str, f: str, operations: int, users: int) -> Cost:
