@@ -75,9 +75,10 @@ def test_what_needs_peers_is_refused_for_one_member(name: str) -> None:
 
 def _log(member: str, *events: tuple[float, str, int]) -> Log:
     made = tuple(
-        Event(member, at, "lost" if what == "lost" else "became", term, detail="" if what == "lost" else what)
+        Event(member, at, what, term, peer="a") if what in ("lost", "elected")
+        else Event(member, at, "became", term, detail=what)
         for at, what, term in events
-    )
+    )  # fmt: skip
     return Log(member, member, made, 0.0, 100.0, len(made), 0)
 
 
@@ -105,6 +106,18 @@ def test_without_a_loss_there_is_none_and_without_an_election_it_goes_on() -> No
 def test_a_member_cut_off_that_notes_its_loss_late_opens_no_second_one() -> None:
     logs = [_log("a", (12.0, "lost", 2)), _log("b", (11.0, "lost", 2), (11.2, "leader", 3))]
     assert len(leaderless(logs, 10.0, 20.0, taken=True)) == 1
+
+
+def test_who_missed_heartbeats_and_follows_the_same_leader_again_begins_no_time_without_one() -> None:
+    alone = _log("c", (10.5, "lost", 2), (10.6, "elected", 2), (14.2, "lost", 3))
+    assert leaderless([_log("a"), _log("b"), alone], 10.0, 20.0, taken=False) == ()
+    logs = [_log("a"), _log("b", (14.0, "lost", 2), (14.1, "candidate", 3), (14.3, "leader", 3)), alone]
+    (only,) = leaderless(logs, 10.0, 20.0, taken=False)
+    assert (only.start, only.end) == (14.0, 14.3)
+    # It finds the same leader of another term only once that is elected: there was none in between.
+    again = [_log("a", (11.0, "leader", 4)), _log("b", (10.5, "lost", 2), (10.9, "elected", 4))]
+    (only,) = leaderless(again, 10.0, 20.0, taken=False)
+    assert (only.start, only.end) == (10.5, 11.0)
 
 
 def test_two_losses_are_two_times() -> None:
