@@ -33,7 +33,7 @@ def describe(logs: Mapping[str, str], term: int) -> Told | None:
     for election in reversed(found.elections):
         if election.term == term and election.won is not None:
             took = max(0.0, election.won - election.began)
-            since = f"{found.name(election.failed)} was lost" if election.failed else "the first campaign"
+            since = f"{found.name(election.failed)} was lost" if election.since_lost else "the first campaign"
             text = f"{found.name(election.winner)} won term {term} {took:.3f} s after {since}, by the members' logs"
             return Told(text, election.began)
     return None

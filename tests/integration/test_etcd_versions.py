@@ -32,7 +32,7 @@ from loadgen.history.operation import Outcome
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
-from tests.support.outage import last_won, replace_leader
+from tests.support.outage import last_won, miss_heartbeats, replace_leader
 from tests.support.waiting import HANG_S, until
 from viz.diagrams import elections
 
@@ -110,6 +110,18 @@ def test_conformance_and_the_elections_that_it_caused(cluster: LocalCluster) -> 
     assert not history.notes
     _ends_with_the_leader_that_members_name(history, cluster)
     assert [each for each in history.elections if each.failed and each.winner], "no election after a leader was lost"
+
+
+def test_a_leader_killed_after_a_campaign_in_vain_is_the_one_that_was_lost(cluster: LocalCluster) -> None:
+    """A member that missed heartbeats, as on a busy machine, campaigns while the leader lives."""
+    miss_heartbeats(cluster)
+    before = last_won(elections.read_files(cluster.log(member.name) for member in cluster.members))
+    killed = replace_leader(cluster)
+    history = elections.read_files(cluster.log(member.name) for member in cluster.members)
+    assert not history.notes
+    _ends_with_the_leader_that_members_name(history, cluster)
+    lost = [history.name(each.failed) for each in history.elections if each.failed and each.term > before.term]
+    assert lost == [killed.name]
 
 
 def test_a_learner_refuses_a_read_as_the_suite_expects(cluster: LocalCluster) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cluster.base.topology import Member
 from cluster.local.cluster import LocalCluster
 from tests.support.waiting import HANG_S, until
@@ -20,6 +22,27 @@ def replace_leader(cluster: LocalCluster) -> Member:
     cluster.start(killed.name)
     cluster.wait_healthy(60)
     return killed
+
+
+def miss_heartbeats(cluster: LocalCluster) -> None:
+    """Stops all members but a follower until it campaigns, which is in vain as a rule: the leader goes on.
+
+    That is what a busy machine does. Returns once all are healthy.
+    """
+    leader = cluster.leader(HANG_S)
+    assert leader is not None
+    alone, *others = sorted((member.name for member in cluster.members), key=lambda name: name == leader.name)
+
+    def campaigns() -> int:
+        return len(re.findall("became (?:pre-)?candidate at term", cluster.log(alone).read_text()))
+
+    before = campaigns()
+    for name in others:
+        cluster.pause(name)
+    until(lambda: campaigns() > before, "a campaign")
+    for name in others:
+        cluster.resume(name)
+    cluster.wait_healthy(60)
 
 
 def last_won(history: History) -> Election:

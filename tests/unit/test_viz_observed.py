@@ -225,3 +225,105 @@ def test_an_old_leader_that_campaigns_for_a_decided_term_opens_no_election() -> 
     )
     found = elections.history([Log("a", "a", (*won, *anew), 1.0, 9.6, 5, 0), Log("b", "b", old, 1.0, 4.0, 3, 0)])
     assert [(each.winner, each.term) for each in found.elections] == [("a", 4), ("a", 2)]
+
+
+# Of etcd 3.6.16: node 2 missed the heartbeats of node 1, which leads term 2, and campaigned in vain. Then node 1 was
+# killed.
+NODES = {"912f9932b7459a6c": "etcd-node1", "510e2ccade6f89ae": "etcd-node2", "cffb1cac51065e57": "etcd-node3"}
+LEADER, MISSED, THIRD = NODES
+IN_VAIN = [
+    (LEADER, 16.185289, "912f9932b7459a6c became candidate at term 2"),
+    (LEADER, 16.187057, "912f9932b7459a6c became leader at term 2"),
+    (LEADER, 16.187065, "raft.node: 912f9932b7459a6c elected leader 912f9932b7459a6c at term 2"),
+    (THIRD, 16.187412, "raft.node: cffb1cac51065e57 elected leader 912f9932b7459a6c at term 2"),
+    (MISSED, 16.187499, "raft.node: 510e2ccade6f89ae elected leader 912f9932b7459a6c at term 2"),
+    (MISSED, 17.650701, "510e2ccade6f89ae became pre-candidate at term 2"),
+    (MISSED, 17.650725, "510e2ccade6f89ae [logterm: 2, index: 8] sent MsgPreVote request to "
+     "912f9932b7459a6c at term 2"),
+    (MISSED, 17.650732, "510e2ccade6f89ae [logterm: 2, index: 8] sent MsgPreVote request to "
+     "cffb1cac51065e57 at term 2"),
+    (MISSED, 17.650740, "raft.node: 510e2ccade6f89ae lost leader 912f9932b7459a6c at term 2"),
+    (LEADER, 17.660766, "912f9932b7459a6c [logterm: 2, index: 8, vote: 912f9932b7459a6c] ignored MsgPreVote from "
+     "510e2ccade6f89ae [logterm: 2, index: 8] at term 2: lease is not expired (remaining ticks: 9)"),
+]  # fmt: skip
+FOUND_AGAIN = [
+    (MISSED, 17.660896, "510e2ccade6f89ae became follower at term 2"),
+    (MISSED, 17.660921, "raft.node: 510e2ccade6f89ae elected leader 912f9932b7459a6c at term 2"),
+    (THIRD, 17.662470, "cffb1cac51065e57 [logterm: 2, index: 8, vote: 912f9932b7459a6c] ignored MsgPreVote from "
+     "510e2ccade6f89ae [logterm: 2, index: 8] at term 2: lease is not expired (remaining ticks: 10)"),
+]  # fmt: skip
+KILLED = [
+    (MISSED, 17.674531, "lost TCP streaming connection with remote peer"),
+    (THIRD, 17.674949, "lost TCP streaming connection with remote peer"),
+]
+NEXT = [
+    (MISSED, 18.950655, "510e2ccade6f89ae became pre-candidate at term 2"),
+    (MISSED, 18.951072, "510e2ccade6f89ae became candidate at term 3"),
+    (MISSED, 18.951950, "510e2ccade6f89ae became leader at term 3"),
+    (THIRD, 18.952261, "raft.node: cffb1cac51065e57 elected leader 510e2ccade6f89ae at term 3"),
+]
+
+
+def _told(lines: list[tuple[str, float, str]], form: str) -> History:
+    """Read the lines of all members as etcd writes them in JSON or for the console."""
+
+    def line(member: str, at: float, message: str) -> str:
+        lost = {"local-member-id": member, "remote-peer-id": LEADER} if message.startswith("lost TCP") else {}
+        stamp = f"2026-11-29T09:20:{at:.6f}Z"
+        if form == "json":
+            return json.dumps({"level": "info", "ts": stamp, "caller": "a/b.go:1", "msg": message, **lost})
+        return "\t".join((stamp, "info", "a/b.go:1", message, *([json.dumps(lost)] if lost else [])))
+
+    return elections.read(
+        (name, name, [line(*each) for each in lines if each[0] == member]) for member, name in NODES.items()
+    )
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_leader_that_is_lost_after_a_campaign_in_vain_is_named(form: str) -> None:
+    found = _told([*IN_VAIN, *FOUND_AGAIN, *KILLED, *NEXT], form)
+    assert not found.notes
+    assert [(found.name(each.failed), found.name(each.winner), each.term) for each in found.elections] == [
+        ("", "etcd-node1", 2), ("", "", 2), ("etcd-node1", "etcd-node2", 3),
+    ]  # fmt: skip
+    in_vain, last = found.elections[1:]
+    assert len(in_vain.events) == len(IN_VAIN) - 5 + len(FOUND_AGAIN)  # who ignores it late is of it
+    assert last.began == parse_time("2026-11-29T09:20:17.674531Z") and last.since_lost
+    title = observed.sequence(found, [last]).title
+    assert title == "Observed election: etcd-node2 leads term 3, 1.277 s after the leader was lost"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_leader_that_is_lost_while_a_member_campaigns_is_named(form: str) -> None:
+    found = _told([*IN_VAIN, *KILLED, *NEXT], form)
+    assert [(found.name(each.failed), found.name(each.winner), each.term) for each in found.elections] == [
+        ("", "etcd-node1", 2), ("etcd-node1", "etcd-node2", 3),
+    ]  # fmt: skip
+    model = observed.sequence(found, found.elections[-1:])
+    assert model.title == "Observed election: etcd-node2 leads term 3, 1.301 s after the first campaign"
+    notes = [each.text for each in model.items if isinstance(each, Note)]
+    assert "leader lost: its connections break (+0.024 s)" in notes
+
+
+def test_a_member_that_was_cut_off_and_comes_back_lost_no_leader() -> None:
+    cut_off = (MISSED, 16.5, "lost TCP streaming connection with remote peer")
+    before, after = IN_VAIN[:5], IN_VAIN[5:]
+    found = _told([*before, cut_off, *after, *FOUND_AGAIN, *KILLED, *NEXT], "json")
+    assert [(found.name(each.failed), found.name(each.winner)) for each in found.elections] == [
+        ("", "etcd-node1"), ("", ""), ("etcd-node1", "etcd-node2"),
+    ]  # fmt: skip
+    assert [each.began - found.first for each in found.elections[1:]] == pytest.approx([1.465412, 1.489242], abs=1e-4)
+
+
+def test_a_member_that_starts_late_and_campaigns_before_it_hears_of_the_leader_hides_no_loss() -> None:
+    """Its first line is of term 0, as those of a cluster that is made anew."""
+    late = [
+        (MISSED, 17.1, "510e2ccade6f89ae became follower at term 0"),
+        (MISSED, 17.1, "510e2ccade6f89ae became follower at term 1"),
+        (MISSED, 17.5, "510e2ccade6f89ae became pre-candidate at term 1"),
+        (MISSED, 17.6, "510e2ccade6f89ae became follower at term 2"),
+        (MISSED, 17.6, "raft.node: 510e2ccade6f89ae elected leader 912f9932b7459a6c at term 2"),
+    ]
+    found = _told([*IN_VAIN[:4], *late, *KILLED, *NEXT], "json")
+    assert [found.name(each.failed) for each in found.elections if each.failed] == ["etcd-node1"]
+    assert found.elections[-1].since_lost

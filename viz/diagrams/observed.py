@@ -74,7 +74,7 @@ def _sequence_title(found: History, elections: Sequence[Election]) -> str:
     (election,) = elections
     if election.won is None:
         return f"Observed election: nobody won up to term {election.term}"
-    since = "after the leader was lost" if election.failed else "after the first campaign"
+    since = "after the leader was lost" if election.since_lost else "after the first campaign"
     took = max(0.0, election.won - election.began)
     return f"Observed election: {found.name(election.winner)} leads term {election.term}, {took:.3f} s {since}"
 
@@ -89,9 +89,10 @@ def _items(found: History, election: Election) -> list[Item]:
     role: dict[str, str] = {}
     leading = {election.winner} if election.won is None else set()
     items: list[Item] = [Note(f"{iso(election.began)} is +0.000 s")]
-    if election.failed:
-        items.append(Note("leader lost: its connections break (+0.000 s)", election.failed))
+    lost = [] if election.lost is None else [election.lost]
     for event in election.events:
+        if lost and lost[0] <= event.at:
+            items.append(_loss(election, lost.pop()))
         at = f"(+{max(0.0, event.at - election.began):.3f} s)"
         member, peer, term = event.member, event.peer, event.term
         if event.kind == "became":
@@ -121,8 +122,13 @@ def _items(found: History, election: Election) -> list[Item]:
             counts[member, event.message] = f"{event.detail} ({event.message})"
         elif event.kind == "elected" and peer != member:
             items.append(Note(f"follows {found.name(peer)} in term {term} {at}", member))
+    items += [_loss(election, at_last) for at_last in lost]
     items += [Note(f"has {text}", member) for (member, _), text in counts.items() if member not in leading]
     return items
+
+
+def _loss(election: Election, at: float) -> Note:
+    return Note(f"leader lost: its connections break (+{at - election.began:.3f} s)", election.failed)
 
 
 def state_graph(found: History, since: float | None = None, until: float | None = None) -> StateGraph:
