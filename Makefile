@@ -46,10 +46,15 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "raftload needs Python 3.11 or newer; set PYTHON=python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+# The package is installed anew when what the compiled core is made of changes.
+SOURCES := pyproject.toml constraints.txt hatch_build.py loadgen/engine/core.pyx
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+# With what the tests need it is all that `installed` is, so the core is compiled once.
+$(VENV)/installed-dev: $(BIN)/python $(SOURCES)
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/installed $@

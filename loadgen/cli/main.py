@@ -62,12 +62,14 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
+        from loadgen.engine import built
+
         try:
             found = version("raftload")
         except PackageNotFoundError:
             found = "(not installed)"
         try:
-            print(f"raftload {found}", flush=True)
+            print(f"raftload {found}, engine {built.described()}", flush=True)
         except OSError as error:
             parser.exit(4, f"raftload: error: cannot write to stdout: {error.strerror}\n")
         parser.exit()
@@ -81,7 +83,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
+    parser.add_argument("--version", action=_Version, help="show program's version number and its engine, and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, module_name, help_line in COMMANDS:
         command = commands.add_parser(

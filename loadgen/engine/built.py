@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
-NOT_BUILT = "the compiled core was not built: raftload was installed without a C compiler or Python's headers"
+NOT_BUILT = "the compiled core was not built: that takes a C compiler and Python's headers when raftload is installed"
 
 
 @cache
@@ -22,3 +22,8 @@ def missing() -> str:
 def engine_name() -> str:
     """Return the engine that ``--engine auto`` takes where the load allows both."""
     return "python" if missing() else "compiled"
+
+
+def described() -> str:
+    """Return that engine for people, with the reason where it is Python's."""
+    return f"{engine_name()} ({missing()})" if missing() else engine_name()

@@ -115,7 +115,7 @@ def context(tmp_path: Path) -> Path:
     context.mkdir()
     for name in ("cluster", "loadgen", "locustfiles", "viz", "docs"):
         shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "hatch_build.py", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, context / name)
     shutil.copytree(wheels_of_dependencies(), context / "wheelhouse")
     pip_wheel(context, "--no-deps", ".")

@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def is_built(path: Path) -> bool:
+    """Whether Python or a build of the core has made a file: git ignores it."""
+    return "__pycache__" in path.parts or path.suffix == ".so" or path.name in {"core.c", "core.html"}
+
+
 def code_hash(root: Path, folders: Sequence[str], without: Sequence[str] = ()) -> str:
     """Return 12 hexadecimal digits that stand for the files of some folders, with changes that are not committed.
 
@@ -17,7 +22,7 @@ def code_hash(root: Path, folders: Sequence[str], without: Sequence[str] = ()) -
     for folder in folders:
         for path in sorted((root / folder).rglob("*")):
             name = path.relative_to(root).as_posix()
-            if path.is_file() and "__pycache__" not in path.parts and not name.startswith(tuple(without)):
+            if path.is_file() and not is_built(path) and not name.startswith(tuple(without)):
                 content = path.read_bytes()
                 digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]

@@ -82,6 +82,7 @@ def test_the_code_is_what_cells_measure(tmp_path: Path) -> None:
         (tmp_path / folder / "__pycache__").mkdir(parents=True)
     first = code_hash(tmp_path, evidence.CODE)
     (tmp_path / "cluster" / "__pycache__" / "a.pyc").write_text("compiled")
+    (tmp_path / "loadgen" / "core.cpython-311-x86_64-linux-gnu.so").write_text("compiled")
     (tmp_path / "README.md").write_text("text")
     assert code_hash(tmp_path, evidence.CODE) == first
     (tmp_path / "viz" / "a.py").write_text("1")
