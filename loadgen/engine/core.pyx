@@ -24,7 +24,7 @@ cdef extern from *:
 
 cdef enum:
     # What a user is about.
-    IDLE, SENT, OPENED, ANSWERED, ADOPTED, LENT, OVER, NOBODY
+    IDLE, SENT, OPENED, ANSWERED, ENDED, ADOPTED, LENT, OVER, NOBODY
 cdef enum:
     # Types of operation.
     GET, PUT, TXN, TYPES
@@ -56,8 +56,8 @@ cdef struct Row:                 # a user, and its operation
     int32_t conn                 # the place of its connection
     int32_t state, f, at, drawn, message_size, message_room
     bint leaving, measured, committed
-    int64_t number
-    uint64_t due, call, end, revision, expected
+    int64_t number, expected     # a revision: negative ones are Python's
+    uint64_t due, call, end, revision
     uint8_t *types               # drawn beforehand: `drawn` types and keys, of which `at` are used up
     uint32_t *keys
     uint8_t *message
@@ -70,7 +70,7 @@ cdef struct Histogram:
 
 cdef struct Track:               # one type of operation since the last drain
     int64_t succeeded, committed, warm_succeeded, warm_committed
-    uint64_t first_call, last_return, last_call
+    uint64_t first_call, first_return, last_return, last_call
     Histogram latency, service
 
 cdef inline uint32_t be32(const uint8_t *p) noexcept nogil:
@@ -296,6 +296,31 @@ cdef bint read_answer(Row *r, const uint8_t *p, size_t size) noexcept nogil:
         return range_answer(p, p + size, True, &r.revision, &unused)
     return txn_answer(r, p, p + size)
 
+# ---- for tests, which hold these to what Python does
+
+def answered(int f, bytes message not None):
+    """Return what an answer's message says: its revision, and whether it is one of a first branch.
+
+    Of a branch not taken the revision is that of the key. None where the message is left to Python.
+    """
+    cdef Row r
+    cdef size_t size = PyBytes_GET_SIZE(message)
+    cdef uint8_t *exact = <uint8_t *>malloc(size)    # a string has a byte behind its end
+    cdef bint plain
+    if exact == NULL and size:
+        raise MemoryError
+    memset(&r, 0, sizeof(Row))
+    r.f = f
+    if size:
+        memcpy(exact, PyBytes_AS_STRING(message), size)
+    plain = read_answer(&r, exact, size)
+    free(exact)
+    return (r.revision, r.committed != 0) if plain else None
+
+def bucket(uint64_t value, bint lag):
+    """Return the least value of a time's bucket, or of a lag's."""
+    return floor_of(bucket_of(value, 8, LAGS), 8) if lag else floor_of(bucket_of(value, 11, BUCKETS), 11)
+
 
 cdef class Requests:
     """The messages of a run's requests, as templates.
@@ -329,6 +354,36 @@ cdef class Requests:
                 self.made[f][n].revision = template.revision
                 self.skipped = template.skipped or self.skipped
 
+    cdef Template *find(self, int f, int64_t expected) noexcept nogil:
+        """Return the template of a type, for a transaction that of a revision's length; NULL where there is none."""
+        cdef int place = 0
+        if f == TXN:
+            if expected < 0:
+                return NULL
+            place = (bits(expected) + 6) // 7
+            place = place - 1 if place else 0
+        return &self.made[f][place] if self.made[f][place].data != NULL else NULL
+
+    def message(self, int f, uint32_t key, uint32_t process, uint32_t count, int64_t expected):
+        """Return a request's message, as it is sent; None where Python would write it. For tests."""
+        cdef Row r
+        cdef Template *t
+        cdef uint8_t *exact
+        if not 0 <= f < TYPES:
+            raise ValueError("no such type")
+        t = self.find(f, expected)
+        if t == NULL:
+            return None
+        memset(&r, 0, sizeof(Row))
+        r.key, r.process, r.count, r.expected = key, process, count, expected
+        exact = <uint8_t *>malloc(t.size)
+        if exact == NULL:
+            raise MemoryError
+        self.write(exact, t, &r)
+        found = PyBytes_FromStringAndSize(<char *>exact, t.size)
+        free(exact)
+        return found
+
     cdef void write(self, uint8_t *p, Template *t, Row *r) noexcept nogil:
         """Copy a message out, and fill in what is this operation's."""
         cdef uint8_t stamp[16]
@@ -349,7 +404,7 @@ cdef class Requests:
             put_hex(stamp + 8, r.count)
             memcpy(p + t.stamp, stamp + self.skipped, 16 - self.skipped)
         if t.revision >= 0:
-            at, value = p + t.revision, r.expected
+            at, value = p + t.revision, <uint64_t>r.expected
             while value > 127:
                 at[0] = <uint8_t>(value & 127 | 128)
                 value >>= 7
@@ -360,12 +415,13 @@ cdef class Requests:
 cdef class Conn:
     """The state of one connection that the core and `wire` share; see `lane`.
 
-    Attributes: those of `wire.sending.Sender` with these names; ``chosen``, it was chosen in this turn of the event
+    Attributes: those of `wire.sending.Sender` with these names; ``unacknowledged``, bytes of answers that the peer's window
+    has not got back; ``chosen``, it was chosen in this turn of the event
     loop and is to be flushed at its end; ``special``, only Python may take the next frame; ``dead``, the connection
     has ended and takes nothing more; ``number``, its place in the core.
     """
 
-    cdef public int64_t window, room, max_streams
+    cdef public int64_t window, room, max_streams, unacknowledged
     cdef public uint64_t queued
     cdef public uint32_t next_id, replies
     cdef public bint accepting, chosen, special, dead
@@ -374,12 +430,11 @@ cdef class Conn:
     cdef dict streams, blocked
     cdef object waiting
     cdef readonly object lane
-    cdef int64_t unacknowledged
     cdef bytes tail
     cdef uint8_t *out
     cdef size_t out_size, out_room
     cdef int32_t *slots          # a row and 1 by stream id, held against the row
-    cdef uint32_t mask
+    cdef readonly uint32_t mask  # of the bits of a stream's id that say where it stands
     cdef list opens, closes, blocks
 
     def __cinit__(self, lane):
@@ -480,9 +535,11 @@ cdef class Core:
     cdef Requests requests
     cdef Row *rows
     cdef int users, room, owing
+    cdef int32_t *ended          # rows whose answers have come to their end in this read, in that order
+    cdef int ended_count
     cdef list conns, free_rows, idle
     cdef Conn current
-    cdef uint64_t *revisions
+    cdef int64_t *revisions
     cdef uint32_t key_space
     cdef uint64_t low, high      # the interval of what is counted
     cdef Track tracks[TYPES]
@@ -495,7 +552,7 @@ cdef class Core:
         self.attention, self.conns, self.free_rows, self.idle = [], [], [], []
         memset(self.tracks, 0, sizeof(self.tracks))
         memset(&self.lags, 0, sizeof(self.lags))
-        self.revisions = <uint64_t *>calloc(key_space, sizeof(uint64_t))
+        self.revisions = <int64_t *>calloc(key_space, sizeof(int64_t))
         if self.revisions == NULL:
             raise MemoryError
         for f in range(TYPES):
@@ -515,6 +572,7 @@ cdef class Core:
             free(self.rows[n].keys)
             free(self.rows[n].message)
         free(self.rows)
+        free(self.ended)
         free(self.revisions)
 
     cdef Row *row(self, int number) except NULL:
@@ -553,6 +611,7 @@ cdef class Core:
         cdef int number
         cdef Row *rows
         cdef Row *r
+        cdef int32_t *ended
         if self.free_rows:
             number = self.free_rows.pop()
         else:
@@ -560,7 +619,11 @@ cdef class Core:
                 rows = <Row *>realloc(self.rows, (2 * self.room + 16) * sizeof(Row))
                 if rows == NULL:
                     raise MemoryError
-                self.rows, self.room = rows, 2 * self.room + 16
+                self.rows = rows
+                ended = <int32_t *>realloc(self.ended, (2 * self.room + 16) * sizeof(int32_t))
+                if ended == NULL:
+                    raise MemoryError
+                self.ended, self.room = ended, 2 * self.room + 16
             number = self.users
             memset(&self.rows[number], 0, sizeof(Row))
             self.users += 1
@@ -571,7 +634,7 @@ cdef class Core:
     def release(self, int number):
         """Take a user out, which has no operation under way."""
         cdef Row *r = self.row(number)
-        if r.state == SENT or r.state == OPENED or r.state == ANSWERED or r.state == NOBODY:
+        if SENT <= r.state <= ENDED or r.state == NOBODY:
             raise ValueError("its operation is under way")
         if r.state == ADOPTED or r.state == LENT:
             self.active -= 1
@@ -633,7 +696,7 @@ cdef class Core:
             raise IndexError("no such key")
         return self.revisions[key]
 
-    def set_revision(self, uint32_t key, uint64_t revision):
+    def set_revision(self, uint32_t key, int64_t revision):
         """Note at which revision a key was seen modified."""
         if key >= self.key_space:
             raise IndexError("no such key")
@@ -674,7 +737,6 @@ cdef class Core:
         cdef bytes block
         cdef uint8_t *p
         cdef uint32_t size
-        cdef int place = 0
         r.number, r.measured, r.due, r.call = taken, taken >= 0, due, now
         self.active += 1
         if self.active > self.active_max:
@@ -692,15 +754,15 @@ cdef class Core:
         if c is None or not c.chosen:
             c = self.current = self.owner.choose(now)
             r = &self.rows[number]
-        if c is None or not c.accepting or c.open + len(c.streams) >= c.max_streams or c.waiting or c.next_id > 0x7FFFFFFF:
+        # What is lent goes first, so that the order of choices is that of the requests.
+        if c is None or self.attention or not c.accepting or c.open + len(c.streams) >= c.max_streams or c.waiting or c.next_id > 0x7FFFFFFF:
             return self._lend(number)
         block = c.blocks[r.f]
-        if r.f == TXN:
-            place = (bits(r.expected) + 6) // 7
-            place = place - 1 if place else 0
-        t = &self.requests.made[r.f][place]
+        t = self.requests.find(r.f, r.expected)
+        if block is None or t == NULL:
+            return self._lend(number)
         size = t.size + 5
-        if block is None or t.data == NULL or size > c.room or size > c.window:
+        if size > c.room or size > c.window:
             return self._lend(number)
         p = c.reserve(23 + PyBytes_GET_SIZE(block) + t.size)
         p = put_frame(p, <uint32_t>PyBytes_GET_SIZE(block), HEADERS_FRAME, END_HEADERS, c.next_id)
@@ -759,10 +821,11 @@ cdef class Core:
         """Enter a row under its stream's id."""
         cdef int32_t other
         cdef int32_t *slots
-        cdef uint32_t mask
+        cdef uint32_t mask, place = self.rows[number].sid >> 1 & c.mask
         cdef int n
-        other = c.slots[self.rows[number].sid >> 1 & c.mask] - 1
-        if other >= 0 and other != number and self._is_open(c, other):
+        other = c.slots[place] - 1
+        # A row that stood here once may be under way under another id, and elsewhere.
+        if other >= 0 and other != number and self._is_open(c, other) and self.rows[other].sid >> 1 & c.mask == place:
             mask = c.mask
             while True:
                 mask = 2 * mask + 1
@@ -779,7 +842,7 @@ cdef class Core:
                     c.slots, c.mask = slots, mask
                     return 0
                 free(slots)
-        c.slots[self.rows[number].sid >> 1 & c.mask] = number + 1
+        c.slots[place] = number + 1
         return 0
 
     cdef inline bint _is_open(self, Conn c, int number) noexcept nogil:
@@ -831,19 +894,23 @@ cdef class Core:
     # ---- answers
 
     def feed(self, Conn c not None, bytes data not None, uint64_t now):
-        """Take what was read on a connection at a time: count what ended, begin what follows.
+        """Take what was read on a connection at a time: count what ended, then begin what follows.
 
         Calls the lane's ``unusual(frame, user)`` for each frame that is not one of an answer's usual three, and
-        ``pump()`` where calls of Python's wait for a stream.
+        ``pump()`` where calls of Python's wait for a stream. As in Python, what follows begins when all that was read
+        is known, in the order of the ends. Where ends of Python's are among them, or something is lent, the rest is
+        the lane's to `finish`: ``ended(users)`` says where the ends stand among those of Python's.
         """
         cdef const uint8_t *p
         cdef const uint8_t *end
         cdef const uint8_t *at
         cdef uint32_t size, sid, count
-        cdef int kind, flags, number
+        cdef int kind, flags, number, n
+        cdef bint mixed = False
         cdef Row *r
         if c.dead:
             return
+        self.ended_count = 0
         if c.tail:
             data = c.tail + data
             c.tail = b""
@@ -852,6 +919,8 @@ cdef class Core:
         while end - p >= 9:
             size, kind, flags, sid, at = be32(p) >> 8, p[3], p[4], be32(p + 5), p + 9
             if size > LONGEST_FRAME:
+                mixed = True
+                self._hand_on(c, 0)
                 c.lane.unusual(PyBytes_FromStringAndSize(<const char *>p, 9), -1)
                 break
             if <size_t>(end - at) < size:
@@ -868,7 +937,10 @@ cdef class Core:
                                 continue
                         elif flags == END_HEADERS | END_STREAM and r.state == ANSWERED and c.knows(c.closes, at, size):
                             p = at + size
-                            self._succeed(number, c, now)
+                            r.state = ENDED
+                            c.open -= 1
+                            self.ended[self.ended_count] = number
+                            self.ended_count += 1
                             continue
                 elif kind == DATA_FRAME:
                     if flags == 0 and size >= 5 and at[0] == 0 and be32(at + 1) == size - 5:
@@ -896,6 +968,8 @@ cdef class Core:
                         p = at + 8
                         continue
             number = self._find(c, sid & 0x7FFFFFFF)
+            mixed = True
+            self._hand_on(c, 0)
             c.lane.unusual(PyBytes_FromStringAndSize(<const char *>p, 9 + size), number)
             p = at + size
             if c.dead:
@@ -908,6 +982,29 @@ cdef class Core:
             self._acknowledge(c)
         if c.waiting:
             c.lane.pump()
+        if mixed:
+            self._hand_on(c, 0)
+            return
+        for n in range(self.ended_count):
+            self._succeed(self.ended[n], now)
+            if self.attention:
+                self._hand_on(c, n + 1)
+                return
+
+    cdef int _hand_on(self, Conn c, int first) except -1:
+        """Give the ends from one on to the lane, and forget them."""
+        cdef int n
+        if self.ended_count:
+            rows = [self.ended[n] for n in range(first, self.ended_count)]
+            self.ended_count = 0
+            c.lane.ended(rows)
+        return 0
+
+    def finish(self, int number, uint64_t now):
+        """Count an operation whose answer has come to its end, and begin the user's next one."""
+        if self.row(number).state != ENDED:
+            raise ValueError("has not ended")
+        self._succeed(number, now)
 
     cdef int _pong(self, Conn c, const uint8_t *payload) except -1:
         cdef uint8_t *p = c.reserve(17)
@@ -934,19 +1031,20 @@ cdef class Core:
         r.message_size = size
         return 0
 
-    cdef int _succeed(self, int number, Conn c, uint64_t now) except -1:
+    cdef int _succeed(self, int number, uint64_t now) except -1:
         cdef Row *r = &self.rows[number]
         cdef Track *t
         cdef int f = r.f
-        c.open -= 1
         self.active -= 1
         if r.measured and not self.low <= now < self.high:
             self.low, self.high = self.owner.turn(now)
             r = &self.rows[number]
         t = &self.tracks[f]
         if f != GET:
-            self.revisions[r.key] = r.revision
+            self.revisions[r.key] = <int64_t>r.revision
         if r.measured:
+            if not t.succeeded:
+                t.first_return = now
             t.succeeded += 1
             t.committed += f == TXN and r.committed
             if r.call < t.first_call:
@@ -969,8 +1067,8 @@ cdef class Core:
     def drain(self, int f):
         """Return what came of a type since the last call, None for nothing.
 
-        Successes and those of the first branch of the measurement, the same of the warm-up, first call, last return and
-        last call; and of latencies and of service times least, most, sum and counts by bucket (see `stats.hdr`).
+        Successes and those of the first branch of the measurement, the same of the warm-up, first call, first and last
+        return and last call; and of latencies and of service times least, most, sum and counts by bucket (see `stats.hdr`).
         """
         cdef Track *t
         if not 0 <= f < TYPES:
@@ -979,7 +1077,8 @@ cdef class Core:
         if not t.succeeded and not t.warm_succeeded:
             return None
         found = (
-            t.succeeded, t.committed, t.warm_succeeded, t.warm_committed, t.first_call, t.last_return, t.last_call,
+            t.succeeded, t.committed, t.warm_succeeded, t.warm_committed, t.first_call, t.first_return, t.last_return,
+            t.last_call,
             (t.latency.least, t.latency.most, t.latency.total, counts_of(&t.latency, 11)),
             (t.service.least, t.service.most, t.service.total, counts_of(&t.service, 11)),
         )

@@ -224,12 +224,12 @@ class Engine:
 
     def _resume(self, row: int, user: EngineUser, ended_ns: int) -> None:
         number, f, key, count, due_ns, call_ns, expected = self.core.look(row)
-        lane, stream = self._adopted[row]
+        # It is the user's from here on, who records it also where it is killed.
+        lane, stream = self._adopted.pop(row)
         lane.note_end(stream, ended_ns)
         user.resume(
             lane, stream, number, requests.TYPES[f], key, count - 1, due_ns=due_ns, call_ns=call_ns, expected=expected
         )
-        del self._adopted[row]
 
     def _give_up(self, row: int, user: EngineUser) -> None:
         """Give up the operation of a user that is killed."""
@@ -270,7 +270,7 @@ class Engine:
     def choose(self, now_ns: int) -> Conn | None:
         """Return the connection for this turn of the event loop; None where there is none."""
         lane = self._channel.choose()
-        return lane.choose(now_ns) if isinstance(lane, Lane) else None
+        return lane.choose(now_ns) if isinstance(lane, Lane) and lane.conn.accepting else None
 
     def draw(self, row: int) -> tuple[bytes, bytes]:
         """Return a user's next operations: their types, and the numbers of their keys."""

@@ -15,8 +15,8 @@ from loadgen.client.transport import READ_SIZE, Transport
 from loadgen.engine import requests
 from loadgen.engine.core import Conn
 from loadgen.wire import Connection, Event, NoStreamError, Stream
-from loadgen.wire.errors import RemoteError
-from loadgen.wire.frames import GOAWAY
+from loadgen.wire.errors import ErrorCode, RemoteError
+from loadgen.wire.frames import DEFAULT_FRAME_SIZE, FRAME_HEADER, GOAWAY
 from loadgen.wire.grpc import Head
 from loadgen.wire.receiving import Receiver
 from loadgen.wire.sending import HeaderTemplate, Sender
@@ -124,6 +124,15 @@ class LaneReceiver(Receiver):
     """A receiving half that gets the frames that the core does not take. Takes who adopts all of its operations."""
 
     __slots__ = ("_adopt_all",)
+    _sender: LaneSender
+
+    @property
+    def _unacknowledged(self) -> int:
+        return self._sender.conn.unacknowledged
+
+    @_unacknowledged.setter
+    def _unacknowledged(self, count: int) -> None:
+        self._sender.conn.unacknowledged = count
 
     def __init__(self, sender: LaneSender, adopt_all: Callable[[], None]) -> None:
         super().__init__(sender)
@@ -141,6 +150,19 @@ class LaneReceiver(Receiver):
     def special(self) -> bool:
         """Whether the next frame must be of a certain kind."""
         return self._special
+
+    def take(self, frame: bytes, events: list[Event]) -> None:
+        """Take one frame, or the header of one that is too large, and the events to add to.
+
+        Of a read as a whole, what is to be done at its end is the core's.
+        """
+        word, flags, stream_id = FRAME_HEADER.unpack_from(frame)
+        try:
+            if word >> 8 > DEFAULT_FRAME_SIZE:
+                raise RemoteError("frame too large", ErrorCode.FRAME_SIZE_ERROR)
+            self._on_frame(word & 0xFF, flags, stream_id & 0x7FFFFFFF, frame[9:], events)
+        except RemoteError as exc:
+            self._fail(exc, events)
 
     def _fail(self, exc: RemoteError, events: list[Event]) -> None:
         self._adopt_all()
@@ -162,13 +184,45 @@ class LaneConnection(Connection):
         assert isinstance(self._receiver, LaneReceiver)
         return self._receiver.special
 
+    def take_frame(self, frame: bytes, events: list[Event]) -> None:
+        """Take a frame that the core does not, and the events to add to."""
+        assert isinstance(self._receiver, LaneReceiver)
+        self._receiver.take(frame, events)
+
     def enter(self, stream: Stream) -> None:
         """Take an operation that the core has sent, as if it had been sent here."""
         self._sender.streams[stream.id] = stream
 
+    def sort(self) -> None:
+        """Put all calls in the order in which they were sent, as if all had been sent here."""
+        streams = self._sender.streams
+        ordered = sorted(streams.items())
+        streams.clear()
+        streams.update(ordered)
+
     def open_waiting(self) -> None:
         """Open calls that wait for a stream, as many as the peer allows."""
         self._sender.open_waiting()
+
+
+class _Ending:
+    """What waits for the end of an operation of the core's where ends of Python's come before it.
+
+    Takes the engine, and the user; -1: nobody's, but what was lent is to be done now.
+    """
+
+    __slots__ = ("_engine", "_user")
+
+    def __init__(self, engine: Engine, user: int) -> None:
+        self._engine, self._user = engine, user
+
+    def switch(self, ended_ns: int) -> None:
+        """Go on with the user, as a greenlet would."""
+        core = self._engine.core
+        if self._user >= 0:
+            core.finish(self._user, ended_ns)
+        if core.attention:
+            self._engine.attend()
 
 
 class Lane(Transport):
@@ -213,10 +267,19 @@ class Lane(Transport):
         """Take a frame that the core does not, and whose operation it is about; -1: none that is under way."""
         if user >= 0:
             self.adopt(user)
-        self._found += self._connection.receive_data(frame)
+        self._connection.take_frame(frame, self._found)
         self.conn.special = self._connection.special
         if self._connection.ended is not None:
             self.conn.dead = True
+
+    def ended(self, users: list[int]) -> None:
+        """Take whose operations have ended, after all ends before; those that are lent come first."""
+        self._found += [self._ending(-1), *map(self._ending, users)]
+
+    def _ending(self, user: int) -> Stream:
+        stream = Stream(_Ending(self._engine, user), 0)
+        stream.code = 0
+        return stream
 
     def pump(self) -> None:
         """Open calls that wait for a stream."""
@@ -237,6 +300,7 @@ class Lane(Transport):
         """Make streams of all of the core's operations here, in the order in which they were sent."""
         for user in self._core.open_rows(self.conn):
             self.adopt(user)
+        self._connection.sort()
 
     # ---- the transport's
 
@@ -275,6 +339,7 @@ class Lane(Transport):
     def _on_deadline(self) -> None:
         for user in self._core.open_rows(self.conn, perf_counter_ns() - self._engine.timeout_ns):
             self.adopt(user)
+        self._connection.sort()
         super()._on_deadline()
         first = self._core.first_call(self.conn)
         if first is not None and first + self._engine.timeout_ns < self._armed:

@@ -230,7 +230,7 @@ class Recorder:
 
     def absorb(self, f: str, drained: Drained) -> None:
         """Count what the compiled core has counted of a type of the mix, within one interval; see `Core.drain`."""
-        succeeded, committed, _, _, first_call_ns, last_return_ns, last_call_ns, latency, service = drained
+        succeeded, committed, _, _, first_call_ns, first_ns, last_return_ns, last_call_ns, latency, service = drained
         if not succeeded:
             return
         track = self._track(f)
@@ -241,8 +241,9 @@ class Recorder:
             totals.not_committed += succeeded - committed
         totals.first_call_ns = min(totals.first_call_ns, first_call_ns)
         totals.last_return_ns = max(totals.last_return_ns, last_return_ns)
-        if not interval.start_ns <= last_return_ns < interval.end_ns:
-            interval = self._turn(track, last_return_ns)
+        # As `record` does: of the intervals that overlap where counting by the second begins, the first return's.
+        if not interval.start_ns <= first_ns < interval.end_ns:
+            interval = self._turn(track, first_ns)
         interval.add_all(*latency)
         if self._open_loop:
             self.last_call_ns = max(self.last_call_ns, last_call_ns)
