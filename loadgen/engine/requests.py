@@ -5,7 +5,6 @@ They are made by `loadgen.client.encode`, which writes the same messages one by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from loadgen.client import encode
@@ -45,33 +44,49 @@ def templates(
     Takes the prefix of all keys, the digits of their numbers, what follows a value's stamp, the bytes of a value, and
     whether reads are serializable.
     """
-    # Bytes that stand nowhere else in a message, so that they are found again.
-    key = prefix + b"\xff" * digits
+    # The digits are bytes that stand nowhere else in a message, so that they are found again. A value may be a single
+    # byte, which could be that of a length: it is found by what differs where another value is written.
+    places = b"\xff" * digits
+    key = prefix + places
     skipped = max(0, STAMP_BYTES - value_size)
-    value = b"\xfe" * (STAMP_BYTES - skipped) + filler
-    find = _finder(b"\xff" * digits, value[: STAMP_BYTES - skipped], skipped)
+    value, other = (byte * (STAMP_BYTES - skipped) + filler for byte in (b"\xfe", b"\xfd"))
     found: dict[int, list[Template]] = {}
     if "get" in types:
-        found[GET] = [find(encode.get(key, serializable), encode.get(key, serializable))]
+        message = encode.get(key, serializable)
+        found[GET] = [Template(message, _all(message, places), -1, skipped, -1)]
     if "put" in types:
-        found[PUT] = [find(encode.put(key, value), encode.put(key, value))]
+        message = encode.put(key, value)
+        stamp = _first(message, encode.put(key, other))
+        found[PUT] = [Template(message, _all(message, places), stamp, skipped, -1)]
     if "txn" in types:
-        found[TXN] = [
-            find(encode.cas(key, value, 1 << 7 * n), encode.cas(key, value, (1 << 7 * n) + 1))
-            for n in range(_LONGEST_REVISION)
-        ]
+        found[TXN] = []
+        for n in range(_LONGEST_REVISION):
+            message = encode.cas(key, value, 1 << 7 * n)
+            stamp = _first(message, encode.cas(key, other, 1 << 7 * n))
+            revision = _first(message, encode.cas(key, value, (1 << 7 * n) + 1))
+            found[TXN].append(Template(message, _all(message, places), stamp, skipped, revision))
     return found
 
 
-def _finder(key: bytes, stamp: bytes, skipped: int) -> Callable[[bytes, bytes], Template]:
-    def find(message: bytes, other: bytes) -> Template:
-        """Return the template of a message; of two that differ in their revisions' first bytes, of the first."""
-        places = []
-        at = message.find(key)
-        while at >= 0:
-            places.append(at)
-            at = message.find(key, at + len(key))
-        revision = next((n for n, (a, b) in enumerate(zip(message, other, strict=True)) if a != b), -1)
-        return Template(message, tuple(places), message.find(stamp) if stamp else -1, skipped, revision)
+def _all(message: bytes, part: bytes) -> tuple[int, ...]:
+    """Return where a part stands in a message."""
+    found = []
+    at = message.find(part)
+    while at >= 0:
+        found.append(at)
+        at = message.find(part, at + len(part))
+    return tuple(found)
 
-    return find
+
+def _first(message: bytes, other: bytes) -> int:
+    """Return where two messages of one length first differ, -1 where they do not."""
+    if message == other:
+        return -1
+    low, high = 0, len(message)
+    while low < high:
+        middle = (low + high) // 2
+        if message[: middle + 1] == other[: middle + 1]:
+            low = middle + 1
+        else:
+            high = middle
+    return low
