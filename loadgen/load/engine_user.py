@@ -41,7 +41,8 @@ def note_revision(load: Load, operation: Operation) -> None:
     if operation.f == "put" or answer.succeeded:
         revisions[key] = operation.revision
     else:
-        found = answer.responses[0].response_range.kvs
+        # A server may say nothing of the branch that it took.
+        found = answer.responses[0].response_range.kvs if answer.responses else ()
         revisions[key] = found[0].mod_revision if found else 0
 
 
