@@ -1,9 +1,10 @@
 """The client's cost of TLS: CPU of its process per GET, plain against TLS 1.3, to the same etcd binary.
 
-    python -m tests.bench.tls [--operations N] [--rounds N] [--connections N]
+    python -m tests.bench.tls [--operations N] [--rounds N] [--connections N] [--rate R [--seconds S]]
 
 Two members of their own, one plain and one with TLS, both pinned to one half of the processors, the client to the
-other; plain and TLS take turns, and the ratio is taken within the round.
+other; plain and TLS take turns, and the ratio is taken within the round. Our client alone sends as much as it can; with
+``--rate`` it is a run of `raftload bench` in an open loop, so that both send equally much.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from cluster.base.security import Security
 from cluster.base.topology import ServerTls
 from cluster.local.cluster import LocalCluster
+from tests.bench import open_loop
 from tests.bench.client import KEY, ROOT
 from tests.support.certificates import Authority
 
@@ -36,12 +38,26 @@ def measure(endpoint: str, operations: int, connections: int, trust: Security, c
     return result
 
 
+def compare_at_a_rate(where: dict[str, str], rate: float, seconds: float, rounds: int, trust: Security) -> None:
+    """Print what an operation costs a worker of an open loop, plain and with TLS, in turns."""
+    costs: dict[str, list[float]] = {name: [] for name in where}
+    for number in range(rounds):
+        for name in list(where)[:: 1 if number % 2 else -1]:
+            costs[name].append(open_loop.run(where[name], rate, seconds, "auto", trust.to_environment())[1])
+    for name, us in costs.items():
+        print(f"{name:<6} {statistics.median(us):>8.2f} us of CPU an operation at {rate:,.0f}/s")
+    more = statistics.median(tls - bare for tls, bare in zip(costs["TLS"], costs["plain"], strict=True))
+    print(f"TLS costs {more:.2f} us an operation more, median of {rounds} rounds")
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=10)
+    parser.add_argument("--rate", type=float, help="operations per second of an open loop")
+    parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
     processors = sorted(os.sched_getaffinity(0))
     half = len(processors) // 2
@@ -62,6 +78,10 @@ def main() -> None:
                 client = EtcdClient([endpoint], security=trust)
                 client.put(KEY, b"v" * 64)
                 client.close()
+            if args.rate:
+                os.sched_setaffinity(0, clients)
+                compare_at_a_rate(where, args.rate, args.seconds, args.rounds, trust)
+                return
             results: dict[str, list[dict[str, float]]] = {name: [] for name in where}
             for number in range(args.rounds):
                 for name in list(where)[:: 1 if number % 2 else -1]:
