@@ -32,8 +32,16 @@ MODULE = ROOT / "loadgen" / "load" / "locust_internals.py"
 # What `locust_internals` relies on, asked of the installed Locust in a process of its own: to import Locust patches the
 # standard library.
 PROGRAM = """
-import inspect, json, sys
+import inspect, json, os, sys
 import locust
+import gevent
+from gevent.os import fork_and_watch
+
+# As ours does, before this process has threads: a fork may find their locks held.
+watched = gevent.event.AsyncResult()
+if fork_and_watch(watched.set) == 0:
+    os._exit(0)
+
 from locust import event, events, rpc, runners, stats, web
 from locust.rpc import zmqrpc
 from locust.env import Environment
@@ -121,9 +129,7 @@ checks = {
     "a user that is told to stop": stop is False and user._state == LOCUST_STATE_STOPPING,
 }
 # The Protocols of ours, held against one object of each kind, and what hangs on it.
-import os
-import flask, gevent
-from gevent.os import fork_and_watch
+import flask
 from loadgen.load import locust_types
 from tests.support.protocols import Differences, protocols_of
 
@@ -132,10 +138,6 @@ worker = node_environment.create_worker_runner("127.0.0.1", master.server.port)
 web_ui.start()
 while getattr(web_ui, "server", None) is None or not web_ui.server.started:
     gevent.sleep(0.01)
-watched = gevent.event.AsyncResult()
-if fork_and_watch(watched.set) == 0:
-    os._exit(0)
-
 differences = Differences(
     {"Flask": flask.Flask, "Engine": object},
     # These are ours, and nothing of Locust's.
