@@ -61,7 +61,7 @@ def test_the_core_does_what_is_usual() -> None:
     with two_engines.stopped_clock() as clock:
         held = endless(1, clock)
         done = held.play(500)
-    assert held.compiled.by_the_core > 0.95 * done > 200
+    assert held.compiled.by_the_core > 0.8 * done > 200
 
 
 def test_ids_of_streams_that_have_ended_take_no_room() -> None:

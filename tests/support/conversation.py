@@ -249,10 +249,13 @@ class Conversation:
     # ---- answers
 
     def answer(self) -> None:
-        """Answer some of the requests, or all."""
+        """Answer some of the requests, or all; else go on with what was not said to its end."""
         rng = self.rng
         place = self.some_place()
         if place is None:
+            for n, peer in enumerate(self.peers):
+                if peer.outgoing:
+                    self.deliver(n)
             return
         peer = self.peers[place]
         asked = list(peer.asked)
