@@ -162,6 +162,12 @@ class Channel:
             transport = self._current = next(self._turn, None)
         return transport
 
+    def turn_to(self, transport: Transport | None) -> None:
+        """Have a connection, or the next one, get the calls of this turn from here on."""
+        if self._current is not None and self._current is not transport:
+            self._current.passed_over()
+        self._current = transport
+
     def after(
         self, transport: Transport, stream: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int
     ) -> Stream:
@@ -180,7 +186,7 @@ class Channel:
         if self._current is transport:
             # What the end of a call put out (RST_STREAM at a deadline) makes no turn to share: callers that waited for
             # a member that hangs would all call it again, and for ever.
-            self._current = None
+            self.turn_to(None)
         if _may_be_sent_again(stream):
             self.resent += 1
             return self._call_later(path, message, timeout_ns, call_ns, again=True)
@@ -271,7 +277,7 @@ class Channel:
                 return never_sent(Code.DEADLINE_EXCEEDED, None)
             transport = self._with_room()
             if transport is not None:
-                self._current = transport
+                self.turn_to(transport)
             elif self._called:
                 transport = min(self._called, key=_crowd)
             if transport is None:
@@ -474,7 +480,7 @@ class Channel:
         # Where no first one is left, the further ones take their place.
         self._dealt, self._spare = (first, further) if first else (further, [])
         self._turn, self._spare_turn = cycle(self._dealt), cycle(self._spare)
-        self._current = None
+        self.turn_to(None)
 
     def _ask_who_leads(self, endpoint: Endpoint) -> None:
         """Keep up to date what the member behind one endpoint says about the leader."""

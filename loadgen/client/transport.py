@@ -206,6 +206,9 @@ class Transport:
         self.note_end(stream, ended_ns)
         return stream
 
+    def passed_over(self) -> None:
+        """Take note that another connection gets the further calls of this turn of the event loop."""
+
     def abandon(self, stream: Stream) -> None:
         """Give a call up for which nobody waits any more."""
         stream.context = None

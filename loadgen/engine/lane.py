@@ -259,9 +259,19 @@ class Lane(Transport):
             self._arm(deadline_ns)
         if not self.flushing:
             self.flushing = True
-            self._run_callback(self._flush)
+            self._run_callback(self._end_turn)
         self.conn.chosen = True
         return self.conn
+
+    def passed_over(self) -> None:
+        """Have the core ask which connection its next operation goes to."""
+        self.conn.chosen = False
+
+    def _end_turn(self) -> None:
+        # What was lent in this turn is sent with the rest.
+        if self._core.attention:
+            self._engine.attend()
+        self._flush()
 
     def unusual(self, frame: bytes, user: int) -> None:
         """Take a frame that the core does not, and whose operation it is about; -1: none that is under way."""

@@ -168,6 +168,7 @@ class Conversation:
         self.number = 0
         self.processes = 0
         self.revision = 1
+        self.most = rng.choice((1, 1, 2, 3))
         self.partly = self.style and rng.random() < 0.2
 
     # ---- both at once
@@ -465,7 +466,7 @@ class Conversation:
         self.both(lambda side: side.loop.run())
 
     def come_back(self) -> None:
-        if not self.python.channel._live:
+        if len(self.python.channel._live) < self.most:
             self.connect()
 
     # ---- time, users

@@ -224,7 +224,7 @@ class Call:
                 return
             found = side.channel._with_room()
             if found is not None:
-                side.channel._current = found
+                side.channel.turn_to(found)
             elif side.channel._called:
                 found = min(side.channel._called, key=_crowd)
             if found is None:
@@ -261,7 +261,7 @@ class Call:
         side = self.user.side
         if stream.code:
             if side.channel._current is through and not (self.again or self._queued_ns):
-                side.channel._current = None
+                side.channel.turn_to(None)
             if _may_be_sent_again(stream) and not self.again:
                 self.again = True
                 side.channel.resent += 1
