@@ -116,6 +116,8 @@ class Channel:
         self._turn = cycle(self._dealt)
         self._spare_turn = cycle(self._spare)
         self._current: Transport | None = None
+        # That of `choose`, until it is used.
+        self._chosen: Transport | None = None
         self._keepers: list[gevent.Greenlet] = []
         # Where streaming calls ended because their token was refused, and when those were opened.
         self._refused: list[tuple[Transport, int]] = []
@@ -143,7 +145,8 @@ class Channel:
             transport = self._current
             if transport is None or not transport.flushing:
                 # Round-robin by turns of the event loop: calls of one turn share one connection, and one send.
-                transport = self._current = next(self._turn, None)
+                transport = self._current = self._chosen or next(self._turn, None)
+                self._chosen = None
                 if transport is None:
                     return self._call_later(path, message, timeout_ns, call_ns)
             stream = transport.call(path, message, timeout_ns, call_ns)
@@ -159,14 +162,19 @@ class Channel:
         """Return the connection of the calls of this turn of the event loop; None where there is none."""
         transport = self._current
         if transport is None or not transport.flushing:
-            transport = self._current = next(self._turn, None)
+            # Where nothing was sent there after all, it is still its turn.
+            transport = self._current = self._chosen = self._chosen or next(self._turn, None)
         return transport
+
+    def use_chosen(self) -> None:
+        """Take note that something is sent over the connection that `choose` returned."""
+        self._chosen = None
 
     def turn_to(self, transport: Transport | None) -> None:
         """Have a connection, or the next one, get the calls of this turn from here on."""
         if self._current is not None and self._current is not transport:
             self._current.passed_over()
-        self._current = transport
+        self._current, self._chosen = transport, None
 
     def after(
         self, transport: Transport, stream: Stream, path: bytes, message: bytes, timeout_ns: int, call_ns: int

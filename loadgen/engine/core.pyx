@@ -750,12 +750,14 @@ cdef class Core:
         if 0 <= taken < self.owing:
             # The first operations of a run may have to be of another type than the drawn one.
             return self._lend(number)
+        # What is lent goes first, so that the order of choices is that of the requests.
+        if self.attention:
+            return self._lend(number)
         c = self.current
         if c is None or not c.chosen:
             c = self.current = self.owner.choose(now)
             r = &self.rows[number]
-        # What is lent goes first, so that the order of choices is that of the requests.
-        if c is None or self.attention or not c.accepting or c.open + len(c.streams) >= c.max_streams or c.waiting or c.next_id > 0x7FFFFFFF:
+        if c is None or not c.accepting or c.open + len(c.streams) >= c.max_streams or c.waiting or c.next_id > 0x7FFFFFFF:
             return self._lend(number)
         block = c.blocks[r.f]
         t = self.requests.find(r.f, r.expected)

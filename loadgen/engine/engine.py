@@ -270,7 +270,10 @@ class Engine:
     def choose(self, now_ns: int) -> Conn | None:
         """Return the connection for this turn of the event loop; None where there is none."""
         lane = self._channel.choose()
-        return lane.choose(now_ns) if isinstance(lane, Lane) and lane.conn.accepting else None
+        if not isinstance(lane, Lane) or not lane.conn.accepting or lane.room <= 0:
+            return None
+        self._channel.use_chosen()
+        return lane.choose(now_ns)
 
     def draw(self, row: int) -> tuple[bytes, bytes]:
         """Return a user's next operations: their types, and the numbers of their keys."""

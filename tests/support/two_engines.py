@@ -198,6 +198,7 @@ class Call:
     def begin(self) -> None:
         """Send it, as `Channel.call` does."""
         found = self.user.side.channel.choose()
+        self.user.side.channel.use_chosen()
         if found is None:
             self.later()
             return
