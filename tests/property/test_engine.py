@@ -43,7 +43,7 @@ numbers = st.integers(0, (1 << 32) - 1)
 
 @pytest.mark.parametrize("style", [conversation.PLAIN, conversation.ODD, conversation.HOSTILE])
 def test_conversations_mean_the_same_to_both(style: int) -> None:
-    assert sum(conversation.play(seed, style) for seed in range(examples(100))) > 500
+    assert sum(conversation.play(seed, style) for seed in range(examples(100))) > 200
 
 
 def test_a_long_conversation_means_the_same_to_both() -> None:
