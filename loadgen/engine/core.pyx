@@ -170,7 +170,8 @@ cdef inline const uint8_t *skip_varint(const uint8_t *p, const uint8_t *end) noe
 
 cdef inline const uint8_t *length(const uint8_t *p, const uint8_t *end, uint64_t *size) noexcept nogil:
     """Read the length of what follows; return where that begins, NULL where it does not fit."""
-    p = varint(p, end, size)
+    # Protobuf refuses lengths that take more than five bytes, whatever they say.
+    p = varint(p, p + 5 if end - p > 5 else end, size)
     return NULL if p == NULL or size[0] > <uint64_t>(end - p) else p
 
 cdef bint numbers_only(const uint8_t *p, const uint8_t *end, int most, uint8_t wanted, uint64_t *value) noexcept nogil:

@@ -172,6 +172,13 @@ def test_any_bytes_are_left_or_read_as_protobuf_reads_them(f: int, message: byte
     walkers.check_answer(f, message)
 
 
+@pytest.mark.parametrize("size", range(1, 12))
+def test_overlong_lengths(size: int) -> None:
+    """Protobuf takes five bytes for a length, and no more."""
+    message = b"\x0a" + b"\x80" * (size - 1) + b"\x00"
+    assert walkers.check_answer(requests.PUT, message) == (size <= 5)
+
+
 # Draws
 
 
