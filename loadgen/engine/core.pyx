@@ -457,6 +457,11 @@ cdef class Conn:
         """Take Python's own streams by id, those whose bodies the windows hold back, and calls that wait for a stream."""
         self.streams, self.blocked, self.waiting = streams, blocked, waiting
 
+    @property
+    def full(self):
+        """Whether the peer allows no further stream at present."""
+        return self.open + len(self.streams) + len(self.waiting) >= self.max_streams
+
     # -- output, as `wire.sending` puts it into a list
 
     cdef uint8_t *reserve(self, size_t size) except NULL:

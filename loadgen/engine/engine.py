@@ -270,7 +270,7 @@ class Engine:
     def choose(self, now_ns: int) -> Conn | None:
         """Return the connection for this turn of the event loop; None where there is none."""
         lane = self._channel.choose()
-        if not isinstance(lane, Lane) or not lane.conn.accepting or lane.room <= 0:
+        if not isinstance(lane, Lane) or not lane.conn.accepting or lane.conn.full:
             return None
         self._channel.use_chosen()
         return lane.choose(now_ns)
