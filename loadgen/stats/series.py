@@ -41,10 +41,12 @@ _NOTHING = "0,0,0,,,"
 class _Part:
     """One operation type within one interval, over all workers."""
 
-    __slots__ = ("counts", "failed", "info", "max_ns")
+    __slots__ = ("counts", "failed", "info", "max_ns", "summed")
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
+        # What of the counts is in the grid's sums: all that there was when its interval was last closed.
+        self.summed: dict[int, int] = {}
         self.failed = self.info = self.max_ns = 0
 
     def add(self, failed: int, info: int, max_ns: int, counts: Mapping[int, int]) -> None:
@@ -68,12 +70,11 @@ class Summary:
         self.min_ns = sys.maxsize
         self.max_ns = self.total_ns = 0
 
-    def add(self, min_ns: int, max_ns: int, total_ns: int, counts: Mapping[int, int]) -> None:
-        """Add the latencies of one interval."""
+    def extend(self, min_ns: int, max_ns: int, total_ns: int) -> None:
+        """Take what is exact of some more latencies."""
         self.min_ns = min(self.min_ns, min_ns)
         self.max_ns = max(self.max_ns, max_ns)
         self.total_ns += total_ns
-        hdr.merge(self.counts, counts)
 
     @property
     def count(self) -> int:
@@ -95,14 +96,11 @@ class Summary:
 
 
 class Series:
-    """The intervals of one run.
-
-    Attributes:
-        summaries: all latencies since the run's start, by operation type and for ``total``.
-    """
+    """The intervals of one run."""
 
     def __init__(self) -> None:
-        self.summaries: dict[str, Summary] = {}
+        # Without their histograms: those are the intervals', and added up when somebody asks.
+        self._summaries: dict[str, Summary] = {}
         self._ticks, self._seconds = _Grid(1), _Grid(TICKS_S)
         # Whether a worker has reported by the second: the load is longer than what is told by the tick.
         self._is_long = False
@@ -122,10 +120,23 @@ class Series:
                     part = self._seconds.part((there + shift + ticks // 2) // TICKS_S, f)
                 part.add(failed, info, max_ns, counts)
                 if counts:
-                    for name in (f, TOTAL):
-                        self.summaries.setdefault(name, Summary()).add(min_ns, max_ns, total_ns, counts)
+                    self._summaries.setdefault(f, Summary()).extend(min_ns, max_ns, total_ns)
         self._ticks.close_old()
         self._seconds.close_old()
+
+    @property
+    def summaries(self) -> dict[str, Summary]:
+        """All latencies since the run's start, by operation type and for ``total``."""
+        found: dict[str, Summary] = {}
+        for f, exact in self._summaries.items():
+            counts: dict[int, int] = {}
+            for grid in (self._ticks, self._seconds):
+                grid.sum_up(f, counts)
+            for name in (f, TOTAL):
+                summary = found.setdefault(name, Summary())
+                summary.extend(exact.min_ns, exact.max_ns, exact.total_ns)
+                hdr.merge(summary.counts, counts)
+        return found
 
     @property
     def interval_s(self) -> float:
@@ -195,6 +206,9 @@ class _Grid:
         self._open: dict[int, dict[str, _Part]] = {}
         # Intervals that are over, as text: a run of hours would not fit into memory otherwise.
         self._closed: dict[int, dict[str, _Closed]] = {}
+        # The histograms of all that were closed, by type. Workers report the same buckets, so to add what they came
+        # to in an interval is a fraction of the work that it is to add each report.
+        self._sums: dict[str, dict[int, int]] = {}
         self._newest = 0
 
     def part(self, at: int, f: str) -> _Part:
@@ -206,6 +220,7 @@ class _Grid:
             for name, closed in self._closed.pop(at).items():
                 if name != TOTAL:
                     closed.part.counts = closed.counts()
+                    closed.part.summed = dict(closed.part.counts)
                     self._open[at][name] = closed.part
         return self._open.setdefault(at, {}).setdefault(f, _Part())
 
@@ -218,18 +233,26 @@ class _Grid:
     def _close(self, at: int) -> None:
         parts = self._open.pop(at)
         total = _Part()
-        for part in parts.values():
+        for f, part in parts.items():
             total.add(part.failed, part.info, part.max_ns, part.counts)
+            _add_unsummed(self._sums.setdefault(f, {}), part)
         self._closed[at] = {f: _Closed(part) for f, part in {**parts, TOTAL: total}.items()}
 
     def _close_all(self) -> None:
         for at in list(self._open):
             self._close(at)
 
+    def sum_up(self, f: str, into: dict[int, int]) -> None:
+        """Add all latencies of an operation type to a histogram."""
+        hdr.merge(into, self._sums.get(f, {}))
+        for parts in self._open.values():
+            if f in parts:
+                _add_unsummed(into, parts[f])
+
     def take(self) -> Iterator[tuple[int, dict[str, _Closed]]]:
         """Yield all with their numbers, in their order, and forget them."""
         self._close_all()
-        closed, self._closed = self._closed, {}
+        closed, self._closed, self._sums = self._closed, {}, {}
         yield from sorted(closed.items())
 
     def intervals(self, load: tuple[int, int] | None) -> list[_Interval]:
@@ -253,6 +276,13 @@ class _Grid:
         if (spare := found[-1].start_ns + found[-1].length_ns - ended_ns) < found[-1].length_ns:
             found[-1] = _cut(found[-1], after_ns=max(0, spare))
         return found
+
+
+def _add_unsummed(into: dict[int, int], part: _Part) -> None:
+    """Add to a histogram what of a part's counts is not yet in its grid's sums."""
+    hdr.merge(into, part.counts)
+    for key, count in part.summed.items():
+        into[key] -= count
 
 
 def _cut(interval: _Interval, before_ns: int = 0, after_ns: int = 0) -> _Interval:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from loadgen.stats import hdr
 from loadgen.stats.series import COLUMNS, Series
 
 
-def interval(second: float, latencies_us: list[int], failed: int = 0, info: int = 0, ticks: int = 10) -> list[object]:
+def interval(second: float, latencies_us: list[int], failed: int = 0, info: int = 0, ticks: int = 10) -> list[Any]:
     """One interval of one type, as a worker reports it: a second or, of 1 tick, 100 ms."""
     values = [us * 1000 for us in latencies_us]
     counts: dict[int, int] = {}
@@ -51,6 +53,23 @@ def test_two_workers_become_one_row_a_second_and_type(tmp_path: Path) -> None:
     assert float(put["max_ms"]) == float(total["max_ms"]) == 9.0
     assert series.summaries["put"].max_ns == 9_000_000
     assert series.summaries["total"].count == 101
+
+
+def test_all_latencies_are_summed_whenever_somebody_asks(tmp_path: Path) -> None:
+    draw, series = random.Random(1), Series()
+    counts: dict[str, dict[int, int]] = {"put": {}, "get": {}, "total": {}}
+    for number in range(400):
+        # In order, then long after their intervals were closed, of both lengths.
+        at = number / 4 if draw.random() < 0.7 else draw.randrange(100)
+        f = draw.choice(("put", "get"))
+        row = interval(at, [draw.randrange(1, 5000) for _ in range(draw.randrange(4))], ticks=draw.choice((1, 10)))
+        series.add({f: [row]})
+        for name in (f, "total"):
+            hdr.merge(counts[name], row[-1])
+        if number % 50 == 49:
+            assert {f: each.counts for f, each in series.summaries.items()} == counts
+    series.write(tmp_path)
+    assert {f: each.counts for f, each in series.summaries.items()} == counts
 
 
 def test_a_second_without_answers_has_rows_too(tmp_path: Path) -> None:
