@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -283,6 +284,20 @@ def set_percentiles_of_web_ui() -> None:
 # -- statistics ---------------------------------------------------------------------------------------------
 
 
+class _CoarseMs(dict[int, float]):
+    """The response time in Locust's statistics, in milliseconds, of each bucket of a histogram that was met.
+
+    There are 40,000 buckets at most.
+    """
+
+    def __missing__(self, key: int) -> float:
+        coarse = self[key] = bucket_ns(hdr.middle(key)) / 1e6
+        return coarse
+
+
+_COARSE_MS = _CoarseMs()
+
+
 def count_successes(stats: RequestStats, latencies: Intervals, totals: Mapping[str, Counts], request_type: str) -> None:
     """Count successes in Locust's statistics: what `StatsEntry.log` does, for many at once.
 
@@ -291,27 +306,34 @@ def count_successes(stats: RequestStats, latencies: Intervals, totals: Mapping[s
     """
     for f, intervals in latencies.items():
         last = totals[f]["last_return_ns"] / 1e9
+        times: dict[float, int] = {}
+        by_second: dict[int, int] = {}
+        lowest_ns, highest_ns, sum_ns = sys.maxsize, 0, 0
         for tick, _, _, _, min_ns, max_ns, total_ns, counts in intervals:
             if not counts:
                 continue
-            times: dict[float, int] = {}
             for key, count in counts.items():
-                coarse = bucket_ns(hdr.middle(key)) / 1e6
+                coarse = _COARSE_MS[key]
                 times[coarse] = times.get(coarse, 0) + count
-            number = sum(times.values())
-            for entry in (stats.total, stats.entries[f, request_type]):
-                before = entry.last_request_timestamp
-                if entry.use_response_times_cache and before and int(last) > int(before):
-                    entry._cache_response_times(int(last) - 1)
-                entry.last_request_timestamp = max(last, before or 0.0)
-                entry.num_requests += number
-                entry.num_reqs_per_sec[tick // TICKS_S] += number
-                entry.total_response_time += total_ns / 1e6
-                low, lowest = min_ns / 1e6, entry.min_response_time
-                entry.min_response_time = low if lowest is None else min(low, lowest)
-                entry.max_response_time = max(max_ns / 1e6, entry.max_response_time)
-                for time_ms, count in times.items():
-                    entry.response_times[time_ms] += count
+            second = tick // TICKS_S
+            by_second[second] = by_second.get(second, 0) + sum(counts.values())
+            lowest_ns, highest_ns, sum_ns = min(lowest_ns, min_ns), max(highest_ns, max_ns), sum_ns + total_ns
+        if not times:
+            continue
+        for entry in (stats.total, stats.entries[f, request_type]):
+            before = entry.last_request_timestamp
+            if entry.use_response_times_cache and before and int(last) > int(before):
+                entry._cache_response_times(int(last) - 1)
+            entry.last_request_timestamp = max(last, before or 0.0)
+            entry.num_requests += sum(by_second.values())
+            for second, number in by_second.items():
+                entry.num_reqs_per_sec[second] += number
+            entry.total_response_time += sum_ns / 1e6
+            low, lowest = lowest_ns / 1e6, entry.min_response_time
+            entry.min_response_time = low if lowest is None else min(low, lowest)
+            entry.max_response_time = max(highest_ns / 1e6, entry.max_response_time)
+            for time_ms, count in times.items():
+                entry.response_times[time_ms] += count
 
 
 class CsvFiles:
