@@ -87,6 +87,8 @@ class RemoteWorkers:
         self.expected = expected
         self._first_number = first_number
         self.workers: list[RemoteWorker] = []
+        # Each message asks who sent it.
+        self._by_id: dict[str, RemoteWorker] = {}
         self.refused: dict[str, str] = {}
         self._closed = False
         self._known: set[str] = set()
@@ -96,7 +98,7 @@ class RemoteWorkers:
 
     def worker_of(self, client_id: str) -> RemoteWorker | None:
         """Return the worker behind a client id of Locust's protocol."""
-        return next((worker for worker in self.workers if worker.client_id == client_id), None)
+        return self._by_id.get(client_id)
 
     @property
     def complete(self) -> bool:
@@ -129,6 +131,7 @@ class RemoteWorkers:
         number = self._first_number + len(self.workers)
         worker = RemoteWorker(number, client_id, str(data.get("host")), int(data.get("pid") or 0))
         self.workers.append(worker)
+        self._by_id[client_id] = worker
         gevent.spawn(self._time_clock, worker)
 
     def close(self, known: set[str]) -> None:

@@ -111,6 +111,8 @@ class Session:
         self.environment.raftload_engine = self
         self._processes = [*workers]
         self.workers: list[WorkerProcess | RemoteWorker] = [*workers]
+        # Each message asks who sent it.
+        self._by_id: dict[str, WorkerProcess | RemoteWorker] = {}
         self._local = "127.0.0.1" if bind[0] in ("0.0.0.0", "*") else bind[0]
         wanted = identity(self.scenario)
         # From here on messages may come, at every turn of the event loop: what they are for has to be there.
@@ -185,6 +187,7 @@ class Session:
         if say is not None and self.remote.expected and told != self.remote.describe():
             say(self.remote.describe())
         self.workers += self.remote.workers
+        self._by_id |= {worker.client_id: worker for worker in self.remote.workers}
         self.remote.close({worker.client_id or "" for worker in self.workers})
 
     def _check_lives(self, worker: WorkerProcess) -> None:
@@ -210,7 +213,7 @@ class Session:
 
     def worker_of(self, client_id: str) -> WorkerProcess | RemoteWorker | None:
         """Return the worker behind a client id of Locust's protocol."""
-        return next((w for w in self.workers if w.client_id == client_id), None)
+        return self._by_id.get(client_id)
 
     def bury(self, client_id: str) -> None:
         """Let Locust know that a worker is lost: it would wait for its users at the end of the test, and we before."""
@@ -243,6 +246,7 @@ class Session:
         dead = [(worker, death) for worker in self.workers if worker.gone and (death := worker.death())]
         for worker, _ in dead:
             self.workers.remove(worker)
+            self._by_id.pop(worker.client_id or "", None)
             forget(self.runner, worker.client_id or "")
         if not self.workers:
             raise EngineError(NO_WORKER)
@@ -271,7 +275,9 @@ class Session:
             self.remote.hello(client_id, hello)
         for worker in self._processes:
             if worker.number == number:
+                self._by_id.pop(worker.client_id or "", None)
                 worker.client_id = client_id
+                self._by_id[client_id] = worker
 
     def _on_begun(self, client_id: str, begun: Begun) -> None:
         if self.worker_of(client_id) is not None and begun["prefix"] == self.prefix:
