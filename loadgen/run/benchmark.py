@@ -162,9 +162,10 @@ def run_in(
     folder: Path, plan: Plan, target: TargetOptions, workers: WorkerOptions, scenario: str, hooks: Hooks
 ) -> Result:
     """Do what `bench` does in a folder that `run_folder.create` has made, with options that were checked."""
-    patching.patch()
-    from loadgen.load import keyspace
-    from loadgen.run.run import Run
+    with patching.uncollected():
+        patching.patch()
+        from loadgen.load import keyspace
+        from loadgen.run.run import Run
 
     logs = folder / "logs"
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:

@@ -133,20 +133,21 @@ def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> l
 
     Takes how many, their scenario, a folder for their logs, and how to reach the cluster. Raises FileError.
     """
-    patching.import_locust()
-    from gevent.os import fork_and_watch
+    with patching.uncollected():
+        patching.import_locust()
+        from gevent.os import fork_and_watch
 
-    from loadgen.run import (
-        worker,
-    )
+        from loadgen.run import (
+            worker,
+        )
 
-    if scenario in scenarios.names():
-        importlib.import_module(f"locustfiles.{scenario}")
+        if scenario in scenarios.names():
+            importlib.import_module(f"locustfiles.{scenario}")
+        # Nothing of it is garbage, ever. To look for garbage in it would write to it, and so copy it into each process.
+        gc.freeze()
     _raise_open_files_limit()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Nothing of it is garbage, ever. To look for garbage in it would write to it, and so copy it into each process.
-    gc.freeze()
     parent, workers = os.getpid(), list[WorkerProcess]()
     for number in range(1, count + 1):
         log = logs / f"worker-{number}.log"
