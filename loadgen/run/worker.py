@@ -64,8 +64,9 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     patching.import_locust()
     from cluster.base.exits import ListenerError
     from loadgen.load.listening import Alarm
-    from loadgen.load.locust_internals import set_worker_timing
+    from loadgen.load.locust_internals import read_default_options_once, set_worker_timing
 
+    read_default_options_once()
     # Where the kernel tells us of a master's death, one that is silent is stopped (Ctrl-Z) or waits for a processor.
     set_worker_timing(waits_for_master=bool(number) and sys.platform == "linux")
     # A worker that somebody started by hand speaks to a person; ours write a log.

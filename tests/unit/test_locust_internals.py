@@ -42,11 +42,12 @@ watched = gevent.event.AsyncResult()
 if fork_and_watch(watched.set) == 0:
     os._exit(0)
 
-from locust import event, events, rpc, runners, stats, web
+from locust import argument_parser, event, events, rpc, runners, stats, web
 from locust.rpc import zmqrpc
 from locust.env import Environment
 from locust.util import timespan
 from locust.user.task import LOCUST_STATE_STOPPING
+from loadgen.load.locust_internals import read_default_options_once
 
 def takes(function, *names):
     return [name for name in inspect.signature(function).parameters if name != "self"] == list(names)
@@ -72,8 +73,13 @@ class Idle(locust.User):
 user = Idle(environment)
 user._state = "running"
 stop = user.stop()
+options = argument_parser.default_args_dict()
+read_default_options_once()
 
 checks = {
+    "the names of Locust's options": "host" in options and options == argument_parser.default_args_dict()
+    and argument_parser.default_args_dict() is argument_parser.default_args_dict()
+    and "in argument_parser.default_args_dict()" in inspect.getsource(runners.WorkerRunner.handle_message),
     "timing": all(isinstance(getattr(runners, name), (int, float)) for name in (
         "WORKER_REPORT_INTERVAL", "HEARTBEAT_LIVENESS", "HEARTBEAT_DEAD_INTERNAL", "MASTER_HEARTBEAT_TIMEOUT",
         "CPU_MONITOR_INTERVAL")),
