@@ -178,7 +178,7 @@ class _Simulated:
         self.socket = made
         self.asked: deque[float] = deque()
         self.queue: deque[tuple[float, bytes]] = deque()
-        self.began_at = 0.0
+        self.began_at = self.answered_at = 0.0
         self.stopped = self.quitted = False
 
     def send(self, kind: str, data: object) -> None:
@@ -192,6 +192,7 @@ class Played:
     Attributes:
         waits_ms: from each heartbeat of a run to the master's answer to it, in milliseconds.
         late_ms: how late they sent what they had to.
+        silent_s: the longest time in which one heard nothing of the master; after 10 s a real one ends.
         unanswered: heartbeats without an answer when the master said stop.
         began_at, stopped_at: when the first was told to begin, and the first to stop, on the monotonic clock.
         told_s: from the first to the last order to begin.
@@ -199,6 +200,7 @@ class Played:
 
     waits_ms: list[float] = dataclasses.field(default_factory=list)
     late_ms: list[float] = dataclasses.field(default_factory=list)
+    silent_s: float = 0.0
     unanswered: int = 0
     began_at: float = 0.0
     stopped_at: float = 0.0
@@ -282,9 +284,11 @@ class Players:
                 return
             kind, payload, _ = unpack(data)
             if kind == "heartbeat" and worker.asked:
-                asked = worker.asked.popleft()
+                asked, now = worker.asked.popleft(), time.monotonic()
                 if worker.began_at and asked > worker.began_at and not worker.stopped:
-                    self.played.waits_ms.append(1000 * (time.monotonic() - asked))
+                    self.played.waits_ms.append(1000 * (now - asked))
+                    self.played.silent_s = max(self.played.silent_s, now - worker.answered_at)
+                worker.answered_at = now
             elif kind == CLOCK.name:
                 worker.send(CLOCK.name, {"sent": payload["sent"], "there": time.time_ns()})
             elif kind == "spawn":
@@ -303,7 +307,7 @@ class Players:
         if tape not in self._moved:
             self._moved[tape] = worker.tape.moved(time.time_ns(), prefix)
         worker.queue.extend(self._moved[tape])
-        worker.began_at = time.monotonic()
+        worker.began_at = worker.answered_at = time.monotonic()
         self.played.began_at = self.played.began_at or worker.began_at
         self.played.told_s = worker.began_at - self.played.began_at
         worker.send(BEGUN.name, {"prefix": prefix})

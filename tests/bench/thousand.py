@@ -1,6 +1,6 @@
 """What one master costs with many workers: its CPU, its memory, how late it is, and whether its counts are exact.
 
-    python -m tests.bench.thousand [--workers 10,50,200,500,1000] [--seconds 20] [--rate 10 | --rate 0]
+    python -m tests.bench.thousand [--workers 10,50,200,500,1000] [--seconds 20] [--rate 10 | --rate 0] [--long]
 
 Two real workers of 100 users each run against one member whose data lie in memory, in a closed loop of three types; a
 user does ``--rate`` operations a second, or with 0 as many as it can. What they send to their master is recorded. Then
@@ -10,7 +10,7 @@ over the loopback interface and at the real rate. A row has
 - the master's CPU as a share of one core while the load runs, from the load's begin to the master's end per report, and
   its resident memory at most;
 - how late it is: from a worker's heartbeat to the master's answer, of one worker that has a process of its own and of
-  all others, and how late the simulated workers themselves were;
+  all others; how late the simulated workers themselves were; and the longest that one heard nothing of its master;
 - the seconds from the master's start until it told the first worker to begin, and from its order to stop to its end;
 - whether the result has each operation of the recordings as often as it was played.
 """
@@ -58,15 +58,20 @@ def bench(folder: Path, endpoint: str, port: int, workers: int, seconds: int, sc
     ]  # fmt: skip
 
 
-def record(folder: Path, endpoint: str, seconds: int, scenario: str) -> list[Tape]:
-    """Return the tapes of two real workers of a run of so many seconds."""
+def record(folder: Path, endpoint: str, seconds: int, scenario: str, planned_s: int) -> list[Tape]:
+    """Return the tapes of two real workers of a run of so many seconds. Takes for how many it is planned."""
     port, master_port = free_ports(2)
     with recording(port, master_port) as tapes:
         worker = [sys.executable, "-m", "loadgen.cli", "worker", "--master-port", str(port), "--scenario", scenario]
         workers = [subprocess.Popen(worker, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)]
         try:
-            command = bench(folder / "recorded", endpoint, master_port, 2, seconds, scenario)
-            subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+            command = bench(folder / "recorded", endpoint, master_port, 2, planned_s, scenario)
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as master:
+                while planned_s > seconds and not (tapes and all(tape.began_ns for tape in tapes.values())):
+                    time.sleep(0.05)
+                if planned_s > seconds:
+                    time.sleep(seconds)
+                    master.send_signal(signal.SIGINT)
         finally:
             for each in workers:
                 each.wait(timeout=60)
@@ -149,7 +154,8 @@ def measure(
         f"{master.share(began + 2, stopped):.2f}", f"{1e6 * used_s / reports:.0f}", f"{master.memory_mib:.0f}",
         *(f"{rank(alone.waits_ms, q):.1f}" for q in (0.5, 1.0)),
         *(f"{rank(rest.waits_ms, q):.1f}" for q in (0.5, 0.99, 1.0)),
-        f"{rank(alone.late_ms + rest.late_ms, 0.99):.1f}", f"{alone.unanswered + rest.unanswered}",
+        f"{rank(alone.late_ms + rest.late_ms, 0.99):.1f}", f"{max(alone.silent_s, rest.silent_s):.1f}",
+        f"{alone.unanswered + rest.unanswered}",
         f"{began - master.began_at:.1f}", f"{max(alone.told_s, rest.told_s):.2f}", f"{master.ended_at - stopped:.1f}",
         exact, "; ".join(doubts),
     )  # fmt: skip
@@ -158,8 +164,8 @@ def measure(
 
 HEAD = (
     "workers", "played ops/s", "CPU, cores", "us a report", "memory MiB", "one: p50 ms", "max",
-    "all: p50 ms", "p99", "max", "players late p99 ms", "unanswered", "to begin s", "told s", "to end s", "exact",
-    "doubts",
+    "all: p50 ms", "p99", "max", "players late p99 ms", "silent s", "unanswered",
+    "to begin s", "told s", "to end s", "exact", "doubts",
 )  # fmt: skip
 
 
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("--workers", default=[10, 50, 200, 500, 1000], type=lambda text: [*map(int, text.split(","))])
     parser.add_argument("--seconds", type=int, default=20, help="of each run (default: 20)")
     parser.add_argument("--rate", type=float, default=10, help="operations a second of each user, 0: all that it can")
+    parser.add_argument("--long", action="store_true", help="reports of a long run, whose workers count by the second")
     parser.add_argument("--python", default="", help="options of the master's Python, as '-m cProfile -o FILE'")
     args = parser.parse_args()
     with (
@@ -179,7 +186,8 @@ def main() -> None:
         if args.rate:
             scenario = f"{name}/paced.py"
             Path(scenario).write_text(SCENARIO.format(rate=args.rate))
-        tapes = record(folder, cluster.endpoints[0], args.seconds, scenario)
+        planned_s = 1000 if args.long else args.seconds
+        tapes = record(folder, cluster.endpoints[0], args.seconds, scenario, planned_s)
         for tape in tapes:
             print(f"recorded: {tape.totals}, {len(tape.messages)} messages, {tape.report_bytes:,.0f} bytes a report")
         print("| " + " | ".join(HEAD) + " |", flush=True)
