@@ -37,6 +37,8 @@ from tests.bench.played import Played, Players, Tape, recording
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS = 100
+# The most that a run may have; simulated workers do what is recorded, whatever they are told.
+MOST_USERS = 100_000
 SCENARIO = """\
 from locust import constant_throughput
 
@@ -54,7 +56,8 @@ def bench(folder: Path, endpoint: str, port: int, workers: int, seconds: int, sc
     return [
         sys.executable, *how, "-m", "loadgen.cli", "bench", "--endpoints", endpoint, "--bind", f"127.0.0.1:{port}",
         "--scenario", scenario, "--mix", "get=1,put=1,txn=1", "--expect-workers", str(workers), "--worker-wait", "300s",
-        "--concurrency", str(USERS * workers), "--duration", f"{seconds}s", "--json", "--output", str(folder),
+        "--concurrency", str(min(USERS * workers, MOST_USERS)), "--duration", f"{seconds}s", "--json",
+        "--output", str(folder),
     ]  # fmt: skip
 
 
