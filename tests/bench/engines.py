@@ -79,10 +79,12 @@ def one_round(
 ) -> dict[str, Any]:
     """Measure each client once, in another order each round; return what each cost by its name."""
     shape = connections, users // connections
+    # The start of many users is not to be counted, as it is not of the others.
+    warmup = ("--warmup", "1s") if users >= 100 else ()
     clients = {
         **{
             engine: partial(peers.raftload, endpoint, f, operations // SHARES.get(engine, 1), *shape,
-                            "--engine", engine, folder=folder)
+                            "--engine", engine, *warmup, folder=folder)
             for engine in OURS
         },
         "h2load": partial(peers.h2load, endpoint, f, operations, *shape, latency=True),
