@@ -104,10 +104,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("timing"):
             item.add_marker(pytest.mark.xdist_group("timing"))
         elif item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("docker" if item.get_closest_marker("docker") else item.path.stem))
+            alone = any(map(item.get_closest_marker, _NETWORKS))
+            item.add_marker(pytest.mark.xdist_group("docker" if alone else item.path.stem))
     items.sort(key=_turn)
 
 
+# Docker makes and removes network interfaces. Chromium then gives up what it is loading (ERR_NETWORK_CHANGED), so tests
+# of the two never run at the same time.
+_NETWORKS = ("docker", "browser")
 # What takes longest, by the groups' names; the others follow in the order of their paths.
 _LONGEST = ("docker", "guides-runs", "guides-chaos", "test_conformance_lies", "test_many_machines")
 

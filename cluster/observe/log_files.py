@@ -29,9 +29,9 @@ _LONGEST_LINE = (
 _NESTED = 3  # a compressed file may hold an archive of compressed files
 _UTF_32 = ((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"))
 _GZIP, _BZIP2, _XZ, _LZMA = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+ZSTD = b"\x28\xb5\x2f\xfd"
 # Compressions that Python does not read: what each is called, and what unpacks it.
-_FOREIGN = {
+FOREIGN = {
     b"\x04\x22\x4d\x18": ("LZ4", "lz4 -d"),
     b"LZIP": ("lzip", "lzip -d"),
     b"\x1f\x9d": ("compress", "uncompress"),
@@ -140,7 +140,7 @@ def _decompressed(where: str, head: bytes, file: IO[bytes]) -> IO[bytes] | None:
         return bz2.BZ2File(file)
     if head.startswith((_XZ, _LZMA)):
         return lzma.LZMAFile(file)
-    if head.startswith(_ZSTD):
+    if head.startswith(ZSTD):
         try:
             zstd: Any = importlib.import_module("compression.zstd")  # Python 3.14 and later
         except ImportError as exc:
@@ -149,7 +149,7 @@ def _decompressed(where: str, head: bytes, file: IO[bytes]) -> IO[bytes] | None:
             ) from exc
         opened: IO[bytes] = zstd.ZstdFile(file)
         return opened
-    for begin, (name, command) in _FOREIGN.items():
+    for begin, (name, command) in FOREIGN.items():
         if head.startswith(begin):
             raise UsageError(
                 f"{where} is compressed with {name}, which Python does not read: unpack it with `{command}`"
