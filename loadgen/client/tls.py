@@ -83,6 +83,7 @@ class Tls:
 
         Raises BlockingIOError where there is nothing yet, TlsError for an alert, and OSError as the socket does.
         """
+        # An operation that comes alone pays for all of this once a record: etcd writes its answer in three or four.
         incoming = self._incoming
         if not incoming.pending:  # else the handshake left some
             assert self._socket is not None
@@ -90,22 +91,25 @@ class Tls:
             if not data:
                 return b""
             incoming.write(data)
-        parts = []
         try:
+            first = self._object.read(_RECORD)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None  # a part of a record, or one without data, as a ticket
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as exc:
+            raise self._translated(exc) from exc
+        # Not asked again where nothing is left: OpenSSL would raise what costs more than a record.
+        if not incoming.pending or not first:
+            return first
+        parts = [first]
+        with contextlib.suppress(ssl.SSLError):  # the end of the connection follows what is wrong
             while incoming.pending:
                 part = self._object.read(_RECORD)
                 if not part:
                     break  # close_notify
                 parts.append(part)
-        except ssl.SSLWantReadError:
-            if not parts:
-                raise BlockingIOError from None
-        except ssl.SSLZeroReturnError:
-            pass
-        except ssl.SSLError as exc:
-            if not parts:
-                raise self._translated(exc) from exc
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def send(self, data: bytes | memoryview) -> int:
         """Encrypt and write; return how many bytes of ``data`` have gone out whole.
@@ -115,7 +119,7 @@ class Tls:
         where none has gone out, and OSError as the socket does.
         """
         assert self._socket is not None
-        view = memoryview(data)
+        whole = len(data)
         taken = 0
         while True:
             if self._unsent:
@@ -129,9 +133,10 @@ class Tls:
                 self._unsent = b""
                 taken += self._owed
                 self._owed = 0
-            if taken == len(view):
+            if taken == whole:
                 return taken
-            self._owed = self._object.write(view[taken : taken + _RECORD])
+            fits = not taken and whole <= _RECORD
+            self._owed = self._object.write(data if fits else memoryview(data)[taken : taken + _RECORD])
             self._unsent = self._outgoing.read()
         if not taken:
             raise BlockingIOError
