@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from time import perf_counter_ns
 
@@ -12,6 +12,9 @@ from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
 
 _PROBE_NS = 10_000_000
+# Turns are counted by length in units of 2**_UNIT ns, from _LONG of them on in 2**_COARSE times that.
+_UNIT, _COARSE = 10, 7
+_LONG = 4096
 
 
 class LoopLag:
@@ -27,8 +30,8 @@ class LoopLag:
     """
 
     def __init__(self, hub: Hub) -> None:
-        self._turns: dict[int, list[int]] = {}
-        self._woke_ns = self._started_ns = perf_counter_ns()
+        self._turns: dict[int, int] = {}
+        self._started_ns = perf_counter_ns()
         self._stopped_ns: int | None = None
         # `check` runs right after the poll and `prepare` right before it: the first before any socket is read,
         # the second after gevent has run its callbacks, which it does in a `prepare` of its own.
@@ -39,22 +42,8 @@ class LoopLag:
         if self._probe is not None:
             self._probe.set(self._probe_due_ns)
         self._watchers = (loop.check(ref=False, priority=loop.MAXPRI), loop.prepare(ref=False, priority=loop.MINPRI))
-        for watcher, callback in zip(self._watchers, (self._woke, self._sleeps), strict=True):
+        for watcher, callback in zip(self._watchers, watch(self._turns), strict=True):
             watcher.start(callback)
-
-    def _woke(self) -> None:
-        self._woke_ns = perf_counter_ns()
-
-    def _sleeps(self) -> None:
-        busy = perf_counter_ns() - self._woke_ns
-        # Turns are kept by length in eighths of an octave, each with how many there were and their sum.
-        key = busy >> max(0, busy.bit_length() - 4) << max(0, busy.bit_length() - 4)
-        turns = self._turns.get(key)
-        if turns is None:
-            self._turns[key] = [1, busy]
-        else:
-            turns[0] += 1
-            turns[1] += busy
 
     def _probes(self) -> None:
         now = perf_counter_ns()
@@ -71,7 +60,7 @@ class LoopLag:
 
     def percentile_ms(self, fraction: float) -> float:
         """Return the wait, in milliseconds, that arrivals stay under at that fraction of all moments."""
-        busy_ns = wait_exceeded(self._turns, self.watched_s * 1e9 * (1 - fraction))
+        busy_ns = wait_exceeded(lengths(self._turns), self.watched_s * 1e9 * (1 - fraction))
         return max(busy_ns, *hdr.percentiles(self._probed, (fraction,))) / 1e6
 
     def stop(self) -> None:
@@ -81,6 +70,36 @@ class LoopLag:
             self._probe.close()
         for watcher in self._watchers:
             watcher.stop()
+
+
+def watch(turns: dict[int, int]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what to call right after each poll, and right before the next: they count the turns between, by length.
+
+    Takes where to count them, for `lengths`. Functions with variables of their own, not methods: at a low rate each
+    operation takes two turns of the loop, and with TLS four.
+    """
+    woke_ns = perf_counter_ns()
+    count = turns.get
+
+    def woke() -> None:
+        nonlocal woke_ns
+        woke_ns = perf_counter_ns()
+
+    def sleeps() -> None:
+        units = (perf_counter_ns() - woke_ns) >> _UNIT
+        if units >= _LONG:
+            units = units >> _COARSE << _COARSE
+        turns[units] = count(units, 0) + 1
+
+    return woke, sleeps
+
+
+def lengths(turns: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Return turns that `watch` counted by their length, rounded down, as (count, sum of lengths) in nanoseconds."""
+    return {
+        units << _UNIT: (count, count * ((2 * units + (1 if units < _LONG else 1 << _COARSE)) << _UNIT >> 1))
+        for units, count in turns.items()
+    }
 
 
 def wait_exceeded(turns: Mapping[int, Sequence[int]], over_ns: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.load import loop_lag
 from loadgen.load.loop_lag import LoopLag, wait_exceeded
 
 
@@ -27,6 +28,30 @@ def test_waits_above_the_percentile_have_the_share_that_is_left(lengths: list[in
         assert abs(above - elapsed * share) < 1e-6 * elapsed
     else:
         assert above <= elapsed * share + 1e-9
+
+
+@given(st.lists(st.integers(0, 10**11), min_size=1, max_size=30), st.floats(0.001, 0.5))
+def test_turns_are_counted_close_to_their_length(lengths: list[int], share: float) -> None:
+    """In few counters, however many turns there are."""
+    now = 5
+    turns: dict[int, int] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_lag, "perf_counter_ns", lambda: now)
+        woke, sleeps = loop_lag.watch(turns)
+        for length in lengths:
+            woke()
+            now += length
+            sleeps()
+            now += length
+    counted = loop_lag.lengths(turns)
+    assert sum(count for count, _ in counted.values()) == len(lengths)
+    rounded = sorted(key for key, (count, _) in counted.items() for _ in range(count))
+    for floor, length in zip(rounded, sorted(lengths), strict=True):
+        assert floor <= length < floor + (2**10 if length < 2**22 else 2**17)
+    rounding = 2**10 if max(lengths) < 2**22 else 2**17
+    exact = {length: (lengths.count(length), length * lengths.count(length)) for length in lengths}
+    over = 2 * sum(lengths) * share
+    assert wait_exceeded(counted, over) == pytest.approx(wait_exceeded(exact, over), abs=rounding)
 
 
 def test_the_formula_agrees_with_arrivals_at_random_moments() -> None:
