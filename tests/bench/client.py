@@ -105,8 +105,12 @@ def grpcio(endpoint: str, operations: int, connections: int) -> dict[str, float]
     return asyncio.run(main())
 
 
-def h2load(endpoint: str, operations: int, connections: int) -> dict[str, float]:
-    """nghttp2's load generator, in C: the floor. It sends one constant request and looks at no answer."""
+def h2load(endpoint: str, operations: int, connections: int, rate: float | None = None) -> dict[str, float]:
+    """nghttp2's load generator, in C: the floor. It sends one constant request and looks at no answer.
+
+    Takes requests a second of each connection, None for as many as it can. An endpoint without a scheme is plain.
+    """
+    url = endpoint if "://" in endpoint else f"http://{endpoint}"
     from loadgen.client import encode
     from loadgen.wire.grpc import PREFIX
 
@@ -118,7 +122,7 @@ def h2load(endpoint: str, operations: int, connections: int) -> dict[str, float]
         done = subprocess.run(
             ["h2load", "-n", str(operations), "-c", str(connections), "-m", str(IN_FLIGHT // connections),
              "-d", body.name, "-H", "content-type: application/grpc", "-H", "te: trailers",
-             f"http://{endpoint}/etcdserverpb.KV/Range"],
+             *([] if rate is None else [f"--rps={rate}"]), f"{url}/etcdserverpb.KV/Range"],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         if f"{operations} succeeded" not in done.stdout:

@@ -1,29 +1,36 @@
 """The client's cost of TLS: CPU of its process per GET, plain against TLS 1.3, to the same etcd binary.
 
-    python -m tests.bench.tls [--operations N] [--rounds N] [--connections N] [--rate R [--seconds S]]
+    python -m tests.bench.tls [--operations N] [--rounds N] [--connections N] [--rate R [--seconds S] [--etcd BINARY]]
 
 Two members of their own, one plain and one with TLS, both pinned to one half of the processors, the client to the
 other; plain and TLS take turns, and the ratio is taken within the round. Our client alone sends as much as it can; with
-``--rate`` it is a run of `raftload bench` in an open loop, so that both send equally much.
+``--rate`` it is a run of `raftload bench` in an open loop, so that both send equally much, and beside it h2load at the
+same rate, where it is installed: it says what of the cost is not ours. With ``--etcd``, a binary of 3.5.10 or later, a
+third member serves gRPC alone on its port (``--listen-client-http-urls``): it writes an answer at once, not in three
+records or four as etcd with TLS does otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.base.security import Security
 from cluster.base.topology import ServerTls
 from cluster.local.cluster import LocalCluster
 from tests.bench import open_loop
-from tests.bench.client import KEY, ROOT
+from tests.bench.client import KEY, ROOT, h2load
 from tests.support.certificates import Authority
+from tests.support.ports import take_ports
 
 
 def measure(endpoint: str, operations: int, connections: int, trust: Security, cpus: set[int]) -> dict[str, float]:
@@ -39,15 +46,19 @@ def measure(endpoint: str, operations: int, connections: int, trust: Security, c
 
 
 def compare_at_a_rate(where: dict[str, str], rate: float, seconds: float, rounds: int, trust: Security) -> None:
-    """Print what an operation costs a worker of an open loop, plain and with TLS, in turns."""
-    costs: dict[str, list[float]] = {name: [] for name in where}
+    """Print what an operation costs a worker of an open loop, and h2load, plain and with TLS, in turns."""
+    clients: dict[str, Callable[[str], float]] = {
+        "raftload": lambda endpoint: open_loop.run(endpoint, rate, seconds, "auto", trust.to_environment())[1]
+    }
+    if shutil.which("h2load"):
+        clients["h2load"] = lambda endpoint: h2load(endpoint, round(rate * seconds), 1, rate)["us"]
+    costs: dict[tuple[str, str], list[float]] = {(client, name): [] for client in clients for name in where}
     for number in range(rounds):
-        for name in list(where)[:: 1 if number % 2 else -1]:
-            costs[name].append(open_loop.run(where[name], rate, seconds, "auto", trust.to_environment())[1])
-    for name, us in costs.items():
-        print(f"{name:<6} {statistics.median(us):>8.2f} us of CPU an operation at {rate:,.0f}/s")
-    more = statistics.median(tls - bare for tls, bare in zip(costs["TLS"], costs["plain"], strict=True))
-    print(f"TLS costs {more:.2f} us an operation more, median of {rounds} rounds")
+        for client, name in list(costs)[:: 1 if number % 2 else -1]:
+            costs[client, name].append(clients[client](where[name]))
+    for (client, name), us in costs.items():
+        more = statistics.median(each - bare for each, bare in zip(us, costs[client, "plain"], strict=True))
+        print(f"{client:<9} {name:<15} {statistics.median(us):>7.1f} us at {rate:,.0f}/s, {more:.1f} more than plain")
 
 
 def main() -> None:
@@ -58,6 +69,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=10)
     parser.add_argument("--rate", type=float, help="operations per second of an open loop")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--etcd", help="binary of the members; default: raftload's own")
     args = parser.parse_args()
     processors = sorted(os.sched_getaffinity(0))
     half = len(processors) // 2
@@ -67,13 +79,20 @@ def main() -> None:
         authority = Authority(Path(folder))
         pair = authority.sign("server", "127.0.0.1")
         trust = Security(cacert=authority.cert)
-        with (
-            LocalCluster(1, storage="memory") as plain,
-            LocalCluster(1, storage="memory", tls=ServerTls(pair.cert, pair.key), security=trust) as secure,
-        ):
+        with contextlib.ExitStack() as members:
+
+            def serve(*extra: str, tls: bool = True) -> str:
+                how = ServerTls(pair.cert, pair.key) if tls else None
+                made = LocalCluster(
+                    1, binary=args.etcd, storage="memory", tls=how, security=trust if tls else None, extra_args=extra
+                )
+                return members.enter_context(made).endpoints[0]
+
             from loadgen.client.etcd import EtcdClient
 
-            where = {"plain": plain.endpoints[0], "TLS": secure.endpoints[0]}
+            where = {"plain": serve(tls=False), "TLS": serve()}
+            if args.etcd and args.rate:
+                where["TLS, gRPC alone"] = serve(f"--listen-client-http-urls=https://127.0.0.1:{take_ports(1)}")
             for endpoint in where.values():
                 client = EtcdClient([endpoint], security=trust)
                 client.put(KEY, b"v" * 64)
