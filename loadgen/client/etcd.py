@@ -121,14 +121,21 @@ class KVCalls(Caller):
         Takes its connection and its stream, and what it was called with; ``call_ns`` is when. Sends it again where that
         is due, as they do.
         """
-        if f == "put":
-            path, request = PUT, encode.put(key, value or b"")
-        elif f == "get":
-            path, request = RANGE, encode.get(key, serializable)
-        else:
-            path, request = TXN, encode.cas(key, value or b"", mod_revision)
-        stream = self.channel.after(transport, stream, path, request, self._timeout_ns, call_ns)
+        path, request = _request(f, key, value, mod_revision, serializable=serializable)
+        try:
+            stream = self.channel.after(transport, stream, path, request, self._timeout_ns, call_ns)
+        except BaseException:
+            self.give_up(path, Operation(process, f, key, value, due_ns, call_ns), request)
+            raise
         return self._ended(stream, path, request, _BY_NAME[f][1], f, key, value, process, due_ns, call_ns)
+
+    def abandon(
+        self, f: str, key: bytes, value: bytes | None, *, process: int, due_ns: int, call_ns: int,
+        mod_revision: int = 0, serializable: bool = False,
+    ) -> None:  # fmt: skip
+        """Tell of a ``put``, ``get`` or ``cas`` that somebody else sent, and whose greenlet was killed meanwhile."""
+        path, request = _request(f, key, value, mod_revision, serializable=serializable)
+        self.give_up(path, Operation(process, f, key, value, due_ns, call_ns), request)
 
     def compact(self, revision: int, *, physical: bool = False) -> Operation:
         """Drop the history before ``revision``. ``response`` is a ``CompactionResponse``."""
@@ -142,6 +149,17 @@ _BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Answered]]] = {
     "lease_grant": (GRANT, pb.LeaseGrantResponse.FromString),
     "lease_revoke": (REVOKE, pb.LeaseRevokeResponse.FromString),
 }  # fmt: skip
+
+
+def _request(
+    f: str, key: bytes, value: bytes | None, mod_revision: int, *, serializable: bool
+) -> tuple[bytes, bytes]:
+    """Return the path and the message of a ``put``, ``get`` or ``cas``, which is called ``txn`` in operations."""
+    if f == "put":
+        return PUT, encode.put(key, value or b"")
+    if f == "get":
+        return RANGE, encode.get(key, serializable)
+    return TXN, encode.cas(key, value or b"", mod_revision)
 
 
 class EtcdClient(KVCalls, WatchCalls, LeaseCalls, MemberCalls, MaintenanceCalls, AuthCalls):

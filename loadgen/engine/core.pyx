@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The compiled core of the load path: users as rows of an array, requests from templates, answers walked in place.
 
-It does no I/O: bytes and the time go in, bytes and counts come out. Python is entered once a turn of the event loop, and
+It does no I/O: bytes and the time go in, bytes, counts and the records of a history come out. Python is entered once a turn of the event loop, and
 for what is rare: a frame that is not one of an answer's usual three goes to `wire.receiving`, a request that cannot be
 sent now to the client that all other code uses. So each rule of HTTP/2, gRPC and etcd's errors is written once, in
 Python. The Python twin of what is here is `loadgen.load.user` over `loadgen.client.transport`; `tests/property` holds
@@ -9,7 +9,7 @@ the two equal.
 
 Pointers are read within the bounds that the walkers check, and rows are looked up by numbers that Python got from here.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -43,6 +43,12 @@ cdef enum:
     MOST_REPLIES = 4096          # see `wire.control`
     ACKNOWLEDGE = 1048576        # see `wire.receiving`
     NEVER = 0x7FFFFFFFFFFFFFFF
+cdef enum:
+    # Of a history: see `history.format`.
+    RECORD_SIZE = 44
+    OPERATION_RECORD = 2
+    ANSWERED_FLAG = 1
+    FULL_HISTORY = 262144        # bytes of messages, see `history.writer`
 
 IDLE_, LENT_, OVER_, ADOPTED_ = IDLE, LENT, OVER, ADOPTED
 
@@ -56,6 +62,7 @@ cdef struct Row:                 # a user, and its operation
     int32_t conn                 # the place of its connection
     int32_t state, f, at, drawn, message_size, message_room
     bint leaving, measured, committed
+    int endpoint                 # the number of its connection's in the history
     int64_t number, expected     # a revision: negative ones are Python's
     uint64_t due, call, end, revision
     uint8_t *types               # drawn beforehand: `drawn` types and keys, of which `at` are used up
@@ -73,6 +80,10 @@ cdef struct Track:               # one type of operation since the last drain
     uint64_t first_call, first_return, last_return, last_call
     Histogram latency, service
 
+cdef struct Buffer:
+    uint8_t *data
+    size_t size, room
+
 cdef inline uint32_t be32(const uint8_t *p) noexcept nogil:
     return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
 
@@ -84,6 +95,31 @@ cdef inline uint8_t *put_frame(uint8_t *p, uint32_t size, int kind, int flags, u
     p = put32(p, size << 8 | <uint32_t>kind)
     p[0] = <uint8_t>flags
     return put32(p + 1, sid)
+
+cdef inline uint8_t *put_little(uint8_t *p, uint64_t value, int size) noexcept nogil:
+    cdef int n
+    for n in range(size):
+        p[n] = <uint8_t>(value >> 8 * n & 255)
+    return p + size
+
+cdef uint8_t *extend(Buffer *b, size_t size) except NULL:
+    """Return where so many bytes more stand in a buffer."""
+    cdef uint8_t *larger
+    cdef size_t room
+    if b.size + size > b.room:
+        room = 2 * (b.size + size)
+        larger = <uint8_t *>realloc(b.data, room)
+        if larger == NULL:
+            raise MemoryError
+        b.data, b.room = larger, room
+    b.size += size
+    return b.data + b.size - size
+
+cdef bytes taken_of(Buffer *b):
+    """Return what a buffer holds, and empty it."""
+    found = PyBytes_FromStringAndSize(<char *>b.data, b.size)
+    b.size = 0
+    return found
 
 cdef inline void put_hex(uint8_t *p, uint32_t value) noexcept nogil:
     cdef int n, digit
@@ -419,7 +455,8 @@ cdef class Conn:
     Attributes: those of `wire.sending.Sender` with these names; ``unacknowledged``, bytes of answers that the peer's window
     has not got back; ``chosen``, it was chosen in this turn of the event
     loop and is to be flushed at its end; ``special``, only Python may take the next frame; ``dead``, the connection
-    has ended and takes nothing more; ``number``, its place in the core.
+    has ended and takes nothing more; ``number``, its place in the core; ``endpoint``, the number of its endpoint in the
+    history.
     """
 
     cdef public int64_t window, room, max_streams, unacknowledged
@@ -427,13 +464,13 @@ cdef class Conn:
     cdef public uint32_t next_id, replies
     cdef public bint accepting, chosen, special, dead
     cdef readonly int number
+    cdef public uint16_t endpoint
     cdef readonly int64_t open
     cdef dict streams, blocked
     cdef object waiting
     cdef readonly object lane
     cdef bytes tail
-    cdef uint8_t *out
-    cdef size_t out_size, out_room
+    cdef Buffer out
     cdef int32_t *slots          # a row and 1 by stream id, held against the row
     cdef readonly uint32_t mask  # of the bits of a stream's id that say where it stands
     cdef list opens, closes, blocks
@@ -443,14 +480,15 @@ cdef class Conn:
         self.next_id, self.special, self.tail = 1, True, b""
         self.opens, self.closes, self.blocks = [], [], [None] * TYPES
         self.streams, self.blocked, self.waiting = {}, {}, deque()
-        self.out_room, self.mask = 65536, 255
-        self.out = <uint8_t *>malloc(self.out_room)
+        self.mask = 255
         self.slots = <int32_t *>calloc(self.mask + 1, sizeof(int32_t))
-        if self.out == NULL or self.slots == NULL:
+        if self.slots == NULL:
             raise MemoryError
+        extend(&self.out, 32768)
+        self.out.size = 0
 
     def __dealloc__(self):
-        free(self.out)
+        free(self.out.data)
         free(self.slots)
 
     def share(self, dict streams not None, dict blocked not None, waiting):
@@ -464,32 +502,18 @@ cdef class Conn:
 
     # -- output, as `wire.sending` puts it into a list
 
-    cdef uint8_t *reserve(self, size_t size) except NULL:
-        cdef uint8_t *larger
-        cdef size_t room
-        if self.out_size + size > self.out_room:
-            room = 2 * (self.out_size + size)
-            larger = <uint8_t *>realloc(self.out, room)
-            if larger == NULL:
-                raise MemoryError
-            self.out, self.out_room = larger, room
-        self.out_size += size
-        return self.out + self.out_size - size
-
     def append(self, bytes data not None):
         """Take bytes to write; ``queued`` is counted by whoever puts them here."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if size:
-            memcpy(self.reserve(size), PyBytes_AS_STRING(data), size)
+            memcpy(extend(&self.out, size), PyBytes_AS_STRING(data), size)
 
     def __len__(self):
-        return self.out_size
+        return self.out.size
 
     def take(self):
         """Return what is to be written, once."""
-        data = PyBytes_FromStringAndSize(<char *>self.out, self.out_size)
-        self.out_size = 0
-        return data
+        return taken_of(&self.out)
 
     # -- header blocks
 
@@ -520,7 +544,7 @@ cdef class Conn:
 cdef class Core:
     """The users of one worker, and their operations.
 
-    Takes the owner (see `engine.Engine`: `choose`, `draw`, `begin_measuring`, `turn`), the requests, how many keys there
+    Takes the owner (see `engine.Engine`: `choose`, `draw`, `begin_measuring`, `turn`, `keep_history`), the requests, how many keys there
     are, how many types the run has, and its operations, -1 for no limit.
 
     Attributes:
@@ -531,11 +555,12 @@ cdef class Core:
         closing: nothing more is begun.
         active, active_max: operations under way, now and the most there were.
         attention: rows whose greenlet has something to do.
+        recording: each operation that ends here is recorded, as `history.writer` does it, until `take_history`.
     """
 
     cdef public int64_t taken, quota, active, active_max
     cdef public uint64_t warm_until
-    cdef public bint closed_loop, measuring, closing
+    cdef public bint closed_loop, measuring, closing, recording
     cdef readonly list attention
     cdef object owner
     cdef Requests requests
@@ -550,6 +575,8 @@ cdef class Core:
     cdef uint64_t low, high      # the interval of what is counted
     cdef Track tracks[TYPES]
     cdef Histogram lags
+    cdef Buffer records, messages     # of the history
+    cdef uint32_t recorded
 
     def __cinit__(self, owner, Requests requests not None, uint32_t key_space, int owing, int64_t quota):
         cdef int f
@@ -580,6 +607,8 @@ cdef class Core:
         free(self.rows)
         free(self.ended)
         free(self.revisions)
+        free(self.records.data)
+        free(self.messages.data)
 
     cdef Row *row(self, int number) except NULL:
         if not 0 <= number < self.users:
@@ -772,7 +801,7 @@ cdef class Core:
         size = t.size + 5
         if size > c.room or size > c.window:
             return self._lend(number)
-        p = c.reserve(23 + PyBytes_GET_SIZE(block) + t.size)
+        p = extend(&c.out, 23 + PyBytes_GET_SIZE(block) + t.size)
         p = put_frame(p, <uint32_t>PyBytes_GET_SIZE(block), HEADERS_FRAME, END_HEADERS, c.next_id)
         memcpy(p, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block))
         p = put_frame(p + PyBytes_GET_SIZE(block), size, DATA_FRAME, END_STREAM, c.next_id)
@@ -783,7 +812,7 @@ cdef class Core:
         c.window -= size
         if r.f != GET:
             r.count += 1
-        r.sid, r.conn, r.state, r.end = c.next_id, c.number, SENT, c.queued
+        r.sid, r.conn, r.state, r.end, r.endpoint = c.next_id, c.number, SENT, c.queued, c.endpoint
         c.next_id += 2
         c.open += 1
         return self._enter(c, number)
@@ -1015,13 +1044,13 @@ cdef class Core:
         self._succeed(number, now)
 
     cdef int _pong(self, Conn c, const uint8_t *payload) except -1:
-        cdef uint8_t *p = c.reserve(17)
+        cdef uint8_t *p = extend(&c.out, 17)
         memcpy(put_frame(p, 8, PING_FRAME, 1, 0), payload, 8)
         c.queued += 17
         return 0
 
     cdef int _acknowledge(self, Conn c) except -1:
-        cdef uint8_t *p = c.reserve(13)
+        cdef uint8_t *p = extend(&c.out, 13)
         put32(put_frame(p, 4, WINDOW_UPDATE_FRAME, 0, 0), <uint32_t>c.unacknowledged)
         c.queued += 13
         c.unacknowledged = 0
@@ -1044,6 +1073,11 @@ cdef class Core:
         cdef Track *t
         cdef int f = r.f
         self.active -= 1
+        if self.recording:
+            self._record(r, now)
+            if self.messages.size > FULL_HISTORY:
+                self.owner.keep_history()
+                r = &self.rows[number]
         if r.measured and not self.low <= now < self.high:
             self.low, self.high = self.owner.turn(now)
             r = &self.rows[number]
@@ -1069,6 +1103,41 @@ cdef class Core:
             t.warm_succeeded += 1
             t.warm_committed += f == TXN and r.committed
         return self._next(number, now)
+
+    # ---- the history
+
+    cdef int _record(self, Row *r, uint64_t now) except -1:
+        """Record an operation that succeeded: its request, written once more, and its answer as it was read."""
+        cdef Template *t = self.requests.find(r.f, r.expected)
+        cdef uint8_t *p
+        if t == NULL:
+            raise ValueError("no such request")
+        p = extend(&self.records, RECORD_SIZE)
+        p[0], p[1], p[2], p[3] = OPERATION_RECORD, 1 if r.f == GET else 2 if r.f == PUT else 4, 0, 0
+        p = put_little(p + 4, r.process, 4)
+        p = put_little(p, r.endpoint, 2)
+        p = put_little(p, ANSWERED_FLAG, 2)
+        p = put_little(p, r.due, 8)
+        p = put_little(p, r.call, 8)
+        p = put_little(p, now, 8)
+        p = put_little(p, t.size, 4)
+        put_little(p, r.message_size, 4)
+        p = extend(&self.messages, <size_t>t.size + r.message_size)
+        if r.f == GET:
+            self.requests.write(p, t, r)
+        else:
+            # The count went up when the request was sent.
+            r.count -= 1
+            self.requests.write(p, t, r)
+            r.count += 1
+        memcpy(p + t.size, r.message, r.message_size)
+        self.recorded += 1
+        return 0
+
+    def take_history(self):
+        """Return what was recorded since the last call: how many operations, their records, and their messages."""
+        count, self.recorded = self.recorded, 0
+        return count, taken_of(&self.records), taken_of(&self.messages)
 
     # ---- counts
 

@@ -22,6 +22,7 @@ from loadgen.engine.lane import Lane
 if TYPE_CHECKING:
     from loadgen.client.channel import Channel, MakeTransport
     from loadgen.engine.core import Conn, Drained
+    from loadgen.history.writer import HistoryWriter
     from loadgen.wire import Stream
 
 # A user's next so many operations are drawn at a time.
@@ -104,7 +105,9 @@ class EngineUser(Protocol):
         ``expected`` is the revision that it compared with.
         """
 
-    def record_killed(self, number: int, f: str, key: int, count: int, *, due_ns: int, call_ns: int) -> None:
+    def record_killed(
+        self, number: int, f: str, key: int, count: int, *, due_ns: int, call_ns: int, expected: int
+    ) -> None:
         """Record an operation that was under way when this user was killed."""
 
 
@@ -137,6 +140,7 @@ class Engine:
         # Those that wait for the core, and not within an operation that they do themselves.
         self._waiting: dict[int, greenlet] = {}
         self._adopted: dict[int, tuple[Lane, Stream]] = {}
+        self._history: HistoryWriter | None = None
 
     @property
     def make_transport(self) -> MakeTransport:
@@ -151,6 +155,12 @@ class Engine:
         """
         self._channel, self._host = channel, host
         self.core.warm_until = warm_until_ns
+
+    def record_in(self, history: HistoryWriter) -> None:
+        """Have each operation recorded there, also those that Python does not see; before there is a connection."""
+        self._history = history
+        self.core.recording = True
+        history.draw_from(self.core.take_history)
 
     @property
     def active(self) -> int:
@@ -238,8 +248,10 @@ class Engine:
         if (adopted := self._adopted.pop(row, None)) is not None:
             lane, stream = adopted
             lane.abandon(stream)
-            number, f, key, count, due_ns, call_ns, _ = self.core.look(row)
-            user.record_killed(number, requests.TYPES[f], key, count - 1, due_ns=due_ns, call_ns=call_ns)
+            number, f, key, count, due_ns, call_ns, expected = self.core.look(row)
+            user.record_killed(
+                number, requests.TYPES[f], key, count - 1, due_ns=due_ns, call_ns=call_ns, expected=expected
+            )
 
     # ---- counts
 
@@ -289,7 +301,16 @@ class Engine:
         self.drain()
         return self._host.interval(now_ns)
 
+    def keep_history(self) -> None:
+        """Have the history take what was recorded: there is enough for a block."""
+        assert self._history is not None
+        self._history.flush()
+
     # ---- what lanes ask
+
+    def endpoint_number(self, url: str) -> int:
+        """Return what stands for an endpoint in the history; 0 without one."""
+        return 0 if self._history is None else self._history.endpoint(url)
 
     def waiter(self, row: int) -> greenlet:
         """Return the greenlet that waits for a user's operation."""

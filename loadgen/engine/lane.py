@@ -245,6 +245,7 @@ class Lane(Transport):
         self.conn = Conn(self)
         self._found: list[Event] = []
         super().__init__(endpoint, on_end, tls)
+        self.conn.endpoint = engine.endpoint_number(str(endpoint))
         self._core.connect(self.conn)
 
     def _make_connection(self, authority: bytes, scheme: bytes) -> LaneConnection:

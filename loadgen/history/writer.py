@@ -58,6 +58,8 @@ class HistoryWriter:
         self._due = 0
         self._flags = 0
         self._endpoints: dict[str, int] = {}
+        self._written = 0
+        self._take: Callable[[], tuple[int, bytes, bytes]] | None = None
         self._pack = RECORD.pack
         self._flusher: gevent.Greenlet | None = None
         self._file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115  (unbuffered: a block is one write)
@@ -69,6 +71,14 @@ class HistoryWriter:
         }  # fmt: skip
         self._add(Kind.HEADER, response=json.dumps(about).encode())
         self.flush()
+
+    def draw_from(self, take: Callable[[], tuple[int, bytes, bytes]]) -> None:
+        """Have the file hold what somebody else records, too, in its place among all that is recorded here.
+
+        ``take`` returns what has come since it was last called: how many records, these one behind the other, and the
+        messages of all of them, likewise; see ``format``.
+        """
+        self._take = take
 
     # ---- what happens
 
@@ -94,6 +104,8 @@ class HistoryWriter:
         gRPC status, ``answered`` whether it was the server's own, ``endpoint`` the number from ``endpoint()`` (0: not
         known; the member of an answer is in its header).
         """
+        if self._take is not None:
+            self._draw()
         size = len(request), len(response)
         self._heads.append(
             self._pack(
@@ -149,10 +161,11 @@ class HistoryWriter:
         Raises FileError where nobody is to be called.
         """
         self._due = time.perf_counter_ns() + _FLUSH_NS
+        self._draw()
         if not self._heads:
             return
         heads, payloads = b"".join(self._heads), b"".join(self._payloads)
-        count = len(self._heads)
+        count, self._written = self.records - self._written, self.records
         self._heads.clear()
         self._payloads.clear()
         self._size = 0
@@ -193,11 +206,23 @@ class HistoryWriter:
             return
         if self._flusher is not None:
             self._flusher.kill()
+        self._draw()
         self._add(Kind.END, response=json.dumps({"records": self.records}).encode())
         try:
             self.flush()
         finally:
             self._file.close()
+
+    def _draw(self) -> None:
+        """Take what somebody else has recorded until now."""
+        if self._take is None:
+            return
+        count, heads, payloads = self._take()
+        if count:
+            self._heads.append(heads)
+            self._payloads.append(payloads)
+            self._size += len(payloads)
+            self.records += count
 
     def _add(
         self,
@@ -210,6 +235,7 @@ class HistoryWriter:
         response: bytes = b"",
         code: int = 0,
     ) -> None:
+        self._draw()
         self._heads.append(
             self._pack(
                 kind, 0, INFO, code, process, endpoint, 0, at_ns, at_ns, at_ns, len(request), len(response),

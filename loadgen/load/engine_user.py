@@ -23,6 +23,7 @@ def carry_out(user: EtcdUser, number: int, f: str, key: bytes, value: bytes | No
     Takes its number (-1: of the warm-up), what it is, and when it is due on the monotonic clock; 0 in a closed loop.
     """
     called_ns = perf_counter_ns()
+    user.due_ns = due_ns
     try:
         operation = user.do(f, key, value)
     except GreenletExit:
@@ -80,15 +81,21 @@ class EngineUser:
                 mod_revision=expected, serializable=user.serializable,
             )  # fmt: skip
         except GreenletExit:
-            self.record_killed(number, f, key, count, due_ns=due_ns, call_ns=call_ns)
+            self._load.record_open(Operation(self.process, f, name, value, due_ns, call_ns), number)
             raise
         if f != "get":
             note_revision(self._load, operation)
         self._load.record(operation, number)
 
-    def record_killed(self, number: int, f: str, key: int, count: int, *, due_ns: int, call_ns: int) -> None:
+    def record_killed(
+        self, number: int, f: str, key: int, count: int, *, due_ns: int, call_ns: int, expected: int
+    ) -> None:
         """Record an operation of the engine's that was under way when this user was killed."""
         name, value = self._named(f, key, count)
+        self._user.client.abandon(
+            f, name, value, process=self.process, due_ns=due_ns, call_ns=call_ns, mod_revision=expected,
+            serializable=self._user.serializable,
+        )  # fmt: skip
         self._load.record_open(Operation(self.process, f, name, value, due_ns, call_ns), number)
 
     def _named(self, f: str, key: int, count: int) -> tuple[bytes, bytes | None]:

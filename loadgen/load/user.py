@@ -84,7 +84,8 @@ class EtcdUser(RunUser):
     other operations: each is a method of that name, which takes a key and a value drawn for it and returns the
     Operation, whose ``f`` is the name. A scenario that one transport cannot run says in ``transports`` which can.
     Where ``holds_start`` is true, the users of all workers begin together, once each has done ``make_ready``. What its
-    users record beside the operations of the mix stands in ``beside_mix``.
+    users record beside the operations of the mix stands in ``beside_mix``. While an operation of an open loop is done,
+    ``due_ns`` is when it was due, on the monotonic clock; else it is 0.
     """
 
     abstract = True
@@ -92,6 +93,7 @@ class EtcdUser(RunUser):
     transports: ClassVar[tuple[str, ...]] = ("grpc", "gateway")
     beside_mix: ClassVar[tuple[str, ...]] = ()
     holds_start: ClassVar[bool] = False
+    due_ns = 0
 
     def on_start(self) -> None:
         """Join the worker's run."""
@@ -156,17 +158,18 @@ class EtcdUser(RunUser):
 
     def put(self, key: bytes, value: bytes) -> Operation:
         """Write a key."""
-        operation = self.client.put(key, value, process=self.process)
+        operation = self.client.put(key, value, process=self.process, due_ns=self.due_ns)
         note_revision(self.load, operation)
         return operation
 
     def get(self, key: bytes, _: None = None) -> Operation:
         """Read a key, as the run's read consistency says."""
-        return self.client.get(key, serializable=self.serializable, process=self.process)
+        return self.client.get(key, serializable=self.serializable, process=self.process, due_ns=self.due_ns)
 
     def txn(self, key: bytes, value: bytes) -> Operation:
         """Write a key if nobody else has since this worker last saw it; else read it, and so see it."""
-        operation = self.client.cas(key, value, self.load.revisions.get(key, 0), process=self.process)
+        expected = self.load.revisions.get(key, 0)
+        operation = self.client.cas(key, value, expected, process=self.process, due_ns=self.due_ns)
         note_revision(self.load, operation)
         return operation
 

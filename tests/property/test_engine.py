@@ -8,6 +8,7 @@ import itertools
 import random
 import sys
 from array import array
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,10 +51,11 @@ def test_a_long_conversation_means_the_same_to_both() -> None:
     assert sum(conversation.play(seed, conversation.PLAIN, 1_500) for seed in range(examples(10))) > 5_000
 
 
-def endless(users: int, clock: Any) -> Any:
+def endless(users: int, clock: Any, folder: Path | None = None) -> Any:
     """Return a plain conversation of a closed loop with so many users, which ends when it is ended."""
-    made = (conversation.Conversation(n, conversation.PLAIN, clock) for n in itertools.count())
-    return next(each for each in made if each.users == users and each.endless)
+    made = ((n, conversation.Conversation(n, conversation.PLAIN, clock)) for n in itertools.count())
+    seed = next(n for n, each in made if each.users == users and each.endless)
+    return conversation.Conversation(seed, conversation.PLAIN, clock, folder)
 
 
 def test_the_core_does_what_is_usual() -> None:
@@ -62,6 +64,17 @@ def test_the_core_does_what_is_usual() -> None:
         held = endless(1, clock)
         done = held.play(500)
     assert held.compiled.by_the_core > 0.8 * done > 200
+
+
+def test_histories_are_the_same_record_by_record(tmp_path: Path) -> None:
+    """Most of them the core's own, and more than fill a block of the file."""
+    with two_engines.stopped_clock() as clock:
+        held = endless(20, clock, tmp_path)
+        done = held.play(500)
+    assert held.recorded == done > 1_000
+    assert held.compiled.by_the_core > 0.8 * done
+    assert (tmp_path / "1.hist").stat().st_size > 300_000
+    assert {len(operation) for operation in two_engines.operations_in(tmp_path / "1.hist")} == {11}
 
 
 def test_ids_of_streams_that_have_ended_take_no_room() -> None:

@@ -6,18 +6,22 @@ sides say must be the same bytes at the same times, and what they count must be 
 
 from __future__ import annotations
 
+import contextlib
 import random
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster.base.etcd_errors import KINDS
+from loadgen.history.writer import HistoryWriter
 from loadgen.load.settings import Settings
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.wire import Code, frames
 from loadgen.wire.grpc import PREFIX
 from loadgen.wire.headers import HeaderDecoder, HeaderEncoder
-from tests.support.two_engines import Clock, CompiledSide, PythonSide, Side, stopped_clock
+from tests.support.two_engines import Clock, CompiledSide, PythonSide, Side, operations_in, stopped_clock
 
 OPEN = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 END = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
@@ -141,9 +145,12 @@ def _show(said: bytes) -> str:
 
 
 class Conversation:
-    """One run of both engines with one server. Takes the seed of all choices, and how hostile it may get."""
+    """One run of both engines with one server.
 
-    def __init__(self, seed: int, style: int | None, clock: Clock) -> None:
+    Takes the seed of all choices, how hostile it may get, the clock, and a folder for what both record; None: nothing.
+    """
+
+    def __init__(self, seed: int, style: int | None, clock: Clock, folder: Path | None = None) -> None:
         rng = self.rng = random.Random(f"conversation/{seed}")
         self.style = style if style is not None else rng.choice((PLAIN, PLAIN, ODD, ODD, HOSTILE))
         self.clock = clock
@@ -162,8 +169,12 @@ class Conversation:
         self.endless = not self.open_loop and self.settings.operations is None
         planned_s = rng.choice((1.0, None, 600.0))
         warmup_ns = rng.choice((0, 0, 30 * _MS))
-        self.python = PythonSide(self.settings, clock, warmup_ns, planned_s)
-        self.compiled = CompiledSide(self.settings, clock, warmup_ns, planned_s)
+        self.recorded = 0
+        self.histories: list[HistoryWriter | None] = [None, None]
+        if folder is not None:
+            self.histories = [HistoryWriter(folder / f"{n}.hist") for n in range(2)]
+        self.python = PythonSide(self.settings, clock, warmup_ns, planned_s, self.histories[0])
+        self.compiled = CompiledSide(self.settings, clock, warmup_ns, planned_s, self.histories[1])
         self.peers: list[Peer] = []
         self.number = 0
         self.processes = 0
@@ -562,13 +573,30 @@ class Conversation:
         self.compare()
         for side in (self.python, self.compiled):
             side.client.close()
+        self.compare_histories()
+
+    def compare_histories(self) -> None:
+        """Hold what both have recorded to each other, record by record."""
+        found = []
+        for history in self.histories:
+            if history is not None:
+                history.close()
+                found.append(operations_in(history.path))
+        if found and found[0] != found[1]:
+            first, second = found
+            n = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), -1)
+            raise DifferenceError(f"{len(first)} and {len(second)} records; number {n}: {first[n]} and {second[n]}")
+        self.recorded = len(found[0]) if found else 0
 
 
 def play(seed: int, style: int | None = None, steps: int = 60) -> int:
     """Hold one conversation; return how many operations ended in it. Raises DifferenceError."""
-    with stopped_clock() as clock:
+    with stopped_clock() as clock, contextlib.ExitStack() as stack:
+        folder = None
+        if seed % 3:  # the others record nothing
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raftload-two-")))
         try:
-            return Conversation(seed, style, clock).play(steps)
+            return Conversation(seed, style, clock, folder).play(steps)
         except BaseException as exc:
             exc.add_note(f"hold it again by tests.support.conversation.play({seed}, {style}, {steps})")
             raise

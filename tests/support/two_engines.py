@@ -9,14 +9,17 @@ on, and a conversation that failed can be held again from its seed.
 from __future__ import annotations
 
 import contextlib
+import json
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from cluster.base.endpoint import Endpoint
-from loadgen.client import channel, encode, transport
+from loadgen.client import call, channel, encode, transport
 from loadgen.client.channel import _crowd, _may_be_sent_again, never_sent
 from loadgen.client.etcd import _BY_NAME, EtcdClient
 from loadgen.client.transport import Transport
@@ -24,7 +27,9 @@ from loadgen.engine import engine as engine_module
 from loadgen.engine import lane as lane_module
 from loadgen.engine.core import ADOPTED_, LENT_, OVER_
 from loadgen.engine.lane import Lane
+from loadgen.history.format import BLOCK, BLOCK_MAGIC, MAGIC, RECORD, Kind
 from loadgen.history.operation import STOPPED, Operation, Outcome
+from loadgen.history.writer import HistoryWriter
 from loadgen.load import engines
 from loadgen.load.engine_user import EngineUser, note_revision
 from loadgen.load.recorder import Recorder
@@ -52,7 +57,7 @@ def stopped_clock() -> Iterator[Clock]:
     """Have connections and engines take the time from a clock of the test."""
     clock = Clock()
     with contextlib.ExitStack() as stack:
-        for module in (transport, channel, engine_module, lane_module):
+        for module in (transport, channel, call, engine_module, lane_module):
             stack.enter_context(mock.patch.object(module, "perf_counter_ns", clock))
         yield clock
 
@@ -289,12 +294,16 @@ class Call:
             side.parked.remove(self)
         elif self.stream is not None and self.transport is not None:
             self.transport.abandon(self.stream)
-        due_ns = self.due_ns or self.call_ns
-        side.record_open(Operation(self.user.process, self.f, self.key, self.value, due_ns, self.call_ns), self.number)
+        open_ = Operation(
+            self.user.process, self.f, self.key, self.value, self.due_ns or self.call_ns, self.call_ns
+        )  # fmt: skip
+        side.client.give_up(self.path, open_, self.request)
+        side.record_open(open_, self.number)
 
 
 class Side:
-    """What the users of one engine share. Takes the run's settings, and the clock.
+    """What the users of one engine share. Takes the run's settings, the clock, how long it warms up and is planned
+    for, and where its history is recorded.
 
     Attributes: ``failures``, what the request event told; ``parked``, calls that wait for a connection; ``sockets``,
     ``transports``, of all connections there were.
@@ -302,11 +311,13 @@ class Side:
 
     revisions: Any
 
-    def __init__(self, settings: Settings, clock: Clock, warmup_ns: int, planned_s: float | None) -> None:
-        self.settings, self.clock = settings, clock
+    def __init__(
+        self, settings: Settings, clock: Clock, warmup_ns: int, planned_s: float | None, history: HistoryWriter | None
+    ) -> None:
+        self.settings, self.clock, self.history = settings, clock, history
         self.loop = Loop(clock)
         self.keys = Keys(settings)
-        self.client = EtcdClient(["127.0.0.1:2379"], timeout_s=settings.timeout_s)
+        self.client = EtcdClient(["127.0.0.1:2379"], timeout_s=settings.timeout_s, history=history)
         self.channel = self.client.channel
         self.timeout_ns = int(settings.timeout_s * 1e9)
         self.failures: list[tuple[str, object]] = []
@@ -556,6 +567,8 @@ class CompiledSide(Side):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.engine = engines.make(self.settings, 0, 1)
+        if self.history is not None:
+            self.engine.record_in(self.history)
         self.engine._run_callback = self.loop.run_callback
         self.engine.begin(self.channel, self, self.warm_until_ns)
         self.core = self.engine.core
@@ -669,4 +682,37 @@ class CompiledSide(Side):
         return self.engine.taken
 
 
-__all__ = ["CompiledSide", "Connection", "Lane", "PythonSide", "Side", "stopped_clock"]
+def operations_in(path: Path) -> list[tuple[object, ...]]:
+    """Return the operations in a history file, field by field, with the URL of the endpoint and both messages.
+
+    The file must be whole. It is read here once more: the reader needs numpy, which no sanitizer has to look at.
+    """
+    data, at = path.read_bytes(), len(MAGIC)
+    assert data.startswith(MAGIC)
+    urls = {0: ""}
+    heads: list[tuple[Any, ...]] = []
+    messages = b""
+    while at < len(data):
+        magic, count, size, crc = BLOCK.unpack_from(data, at)
+        records = data[at + BLOCK.size :][: count * RECORD.size]
+        payload = data[at + BLOCK.size + len(records) :][:size]
+        assert magic == BLOCK_MAGIC
+        assert zlib.crc32(payload, zlib.crc32(records)) == crc
+        heads += RECORD.iter_unpack(records)
+        messages += payload
+        at += BLOCK.size + len(records) + size
+    found: list[tuple[object, ...]] = []
+    place = 0
+    for kind, method, outcome, code, process, endpoint, *rest, request_size, size in heads:
+        request, said = messages[place:][:request_size], messages[place + request_size :][:size]
+        place += request_size + size
+        if kind == Kind.ENDPOINT:
+            urls[endpoint] = said.decode()
+        elif kind == Kind.OPERATION:
+            found.append((method, outcome, code, process, urls[endpoint], *rest, request, said))
+    assert heads[-1][0] == Kind.END
+    assert json.loads(messages[-heads[-1][-1] :])["records"] == len(heads) - 1
+    return found
+
+
+__all__ = ["CompiledSide", "Connection", "Lane", "PythonSide", "Side", "operations_in", "stopped_clock"]
