@@ -26,12 +26,12 @@ from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
 from loadgen.chaos.traffic import Shape, ShapeFields
 from loadgen.chaos.watch_streams import WatcherOptions
-from loadgen.history.format import FOLDER, SUFFIX
-from loadgen.history.writer import HistoryWriter
+from loadgen.history.format import FOLDER
 from loadgen.load import listening
 from loadgen.load.locust_internals import keep_alive, send_to
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, UNWRITTEN, Close, Closed, Suspect, Unwritten
 from loadgen.run import Hooks
+from loadgen.run.master_history import make_writer
 from loadgen.run.run import Run
 from loadgen.run.session import Session
 
@@ -87,11 +87,7 @@ class Campaign:
         self._hurried = False
         self._error: Exception | None = None
         self._folder = run.folder / FOLDER
-        self._folder.mkdir()
-        prefix = run.settings.prefix.decode("ascii")
-        path = self._folder / f"master{SUFFIX}"
-        history = HistoryWriter(path, failed=self._is_unwritten, worker=0, prefix=prefix)
-        history.flush_every()
+        history = make_writer(run.folder, run.settings.prefix, self._is_unwritten)
         self._master = MasterClient(
             run.settings.endpoints, self.shape, history, whole=driver is not None, security=session.security
         )

@@ -6,7 +6,6 @@ They are the first writes, compactions, comparisons of members under way, and th
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 
 import gevent
@@ -14,21 +13,18 @@ from gevent.lock import Semaphore
 
 from cluster.base.security import Security
 from loadgen.chaos.traffic import Shape
-from loadgen.client.etcd import EtcdClient
-from loadgen.client.kv import bytes_prefix_end, put_op
-from loadgen.client.watcher import renumbers_watches
-from loadgen.history.operation import Operation, Outcome
+from loadgen.client.kv import put_op
+from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
 from loadgen.proto import etcd_pb2 as pb
+from loadgen.run.master_history import MasterHistory
 
-_TIMEOUT_S = 5.0
-_AGREE_S = 20.0
 _POLL_S = 0.05
 _BATCH = 100
 _TRIES = 5
 
 
-class MasterClient:
+class MasterClient(MasterHistory):
     """Takes the members' endpoints, the traffic's shape, where to record, and whether the whole store is the run's (or
     only what is under its prefix: then nothing is compacted), and how to reach the members. Close it, which closes
     the history.
@@ -43,41 +39,25 @@ class MasterClient:
         whole: bool,
         security: Security | None = None,
     ) -> None:
-        self._endpoints, self._shape, self._history, self._whole = tuple(endpoints), shape, history, whole
+        super().__init__(endpoints, shape.prefix, history, security=security)
+        self._shape, self._whole = shape, whole
         self._rng = random.Random(f"master/{shape.seed}")
-        self._security = security
-
-        def client(*urls: str) -> EtcdClient:
-            return EtcdClient(urls, timeout_s=_TIMEOUT_S, history=history, security=security)
-
-        self._client = client(*endpoints)
-        self._each = {url: client(url) for url in endpoints}
-        self._names: Mapping[str, str] = {}
+        self._client = self._client_of(*endpoints)
         self._compacting = Semaphore()
         self._revision_before = 0
 
     def close(self) -> None:
         """Close the connections and the history."""
         self._client.close()
-        for client in self._each.values():
-            client.close()
-        self._history.close()
+        super().close()
 
     def fill(self, revision: int, names: Mapping[str, str], *, exclusive: bool) -> None:
         """Note what the cluster is before the load and write every key of the run once.
 
         Takes the store's revision before it, the members' names by endpoint, and whether nobody else writes.
         """
-        shape, self._names, self._revision_before = self._shape, names, revision
-        members = [
-            {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
-             "version": status.response.version,
-             "proxy": renumbers_watches(url, shape.prefix, _TIMEOUT_S, self._security)}
-            for url, status in self._statuses().items()
-        ]  # fmt: skip
-        self._history.marker(
-            "cluster", prefix=shape.prefix.decode("ascii"), revision=revision, exclusive=exclusive, members=members
-        )
+        shape, self._revision_before = self._shape, revision
+        self.begin(revision, names, exclusive=exclusive, watched=True)
         filler = b"." * max(0, shape.value_size - 16)
         for first in range(0, shape.keys, _BATCH):
             numbers = range(first, min(first + _BATCH, shape.keys))
@@ -125,33 +105,6 @@ class MasterClient:
             return ""
         return ""
 
-    def agree(self) -> int:
-        """Wait until all members have applied the same, as long as they may take. Returns the revision all have."""
-        deadline = time.monotonic() + _AGREE_S
-        before: dict[str, tuple[int, int]] = {}
-        while True:
-            now = {url: (each.response.raftAppliedIndex, each.revision) for url, each in self._statuses().items()}
-            applied = {index for index, _ in now.values()}
-            # Members that parted never agree on a revision again; that they have applied the same is enough.
-            if (len(now) == len(self._endpoints) and len(applied) == 1 and now == before) or (
-                time.monotonic() > deadline
-            ):
-                return min((revision for _, revision in now.values()), default=0)
-            before = now
-            gevent.sleep(_POLL_S)
-
-    def read_members(self, revision: int) -> None:
-        """Read what each member holds at a revision, and what it says of itself, as the last word of the history."""
-        prefix = self._shape.prefix
-        self._history.marker("final", phase="begin")
-        self._history.set_final()
-        for client in self._each.values():
-            client.status()
-            client.hash_kv(revision=revision)
-            client.range(prefix, bytes_prefix_end(prefix), serializable=True, revision=revision)
-        self._history.set_final(False)
-        self._history.marker("final", phase="end")
-
     def mark_fault(self, phase: str, fault: str, members: Sequence[str], **details: int) -> None:
         """Note in the history that a fault began, showed its effect or was healed.
 
@@ -162,8 +115,3 @@ class MasterClient:
     def mark_restart(self, member: str) -> None:
         """Note in the history that a member's process was started again."""
         self._history.marker("restart", member=member)
-
-    def _statuses(self) -> dict[str, Operation]:
-        asked = {url: gevent.spawn(client.status) for url, client in self._each.items()}
-        gevent.joinall(asked.values())
-        return {url: each.value for url, each in asked.items() if each.value and each.value.outcome is Outcome.OK}

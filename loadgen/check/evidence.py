@@ -48,6 +48,7 @@ class Cluster:
         prefix: of the run's keys; there were none with it before.
         revision: the store's before the first operation.
         exclusive: nobody else writes, so every revision after that one must be explained.
+        watched: the run was to watch its keys.
         names: of the members, by id; none of those behind a proxy.
         versions: of the members, by id; of one of those behind a proxy.
         places: the members' names by endpoint, as a URL.
@@ -58,6 +59,7 @@ class Cluster:
     prefix: bytes
     revision: int
     exclusive: bool
+    watched: bool
     names: dict[int, str]
     versions: dict[int, str]
     places: dict[str, str]
@@ -278,6 +280,7 @@ class ClusterDetails(TypedDict, total=False):
     prefix: str
     revision: int
     exclusive: bool
+    watched: bool
 
 
 def _url(member: ClusterMember) -> str:
@@ -300,9 +303,10 @@ def _cluster(history: History) -> Cluster:
                 prefix=str(about.get("prefix", "")).encode("latin-1"),
                 revision=int(about.get("revision", 0)),
                 exclusive=bool(about.get("exclusive", False)),
+                watched=bool(about.get("watched", True)),
                 names={n: str(each.get("name", "")) for n, each in members.items() if not each.get("proxy")},
                 versions={number: str(each.get("version", "")) for number, each in members.items()},
                 places={_url(each): str(each.get("name", "")) for each in everybody},
                 proxies=frozenset(_url(each) for each in everybody if each.get("proxy")),
             )
-    return Cluster(False, b"", 0, False, {}, {}, {}, frozenset())
+    return Cluster(False, b"", 0, False, True, {}, {}, {}, frozenset())

@@ -85,8 +85,12 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
                 ledger.doubt(rule, "the history does not say what the store held before (it has no marker `cluster`)")
     if not watches:
         for rule in RULES:
-            if rule.startswith("watch."):
+            if not rule.startswith("watch."):
+                continue
+            if evidence.cluster.watched:
                 ledger.doubt(rule, "the history has no watch")
+            else:
+                ledger.absent(rule, "the run watched nothing")
     results = [ledger.result(rule) for rule in rules]
     first = min((result.findings[0].revision for result in results if result.findings), default=None)
     fault = None if first is None else evidence.nearest_fault(first)

@@ -16,7 +16,7 @@ from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
 from loadgen.result import table
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
-from loadgen.run.benchmark import bounded, check_load, check_own_thresholds, check_thresholds, run_in
+from loadgen.run.benchmark import bounded, check_history, check_load, check_own_thresholds, check_thresholds, run_in
 
 EXAMPLES = """\
 examples:
@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output", type=Path, metavar="DIR", help="run folder to write (default: runs/<time>-<scenario>)"
     )
+    group.add_argument(
+        "--history", action="store_true",
+        help="record every operation, as sent and as answered, in history/ of the run folder, and what each member "
+        "holds at the end, so that `raftload check` can tell whether etcd kept its promises",
+    )  # fmt: skip
     group.add_argument("--json", action="store_true", help="print the result document instead of a table")
     group.add_argument("--keep", action="store_true", help="leave the run's keys in the cluster")
     group.add_argument("--dry-run", action="store_true", help="print the plan of the run, and neither load nor write")
@@ -78,11 +83,15 @@ def main(args: argparse.Namespace) -> int:
     folder = run_folder.planned(scenarios.check(args.scenario), args.output)
     check_load(load, cluster, args.scenario)
     check_thresholds(args.threshold, load, args.scenario)
+    if args.history:
+        check_history(load, workers)
     if args.dry_run:
         _check_own_scenario(args, load)
         _print_plan(cluster, load, f"{users} users in {workers.describe()}", folder, args)
         return 0
-    plan = Plan(load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss)
+    plan = Plan(
+        load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss, args.history
+    )  # fmt: skip
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
         try:
             result = run_in(folder, plan, cluster, workers, args.scenario, terminal)

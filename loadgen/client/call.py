@@ -77,6 +77,10 @@ class Caller:
         self._apart: dict[str, Self] = {}
         self._closed = False
 
+    def record_in(self, history: HistoryWriter) -> None:
+        """Record what is called from now on, and its answers."""
+        self._history = history
+
     def close(self) -> None:
         """Close the connections; call that wait end. May be called again."""
         self._closed = True

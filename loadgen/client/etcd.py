@@ -151,9 +151,7 @@ _BY_NAME: dict[str, tuple[bytes, Callable[[bytes], Answered]]] = {
 }  # fmt: skip
 
 
-def _request(
-    f: str, key: bytes, value: bytes | None, mod_revision: int, *, serializable: bool
-) -> tuple[bytes, bytes]:
+def _request(f: str, key: bytes, value: bytes | None, mod_revision: int, *, serializable: bool) -> tuple[bytes, bytes]:
     """Return the path and the message of a ``put``, ``get`` or ``cas``, which is called ``txn`` in operations."""
     if f == "put":
         return PUT, encode.put(key, value or b"")

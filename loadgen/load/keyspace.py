@@ -92,13 +92,16 @@ class KeySpace:
         self.notes: list[str] = []
         self._patient_s = PATIENCE_S
 
-    def prepare(self) -> Settings:
+    def prepare(self, chosen: Callable[[Settings], object] | None = None) -> Settings:
         """Choose a prefix under which there is no key and write every key of the run once.
 
-        Returns the settings with the prefix in them. Raises KeySpaceError where the cluster does not answer
+        Takes what to call with the settings when the prefix is chosen, before the first write. Returns the settings
+        with the prefix in them. Raises KeySpaceError where the cluster does not answer
         or refuses the values, and SettingsError where it takes no request of their size.
         """
         self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
+        if chosen is not None:
+            chosen(self.settings)
         if self.settings.request_bytes > _SURELY_TAKEN_BYTES:
             self._try_size()
         # Writes need no values to be there; a get of a missing key would measure another code path.

@@ -27,6 +27,8 @@ RANKS_OPTION = "worker_ranks"
 USERS_OPTION = "load_users"
 # When an open loop begins, on the master's wall clock, in nanoseconds since 1970.
 START_OPTION = "open_loop_start_ns"
+# The folder in which each worker records what it does and sees; empty: none does.
+HISTORY_OPTION = "history_folder"
 # Of a chaos run: `loadgen.chaos.chaos_worker.ChaosSettings`, as JSON.
 CHAOS_OPTION = "consistency"
 
@@ -280,7 +282,10 @@ class Suspect(TypedDict):
 
 
 class Unwritten(TypedDict):
-    """A worker to the master, once in a run: its history cannot be written any more, as on a full disk."""
+    """A worker to the master, once in a run: its history cannot be written any more, as on a full disk.
+
+    Of a run of any kind that records one.
+    """
 
     reason: str
 

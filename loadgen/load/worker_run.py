@@ -16,6 +16,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import gevent
@@ -23,6 +24,7 @@ import gevent
 from cluster.base.endpoint import split_endpoints
 from cluster.base.security import Security
 from cluster.base.verdict import Verdict
+from loadgen.history.format import SUFFIX
 from loadgen.history.operation import STOPPED, Operation, Outcome
 from loadgen.load import engines, listening
 from loadgen.load.locust_internals import (
@@ -39,10 +41,12 @@ from loadgen.load.protocol import (
     CUT_SHORT,
     DONE,
     GO,
+    HISTORY_OPTION,
     RANKS_OPTION,
     READY,
     SHARE_DONE,
     START_OPTION,
+    UNWRITTEN,
     USERS_OPTION,
     Go,
     OpenLoopCounts,
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from loadgen.client.etcd import EtcdClient
     from loadgen.engine.core import Drained
     from loadgen.engine.engine import Engine, Revisions
+    from loadgen.history.writer import HistoryWriter
     from loadgen.load.json_client import GatewayClient
     from loadgen.load.locust_types import Environment, Runner, WorkerRunner
     from loadgen.load.written import Written
@@ -125,14 +130,17 @@ class Worker:
             sinks=bool(self.sinks),
         )  # fmt: skip
         engine = None if reason else engines.make(settings, rank, workers)
-        client = _open_client(settings, len(range(rank, users, workers)), engine)
+        folder = str(options.get(HISTORY_OPTION) or "")
+        # One that has no part in the run has no number of its own either.
+        history = _open_history(Path(folder), settings, rank, environment.runner) if folder and rank < workers else None
+        client = _open_client(settings, len(range(rank, users, workers)), engine, history)
         # What importing Locust left on the heap would be walked by every full collection, 20 ms at a time.
         gc.collect()
         gc.freeze()
         starts_at_ns = int(options.get(START_OPTION) or 0) + self.clock_offset_ns
         self.load = Load(
             environment, settings, client, rank=rank, workers=workers, users=users, sinks=self.sinks,
-            starts_at_ns=starts_at_ns, engine=engine, engine_reason=reason,
+            starts_at_ns=starts_at_ns, engine=engine, engine_reason=reason, history=history,
         )  # fmt: skip
         self.load.begin()
 
@@ -189,7 +197,8 @@ class Load:
     """What the users of one worker share in one run.
 
     Takes Locust's environment, the run's settings, a connected client, the worker's place, what to call with each
-    operation (see `Worker`), and when an open loop begins, on this process's wall clock in nanoseconds.
+    operation (see `Worker`), when an open loop begins, on this process's wall clock in nanoseconds, and the history
+    that the client and the engine record in.
 
     Attributes:
         settings: of the run.
@@ -211,9 +220,10 @@ class Load:
     def __init__(
         self, environment: Environment, settings: Settings, client: EtcdClient | GatewayClient, *, rank: int,
         workers: int, users: int, sinks: list[Callable[[Operation, bool], None]], starts_at_ns: int,
-        engine: Engine | None = None, engine_reason: str = "",
+        engine: Engine | None = None, engine_reason: str = "", history: HistoryWriter | None = None,
     ) -> None:  # fmt: skip
         self._environment = environment
+        self._history = history
         self.engine = engine
         self.engine_reason = engine_reason
         self.settings = settings
@@ -460,6 +470,8 @@ class Load:
             self._cpu_s = _cpu_seconds() - self._cpu_started
         self._lag.stop()
         self.client.close()
+        if self._history is not None:
+            self._history.close()
         if _is_distributed(runner):
             send_stats(runner)
             DONE.send(runner, {"reason": reason, "rank": self.rank})
@@ -542,8 +554,27 @@ class Load:
         }
 
 
-def _open_client(settings: Settings, users: int, engine: Engine | None) -> EtcdClient | GatewayClient:
+def _open_history(folder: Path, settings: Settings, rank: int, runner: Runner) -> HistoryWriter:
+    """Return where this worker records what it does and sees; a failure to write ends the run."""
+    from loadgen.history.writer import HistoryWriter
+
+    def failed(reason: str) -> None:
+        # It may be the event loop that has written, which must not wait.
+        gevent.spawn(UNWRITTEN.send, runner, {"reason": reason})
+
+    history = HistoryWriter(
+        folder / f"worker-{rank + 1}{SUFFIX}", failed=failed, worker=rank + 1, prefix=settings.prefix.decode("ascii")
+    )
+    history.flush_every()
+    return history
+
+
+def _open_client(
+    settings: Settings, users: int, engine: Engine | None, history: HistoryWriter | None
+) -> EtcdClient | GatewayClient:
     """Return a connected client for the settings' transport, with streams for so many users, and lanes for an engine.
+
+    What it and the engine do is recorded in the history. The gateway's client has none.
 
     How to speak TLS and who logs in is in this process's environment, where the master of workers on this machine has
     put it: the settings travel in messages that anybody on the way could read.
@@ -557,12 +588,15 @@ def _open_client(settings: Settings, users: int, engine: Engine | None) -> EtcdC
     from loadgen.client.etcd import EtcdClient
     from loadgen.client.transport import Transport
 
+    if engine is not None and history is not None:
+        engine.record_in(history)
     client = EtcdClient(
         settings.endpoints,
         timeout_s=settings.timeout_s,
         connections=settings.connections,
         security=security,
         balance=settings.balance,
+        history=history,
         make_transport=Transport if engine is None else engine.make_transport,
     )
     # Connect before the first operation, or its latency would be that of a TCP handshake. What this cannot

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from loadgen.run.session import Session
 
 DEFAULT_OPERATIONS = 1000
+# Of keys and values, in a run that is to be checked.
+MAX_STORE_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
         command: the command line, for the record.
         thresholds: expressions that judge the result, such as ``put.p99_ms < 50``.
         allow_rate_miss: an open loop that did not keep its schedule can still pass.
+        history: record every operation in ``history/`` of the run folder, for `raftload check`.
     """
 
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -47,6 +50,7 @@ class Plan:
     command: tuple[str, ...] = ()
     thresholds: tuple[str, ...] = ()
     allow_rate_miss: bool = False
+    history: bool = False
 
 
 class Hooks:
@@ -104,6 +108,8 @@ def bench(
     check_load(plan.settings, target, scenario)
     check_thresholds(plan.thresholds, plan.settings, scenario)
     workers.check_target(target.endpoints)
+    if plan.history:
+        check_history(plan.settings, workers)
     hooks = hooks or Hooks()
     planned = run_folder.planned(scenarios.check(scenario), folder)
     with run_folder.for_a_run(planned, exact=folder is not None, say=hooks.say) as made:
@@ -136,6 +142,24 @@ def check_load(load: Settings, target: TargetOptions, scenario: str) -> None:
     if target.kind == "embedded":
         types = scenarios.types(scenario, load.mix) or ("put",)
         check_size(dataclasses.replace(load, mix=dict.fromkeys(types, 1.0)))
+
+
+def check_history(load: Settings, workers: WorkerOptions) -> None:
+    """Raise SettingsError for a load whose history cannot be recorded."""
+    if load.transport != "grpc":
+        raise SettingsError("--history is for --transport grpc", option="--history", others=["--transport"])
+    if workers.expected:
+        raise SettingsError(
+            "--history is for workers on this machine: those of others cannot write into the run folder",
+            option="--history", others=["--expect-workers"],
+        )  # fmt: skip
+    size = load.key_space * (load.key_size + load.value_size)
+    if size > MAX_STORE_BYTES:
+        raise SettingsError(
+            f"--history: at the end each member's keys are read at once, and {load.key_space:,} of them have "
+            f"{size >> 20:,} MiB, more than {MAX_STORE_BYTES >> 20}: give a smaller --key-space or --value-size",
+            option="--history", others=["--key-space", "--value-size"],
+        )  # fmt: skip
 
 
 def check_thresholds(expressions: Sequence[str], load: Settings, scenario: str) -> None:

@@ -17,15 +17,17 @@ from cluster.base.exits import Failure, ListenerError
 from cluster.base.files import FileError, writing
 from cluster.schema import repeat
 from loadgen.client.etcd import EtcdClient
+from loadgen.history.format import FOLDER
 from loadgen.history.operation import DELIVERY
-from loadgen.load import keyspace
+from loadgen.load import keyspace, listening
 from loadgen.load.locust_internals import CsvFiles
-from loadgen.load.protocol import CUT_SHORT, START_OPTION, Snapshot
+from loadgen.load.protocol import CUT_SHORT, HISTORY_OPTION, START_OPTION, UNWRITTEN, Snapshot
 from loadgen.load.start_line import HOLD_S
 from loadgen.result import document as report
 from loadgen.run import run_folder, saturation, totals
 from loadgen.run.cluster_recorder import ClusterRecorder
 from loadgen.run.local_workers import WorkerProcess
+from loadgen.run.master_history import MasterHistory, make_writer
 from loadgen.run.member_cpu import MemberCpu
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.run.session import LATEST_BEGIN_S, Session
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from cluster.schema.run_documents import Blocks, CpuWait, Generator, Measured, ObserverCost, Result
     from cluster.schema.run_documents import Run as RunDocument
     from loadgen.load.locust_types import RequestStats
+    from loadgen.load.settings import Settings
     from loadgen.run.benchmark import Plan
 
 # After the last operation's deadline, how long a worker may take to report before it is given up.
@@ -86,12 +89,15 @@ class Run:
         self._stop_asked_at: float | None = None
         self.over = False
         self.unwritten = ""
+        self._history: MasterHistory | None = None
         self._is_hurried = False
         self._questions: gevent.Greenlet | None = None
         self._revision_after: int | None = None
         self._keys_removed = False
         self._problems: list[str] = []
         self._notes = target.notes()
+        if plan.history:
+            self._notes.append(f"every operation is recorded in {FOLDER}/, for `raftload check`")
         self._began_at = run_folder.utc_now()
         self._after: ClusterState | None = None
         self._observed: ObserverCost | None = None
@@ -108,7 +114,8 @@ class Run:
             self._undo.callback(self._client.close)
             self._space = keyspace.KeySpace(self._client, plan.settings)
             self._undo.callback(self._space.remove)
-            self.settings = self._space.prepare()
+            setattr(session.environment.parsed_options, HISTORY_OPTION, "")
+            self.settings = self._space.prepare(self._begin_history if plan.history else None)
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()
@@ -120,6 +127,37 @@ class Run:
         except BaseException:
             self.abandon()
             raise
+
+    def _begin_history(self, settings: Settings) -> None:
+        """Have everything be recorded from here on. Takes the load, whose keys have their prefix and no value yet.
+
+        Raises FileError.
+        """
+        session, target = self._session, self._target
+        with writing(f"into {self.folder}", self.folder):
+            writer = make_writer(self.folder, settings.prefix, self._is_unwritten)
+        history = self._history = MasterHistory(
+            settings.endpoints, settings.prefix, writer, security=session.security
+        )  # fmt: skip
+        self._undo.callback(history.close)
+        listening.handle(session.runner, UNWRITTEN, lambda _, unwritten: self._is_unwritten(unwritten["reason"]))
+        setattr(session.environment.parsed_options, HISTORY_OPTION, str(writer.path.parent.absolute()))
+        history.begin(self._space.revision(), target.names(), exclusive=target.ours, watched=False)
+        self._client.record_in(writer)
+
+    def _end_history(self) -> None:
+        """Read what each member holds, as the last word of the history."""
+        history = self._history
+        assert history is not None
+        # A member that has ended agrees with nobody.
+        revision = history.agree(0.0) if self._target.ended_members() else history.agree()
+        history.read_members(revision)
+
+    def _is_unwritten(self, reason: str) -> None:
+        """End the load: what comes now would not be in the history."""
+        self.unwritten = self.unwritten or reason
+        if self._load_began is not None and not self.over:
+            gevent.spawn(self.ask_stop)
 
     def __enter__(self) -> Run:
         return self
@@ -249,6 +287,8 @@ class Run:
         if self._is_hurried and not self._plan.keep and not self._keys_removed:
             self._problems.append(f"the run's keys, which begin with {self.settings.prefix.decode()}, were not removed")
         self._client.close()
+        if self._history is not None:
+            self._write(self._history.close)
         self._cluster_recorder.abandon()
         if self._starter is not None:
             self._starter.kill()
@@ -295,6 +335,10 @@ class Run:
             self._revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
             self._after = self._target.ask()
+        if self._history is not None:
+            with self._noting("read what each member holds"):
+                self._end_history()
+            self._history.close()
         if not self._plan.keep:
             with self._noting("remove the run's keys"):
                 self._space.remove()

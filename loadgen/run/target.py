@@ -348,12 +348,16 @@ class Target:
         left_out = () if serializable else self.learners
         return tuple(url for url, reason in self.answers.items() if reason is None and url not in left_out)
 
+    def names(self) -> dict[str, str]:
+        """Return the members' names by endpoint, of a cluster of this process; none of another one."""
+        return {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
+
     def watched(self) -> list[tuple[str, str]]:
         """Return name (empty where it is not known) and ``host:port``, or URL where it speaks TLS, of each member.
 
         A member behind several endpoints is in it once.
         """
-        named = {member.client_url: member.name for member in self.cluster.members} if self.cluster else {}
+        named = self.names()
         parsed = {url: Endpoint.parse(url) for url in self.answers if url not in self.again}
         return [(named.get(url, ""), each.bare) for url, each in parsed.items()]
 

@@ -19,7 +19,8 @@ from typing import Any
 from unittest import mock
 
 from cluster.base.endpoint import Endpoint
-from loadgen.client import call, channel, encode, transport
+from loadgen.client import call as call_module
+from loadgen.client import channel, encode, transport
 from loadgen.client.channel import _crowd, _may_be_sent_again, never_sent
 from loadgen.client.etcd import _BY_NAME, EtcdClient
 from loadgen.client.transport import Transport
@@ -57,7 +58,7 @@ def stopped_clock() -> Iterator[Clock]:
     """Have connections and engines take the time from a clock of the test."""
     clock = Clock()
     with contextlib.ExitStack() as stack:
-        for module in (transport, channel, call, engine_module, lane_module):
+        for module in (transport, channel, call_module, engine_module, lane_module):
             stack.enter_context(mock.patch.object(module, "perf_counter_ns", clock))
         yield clock
 
