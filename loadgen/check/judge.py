@@ -12,6 +12,7 @@ from loadgen.check.evidence import Evidence
 from loadgen.check.replay import Replay
 from loadgen.check.rules import RULES, Ledger, Result
 from loadgen.check.watches import read_watches
+from loadgen.history.format import Method
 from loadgen.history.reader import History
 
 _CACHED = "an etcd grpc-proxy answers serializable reads from its cache, which may be older than what was seen before"
@@ -24,6 +25,11 @@ _NOT_THROUGH_A_PROXY = {
     "convergence.hash": _ANY_MEMBER,
     "convergence.keys": _ANY_MEMBER,
 }
+
+
+# What only writes test, and of these what only those test that are no transaction.
+_OF_WRITES = ("kv.revisions", "kv.explained", "kv.failed", "kv.once", "durability.acknowledged")
+_ALONE = {Method.PUT, Method.DELETE_RANGE}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
     order.members(evidence, ledger)
     order.compactions(evidence, ledger)
     convergence.convergence(evidence, ledger)
+    _unused(evidence, ledger)
     raft.elections(logs, ledger, foreign=evidence.cluster.known and not evidence.cluster.exclusive)
     if evidence.cluster.only_proxies:
         for rule, reason in _NOT_THROUGH_A_PROXY.items():
@@ -95,3 +102,13 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
     first = min((result.findings[0].revision for result in results if result.findings), default=None)
     fault = None if first is None else evidence.nearest_fault(first)
     return Report(results, len(evidence.rows), len(watches), replay.leases.latest_s, fault)
+
+
+def _unused(evidence: Evidence, ledger: Ledger) -> None:
+    """Say what a history leaves untested because its load had no such operation, as one of reads alone."""
+    asked = set(evidence.method.tolist())
+    if asked and not asked & _ALONE:
+        ledger.absent("kv.writes", "there is no put and no deletion in the history")
+        if Method.TXN not in asked:
+            for rule in _OF_WRITES:
+                ledger.absent(rule, "there is no write in the history")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,9 @@ from gevent import GreenletExit
 
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.transport import Transport
+from loadgen.history.format import INFO, OK
 from loadgen.history.operation import Operation
+from loadgen.history.writer import HistoryWriter
 from loadgen.load import engines
 from loadgen.load.engine_user import EngineUser, carry_out, note_revision
 from loadgen.load.settings import Settings
@@ -27,6 +30,7 @@ from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import frames
 from tests.support.examples import examples
 from tests.support.http2_server import END, OPEN, Server, block, body, head, listening, until
+from tests.support.two_engines import operations_in
 from tests.support.waiting import HANG_S
 
 pytest.importorskip("loadgen.engine.core", reason="the compiled core was not built")
@@ -65,13 +69,16 @@ class User:
 class Run:
     """One worker's part of a run against an endpoint, by one of the engines."""
 
-    def __init__(self, settings: Settings, endpoint: str, *, compiled: bool) -> None:
+    def __init__(self, settings: Settings, endpoint: str, *, compiled: bool, history: Path) -> None:
         self.failures: list[tuple[str, object]] = []
         request = SimpleNamespace(_handlers=[None], fire=self._fire)
         environment: Any = SimpleNamespace(events=SimpleNamespace(request=request), user_classes=[])
         engine = engines.make(settings, 0, 1) if compiled else None
+        self.history = HistoryWriter(history)
+        if engine is not None:
+            engine.record_in(self.history)
         self.client = EtcdClient(
-            [endpoint], timeout_s=settings.timeout_s,
+            [endpoint], timeout_s=settings.timeout_s, history=self.history,
             make_transport=Transport if engine is None else engine.make_transport,
         )  # fmt: skip
         self.load = Load(
@@ -81,6 +88,14 @@ class Run:
 
     def _fire(self, *, name: str, exception: object, **_: object) -> None:
         self.failures.append((name, exception))
+
+    @property
+    def recorded(self) -> list[tuple[object, ...]]:
+        """The operations in the history without times, and without the endpoint, which has another port each time."""
+        return [
+            (method, outcome, code, process, flags, request, said)
+            for method, outcome, code, process, _, flags, *_, request, said in operations_in(self.history.path)
+        ]
 
     def start(self, users: int) -> None:
         for _ in range(users):
@@ -99,6 +114,7 @@ class Run:
             del row["first_call_ns"], row["last_return_ns"]
         self.load._lag.stop()
         self.client.close()
+        self.history.close()
         latencies, _ = self.load.recorder.take_series()
         counted = {f: sum(sum(row[-1].values()) for row in rows) for f, rows in latencies.items()}
         return totals, Counter(self.failures), counted
@@ -190,13 +206,13 @@ def settings(seed: int, operations: int) -> Settings:
 
 
 @pytest.mark.parametrize("users", [1, 5])
-def test_both_count_what_the_server_has_told(users: int) -> None:
+def test_both_count_and_record_what_the_server_has_told(users: int, tmp_path: Path) -> None:
     for seed in range(examples(20)):
         found = []
         for compiled in (False, True):
             script = Script(b"abcd/", seed, leaves=users == 1)
             with listening(script) as endpoint:
-                run = Run(settings(seed, 60), endpoint, compiled=compiled)
+                run = Run(settings(seed, 60), endpoint, compiled=compiled, history=tmp_path / f"{seed}-{compiled}.hist")
                 run.start(users)
                 totals, failures, counted = run.result()
             told = {f: sum(n for (of, error), n in script.told.items() if of == f and error == "ok") for f in totals}
@@ -204,13 +220,17 @@ def test_both_count_what_the_server_has_told(users: int) -> None:
             assert failures == {what: n for what, n in script.told.items() if what[1] != "ok"}, f"seed {seed}"
             assert counted == {f: n for f, n in told.items() if n}, f"seed {seed}"
             assert sum(script.told.values()) == 60
-            found.append((totals, Counter(request for _, _, request in script.requests)))
+            outcomes = Counter(outcome for _, outcome, *_ in run.recorded)
+            assert (outcomes[OK], outcomes.total()) == (sum(told.values()), 60), f"seed {seed}"
+            found.append((totals, Counter(request for _, _, request in script.requests), run.recorded))
         if users == 1:  # else it is a matter of turns who does how much
             assert found[0] == found[1], f"seed {seed}"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_user_that_is_killed_while_its_operation_is_sent_again_is_counted_once(compiled: bool) -> None:
+def test_a_user_that_is_killed_while_its_operation_is_sent_again_is_counted_once(
+    compiled: bool, tmp_path: Path
+) -> None:
     """The fifth request is refused, and never answered when it comes again."""
 
     def respond(_: int, stream_id: int) -> bytes:
@@ -222,7 +242,7 @@ def test_a_user_that_is_killed_while_its_operation_is_sent_again_is_counted_once
     server = Server(respond)
     with listening(server) as endpoint:
         load = Settings(prefix=b"abcd/", mix={"put": 1.0}, operations=100, timeout_s=HANG_S)
-        run = Run(load, endpoint, compiled=compiled)
+        run = Run(load, endpoint, compiled=compiled, history=tmp_path / "a.hist")
         run.start(1)
         until(lambda: len(server.requests) == 6)
         run.users[0].kill(GreenletExit)
@@ -230,3 +250,4 @@ def test_a_user_that_is_killed_while_its_operation_is_sent_again_is_counted_once
     assert totals["put"]["succeeded"] == 4
     assert (totals["put"]["failed"], failures) == (1, {("put", "STOPPED"): 1})
     assert counted == {"put": 4}
+    assert [(outcome, said) for _, outcome, *_, said in run.recorded][4:] == [(INFO, b"killed")]
