@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         nargs="?",
         default=LATEST,
-        help=f"run folder with a history/ in it (`raftload chaos` writes one), or {WHAT_LATEST_IS} (the default)",
+        help="run folder with a history/ in it (`raftload chaos` and `raftload bench --history` write one), or "
+        f"{WHAT_LATEST_IS} (the default)",
     )
     parser.add_argument(
         "--guarantee",

@@ -188,7 +188,10 @@ def read(folder: Path) -> History:
     files = where.iterdir() if where.is_dir() else ()
     paths = sorted(path for path in files if path.name.endswith((SUFFIX, SUFFIX + ".gz")))
     if not paths:
-        raise HistoryError(f"no history in {folder}: it has no {FOLDER}/*{SUFFIX}; `raftload chaos` records one")
+        raise HistoryError(
+            f"no history in {folder}: it has no {FOLDER}/*{SUFFIX}; `raftload chaos` and `raftload "
+            "bench --history` record one"
+        )
     history = History()
     tables: list[NDArray[np.void]] = []
     parts: list[NDArray[np.int32]] = []

@@ -24,6 +24,7 @@ import hpack
 
 from loadgen.client.etcd import EtcdClient
 from loadgen.engine.engine import Engine, Plan
+from loadgen.history.writer import HistoryWriter
 from loadgen.load.settings import Settings
 from loadgen.load.workload import Workload, filler
 from loadgen.proto import etcd_pb2 as pb
@@ -127,13 +128,17 @@ class User:
         """Do nothing."""
 
 
-def highest(f: str, port: int, users: int, connections: int, seconds: float) -> tuple[float, float]:
-    """Return operations per second of the clock, and of CPU."""
+def highest(
+    f: str, port: int, users: int, connections: int, seconds: float, history: HistoryWriter | None = None
+) -> tuple[float, float]:
+    """Return operations per second of the clock, and of CPU. Takes where they are recorded, None for nowhere."""
     settings = Settings(mix={f: 1.0}, prefix=b"abcd/")
     engine = Engine(
         Plan(types=(f,), prefix=b"abcd/", digits=27, key_space=1000, value_size=64, filler=filler(1, 48),
              serializable=False, timeout_ns=5_000_000_000, quota=None, owing=0, closed_loop=True)
     )  # fmt: skip
+    if history is not None:
+        engine.record_in(history)
     client = EtcdClient([f"127.0.0.1:{port}"], connections=connections, make_transport=engine.make_transport)
     host = Host()
     engine.begin(client.channel, host, 0)
