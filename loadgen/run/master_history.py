@@ -45,6 +45,10 @@ class MasterHistory:
             client.close()
         self._history.close()
 
+    def flush(self) -> None:
+        """Hand what was recorded so far to the operating system."""
+        self._history.flush()
+
     def begin(self, revision: int, names: Mapping[str, str], *, exclusive: bool, watched: bool) -> None:
         """Note what the cluster is before the load.
 

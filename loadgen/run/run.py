@@ -116,6 +116,10 @@ class Run:
             self._undo.callback(self._space.remove)
             setattr(session.environment.parsed_options, HISTORY_OPTION, "")
             self.settings = self._space.prepare(self._begin_history if plan.history else None)
+            if self._history is not None:
+                self._history.flush()
+            if self.unwritten:
+                raise FileError(self.unwritten)
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from loadgen.history.format import BLOCK, MAGIC, OK, Kind, Method
 from loadgen.history.reader import COLUMNS, History, read
 from loadgen.load.worker_run import MAX_USERS_PER_WORKER
 from loadgen.proto import etcd_pb2 as pb
-from tests.support.command import refusal, run
+from tests.support.command import refusal, run, start, until_load
+from tests.support.waiting import HANG_S
 
 OPERATIONS = 400
 ENGINES = ("python", "compiled")
@@ -116,6 +120,42 @@ def alter_a_read(path: Path) -> None:
             place = int(end)
         at = start + size
     raise AssertionError(f"no user has read anything: {path}")
+
+
+def test_a_run_that_is_interrupted_leaves_a_whole_history(
+    tmp_path: Path, etcd_cluster: LocalCluster, engine: str
+) -> None:
+    at = ("--endpoints", ",".join(etcd_cluster.endpoints), "--engine", engine, "--timeout", "60s")
+    process = start("bench", *at, "--history", "--json", "--output", "run", "--duration", "1h", cwd=tmp_path)
+    until_load(process, tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 130, err
+    history = read(tmp_path / "run")
+    assert not history.cut
+    assert len(of_users(history)) == json.loads(out)["results"]["total"]["operations"]
+    check(tmp_path / "run", 0)
+
+
+def test_a_full_disk_ends_the_load(
+    tmp_path: Path, etcd_cluster: LocalCluster, small_disk: Callable[[str], Path], engine: str
+) -> None:
+    """The result is printed, and the history is known to be cut."""
+    folder = small_disk("4m") / "run"
+    at = ("--endpoints", ",".join(etcd_cluster.endpoints), "--engine", engine, "--timeout", "60s")
+    process = start("bench", *at, "--history", "--json", "--output", str(folder), "--duration", "1h", cwd=tmp_path)
+    until_load(process, folder)
+    with contextlib.suppress(OSError), (folder.parent / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 4, err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("raftload: error: ")]
+    assert line.endswith("No space left on device")
+    assert json.loads(out)["results"]["total"]["operations"] > 0
+    said = check(folder, 3)
+    assert "fail" not in {each["verdict"] for each in said.values()}
 
 
 def test_reads_alone_leave_nothing_unknown(tmp_path: Path, etcd_cluster: LocalCluster) -> None:
