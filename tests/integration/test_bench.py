@@ -587,7 +587,7 @@ def test_a_full_disk(etcd_single: LocalCluster, tmp_path: Path, small_disk: Call
     assert bool(said) == bool(re.search(r"^total +100 +0 ", done.stdout, re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", ["bench", "chaos --faults pause-leader --rounds 1"])
+@pytest.mark.parametrize("command", ["bench", "bench --history", "chaos --faults pause-leader --rounds 1"])
 @pytest.mark.parametrize("room", [0, *range(2, 8)])
 def test_a_disk_that_is_full_before_the_load(
     tmp_path: Path, small_disk: Callable[[str], Path], command: str, room: int
