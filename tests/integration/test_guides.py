@@ -98,6 +98,7 @@ SHORTER = {
     "--step 500:8000:500/15s": "--step 50:100:50/1s --workers 1",
     "--concurrency 64 --duration 70s": "--concurrency 4 --duration 3s --workers 1 --nodes 1",
     "--step 500:4000:500/10s": "--step 50:100:50/1s --workers 1 --nodes 1",
+    "--history --duration 30s": "--history --duration 2s --concurrency 4 --workers 1 --nodes 1",
     "--rate 2000 --duration 30s": "--rate 100 --duration 2s --workers 1 --nodes 1",
     "--stages 10s:500,30s:2000,10s:0": "--stages 1s:100,1s:0 --workers 1 --nodes 1",
     "--rate 300": "--rate 100 --workers 1",
