@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 import gevent
 
 from cluster.base.endpoint import split_endpoints
+from cluster.base.files import writing
 from cluster.base.security import Security
 from cluster.base.verdict import Verdict
 from loadgen.history.format import SUFFIX
@@ -555,16 +556,16 @@ class Load:
 
 
 def _open_history(folder: Path, settings: Settings, rank: int, runner: Runner) -> HistoryWriter:
-    """Return where this worker records what it does and sees; a failure to write ends the run."""
+    """Return where this worker records what it does and sees; a failure to write ends the run. Raises FileError."""
     from loadgen.history.writer import HistoryWriter
 
     def failed(reason: str) -> None:
         # It may be the event loop that has written, which must not wait.
         gevent.spawn(UNWRITTEN.send, runner, {"reason": reason})
 
-    history = HistoryWriter(
-        folder / f"worker-{rank + 1}{SUFFIX}", failed=failed, worker=rank + 1, prefix=settings.prefix.decode("ascii")
-    )
+    path = folder / f"worker-{rank + 1}{SUFFIX}"
+    with writing(path):
+        history = HistoryWriter(path, failed=failed, worker=rank + 1, prefix=settings.prefix.decode("ascii"))
     history.flush_every()
     return history
 
