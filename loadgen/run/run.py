@@ -116,10 +116,7 @@ class Run:
             self._undo.callback(self._space.remove)
             setattr(session.environment.parsed_options, HISTORY_OPTION, "")
             self.settings = self._space.prepare(self._begin_history if plan.history else None)
-            if self._history is not None:
-                self._history.flush()
-            if self.unwritten:
-                raise FileError(self.unwritten)
+            self._check_history()
             session.prepare(self.settings, plan.users)
             self._before = target.ask()
             self.revision_before = self._space.revision()
@@ -148,6 +145,13 @@ class Run:
         setattr(session.environment.parsed_options, HISTORY_OPTION, str(writer.path.parent.absolute()))
         history.begin(self._space.revision(), target.names(), exclusive=target.ours, watched=False)
         self._client.record_in(writer)
+
+    def _check_history(self) -> None:
+        """Raise FileError where what was recorded before the load cannot be written."""
+        if self._history is not None:
+            self._history.flush()
+        if self.unwritten:
+            raise FileError(self.unwritten)
 
     def _end_history(self) -> None:
         """Read what each member holds, as the last word of the history."""
