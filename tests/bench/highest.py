@@ -2,9 +2,9 @@
 
     python -m tests.bench.highest [--users 1000] [--connections 1] [--seconds 5] [--types get,put,txn]
 
-The server is replay.c, which the C compiler builds: it answers each request with the same bytes. It has one half of the
-processors, the worker's part (engine, lanes, channel, client; not Locust) the other. Operations per second, of the
-clock and of the CPU that the process took.
+The server is replay.c of tests/support/native, which the C compiler builds: it answers each request with the same
+bytes. It has one half of the processors, the worker's part (engine, lanes, channel, client; not Locust) the other.
+Operations per second, of the clock and of the CPU that the process took.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import argparse
 import contextlib
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -30,6 +28,7 @@ from loadgen.load.workload import Workload, filler
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.wire import frames
+from tests.support import native
 
 if TYPE_CHECKING:
     from loadgen.engine.core import Drained
@@ -61,11 +60,9 @@ def answers(message: bytes) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def replaying(folder: str, message: bytes, connections: int) -> Iterator[int]:
+def replaying(message: bytes, connections: int) -> Iterator[int]:
     """Run a server that answers with a message; yield its port."""
-    program = Path(folder, "replay")
-    source = Path(__file__).with_name("replay.c")
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", program, source], check=True)
+    program = native.build("replay")
     with subprocess.Popen([program, str(connections)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -170,11 +167,10 @@ def main() -> None:
     processors = sorted(os.sched_getaffinity(0))
     half = len(processors) // 2
     for f in args.types:
-        with tempfile.TemporaryDirectory() as folder:
-            os.sched_setaffinity(0, processors[:half] or processors)  # inherited by the server
-            with replaying(folder, MESSAGES[f].SerializeToString(), args.connections) as port:
-                os.sched_setaffinity(0, processors[half:])
-                rate, by_cpu = highest(f, port, args.users, args.connections, args.seconds)
+        os.sched_setaffinity(0, processors[:half] or processors)  # inherited by the server
+        with replaying(MESSAGES[f].SerializeToString(), args.connections) as port:
+            os.sched_setaffinity(0, processors[half:])
+            rate, by_cpu = highest(f, port, args.users, args.connections, args.seconds)
         print(
             f"{f}: {rate:,.0f} operations/s, {by_cpu:,.0f} per second of CPU, {1e6 / by_cpu:.2f} us of CPU an operation"
             f" ({args.users:,} users, {args.connections} connections)",

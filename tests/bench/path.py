@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
-import hpack
 from locust.env import Environment
 from locust.exception import StopUser
 
@@ -30,6 +29,7 @@ from loadgen.proto import kv_pb2
 from loadgen.user import EtcdUser
 from loadgen.wire import frames
 from loadgen.wire.grpc import PREFIX
+from tests.support.truth import block
 
 USERS = 20
 _HEADER = pb.ResponseHeader(cluster_id=14841639068965178418, member_id=10276657743932975437, revision=100234)
@@ -42,11 +42,6 @@ ANSWERS = {
 }
 
 
-def _block(*fields: tuple[bytes, bytes]) -> bytes:
-    """Return a header block that needs no table."""
-    return bytes(hpack.Encoder().encode([(*field, True) for field in fields], huffman=False))
-
-
 class Peer:
     """Answers every request of a connection with one answer, as a socket would, in the next turn of the event loop.
 
@@ -55,8 +50,8 @@ class Peer:
 
     def __init__(self, answer: bytes) -> None:
         body = PREFIX.pack(0, len(answer)) + answer
-        opening = _block((b":status", b"200"), (b"content-type", b"application/grpc"))
-        closing = _block((b"grpc-status", b"0"), (b"grpc-message", b""))
+        opening = block((b":status", b"200"), (b"content-type", b"application/grpc"))
+        closing = block((b"grpc-status", b"0"), (b"grpc-message", b""))
         parts = (
             frames.frame(frames.HEADERS, frames.END_HEADERS, 0, opening),
             frames.frame(frames.DATA, 0, 0, body),

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from cluster.local.cluster import LocalCluster
 from loadgen.run import saturation
 from tests.support import command
 from tests.support.command import workers
+from tests.support.truth import Served, TruthServer, truth_server
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-HELPER = [sys.executable, "-m", "tests.support.delayed"]
 MS = 1_000_000
 # Histogram buckets are at most 0.8 % wide, and what is reported is rounded to microseconds.
 BUCKET, ROUNDED_MS = 0.01, 0.001
@@ -78,48 +78,36 @@ def percentile(values: Sequence[float], share: float) -> float:
     return values[math.ceil(share * len(values) - 1e-6) - 1]
 
 
-@contextmanager
-def delayed(cluster: LocalCluster, delay_us: int, folder: Path) -> Iterator[str]:
-    """Yield the address of a server that answers GETs after so long; at its end the times of each are in
-    ``held.json``."""
-    behind = cluster.endpoints[0].removeprefix("http://")
-    server = subprocess.Popen(
-        [*HELPER, behind, str(delay_us), str(folder / "held.json")], env=ENV, cwd=ROOT, stdout=subprocess.PIPE
-    )  # fmt: skip
-    assert server.stdout is not None
-    try:
-        yield f"127.0.0.1:{int(server.stdout.readline())}"
-    finally:
-        server.terminate()
-        server.wait(60)
-        server.stdout.close()
+def from_server(server: TruthServer, result: dict[str, Any]) -> list[Served]:
+    """Return what the server wrote down of a run that succeeded as a whole."""
+    held = server.of_run(result["run"]["prefix"])
+    reported = result["results"]["get"]
+    assert len(held) == reported["operations"] == reported["succeeded"]
+    assert all(each.answered >= each.due >= each.began >= each.read for each in held)
+    return held
 
 
-def hold_against_the_server(cluster: LocalCluster, folder: Path, delay_us: int, users: int, seconds: float) -> None:
+def hold_against_the_server(folder: Path, latency: str, users: int, seconds: float) -> None:
     """Run against a server that writes down how long it kept each request, and compare: true on any machine.
 
     The client saw each request for longer than the server, so each of its percentiles is above the server's. And each
     of U users had one request open at a time: within a time T their latencies add up to U x T at the most, whatever the
     machine did meanwhile. What lies between is what the users themselves took between two requests.
     """
-    with delayed(cluster, delay_us, folder) as address:
-        process = bench(folder, address, "--concurrency", str(users), "--duration", f"{seconds}s", "--timeout", "60s",
-                        "--key-space", "10", "--keep")  # fmt: skip
+    with truth_server(latency=latency) as server:
+        process = bench(folder, server.endpoint, "--concurrency", str(users), "--duration", f"{seconds}s",
+                        "--timeout", "60s", "--key-space", "10", "--keep")  # fmt: skip
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     result = json.loads(out)
-    run, reported = result["run"], result["results"]["get"]
-    prefix = run["prefix"]
-    held = [row for row in json.loads((folder / "held.json").read_text()) if row[0].startswith(prefix) and
-            row[0] != prefix]  # fmt: skip
+    reported, held = result["results"]["get"], from_server(server, result)
     raw = json.loads((folder / "raw.json").read_text())["rows"]
-    assert len(held) == len(raw) == reported["operations"] == reported["succeeded"] > users
+    assert len(held) == len(raw) > users
 
-    server = sorted(answered - arrived for _, arrived, answered in held)
+    theirs = sorted(each.took for each in held)
     client = sorted(returned - called for _, called, returned, _ in raw)
-    assert server[0] >= delay_us * 1000
-    assert all(ours >= theirs for ours, theirs in zip(client, server, strict=True))
-    first, last = min(row[1] for row in held), max(row[2] for row in held)
+    assert all(ours >= server_ns for ours, server_ns in zip(client, theirs, strict=True))
+    first, last = min(each.read for each in held), max(each.answered for each in held)
     longest_ns = reported["latency"]["max_ms"] * MS
     ended: dict[int, int] = {}
     for _, called, returned, user in sorted(raw, key=lambda row: row[1]):
@@ -128,7 +116,6 @@ def hold_against_the_server(cluster: LocalCluster, folder: Path, delay_us: int, 
     # At each end of T a request may have been on its way that the server did not have.
     most_ns = users * (last - first + 2 * longest_ns)
     assert reported["latency"]["mean_ms"] * MS * len(raw) <= most_ns * (1 + BUCKET)
-    print(f"\n{delay_us:>9,} us: latencies add up to {sum(client) / (users * (last - first)):.1%} of the users' time")
 
     for field, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p99_9_ms", 0.999)):
         off = abs(reported["latency"][field] - percentile(client, share) / MS)
@@ -137,65 +124,144 @@ def hold_against_the_server(cluster: LocalCluster, folder: Path, delay_us: int, 
     assert reported["latency"]["min_ms"] == pytest.approx(client[0] / MS, abs=2 * ROUNDED_MS)
 
 
-def hold_the_engine_against_the_server(
-    cluster: LocalCluster, folder: Path, delay_us: int, users: int, seconds: float
-) -> None:
-    """The same of the compiled engine, which writes no single operation down: by what it reports.
+def is_above(latency: dict[str, float], held: Sequence[Served]) -> None:
+    """Hold a run's latencies against the server's: none of them is below."""
+    theirs = sorted(each.took for each in held)
+    for field, share in (("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p99_9_ms", 0.999)):
+        assert latency[field] >= percentile(theirs, share) / MS * (1 - BUCKET) - ROUNDED_MS, (field, latency)
+    assert latency["max_ms"] >= theirs[-1] / MS - ROUNDED_MS
+    assert latency["min_ms"] >= theirs[0] / MS - ROUNDED_MS
+    assert latency["mean_ms"] >= sum(theirs) / len(theirs) / MS - ROUNDED_MS
+
+
+def run_of(folder: Path, engine: str, address: str, *options: str) -> dict[str, Any]:
+    """Run reads by one worker of an engine; return the result."""
+    process = command.start(
+        "bench", "--scenario", "get", "--read-consistency", "serializable", "--workers", "1", "--endpoints", address,
+        "--output", "run", "--json", "--timeout", "60s", "--key-space", "10", "--keep", "--engine", engine, *options,
+        cwd=folder,
+    )  # fmt: skip
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out)
+    assert result["generator"]["engine"] == engine
+    return result
+
+
+def hold_the_engine_against_the_server(folder: Path, latency: str, users: int, seconds: float) -> None:
+    """Do the same with the compiled engine, which writes no single operation down: by what it reports.
 
     Each of its percentiles is above the server's, and its latencies add up to no more than the users' time; what is
     left between the two is what the answers' way took, and the users between two requests.
     """
-    with delayed(cluster, delay_us, folder) as address:
-        process = command.start(
-            "bench", "--scenario", "get", "--read-consistency", "serializable", "--workers", "1",
-            "--endpoints", address, "--output", "run", "--json", "--concurrency", str(users),
-            "--duration", f"{seconds}s", "--timeout", "60s", "--key-space", "10", "--keep", "--engine", "compiled",
-            cwd=folder,
+    with truth_server(latency=latency) as server:
+        result = run_of(
+            folder, "compiled", server.endpoint, "--concurrency", str(users), "--duration", f"{seconds}s"
         )  # fmt: skip
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    result = json.loads(out)
-    run, reported, latency = result["run"], result["results"]["get"], result["results"]["get"]["latency"]
-    assert result["generator"]["engine"] == "compiled"
-    prefix = run["prefix"]
-    held = [row for row in json.loads((folder / "held.json").read_text()) if row[0].startswith(prefix) and
-            row[0] != prefix]  # fmt: skip
-    assert len(held) == reported["operations"] == reported["succeeded"] > users
-    server = sorted(answered - arrived for _, arrived, answered in held)
-    mean_ms = sum(server) / len(server) / MS
-    for field, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p99_9_ms", 0.999)):
-        theirs_ms = percentile(server, share) / MS
-        assert latency[field] >= theirs_ms * (1 - BUCKET) - ROUNDED_MS, (field, latency)
-        off_ms = latency[field] - theirs_ms
-        print(f"\n{delay_us:>9,} us: {field} {latency[field]:.3f}, the server's {theirs_ms:.3f}: off {off_ms:.3f} ms")
-    assert latency["max_ms"] >= server[-1] / MS - ROUNDED_MS
-    assert latency["min_ms"] >= server[0] / MS - ROUNDED_MS
-    assert latency["mean_ms"] >= mean_ms - ROUNDED_MS
-    first, last = min(row[1] for row in held), max(row[2] for row in held)
-    most_ns = users * (last - first + 2 * latency["max_ms"] * MS)
-    assert latency["mean_ms"] * MS * len(held) <= most_ns * (1 + BUCKET)
+    held, reported = from_server(server, result), result["results"]["get"]["latency"]
+    assert len(held) > users
+    is_above(reported, held)
+    first, last = min(each.read for each in held), max(each.answered for each in held)
+    most_ns = users * (last - first + 2 * reported["max_ms"] * MS)
+    assert reported["mean_ms"] * MS * len(held) <= most_ns * (1 + BUCKET)
 
 
 HOLD = {"python": hold_against_the_server, "compiled": hold_the_engine_against_the_server}
 ENGINES = [pytest.param(engine, marks=pytest.mark.core if engine == "compiled" else ()) for engine in HOLD]
+# From 0.2 ms to 2 s in one run.
+ALL_AT_ONCE = "0=200,0.5=1000,0.9=20000,0.99=500000,1=2000000"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_truth_is_reported(etcd_single: LocalCluster, tmp_path: Path, engine: str) -> None:
-    HOLD[engine](etcd_single, tmp_path, 20_000, 20, 3)
+@pytest.mark.parametrize(("latency", "users"), [("20000", 20), (ALL_AT_ONCE, 100)], ids=["20_ms", "200_us_to_2_s"])
+def test_the_truth_is_reported(tmp_path: Path, latency: str, users: int, engine: str) -> None:
+    HOLD[engine](tmp_path, latency, users, 3)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    # The slow ones, 3 in 100, take twice as long, so p99 and p99.9 are among these.
     ("delay_us", "users", "seconds"),
     [(200, 1, 8), (2_000, 4, 8), (20_000, 40, 8), (200_000, 150, 12), (1_000_000, 250, 20)],
 )
 def test_the_truth_is_reported_from_200_us_to_2_s(
-    etcd_single: LocalCluster, tmp_path: Path, delay_us: int, users: int, seconds: float, engine: str
+    tmp_path: Path, delay_us: int, users: int, seconds: float, engine: str
 ) -> None:
-    HOLD[engine](etcd_single, tmp_path, delay_us, users, seconds)
+    # The slow ones, 3 in 100, take twice as long, so p99 and p99.9 are among these.
+    HOLD[engine](tmp_path, f"0={delay_us},0.97={delay_us},0.97={2 * delay_us},1={2 * delay_us}", users, seconds)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_truth_of_an_open_loop_is_reported(tmp_path: Path, engine: str) -> None:
+    """From sending it is what it is in a closed loop; from when each was due it is that and the start lag."""
+    with truth_server(latency=ALL_AT_ONCE) as server:
+        result = run_of(tmp_path, engine, server.endpoint, "--rate", "300", "--duration", "3s", "--allow-rate-miss")
+    held, reported = from_server(server, result), result["results"]["get"]["latency"]
+    assert len(held) == 900
+    is_above(reported["service"], held)
+    for field in ("min_ms", "mean_ms", "p50_ms", "p99_ms", "max_ms"):
+        assert reported[field] >= reported["service"][field] - ROUNDED_MS
+
+
+def test_a_slot_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    """Who waits behind whom is computed again from when each request was read: to the nanosecond."""
+    slots, service_us, users = 3, 2_000, 12
+    with truth_server(slots=slots, service=service_us) as server:
+        result = run_of(tmp_path, "python", server.endpoint, "--concurrency", str(users), "--operations", "600")
+    free = [0] * slots
+    for each in server.served:
+        began = max(each.read, min(free))
+        free.remove(min(free))
+        free.append(began + service_us * 1000)
+        assert (each.began, each.due) == (began, free[-1])
+    held = from_server(server, result)
+    is_above(result["results"]["get"]["latency"], held)
+    # More users than slots: the slots are the limit, in a rate that can be told beforehand.
+    took_s = (max(each.due for each in held) - min(each.began for each in held)) / 1e9
+    assert took_s >= len(held) / (slots / service_us * 1e6) * (1 - 1e-9)
+
+
+def test_the_server_takes_any_client_and_answers_what_it_does_not_know() -> None:
+    import grpc
+
+    from loadgen.proto import etcd_pb2 as pb
+
+    with truth_server(latency=1_000) as server, grpc.insecure_channel(server.endpoint) as channel:
+
+        def call(method: str, request: Any, kind: Any) -> Any:
+            return channel.unary_unary(
+                f"/etcdserverpb.{method}",
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=kind.FromString,
+            )(request, timeout=60)
+
+        revisions = [
+            call("KV/Put", pb.PutRequest(key=b"key %d" % n, value=b"v" * 100_000), pb.PutResponse).header.revision
+            for n in range(100)
+        ]
+        assert revisions == list(range(revisions[0], revisions[0] + 100))
+        assert call("KV/Range", pb.RangeRequest(key=b"key"), pb.RangeResponse).count == 1
+        assert call("KV/Range", pb.RangeRequest(key=b"key", range_end=b"kez"), pb.RangeResponse).count == 0
+        with pytest.raises(grpc.RpcError) as raised:
+            call("Lease/LeaseGrant", pb.RangeRequest(), pb.RangeResponse)
+        assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert [each.key for each in server.served] == [*(b"key %d" % n for n in range(100)), b"key"]
+    assert all(each.took >= MS for each in server.served)
+
+
+def test_a_server_that_stalls_and_refuses_says_of_whom(tmp_path: Path) -> None:
+    with truth_server(latency=5_000, stall="0.4:0.3", refuse="0.8:0.6:0.5") as server:
+        process = bench(tmp_path, server.endpoint, "--concurrency", "4", "--duration", "2s", "--keep")
+        result = result_of(process)
+    held, reported = server.of_run(result["run"]["prefix"]), result["results"]["get"]
+    refused = [each for each in held if each.refused]
+    assert reported["operations"] == len(held)
+    assert reported["errors"] == {"UNAVAILABLE": len(refused)} and refused
+    began = min(each.read for each in server.served)
+    stall, again = began + 400 * MS, began + 700 * MS
+    assert all(began + 800 * MS <= each.read < began + 1400 * MS for each in refused)
+    assert not any(stall <= each.due < again for each in held)
+    assert {each.due for each in held if each.read < again and each.due >= stall} <= {again}
 
 
 LOOPS = {"closed": ("--concurrency", "2"), "open": ("--rate", "300", "--allow-rate-miss")}
