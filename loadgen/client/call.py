@@ -39,12 +39,11 @@ class Caller:
     """Calls methods of etcd's services, for any number of greenlets of one process. Connects at the first call.
 
     Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, how to speak TLS
-    and who logs in, which endpoints get the calls and what makes connections (see
-    ``Channel``); ``abandoned``: it is given the INFO operation
-    of a greenlet that is killed while it waits, before the kill goes on; and ``history``, which every call and every
-    answer of a watch is recorded in, as sent and as received. Raises ValueError for a malformed endpoint, SecurityError
-    for files of no use. Calls raise nothing for what etcd or the network do: that is in the operation. ``channel``
-    holds the counters.
+    and who logs in, which endpoints get the calls and what makes connections (see ``Channel``); ``abandoned``: it is
+    given the INFO operation of a greenlet that is killed while it waits, before the kill goes on; and ``history``,
+    which every call and every answer of a watch is recorded in, as sent and as received. Raises ValueError for a
+    malformed endpoint, SecurityError for files of no use. Calls raise nothing for what etcd or the network do: that is
+    in the operation. ``channel`` holds the counters.
     """
 
     def __init__(

@@ -19,11 +19,6 @@ def missing() -> str:
     return ""
 
 
-def engine_name() -> str:
-    """Return the engine that ``--engine auto`` takes where the load allows both."""
-    return "python" if missing() else "compiled"
-
-
 def described() -> str:
-    """Return that engine for people, with the reason where it is Python's."""
-    return f"{engine_name()} ({missing()})" if missing() else engine_name()
+    """Return the engine that ``--engine auto`` takes where the load allows both, and why it is Python's."""
+    return f"python ({reason})" if (reason := missing()) else "compiled"

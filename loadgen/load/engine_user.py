@@ -64,7 +64,7 @@ class EngineUser:
 
     def carry_out(self, number: int, f: str, key: int, count: Callable[[], int], due_ns: int) -> None:
         """Do an operation that was drawn and that the engine does not do."""
-        f = (self._load.owed(number) if number < len(self._load.settings.mix) else None) or f
+        f = self._load.owed(number) or f
         value = None if f == "get" else self._user.workload.value(count())
         carry_out(self._user, number, f, self._load.keys[key], value, due_ns if self._open_loop else 0)
 

@@ -104,7 +104,6 @@ class EtcdUser(RunUser):
         self.client = cast("EtcdClient", self.load.client)
         self.workload = Workload(settings, self.process, self.load.keys)
         self._do: dict[str, Callable[..., Operation]] = {f: getattr(self, f) for f in settings.mix}
-        self._owing = len(settings.mix)
         self.make_ready()
         if not self.load.wait_for_start():
             raise GreenletExit  # Locust logs any other exception that ends `on_start`.
@@ -122,7 +121,7 @@ class EtcdUser(RunUser):
         if load.open_loop is not None and not self.leaving:
             load.open_loop.serve(self.operate_once)
             raise StopUser
-        take, draw, record, owing = load.take, self.workload.next, load.record, self._owing
+        take, draw, record, owing = load.take, self.workload.next, load.record, len(load.settings.mix)
         while True:
             if self.leaving:
                 raise StopUser
@@ -146,7 +145,7 @@ class EtcdUser(RunUser):
 
     def operate_once(self, number: int, due_ns: int) -> None:
         """Do one operation of an open loop. Takes its number, -1 in the warm-up, and when it was due."""
-        f, key, value = self.workload.next(self.load.owed(number) if number < self._owing else None)
+        f, key, value = self.workload.next(self.load.owed(number))
         carry_out(self, number, f, key, value, due_ns)
 
     def stop(self, force: bool = False) -> bool:

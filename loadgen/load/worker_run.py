@@ -395,7 +395,7 @@ class Load:
 
     def owed(self, number: int) -> str | None:
         """Return the type that operation ``number`` of this worker must have, None for any."""
-        return owed(self.settings, self._offset, number) if number >= 0 else None
+        return owed(self.settings, self._offset, number) if 0 <= number < len(self.settings.mix) else None
 
     def record(self, operation: Operation, number: int) -> None:
         """Count a finished operation; ``number`` is what `take` gave it."""

@@ -51,10 +51,10 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
         delay = stream_wait
     saturated = None if delay is None or p99_ms is None else delay > max(LEAST_DELAY_MS, DELAY_SHARE * p99_ms)
     cpu_s = sum(s["cpu_s"] for s in snapshots)
-    ran = {s["engine"] for s in snapshots}
+    engine, engine_reason = engine_of(snapshots)
     return {
-        "engine": ("mixed" if len(ran) > 1 else ran.pop()) if ran else None,
-        "engine_reason": "; ".join(sorted({s["engine_reason"] for s in snapshots} - {""})) or None,
+        "engine": engine,
+        "engine_reason": engine_reason,
         "cpu_us_per_op": round(cpu_s / operations * 1e6, 3) if operations else None,
         "start_lag_p99_ms": _rounded(start_lag),
         "loop_lag_p99_ms": _rounded(loop_lag),
@@ -68,6 +68,13 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
         if saturated and delay is not None
         else None,
     }
+
+
+def engine_of(snapshots: Sequence[Snapshot]) -> tuple[str | None, str | None]:
+    """Return which engine ran, ``mixed`` where workers differ, and why it was Python's; None where nothing is said."""
+    ran = {s["engine"] for s in snapshots}
+    reasons = sorted({s["engine_reason"] for s in snapshots} - {""})
+    return ("mixed" if len(ran) > 1 else ran.pop()) if ran else None, "; ".join(reasons) or None
 
 
 def of_worker(snapshot: Snapshot) -> WorkerSaturation:

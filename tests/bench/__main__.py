@@ -13,7 +13,6 @@ nghttp2-client) and grpcio. On a busy machine of 2 cores ``users`` alone took fi
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -21,8 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from cluster.local.cluster import LocalCluster
-from loadgen.client.etcd import EtcdClient
 from tests.bench import peers
 from tests.bench.peers import Cost
 
@@ -116,20 +113,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--types", default=TYPES, type=lambda text: text.split(","), help="default: get,put,txn")
     args = parser.parse_args()
-    processors = sorted(os.sched_getaffinity(0))
-    half = len(processors) // 2
     began = time.monotonic()
-    if half:
-        os.sched_setaffinity(0, processors[:half])  # inherited by etcd
     with (
-        LocalCluster(1, storage="memory", quota_backend_bytes=4 << 30) as cluster,
+        peers.etcd_apart(quota_backend_bytes=4 << 30) as endpoint,
         tempfile.TemporaryDirectory() as folder,
     ):
-        os.sched_setaffinity(0, processors[half:])  # inherited by every client
-        endpoint = cluster.endpoints[0]
-        client = EtcdClient([endpoint])
-        client.put(peers.KEY, peers.VALUE)  # what a run reads has a value of this size too
-        client.close()
         print(f"{'':<44} {'us of CPU':>9} {'raftload / it':>47}")
         heads = f"{'per op':>9} {'ops/s':>9} {'p50 ms':>9} {'p99 ms':>9} {'CPU':>8} {'p50':>8}"
         print(f"{'':<22} {'':<4} {'client':<16} {heads}", flush=True)

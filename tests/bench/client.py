@@ -21,11 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-KEY = b"raftload/bench/" + b"k" * 17
+from tests.bench.peers import KEY, ROOT, etcd_apart, halves
+
 IN_FLIGHT = 100
-ROOT = Path(__file__).parents[2]
 
 
 def cpu_s(who: int = resource.RUSAGE_SELF) -> float:
@@ -187,23 +186,12 @@ def main() -> None:
     if args.client:
         print(json.dumps(CLIENTS[args.client](args.endpoint, args.operations, args.connections)))
         return
-    processors = sorted(os.sched_getaffinity(0))
-    half = len(processors) // 2
-    servers, clients = set(processors[:half]) or set(processors), set(processors[half:])
+    _, clients = halves()
     if args.endpoint:
         compare(args.endpoint, args.operations, args.rounds, args.connections, clients)
         return
-    from cluster.local.cluster import LocalCluster
-
-    os.sched_setaffinity(0, servers)  # inherited by etcd
-    with LocalCluster(1, storage="memory") as cluster:
-        from loadgen.client.etcd import EtcdClient
-
-        client = EtcdClient(cluster.endpoints)
-        client.put(KEY, b"v" * 64)
-        client.close()
-        where = cluster.endpoints[0].removeprefix("http://")
-        compare(where, args.operations, args.rounds, args.connections, clients)
+    with etcd_apart() as endpoint:
+        compare(endpoint.removeprefix("http://"), args.operations, args.rounds, args.connections, clients)
 
 
 if __name__ == "__main__":

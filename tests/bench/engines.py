@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import statistics
 import sys
 import tempfile
 from functools import partial
 from typing import Any
 
-from cluster.local.cluster import LocalCluster
-from loadgen.client.etcd import EtcdClient
 from tests.bench import peers
 from tests.bench.peers import Cost
 from tests.soak.record import about_now, append, recorded
@@ -46,18 +43,10 @@ def main() -> None:
     about = about_now("loadgen", "cluster")
     done = recorded(NAME, about)
     if not args.table:
-        processors = sorted(os.sched_getaffinity(0))
-        half = len(processors) // 2
-        os.sched_setaffinity(0, processors[:half] or processors)  # inherited by etcd
         with (
-            LocalCluster(1, storage="memory", quota_backend_bytes=6 << 30) as cluster,
+            peers.etcd_apart(quota_backend_bytes=6 << 30) as endpoint,
             tempfile.TemporaryDirectory() as folder,
         ):
-            os.sched_setaffinity(0, processors[half:])  # inherited by every client
-            endpoint = cluster.endpoints[0]
-            client = EtcdClient([endpoint])
-            client.put(peers.KEY, peers.VALUE)  # what a run reads has a value of this size too
-            client.close()
             for number in range(args.rounds):
                 for users, connections, operations in SHAPES:
                     for f in args.types:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -28,6 +28,7 @@ from loadgen.load.workload import Workload, filler
 from loadgen.proto import etcd_pb2 as pb
 from loadgen.proto import kv_pb2
 from loadgen.wire import frames
+from tests.bench import peers
 from tests.support import native
 
 if TYPE_CHECKING:
@@ -164,12 +165,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--types", default=tuple(MESSAGES), type=lambda text: text.split(","))
     args = parser.parse_args()
-    processors = sorted(os.sched_getaffinity(0))
-    half = len(processors) // 2
     for f in args.types:
-        os.sched_setaffinity(0, processors[:half] or processors)  # inherited by the server
-        with replaying(MESSAGES[f].SerializeToString(), args.connections) as port:
-            os.sched_setaffinity(0, processors[half:])
+        with peers.apart(partial(replaying, MESSAGES[f].SerializeToString(), args.connections)) as port:
             rate, by_cpu = highest(f, port, args.users, args.connections, args.seconds)
         print(
             f"{f}: {rate:,.0f} operations/s, {by_cpu:,.0f} per second of CPU, {1e6 / by_cpu:.2f} us of CPU an operation"

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from time import perf_counter_ns
 
-from cluster.local.cluster import LocalCluster
 from loadgen.stats import hdr
 from loadgen.stats.precision import bucket_ns
-from tests.bench.peers import ROOT
+from tests.bench import peers
 
 
 class Nobody:
@@ -66,15 +63,11 @@ def run(
 
     Takes what else its environment is to have, such as how to speak TLS.
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", "get", "--rate", str(rate), "--duration",
-             f"{seconds}s", "--workers", "1", "--endpoints", endpoint, "--output", str(Path(folder, "run")), "--json",
-             "--engine", engine],
-            stdout=subprocess.PIPE, text=True, check=False, env=env,
+        result = peers.result_of(
+            endpoint, "get", "--rate", str(rate), "--duration", f"{seconds}s", "--workers", "1", "--engine", engine,
+            folder=folder, environment=environment,
         )  # fmt: skip
-    result = json.loads(done.stdout)
     generator, total = result["generator"], result["results"]["total"]
     assert generator["scheduled"] == round(rate * seconds), generator
     assert (generator["dropped"], total["succeeded"]) == (0, generator["scheduled"]), (generator, total)
@@ -93,20 +86,16 @@ def main() -> None:
     if args.bare:
         bare(args.bare, args.seconds)
         return
-    processors = sorted(os.sched_getaffinity(0))
-    half = len(processors) // 2
-    os.sched_setaffinity(0, processors[:half] or processors)  # inherited by etcd
-    with LocalCluster(1, storage="memory") as cluster:
-        os.sched_setaffinity(0, processors[half:])
+    with peers.etcd_apart() as endpoint:
         for rate in map(float, args.rates.split(",")):
             pairs = []
             for _ in range(args.rounds):
                 alone = subprocess.run(
                     [sys.executable, "-m", "tests.bench.open_loop", "--bare", str(rate),
                      "--seconds", str(args.seconds)],
-                    stdout=subprocess.PIPE, check=True, cwd=ROOT,
+                    stdout=subprocess.PIPE, check=True, cwd=peers.ROOT,
                 )  # fmt: skip
-                pairs.append((*run(cluster.endpoints[0], rate, args.seconds, args.engine), json.loads(alone.stdout)))
+                pairs.append((*run(endpoint, rate, args.seconds, args.engine), json.loads(alone.stdout)))
             lag, cpu, bare_ms = (statistics.median(each) for each in zip(*pairs, strict=True))
             print(
                 f"{rate:,.0f}/s: all {rate * args.seconds:,.0f} sent in each of {args.rounds} rounds; start lag p99"

@@ -7,6 +7,7 @@ the size, so that start-up does not count.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,10 +15,17 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, TypeVar
 
+from cluster.local.cluster import LocalCluster
 from loadgen.client import encode
-from loadgen.client.etcd import PUT, RANGE, TXN
+from loadgen.client.etcd import PUT, RANGE, TXN, EtcdClient
+from loadgen.wire.grpc import PREFIX
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = b"bench/" + b"0" * 26
@@ -41,11 +49,49 @@ class Cost:
     p99_ms: float = 0.0
 
 
-def measured(command: list[str], cwd: str | None = None) -> tuple[float, str]:
-    """Run a command; return its user plus system time in seconds, and its stdout."""
+def halves() -> tuple[set[int], set[int]]:
+    """Return the processors of servers and those of clients: half of ours each, both the only one there is."""
+    processors = sorted(os.sched_getaffinity(0))
+    half = len(processors) // 2
+    return set(processors[:half] or processors), set(processors[half:])
+
+
+@contextlib.contextmanager
+def apart(make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    """Start a server on one half of the processors, and yield it; what is started meanwhile has the other half."""
+    servers, clients = halves()
+    os.sched_setaffinity(0, servers)  # inherited by what starts now
+    try:
+        with make() as server:
+            os.sched_setaffinity(0, clients)
+            yield server
+    finally:
+        os.sched_setaffinity(0, servers | clients)
+
+
+@contextlib.contextmanager
+def etcd_apart(**options: Any) -> Iterator[str]:
+    """Start an etcd member of its own whose data lie in memory, apart from its clients; yield its endpoint.
+
+    Takes further options of `LocalCluster`. `KEY` is there, of the size of what a run reads.
+    """
+    with apart(lambda: LocalCluster(1, storage="memory", **options)) as cluster:
+        endpoint = cluster.endpoints[0]
+        with contextlib.closing(EtcdClient([endpoint])) as client:
+            client.put(KEY, VALUE)
+        yield endpoint
+
+
+def measured(
+    command: list[str], cwd: str | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[float, str]:
+    """Run a command; return its user plus system time in seconds, and its stdout.
+
+    Takes the folder that it runs in, and what else its environment is to have.
+    """
     with tempfile.TemporaryFile("w+") as out:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, cwd=cwd, env=environment)
+        whole = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, cwd=cwd, env=whole)
         assert process.stderr is not None
         errors = process.stderr.read().decode()
         _, status, usage = os.wait4(process.pid, 0)
@@ -61,27 +107,35 @@ def h2load(endpoint: str, f: str, operations: int, connections: int, streams: in
 
     Its latencies come from a run of their own, since writing them down costs it CPU.
     """
-    path, message = MESSAGES[f]
-    with tempfile.NamedTemporaryFile() as body, tempfile.NamedTemporaryFile("r") as log:
-        body.write(b"\0" + len(message).to_bytes(4, "big") + message)
-        body.flush()
-
-        def run(count: int, *more: str) -> tuple[float, str]:
-            return measured(
-                ["h2load", *more, "-n", str(count), "-c", str(connections), "-m", str(streams), "-d", body.name,
-                 "-H", "content-type: application/grpc", "-H", "te: trailers", f"{endpoint}{path.decode()}"]
-            )  # fmt: skip
-
-        idle, _ = run(max(connections, operations // 100))
-        cpu, text = run(operations)
-        if latency:
-            run(max(connections * streams, operations // 2), f"--log-file={log.name}")
-        times = sorted(int(line.split("\t")[2]) / 1e3 for line in log)
+    idle, _ = _run_h2load(endpoint, f, max(connections, operations // 100), connections, streams)
+    cpu, text = _run_h2load(endpoint, f, operations, connections, streams)
+    times = [0.0]
+    if latency:
+        times = h2load_times_ms(endpoint, f, max(connections * streams, operations // 2), connections, streams)
     finished = next(line for line in text.splitlines() if line.startswith("finished in"))
-    if f"{operations} succeeded" not in text:
-        raise RuntimeError(text)
-    p50, p99 = (times[int(share * (len(times) - 1))] if times else 0.0 for share in (0.5, 0.99))
+    p50, p99 = (sorted(times)[int(share * (len(times) - 1))] for share in (0.5, 0.99))
     return Cost((cpu - idle) / operations * 1e6, float(finished.split()[3]), p50, p99)
+
+
+def h2load_times_ms(endpoint: str, f: str, operations: int, connections: int, streams: int) -> list[float]:
+    """Return the latency of each of so many requests of h2load's, in milliseconds."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        _run_h2load(endpoint, f, operations, connections, streams, f"--log-file={log.name}")
+        return [int(line.split("\t")[2]) / 1e3 for line in log]
+
+
+def _run_h2load(endpoint: str, f: str, count: int, connections: int, streams: int, *more: str) -> tuple[float, str]:
+    path, message = MESSAGES[f]
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(PREFIX.pack(0, len(message)) + message)
+        body.flush()
+        cpu, text = measured(
+            ["h2load", *more, "-n", str(count), "-c", str(connections), "-m", str(streams), "-d", body.name,
+             "-H", "content-type: application/grpc", "-H", "te: trailers", f"{endpoint}{path.decode()}"]
+        )  # fmt: skip
+    if f"{count} succeeded" not in text:
+        raise RuntimeError(text)
+    return cpu, text
 
 
 def grpcio(endpoint: str, f: str, operations: int, connections: int, streams: int) -> Cost:
@@ -126,15 +180,25 @@ def raftload(endpoint: str, f: str, operations: int, connections: int, streams: 
 
     The CPU is the worker's own from its first measured operation to its last, as the result reports it.
     """
-    _, text = measured(
-        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", f, "--operations", str(operations),
-         "--concurrency", str(connections * streams), "--workers", "1", "--connections", str(connections),
-         "--key-space", "1000", "--endpoints", endpoint,
-         "--output", str(Path(folder, f"{f}-{os.urandom(4).hex()}")), "--json", *more]
+    result = result_of(
+        endpoint, f, "--operations", str(operations), "--concurrency", str(connections * streams), "--workers", "1",
+        "--connections", str(connections), "--key-space", "1000", *more, folder=folder,
     )  # fmt: skip
-    result = json.loads(text)
     total = result["results"]["total"]
     if total["failed"]:
         raise RuntimeError(f"{total['failed']} operations failed: {total['errors']}")
     latency = total["latency"]
     return Cost(result["generator"]["cpu_us_per_op"], total["throughput_ops_s"], latency["p50_ms"], latency["p99_ms"])
+
+
+def result_of(
+    endpoint: str, scenario: str, *options: str, folder: str, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the result of `raftload bench`; take what else its environment is to have, such as how to speak TLS."""
+    _, text = measured(
+        [sys.executable, "-m", "loadgen.cli", "bench", "--scenario", scenario, "--endpoints", endpoint,
+         "--output", str(Path(folder, f"{scenario}-{os.urandom(4).hex()}")), "--json", *options],
+        environment=environment,
+    )  # fmt: skip
+    result: dict[str, Any] = json.loads(text)
+    return result

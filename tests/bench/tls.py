@@ -21,25 +21,54 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from cluster.base.security import Security
 from cluster.base.topology import ServerTls
 from cluster.local.cluster import LocalCluster
-from tests.bench import open_loop
-from tests.bench.client import KEY, ROOT, h2load
+from loadgen.client.etcd import EtcdClient
+from tests.bench import open_loop, peers
+from tests.bench.client import h2load
+from tests.bench.peers import KEY, ROOT, VALUE
 from tests.support.certificates import Authority
 from tests.support.ports import take_ports
 
 
-def measure(endpoint: str, operations: int, connections: int, trust: Security, cpus: set[int]) -> dict[str, float]:
-    """One measurement in a process of its own, on these processors."""
+@contextlib.contextmanager
+def members(folder: Path, binary: str | None, *, alone: bool) -> Iterator[tuple[dict[str, str], Security]]:
+    """Start the members; yield their endpoints by name, and how to trust those with TLS.
+
+    Takes a folder for certificates, the binary, where one is named, and whether a member of it serves gRPC alone, too.
+    """
+    authority = Authority(folder)
+    pair = authority.sign("server", "127.0.0.1")
+    trust = Security(cacert=authority.cert)
+    with contextlib.ExitStack() as started:
+
+        def serve(*extra: str, tls: bool = True) -> str:
+            how = ServerTls(pair.cert, pair.key) if tls else None
+            made = LocalCluster(
+                1, binary=binary, storage="memory", tls=how, security=trust if tls else None, extra_args=extra
+            )
+            return started.enter_context(made).endpoints[0]
+
+        where = {"plain": serve(tls=False), "TLS": serve()}
+        if binary and alone:
+            where["TLS, gRPC alone"] = serve(f"--listen-client-http-urls=https://127.0.0.1:{take_ports(1)}")
+        for endpoint in where.values():
+            with contextlib.closing(EtcdClient([endpoint], security=trust)) as client:
+                client.put(KEY, VALUE)
+        yield where, trust
+
+
+def measure(endpoint: str, operations: int, connections: int, trust: Security) -> dict[str, float]:
+    """One measurement in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.client", "--client", "raftload", "--endpoint", endpoint,
          "--operations", str(operations), "--connections", str(connections)],
         check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **trust.to_environment()},
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
     )  # fmt: skip
     result: dict[str, float] = json.loads(done.stdout)
     return result
@@ -71,40 +100,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--etcd", help="binary of the members; default: raftload's own")
     args = parser.parse_args()
-    processors = sorted(os.sched_getaffinity(0))
-    half = len(processors) // 2
-    servers, clients = set(processors[:half]) or set(processors), set(processors[half:])
-    os.sched_setaffinity(0, servers)  # inherited by etcd
-    with tempfile.TemporaryDirectory() as folder:
-        authority = Authority(Path(folder))
-        pair = authority.sign("server", "127.0.0.1")
-        trust = Security(cacert=authority.cert)
-        with contextlib.ExitStack() as members:
-
-            def serve(*extra: str, tls: bool = True) -> str:
-                how = ServerTls(pair.cert, pair.key) if tls else None
-                made = LocalCluster(
-                    1, binary=args.etcd, storage="memory", tls=how, security=trust if tls else None, extra_args=extra
-                )
-                return members.enter_context(made).endpoints[0]
-
-            from loadgen.client.etcd import EtcdClient
-
-            where = {"plain": serve(tls=False), "TLS": serve()}
-            if args.etcd and args.rate:
-                where["TLS, gRPC alone"] = serve(f"--listen-client-http-urls=https://127.0.0.1:{take_ports(1)}")
-            for endpoint in where.values():
-                client = EtcdClient([endpoint], security=trust)
-                client.put(KEY, b"v" * 64)
-                client.close()
-            if args.rate:
-                os.sched_setaffinity(0, clients)
-                compare_at_a_rate(where, args.rate, args.seconds, args.rounds, trust)
-                return
-            results: dict[str, list[dict[str, float]]] = {name: [] for name in where}
-            for number in range(args.rounds):
-                for name in list(where)[:: 1 if number % 2 else -1]:
-                    results[name].append(measure(where[name], args.operations, args.connections, trust, clients))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        peers.apart(partial(members, Path(folder), args.etcd, alone=bool(args.rate))) as (where, trust),
+    ):
+        if args.rate:
+            compare_at_a_rate(where, args.rate, args.seconds, args.rounds, trust)
+            return
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in where}
+        for number in range(args.rounds):
+            for name in list(where)[:: 1 if number % 2 else -1]:
+                results[name].append(measure(where[name], args.operations, args.connections, trust))
     print(f"GET, {args.connections} connections, {args.rounds} rounds in turns, medians")
     print(f"{'':<6} {'us CPU/op':>10} {'least':>8} {'most':>8} {'ops/s':>9}")
     for name, rounds in results.items():
