@@ -6,7 +6,7 @@ Pure: takes the workers' snapshots (`loadgen.load.protocol.Snapshot`), returns p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loadgen.load.protocol import OpenLoopCounts, Snapshot
 from loadgen.stats import hdr
@@ -70,7 +70,9 @@ def block(snapshots: Sequence[Snapshot], operations: int, p99_ms: float | None) 
     }
 
 
-def engine_of(snapshots: Sequence[Snapshot]) -> tuple[str | None, str | None]:
+def engine_of(
+    snapshots: Sequence[Snapshot],
+) -> tuple[Literal["compiled", "python", "mixed"] | None, str | None]:
     """Return which engine ran, ``mixed`` where workers differ, and why it was Python's; None where nothing is said."""
     ran = {s["engine"] for s in snapshots}
     reasons = sorted({s["engine_reason"] for s in snapshots} - {""})
