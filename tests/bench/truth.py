@@ -1,13 +1,14 @@
 """Reported latencies against what the server wrote down itself, from 0.2 ms to 2 s, as rows of evidence.
 
-    python -m tests.bench.truth [--rounds 3] [--table]
+    chrt -f 1 python -m tests.bench.truth [--rounds 3] [--table]
 
 The server (truth.c of tests/support/native) takes a known time for each GET; its time is from having read a request to
 answering it. What a client reports beyond that are both ways through the kernel and waking up, for every client: so
 h2load's p50, p90, p99 and maximum of the same requests stand beside those of `raftload bench` with either engine. The
 server has one half of the processors, the clients the other. Each cell of each round is a line in
 docs/evidence/truth.jsonl, so the command goes on where it was ended; then it prints the table, of medians over the
-rounds: what is reported less what the server wrote down.
+rounds: what is reported less what the server wrote down. With the real-time priority of `chrt` no other process of the
+machine adds to either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A server that takes a known time to answer, and wrote down when it read and answered each request; see truth.c.
 
 It answers what a run asks a member for, as the leader of a cluster of one whose keys are all there. It takes its time
-for an operation of the load only: a get, a put, a transaction that compares.
+for an operation of the load only: a get, a put, a transaction that compares, of a key that does not end with a slash.
 """
 
 from __future__ import annotations
@@ -65,12 +65,8 @@ class TruthServer:
     served: list[Served] = field(default_factory=list)
 
     def of_run(self, prefix: str) -> list[Served]:
-        """Return the operations of a run with this prefix of its keys, in the order in which they were read.
-
-        What it asks for beside them is about the prefix itself.
-        """
-        own = prefix.encode()
-        return [each for each in self.served if each.key.startswith(own) and each.key != own]
+        """Return the operations of a run with this prefix of its keys, in the order in which they were read."""
+        return [each for each in self.served if each.key.startswith(prefix.encode())]
 
 
 def block(*fields: tuple[bytes, bytes]) -> bytes:

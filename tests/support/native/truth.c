@@ -18,6 +18,9 @@
  * (see below), its path and the frames that answer it, both behind their length. The mark in an answer, a varint of 5
  * bytes, gives way to the revision, which each write raises.
  *
+ * A request whose key ends with a slash, as the prefix of a run's keys does, is none of the load: it is answered at once
+ * and not written down.
+ *
  * When a request can be served is computed, not waited for, so that no lateness of this process adds up: the rate of
  * the slots is exact. On SIGTERM it writes a `struct record` for each request that it served to the file RECORD.
  */
@@ -317,14 +320,16 @@ static int field_of(const unsigned char *p, size_t size, unsigned number, const 
     return 0;
 }
 
-static void keep_key(struct record *r, const unsigned char *message, size_t size) {
-    const unsigned char *key, *compare;
+/* Find the key that a request is about; its length, 0 where there is none. */
+static size_t find_key(const char *path, const unsigned char *message, size_t size, const unsigned char **key) {
+    const unsigned char *compared;
     size_t length, of;
-    if (!field_of(message, size, 1, &key, &length)) return;
+    if (!field_of(message, size, 1, key, &length)) return 0;
     /* A transaction's first field is a comparison, whose third one is the key. */
-    if (strstr(methods[r->method + METHODS].path, "/Txn") && field_of(key, length, 3, &compare, &of)) key = compare, length = of;
-    r->size = (uint8_t)(length < KEY ? length : KEY);
-    memcpy(r->key, key, r->size);
+    if (!strstr(path, "/Txn")) return length;
+    if (!field_of(*key, length, 3, &compared, &of)) return 0;
+    *key = compared;
+    return of;
 }
 
 /* Take a request that has come as a whole. */
@@ -332,7 +337,7 @@ static void ask(int connection, struct stream *s, uint64_t at) {
     struct answer a = {.due = at, .record = (size_t)-1, .connection = connection, .method = UNIMPLEMENTED};
     uint32_t id = htonl(s->id);
     memcpy(a.stream, &id, 4);
-    const unsigned char *message = s->have > 5 ? s->head + 5 : s->head, *value;
+    const unsigned char *message = s->have > 5 ? s->head + 5 : s->head, *value, *key;
     size_t size = s->have > 5 ? s->have - 5 : 0, length;
     for (int n = METHODS; n < method_count; n++)
         if (!strcmp(methods[n].path, s->path) &&
@@ -341,13 +346,15 @@ static void ask(int connection, struct stream *s, uint64_t at) {
             a.method = n;
             break;
         }
-    if (methods[a.method].flags & SERVED) {
+    length = find_key(s->path, message, size, &key);
+    if (methods[a.method].flags & SERVED && length && key[length - 1] != '/') {
         if (!first_served) first_served = at;
         records = room(records, &record_room, record_count + 1, sizeof *records);
         a.record = record_count++;
         struct record *r = records + a.record;
         *r = (struct record){.read = at, .method = (uint8_t)(a.method - METHODS)};
-        keep_key(r, message, size);
+        r->size = (uint8_t)(length < KEY ? length : KEY);
+        memcpy(r->key, key, r->size);
         plan(r);
         a.due = r->due;
         if (r->refused) a.method = UNAVAILABLE;
