@@ -1,6 +1,6 @@
 """A worker's cost of an operation apart from system calls: all of our own code, against a peer in memory.
 
-    python -m tests.bench.path [--types get,put,txn] [--operations 20000]
+    python -m tests.bench.path [--types get,put,txn] [--operations 20000] [--engine python|compiled]
 
 Locust's users, the client, HTTP/2 both ways, protobuf and the counting run as ever; only the socket is replaced. 20
 users call in each turn of the event loop, and the figure is that of the fastest turns (the 1st percentile, in
@@ -105,7 +105,7 @@ class Peer:
             self._transport._on_readable()
 
 
-def measure(f: str, operations: int) -> float:
+def measure(f: str, operations: int, engine: str) -> float:
     """Return microseconds an operation."""
     peer = Peer(ANSWERS[f].SerializeToString())
     Transport.connect = lambda transport, _: peer.attach(transport)  # type: ignore[method-assign,assignment]
@@ -113,7 +113,7 @@ def measure(f: str, operations: int) -> float:
     environment = Environment(user_classes=[kind], host="127.0.0.1:2379")
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    options = parser.parse_args(["--operations", str(operations), "--mix", f"{f}=1"])
+    options = parser.parse_args(["--operations", str(operations), "--mix", f"{f}=1", "--engine", engine])
     options.key_prefix = "path/"
     environment.parsed_options = options
     environment.create_local_runner()
@@ -135,9 +135,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", default="get,put,txn")
     parser.add_argument("--operations", type=int, default=20_000)
+    parser.add_argument("--engine", choices=("python", "compiled"), default="python")
     args = parser.parse_args()
     for f in args.types.split(","):
-        print(f"{f:<4} {measure(f, args.operations):6.2f} us", flush=True)
+        print(f"{f:<4} {measure(f, args.operations, args.engine):6.2f} us", flush=True)
 
 
 if __name__ == "__main__":
