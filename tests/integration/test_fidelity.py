@@ -265,6 +265,41 @@ def test_a_server_that_stalls_and_refuses_says_of_whom(tmp_path: Path) -> None:
     assert {each.due for each in held if stall <= each.read < again} <= {again + 5 * MS}
 
 
+STARTS = """
+import json
+from pathlib import Path
+from time import perf_counter_ns
+
+from locust import events
+from loadgen.user import EtcdUser
+
+began, called = [], []
+
+@events.report_to_master.add_listener
+def write(**_):
+    Path("starts.json").write_text(json.dumps([began, called]))
+
+class StartingUser(EtcdUser):
+    def make_ready(self):
+        began.append(perf_counter_ns())
+        if not self.load.sinks:
+            self.load.sinks.append(lambda operation, measured: called.append(operation.call_ns))
+"""
+
+
+def test_the_start_of_users_is_in_no_latency(tmp_path: Path) -> None:
+    """Those that start together all do before the first of them calls: what it calls is sent after all of them."""
+    with truth_server(latency=1_000) as server:
+        done = command.bench_with(
+            STARTS, "--workers", "1", "--concurrency", "50", "--operations", "50", "--mix", "get", "--endpoints",
+            server.endpoint, "--json", cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    began, called = json.loads((tmp_path / "starts.json").read_text())
+    assert (len(began), len(called)) == (50, 50)
+    assert max(began) < min(called)
+
+
 LOOPS = {"closed": ("--concurrency", "2"), "open": ("--rate", "300", "--allow-rate-miss")}
 STOP_S = 0.15
 Windows = list[tuple[int, int]]
