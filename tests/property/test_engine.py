@@ -51,6 +51,20 @@ def test_a_long_conversation_means_the_same_to_both() -> None:
     assert sum(conversation.play(seed, conversation.PLAIN, 1_500) for seed in range(examples(10))) > 5_000
 
 
+def test_users_that_go_on_together_draw_apart() -> None:
+    """All that draw in one turn of the event loop make each other's requests late."""
+    engine = pytest.importorskip("loadgen.engine.engine")
+    users, turns = 100, 2_000
+    drawing = [0] * turns
+    for row in range(users):
+        moments = list(itertools.takewhile(lambda at: at < turns, itertools.accumulate(engine.draws(row))))
+        assert moments[0] <= 8
+        for at in moments[1:]:
+            drawing[at] += 1
+    assert max(drawing) <= 8
+    assert sum(drawing) < users * (turns / 128 + 2)
+
+
 def endless(users: int, clock: Any, folder: Path | None = None) -> Any:
     """Return a plain conversation of a closed loop with so many users, which ends when it is ended."""
     made = ((n, conversation.Conversation(n, conversation.PLAIN, clock)) for n in itertools.count())

@@ -605,7 +605,7 @@ class CompiledSide(Side):
         engine: Any = self.engine
         row = user.row = self.core.enlist(user.process)
         engine._users[row], engine._rows[user.process] = EngineUser(user), row  # type: ignore[arg-type]
-        engine._greenlets[row] = user
+        engine._greenlets[row], engine._draws[row] = user, engine_module.draws(row)
         self.core.start(row, self.clock.now)
         self._go_on(user)
 
@@ -648,6 +648,7 @@ class CompiledSide(Side):
         engine = self.engine
         user.over = True
         del engine._users[user.row], engine._rows[user.process], engine._greenlets[user.row]
+        del engine._draws[user.row]
         engine._waiting.pop(user.row, None)
         self.core.release(user.row)
 
