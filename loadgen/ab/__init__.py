@@ -1,0 +1,1 @@
+"""Two versions, settings or clusters by turns, and the judgement of their pairs."""

@@ -1,0 +1,1 @@
+"""The question whether NEW is slower than BASE: differences of runs with confidence intervals, and a verdict."""
