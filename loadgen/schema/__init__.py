@@ -12,6 +12,7 @@ from typing import TypedDict
 
 RESULT = "raftload.result/1"
 RUN = "raftload.run/1"
+COMPARE = "raftload.compare/1"
 
 JsonSchema = TypedDict(
     "JsonSchema",
@@ -44,7 +45,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def load(name: str) -> JsonSchema:
-    """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json.
+    """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json, ``check`` of a check and
+    ``compare`` of a comparison.
 
     Raises FileNotFoundError for any other name.
     """
