@@ -97,6 +97,7 @@ class Figure:
         word: the verdict.
         more: the runs that are missing, of CANNOT_TELL alone; None where they would be more than MOST_MORE.
         reason: why it cannot be told, beside that there are too few runs.
+        likely: the verdict to which ``more`` leads, where the difference is the one that was seen.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Figure:
     word: Word
     more: More | None = None
     reason: str | None = None
+    likely: Word | None = None
 
     @property
     def unit(self) -> Literal["ms", "1/s"]:
@@ -228,11 +230,15 @@ def overall(figures: Sequence[Figure], doubts: Sequence[str] = ()) -> Overall:
 
 
 def _missing(figures: Sequence[Figure]) -> More | None:
-    """Return the runs after which all of some figures are likely told; None where for one they are too many."""
-    known = [figure.more for figure in figures if figure.more is not None]
-    if len(known) < len(figures):
-        return None
-    return More(max(more.base for more in known), max(more.new for more in known))
+    """Return the runs after which there likely is a verdict; None where they are too many.
+
+    That is when the first of the figures that look slower is shown to be, since one is enough, or when all are told.
+    """
+    slower = [figure.more for figure in figures if figure.more is not None and figure.likely is Word.SLOWER]
+    every = [figure.more for figure in figures if figure.more is not None]
+    if len(every) == len(figures):
+        slower.append(More(max(more.base for more in every), max(more.new for more in every)))
+    return min(slower, key=lambda more: (more.most, more.base + more.new), default=None)
 
 
 def _in_short(figure: Figure) -> str:
