@@ -33,6 +33,7 @@ ALPHA = 0.005
 """The probability of any false ``slower`` or ``faster`` among all figures of a comparison."""
 POWER = 0.9
 """The probability with which the runs that are said to be missing find the difference that was seen."""
+TOO_SHORT = "so short a run is not sure of it by itself; make the runs longer"
 GROSS = 2.0
 """A ratio that too few runs may show: see `gross`."""
 MOST_ARRANGEMENTS = 9_999
@@ -87,8 +88,9 @@ def judge(figures: Mapping[str, Values], within: float) -> Judged:
         word = _word(name, values, (low, high), p, within)
         more = runs.missing(index, within) if word is Word.CANNOT_TELL else None
         likely = runs.likely(name, index, within) if more else None
+        reason = TOO_SHORT if word is Word.CANNOT_TELL and more is None and runs.is_unsure(index) else None
         noise = float(runs.spread[index]) if runs.freedom else None
-        found.append(Figure(name, values.base, values.new, low, high, p, noise, word, more, likely=likely))
+        found.append(Figure(name, values.base, values.new, low, high, p, noise, word, more, reason, likely))
     return Judged(tuple(found), runs.arrangements if runs.p is not None else None)
 
 
@@ -236,6 +238,10 @@ class _Runs:
         gap, room = self._gap_and_room(index, within)
         enough = max(gap, room) / (float(self.spread[index]) * self._widened)
         return next((more for more, needed in self._plans if needed <= enough), None)
+
+    def is_unsure(self, index: int) -> bool:
+        """Tell whether the spread of a figure is that within runs, so that longer ones would help more than others."""
+        return bool(self.spread[index] <= self._own[index])
 
     def likely(self, name: str, index: int, within: float) -> Word:
         """Return the verdict to which the runs that are missing lead, where the difference is the one that was seen."""

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 LATENCIES = ("p50_ms", "p99_ms", "p99_9_ms")
 RATE = "throughput_ops_s"
 # The confidence of a run's own intervals, and of how many mixtures they are made.
-CONFIDENCE = 0.999
-_MIXTURES = 1999
+CONFIDENCE = 0.99
+_MIXTURES = 999
 # A block is a second long at least; longer in long runs, whose neighbours are alike for longer than that can show.
 _LEAST_BLOCK_S, _LEAST_BLOCKS = 1.0, 5
 # Of more failures the successes are no longer the same operations.

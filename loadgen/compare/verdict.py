@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from cluster.base.units import parse_number
+
 if TYPE_CHECKING:
     from cluster.schema import compare_documents
 
@@ -73,6 +75,19 @@ def percent(share: float) -> str:
     ('5 %', '12.5 %')
     """
     return f"{100 * share:.3g} %"
+
+
+def parse_share(text: str) -> float:
+    """Return a share, such as ``5%`` or ``0.05``, from above 0 to below 1. Raises ValueError.
+
+    >>> parse_share("5%"), parse_share("0.05")
+    (0.05, 0.05)
+    """
+    stripped = text.strip()
+    number = parse_number(stripped.removesuffix("%").strip()) / (100 if stripped.endswith("%") else 1)
+    if not 0 < number < 1:
+        raise ValueError(f"{text!r} is not a share above 0 and below 1, such as 5% or 0.05")
+    return number
 
 
 def change(ratio: float) -> str:

@@ -44,23 +44,33 @@ def to_xml(result: Result) -> str:
     else:
         beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
     cases.append((_SOUND, beside, "; ".join(reasons), failures(result)))
+    return suite(name, cases, run.get("duration_s") or 0, str(run.get("started_at") or ""))
+
+
+def suite(name: str, cases: Iterable[tuple[str, str, str, str]], length_s: float = 0.0, started_at: str = "") -> str:
+    """Return a suite of test cases as JUnit XML.
+
+    Takes its name, of each case what is tested, its verdict (pass, fail, unknown or none), the reason and what was
+    measured; and how long it took and when it began, in UTC.
+    """
+    cases = list(cases)
     counts = {
         "tests": len(cases),
         "failures": sum(verdict == "fail" for _, verdict, _, _ in cases),
         "errors": sum(verdict == "unknown" for _, verdict, _, _ in cases),
     }
-    attributes = {key: str(value) for key, value in counts.items()} | {"time": f"{run.get('duration_s') or 0:.3f}"}
+    attributes = {key: str(value) for key, value in counts.items()} | {"time": f"{length_s:.3f}"}
     root = ElementTree.Element("testsuites", {"name": _SUITE, **attributes})
     skipped = sum(verdict == "none" for _, verdict, _, _ in cases)
-    suite = ElementTree.SubElement(
+    inner = ElementTree.SubElement(
         root, "testsuite", {"name": f"{_SUITE}.{name}", **attributes, "skipped": str(skipped)}
     )
-    if run.get("started_at"):
+    if started_at:
         # The format's own schema knows no time zone and no fraction; the time is UTC.
-        suite.set("timestamp", str(run["started_at"])[:19])
+        inner.set("timestamp", started_at[:19])
     for expression, verdict, reason, value in cases:
         attributes = {"classname": f"{_SUITE}.{name}", "name": printable(expression), "time": "0"}
-        case = ElementTree.SubElement(suite, "testcase", attributes)
+        case = ElementTree.SubElement(inner, "testcase", attributes)
         if verdict == "none":
             ElementTree.SubElement(case, "skipped", {"message": reason})
         elif verdict != "pass":
@@ -84,7 +94,7 @@ def to_markdown(result: Result) -> str:
     That is 450 KB at most: of many thresholds, reasons and request names it says how many more there are.
     """
     run, verdict = result["run"], result["verdict"]
-    lines = [f"### raftload {_text(str(run.get('scenario') or 'run'))}: {verdict.upper()}", ""]
+    lines = [f"### raftload {as_markdown(str(run.get('scenario') or 'run'))}: {verdict.upper()}", ""]
     if result["thresholds"]:
         lines += ["| verdict | threshold | measured |", "| --- | --- | ---: |"]
         lines += [
@@ -94,7 +104,7 @@ def to_markdown(result: Result) -> str:
         lines += [*_more(result["thresholds"], _MOST_ROWS), ""]
     if verdict == NONE:
         lines += [f"{NOT_JUDGED.capitalize()}.", ""]
-    lines += [f"- {_text(reason, _LONGEST_REASON)}" for reason in result["verdict_reasons"][:_MOST_REASONS]]
+    lines += [f"- {as_markdown(reason, _LONGEST_REASON)}" for reason in result["verdict_reasons"][:_MOST_REASONS]]
     if result["verdict_reasons"]:
         lines += [*_more(result["verdict_reasons"], _MOST_REASONS), ""]
     lines += ["| | operations | failed | ops/s | p50 ms | p95 ms | p99 ms | max ms |"]
@@ -102,7 +112,7 @@ def to_markdown(result: Result) -> str:
     rows, rest = largest(result["results"], _MOST_ROWS)
     for name, row in rows.items():
         latencies = [known_in(row, field) for field in _SHOWN]
-        lines.append(_row(_text(name), row["operations"], row["failed"], row["throughput_ops_s"], latencies))
+        lines.append(_row(as_markdown(name), row["operations"], row["failed"], row["throughput_ops_s"], latencies))
     if rest is not None:
         figures = (rest.operations, rest.failed, rest.throughput_ops_s, [None] * len(_SHOWN))
         lines.append(_row(f"{rest.names:,} more names", *figures))
@@ -110,7 +120,7 @@ def to_markdown(result: Result) -> str:
         latencies = [known_in(total, field) for field in _SHOWN]
         lines.append(_row("total", total["operations"], total["failed"], total["throughput_ops_s"], latencies))
     if causes := failures(result):
-        lines += ["", _text(causes, _LONGEST_REASON)]
+        lines += ["", as_markdown(causes, _LONGEST_REASON)]
     return "\n".join(lines) + "\n\n"
 
 
@@ -122,7 +132,12 @@ def failures(result: Result) -> str:
 
 
 def append_step_summary(result: Result) -> bool:
-    """Append the Markdown to the file that $GITHUB_STEP_SUMMARY names; tell whether it was appended.
+    """Append the Markdown of a judged result as `append_markdown` does. Raises OSError."""
+    return append_markdown(to_markdown(result))
+
+
+def append_markdown(text: str) -> bool:
+    """Append Markdown to the file that $GITHUB_STEP_SUMMARY names; tell whether it was appended.
 
     It is not where that names no file, and where the file would be longer than GitHub takes: it would discard all that
     is in there. Raises OSError.
@@ -130,17 +145,18 @@ def append_step_summary(result: Result) -> bool:
     path = os.environ.get(STEP_SUMMARY)
     if not path:
         return False
-    text = to_markdown(result).encode()
+    data = text.encode()
     with Path(path).open("ab") as file:
         # Where a file that cannot be sought stands, such as that of a device, is no length.
-        if file.seekable() and file.tell() + len(text) > LONGEST_SUMMARY:
+        if file.seekable() and file.tell() + len(data) > LONGEST_SUMMARY:
             return False
-        file.write(text)
+        file.write(data)
     return True
 
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 LONGEST_SUMMARY = 1024 * 1024
+SUMMARY_IS_FULL = "hint: {} would be longer than the 1,024 KiB that GitHub takes, so nothing was added to it"
 _SHOWN = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
 _MOST_ROWS, _MOST_REASONS = 200, 50
 _LONGEST_NAME, _LONGEST_REASON = 120, 300
@@ -167,7 +183,7 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.3f}"
 
 
-def _text(text: str, limit: int = _LONGEST_NAME) -> str:
+def as_markdown(text: str, limit: int = _LONGEST_NAME) -> str:
     """Return a text, shortened, as Markdown that shows it as it is, also in a table."""
     text = printable(short(text, limit))
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", text).replace("|", "\\|")
@@ -176,5 +192,5 @@ def _text(text: str, limit: int = _LONGEST_NAME) -> str:
 def _code(text: str) -> str:
     """Return a text as Markdown that shows it as code. A code span cannot hold all that HTML's can."""
     if set(text) & set("`|\\") or len(text) > _LONGEST_NAME or text != printable(text).strip():
-        return f"<code>{_text(text)}</code>"
+        return f"<code>{as_markdown(text)}</code>"
     return f"`{text}`"
