@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run `raftload compare`. Returns the exit code; raises UsageError, and FileError of a file that cannot be written."""
+    """Run `raftload compare`. Returns the exit code; raises UsageError, and FileError of a file not written."""
     base, new = _sides(args)
     comparison.check_files(args)
     return comparison.answer(args, comparison.judged(args, base, new))

@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name, _, _ in COMMANDS]
 
 
-HEAVY = {"locust", "gevent", "numpy", "docker", "etcd3", "requests", "google.protobuf"}
+HEAVY = {"locust", "gevent", "numpy", "scipy", "docker", "etcd3", "requests", "google.protobuf"}
 # None of them may import Locust, whatever else they do.
 LIGHT = (
     "loadgen.result.document",
     "loadgen.cli.gate",
+    "loadgen.compare.comparison",
     "loadgen.wire",
     "cluster.local.cluster",
     "cluster.gateway.control",

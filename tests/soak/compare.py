@@ -137,7 +137,7 @@ def record(folder: Path, count: int, length: float, ends_at: float) -> int:
         if time.monotonic() + length > ends_at:
             break
         words = ["bench", "--duration", f"{length:g}s", "--output", str(run), "--seed", str(number)]
-        done = subprocess.run([sys.executable, "-m", "loadgen.cli", *words], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "loadgen.cli", *words], cwd=ROOT, capture_output=True, check=False)
         print(f"{run.name}: exit {done.returncode}", flush=True)
     runs = [run_figures.read(str(each.parent)) for each in sorted(folder.glob("run-*/result.json"))]
     names = [name for name in runs[0].values if all(name in run.values and name in run.own for run in runs)]
