@@ -48,6 +48,7 @@ NOT_RUN = {
         "it installs packages of the network",
         "tests/integration/test_packages.py: def test_an_installation_of_the_wheel_works",
     ),
+    "gh run download": ("it asks GitHub", "docs/guides/gate.md"),
     "docker build -f docs/deploy/Dockerfile": (
         "it builds an image from packages of the network",
         "tests/docker/test_compose.py: def assert_the_image_works_alone",
@@ -83,6 +84,11 @@ NOT_RUN |= {
 SHORTER = {
     "raftload bench --operations 10000 --output run ": "raftload bench --operations 200 --output run --workers 1 ",
     "--operations 10000": "--operations 200",
+    "for n in 1 2 3 4 5 6;": "for n in 1;",
+    "for n in 1 2 3 4;": "for n in 1;",
+    "for n in $RUNS;": "for n in 1;",
+    "--duration 20s": "--operations 200 --workers 1",
+    "raftload gate new/* --baseline base/* --figure": "raftload gate new/* --baseline ../base/* --figure",
     "raftload bench\n": "raftload bench --operations 200\n",
     "raftload bench --output run ": "raftload bench --operations 200 --output run --workers 1 ",
     "raftload bench --etcd 3.6.14": "raftload bench --etcd 3.6.14 --operations 200 --workers 1 --nodes 1",
