@@ -189,8 +189,14 @@ class _Runs:
             difference = abs(halves[1].mean(axis=-2) - halves[0].mean(axis=-2))
             return np.asarray((difference / (self._spread(*halves) * unit)).max(axis=-1))
 
+        runs = self._base + self._new
+        if 1 in (self._base, self._new):  # scipy takes no side of one; each run is it once
+            rest = np.array([np.delete(np.arange(runs), one) for one in range(runs)])
+            single = np.arange(runs)[:, None]
+            self.arrangements = runs
+            return largest(single, rest) if self._base == 1 else largest(rest, single)
         result = stats.permutation_test(
-            (np.arange(self._base), np.arange(self._base, self._base + self._new)), largest, vectorized=True,
+            (np.arange(self._base), np.arange(self._base, runs)), largest, vectorized=True,
             permutation_type="independent", alternative="greater", n_resamples=MOST_ARRANGEMENTS,
             rng=np.random.default_rng(self._base * 1000 + self._new),
         )  # fmt: skip

@@ -58,9 +58,17 @@ class Recorded:
         smooth = (centred[picked] + width * kernel) / math.sqrt(1 + width**2)
         return self.logarithms.mean(axis=0) + smooth + self.own[picked] * random.normal(size=(count, figures))
 
+    @property
+    def deviation(self) -> float:
+        """By how much SHIFTED differs between the runs: the standard deviation of its logarithm."""
+        return float(self.logarithms[:, self.names.index(SHIFTED)].std(ddof=1))
+
     def quieter(self, deviation: float = 0.03) -> Recorded:
-        """Return runs that differ less, as on a machine with nothing else to do: SHIFTED by this standard deviation."""
-        times = deviation / float(self.logarithms[:, self.names.index(SHIFTED)].std(ddof=1))
+        """Return runs that differ no more than on a machine with nothing else to do: SHIFTED by this standard deviation.
+
+        It is of the logarithm.
+        """
+        times = min(1.0, deviation / self.deviation)
         middle = self.logarithms.mean(axis=0)
         return Recorded(self.names, middle + (self.logarithms - middle) * times, self.own * times)
 

@@ -184,6 +184,14 @@ def test_a_throughput_is_better_where_it_is_higher() -> None:
     assert [each.word for each in found.figures] == [Word.FASTER, Word.SLOWER]
 
 
+def test_one_new_run_is_judged_by_many_baselines() -> None:
+    base = np.exp(np.random.default_rng(2).normal(size=220) * 0.02)
+    (found,) = permutation.judge({"put.p99_ms": values([*base], [1.3])}, 0.05).figures
+    assert (found.word, found.p) == (Word.SLOWER, pytest.approx(1 / 221))
+    (back,) = permutation.judge({"put.p99_ms": values([1.3], [*base])}, 0.05).figures
+    assert (back.word, back.p) == (Word.FASTER, pytest.approx(1 / 221))
+
+
 def test_more_arrangements_than_can_be_gone_through_are_drawn() -> None:
     random = np.random.default_rng(1)
     base, new = np.exp(random.normal(size=(2, 20)) * 0.02)
@@ -202,7 +210,7 @@ def recorded() -> Recorded:
 
 
 def test_recorded_runs_of_the_same_are_enough_and_never_grossly_different(recorded: Recorded) -> None:
-    assert len(recorded.own) >= 30
+    assert len(recorded.own) >= 15
     assert gross_pairs(recorded) == 0
 
 
