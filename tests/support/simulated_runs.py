@@ -64,10 +64,7 @@ class Recorded:
         return float(self.logarithms[:, self.names.index(SHIFTED)].std(ddof=1))
 
     def quieter(self, deviation: float = 0.03) -> Recorded:
-        """Return runs that differ no more than on a machine with nothing else to do: SHIFTED by this standard deviation.
-
-        It is of the logarithm.
-        """
+        """Return runs that differ no more than on a machine with nothing else to do. Takes the most of `deviation`."""
         times = min(1.0, deviation / self.deviation)
         middle = self.logarithms.mean(axis=0)
         return Recorded(self.names, middle + (self.logarithms - middle) * times, self.own * times)
