@@ -42,6 +42,8 @@ GROSS_FIELDS = ("p50_ms", "throughput_ops_s")
 # A figure is not known more exactly than its bucket, whose width is 0.4 % in result.json.
 _LEAST_DEVIATION = 0.001
 _FEW_ARRANGEMENTS = 20
+# An interval of more than a thousand times says nothing; of three runs it can be beyond any number.
+_WIDEST = math.log(1000)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -229,10 +231,12 @@ class _Runs:
         return float(special.stdtrit(self.freedom, 1 - self._level / 2))
 
     def interval(self, index: int) -> tuple[float | None, float | None]:
-        """Return the ends of the interval of a figure's ratio; None where no side has two runs."""
+        """Return the ends of the interval of a figure's ratio; None where so few runs leave about any possible."""
         if not self.freedom:
             return None, None
         half = self._quantile * self.spread[index] * self._unit(self._base, self._new)
+        if half > _WIDEST:
+            return None, None
         return math.exp(self._difference[index] - half), math.exp(self._difference[index] + half)
 
     def missing(self, index: int, within: float) -> More | None:

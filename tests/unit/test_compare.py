@@ -165,6 +165,11 @@ def test_too_few_runs_never_find_a_difference_that_is_not_gross(base: int, new: 
     assert tail.word is Word.CANNOT_TELL
 
 
+def test_three_runs_have_no_interval_where_it_would_be_beyond_any_number() -> None:
+    (found,) = permutation.judge({"put.p99_ms": values([1.0, 3.0], [2.0], own=0.9)}, 0.05).figures
+    assert (found.low, found.high, found.word) == (None, None, Word.CANNOT_TELL)
+
+
 def test_equal_runs_are_the_same_and_a_run_that_is_not_sure_of_itself_is_not() -> None:
     runs = [1.0, 1.001, 0.999, 1.0, 1.002, 1.0]
     (found,) = permutation.judge({"put.p99_ms": values(runs, runs)}, 0.05).figures
@@ -210,7 +215,7 @@ def recorded() -> Recorded:
 
 
 def test_recorded_runs_of_the_same_are_enough_and_never_grossly_different(recorded: Recorded) -> None:
-    assert len(recorded.own) >= 15
+    assert len(recorded.own) >= 30
     assert gross_pairs(recorded) == 0
 
 
@@ -353,8 +358,8 @@ def test_gate_takes_a_baseline(runs: Path, capsys: pytest.CaptureFixture[str], t
     done = called(capsys, "gate", *new, "--baseline", *base, "--figure", "total.p50_ms", "--junit", xml)
     assert (done.returncode, "\nNEW is slower\n" in done.stdout) == (1, True), done.stdout
     assert 'name="total.p50_ms is not slower"' in xml.read_text()
-    done = called(capsys, "gate", new[0], "--baseline", *base)
-    assert done.returncode == 3 and "cannot tell: 1 more run of NEW" in done.stdout
+    done = called(capsys, "gate", new[0], "--baseline", *base, "--figure", "total.p50_ms")
+    assert done.returncode == 3 and "cannot tell: 3 more runs of NEW" in done.stdout
 
 
 def test_one_run_each_shows_a_gross_difference_only(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +371,7 @@ def test_one_run_each_shows_a_gross_difference_only(runs: Path, capsys: pytest.C
     assert (done.returncode, "\nNEW is slower\n" in done.stdout) == (1, True)
     assert "too few runs for the test" in done.stdout
     done = called(capsys, "compare", runs / "gross", base)
-    assert (done.returncode, "total.p50_ms x 0.31" in done.stdout) == (3, True)
+    assert done.returncode == 3 and re.search(r"\ntotal\.p50_ms .* faster\n", done.stdout)
 
 
 def test_a_result_without_its_series_is_compared_too(
