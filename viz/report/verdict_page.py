@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from html import escape
@@ -20,6 +21,7 @@ NAME = "compared.html"
 _LOOKS: dict[Word, str] = {"slower": "fail", "faster": "pass", "same": "pass", "cannot tell": "unknown"}
 _HEAD = ("", "BASE", "NEW", "NEW / BASE", "interval", "noise", "NEW is")
 _ROW = 17
+_ROOM = 0.07
 # What is beyond is drawn at the edge.
 _WIDEST = 4.0
 _TICKS = (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
@@ -60,8 +62,7 @@ def intervals(document: Compared) -> str:
     within = document["method"]["within"]
     low = max(1 / _WIDEST, min(1 / (1 + 2 * within), *values) / 1.02)
     high = min(_WIDEST, max(1 + 2 * within, *values) * 1.02)
-    ticks = tuple(tick for tick in _TICKS if low <= tick <= high)
-    x = Axis(low, high, ticks, "log", labels=tuple(_change(tick) for tick in ticks))
+    x = _axis(low, high)
     rows = [row for figure in figures for row in _rows(figure, x)]
     legend = (
         "<span>difference from BASE</span>"
@@ -72,6 +73,17 @@ def intervals(document: Compared) -> str:
     title = "The interval of each figure, and its runs"
     chart = Chart("intervals", title, x, charts.up_to(1.0), "", (), height=_ROW * len(rows))
     return charts.render_rows(chart, rows, legend)
+
+
+def _axis(low: float, high: float) -> Axis:
+    """Return the axis of ratios, with ticks that have room beside each other, 1 among them."""
+    x = Axis(low, high, (), "log")
+    ticks = [1.0]
+    for tick in sorted((tick for tick in _TICKS if low <= tick <= high), key=lambda tick: abs(math.log(tick))):
+        if all(abs(x.place(tick) - x.place(other)) >= _ROOM for other in ticks):
+            ticks.append(tick)
+    ticks.sort()
+    return Axis(low, high, tuple(ticks), "log", labels=tuple(_change(tick) for tick in ticks))
 
 
 def _ratios(figure: FigureRow) -> list[float]:
