@@ -67,6 +67,9 @@ def judged(args: argparse.Namespace, base: Sequence[str], new: Sequence[str]) ->
     sides = [
         [run_figures.read(name if Path(name).exists() else str(find(name))) for name in names] for names in (base, new)
     ]
+    short = [run for side in sides for run in side if run_figures.shortages(run.result)]
+    if short and not args.allow_contended:
+        say("hint: --allow-contended counts runs on a machine that was short of CPU, too")
     return comparison.compare(
         *sides, within=within, figures=args.figure or (), allow_contended=args.allow_contended,
         allow_other_load=args.allow_other_load,

@@ -403,6 +403,7 @@ def test_a_run_that_is_no_evidence_leaves_all_open(
     (bad / "run.json").write_text(json.dumps(document))
     done = called(capsys, "compare", runs / "base0", bad)
     assert done.returncode == 3 and "cannot tell: NEW, bad: " in done.stdout and doubt in done.stdout
+    assert ("hint: --allow-contended" in done.stderr) == (doubt == "SATURATED")
     done = called(capsys, "compare", runs / "base0", bad, "--allow-contended")
     assert done.returncode == (1 if doubt == "SATURATED" else 3)
 
