@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TextIO, TypeVar
 
+from cluster.base import events
 from cluster.base.files import to_json, writing
 
 D = TypeVar("D", bound=Mapping[str, object])
@@ -48,6 +49,9 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def say(line: str) -> None:
     """Tell the person at the terminal, on stderr. That it cannot be written, as on a full disk, is no reason to end."""
+    if (told := events.current()) is not None:
+        told.say(line)
+        return
     with contextlib.suppress(OSError):
         print(f"raftload: {line}", file=sys.stderr, flush=True)
 
@@ -109,7 +113,7 @@ class StatusLine:
 
     def __init__(self, every_s: float = 0.2) -> None:
         """Take the seconds between two times that it ``is_due``."""
-        self.live = _is_drawn_on(sys.stderr)
+        self.live = _is_drawn_on(sys.stderr) and events.current() is None
         self._every_s, self._drawn_at = every_s, -math.inf
 
     def is_due(self) -> bool:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.base import events
 from cluster.base.errors import RaftloadError
 from cluster.base.files import writing
 from cluster.base.signals import Interrupted
@@ -57,8 +58,19 @@ class ListenerError(BaseException):
 def run(command: Callable[[], int]) -> int:
     """Run a command, say in one line what goes wrong, and return the exit code.
 
-    Lets through what is no error of ours to report, and with $RAFTLOAD_DEBUG also a bug.
+    Lets through what is no error of ours to report, and with $RAFTLOAD_DEBUG also a bug. Programs that are told of
+    events are told of the end, too.
     """
+    try:
+        ended = _run(command)
+        if (told := events.current()) is not None:
+            told.end(ended)
+        return ended
+    finally:
+        events.stop()
+
+
+def _run(command: Callable[[], int]) -> int:
     try:
         code = int(command())
         with writing("to stdout"):
@@ -98,6 +110,9 @@ def _say(error: BaseException) -> int | None:
 
 def _tell(text: str) -> None:
     """Print a text on stderr; where that cannot be written, the exit code still says it."""
+    if (told := events.current()) is not None:
+        told.fail(text)
+        return
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
 

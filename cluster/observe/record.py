@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from cluster.observe.metrics import HISTOGRAMS, SCALARS, Histogram, Metrics
 from cluster.observe.observer import MEMBERS, METRICS
@@ -63,51 +63,93 @@ def read_polls(folder: Path) -> list[Poll]:
     A row that is cut short is left out.
     """
 
-    def poll(row: Mapping[str, str]) -> Poll:
-        return Poll(
-            at=_seconds(row["time"]),
-            member=row["member"],
-            answers=row["answers"] == "1",
-            role=row["role"],
-            leader=row["leader"],
-            term=_whole(row["term"]),
-            commit_index=_whole(row["commit_index"]),
-            applied_index=_whole(row["applied_index"]),
-            revision=_whole(row["revision"]),
-            db_size=_whole(row["db_size"]),
-            round_trip_ms=float(row["round_trip_ms"]) if row["round_trip_ms"] else None,
-            reason=row["reason"],
-        )
-
-    return sorted(_rows(folder / MEMBERS, poll), key=lambda each: each.at)
+    return sorted(_rows(folder / MEMBERS, _poll), key=lambda each: each.at)
 
 
 def read_scrapes(folder: Path) -> dict[str, list[Scrape]]:
     """Return the scrapes of a run folder by member, in order of time; none where there is no such file."""
 
-    def scrape(row: Mapping[str, str]) -> Scrape:
-        values = {column: float(row[column]) for column in SCALARS if row[column]}
-        found = {column: Histogram.from_cell(row[column]) for column in HISTOGRAMS}
-        histograms = {column: histogram for column, histogram in found.items() if histogram is not None}
-        return Scrape(_seconds(row["time"]), row["member"], row["phase"], Metrics(values, histograms))
-
     scrapes: dict[str, list[Scrape]] = {}
-    for each in sorted(_rows(folder / METRICS, scrape), key=lambda each: each.at):
+    for each in sorted(_rows(folder / METRICS, _scrape), key=lambda each: each.at):
         scrapes.setdefault(each.member, []).append(each)
     return dict(sorted(scrapes.items()))
+
+
+class Tail(Generic[Row]):
+    """What the observer has written into a file since one last looked.
+
+    Takes the file, which need not be there yet, and what makes a row of its columns.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Mapping[str, str]], Row]) -> None:
+        self._path = path
+        self._read: Callable[[Mapping[str, str]], Row] = read
+        self._at, self._columns = 0, ""
+
+    def rows(self) -> list[Row]:
+        """Return the rows that were written since the last call. Raises OSError where they cannot be read."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._at += len(whole)
+        lines = whole.decode("utf-8", "replace").splitlines()
+        if not self._columns and lines:
+            self._columns, *lines = lines
+        return list(_read_all([self._columns, *lines], self._read)) if lines else []
+
+
+def polls_tail(folder: Path) -> Tail[Poll]:
+    """Return what follows the polls of a run that goes on. Takes its folder."""
+    return Tail(folder / MEMBERS, _poll)
+
+
+def scrapes_tail(folder: Path) -> Tail[Scrape]:
+    """Return what follows the scrapes of a run that goes on. Takes its folder."""
+    return Tail(folder / METRICS, _scrape)
 
 
 def _rows(path: Path, read: Callable[[Mapping[str, str]], Row]) -> Iterator[Row]:
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            if None in row.values():
-                continue  # cut short by whatever ended the observer
-            try:
-                yield read(row)
-            except (ValueError, KeyError):
-                continue
+        yield from _read_all(file, read)
+
+
+def _read_all(lines: Iterable[str], read: Callable[[Mapping[str, str]], Row]) -> Iterator[Row]:
+    for row in csv.DictReader(lines):
+        if None in row.values():
+            continue  # cut short by whatever ended the observer
+        try:
+            yield read(row)
+        except (ValueError, KeyError):
+            continue
+
+
+def _poll(row: Mapping[str, str]) -> Poll:
+    return Poll(
+        at=_seconds(row["time"]),
+        member=row["member"],
+        answers=row["answers"] == "1",
+        role=row["role"],
+        leader=row["leader"],
+        term=_whole(row["term"]),
+        commit_index=_whole(row["commit_index"]),
+        applied_index=_whole(row["applied_index"]),
+        revision=_whole(row["revision"]),
+        db_size=_whole(row["db_size"]),
+        round_trip_ms=float(row["round_trip_ms"]) if row["round_trip_ms"] else None,
+        reason=row["reason"],
+    )
+
+
+def _scrape(row: Mapping[str, str]) -> Scrape:
+    values = {column: float(row[column]) for column in SCALARS if row[column]}
+    found = {column: Histogram.from_cell(row[column]) for column in HISTOGRAMS}
+    histograms = {column: histogram for column, histogram in found.items() if histogram is not None}
+    return Scrape(_seconds(row["time"]), row["member"], row["phase"], Metrics(values, histograms))
 
 
 def _seconds(text: str) -> float:

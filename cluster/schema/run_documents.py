@@ -250,6 +250,14 @@ class LostWorker(TypedDict):
     reason: NotRequired[str | None]
 
 
+class Aborted(TypedDict):
+    """The condition that ended a run."""
+
+    expression: str
+    value: float
+    elapsed_s: float
+
+
 class Plateau(TypedDict):
     """A step of the load."""
 
@@ -460,6 +468,7 @@ class UnjudgedResult(Blocks):
     knee: NotRequired[Knee | None]
     books: Books | None
     interrupted: str | None
+    aborted: NotRequired[Aborted | None]
     lost_workers: list[LostWorker]
     problems: list[str]
     notes: list[str]
@@ -524,6 +533,8 @@ class Run(Blocks, Schedule):
     generator: NotRequired[Generator | None]
     books: NotRequired[Books | None]
     interrupted: NotRequired[str | None]
+    aborted: NotRequired[Aborted | None]
+    abort_on: NotRequired[list[str] | None]
     lost_workers: NotRequired[list[LostWorker] | None]
     problems: NotRequired[list[str] | None]
     notes: NotRequired[list[str] | None]

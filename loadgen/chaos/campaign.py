@@ -30,6 +30,7 @@ from loadgen.history.format import FOLDER
 from loadgen.load import listening
 from loadgen.load.locust_internals import keep_alive, send_to
 from loadgen.load.protocol import CHAOS_OPTION, CLOSE, CLOSED, SUSPECT, UNWRITTEN, Close, Closed, Suspect, Unwritten
+from loadgen.result import abort
 from loadgen.run import Hooks
 from loadgen.run.master_history import make_writer
 from loadgen.run.run import Run
@@ -114,6 +115,8 @@ class Campaign:
                 helpers.append(gevent.spawn(self._strike))
             try:
                 run.wait(hooks.tick)
+                if run.aborted is not None:
+                    self.stopped_by = self.stopped_by or abort.reason(run.aborted)
             finally:
                 self.ended_ns = time.monotonic_ns()  # the fault that is on may take longer to heal
                 self._fighting = False

@@ -12,10 +12,11 @@ from cluster.base import units
 from cluster.base.console import say
 from cluster.base.files import writing
 from cluster.base.security import masked
+from loadgen.cli import meanwhile
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
 from loadgen.result import table
-from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
+from loadgen.run import Plan, TargetOptions, WorkerOptions, exporter, run_folder, target, worker_options
 from loadgen.run.benchmark import bounded, check_history, check_load, check_own_thresholds, check_thresholds, run_in
 
 EXAMPLES = """\
@@ -27,6 +28,7 @@ examples:
                                                      `raftload etcd get 3.6.14`
   raftload bench --rate 2000 --duration 30s          open loop: latency includes a late start
   raftload bench --threshold 'put.p99_ms < 50' --threshold 'total.success_rate >= 0.999'
+  raftload bench --duration 1h --abort-on 'total.success_rate < 0.9 for 5s' --metrics-listen :9464
 
 exit codes:
   0 pass   1 a threshold failed, or every operation failed   2 usage   3 inconclusive (a worker lost, no samples)
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="users over all workers; each has one operation in flight at a time (default: 10)",
     )  # fmt: skip
     settings.add_arguments(group)
+    meanwhile.add_arguments(parser)
     group = parser.add_argument_group("result")
     group.add_argument(
         "--threshold",
@@ -75,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run a benchmark. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
+    meanwhile.begin(args)
     cluster = TargetOptions.from_arguments(args)
     users = settings.read("concurrency", args.concurrency, units.parse_whole, 1, 100_000)
     workers = WorkerOptions.from_arguments(args)
@@ -82,7 +86,8 @@ def main(args: argparse.Namespace) -> int:
     load = _settings(args, cluster.endpoints)
     folder = run_folder.planned(scenarios.check(args.scenario), args.output)
     check_load(load, cluster, args.scenario)
-    check_thresholds(args.threshold, load, args.scenario)
+    check_thresholds(args.threshold, load, args.scenario, args.abort_on)
+    exporter.check(args.metrics_listen)
     if args.history:
         check_history(load, workers)
     if args.dry_run:
@@ -90,7 +95,8 @@ def main(args: argparse.Namespace) -> int:
         _print_plan(cluster, load, f"{users} users in {workers.describe()}", folder, args)
         return 0
     plan = Plan(
-        load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss, args.history
+        load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss, args.history,
+        tuple(args.abort_on), args.metrics_listen,
     )  # fmt: skip
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
         try:
@@ -106,11 +112,11 @@ def _check_own_scenario(args: argparse.Namespace, load: settings.Settings) -> No
 
     Raises ScenarioError, SettingsError and ThresholdError.
     """
-    if args.threshold and scenarios.types(args.scenario, load.mix) is None:
+    if (args.threshold or args.abort_on) and scenarios.types(args.scenario, load.mix) is None:
         from loadgen.load import keyspace
 
         classes = scenarios.user_classes(args.scenario)
-        check_own_thresholds(args.threshold, keyspace.for_scenario(classes, load), classes)
+        check_own_thresholds(args.threshold, keyspace.for_scenario(classes, load), classes, args.abort_on)
 
 
 def _settings(args: argparse.Namespace, endpoints: tuple[str, ...]) -> settings.Settings:
@@ -157,6 +163,7 @@ def _print_plan(
         "security": cluster.security.describe() or "none",
         "scenario": args.scenario,
         "thresholds": "; ".join(args.threshold) or "none",
+        "ends early": "; ".join(args.abort_on) or "no",
         "run folder": str(folder),
     }
     with writing("to stdout"):

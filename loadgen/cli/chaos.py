@@ -24,10 +24,11 @@ from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
 from loadgen.chaos.bug_recipes import RECIPES
 from loadgen.check.rules import select
+from loadgen.cli import meanwhile
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import patching, settings
-from loadgen.run import Plan, WorkerOptions, run_folder
-from loadgen.run.benchmark import forked_session
+from loadgen.run import Plan, WorkerOptions, exporter, run_folder
+from loadgen.run.benchmark import check_thresholds, forked_session
 
 if TYPE_CHECKING:
     from cluster.faults.driver import Backend, Driver, Held
@@ -60,6 +61,7 @@ _DEFAULTS = {
     "compact_every": "2s", "duration": "", "timeout": "5s", "keys": "", "value_size": "32", "storage": "disk",
 }  # fmt: skip
 _FOREIGN_S = "10s"
+_SCENARIO = "consistency"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--track", choices=sorted(RECIPES),
                        help="use the load and the faults that reproduce this issue of etcd")  # fmt: skip
+    meanwhile.add_arguments(parser)
     group = parser.add_argument_group("result")
     group.add_argument("--guarantee", action="append", default=[], metavar="NAME",
                        help="check only this guarantee or family of guarantees; may be repeated (see `raftload check "
@@ -156,6 +159,8 @@ class ChaosOptions:
     cluster: Mapping[str, object]
     guarantees: tuple[str, ...]
     security: Security
+    abort_on: tuple[str, ...]
+    metrics_listen: str | None
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ChaosOptions:
@@ -228,12 +233,16 @@ class ChaosOptions:
             shape=shape, watching=track.watching if track else {},
             cluster=track.cluster if track else {}, guarantees=tuple(args.guarantee),
             security=security_of(backend, args),
+            abort_on=tuple(args.abort_on), metrics_listen=args.metrics_listen,
         )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
     """Run a campaign. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
+    meanwhile.begin(args)
     chosen = ChaosOptions.from_arguments(args)
+    check_thresholds((), chosen.load, _SCENARIO, chosen.abort_on)
+    exporter.check(chosen.metrics_listen)
     if chosen.names and chosen.nodes is not None:  # else it is known when the cluster is found
         rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
     planned = run_folder.planned("chaos", args.output)
@@ -263,9 +272,11 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
 
     logs = folder / "logs"
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
+        metrics = stack.enter_context(exporter.listening(chosen.metrics_listen))
         session = stack.enter_context(
-            forked_session("consistency", WorkerOptions(chosen.workers), logs, terminal, chosen.security)
+            forked_session(_SCENARIO, WorkerOptions(chosen.workers), logs, terminal, chosen.security)
         )
+        exporter.serve(metrics, session, say)
         session.fire_init()
         target = None if chosen.backend else _target(chosen, None)
         session.start()
@@ -275,7 +286,10 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
         _say_bugs(target.version)
         design = _design(chosen, held)
         load = dataclasses.replace(chosen.load, endpoints=target.usable(), duration_s=chosen.duration_s)
-        plan = Plan(load, chosen.users, keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]))
+        plan = Plan(
+            load, chosen.users, keep=held is not None and held.ours, command=("raftload", *sys.argv[1:]),
+            abort_on=chosen.abort_on,
+        )  # fmt: skip
         session.wait_ready()
         with Run(session, target, plan, folder) as run:
             campaign = Campaign(design, run, session, driver=driver, held=held, say=say)

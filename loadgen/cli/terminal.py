@@ -6,30 +6,36 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.base import events
 from cluster.base.console import Painter, StatusLine, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
 from cluster.observe import samples
-from loadgen.result import gate
+from loadgen.result import abort, gate
 from loadgen.run import Hooks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cluster.schema.run_documents import Result
+    from cluster.schema.run_documents import Aborted, Result
     from loadgen.run.gevent_signals import Signals
+    from loadgen.run.progress import Progress
     from loadgen.run.run import Run
 
 
 class Terminal(Hooks):
-    """Messages and a progress line on stderr. The first signal ends the load, a second one what is waited for then.
+    """Messages and a progress line on stderr, or events for programs.
 
-    As a context manager it gives the signals back.
+    The first signal ends the load, a second one what is waited for then. As a context manager it gives the
+    signals back.
     """
 
     def __init__(self) -> None:
         self._signals: Signals | None = None
         self._line = StatusLine()
         self.clear = self._line.clear
+        self._events = events.current()
+        self._progress: Progress | None = None
+        self._said_why = False
 
     def __enter__(self) -> Terminal:
         return self
@@ -56,12 +62,33 @@ class Terminal(Hooks):
         self._signals.gently = self._signals.again = stop
 
     def tick(self, run: Run) -> None:
-        """Draw the progress line anew, five times a second at most."""
-        if self._line.is_due():
+        """Draw the progress line anew, five times a second at most; programs get an event each second."""
+        if run.aborted is not None and not self._said_why:
+            self._said_why = True
+            self._say_why(run.aborted)
+        if self._events is not None:
+            self._events_of(run).tick()
+        elif self._line.is_due():
             paint = Painter(wants_color(sys.stderr))
             failed = f"{run.stats.total.num_failures:,} failed"
             text = _progress(run, failed)[: terminal_width() - 1]
             self._line.draw(text.replace(failed, paint(failed, "red")) if run.stats.total.num_failures else text)
+
+    def _events_of(self, run: Run) -> Progress:
+        """Return what tells programs of a run."""
+        from loadgen.run.progress import Progress
+
+        assert self._events is not None
+        if self._progress is None:
+            self._progress = Progress(run, self._events)
+        return self._progress
+
+    def _say_why(self, aborted: Aborted) -> None:
+        self.clear()
+        if self._events is not None:
+            self._events.emit("aborted", **aborted)
+        else:
+            say(f"the load is {abort.reason(aborted)}")
 
     def load_ended(self) -> None:
         """Take the progress line away, and have the first signal wait until the results are written."""
@@ -79,6 +106,12 @@ def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., st
 
     if (reason := page.try_write(folder, result)) and complete:
         say(f"warning: {reason}")
+    if (told := events.current()) is not None:
+        total = result["results"]["total"]
+        told.at_end = {
+            "verdict": result["verdict"], "verdict_reasons": result["verdict_reasons"], "folder": str(folder),
+            "operations": total["operations"] if total else 0, "failures": total["failed"] if total else 0,
+        }  # fmt: skip
     show(result, as_json, render)
     if not as_json:
         say(f"run folder {folder}")
@@ -105,4 +138,6 @@ def _progress(run: Run, failed: str) -> str:
     tail = f"{left:.0f} s left" if left is not None else f"{elapsed_s:.0f} s"
     if run.interrupted:
         tail = f"{run.interrupted}: waiting for open operations"
+    elif run.aborted is not None:
+        tail = "--abort-on: waiting for open operations"
     return f"{head}   {rate:,.0f}/s   {p99}   {failed}   {tail}"

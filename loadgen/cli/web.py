@@ -14,9 +14,12 @@ from cluster.base.endpoint import read_endpoints, split_endpoints
 from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.security import masked
 from cluster.base.units import parse_number, parse_whole
+from loadgen.cli import meanwhile
 from loadgen.cli.terminal import Terminal
 from loadgen.load import patching, scenarios, settings
-from loadgen.run import TargetOptions, WorkerOptions, run_folder, worker_options
+from loadgen.result.abort import AbortCondition
+from loadgen.result.threshold import TYPES
+from loadgen.run import TargetOptions, WorkerOptions, exporter, run_folder, worker_options
 from loadgen.run import target as target_options
 from loadgen.run.benchmark import forked_session
 
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("initial values of the load form")
     group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
     settings.add_arguments(group)
+    meanwhile.add_arguments(parser, shows_progress=False)
     group = parser.add_argument_group("web server")
     group.add_argument(
         "--web-host", default="127.0.0.1", metavar="HOST",
@@ -81,6 +85,9 @@ def main(args: argparse.Namespace) -> int:
     users = settings.read("concurrency", args.concurrency, parse_whole, 1, 100_000)
     settings.Settings.from_options(vars(args), choice.endpoints)
     scenarios.check(args.scenario)
+    for text in args.abort_on:
+        AbortCondition.parse(text, None if scenarios.types(args.scenario, ()) is None else TYPES)
+    exporter.check(args.metrics_listen)
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output {args.output} is a file; name a folder, in which each run gets its own")
     command = masked(sys.argv, args)
@@ -113,7 +120,9 @@ def _run(
 
     try:
         with contextlib.ExitStack() as stack:
+            metrics = stack.enter_context(exporter.listening(args.metrics_listen))
             session = stack.enter_context(forked_session(args.scenario, options, logs, terminal, choice.security))
+            exporter.serve(metrics, session, say)
             session.start()
             target = stack.enter_context(choice.open(logs, say, args.links))
             _first_values(session, args, users, target)

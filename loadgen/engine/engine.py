@@ -275,6 +275,11 @@ class Engine:
         return self.core.taken
 
     @property
+    def in_flight(self) -> int:
+        """The operations that are under way."""
+        return self.core.active
+
+    @property
     def in_flight_max(self) -> int:
         """The most operations that were under way at a time."""
         return self.core.active_max

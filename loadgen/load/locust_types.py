@@ -91,9 +91,18 @@ class StatsEntry(precision.StatsEntry, Protocol):
     def _cache_response_times(self, t: int) -> None: ...
 
 
+class StatsError(Protocol):
+    """One cause of failures of one request."""
+
+    name: str
+    error: object
+    occurrences: int
+
+
 class RequestStats(Protocol):
     """The statistics of an environment."""
 
+    errors: Mapping[str, StatsError]
     total: StatsEntry
     entries: Mapping[tuple[str, str], StatsEntry]
 

@@ -67,6 +67,14 @@ class Schedule:
         )
         self.warmup_rate = next((rate for s in self.stages for rate in (s.start_rate, s.end_rate) if rate > 0), 0.0)
 
+    def rate_at(self, at_s: float) -> float:
+        """Return the rate at a time, in operations per second; 0 before the first stage and after the last."""
+        if not 0 <= at_s < self.length_s:
+            return 0.0
+        at = bisect_right(self._starts_s, at_s) - 1
+        stage = self.stages[at]
+        return stage.start_rate + (stage.end_rate - stage.start_rate) * (at_s - self._starts_s[at]) / stage.length_s
+
     def due_s(self, position: float) -> float | None:
         """Return when the integral of the rate reaches ``position``, in seconds; None where it does not.
 

@@ -191,8 +191,9 @@ class Snapshot(TypedDict):
     ``prefix`` is that of the run's keys. ``locust_counts`` says that the worker's Locust has counted the successes
     itself. ``totals`` and ``warmup`` are by operation type. ``cpu_s`` is the CPU time of the process since its first
     measured operation, and ``wall_s`` the time since then. ``engine`` is the one that ran, ``engine_reason`` why it was
-    Python's, else empty. ``open_loop`` is None in a closed loop, ``streams`` over the
-    JSON gateway. ``problems`` are sentences about what the worker has to doubt of its own counts, once it has ended.
+    Python's, else empty. ``in_flight`` operations are under way as it reports. ``open_loop`` is None in a closed loop,
+    ``streams`` over the JSON gateway. ``problems`` are sentences about what the worker has to doubt of its own counts,
+    once it has ended.
     """
 
     prefix: str
@@ -203,6 +204,7 @@ class Snapshot(TypedDict):
     wall_s: float
     engine: Literal["compiled", "python"]
     engine_reason: str
+    in_flight: int
     in_flight_max: int
     resent: int
     loop_lag_p99_ms: float

@@ -519,6 +519,8 @@ class Load:
             "wall_s": self._lag.watched_s,
             "engine": engines.PYTHON if self.engine is None else engines.COMPILED,
             "engine_reason": self.engine_reason,
+            # The gateway's users have one each.
+            "in_flight": getattr(self.engine or channel, "in_flight", self._active),
             "in_flight_max": getattr(self.engine or channel, "in_flight_max", self._next_user),
             "resent": getattr(channel or self.client, "resent", 0),
             "loop_lag_p99_ms": self._lag.percentile_ms(0.99),

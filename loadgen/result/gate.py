@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cluster.base.signals import EXIT_CODES
 from cluster.base.verdict import NONE, Verdict
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
+from loadgen.result import abort
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     unknown = [f"{j.expression}: {j.reason}" for j in judgements if j.verdict is Verdict.UNKNOWN]
     if not judgements and total and total["operations"] and not total["succeeded"]:
         failed.append(f"every operation failed{_because(total)}")
+    if ended := result.get("aborted"):
+        failed.append(abort.reason(ended))
     failed += _broken(result)
     inconclusive = unknown + _inconclusive(result)
     verdict: str

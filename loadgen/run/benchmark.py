@@ -13,8 +13,9 @@ from cluster.base.signals import importing
 from cluster.base.units import parse_duration
 from loadgen.load import patching, scenarios
 from loadgen.load.settings import Settings, SettingsError, check_size
+from loadgen.result.abort import AbortCondition
 from loadgen.result.threshold import TYPES, Threshold
-from loadgen.run import run_folder
+from loadgen.run import exporter, run_folder
 from loadgen.run.target import TargetOptions
 from loadgen.run.worker_options import WorkerOptions
 
@@ -42,6 +43,9 @@ class Plan:
         thresholds: expressions that judge the result, such as ``put.p99_ms < 50``.
         allow_rate_miss: an open loop that did not keep its schedule can still pass.
         history: record every operation in ``history/`` of the run folder, for `raftload check`.
+        abort_on: conditions that end the run while it goes on, such as ``total.success_rate < 0.9 for 5s``; its verdict
+            is fail then.
+        metrics_listen: where to serve metrics for Prometheus meanwhile, such as ``:9464``; None for nowhere.
     """
 
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -51,6 +55,8 @@ class Plan:
     thresholds: tuple[str, ...] = ()
     allow_rate_miss: bool = False
     history: bool = False
+    abort_on: tuple[str, ...] = ()
+    metrics_listen: str | None = None
 
 
 class Hooks:
@@ -106,7 +112,8 @@ def bench(
     plan, target, workers = plan or Plan(), target or TargetOptions(), workers or WorkerOptions()
     plan = dataclasses.replace(plan, settings=bounded(plan.settings, scenario))
     check_load(plan.settings, target, scenario)
-    check_thresholds(plan.thresholds, plan.settings, scenario)
+    check_thresholds(plan.thresholds, plan.settings, scenario, plan.abort_on)
+    exporter.check(plan.metrics_listen)
     workers.check_target(target.endpoints)
     if plan.history:
         check_history(plan.settings, workers)
@@ -162,24 +169,37 @@ def check_history(load: Settings, workers: WorkerOptions) -> None:
         )  # fmt: skip
 
 
-def check_thresholds(expressions: Sequence[str], load: Settings, scenario: str) -> None:
+def check_thresholds(expressions: Sequence[str], load: Settings, scenario: str, abort_on: Sequence[str] = ()) -> None:
     """Raise ThresholdError for a text that is no threshold, and for one on a type that the run does not have.
 
-    Which types a scenario of somebody's own has is known when its file is loaded: see `check_own_thresholds`.
+    The same for conditions that end a run. Which types a scenario of somebody's own has is known when its file is
+    loaded: see `check_own_thresholds`.
     """
     types = scenarios.types(scenario, load.mix)
     for expression in expressions:
         threshold = Threshold.parse(expression, None if types is None else TYPES)
         if types is not None:
             threshold.check_is_run(types)
+    for text in abort_on:
+        condition = AbortCondition.parse(text, None if types is None else TYPES)
+        condition.check_loop(open_loop=load.schedule() is not None)
+        if types is not None:
+            condition.threshold.check_is_run(types)
 
 
-def check_own_thresholds(expressions: Sequence[str], load: Settings, user_classes: Sequence[UserClass]) -> None:
+def check_own_thresholds(
+    expressions: Sequence[str], load: Settings, user_classes: Sequence[UserClass], abort_on: Sequence[str] = ()
+) -> None:
     """Do the same for the user classes of a scenario; takes the load with the mix that they bring."""
     types = scenarios.types_of(user_classes, load.mix)
-    if types is not None:
-        for expression in expressions:
-            Threshold.parse(expression, {*TYPES, *types}).check_is_run(types)
+    if types is None:
+        return
+    known = {*TYPES, *types}
+    for threshold in (
+        *(Threshold.parse(each, known) for each in expressions),
+        *(AbortCondition.parse(each, known).threshold for each in abort_on),
+    ):
+        threshold.check_is_run(types)
 
 
 def run_in(
@@ -193,10 +213,12 @@ def run_in(
 
     logs = folder / "logs"
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
+        metrics = stack.enter_context(exporter.listening(plan.metrics_listen))
         session = stack.enter_context(forked_session(scenario, workers, logs, hooks, target.security))
+        exporter.serve(metrics, session, hooks.say)
         session.fire_init()
         settings = keyspace.for_scenario(session.environment.user_classes, plan.settings)
-        check_own_thresholds(plan.thresholds, settings, session.environment.user_classes)
+        check_own_thresholds(plan.thresholds, settings, session.environment.user_classes, plan.abort_on)
         session.start()
         # The workers get ready while the cluster elects its first leader.
         cluster = stack.enter_context(target.open(logs, hooks.say))

@@ -23,9 +23,13 @@ from loadgen.load import keyspace, listening
 from loadgen.load.locust_internals import CsvFiles
 from loadgen.load.protocol import CUT_SHORT, HISTORY_OPTION, START_OPTION, UNWRITTEN, Snapshot
 from loadgen.load.start_line import HOLD_S
+from loadgen.result import abort
 from loadgen.result import document as report
+from loadgen.result.abort import AbortCondition
+from loadgen.result.threshold import TYPES
 from loadgen.run import run_folder, saturation, totals
 from loadgen.run.cluster_recorder import ClusterRecorder
+from loadgen.run.live import BOUNDS_S, Live, Watch
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.master_history import MasterHistory, make_writer
 from loadgen.run.member_cpu import MemberCpu
@@ -36,7 +40,7 @@ from loadgen.stats import precision
 from loadgen.stats.series import TOTAL
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import Blocks, CpuWait, Generator, Measured, ObserverCost, Result
+    from cluster.schema.run_documents import Aborted, Blocks, CpuWait, Generator, Measured, ObserverCost, Result
     from cluster.schema.run_documents import Run as RunDocument
     from loadgen.load.locust_types import RequestStats
     from loadgen.load.settings import Settings
@@ -71,6 +75,12 @@ class Run:
         revision_before: of the store, before the load.
         blocks: what else is to stand in run.json.
         interrupted: the name of the signal that ended the load, None without one.
+        aborted: the condition that ended it, as the result has it; None without one.
+        target: the cluster under load.
+        users: Locust users over all workers.
+        result: the result document, once there is one.
+        live: what the workers have reported so far.
+        watch: the conditions that end the load while it goes on.
         lost: why workers were lost, by their names.
         over: whether the load is over.
         unwritten: why a file of the folder could not be written, empty where all were.
@@ -78,10 +88,13 @@ class Run:
 
     def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
         self._session = session
-        self._target = target
+        self.target = self._target = target
         self._plan = plan
         self.folder = folder
         self.interrupted: str | None = None
+        self.aborted: Aborted | None = None
+        self.result: Result | None = None
+        self.users = plan.users
         self.lost: dict[str, str] = {}
         self.blocks: Blocks = {}
         self._starter: gevent.Greenlet | None = None
@@ -118,6 +131,10 @@ class Run:
             self.settings = self._space.prepare(self._begin_history if plan.history else None)
             self._check_history()
             session.prepare(self.settings, plan.users)
+            self.live = session.live = Live(session, BOUNDS_S if session.exporter else ())
+            types = {*TYPES, *self.settings.mix}
+            conditions = [AbortCondition.parse(text, types, lambda: None) for text in plan.abort_on]
+            self.watch = Watch(conditions, self.live, self.stats)
             self._before = target.ask()
             self.revision_before = self._space.revision()
             with writing(f"into {folder}", folder):
@@ -125,6 +142,7 @@ class Run:
             self._undo.callback(self._csv.close)
             run_folder.write_json(folder / "run.json", self._document({}, None))
             self._cluster_recorder.load_begins()
+            session.run = self
         except BaseException:
             self.abandon()
             raise
@@ -193,7 +211,7 @@ class Run:
     def wait(self, tick: Callable[[Run], None] | None = None) -> None:
         """Wait until every worker has done its share, or has stopped after `ask_stop`, or is lost.
 
-        Takes a function to call ten times a second, for a progress line.
+        Takes a function to call ten times a second and at the end, for a progress line.
         """
         warms_up = self.settings.warmup_s > 0
         while not self._over():
@@ -204,10 +222,26 @@ class Run:
             duration_s = self.settings.duration_s
             if duration_s is not None and self.load_s > duration_s + self._before_and_after_s:
                 self.ask_stop()
+            self._judge()
             if tick is not None:
                 tick(self)
         self._member_cpu.ends()
         self.over = True
+        if tick is not None:
+            tick(self)
+
+    def _judge(self) -> None:
+        """End the load where one of the conditions holds for that."""
+        if self._stop_asked_at is not None:
+            return
+        measured_s = self.load_s - self.settings.warmup_s
+        if (broken := self.watch.broken(measured_s, is_ending=bool(self._session.done))) is not None:
+            condition, value = broken
+            self.aborted = {
+                "expression": str(condition), "value": value, "elapsed_s": round(self.elapsed_s, 3)
+            }  # fmt: skip
+            logger.warning("the load is %s", abort.reason(self.aborted))
+            self.ask_stop()
 
     @property
     def _before_and_after_s(self) -> float:
@@ -248,6 +282,11 @@ class Run:
         elif self._questions is not None:
             self._questions.kill(block=False)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the workers were told to stop."""
+        return self._stop_asked_at is not None
+
     def started_by_locust(self) -> None:
         """Note that Locust is starting the users by itself: the web UI asked it to."""
         self._member_cpu.begins()
@@ -276,6 +315,16 @@ class Run:
         present = [worker.client_id or "" for worker in session.workers if worker.name not in self.lost]
         began = max((session.begun.get(client_id, latest) for client_id in present), default=latest)
         return max(0.0, now - began)
+
+    @property
+    def scenario(self) -> str:
+        """The scenario of its users, by name or by a locustfile's path."""
+        return self._session.scenario
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes there are."""
+        return len(self._session.workers)
 
     @property
     def stats(self) -> RequestStats:
@@ -320,6 +369,7 @@ class Run:
         else:
             result = report.build(self.folder)
         self._write(partial(run_folder.write_json, self.folder / "result.json", result))
+        self.result = result
         return result
 
     def doubt(self, problem: str) -> None:
@@ -496,6 +546,8 @@ class Run:
             "generator": how,
             "books": totals.books(self._snapshots(), self.revision_before, revision_after, alone=alone),
             "interrupted": self.interrupted,
+            "aborted": self.aborted,
+            "abort_on": list(self._plan.abort_on),
             "lost_workers": [{"name": name, "reason": reason} for name, reason in self.lost.items()],
             "problems": self._problems,
             "notes": self._notes + self._space.notes + self._about_workers() + self._cluster_recorder.notes,
@@ -507,7 +559,7 @@ class Run:
     def _check_count(self, measured: Mapping[str, Measured], dropped: int) -> None:
         """Note it as a problem where other than the wanted operations were executed, and nothing explains it."""
         wanted = self.settings.operations
-        cut_short = self.lost or self.interrupted or self.settings.duration_s
+        cut_short = self.lost or self.interrupted or self.aborted or self.settings.duration_s
         done = sum(row["operations"] for f, row in measured.items() if f not in ("total", DELIVERY))
         if wanted and done + dropped != wanted and not cut_short:
             self._problems.append(f"{done} of {wanted} operations were executed")

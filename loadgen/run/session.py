@@ -39,6 +39,9 @@ from loadgen.stats.series import TICK_NS, Series
 
 if TYPE_CHECKING:
     from loadgen.load.locust_types import MasterRunner, WebUI
+    from loadgen.run.exporter import Exporter
+    from loadgen.run.live import Live
+    from loadgen.run.run import Run
 
 # Workers of this machine make their Locust runners before they report, and share the cores.
 WORKERS_READY_S, WORKER_READY_S = 60.0, 3.0
@@ -73,6 +76,9 @@ class Session:
         snapshots: what each worker last counted, by its client id.
         starter: lets users begin together, where the scenario's do.
         series: latencies from when an operation was due, over all workers; ``service``: from when it was sent.
+        live: who else hears of each report of the run that is on; None for nobody.
+        run: the run that is on, or the last one.
+        exporter: what serves /metrics of its runs; None where nothing does.
     """
 
     def __init__(
@@ -90,6 +96,8 @@ class Session:
 
         set_master_timing()
         install_microseconds()
+        self.run: Run | None = None
+        self.exporter: Exporter | None = None
         self._expect("")
         self.scenario = scenario
         self.security = security or Security()
@@ -158,6 +166,7 @@ class Session:
         self.done_at: dict[str, float] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.series, self.service = Series(), Series()
+        self.live: Live | None = None
 
     def wait_ready(self, wait_s: float = 60.0, say: Callable[[str], None] | None = None) -> None:
         """Wait until every worker has reported for work. Raises EngineError where one does not.
@@ -314,3 +323,5 @@ class Session:
         shift = -round(offset_ns / TICK_NS)
         self.series.add(report.series, shift)
         self.service.add(report.service, shift)
+        if self.live is not None:
+            self.live.hear(client_id, report, shift)

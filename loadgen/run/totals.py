@@ -6,7 +6,7 @@ Pure: takes the workers' snapshots (`loadgen.load.protocol.Snapshot`) and return
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +16,7 @@ from loadgen.run import saturation
 from loadgen.run.local_workers import WorkerProcess
 from loadgen.run.remote_workers import RemoteWorker
 from loadgen.stats import hdr
-from loadgen.stats.series import Series
+from loadgen.stats.series import TOTAL, Series
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Books, Latencies, Measured, WorkerRow
@@ -30,15 +30,20 @@ CLOCK_WORTH_SAYING_NS = 100_000_000
 
 def measured(snapshots: Sequence[Snapshot], service: Series) -> dict[str, Measured]:
     """Return a row for each operation type and one for ``total``. Takes the latencies from sending, as a series."""
-    rows: dict[str, Counts] = {}
-    for snapshot in snapshots:
-        for f, counts in snapshot["totals"].items():
-            for name in (f, "total"):
-                rows[name] = _sum(rows[name], counts) if name in rows else counts
-    found = {f: _row(row, f) for f, row in rows.items()}
+    found = {f: _row(row, f) for f, row in counted(snapshots).items()}
     for f, summary in service.summaries.items():
         found[f]["service"] = cast("Latencies", summary.latencies())
     return found
+
+
+def counted(snapshots: Iterable[Snapshot]) -> dict[str, Counts]:
+    """Return what each operation type came to over all workers, and all of them as ``total``."""
+    rows: dict[str, Counts] = {}
+    for snapshot in snapshots:
+        for f, counts in snapshot["totals"].items():
+            for name in (f, TOTAL):
+                rows[name] = _sum(rows[name], counts) if name in rows else counts
+    return rows
 
 
 def load(snapshots: Sequence[Snapshot]) -> tuple[int, int] | None:

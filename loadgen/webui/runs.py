@@ -15,6 +15,7 @@ from cluster.base.endpoint import split_endpoints
 from cluster.base.errors import RaftloadError
 from cluster.base.signals import Interrupted
 from loadgen.load import listening, scenarios, settings
+from loadgen.result import abort
 from loadgen.run import run_folder
 from loadgen.run.session import LATEST_BEGIN_S
 
@@ -125,7 +126,10 @@ class Runs:
             load = settings.Settings.from_options(vars(options), endpoints)
             load = keyspace.for_scenario(environment.user_classes, load)
             folder = run_folder.planned(scenarios.check(self._args.scenario), None, self._args.output)
-            plan = Plan(load, int(options.num_users or 1), self._args.keep, self._command)
+            plan = Plan(
+                load, int(options.num_users or 1), self._args.keep, self._command,
+                abort_on=tuple(self._args.abort_on),
+            )  # fmt: skip
             with run_folder.for_a_run(folder, exact=False, say=self._say) as folder:
                 target = self.target(endpoints)
                 for sentence in self._session.drop_dead():
@@ -149,6 +153,8 @@ class Runs:
         from loadgen.result import table
 
         run.wait()
+        if run.aborted is not None:
+            self._say(f"the load was {abort.reason(run.aborted)}")
         gevent.spawn(bring_to_rest, self._session.runner)
         self._cluster_view.folder = None
         try:

@@ -19,7 +19,7 @@ def worker(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "streams": {"limit": 5, "connections": 3, "waits": waits} if waits is not None else None,
-        "cpu_s": cpu_s, "wall_s": 1.0, "loop_lag_p99_ms": loop_lag_ms, "in_flight_max": 7, "resent": 1,
+        "cpu_s": cpu_s, "wall_s": 1.0, "loop_lag_p99_ms": loop_lag_ms, "in_flight": 5, "in_flight_max": 7, "resent": 1,
         "open_loop": open_loop, "engine": "compiled", "engine_reason": "",
     }  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_a_report_arrives_as_it_was_sent() -> None:
     totals = recorder.totals()
     snapshot: Snapshot = {
         "prefix": "abcd/", "locust_counts": False, "totals": totals, "warmup": {}, "cpu_s": 0.5, "wall_s": 1.0,
-        "engine": "python", "engine_reason": "--engine python", "in_flight_max": 3, "resent": 0,
+        "engine": "python", "engine_reason": "--engine python", "in_flight": 2, "in_flight_max": 3, "resent": 0,
         "loop_lag_p99_ms": 0.1,
         "open_loop": {"scheduled": 1, "dropped": 0, "start_lags": dict(recorder.start_lags), "length_s": 0.0,
                       "overrun_s": 0.0},
