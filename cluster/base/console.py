@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import json
 import math
 import os
 import sys
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TextIO, TypeVar
 
-from cluster.base import events
 from cluster.base.files import to_json, writing
 
 D = TypeVar("D", bound=Mapping[str, object])
@@ -47,9 +47,68 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
     return _ASCII.get(char, "?"), error.start + 1
 
 
+_WARNING, _NOTE = "warning: ", "note: "
+
+
+class Events:
+    """What a command tells programs on stderr: JSON objects, one a line, in the place of words for people.
+
+    `tell_programs` makes it, and `events` returns it.
+
+    Attributes:
+        at_end: what else the last event says.
+    """
+
+    def __init__(self) -> None:
+        self.at_end: dict[str, object] = {}
+        self._error: str | None = None
+
+    def emit(self, event: str, **fields: object) -> None:
+        """Write an event, with the time. That it cannot be written, as on a full disk, is no reason to end."""
+        import datetime  # few need it, and every command imports this module
+
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        with contextlib.suppress(OSError):
+            print(json.dumps({"event": event, "time": now, **fields}), file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """Write a message for people as an event: a warning, where it begins so, or a note."""
+        event = "warning" if line.startswith(_WARNING) else "note"
+        self.emit(event, message=line.removeprefix(_WARNING).removeprefix(_NOTE))
+
+    def fail(self, line: str) -> None:
+        """Take the line of an error, with which the command ends."""
+        self._error = line.removeprefix("raftload: error: ").removeprefix("raftload: ")
+
+    def end(self, exit_code: int) -> None:
+        """Write the last event."""
+        self.emit("ended", exit_code=exit_code, error=self._error, **self.at_end)
+
+
+_current: Events | None = None
+
+
+def tell_programs() -> Events:
+    """Have this process tell events, until `tell_people`."""
+    global _current  # noqa: PLW0603
+    _current = Events()
+    return _current
+
+
+def tell_people() -> None:
+    """Have this process tell people again."""
+    global _current  # noqa: PLW0603
+    _current = None
+
+
+def events() -> Events | None:
+    """Return the events of this process; None where it tells people."""
+    return _current
+
+
 def say(line: str) -> None:
     """Tell the person at the terminal, on stderr. That it cannot be written, as on a full disk, is no reason to end."""
-    if (told := events.current()) is not None:
+    if (told := events()) is not None:
         told.say(line)
         return
     with contextlib.suppress(OSError):
@@ -113,7 +172,7 @@ class StatusLine:
 
     def __init__(self, every_s: float = 0.2) -> None:
         """Take the seconds between two times that it ``is_due``."""
-        self.live = _is_drawn_on(sys.stderr) and events.current() is None
+        self.live = _is_drawn_on(sys.stderr) and events() is None
         self._every_s, self._drawn_at = every_s, -math.inf
 
     def is_due(self) -> bool:

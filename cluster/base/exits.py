@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.base import events
+from cluster.base import console
 from cluster.base.errors import RaftloadError
 from cluster.base.files import writing
 from cluster.base.signals import Interrupted
@@ -63,11 +63,11 @@ def run(command: Callable[[], int]) -> int:
     """
     try:
         ended = _run(command)
-        if (told := events.current()) is not None:
+        if (told := console.events()) is not None:
             told.end(ended)
         return ended
     finally:
-        events.stop()
+        console.tell_people()
 
 
 def _run(command: Callable[[], int]) -> int:
@@ -110,7 +110,7 @@ def _say(error: BaseException) -> int | None:
 
 def _tell(text: str) -> None:
     """Print a text on stderr; where that cannot be written, the exit code still says it."""
-    if (told := events.current()) is not None:
+    if (told := console.events()) is not None:
         told.fail(text)
         return
     with contextlib.suppress(OSError):

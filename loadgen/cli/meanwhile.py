@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cluster.base import events
+from cluster.base.console import tell_programs
 from loadgen.run import exporter
 
 PEOPLE, NDJSON = "text", "ndjson"
@@ -30,4 +30,4 @@ def add_arguments(parser: argparse.ArgumentParser, *, shows_progress: bool = Tru
 def begin(args: argparse.Namespace) -> None:
     """Have stderr tell programs, where that is asked for: first of all, so that they are told of errors, too."""
     if args.progress == NDJSON:
-        events.start()
+        tell_programs()

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cluster.base import events
-from cluster.base.console import Painter, StatusLine, say, show, terminal_width, wants_color
+from cluster.base.console import Painter, StatusLine, events, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
 from cluster.observe import samples
 from loadgen.result import abort, gate
@@ -33,7 +32,7 @@ class Terminal(Hooks):
         self._signals: Signals | None = None
         self._line = StatusLine()
         self.clear = self._line.clear
-        self._events = events.current()
+        self._events = events()
         self._progress: Progress | None = None
         self._said_why = False
 
@@ -106,7 +105,7 @@ def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., st
 
     if (reason := page.try_write(folder, result)) and complete:
         say(f"warning: {reason}")
-    if (told := events.current()) is not None:
+    if (told := events()) is not None:
         total = result["results"]["total"]
         told.at_end = {
             "verdict": result["verdict"], "verdict_reasons": result["verdict_reasons"], "folder": str(folder),

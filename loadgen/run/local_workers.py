@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gevent import monkey
 
-from cluster.base import exits
+from cluster.base import console, exits
 from cluster.base.files import writing
 from cluster.base.security import Security
 from cluster.base.signals import EXIT_CODES
@@ -205,6 +205,8 @@ def _become_worker(
 
 def _leave_master(output: int, others: Sequence[int], security: Security) -> None:
     """Give up the files, signals, log and environment that a fork shares with its master."""
+    # What programs are told is the master's to tell; a worker's log is for people.
+    console.tell_people()
     # What is called from a shell's pipe must not hold that open: a program that is executed has none of these.
     inherited = {int(path.name) for path in Path("/dev/fd").iterdir()}
     for handler in logging.getLogger().handlers[:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cluster.base.events import Events
+from cluster.base.console import Events
 from loadgen.stats.series import TOTAL
 from loadgen.stats.window import latency_ms
 

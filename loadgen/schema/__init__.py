@@ -45,8 +45,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def load(name: str) -> JsonSchema:
-    """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json, ``check`` of a check and
-    ``compare`` of a comparison.
+    """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json, ``check`` of a check, ``compare``
+    of a comparison and ``progress`` for events.
 
     Raises FileNotFoundError for any other name.
     """

@@ -38,8 +38,17 @@ def no_browser() -> str:
     return "" if any(map(shutil.which, BROWSERS)) else "no Chromium on PATH"
 
 
+@functools.cache
+def no_prometheus() -> str:
+    """Return why there is no Prometheus to test with, nothing where there is one."""
+    missing = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
+    return f"no {' and no '.join(missing)} on PATH (Debian's prometheus)" if missing else ""
+
+
 # A test imports the core itself, not its file: pytest reads each file before it asks what is missing.
-PROBES: dict[str, Callable[[], str]] = {"docker": no_docker, "browser": no_browser, "core": built.missing}
+PROBES: dict[str, Callable[[], str]] = {
+    "docker": no_docker, "browser": no_browser, "core": built.missing, "prometheus": no_prometheus,
+}  # fmt: skip
 
 
 def require(name: str, reason: str) -> None:

@@ -153,6 +153,7 @@ for protocol, real in (
     ("Environment", environment), ("Environment", node_environment), ("MasterRunner", master), ("WorkerRunner", worker),
     ("WebUI", web_ui), ("WorkerNode", next(iter(master.clients.values()))), ("Message", rpc.Message("a", None, "b")),
     ("UserClass", Idle), ("User", user), ("StatsEntry", entry), ("StatsCSVFileWriter", writer),
+    ("StatsError", stats.StatsError("m", "n", "e", 1)),
     ("Greenlet", gevent.spawn(print, end="")), ("ChildWatcher", watched.get(timeout=60)),
 ):
     differences.check(protocols_of(locust_types)[protocol], real)
