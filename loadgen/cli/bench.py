@@ -16,7 +16,7 @@ from loadgen.cli import meanwhile
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.load import scenarios, settings
 from loadgen.result import table
-from loadgen.run import Plan, TargetOptions, WorkerOptions, exporter, run_folder, target, worker_options
+from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
 from loadgen.run.benchmark import bounded, check_history, check_load, check_own_thresholds, check_thresholds, run_in
 
 EXAMPLES = """\
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     folder = run_folder.planned(scenarios.check(args.scenario), args.output)
     check_load(load, cluster, args.scenario)
     check_thresholds(args.threshold, load, args.scenario, args.abort_on)
-    exporter.check(args.metrics_listen)
+    meanwhile.check(args)
     if args.history:
         check_history(load, workers)
     if args.dry_run:
@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     plan = Plan(
         load, users, args.keep, masked(sys.argv, args), tuple(args.threshold), args.allow_rate_miss, args.history,
-        tuple(args.abort_on), args.metrics_listen,
+        tuple(args.abort_on), args.metrics_listen, args.otel,
     )  # fmt: skip
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
         try:

@@ -161,6 +161,7 @@ class ChaosOptions:
     security: Security
     abort_on: tuple[str, ...]
     metrics_listen: str | None
+    otel: bool
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ChaosOptions:
@@ -233,7 +234,7 @@ class ChaosOptions:
             shape=shape, watching=track.watching if track else {},
             cluster=track.cluster if track else {}, guarantees=tuple(args.guarantee),
             security=security_of(backend, args),
-            abort_on=tuple(args.abort_on), metrics_listen=args.metrics_listen,
+            abort_on=tuple(args.abort_on), metrics_listen=args.metrics_listen, otel=args.otel,
         )  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def main(args: argparse.Namespace) -> int:
     meanwhile.begin(args)
     chosen = ChaosOptions.from_arguments(args)
     check_thresholds((), chosen.load, _SCENARIO, chosen.abort_on)
-    exporter.check(chosen.metrics_listen)
+    meanwhile.check(args)
     if chosen.names and chosen.nodes is not None:  # else it is known when the cluster is found
         rounds.plan_rounds(chosen.names, member_names(chosen.nodes), every_s=1, count=0, seed=0)
     planned = run_folder.planned("chaos", args.output)
@@ -274,7 +275,7 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
         metrics = stack.enter_context(exporter.listening(chosen.metrics_listen))
         session = stack.enter_context(
-            forked_session(_SCENARIO, WorkerOptions(chosen.workers), logs, terminal, chosen.security)
+            forked_session(_SCENARIO, WorkerOptions(chosen.workers), logs, terminal, chosen.security, chosen.otel)
         )
         exporter.serve(metrics, session, say)
         session.fire_init()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cluster.base.console import tell_programs
+from loadgen.load import otel
 from loadgen.run import exporter
 
 PEOPLE, NDJSON = "text", "ndjson"
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, shows_progress: bool = Tru
         "'total.success_rate < 0.9 for 5s'; EXPR as in --threshold, DURATION 1s to 10m; may be repeated",
     )  # fmt: skip
     exporter.add_argument(group)
+    otel.add_argument(group)
     if shows_progress:
         group.add_argument(
             "--progress", choices=(PEOPLE, NDJSON), default=PEOPLE,
@@ -31,3 +33,9 @@ def begin(args: argparse.Namespace) -> None:
     """Have stderr tell programs, where that is asked for: first of all, so that they are told of errors, too."""
     if args.progress == NDJSON:
         tell_programs()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise SettingsError for an address that is none, and UsageError where OpenTelemetry is not installed."""
+    exporter.check(args.metrics_listen)
+    otel.check(args.otel)

@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     scenarios.check(args.scenario)
     for text in args.abort_on:
         AbortCondition.parse(text, None if scenarios.types(args.scenario, ()) is None else TYPES)
-    exporter.check(args.metrics_listen)
+    meanwhile.check(args)
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"--output {args.output} is a file; name a folder, in which each run gets its own")
     command = masked(sys.argv, args)
@@ -121,7 +121,9 @@ def _run(
     try:
         with contextlib.ExitStack() as stack:
             metrics = stack.enter_context(exporter.listening(args.metrics_listen))
-            session = stack.enter_context(forked_session(args.scenario, options, logs, terminal, choice.security))
+            session = stack.enter_context(
+                forked_session(args.scenario, options, logs, terminal, choice.security, args.otel)
+            )
             exporter.serve(metrics, session, say)
             session.start()
             target = stack.enter_context(choice.open(logs, say, args.links))

@@ -64,6 +64,13 @@ def set_master_timing() -> None:
     runners.HEARTBEAT_DEAD_INTERNAL = -NEVER_S
 
 
+def set_up_opentelemetry(scenario: str) -> None:
+    """Do what Locust's command line does for its --otel. Takes what it calls the locustfile."""
+    from locust.opentelemetry import setup_opentelemetry
+
+    setup_opentelemetry(scenario, None)
+
+
 def set_worker_timing(*, waits_for_master: bool) -> None:
     """Set how often a worker reports and looks at its CPU, and whether a silent master means that it is gone.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cluster.base.security import Security
 from cluster.base.signals import importing
 from cluster.base.units import parse_duration
-from loadgen.load import patching, scenarios
+from loadgen.load import otel, patching, scenarios
 from loadgen.load.settings import Settings, SettingsError, check_size
 from loadgen.result.abort import AbortCondition
 from loadgen.result.threshold import TYPES, Threshold
@@ -46,6 +46,7 @@ class Plan:
         abort_on: conditions that end the run while it goes on, such as ``total.success_rate < 0.9 for 5s``; its verdict
             is fail then.
         metrics_listen: where to serve metrics for Prometheus meanwhile, such as ``:9464``; None for nowhere.
+        otel: whether workers tell OpenTelemetry of the run, as Locust does; it takes the Python engine then.
     """
 
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -57,6 +58,7 @@ class Plan:
     history: bool = False
     abort_on: tuple[str, ...] = ()
     metrics_listen: str | None = None
+    otel: bool = False
 
 
 class Hooks:
@@ -114,6 +116,7 @@ def bench(
     check_load(plan.settings, target, scenario)
     check_thresholds(plan.thresholds, plan.settings, scenario, plan.abort_on)
     exporter.check(plan.metrics_listen)
+    otel.check(plan.otel)
     workers.check_target(target.endpoints)
     if plan.history:
         check_history(plan.settings, workers)
@@ -214,7 +217,7 @@ def run_in(
     logs = folder / "logs"
     with run_folder.logging_to(logs / "master.log"), contextlib.ExitStack() as stack:
         metrics = stack.enter_context(exporter.listening(plan.metrics_listen))
-        session = stack.enter_context(forked_session(scenario, workers, logs, hooks, target.security))
+        session = stack.enter_context(forked_session(scenario, workers, logs, hooks, target.security, plan.otel))
         exporter.serve(metrics, session, hooks.say)
         session.fire_init()
         settings = keyspace.for_scenario(session.environment.user_classes, plan.settings)
@@ -244,12 +247,17 @@ def run_in(
 
 @contextlib.contextmanager
 def forked_session(
-    scenario: str, workers: WorkerOptions, logs: Path, hooks: Hooks, security: Security | None = None
+    scenario: str,
+    workers: WorkerOptions,
+    logs: Path,
+    hooks: Hooks,
+    security: Security | None = None,
+    with_otel: bool = False,
 ) -> Iterator[Session]:
     """Yield a session whose workers are forked and wait for `Session.start`; close it at the end.
 
     For a process that `patching.patch` has patched. Takes the scenario, who works, a folder for the logs, what to call,
-    and how to reach the cluster. Raises EngineError.
+    how to reach the cluster, and whether the workers tell OpenTelemetry. Raises EngineError.
     """
     from loadgen.run.local_workers import fork_workers
     from loadgen.run.session import Session
@@ -257,7 +265,7 @@ def forked_session(
     security = security or Security()
     # Who forks is not interrupted between two workers, and a worker does not get what was meant for its master.
     with importing():
-        processes = fork_workers(workers.local, scenario, logs, security)
+        processes = fork_workers(workers.local, scenario, logs, security, with_otel)
         hooks.forked()
     with contextlib.closing(Session(scenario, processes, logs, workers.expected, workers.bind, security)) as session:
         yield session

@@ -125,13 +125,16 @@ class WorkerProcess:
             gevent.sleep(0.01)
 
 
-def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> list[WorkerProcess]:
+def fork_workers(
+    count: int, scenario: str, logs: Path, security: Security, with_otel: bool = False
+) -> list[WorkerProcess]:
     """Import Locust and fork worker processes, which wait for `WorkerProcess.start`.
 
     To import Locust takes a second of a processor; forked workers have it from their master. What is imported can be
     shared so, what runs cannot: call it before this process has a thread, a greenlet or a connection.
 
-    Takes how many, their scenario, a folder for their logs, and how to reach the cluster. Raises FileError.
+    Takes how many, their scenario, a folder for their logs, how to reach the cluster, and whether they tell
+    OpenTelemetry. Raises FileError.
     """
     with patching.uncollected():
         patching.import_locust()
@@ -159,7 +162,7 @@ def fork_workers(count: int, scenario: str, logs: Path, security: Security) -> l
         pid = fork_and_watch(functools.partial(_note_end, made))
         if pid == 0:
             orders = [ours, *(each._order for each in workers if each._order is not None)]
-            work = functools.partial(worker.work, scenario=scenario, number=number)
+            work = functools.partial(worker.work, scenario=scenario, number=number, with_otel=with_otel)
             _become_worker(parent, output, order, orders, security, work)
         _close(output, order)
         made.append(WorkerProcess(number, log, pid, ours))

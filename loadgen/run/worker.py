@@ -17,7 +17,7 @@ from cluster.base.errors import RaftloadError
 from cluster.base.parser import Whole
 from cluster.base.security import Security
 from cluster.base.security import add_arguments as add_security_arguments
-from loadgen.load import patching
+from loadgen.load import otel, patching
 
 if TYPE_CHECKING:
     from cluster.base.exits import Failure
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenario", default="kv", metavar="NAME|FILE", help="scenario, the same as the master's (default: kv)"
     )
+    otel.add_argument(parser)
     add_security_arguments(
         parser.add_argument_group("TLS and login", "For the connections of this worker to the cluster.")
     )
@@ -53,13 +54,15 @@ def main(args: argparse.Namespace) -> int:
     """Work for a master until it says quit. Returns the exit code."""
     # Where the client looks; the load's parameters come from the master, these do not travel.
     os.environ.update(Security.from_arguments(args).to_environment())
-    return work(args.master_host, args.master_port, args.scenario)
+    otel.check(args.otel)
+    return work(args.master_host, args.master_port, args.scenario, with_otel=args.otel)
 
 
-def work(host: str, port: int, scenario: str, number: int = 0) -> int:
+def work(host: str, port: int, scenario: str, number: int = 0, with_otel: bool = False) -> int:
     """Work for the master at an address until it says quit. Returns the exit code.
 
-    Takes the scenario, and the number of a worker that its master has forked; 0 where somebody has started it.
+    Takes the scenario, the number of a worker that its master has forked, 0 where somebody has started it, and whether
+    OpenTelemetry is told.
     """
     patching.import_locust()
     from cluster.base.exits import ListenerError
@@ -77,6 +80,8 @@ def work(host: str, port: int, scenario: str, number: int = 0) -> int:
     alarm.install()
     environment: Environment | None = None
     try:
+        if with_otel:
+            otel.start(scenario)
         environment = make_environment(scenario)
         return _work(environment, (host, port), scenario, number)
     except ListenerError as error:

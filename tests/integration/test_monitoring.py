@@ -119,7 +119,7 @@ def test_a_cluster_that_fails_ends_the_run_by_success_rate_and_by_cause(
     make_cluster: ClusterFactory, tmp_path: Path
 ) -> None:
     cluster = make_cluster(1)
-    for condition in ("total.success_rate < 0.9 for 1s", "total.errors.refused > 3 for 1s"):
+    for condition in ("total.success_rate < 0.9 for 1s", "total.errors.connection refused > 3 for 1s"):
         folder = tmp_path / condition.partition(" ")[0]
         folder.mkdir()
         process = start(
@@ -321,7 +321,7 @@ def test_the_dashboard_asks_for_nothing_that_is_not_served(etcd_single: LocalClu
     assert asked - {f"{name}_bucket" for name in documented} - documented == set()
     port = take_ports(1)
     process = start("bench", *at(etcd_single), "--duration", "10m", "--rate", "50", "--output", "run",
-                    "--abort-on", "total.p99_ms > 1e9 for 1s", "--metrics-listen", f":{port}", cwd=tmp_path)  # fmt: skip
+                    "--abort-on", "get.p99_ms > 1e9 for 1s", "--metrics-listen", f":{port}", cwd=tmp_path)  # fmt: skip
     until_load(process, tmp_path / "run")
     text = scrape(port)
     process.terminate()
@@ -340,3 +340,52 @@ def test_the_library_is_imported_where_it_is_asked_for_alone(tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+# OpenTelemetry
+
+
+@pytest.mark.parametrize("command", ["bench", "chaos", "web", "worker"])
+def test_opentelemetry_that_is_missing_is_said_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert_refused(refusal(capsys, command, "--otel"), "pip install 'locust[otel]'")
+
+
+def test_the_workers_set_up_locusts_opentelemetry(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    """With a stand-in for its packages, which this machine need not have."""
+    for name in ("opentelemetry", "opentelemetry/sdk"):
+        (tmp_path / "stubs" / name).mkdir(parents=True)
+        (tmp_path / "stubs" / name / "__init__.py").touch()
+    (tmp_path / "stubs" / "sitecustomize.py").write_text(
+        "import importlib.abc, sys\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'locust.opentelemetry':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            from importlib.util import find_spec, module_from_spec\n"
+        "            spec = find_spec(name)\n"
+        "            load = spec.loader.exec_module\n"
+        "            def exec_module(module):\n"
+        "                load(module)\n"
+        "                def set_up(locustfile, profile):\n"
+        "                    from locust import events\n"
+        "                    events.request.add_listener(lambda name, **_: print('heard', locustfile, name))\n"
+        "                module.setup_opentelemetry = set_up\n"
+        "            spec.loader.exec_module = exec_module\n"
+        "            return spec\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = run("bench", *at(etcd_single), "--operations", "30", "--otel", "--json", "--output", "run", cwd=tmp_path,
+               PYTHONPATH=f"{tmp_path}/stubs:{ROOT}")  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["generator"]["engine_reason"] == "a listener of Locust's request event"
+    heard = [
+        line
+        for path in (tmp_path / "run" / "logs").glob("worker-*.log")
+        for line in path.read_text().splitlines()
+        if line.startswith("heard kv ")
+    ]
+    assert len(heard) == 30
+    assert "heard" not in (tmp_path / "run" / "logs" / "master.log").read_text() + done.stderr

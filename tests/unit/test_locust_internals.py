@@ -42,7 +42,7 @@ watched = gevent.event.AsyncResult()
 if fork_and_watch(watched.set) == 0:
     os._exit(0)
 
-from locust import argument_parser, event, events, rpc, runners, stats, web
+from locust import argument_parser, event, events, opentelemetry, rpc, runners, stats, web
 from locust.rpc import zmqrpc
 from locust.env import Environment
 from locust.util import timespan
@@ -77,6 +77,7 @@ options = argument_parser.default_args_dict()
 read_default_options_once()
 
 checks = {
+    "OpenTelemetry": takes(opentelemetry.setup_opentelemetry, "locustfile", "profile"),
     "the names of Locust's options": "host" in options and options == argument_parser.default_args_dict()
     and argument_parser.default_args_dict() is argument_parser.default_args_dict()
     and "in argument_parser.default_args_dict()" in inspect.getsource(runners.WorkerRunner.handle_message),
