@@ -31,8 +31,8 @@ examples:
   raftload bench --duration 1h --abort-on 'total.success_rate < 0.9 for 5s' --metrics-listen :9464
 
 exit codes:
-  0 pass   1 a threshold failed, or every operation failed   2 usage   3 inconclusive (a worker lost, no samples)
-  4 environment (cluster unreachable)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (results are kept)
+  0 pass   1 a threshold failed, --abort-on ended the run, or every operation failed   2 usage
+  3 inconclusive (a worker lost, no samples)   4 environment (cluster unreachable)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (results are kept)
 """
 
 

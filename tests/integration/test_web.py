@@ -22,6 +22,7 @@ import pytest
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
 from tests.support import command
+from tests.support.ports import take_ports
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +91,8 @@ def serving(cluster: LocalCluster, folder: Path, *options: str, workers: int = 2
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
+        if "metrics at http" in line:
+            line = process.stderr.readline()
         assert "open http://127.0.0.1:" in line, line
         yield Web(process, line.split()[2], folder)
     finally:
@@ -207,6 +210,29 @@ def test_a_run_from_start_to_folder(web: Web) -> None:
     assert {"run.json", "locust_stats.csv", "locust_failures.csv", "logs"} <= there
     _, _, page_of_runs = ask(web, "/cluster/runs")
     assert b'<b class="verdict none">NONE</b>' in page_of_runs
+
+
+def test_a_condition_ends_each_run_and_prometheus_sees_each(etcd_single: LocalCluster, tmp_path: Path) -> None:
+    port = take_ports(1)
+    options = ("--abort-on", "total.throughput_ops_s > 0 for 1s", "--metrics-listen", f":{port}")
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
+            return str(answer.read().decode())
+
+    with serving(etcd_single, tmp_path, *options) as web:
+        assert 'raftload_run_state{state="preparing"} 1.0' in metrics()
+        for _ in range(2):
+            with web.run(user_count="4") as found:
+                pass
+            result = json.loads(found[0].read_text())
+            assert result["aborted"]["expression"] == "total.throughput_ops_s > 0 for 1s"
+            assert (result["verdict"], result["interrupted"]) == ("fail", None)
+            text = metrics()
+            assert f'run="{found[0].parent.name}"' in text
+            assert 'raftload_run_verdict{verdict="fail"} 1.0' in text and "raftload_run_aborted 1.0" in text
+            puts = result["results"]["put"]["succeeded"]
+            assert f'raftload_operations_total{{outcome="ok",type="put"}} {puts:.1f}' in text
 
 
 def test_runs_with_a_number_of_operations_end_by_themselves(web: Web) -> None:
