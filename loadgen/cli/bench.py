@@ -32,7 +32,8 @@ examples:
 
 exit codes:
   0 pass   1 a threshold failed, --abort-on ended the run, or every operation failed   2 usage
-  3 inconclusive (a worker lost, no samples)   4 environment (cluster unreachable)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (results are kept)
+  3 inconclusive (a worker lost, no samples)   4 environment (cluster unreachable)   70 a bug in raftload
+  130 SIGINT, 143 SIGTERM (results are kept)
 """
 
 
