@@ -54,7 +54,8 @@ faults (see `raftload cluster --help`):
 
 exit codes:
   0 every guarantee was kept   1 one was broken, or --abort-on ended the run   2 usage
-  3 inconclusive (too little load, a worker lost)   4 environment (no cluster)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (what ran is checked)
+  3 inconclusive (too little load, a worker lost)   4 environment (no cluster)   70 a bug in raftload
+  130 SIGINT, 143 SIGTERM (what ran is checked)
 """
 _DEFAULTS = {
     "nodes": "3", "concurrency": "30", "faults": ",".join(rounds.DEFAULT), "every": "3s", "rounds": "10",

@@ -81,7 +81,7 @@ class Hooks:
         """
 
     def tick(self, run: Run) -> None:
-        """Note that the load goes on; called ten times a second."""
+        """Note that the load goes on; called ten times a second, and once more when it has ended."""
 
     def load_ended(self) -> None:
         """Note that the load has ended or failed, and the results are about to be written."""
