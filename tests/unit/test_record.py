@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cluster.observe import record
+from cluster.observe.following import Following
 from cluster.observe.observer import MEMBER_COLUMNS, METRIC_COLUMNS
 
 T0 = "2026-01-02T03:04:0"
@@ -82,3 +85,39 @@ def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 def test_a_folder_without_them_says_nothing(tmp_path: Path) -> None:
     assert record.summary(tmp_path) == {}
     assert record.read_scrapes(tmp_path) == {}
+
+
+def test_who_follows_a_run_sees_each_whole_row_once(tmp_path: Path) -> None:
+    following = Following(tmp_path)
+    following.look()
+    assert following.members == {}  # nothing is written yet
+
+    led = f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,"
+    write(tmp_path, [led, silent(1, "n2")], [scrape(1, "n1", "before", 100, "0.001:90 0.002:90 inf:90")])
+    following.look()
+    assert following.members["n1"].poll.answers and following.members["n1"].wal_fsync_p99_s is None
+    assert following.members["n2"].answered is None
+
+    with (tmp_path / "members.csv").open("a") as file:
+        file.write(f"{silent(2, 'n1')}\n{T0}2.000+00:00,1,n2,1,leader,n2,3")
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(scrape(3, "n1", "", 100, "0.001:90 0.002:100 inf:100") + "\n")
+    following.look()
+    seen = following.members["n1"]
+    assert (seen.poll.answers, seen.answered and seen.answered.term) == (False, 2)
+    assert seen.wal_fsync_p99_s == pytest.approx(0.00199)
+    assert (following.members["n2"].answered, following.leader_changes) == (None, 0)
+
+    with (tmp_path / "members.csv").open("a") as file:
+        file.write(",10,10,5,4096,0.5,\n")
+    following.look()
+    assert (following.members["n2"].poll.term, following.leader_changes) == (3, 1)
+
+
+def test_of_much_that_nobody_looked_at_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, [silent(1, f"n{number}") for number in range(100)], [])
+    tail = record.polls_tail(tmp_path)
+    monkeypatch.setattr(record.Tail, "MOST_BYTES", 500)
+    found = [poll.member for poll in tail.rows()]
+    assert 1 < len(found) < 20 and found[-1] == "n99"
+    assert tail.rows() == []
