@@ -164,7 +164,7 @@ def _print_plan(
         "security": cluster.security.describe() or "none",
         "scenario": args.scenario,
         "thresholds": "; ".join(args.threshold) or "none",
-        "ends early": "; ".join(args.abort_on) or "no",
+        **({"ends on": "; ".join(args.abort_on)} if args.abort_on else {}),
         "run folder": str(folder),
     }
     with writing("to stdout"):
