@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
-from tests.support.command import ROOT, assert_refused, refusal, run, start, until_load
+from tests.support.command import ROOT, assert_refused, refusal, run, start, until_load, workers
 from tests.support.ports import take_ports
 from tests.support.prometheus import DASHBOARD, lint, queries, scraping
 from tests.support.waiting import until
@@ -252,6 +252,16 @@ def test_a_port_that_is_taken_is_said_in_one_line_before_the_load(tmp_path: Path
     assert [*tmp_path.rglob("run.json")] == []
 
 
+def holders(port: int, *pids: int) -> list[int]:
+    """Those of the processes that have the socket which listens on a port of 127.0.0.1."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    (inode,) = [row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+    return [
+        pid for pid in pids
+        if any(str(each.readlink()) == f"socket:[{inode}]" for each in Path(f"/proc/{pid}/fd").iterdir())
+    ]  # fmt: skip
+
+
 def test_only_the_command_itself_holds_the_port(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """A client that says nothing does not stop the others, and no worker keeps the socket."""
     port = take_ports(1)
@@ -263,8 +273,8 @@ def test_only_the_command_itself_holds_the_port(etcd_single: LocalCluster, tmp_p
         assert samples(scrape(port))["raftload_run_state", ("running",)] == 1
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60)
-    holders = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
-    assert holders.count("pid=") == 1 and f"pid={process.pid}," in holders
+    there = workers(process.pid)
+    assert len(there) == 2 and holders(port, process.pid, *there) == [process.pid]
     process.terminate()
     process.communicate(timeout=300)
     assert process.returncode == 143
