@@ -1,1 +1,1 @@
-"""Two versions, settings or clusters by turns, and the judgement of their pairs."""
+"""Two versions, settings or clusters by many short turns, so that the machine's drift meets both, and their verdict."""

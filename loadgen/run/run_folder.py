@@ -119,7 +119,7 @@ def _explains(folder: Path, error: BaseException) -> bool:
     Not where that could not be written.
     """
     path = error.refers_to if isinstance(error, RaftloadError) else None
-    if (folder / "run.json").exists():
+    if any((folder / name).exists() for name in ("run.json", "turns.csv")):
         return True
     if isinstance(error, UsageError | files.FileError):
         return False

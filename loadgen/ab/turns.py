@@ -1,0 +1,234 @@
+"""The turns of a comparison: what each measured, as turns.csv has it, and the comparison that they make. Pure."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from loadgen.ab import judge
+from loadgen.compare import verdict
+from loadgen.compare.verdict import Word
+from loadgen.load.settings import PARAMETERS
+from loadgen.result.gate import causes_of
+from loadgen.result.known import few_at, known_in
+
+if TYPE_CHECKING:
+    from cluster.schema.compare_documents import Compared
+    from cluster.schema.compare_documents import Side as SideDocument
+    from cluster.schema.run_documents import Result, Row
+
+SideName = Literal["base", "new"]
+SIDES: tuple[SideName, SideName] = ("base", "new")
+LATENCIES = ("p50_ms", "p99_ms", "p99_9_ms")
+RATE = "throughput_ops_s"
+# Shares of failed operations that differ by less are no reason for a doubt.
+_FAILURES_WORTH_SAYING = 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What one turn of a pair measured.
+
+    Attributes:
+        pair: its number; pair 0 warms up, and does not count.
+        side: whose turn it was.
+        place: 1 where it was the first of its pair, else 2.
+        run: the id of its run, which is the path of its folder within that of the comparison.
+        started_at: when, in ISO 8601.
+        etcd_version: of the cluster; None where nobody said it.
+        operations, failed: how many there were.
+        figures: by name, as `put.p99_ms`; one that is not known is left out.
+        few: why a percentile is not known that is of too few samples, by its name.
+        saturated: whether the generator was the bottleneck.
+        causes: of failures, the most frequent first.
+        unfit: why its pair cannot count, as where a worker was lost; empty where it can.
+    """
+
+    pair: int
+    side: SideName
+    place: int
+    run: str
+    started_at: str
+    etcd_version: str | None
+    operations: int
+    failed: int
+    figures: Mapping[str, float]
+    few: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    saturated: bool = False
+    causes: tuple[str, ...] = ()
+    unfit: str = ""
+
+
+def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, lost: Sequence[str] = ()) -> Turn:
+    """Return the turn that a result is of. Takes where it stands, its folder's path, and why workers were lost."""
+    total = result["results"].get("total")
+    figures: dict[str, float] = {}
+    few: dict[str, str] = {}
+    rows = {name: row for name, row in result["results"].items() if row is not None}
+    if len(rows) == 2:
+        del rows["total"]  # It says what the one type says.
+    for name, row in rows.items():
+        figures |= {f"{name}.{field}": value for field, value in _figures(row).items() if value}
+        few |= {f"{name}.{field}": why for field in LATENCIES if (why := few_at(result["results"], name, field))}
+    generator = result["generator"]
+    return Turn(
+        pair, side, place, run, str(result["run"].get("started_at") or ""), (result["target"] or {}).get("etcd_version"),
+        total["operations"] if total else 0, total["failed"] if total else 0, figures, few,
+        bool(generator and generator.get("saturated")), tuple(causes_of(total)), "; ".join(lost),
+    )  # fmt: skip
+
+
+def _figures(row: Row) -> dict[str, float | None]:
+    latencies = {field: known_in(row, field) for field in LATENCIES}
+    return {**latencies, RATE: row["throughput_ops_s"]}
+
+
+def to_csv(turns: Sequence[Turn]) -> str:
+    """Return turns as turns.csv has them: a line each in the order in which they were made."""
+    names = list(dict.fromkeys(name for turn in turns for name in turn.figures))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["pair", "place", "side", "run", "started_at", "etcd_version", "operations", "failed", "saturated", "unfit", *names]
+    )
+    for turn in turns:
+        writer.writerow([
+            turn.pair, turn.place, turn.side, turn.run, turn.started_at, turn.etcd_version or "", turn.operations,
+            turn.failed, int(turn.saturated), turn.unfit, *(turn.figures.get(name, "") for name in names),
+        ])  # fmt: skip
+    return file.getvalue()
+
+
+def pairs_of(turns: Iterable[Turn]) -> list[tuple[Turn, Turn]]:
+    """Return the pairs that count, BASE before NEW: those with both turns, none unfit, without the one that warms up."""
+    found: dict[int, dict[SideName, Turn]] = {}
+    for turn in turns:
+        found.setdefault(turn.pair, {})[turn.side] = turn
+    return [
+        (each["base"], each["new"])
+        for pair, each in sorted(found.items())
+        if pair and len(each) == len(SIDES) and not any(turn.unfit for turn in each.values())
+    ]
+
+
+def compare(
+    turns: Sequence[Turn], within: float, seed: int, differences: Mapping[str, tuple[str, str]], notes: Sequence[str] = ()
+) -> Compared:
+    """Return the comparison that turns make.
+
+    Takes the share within which figures are the same, a seed, the parameters in which the sides differ, and what else
+    there is to say.
+    """
+    pairs = pairs_of(turns)
+    everywhere, partly = _known_figures(pairs)
+    values = {name: ([a.figures[name] for a, _ in pairs], [b.figures[name] for _, b in pairs]) for name in everywhere}
+    figures = judge.judge(values, within, seed=seed)
+    doubts = [f"{name} has no value in {missing} of {len(pairs)} pairs" for name, missing in partly.items()]
+    overall = verdict.overall(figures, [*_failures(pairs), *doubts] if pairs else ["no pair was measured to its end"])
+    # What was found is not undone by what is missing.
+    if pairs and any(figure.word is Word.SLOWER for figure in figures):
+        overall = verdict.overall(figures)
+    if overall.more is not None:
+        overall = dataclasses.replace(overall, more=judge.MorePairs(overall.more.base, overall.more.new))
+    return {
+        "schema": "raftload.compare/1",
+        "base": _side("BASE", [base for base, _ in pairs]),
+        "new": _side("NEW", [new for _, new in pairs]),
+        "method": {
+            "design": "pairs",
+            "test": judge.TEST,
+            "alpha": judge.ALPHA,
+            "within": within,
+            "power": judge.POWER,
+            "arrangements": judge.arrangements(len(pairs)) if len(pairs) >= judge.FEWEST else None,
+        },
+        "differences": {name: list(values) for name, values in differences.items()},
+        "warnings": [*notes, *_warnings(turns, pairs)],
+        "figures": [figure.row(within) for figure in figures],
+        "verdict": overall.word.value,
+        "words": overall.words(within),
+        "more": verdict.as_document(overall.more),
+        "reasons": list(overall.reasons),
+    }
+
+
+def _known_figures(pairs: Sequence[tuple[Turn, Turn]]) -> tuple[list[str], dict[str, int]]:
+    """Return the figures that every turn has, and in how many pairs others are missing that are of enough samples."""
+    if not pairs:
+        return [], {}
+    turns = [turn for pair in pairs for turn in pair]
+    names = dict.fromkeys(name for turn in turns for name in turn.figures)
+    few = {name for turn in turns for name in turn.few}
+    everywhere = [name for name in names if all(name in turn.figures for turn in turns)]
+    missing = {
+        name: sum(name not in base.figures or name not in new.figures for base, new in pairs)
+        for name in names
+        if name not in everywhere and name not in few
+    }
+    return everywhere, missing
+
+
+def _failures(pairs: Sequence[tuple[Turn, Turn]]) -> list[str]:
+    """Return a sentence where operations of one side failed more often: its latencies are of successes alone."""
+    shares, texts = [], []
+    for side in range(len(SIDES)):
+        turns = [pair[side] for pair in pairs]
+        operations, failed = sum(turn.operations for turn in turns), sum(turn.failed for turn in turns)
+        shares.append(failed / operations if operations else 0.0)
+        cause = next((f" ({turn.causes[0]})" for turn in turns if turn.causes), "")
+        texts.append(f"{failed:,} of {operations:,}{cause}")
+    if shares[1] - shares[0] <= _FAILURES_WORTH_SAYING:
+        return []
+    return [f"more operations failed on NEW: {texts[1]}; on BASE {texts[0]}"]
+
+
+def _warnings(turns: Sequence[Turn], pairs: Sequence[tuple[Turn, Turn]]) -> list[str]:
+    counted = [turn for pair in pairs for turn in pair]
+    found = [f"pair {turn.pair} does not count: {turn.unfit}" for turn in turns if turn.pair and turn.unfit]
+    failed = sum(turn.failed for turn in counted)
+    if failed and not _failures(pairs):
+        cause = next(turn.causes[0] for turn in counted if turn.causes)
+        found.append(f"{failed:,} operations failed ({cause}); latencies are of successes")
+    if saturated := sum(turn.saturated for turn in counted):
+        found.append(
+            f"the generator was the bottleneck in {saturated} of {len(counted)} turns: it added to the latencies of both "
+            "sides, which hides differences"
+        )
+    few: dict[str, str] = {}
+    for turn in counted:
+        few |= turn.few
+    if few:
+        name, why = next(iter(few.items()))
+        others = f" and {len(few) - 1} more figures" if len(few) > 1 else ""
+        found.append(f"not judged: {name} ({why} in a turn){others}; give a longer --turn")
+    return found
+
+
+def _side(name: str, turns: Sequence[Turn]) -> SideDocument:
+    return {
+        "name": name,
+        "runs": [
+            {
+                "id": turn.run,
+                "folder": turn.run,
+                "started_at": turn.started_at or None,
+                "etcd_version": turn.etcd_version,
+                "doubts": ["the generator was saturated"] if turn.saturated else [],
+            }
+            for turn in turns
+        ],
+    }
+
+
+def exit_code(document: Compared) -> int:
+    """Return the exit code of a comparison: 0 same or faster, 1 slower, 3 cannot tell."""
+    return Word(document["verdict"]).exit_code
+
+
+def settings_that_differ(base: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return the options of the load, as texts by their names, that differ between both sides."""
+    names = [parameter.name for parameter in PARAMETERS]
+    return {name: (base[name], new[name]) for name in names if base[name] != new[name]}

@@ -1,0 +1,134 @@
+"""`raftload ab`: two versions, settings or clusters by many short turns, and which of them is slower."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.base import units
+from cluster.base.console import say, show
+from cluster.base.errors import UsageError
+from cluster.base.files import writing
+from cluster.base.security import masked
+from cluster.base.signals import EXIT_CODES
+from loadgen.ab import campaign
+from loadgen.ab.campaign import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, AbHooks, Side, Sides
+from loadgen.ab.turns import SIDES, SideName
+from loadgen.cli.terminal import Terminal
+from loadgen.load import scenarios, settings
+from loadgen.load.settings import SettingsError
+from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
+
+if TYPE_CHECKING:
+    from cluster.schema.compare_documents import Compared
+    from loadgen.run.run import Run
+
+EXAMPLES = """\
+examples:
+  raftload ab --etcd 3.5.30 --etcd 3.6.14            is 3.6.14 slower than 3.5.30? (both after
+                                                     `raftload etcd get`)
+  raftload ab --connections 1 --connections 4        the same clusters, other settings of the load
+  raftload ab --endpoints 10.0.0.1:2379 --endpoints 10.0.1.1:2379 --pairs 30
+  raftload ab --nodes 3 --nodes 5 --mix put=1 --rate 500 --turn 4s
+
+An option that is given twice has two values: the first is BASE's, the second NEW's. That goes for each option of the
+load, --concurrency, --etcd, --nodes and --endpoints. What is given once goes for both. Where no option is given twice,
+the sides are the same, and nothing but chance tells them apart.
+
+Each pair has a turn of BASE and one of NEW, in an order that a coin says. Without --endpoints each pair has two new
+clusters, which are both up for both turns. The first pair warms up and does not count. The verdict comes from sign flips
+of the pairs' differences; see docs/numbers.md.
+
+exit codes:
+  0 NEW is faster or the same   1 slower   2 usage   3 cannot tell   4 environment (cluster unreachable)
+  70 a bug in raftload          130 SIGINT, 143 SIGTERM (the pairs until then are judged)
+"""
+TWICE = frozenset({"endpoints", "etcd", "nodes", "concurrency", *(each.name for each in settings.PARAMETERS)}) - {"seed"}
+"""The options that may be given twice, as the names of their values."""
+
+
+class _MaybeTwice(argparse.Action):
+    """Stores the first value of an option where every command has it, and the second one in ``second`` by its name."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        given: set[str] = namespace.given
+        if self.dest not in given:
+            namespace.given = given | {self.dest}
+            setattr(namespace, self.dest, values)
+        elif self.dest not in TWICE:
+            parser.error(f"argument {option_string}: it is the same for both sides; give it once")
+        elif self.dest in namespace.second:
+            parser.error(f"argument {option_string}: there are two sides; give it once or twice")
+        else:
+            namespace.second = namespace.second | {self.dest: values}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `raftload ab`."""
+    parser.description = (
+        "Compare two versions of etcd, two settings or two clusters: load them by many short turns, so that the machine's "
+        "drift meets both, and say whether NEW is slower than BASE."
+    )
+    # What says nothing else of how it is stored may come twice; groups take over what their parser knows.
+    parser.register("action", None, _MaybeTwice)
+    parser.set_defaults(given=frozenset(), second={})
+    target.add_arguments(parser)
+    group = parser.add_argument_group("load")
+    scenarios.add_arguments(group)
+    group.add_argument(
+        "--concurrency", default="10", metavar="N",
+        help="users over all workers; each has one operation in flight at a time (default: 10)",
+    )  # fmt: skip
+    for action in settings.add_arguments(group):
+        own = {
+            "operations": ("", "operations of each turn, in place of --turn"),
+            "warmup": (units.duration_text(DEFAULT_WARMUP_S), "load at the begin of each turn that is not measured"),
+            "seed": ("1", "seed of the random choice of operations, keys and values, and of who goes first in a pair"),
+        }.get(action.dest)
+        if own is not None:
+            action.default, text = own
+            action.help = f"{text} (default: {action.default})" if action.default else text
+    worker_options.add_arguments(parser.add_argument_group("workers"))
+    group = parser.add_argument_group("pairs")
+    group.add_argument(
+        "--pairs", default=str(DEFAULT_PAIRS), metavar="N",
+        help=f"number of pairs of turns that count; one more warms up (default: {DEFAULT_PAIRS})",
+    )  # fmt: skip
+    group.add_argument(
+        "--turn", metavar="DURATION",
+        help=f"length of each turn, its warm-up apart (default: {units.duration_text(DEFAULT_TURN_S)})",
+    )  # fmt: skip
+    group = parser.add_argument_group("result")
+    group.add_argument(
+        "--within", default="5%", metavar="SHARE",
+        help="share by which figures may differ and are the same, such as 5%% or 0.05 (default: 5%%)",
+    )  # fmt: skip
+    group.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: runs/<time>-ab)")
+    group.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
+    group.add_argument("--dry-run", action="store_true", help="print the plan, and neither load nor write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a comparison. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
+    pairs = settings.read("pairs", args.pairs, units.parse_whole, 1, 10_000)
+    within = settings.read("within", args.within, _share, 0.0001, 1)
+    workers = WorkerOptions.from_arguments(args)
+    command = masked(sys.argv, args)
+    second = argparse.Namespace(**{**vars(args), **args.second})
+    sides = campaign.checked(Sides(_side(args, command), _side(second, command)), workers, scenarios.check(args.scenario))
+    folder = run_folder.planned("ab", args.output)
+    if args.dry_run:
+        _print_plan(sides, pairs, workers, args.scenario, folder)
+        return 0
+    if not args.second:
+        say("hint: BASE and NEW are the same: give an option twice, such as --etcd (see --help)")
+    with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
+        document = campaign.run_in(folder, sides, pairs, workers, args.scenario, within, terminal)
+    return finish(folder, document, args, terminal.stopped_by)
