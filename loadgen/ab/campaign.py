@@ -6,11 +6,11 @@
     document, folder = campaign.run(campaign.Sides(base, new), pairs=12)
     print(document["words"])
 
-Each pair has a turn of either side, one after the other, in an order that a coin says. Where the clusters are raftload's
-own, each pair has two new ones, which are both up for both turns: what differs from one cluster to the next by chance,
-such as which member leads and where its files lie, is then part of what differs between pairs, and is not taken for the
-version's. The first pair warms up, and does not count. The number of pairs is fixed beforehand: who looks again and again
-until there is a difference finds one.
+Each pair has a turn of either side, one after the other, in an order that a coin says. Where the clusters are
+raftload's own, each pair has two new ones, which are both up for both turns: what differs from one cluster to the next
+by chance, such as which member leads and where its files lie, is then part of what differs between pairs, and is not
+taken for the version's. The first pair warms up, and does not count. The number of pairs is fixed beforehand: who
+looks again and again until there is a difference finds one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AbHooks(Hooks):
     stopped_by: str | None = None
 
     def turn_begins(self, pair: int, pairs: int, side: SideName) -> None:
-        """Note that a turn begins. Takes the number of its pair, 0 for the one that warms up, and how many there are."""
+        """Note that a turn begins. Takes the number of its pair, 0 where it warms up, and how many there are."""
 
     def pair_done(self, pair: int, pairs: int, document: Compared) -> None:
         """Note that a pair is over. Takes the comparison of the pairs so far."""
@@ -87,8 +87,8 @@ def run(
     """Compare two sides by turns, and return the comparison and its folder.
 
     Takes the sides; how many pairs count; who works; the scenario; the share within which figures are the same; the
-    folder, which must be empty or not there; and what to call meanwhile. Which side goes first in each pair follows from
-    the seed of BASE. Raises what `loadgen.run.bench` raises, of either side.
+    folder, which must be empty or not there; and what to call meanwhile. Which side goes first in each pair follows
+    from the seed of BASE. Raises what `loadgen.run.bench` raises, of either side.
     """
     workers, hooks = workers or WorkerOptions(), hooks or AbHooks()
     sides = checked(sides, workers, scenario)
@@ -165,8 +165,8 @@ def run_in(
 class _Campaign:
     """The pairs of a comparison on a session that was started.
 
-    Takes the folder, the sides, how many pairs count, the share within which figures are the same, the session, how long
-    to wait for its workers, and what to call.
+    Takes the folder, the sides, how many pairs count, the share within which figures are the same, the session, how
+    long to wait for its workers, and what to call.
     """
 
     def __init__(

@@ -1,17 +1,19 @@
 """The verdict on pairs of turns, by sign flips of their differences over all figures together. Pure.
 
-In each pair a coin has said which side goes first, and where the clusters are raftload's own each pair has two new ones.
-So where the sides are the same, NEW and BASE of a pair could as well have their names exchanged: the difference of their
-logarithms has either sign with the same probability, however noisy, skewed or drifting the machine is. The test counts in
-how many of the arrangements of signs the largest difference of any figure is as large as the one that was measured: R. A.
-Fisher, "The Design of Experiments" (1935), section 21; B. Phipson and G. K. Smyth, "Permutation P-values should never be
-zero", Statistical Applications in Genetics and Molecular Biology 9 (2010), where the arrangements are drawn and not all
-counted. The largest of all figures, each divided by its own scale, is compared with the largest of all: so the probability
-of a single false verdict in the whole family is bounded, however the figures depend on each other (P. H. Westfall and
-S. S. Young, "Resampling-Based Multiple Testing", Wiley 1993, section 2.3: single-step maxT).
+In each pair a coin has said which side goes first, and where the clusters are raftload's own each pair has two new
+ones. So where the sides are the same, NEW and BASE of a pair could as well have their names exchanged: the difference
+of their logarithms has either sign with the same probability, however noisy, skewed or drifting the machine is. The
+test counts in how many of the arrangements of signs the largest difference of any figure is as large as the one that
+was measured: R. A. Fisher, "The Design of Experiments" (1935), section 21; B. Phipson and G. K. Smyth, "Permutation
+P-values should never be zero", Statistical Applications in Genetics and Molecular Biology 9 (2010), where the
+arrangements are drawn and not all counted. The largest of all figures, each divided by its own scale, is compared with
+the largest of all: so the probability of a single false verdict in the whole family is bounded, however the figures
+depend on each other (P. H. Westfall and S. S. Young, "Resampling-Based Multiple Testing", Wiley 1993, section 2.3:
+single-step maxT).
 
-The interval of a figure is what is left when every ratio is tried that the test rejects (E. L. Lehmann and J. P. Romano,
-"Testing Statistical Hypotheses", 3rd edition, section 5.4), so it excludes 1 just where the test finds a difference.
+The interval of a figure is what is left when every ratio is tried that the test rejects (E. L. Lehmann and J. P.
+Romano, "Testing Statistical Hypotheses", 3rd edition, section 5.4), so it excludes 1 just where the test finds a
+difference.
 
 scipy's `permutation_test` gives the same probabilities and is what the tests hold this to; it gives no interval.
 """

@@ -26,6 +26,7 @@ LATENCIES = ("p50_ms", "p99_ms", "p99_9_ms")
 RATE = "throughput_ops_s"
 # Shares of failed operations that differ by less are no reason for a doubt.
 _FAILURES_WORTH_SAYING = 0.001
+_COLUMNS = ("pair", "place", "side", "run", "started_at", "etcd_version", "operations", "failed", "saturated", "unfit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,9 @@ def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, los
     for name, row in rows.items():
         figures |= {f"{name}.{field}": value for field, value in _figures(row).items() if value}
         few |= {f"{name}.{field}": why for field in LATENCIES if (why := few_at(result["results"], name, field))}
-    generator = result["generator"]
+    generator, target = result["generator"], result["target"]
     return Turn(
-        pair, side, place, run, str(result["run"].get("started_at") or ""), (result["target"] or {}).get("etcd_version"),
+        pair, side, place, run, str(result["run"].get("started_at") or ""), target and target["etcd_version"],
         total["operations"] if total else 0, total["failed"] if total else 0, figures, few,
         bool(generator and generator.get("saturated")), tuple(causes_of(total)), "; ".join(lost),
     )  # fmt: skip
@@ -91,9 +92,7 @@ def to_csv(turns: Sequence[Turn]) -> str:
     names = list(dict.fromkeys(name for turn in turns for name in turn.figures))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["pair", "place", "side", "run", "started_at", "etcd_version", "operations", "failed", "saturated", "unfit", *names]
-    )
+    writer.writerow([*_COLUMNS, *names])
     for turn in turns:
         writer.writerow([
             turn.pair, turn.place, turn.side, turn.run, turn.started_at, turn.etcd_version or "", turn.operations,
@@ -103,7 +102,7 @@ def to_csv(turns: Sequence[Turn]) -> str:
 
 
 def pairs_of(turns: Iterable[Turn]) -> list[tuple[Turn, Turn]]:
-    """Return the pairs that count, BASE before NEW: those with both turns, none unfit, without the one that warms up."""
+    """Return the pairs that count, BASE before NEW: with both turns, none unfit, without the one that warms up."""
     found: dict[int, dict[SideName, Turn]] = {}
     for turn in turns:
         found.setdefault(turn.pair, {})[turn.side] = turn
@@ -115,7 +114,11 @@ def pairs_of(turns: Iterable[Turn]) -> list[tuple[Turn, Turn]]:
 
 
 def compare(
-    turns: Sequence[Turn], within: float, seed: int, differences: Mapping[str, tuple[str, str]], notes: Sequence[str] = ()
+    turns: Sequence[Turn],
+    within: float,
+    seed: int,
+    differences: Mapping[str, tuple[str, str]],
+    notes: Sequence[str] = (),
 ) -> Compared:
     """Return the comparison that turns make.
 
@@ -194,8 +197,8 @@ def _warnings(turns: Sequence[Turn], pairs: Sequence[tuple[Turn, Turn]]) -> list
         found.append(f"{failed:,} operations failed ({cause}); latencies are of successes")
     if saturated := sum(turn.saturated for turn in counted):
         found.append(
-            f"the generator was the bottleneck in {saturated} of {len(counted)} turns: it added to the latencies of both "
-            "sides, which hides differences"
+            f"the generator was the bottleneck in {saturated} of {len(counted)} turns: it added to the latencies of "
+            "both sides, which hides differences"
         )
     few: dict[str, str] = {}
     for turn in counted:

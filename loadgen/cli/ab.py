@@ -6,20 +6,20 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import units
-from cluster.base.console import say, show
-from cluster.base.errors import UsageError
+from cluster.base.console import say, show, terminal_width
 from cluster.base.files import writing
 from cluster.base.security import masked
 from cluster.base.signals import EXIT_CODES
-from loadgen.ab import campaign
+from loadgen.ab import campaign, turns
 from loadgen.ab.campaign import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, AbHooks, Side, Sides
-from loadgen.ab.turns import SIDES, SideName
+from loadgen.ab.turns import RATE, SIDES, SideName
 from loadgen.cli.terminal import Terminal
+from loadgen.compare import figure_table
+from loadgen.compare.verdict import change
 from loadgen.load import scenarios, settings
 from loadgen.load.settings import SettingsError
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
@@ -32,7 +32,7 @@ EXAMPLES = """\
 examples:
   raftload ab --etcd 3.5.30 --etcd 3.6.14            is 3.6.14 slower than 3.5.30? (both after
                                                      `raftload etcd get`)
-  raftload ab --connections 1 --connections 4        the same clusters, other settings of the load
+  raftload ab --connections 1 --connections 4        the same etcd, two settings of the load
   raftload ab --endpoints 10.0.0.1:2379 --endpoints 10.0.1.1:2379 --pairs 30
   raftload ab --nodes 3 --nodes 5 --mix put=1 --rate 500 --turn 4s
 
@@ -41,14 +41,16 @@ load, --concurrency, --etcd, --nodes and --endpoints. What is given once goes fo
 the sides are the same, and nothing but chance tells them apart.
 
 Each pair has a turn of BASE and one of NEW, in an order that a coin says. Without --endpoints each pair has two new
-clusters, which are both up for both turns. The first pair warms up and does not count. The verdict comes from sign flips
-of the pairs' differences; see docs/numbers.md.
+clusters, which are both up for both turns. The first pair warms up and does not count. The verdict comes from sign
+flips of the pairs' differences; see docs/numbers.md.
 
 exit codes:
   0 NEW is faster or the same   1 slower   2 usage   3 cannot tell   4 environment (cluster unreachable)
   70 a bug in raftload          130 SIGINT, 143 SIGTERM (the pairs until then are judged)
 """
-TWICE = frozenset({"endpoints", "etcd", "nodes", "concurrency", *(each.name for each in settings.PARAMETERS)}) - {"seed"}
+TWICE = frozenset({"endpoints", "etcd", "nodes", "concurrency", *(each.name for each in settings.PARAMETERS)}) - {
+    "seed"
+}
 """The options that may be given twice, as the names of their values."""
 
 
@@ -56,7 +58,11 @@ class _MaybeTwice(argparse.Action):
     """Stores the first value of an option where every command has it, and the second one in ``second`` by its name."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         given: set[str] = namespace.given
         if self.dest not in given:
@@ -73,8 +79,8 @@ class _MaybeTwice(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload ab`."""
     parser.description = (
-        "Compare two versions of etcd, two settings or two clusters: load them by many short turns, so that the machine's "
-        "drift meets both, and say whether NEW is slower than BASE."
+        "Compare two versions of etcd, two settings or two clusters: load them by many short turns, so that the "
+        "machine's drift meets both, and say whether NEW is slower than BASE."
     )
     # What says nothing else of how it is stored may come twice; groups take over what their parser knows.
     parser.register("action", None, _MaybeTwice)
@@ -122,7 +128,9 @@ def main(args: argparse.Namespace) -> int:
     workers = WorkerOptions.from_arguments(args)
     command = masked(sys.argv, args)
     second = argparse.Namespace(**{**vars(args), **args.second})
-    sides = campaign.checked(Sides(_side(args, command), _side(second, command)), workers, scenarios.check(args.scenario))
+    sides = campaign.checked(
+        Sides(_side(args, command), _side(second, command)), workers, scenarios.check(args.scenario)
+    )
     folder = run_folder.planned("ab", args.output)
     if args.dry_run:
         _print_plan(sides, pairs, workers, args.scenario, folder)
@@ -131,4 +139,98 @@ def main(args: argparse.Namespace) -> int:
         say("hint: BASE and NEW are the same: give an option twice, such as --etcd (see --help)")
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
         document = campaign.run_in(folder, sides, pairs, workers, args.scenario, within, terminal)
-    return finish(folder, document, args, terminal.stopped_by)
+    show(document, args.json, figure_table.render)
+    if not args.json:
+        say(f"folder {folder}")
+    return EXIT_CODES.get(terminal.stopped_by or "", turns.exit_code(document))
+
+
+class _AbTerminal(Terminal, AbHooks):
+    """Says which turn goes on and what the pairs tell so far. The first signal ends the turn, and no other begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._where, self._estimate = "", ""
+
+    def load_begins(self, stop: Callable[[str], None]) -> None:
+        """Have a signal end the turn, and all after it."""
+
+        def ask(name: str) -> None:
+            self._note(name)
+            stop(name)
+
+        super().load_begins(ask)
+
+    def load_ended(self) -> None:
+        """Have a signal wait until what is under way is done: the turn's results, a cluster's start or end."""
+        super().load_ended()
+        assert self._signals is not None
+        self._signals.gently = self._signals.again = self._note
+
+    def _note(self, name: str) -> None:
+        self.stopped_by = self.stopped_by or name
+
+    def turn_begins(self, pair: int, pairs: int, side: SideName) -> None:
+        """Note what the progress line says next."""
+        self._where = f"pair {pair} of {pairs}" if pair else "warm-up"
+        self._where += f", {side.upper()}"
+
+    def pair_done(self, pair: int, pairs: int, document: Compared) -> None:
+        """Note what the pairs say until now; where there is no progress line, say it."""
+        self._estimate = _estimate(document)
+        if not self._line.live and pair:
+            say(f"pair {pair} of {pairs}: {self._estimate}")
+
+    def tick(self, run: Run) -> None:
+        """Draw the progress line anew."""
+        if self._line.is_due():
+            rate = run.stats.total.num_requests / run.elapsed_s if run.elapsed_s > 0 else 0.0
+            self._line.draw(f"{self._where}   {rate:,.0f}/s   {self._estimate}"[: terminal_width() - 1])
+
+
+def _estimate(document: Compared) -> str:
+    """Return what a comparison that goes on estimates: ``NEW total.p50_ms +3.1 %, total.p99_ms -0.4 %``."""
+    rows = {row["name"].rpartition(".")[2]: row for row in document["figures"]}
+    shown = [rows[field] for field in ("p50_ms", "p99_ms", RATE) if field in rows]
+    return "NEW " + ", ".join(f"{row['name']} {change(row['ratio'])}" for row in shown) if shown else ""
+
+
+def _side(args: argparse.Namespace, command: Sequence[str]) -> Side:
+    """Return what one side's options say. Raises as `raftload bench` does."""
+    cluster = TargetOptions.from_arguments(args)
+    users = settings.read("concurrency", args.concurrency, units.parse_whole, 1, 100_000)
+    load = settings.Settings.from_options(vars(args), cluster.endpoints)
+    if args.turn is not None:
+        if load.operations is not None or load.stages or load.step:
+            others = ["--operations", "--stages", "--step"]
+            raise SettingsError(
+                f"--turn excludes {', '.join(others)}: they say how long a turn is", option="--turn", others=others
+            )
+        load = dataclasses.replace(load, duration_s=settings.read("turn", args.turn, units.parse_duration, 0.1, 3600))
+    return Side(Plan(load, users, command=tuple(command)), cluster)
+
+
+def _share(text: str) -> float:
+    """Return the share that a text such as ``5%`` or ``0.05`` means. Raises ValueError."""
+    number, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    return units.parse_number(number) / (100 if is_percent else 1)
+
+
+def _print_plan(sides: Sides, pairs: int, workers: WorkerOptions, scenario: str, folder: Path) -> None:
+    lines: dict[str, str] = {}
+    for name in SIDES:
+        plan, cluster = sides[name].plan, sides[name].target
+        load = plan.settings
+        much = f"{load.operations:,} operations" if load.operations else units.format_duration(load.duration_s or 0)
+        mix = scenarios.describe(scenario, settings.format_mix(load.mix))
+        lines[name.upper()] = f"{cluster.describe()}; turns of {much} of {mix} by {plan.users} users"
+    differing = (f"{key}: {a or '-'} and {b or '-'}" for key, (a, b) in campaign.differences(sides).items())
+    lines |= {
+        "differs": "; ".join(differing) or "nothing",
+        "pairs": f"{pairs}, and one that warms up",
+        "workers": workers.describe(),
+        "folder": str(folder),
+    }
+    with writing("to stdout"):
+        for label, value in lines.items():
+            print(f"{label + ':':<9}{value}")

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 COMMANDS = (
     ("bench", "loadgen.cli.bench", "load a cluster from many workers, and report throughput and latency"),
     ("chaos", "loadgen.cli.chaos", "inject faults into a cluster under load, and check what etcd guarantees"),
+    (
+        "ab",
+        "loadgen.cli.ab",
+        "compare two versions, settings or clusters by short turns: is NEW slower than BASE?",
+    ),
     ("web", "loadgen.cli.web", "serve Locust's web UI: start loads, watch the cluster and inject faults in a browser"),
     ("worker", "loadgen.run.worker", "run a load worker for a master (bench or web) on another machine"),
     ("report", "loadgen.cli.report", "show a finished run as a table, JSON or HTML page, or compare two runs"),

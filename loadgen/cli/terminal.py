@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cluster.base.console import Painter, StatusLine, events, say, show, terminal_width, wants_color
 from cluster.base.signals import Interrupted
@@ -36,7 +36,7 @@ class Terminal(Hooks):
         self._progress: Progress | None = None
         self._said_why = False
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
