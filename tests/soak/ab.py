@@ -1,0 +1,121 @@
+"""Comparisons by turns whose truth is known: `raftload ab` of the same, and of the same with a relay's delay on NEW.
+
+    python -m tests.soak.ab --same 20 --delay 10
+
+It appends a line for each comparison to docs/evidence/ab.jsonl and goes on where it was ended before: comparisons by
+the same code with the same options count. Of the same neither `slower` nor `faster` may be said; with the delay, of
+200 us unless told otherwise, it is to be `slower`. Both sides of these go through relays to one cluster, BASE through
+those that delay nothing. The exit code is 0 where each was told as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cluster.base.units import parse_duration
+from cluster.local.cluster import LocalCluster
+from tests.soak.record import ROOT, about_now, append, recorded
+from tests.support.relay import relay
+
+NAME = "ab.jsonl"
+HANGS_S = 3600
+# A relay is a process of Python: at full load its own CPU would be what is measured.
+DELAYED_LOAD = ("--rate", "400")
+
+
+def main() -> int:
+    """Compare as often as it takes. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.ab", description=__doc__.splitlines()[0])
+    parser.add_argument("--same", type=int, default=20, metavar="N", help="comparisons of the same (default: 20)")
+    parser.add_argument("--delay", type=int, default=10, metavar="N", help="comparisons with a delay (default: 10)")
+    parser.add_argument("--by", type=parse_duration, default=200e-6, metavar="DURATION", help="delay (default: 200us)")
+    parser.add_argument("--pairs", type=int, default=16, metavar="N", help="pairs of each (default: 16)")
+    args = parser.parse_args()
+    about = {**about_now("cluster", "loadgen", "locustfiles"), "pairs": args.pairs}
+    kinds = {"same": (args.same, 0.0), "delayed": (args.delay, args.by)}
+    wrong = 0
+    for kind, (count, delay_s) in kinds.items():
+        about_kind = {**about, "kind": kind, "delay_us": round(delay_s * 1e6)}
+        rows = recorded(NAME, about_kind)
+        if rows:
+            print(f"{len(rows)} of {count} comparisons, {kind}, of this code are in docs/evidence/{NAME} already")
+        for number in range(len(rows) + 1, count + 1):
+            row = {**about_kind, **compared(kind, delay_s, args.pairs, number)}
+            rows.append(row)
+            append(NAME, row)
+            print(f"{kind} {number} of {count}: {row['seconds']:.0f} s, NEW {row['words']}{row['error']}", flush=True)
+        right = sum(told_right(row) for row in rows)
+        wrong += len(rows) - right
+        print(f"{kind}: {right} of {len(rows)} told as it is, {by_verdict(rows)}")
+    return 1 if wrong else 0
+
+
+def told_right(row: dict[str, Any]) -> bool:
+    """Tell whether a comparison came to what is true, or of the same to no verdict."""
+    return row["verdict"] in (("slower",) if row["kind"] == "delayed" else ("same", "cannot tell"))
+
+
+def by_verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """Return how many comparisons came to each verdict."""
+    found = [row["verdict"] for row in rows]
+    return ", ".join(f"{found.count(verdict)} {verdict or 'failed'}" for verdict in dict.fromkeys(found))
+
+
+def compared(kind: str, delay_s: float, pairs: int, seed: int) -> dict[str, Any]:
+    """Run one to its end; return its verdict and figures. The seed says who goes first in a pair."""
+    with tempfile.TemporaryDirectory(prefix="raftload-ab-") as folder, targets(kind, delay_s) as words:
+        began, asked = time.monotonic(), ("ab", "--pairs", str(pairs), "--seed", str(seed), "--json", *words)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "loadgen.cli", *asked],
+                cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                timeout=HANGS_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            done = subprocess.CompletedProcess("", 124, "", "it did not end")
+        row: dict[str, Any] = {"options": list(words) if kind == "same" else [*DELAYED_LOAD], "seed": seed}
+        row["seconds"] = round(time.monotonic() - began, 1)
+    if done.returncode not in (0, 1, 3):
+        return {**row, "verdict": "", "words": "", "error": f"exit {done.returncode}: {done.stderr.strip()[-300:]}"}
+    document = json.loads(done.stdout)
+    return {
+        **row,
+        "verdict": document["verdict"],
+        "words": document["words"],
+        "etcd": document["base"]["runs"][0]["etcd_version"],
+        "figures": {
+            each["name"]: {
+                key: each[key] for key in ("base", "new", "ratio", "interval", "p", "noise", "verdict", "more")
+            }
+            for each in document["figures"]
+        },
+        "warnings": document["warnings"],
+        "error": "",
+    }
+
+
+@contextlib.contextmanager
+def targets(kind: str, delay_s: float) -> Iterator[tuple[str, ...]]:
+    """Yield the options that name both sides; of the same there are none."""
+    if kind == "same":
+        yield ()
+        return
+    with LocalCluster(3) as cluster, contextlib.ExitStack() as stack:
+        sides = [
+            ",".join(stack.enter_context(relay(endpoint, late_s)) for endpoint in cluster.endpoints)
+            for late_s in (0.0, delay_s)
+        ]
+        yield ("--endpoints", sides[0], "--endpoints", sides[1], *DELAYED_LOAD)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
