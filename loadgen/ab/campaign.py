@@ -3,7 +3,7 @@
     from loadgen.ab import campaign
 
     base, new = (campaign.Side(Plan(Settings(connections=each))) for each in (1, 4))
-    document, folder = campaign.run(campaign.Sides(base, new), pairs=12)
+    document, folder = campaign.run(campaign.Sides(base, new), campaign.Judging(pairs=12))
     print(document["words"])
 
 Each pair has a turn of either side, one after the other, in an order that a coin says. Where the clusters are
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
 from loadgen.ab import turns
 from loadgen.ab.turns import SIDES, SideName, Turn
@@ -58,6 +59,15 @@ class Sides:
         return self.base if name == "base" else self.new
 
 
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """How many pairs count, within which share figures are the same, and patterns of those to judge, none for all."""
+
+    pairs: int = DEFAULT_PAIRS
+    within: float = DEFAULT_WITHIN
+    figures: tuple[str, ...] = ()
+
+
 class AbHooks(Hooks):
     """What a comparison tells its caller beside what a run tells.
 
@@ -76,30 +86,32 @@ class AbHooks(Hooks):
 
 def run(
     sides: Sides,
-    pairs: int = DEFAULT_PAIRS,
+    judging: Judging | None = None,
     workers: WorkerOptions | None = None,
     *,
     scenario: str = "kv",
-    within: float = DEFAULT_WITHIN,
     folder: Path | None = None,
     hooks: AbHooks | None = None,
 ) -> tuple[Compared, Path]:
     """Compare two sides by turns, and return the comparison and its folder.
 
-    Takes the sides; how many pairs count; who works; the scenario; the share within which figures are the same; the
-    folder, which must be empty or not there; and what to call meanwhile. Which side goes first in each pair follows
+    Takes the sides; how many pairs there are and how they are judged; who works; the scenario; the folder, which must
+    be empty or not there (``runs/<time>-ab``); and what to call meanwhile. Which side goes first in each pair follows
     from the seed of BASE. Raises what `loadgen.run.bench` raises, of either side.
     """
-    workers, hooks = workers or WorkerOptions(), hooks or AbHooks()
+    judging, workers, hooks = judging or Judging(), workers or WorkerOptions(), hooks or AbHooks()
     sides = checked(sides, workers, scenario)
-    scenarios.check(scenario)
     planned = run_folder.planned("ab", folder)
     with run_folder.for_a_run(planned, exact=folder is not None, say=hooks.say) as made:
-        return run_in(made, sides, pairs, workers, scenario, within, hooks), made
+        return run_in(made, sides, judging, workers, scenario, hooks), made
 
 
 def checked(sides: Sides, workers: WorkerOptions, scenario: str) -> Sides:
-    """Return the sides with an end of each turn. Raises SettingsError for what cannot be compared."""
+    """Return the sides with an end of each turn.
+
+    Raises SettingsError for what cannot be compared, and ScenarioError.
+    """
+    scenarios.check(scenario)
     if sides.base.target.security != sides.new.target.security:
         raise SettingsError("both sides are reached with the same TLS and login options", option="--endpoints")
     found = []
@@ -147,7 +159,7 @@ def order(seed: int, pair: int) -> tuple[SideName, SideName]:
 
 
 def run_in(
-    folder: Path, sides: Sides, pairs: int, workers: WorkerOptions, scenario: str, within: float, hooks: AbHooks
+    folder: Path, sides: Sides, judging: Judging, workers: WorkerOptions, scenario: str, hooks: AbHooks
 ) -> Compared:
     """Do what `run` does in a folder that `run_folder.create` has made, with sides that were `checked`."""
     with patching.uncollected():
@@ -159,20 +171,19 @@ def run_in(
         session = stack.enter_context(forked_session(scenario, workers, logs, hooks, sides.base.target.security))
         session.fire_init()
         session.start()
-        return _Campaign(folder, sides, pairs, within, session, workers.wait_s, hooks).run()
+        return _Campaign(folder, sides, judging, session, workers.wait_s, hooks).run()
 
 
 class _Campaign:
     """The pairs of a comparison on a session that was started.
 
-    Takes the folder, the sides, how many pairs count, the share within which figures are the same, the session, how
-    long to wait for its workers, and what to call.
+    Takes the folder, the sides, how to judge them, the session, how long to wait for its workers, and what to call.
     """
 
     def __init__(
-        self, folder: Path, sides: Sides, pairs: int, within: float, session: Session, wait_s: float, hooks: AbHooks
+        self, folder: Path, sides: Sides, judging: Judging, session: Session, wait_s: float, hooks: AbHooks
     ) -> None:
-        self._folder, self._sides, self._pairs, self._within = folder, sides, pairs, within
+        self._folder, self._sides, self._judging, self._pairs = folder, sides, judging, judging.pairs
         self._session, self._wait_s, self._hooks = session, wait_s, hooks
         self._seed = sides.base.plan.settings.seed
         self._turns: list[Turn] = []
@@ -217,6 +228,10 @@ class _Campaign:
                     return
                 self._hooks.turn_begins(pair, self._pairs, name)
                 self._turn(pair, name, place, targets[name], folders[name])
+        for pattern in self._judging.figures:
+            if not turns.figure_names(self._turns, (pattern,)):
+                there = ", ".join(turns.figure_names(self._turns))
+                raise UsageError(f"no figure of a turn is called {pattern!r}; there are {there}")
         # Between the pairs, so that it costs no turn the CPU.
         self._hooks.pair_done(pair, self._pairs, self._document())
 
@@ -261,7 +276,10 @@ class _Campaign:
         stopped = self._hooks.stopped_by
         done = len(turns.pairs_of(self._turns))
         notes = [f"ended by {stopped} after {done} of {self._pairs} pairs"] if stopped else []
-        document = turns.compare(self._turns, self._within, self._seed, differences(self._sides), notes)
+        document = turns.compare(
+            self._turns, self._judging.within, self._seed, differences(self._sides), notes, self._judging.figures,
+            self._folder,
+        )  # fmt: skip
         run_folder.write_json(self._folder / COMPARED, document)
         return document
 

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadgen.compare.permutation import ALPHA, POWER
 from loadgen.compare.verdict import Figure, More, Word, is_slower
 
 if TYPE_CHECKING:
@@ -34,12 +36,10 @@ if TYPE_CHECKING:
 
     Numbers = npt.NDArray[np.float64]
 
-ALPHA = 0.005
-"""The probability of one false `slower` or `faster` or more among all figures of a comparison, at most."""
-POWER = 0.8
-"""The probability with which a difference like the one measured is to be found with the pairs that are said to miss."""
 FEWEST = 1 + math.ceil(math.log2(1 / ALPHA))
 """The least pairs of which anything can be told: of n pairs the smallest probability is 2 / 2^n."""
+MOST_MORE_PAIRS = 1000
+"""More pairs than these nobody is told to run."""
 TEST = "sign flips of the pairs' differences, the largest of all figures"
 # Of so many pairs all arrangements are counted; of more, as many are drawn.
 _ALL_UP_TO = 14
@@ -47,8 +47,8 @@ _DRAWN = 1 << (_ALL_UP_TO - 1)
 # What differs by this is a tie, of sums in another order.
 _TIE = 1e-9
 # The normal distribution's quantile of POWER.
-_Z_POWER = 0.8416
-_MOST_STEPS, _HALVINGS = 60, 40
+_Z_POWER = statistics.NormalDist().inv_cdf(POWER)
+_MOST_STEPS, _HALVINGS = 60, 24
 
 
 class MorePairs(More):
@@ -62,28 +62,29 @@ class MorePairs(More):
 
 
 def judge(
-    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], within: float, *, seed: int = 1, most_more: int = 1000
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], within: float, *, seed: int = 1
 ) -> list[Figure]:
     """Return each figure with the verdict on it.
 
     Takes the values of BASE and of NEW by the figures' names, all above 0 and of the same pairs in the same order; the
-    share within which figures are the same; the seed of what is drawn; and more pairs than which are missing nobody is
-    told to run.
+    share within which figures are the same; and the seed of what is drawn.
     """
     if not pairs:
         return []
     names = list(pairs)
     base, new = (np.log(np.array([pairs[name][side] for name in names], dtype=np.float64)) for side in (0, 1))
     flips = _Flips((new - base).T, seed)
-    return [_judged(name, pairs[name], flips, at, within, most_more) for at, name in enumerate(names)]
+    return [_judged(name, pairs[name], flips, at, within) for at, name in enumerate(names)]
 
 
-def arrangements(pairs: int) -> int:
-    """Return of how many arrangements of signs of so many pairs the probabilities come.
+def arrangements(pairs: int) -> int | None:
+    """Return of how many arrangements of signs of so many pairs the probabilities come; None where they are too few.
 
-    >>> arrangements(3), arrangements(40)
-    (8, 8192)
+    >>> arrangements(3), arrangements(10), arrangements(40)
+    (None, 1024, 8192)
     """
+    if pairs < FEWEST:
+        return None
     return 1 << pairs if pairs <= _ALL_UP_TO else _DRAWN
 
 
@@ -160,7 +161,7 @@ def _sizes(sums: Numbers, squares: Numbers, pairs: int) -> Numbers:
 
 
 def _judged(
-    name: str, values: tuple[Sequence[float], Sequence[float]], flips: _Flips, at: int, within: float, most_more: int
+    name: str, values: tuple[Sequence[float], Sequence[float]], flips: _Flips, at: int, within: float
 ) -> Figure:
     differences = flips.differences[:, at]
     noise = float(differences.std(ddof=1)) / math.sqrt(2) if flips.pairs > 1 else None
@@ -169,25 +170,25 @@ def _judged(
         missing = FEWEST - flips.pairs
         return Figure(name, base, new, None, None, None, noise, Word.CANNOT_TELL, MorePairs(missing, missing))
     low, high = flips.interval(at)
-    word = _word(name, low, high, within)
+    p = flips.p(at)
+    word = _word(name, low, high, p, within)
     more = None
     if word is Word.CANNOT_TELL:
         missing = _missing(float(differences.mean()), float(differences.std(ddof=1)), low, high, flips.pairs, within)
-        more = MorePairs(missing, missing) if missing <= most_more else None
+        more = MorePairs(missing, missing) if missing <= MOST_MORE_PAIRS else None
     bounded = math.isfinite(low) and math.isfinite(high)
     return Figure(
-        name, base, new, math.exp(low) if bounded else None, math.exp(high) if bounded else None, flips.p(at), noise,
+        name, base, new, math.exp(low) if bounded else None, math.exp(high) if bounded else None, p, noise,
         word, more,
     )  # fmt: skip
 
 
-def _word(name: str, low: float, high: float, within: float) -> Word:
-    """Return the verdict from an interval of the logarithm of new / base."""
-    same = math.log1p(within)
-    if -same <= low and high <= same:
+def _word(name: str, low: float, high: float, p: float, within: float) -> Word:
+    """Return the verdict from an interval of the logarithm of new / base, and the probability."""
+    if math.log1p(-within) <= low and high <= math.log1p(within):
         return Word.SAME
-    if low > 0 or high < 0:
-        return Word.SLOWER if is_slower(name, math.exp(min(low, 700.0) if low > 0 else high)) else Word.FASTER
+    if p <= ALPHA and (low > 0 or high < 0):
+        return Word.SLOWER if is_slower(name, 2.0 if low > 0 else 0.5) else Word.FASTER
     return Word.CANNOT_TELL
 
 
@@ -199,5 +200,5 @@ def _missing(middle: float, spread: float, low: float, high: float, pairs: int, 
     """
     width = (high - low) / 2 if math.isfinite(high - low) else 4 * spread / math.sqrt(pairs)
     reach = width * math.sqrt(pairs) + _Z_POWER * spread
-    room = max(abs(middle), math.log1p(within) - abs(middle))
+    room = max(abs(middle), math.log1p(within) - middle if middle > 0 else middle - math.log1p(-within))
     return max(1, math.ceil(min((reach / room) ** 2, 1e9)) - pairs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import fnmatch
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from loadgen.ab import judge
-from loadgen.compare import verdict
+from loadgen.compare import comparison, verdict
 from loadgen.compare.verdict import Word
 from loadgen.load.settings import PARAMETERS
 from loadgen.result.gate import causes_of
@@ -119,38 +121,33 @@ def compare(
     seed: int,
     differences: Mapping[str, tuple[str, str]],
     notes: Sequence[str] = (),
+    figures: Sequence[str] = (),
+    root: Path | None = None,
 ) -> Compared:
     """Return the comparison that turns make.
 
-    Takes the share within which figures are the same, a seed, the parameters in which the sides differ, and what else
-    there is to say.
+    Takes the share within which figures are the same, a seed, the parameters in which the sides differ, what else there
+    is to say, patterns of the figures to judge, such as ``put.*`` (none: all), and the folder of the comparison.
     """
     pairs = pairs_of(turns)
-    everywhere, partly = _known_figures(pairs)
+    everywhere, partly = _known_figures(pairs, figures)
     values = {name: ([a.figures[name] for a, _ in pairs], [b.figures[name] for _, b in pairs]) for name in everywhere}
-    figures = judge.judge(values, within, seed=seed)
+    judged = judge.judge(values, within, seed=seed)
     doubts = [f"{name} has no value in {missing} of {len(pairs)} pairs" for name, missing in partly.items()]
-    overall = verdict.overall(figures, [*_failures(pairs), *doubts] if pairs else ["no pair was measured to its end"])
+    overall = verdict.overall(judged, [*_failures(pairs), *doubts] if pairs else ["no pair was measured to its end"])
     # What was found is not undone by what is missing.
-    if pairs and any(figure.word is Word.SLOWER for figure in figures):
-        overall = verdict.overall(figures)
+    if pairs and any(figure.word is Word.SLOWER for figure in judged):
+        overall = verdict.overall(judged)
     if overall.more is not None:
         overall = dataclasses.replace(overall, more=judge.MorePairs(overall.more.base, overall.more.new))
     return {
         "schema": "raftload.compare/1",
-        "base": _side("BASE", [base for base, _ in pairs]),
-        "new": _side("NEW", [new for _, new in pairs]),
-        "method": {
-            "design": "pairs",
-            "test": judge.TEST,
-            "alpha": judge.ALPHA,
-            "within": within,
-            "power": judge.POWER,
-            "arrangements": judge.arrangements(len(pairs)) if len(pairs) >= judge.FEWEST else None,
-        },
+        "base": _side("BASE", [base for base, _ in pairs], root),
+        "new": _side("NEW", [new for _, new in pairs], root),
+        "method": comparison.method("pairs", judge.TEST, within, judge.arrangements(len(pairs))),
         "differences": {name: list(values) for name, values in differences.items()},
         "warnings": [*notes, *_warnings(turns, pairs)],
-        "figures": [figure.row(within) for figure in figures],
+        "figures": [figure.row(within) for figure in judged],
         "verdict": overall.word.value,
         "words": overall.words(within),
         "more": verdict.as_document(overall.more),
@@ -158,12 +155,18 @@ def compare(
     }
 
 
-def _known_figures(pairs: Sequence[tuple[Turn, Turn]]) -> tuple[list[str], dict[str, int]]:
+def figure_names(turns: Iterable[Turn], patterns: Sequence[str] = ()) -> list[str]:
+    """Return the figures that any turn has, those that a pattern is of; all where there is no pattern."""
+    names = dict.fromkeys(name for turn in turns for name in turn.figures)
+    return [name for name in names if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
+
+
+def _known_figures(pairs: Sequence[tuple[Turn, Turn]], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     """Return the figures that every turn has, and in how many pairs others are missing that are of enough samples."""
     if not pairs:
         return [], {}
     turns = [turn for pair in pairs for turn in pair]
-    names = dict.fromkeys(name for turn in turns for name in turn.figures)
+    names = figure_names(turns, patterns)
     few = {name for turn in turns for name in turn.few}
     everywhere = [name for name in names if all(name in turn.figures for turn in turns)]
     missing = {
@@ -210,13 +213,13 @@ def _warnings(turns: Sequence[Turn], pairs: Sequence[tuple[Turn, Turn]]) -> list
     return found
 
 
-def _side(name: str, turns: Sequence[Turn]) -> SideDocument:
+def _side(name: str, turns: Sequence[Turn], root: Path | None) -> SideDocument:
     return {
         "name": name,
         "runs": [
             {
                 "id": turn.run,
-                "folder": turn.run,
+                "folder": None if root is None else str(root / turn.run),
                 "started_at": turn.started_at or None,
                 "etcd_version": turn.etcd_version,
                 "doubts": ["the generator was saturated"] if turn.saturated else [],

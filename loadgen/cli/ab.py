@@ -116,6 +116,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--within", default="5%", metavar="SHARE",
         help="share by which figures may differ and are the same, such as 5%% or 0.05 (default: 5%%)",
     )  # fmt: skip
+    group.add_argument(
+        "--figure", metavar="PATTERN", action="append", default=[],
+        help="figure to judge, such as put.p99_ms, 'total.*' or '*.p99_ms'; may be repeated; fewer figures take fewer "
+        "pairs (default: p50_ms, p99_ms, p99_9_ms and throughput_ops_s of each type and of the total)",
+    )  # fmt: skip
     group.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: runs/<time>-ab)")
     group.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
     group.add_argument("--dry-run", action="store_true", help="print the plan, and neither load nor write")
@@ -138,7 +143,8 @@ def main(args: argparse.Namespace) -> int:
     if not args.second:
         say("hint: BASE and NEW are the same: give an option twice, such as --etcd (see --help)")
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
-        document = campaign.run_in(folder, sides, pairs, workers, args.scenario, within, terminal)
+        judging = campaign.Judging(pairs, within, tuple(args.figure))
+        document = campaign.run_in(folder, sides, judging, workers, args.scenario, terminal)
     show(document, args.json, figure_table.render)
     if not args.json:
         say(f"folder {folder}")
