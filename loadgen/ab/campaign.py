@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from cluster.base.errors import UsageError
 from cluster.base.files import write_bytes, writing
 from loadgen.ab import turns
+from loadgen.ab.folder import COMPARED, TURNS
 from loadgen.ab.turns import SIDES, SideName, Turn
 from loadgen.load import patching, scenarios
 from loadgen.load.settings import SettingsError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from loadgen.run.session import Session
     from loadgen.run.target import Target
 
-TURNS, COMPARED = "turns.csv", "compare.json"
 DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, DEFAULT_WITHIN = 16, 2.0, 0.5, 0.05
 
 

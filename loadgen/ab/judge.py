@@ -172,14 +172,19 @@ def _judged(
     low, high = flips.interval(at)
     p = flips.p(at)
     word = _word(name, low, high, p, within)
-    more = None
+    more, likely = None, None
     if word is Word.CANNOT_TELL:
-        missing = _missing(float(differences.mean()), float(differences.std(ddof=1)), low, high, flips.pairs, within)
-        more = MorePairs(missing, missing) if missing <= MOST_MORE_PAIRS else None
+        middle = float(differences.mean())
+        room = max(abs(middle), math.log1p(within) - middle if middle > 0 else middle - math.log1p(-within))
+        missing = _missing(room, float(differences.std(ddof=1)), low, high, flips.pairs)
+        if missing <= MOST_MORE_PAIRS:
+            more = MorePairs(missing, missing)
+            differs = Word.SLOWER if is_slower(name, math.exp(middle)) else Word.FASTER
+            likely = differs if room == abs(middle) else Word.SAME
     bounded = math.isfinite(low) and math.isfinite(high)
     return Figure(
         name, base, new, math.exp(low) if bounded else None, math.exp(high) if bounded else None, p, noise,
-        word, more,
+        word, more, likely=likely,
     )  # fmt: skip
 
 
@@ -192,13 +197,12 @@ def _word(name: str, low: float, high: float, p: float, within: float) -> Word:
     return Word.CANNOT_TELL
 
 
-def _missing(middle: float, spread: float, low: float, high: float, pairs: int, within: float) -> int:
-    """Return how many more pairs tell, likely, where the difference is the one measured: that there is one, or none.
+def _missing(room: float, spread: float, low: float, high: float, pairs: int) -> int:
+    """Return with how many more pairs the interval likely is no wider to either side than some room.
 
     The interval of n pairs is as wide as the present one by the square root of n, and the mean of n pairs lies as far
     beside the true one as POWER says.
     """
     width = (high - low) / 2 if math.isfinite(high - low) else 4 * spread / math.sqrt(pairs)
     reach = width * math.sqrt(pairs) + _Z_POWER * spread
-    room = max(abs(middle), math.log1p(within) - middle if middle > 0 else middle - math.log1p(-within))
     return max(1, math.ceil(min((reach / room) ** 2, 1e9)) - pairs)

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from loadgen.ab import judge
-from loadgen.compare import comparison, verdict
+from loadgen.compare import verdict
 from loadgen.compare.verdict import Word
 from loadgen.load.settings import PARAMETERS
 from loadgen.result.gate import causes_of
@@ -129,6 +128,10 @@ def compare(
     Takes the share within which figures are the same, a seed, the parameters in which the sides differ, what else there
     is to say, patterns of the figures to judge, such as ``put.*`` (none: all), and the folder of the comparison.
     """
+    # They import numpy, which no `--help` needs.
+    from loadgen.ab import judge
+    from loadgen.compare import comparison
+
     pairs = pairs_of(turns)
     everywhere, partly = _known_figures(pairs, figures)
     values = {name: ([a.figures[name] for a, _ in pairs], [b.figures[name] for _, b in pairs]) for name in everywhere}
@@ -227,11 +230,6 @@ def _side(name: str, turns: Sequence[Turn], root: Path | None) -> SideDocument:
             for turn in turns
         ],
     }
-
-
-def exit_code(document: Compared) -> int:
-    """Return the exit code of a comparison: 0 same or faster, 1 slower, 3 cannot tell."""
-    return Word(document["verdict"]).exit_code
 
 
 def settings_that_differ(base: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.base import units
-from cluster.base.console import say, show, terminal_width
+from cluster.base.console import say, terminal_width
 from cluster.base.files import writing
 from cluster.base.security import masked
 from cluster.base.signals import EXIT_CODES
-from loadgen.ab import campaign, turns
+from loadgen.ab import campaign
 from loadgen.ab.campaign import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, AbHooks, Side, Sides
 from loadgen.ab.turns import RATE, SIDES, SideName
+from loadgen.cli import comparison
 from loadgen.cli.terminal import Terminal
-from loadgen.compare import figure_table
-from loadgen.compare.verdict import change
+from loadgen.compare.verdict import change, parse_share
 from loadgen.load import scenarios, settings
 from loadgen.load.settings import SettingsError
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
@@ -52,6 +52,7 @@ TWICE = frozenset({"endpoints", "etcd", "nodes", "concurrency", *(each.name for 
     "seed"
 }
 """The options that may be given twice, as the names of their values."""
+PAGE = "report.html"
 
 
 class _MaybeTwice(argparse.Action):
@@ -122,14 +123,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pairs (default: p50_ms, p99_ms, p99_9_ms and throughput_ops_s of each type and of the total)",
     )  # fmt: skip
     group.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: runs/<time>-ab)")
-    group.add_argument("--json", action="store_true", help="print the comparison as JSON instead of a table")
+    comparison.add_answering(group)
     group.add_argument("--dry-run", action="store_true", help="print the plan, and neither load nor write")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run a comparison. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
     pairs = settings.read("pairs", args.pairs, units.parse_whole, 1, 10_000)
-    within = settings.read("within", args.within, _share, 0.0001, 1)
+    within = settings.read("within", args.within, parse_share)
+    comparison.check_files(args)
     workers = WorkerOptions.from_arguments(args)
     command = masked(sys.argv, args)
     second = argparse.Namespace(**{**vars(args), **args.second})
@@ -145,10 +147,10 @@ def main(args: argparse.Namespace) -> int:
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
         judging = campaign.Judging(pairs, within, tuple(args.figure))
         document = campaign.run_in(folder, sides, judging, workers, args.scenario, terminal)
-    show(document, args.json, figure_table.render)
-    if not args.json:
-        say(f"folder {folder}")
-    return EXIT_CODES.get(terminal.stopped_by or "", turns.exit_code(document))
+    args.html = args.html or str(folder / PAGE)
+    code = comparison.answer(args, document)
+    say(f"folder {folder}")
+    return EXIT_CODES.get(terminal.stopped_by or "", code)
 
 
 class _AbTerminal(Terminal, AbHooks):
@@ -214,12 +216,6 @@ def _side(args: argparse.Namespace, command: Sequence[str]) -> Side:
             )
         load = dataclasses.replace(load, duration_s=settings.read("turn", args.turn, units.parse_duration, 0.1, 3600))
     return Side(Plan(load, users, command=tuple(command)), cluster)
-
-
-def _share(text: str) -> float:
-    """Return the share that a text such as ``5%`` or ``0.05`` means. Raises ValueError."""
-    number, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    return units.parse_number(number) / (100 if is_percent else 1)
 
 
 def _print_plan(sides: Sides, pairs: int, workers: WorkerOptions, scenario: str, folder: Path) -> None:

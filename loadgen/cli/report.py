@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.console import print_json, say, show, wants_color
 from cluster.base.files import writing
+from loadgen.ab import folder as ab_folder
 from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.result import document
 from loadgen.result.document import ReportError
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         metavar="RUN",
         nargs="*",
-        help=f"run folder, or {WHAT_LATEST_IS} (the default); two run folders to compare",
+        help=f"run folder or folder of `raftload ab`, or {WHAT_LATEST_IS} (the default); two run folders to compare",
     )
     parser.add_argument(
         "--csv",
@@ -77,6 +78,8 @@ def main(args: argparse.Namespace) -> int:
     _check(args)
     if len(args.run) == 2:
         _compare(args)
+    elif args.csv is None and ((folder := _find(args)) / ab_folder.COMPARED).is_file():
+        _show_turns(args, folder)
     else:
         _show(args)
     return 0
@@ -101,7 +104,7 @@ def _show(args: argparse.Namespace) -> None:
     if args.csv is not None:
         result, folder = document.from_csv(args.csv), None
     else:
-        folder = find(args.run[0] if args.run else document.LATEST)
+        folder = _find(args)
         with writing(folder / "result.json"):
             result = document.write(folder)
     for note in result["notes"]:
@@ -109,6 +112,26 @@ def _show(args: argparse.Namespace) -> None:
     show(result, args.json, partial(table.render, folder=folder))
     if folder is not None:
         _write_pictures(args, folder, result)
+
+
+def _find(args: argparse.Namespace) -> Path:
+    return find(args.run[0] if args.run else document.LATEST)
+
+
+def _show_turns(args: argparse.Namespace, folder: Path) -> None:
+    """Show what `raftload ab` has left in its folder; its turns' folders, below it, are those of runs."""
+    from loadgen.compare import figure_table
+    from viz.report import page, verdict_page
+
+    if args.plots is not None:
+        raise ReportError(f"{folder} is a comparison by turns, which has no --plots: name one of its turns")
+    compared = ab_folder.load(folder)
+    show(compared, args.json, figure_table.render)
+    if args.html is not None:
+        path = Path(args.html) if args.html else folder / page.NAME
+        with writing(path):
+            verdict_page.write(compared, path)
+        say(f"wrote {path}")
 
 
 def _write_pictures(args: argparse.Namespace, folder: Path, result: Result) -> None:
