@@ -73,7 +73,9 @@ def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, los
     if len(rows) == 2:
         del rows["total"]  # It says what the one type says.
     for name, row in rows.items():
-        figures |= {f"{name}.{field}": value for field, value in _figures(row).items() if value}
+        # In an open loop the throughput is given.
+        known = {**_latencies(row), RATE: None if result["run"].get("loop") == "open" else row["throughput_ops_s"]}
+        figures |= {f"{name}.{field}": value for field, value in known.items() if value}
         few |= {f"{name}.{field}": why for field in LATENCIES if (why := few_at(result["results"], name, field))}
     generator, target = result["generator"], result["target"]
     return Turn(
@@ -83,9 +85,8 @@ def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, los
     )  # fmt: skip
 
 
-def _figures(row: Row) -> dict[str, float | None]:
-    latencies = {field: known_in(row, field) for field in LATENCIES}
-    return {**latencies, RATE: row["throughput_ops_s"]}
+def _latencies(row: Row) -> dict[str, float | None]:
+    return {field: known_in(row, field) for field in LATENCIES}
 
 
 def to_csv(turns: Sequence[Turn]) -> str:

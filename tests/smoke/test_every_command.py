@@ -27,7 +27,7 @@ TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
     "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
-    "etcd": "test_etcd",
+    "etcd": "test_etcd", "ab": "test_ab",
 }  # fmt: skip
 
 
@@ -74,6 +74,13 @@ def test_report_and_gate(ran: tuple[Path, dict[str, Any]]) -> None:
         done = command.run("gate", str(folder), "--threshold", threshold, cwd=folder)
         # A generator that was the bottleneck cannot fail a latency: that is inconclusive.
         assert done.returncode in ({code, 3} if code else {code}), done.stderr
+
+
+def test_ab(tmp_path: Path) -> None:
+    words = ("ab", "--nodes", "1", "--nodes", "3", "--pairs", "1", "--operations", "100", "--workers", "1")
+    done = command.run(*words, "--output", "ab", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "differs: nodes: BASE 1, NEW 3" in done.stdout and "NEW cannot tell: 8 more pairs" in done.stdout
 
 
 def test_cluster_and_viz(tmp_path: Path) -> None:
