@@ -130,25 +130,25 @@ def compare(
     is to say, patterns of the figures to judge, such as ``put.*`` (none: all), and the folder of the comparison.
     """
     # They import numpy, which no `--help` needs.
-    from loadgen.ab import judge
+    from loadgen.ab import sign_flips
     from loadgen.compare import comparison
 
     pairs = pairs_of(turns)
     everywhere, partly = _known_figures(pairs, figures)
     values = {name: ([a.figures[name] for a, _ in pairs], [b.figures[name] for _, b in pairs]) for name in everywhere}
-    judged = judge.judge(values, within, seed=seed)
+    judged = sign_flips.judge(values, within, seed=seed)
     doubts = [f"{name} has no value in {missing} of {len(pairs)} pairs" for name, missing in partly.items()]
     overall = verdict.overall(judged, [*_failures(pairs), *doubts] if pairs else ["no pair was measured to its end"])
     # What was found is not undone by what is missing.
     if pairs and any(figure.word is Word.SLOWER for figure in judged):
         overall = verdict.overall(judged)
     if overall.more is not None:
-        overall = dataclasses.replace(overall, more=judge.MorePairs(overall.more.base, overall.more.new))
+        overall = dataclasses.replace(overall, more=sign_flips.MorePairs(overall.more.base, overall.more.new))
     return {
         "schema": "raftload.compare/1",
         "base": _side("BASE", [base for base, _ in pairs], root),
         "new": _side("NEW", [new for _, new in pairs], root),
-        "method": comparison.method("pairs", judge.TEST, within, judge.arrangements(len(pairs))),
+        "method": comparison.method("pairs", sign_flips.TEST, within, sign_flips.arrangements(len(pairs))),
         "differences": {name: list(values) for name, values in differences.items()},
         "warnings": [*notes, *_warnings(turns, pairs)],
         "figures": [figure.row(within) for figure in judged],

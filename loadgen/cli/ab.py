@@ -14,8 +14,8 @@ from cluster.base.console import say, terminal_width
 from cluster.base.files import writing
 from cluster.base.security import masked
 from cluster.base.signals import EXIT_CODES
-from loadgen.ab import campaign
-from loadgen.ab.campaign import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, AbHooks, Side, Sides
+from loadgen.ab import by_turns
+from loadgen.ab.by_turns import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S, AbHooks, Side, Sides
 from loadgen.ab.turns import RATE, SIDES, SideName
 from loadgen.cli import comparison
 from loadgen.cli.terminal import Terminal
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> int:
     workers = WorkerOptions.from_arguments(args)
     command = masked(sys.argv, args)
     second = argparse.Namespace(**{**vars(args), **args.second})
-    sides = campaign.checked(
+    sides = by_turns.checked(
         Sides(_side(args, command), _side(second, command)), workers, scenarios.check(args.scenario)
     )
     folder = run_folder.planned("ab", args.output)
@@ -145,8 +145,8 @@ def main(args: argparse.Namespace) -> int:
     if not args.second:
         say("hint: BASE and NEW are the same: give an option twice, such as --etcd (see --help)")
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
-        judging = campaign.Judging(pairs, within, tuple(args.figure))
-        document = campaign.run_in(folder, sides, judging, workers, args.scenario, terminal)
+        judging = by_turns.Judging(pairs, within, tuple(args.figure))
+        document = by_turns.run_in(folder, sides, judging, workers, args.scenario, terminal)
     args.html = args.html or str(folder / PAGE)
     code = comparison.answer(args, document)
     say(f"folder {folder}")
@@ -226,7 +226,7 @@ def _print_plan(sides: Sides, pairs: int, workers: WorkerOptions, scenario: str,
         much = f"{load.operations:,} operations" if load.operations else units.format_duration(load.duration_s or 0)
         mix = scenarios.describe(scenario, settings.format_mix(load.mix))
         lines[name.upper()] = f"{cluster.describe()}; turns of {much} of {mix} by {plan.users} users"
-    differing = (f"{key}: {a or '-'} and {b or '-'}" for key, (a, b) in campaign.differences(sides).items())
+    differing = (f"{key}: {a or '-'} and {b or '-'}" for key, (a, b) in by_turns.differences(sides).items())
     lines |= {
         "differs": "; ".join(differing) or "nothing",
         "pairs": f"{pairs}, and one that warms up",

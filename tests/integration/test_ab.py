@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local.cluster import LocalCluster
-from loadgen.ab.judge import FEWEST
+from loadgen.ab.sign_flips import FEWEST
 from tests.support import command
 from tests.support.relay import relay
 from tests.support.waiting import until

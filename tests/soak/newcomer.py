@@ -39,7 +39,8 @@ SERVES = ("raftload web", "--watch")
 FAILS = "raftload gate gated --threshold 'put.operations"
 ALSO = {
     "raftload bench": (3,), "raftload gate": (3,),
-    "raftload chaos": (1, 3), "raftload ab": (1, 3), "raftload check": (1, 3), "raftload cluster test": (3,), "timeout": (124, 130),
+    "raftload ab": (1, 3), "raftload chaos": (1, 3), "raftload check": (1, 3), "raftload cluster test": (3,),
+    "timeout": (124, 130),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadgen.ab.campaign import order
+from loadgen.ab.by_turns import order
 from loadgen.ab.turns import LATENCIES, RATE, SIDES, Turn
 
 TYPES = ("get", "put", "total")

@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from loadgen.ab import turns
-from loadgen.ab.campaign import order
-from loadgen.ab.judge import FEWEST
+from loadgen.ab.by_turns import order
+from loadgen.ab.sign_flips import FEWEST
 from loadgen.ab.turns import Turn, compare, pairs_of, to_csv
 from loadgen.cli.main import build_parser
 from loadgen.schema import problem

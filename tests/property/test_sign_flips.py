@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
-from loadgen.ab.judge import ALPHA, FEWEST, arrangements, judge
+from loadgen.ab.sign_flips import ALPHA, FEWEST, arrangements, judge
 from loadgen.compare.verdict import Figure, Word
 
 NAMES = ("put.p50_ms", "put.p99_ms", "put.throughput_ops_s")

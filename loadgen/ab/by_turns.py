@@ -1,9 +1,9 @@
 """A comparison by turns from Python: its sides, its pairs on one session of workers, its folder and its document.
 
-    from loadgen.ab import campaign
+    from loadgen.ab import by_turns
 
-    base, new = (campaign.Side(Plan(Settings(connections=each))) for each in (1, 4))
-    document, folder = campaign.run(campaign.Sides(base, new), campaign.Judging(pairs=12))
+    base, new = (by_turns.Side(Plan(Settings(connections=each))) for each in (1, 4))
+    document, folder = by_turns.run(by_turns.Sides(base, new), by_turns.Judging(pairs=12))
     print(document["words"])
 
 Each pair has a turn of either side, one after the other, in an order that a coin says. Where the clusters are
@@ -171,10 +171,10 @@ def run_in(
         session = stack.enter_context(forked_session(scenario, workers, logs, hooks, sides.base.target.security))
         session.fire_init()
         session.start()
-        return _Campaign(folder, sides, judging, session, workers.wait_s, hooks).run()
+        return _Pairs(folder, sides, judging, session, workers.wait_s, hooks).run()
 
 
-class _Campaign:
+class _Pairs:
     """The pairs of a comparison on a session that was started.
 
     Takes the folder, the sides, how to judge them, the session, how long to wait for its workers, and what to call.
