@@ -51,7 +51,7 @@ def test_each_pair_has_two_clusters_as_they_were_told(tmp_path: Path, wheel_etcd
     words = ("ab", "--nodes", "1", *etcds, "--concurrency", "2", "--concurrency", "5")
     done = command.run(*words, "--pairs", "2", *SHORT, "--output", "ab", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
-    assert f"NEW cannot tell: {FEWEST - 2} more pairs" in done.stdout
+    assert f"cannot tell: {FEWEST - 2} more pairs\n" in done.stdout
     with (tmp_path / "ab" / "turns.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sorted((row["pair"], row["side"]) for row in rows) == [
