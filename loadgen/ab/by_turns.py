@@ -30,7 +30,7 @@ from loadgen.ab.turns import SIDES, SideName, Turn
 from loadgen.load import patching, scenarios
 from loadgen.load.settings import SettingsError
 from loadgen.run import Hooks, Plan, TargetOptions, WorkerOptions, run_folder
-from loadgen.run.benchmark import bounded, check_load, forked_session
+from loadgen.run.benchmark import bounded, check_load, forked_session, to_its_end
 
 if TYPE_CHECKING:
     from cluster.schema.compare_documents import Compared
@@ -238,7 +238,6 @@ class _Pairs:
     def _turn(self, pair: int, name: SideName, place: int, target: Target, folder: Path) -> None:
         """Run a turn and note what it measured; one that a signal has cut short is not noted."""
         from loadgen.load import keyspace
-        from loadgen.load.locust_internals import bring_to_rest
         from loadgen.run.run import Run
 
         session, hooks = self._session, self._hooks
@@ -250,20 +249,7 @@ class _Pairs:
         # Both turns of a pair have the same operations, those of another pair others.
         load = dataclasses.replace(load, endpoints=endpoints, seed=load.seed + pair)
         with Run(session, target, dataclasses.replace(plan, settings=load), folder) as run:
-            for note in run.notes_before:
-                hooks.say(f"note: {note}")
-            try:
-                run.start()
-                hooks.load_begins(run.ask_stop)
-                run.wait(hooks.tick)
-            finally:
-                hooks.load_ended()
-            bring_to_rest(session.runner)
-            with session.alarm.held():
-                result = run.finish()
-            session.alarm.check()
-            if run.unwritten:
-                raise run_folder.IncompleteFolderError(run.unwritten, result, folder)
+            result = to_its_end(run, session, hooks, others_follow=True)
         if run.interrupted:
             return
         lost = [f"{worker} was lost ({reason})" for worker, reason in run.lost.items()]

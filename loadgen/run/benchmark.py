@@ -229,19 +229,32 @@ def run_in(
         plan = dataclasses.replace(plan, settings=dataclasses.replace(settings, endpoints=endpoints))
         session.wait_ready(workers.wait_s, hooks.say)
         with Run(session, cluster, plan, folder) as run:
-            for note in run.notes_before:
-                hooks.say(f"note: {note}")
-            try:
-                run.start()
-                hooks.load_begins(run.ask_stop)
-                run.wait(hooks.tick)
-            finally:
-                hooks.load_ended()
-            with session.alarm.held():
-                result = run.finish()
-            session.alarm.check()
-            if run.unwritten:
-                raise run_folder.IncompleteFolderError(run.unwritten, result, folder)
+            return to_its_end(run, session, hooks)
+
+
+def to_its_end(run: Run, session: Session, hooks: Hooks, *, others_follow: bool = False) -> Result:
+    """Start the users of a run that was made, wait for its end, and return its result.
+
+    Takes what to call meanwhile, and whether the session is to be ready for another run then. Raises what `bench`
+    raises during the load and after it.
+    """
+    for note in run.notes_before:
+        hooks.say(f"note: {note}")
+    try:
+        run.start()
+        hooks.load_begins(run.ask_stop)
+        run.wait(hooks.tick)
+    finally:
+        hooks.load_ended()
+    if others_follow:
+        from loadgen.load.locust_internals import bring_to_rest
+
+        bring_to_rest(session.runner)
+    with session.alarm.held():
+        result = run.finish()
+    session.alarm.check()
+    if run.unwritten:
+        raise run_folder.IncompleteFolderError(run.unwritten, result, run.folder)
     return result
 
 
