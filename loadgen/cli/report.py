@@ -78,10 +78,12 @@ def main(args: argparse.Namespace) -> int:
     _check(args)
     if len(args.run) == 2:
         _compare(args)
-    elif args.csv is None and ((folder := _find(args)) / ab_folder.COMPARED).is_file():
+        return 0
+    folder = None if args.csv is not None else find(args.run[0] if args.run else document.LATEST)
+    if folder is not None and (folder / ab_folder.COMPARED).is_file():
         _show_turns(args, folder)
     else:
-        _show(args)
+        _show(args, folder)
     return 0
 
 
@@ -98,13 +100,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ReportError(f"--html {args.html}: there is no folder {Path(args.html).parent}")
 
 
-def _show(args: argparse.Namespace) -> None:
+def _show(args: argparse.Namespace, folder: Path | None) -> None:
     from loadgen.result import table
 
-    if args.csv is not None:
-        result, folder = document.from_csv(args.csv), None
+    if folder is None:
+        result = document.from_csv(args.csv)
     else:
-        folder = _find(args)
         with writing(folder / "result.json"):
             result = document.write(folder)
     for note in result["notes"]:
@@ -112,10 +113,6 @@ def _show(args: argparse.Namespace) -> None:
     show(result, args.json, partial(table.render, folder=folder))
     if folder is not None:
         _write_pictures(args, folder, result)
-
-
-def _find(args: argparse.Namespace) -> Path:
-    return find(args.run[0] if args.run else document.LATEST)
 
 
 def _show_turns(args: argparse.Namespace, folder: Path) -> None:
