@@ -129,6 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run a comparison. Returns the exit code; raises what `cluster.base.exits` turns into a message and a code."""
+    from viz.report import verdict_page
+
     pairs = settings.read("pairs", args.pairs, units.parse_whole, 1, 10_000)
     within = settings.read("within", args.within, parse_share)
     comparison.check_files(args)
@@ -147,7 +149,8 @@ def main(args: argparse.Namespace) -> int:
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _AbTerminal() as terminal:
         judging = by_turns.Judging(pairs, within, tuple(args.figure))
         document = by_turns.run_in(folder, sides, judging, workers, args.scenario, terminal)
-    args.html = args.html or str(folder / PAGE)
+    with writing(folder / PAGE):
+        verdict_page.write(document, folder / PAGE)
     code = comparison.answer(args, document)
     say(f"folder {folder}")
     return EXIT_CODES.get(terminal.stopped_by or "", code)

@@ -6,6 +6,11 @@ It appends a line for each comparison to docs/evidence/ab.jsonl and goes on wher
 the same code with the same options count. Of the same neither `slower` nor `faster` may be said; with the delay, of
 200 us unless told otherwise, it is to be `slower`. Both sides of these go through relays to one cluster, BASE through
 those that delay nothing. The exit code is 0 where each was told as it is.
+
+    python -m tests.soak.ab --simulated 10000
+
+makes that many comparisons of the same on simulated turns, of a machine that drifts and stalls, and tells how many were
+false: the exit code is 0 where with 95 % confidence their rate is at most 1 %.
 """
 
 from __future__ import annotations
@@ -21,13 +26,19 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from scipy.stats import binomtest
+
 from cluster.base.units import parse_duration
 from cluster.local.cluster import LocalCluster
+from loadgen.ab.sign_flips import FEWEST
+from loadgen.ab.turns import compare
 from tests.soak.record import ROOT, about_now, append, recorded
+from tests.support import simulated_turns
 from tests.support.relay import relay
 
 NAME = "ab.jsonl"
 HANGS_S = 3600
+SIMULATED_AT_ONCE = 500
 # A relay is a process of Python: at full load its own CPU would be what is measured.
 DELAYED_LOAD = ("--rate", "400")
 
@@ -39,7 +50,10 @@ def main() -> int:
     parser.add_argument("--delay", type=int, default=10, metavar="N", help="comparisons with a delay (default: 10)")
     parser.add_argument("--by", type=parse_duration, default=200e-6, metavar="DURATION", help="delay (default: 200us)")
     parser.add_argument("--pairs", type=int, default=16, metavar="N", help="pairs of each (default: 16)")
+    parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated comparisons, and no others")
     args = parser.parse_args()
+    if args.simulated:
+        return simulated(args.simulated)
     about = {**about_now("cluster", "loadgen", "locustfiles"), "pairs": args.pairs}
     kinds = {"same": (args.same, 0.0), "delayed": (args.delay, args.by)}
     wrong = 0
@@ -57,6 +71,23 @@ def main() -> int:
         wrong += len(rows) - right
         print(f"{kind}: {right} of {len(rows)} told as it is, {by_verdict(rows)}")
     return 1 if wrong else 0
+
+
+def simulated(count: int) -> int:
+    """Judge simulated turns of the same so many times. Returns the exit code."""
+    about = {**about_now("loadgen/ab", "loadgen/compare"), "kind": "simulated", "pairs": FEWEST}
+    rows = recorded(NAME, about)
+    done, false = (sum(row[key] for row in rows) for key in ("comparisons", "false"))
+    while done < count:
+        seeds = range(done, min(count, done + SIMULATED_AT_ONCE))
+        found = [compare(simulated_turns.turns(FEWEST, seed), 0.05, seed, {})["verdict"] for seed in seeds]
+        row = {"comparisons": len(seeds), "false": sum(each in ("slower", "faster") for each in found)}
+        done, false = done + row["comparisons"], false + row["false"]
+        append(NAME, {**about, **row})
+        print(f"{false} false of {done}", flush=True)
+    bound = float(binomtest(false, done).proportion_ci(0.90, "exact").high)
+    print(f"{false} of {done} simulated comparisons of the same were false, with 95 % confidence {bound:.2%} at most")
+    return 0 if bound <= 0.01 else 1
 
 
 def told_right(row: dict[str, Any]) -> bool:
