@@ -39,6 +39,7 @@ from tests.support.relay import relay
 NAME = "ab.jsonl"
 HANGS_S = 3600
 SIMULATED_AT_ONCE = 500
+PAIRS = {"same": 16, "delayed": 30}
 # A relay is a process of Python: at full load its own CPU would be what is measured.
 DELAYED_LOAD = ("--rate", "400")
 
@@ -49,21 +50,22 @@ def main() -> int:
     parser.add_argument("--same", type=int, default=20, metavar="N", help="comparisons of the same (default: 20)")
     parser.add_argument("--delay", type=int, default=10, metavar="N", help="comparisons with a delay (default: 10)")
     parser.add_argument("--by", type=parse_duration, default=200e-6, metavar="DURATION", help="delay (default: 200us)")
-    parser.add_argument("--pairs", type=int, default=16, metavar="N", help="pairs of each (default: 16)")
+    parser.add_argument("--pairs", type=int, metavar="N", help="pairs of each (default: 16, with a delay 30)")
     parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated comparisons, and no others")
     args = parser.parse_args()
     if args.simulated:
         return simulated(args.simulated)
-    about = {**about_now("cluster", "loadgen", "locustfiles"), "pairs": args.pairs}
+    about = about_now("cluster", "loadgen", "locustfiles")
     kinds = {"same": (args.same, 0.0), "delayed": (args.delay, args.by)}
     wrong = 0
     for kind, (count, delay_s) in kinds.items():
-        about_kind = {**about, "kind": kind, "delay_us": round(delay_s * 1e6)}
+        pairs = args.pairs or PAIRS[kind]
+        about_kind = {**about, "pairs": pairs, "kind": kind, "delay_us": round(delay_s * 1e6)}
         rows = recorded(NAME, about_kind)
         if rows:
             print(f"{len(rows)} of {count} comparisons, {kind}, of this code are in docs/evidence/{NAME} already")
         for number in range(len(rows) + 1, count + 1):
-            row = {**about_kind, **compared(kind, delay_s, args.pairs, number)}
+            row = {**about_kind, **compared(kind, delay_s, pairs, number)}
             rows.append(row)
             append(NAME, row)
             print(f"{kind} {number} of {count}: {row['seconds']:.0f} s, NEW {row['words']}{row['error']}", flush=True)
