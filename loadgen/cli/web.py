@@ -200,7 +200,7 @@ def _serve(
     from loadgen.load import locust_internals
     from loadgen.run.session import EngineError
     from loadgen.webui import pages
-    from loadgen.webui.guard import Guard
+    from loadgen.webui.origins import Guard
 
     _free_or_fail(args.web_host, port, EngineError)
     environment = session.environment

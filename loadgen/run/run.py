@@ -317,6 +317,11 @@ class Run:
         return max(0.0, now - began)
 
     @property
+    def target(self) -> Target:
+        """The cluster under load."""
+        return self._target
+
+    @property
     def scenario(self) -> str:
         """The scenario of its users, by name or by a locustfile's path."""
         return self._session.scenario

@@ -14,7 +14,7 @@ from cluster.base.errors import ClusterError, UsageError
 from cluster.faults.kinds import HEAL, KINDS
 from loadgen.result.known import known_in
 from loadgen.webui.cluster_view import KEEP_S, ClusterView
-from loadgen.webui.guard import Guard
+from loadgen.webui.origins import Guard
 from loadgen.webui.runs import FILES, Runs
 from viz.diagrams import palette, svg
 from viz.diagrams.raft import state_machine

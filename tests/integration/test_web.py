@@ -376,7 +376,7 @@ from gevent import monkey; monkey.patch_all()
 import sys
 from loadgen.run.worker import make_environment
 from loadgen.webui import pages
-from loadgen.webui.guard import Guard
+from loadgen.webui.origins import Guard
 environment = make_environment("kv")
 environment.create_local_runner()
 web_ui = environment.create_web_ui(host="127.0.0.1", port=0, delayed_start=True, web_login=True)

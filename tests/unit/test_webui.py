@@ -13,8 +13,8 @@ from loadgen.load.settings import Settings, SettingsError
 from loadgen.stats import hdr
 from loadgen.webui import elections
 from loadgen.webui.event_list import Events
-from loadgen.webui.guard import Guard
 from loadgen.webui.leadership import Leadership
+from loadgen.webui.origins import Guard
 from loadgen.webui.seconds import Seconds
 from viz.diagrams import svg
 from viz.diagrams.elections import read
