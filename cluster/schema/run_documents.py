@@ -146,6 +146,7 @@ class Latencies(TypedDict, total=False):
     p99_9_ms: float | None
     p99_99_ms: float | None
     max_ms: float | None
+    stddev_ms: float | None
 
 
 class ServiceLatencies(Latencies, total=False):
@@ -396,11 +397,51 @@ class Check(TypedDict):
     verdict: str
 
 
+class PassMark(TypedDict):
+    """What a check of the performance demands, and what came of it."""
+
+    name: Literal["errors", "throughput", "slowest", "stddev", "pairs", "memory"]
+    value: float | None
+    bound: float | None
+    verdict: Literal["pass", "fail", "unknown"]
+    reason: str | None
+
+
+class PerfMember(TypedDict):
+    """What one member was like meanwhile."""
+
+    name: str
+    role: str | None
+    wal_fsync_p99_ms: float | None
+    backend_commit_p99_ms: float | None
+    cpu_cores: float | None
+    round_trip_p50_ms: float | None
+    round_trip_max_ms: float | None
+    rss_before: int | None
+    rss_after: int | None
+    db_size_before: int | None
+    db_size_after: int | None
+
+
+class Perf(TypedDict):
+    """The loads and pass marks of `etcdctl check`."""
+
+    check: Literal["perf", "datascale"]
+    load: Literal["s", "m", "l", "xl"]
+    clients: int
+    rate: float | None
+    seconds: float | None
+    pairs: int | None
+    marks: NotRequired[list[PassMark]]
+    members: NotRequired[list[PerfMember]]
+
+
 class Blocks(TypedDict, total=False):
     """What runs with faults or a check have beside the rest."""
 
     chaos: Chaos | None
     check: Check | None
+    perf: Perf | None
 
 
 class Schedule(TypedDict, total=False):

@@ -585,9 +585,11 @@ cdef class Core:
         self.attention, self.conns, self.free_rows, self.idle = [], [], [], []
         memset(self.tracks, 0, sizeof(self.tracks))
         memset(&self.lags, 0, sizeof(self.lags))
-        self.revisions = <int64_t *>calloc(key_space, sizeof(int64_t))
-        if self.revisions == NULL:
-            raise MemoryError
+        # Only transactions compare with a revision, and a table for billions of keys would find no memory.
+        if requests.made[TXN][0].data != NULL:
+            self.revisions = <int64_t *>calloc(key_space, sizeof(int64_t))
+            if self.revisions == NULL:
+                raise MemoryError
         for f in range(TYPES):
             clear(&self.tracks[f].latency, BUCKETS)
             clear(&self.tracks[f].service, BUCKETS)
@@ -726,16 +728,17 @@ cdef class Core:
         return True
 
     def revision(self, uint32_t key):
-        """Return at which revision a key was last seen modified; 0: never, or it was not there."""
+        """Return at which revision a key was last seen modified; 0: never, it was not there, or nothing compares."""
         if key >= self.key_space:
             raise IndexError("no such key")
-        return self.revisions[key]
+        return self.revisions[key] if self.revisions != NULL else 0
 
     def set_revision(self, uint32_t key, int64_t revision):
         """Note at which revision a key was seen modified."""
         if key >= self.key_space:
             raise IndexError("no such key")
-        self.revisions[key] = revision
+        if self.revisions != NULL:
+            self.revisions[key] = revision
 
     # ---- requests
 
@@ -1082,7 +1085,7 @@ cdef class Core:
             self.low, self.high = self.owner.turn(now)
             r = &self.rows[number]
         t = &self.tracks[f]
-        if f != GET:
+        if f != GET and self.revisions != NULL:
             self.revisions[r.key] = <int64_t>r.revision
         if r.measured:
             if not t.succeeded:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.engine import built
 from loadgen.history.operation import IN_MIX
-from loadgen.load.settings import PREFIX_BYTES, UNIQUE_VALUE_BYTES, Settings, SettingsError
+from loadgen.load.settings import UNIQUE_VALUE_BYTES, Settings, SettingsError
 from loadgen.load.workload import filler, share
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ _REPLACED = (
     "operate", "operate_once", "do", "put", "get", "txn", "wait_time", "wait", "start", "stop", "run", "on_start",
     "on_stop", "make_ready", "holds_start",
 )  # fmt: skip
-# The core's table of revisions has 8 bytes for each key.
-_MOST_KEYS = 1 << 24
+# The core numbers keys in 4 bytes; its table of revisions, for transactions, has 8 bytes for each key.
+_MOST_KEYS, _MOST_COMPARED_KEYS = (1 << 32) - 1, 1 << 24
 
 
 def python_because(user_classes: Sequence[UserClass], settings: Settings) -> str:
@@ -38,8 +38,9 @@ def python_because(user_classes: Sequence[UserClass], settings: Settings) -> str
         return f"--transport {settings.transport}"
     if others := [f for f in settings.mix if f not in IN_MIX]:
         return f"operations of the scenario's own: {', '.join(others)}"
-    if settings.key_space > _MOST_KEYS:
-        return f"more than {_MOST_KEYS:,} keys"
+    most = _MOST_COMPARED_KEYS if "txn" in settings.mix else _MOST_KEYS
+    if settings.key_space > most:
+        return f"more than {most:,} keys"
     for user in user_classes:
         if own := _own(user):
             return f"{getattr(user, '__name__', 'the scenario')} has its own {own}"
@@ -71,7 +72,7 @@ def make(settings: Settings, rank: int, workers: int) -> Engine:
         Plan(
             types=tuple(settings.mix),
             prefix=settings.prefix,
-            digits=settings.key_size - PREFIX_BYTES,
+            digits=settings.digits,
             key_space=settings.key_space,
             value_size=settings.value_size,
             filler=filler(settings.seed, settings.value_size - UNIQUE_VALUE_BYTES),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
+import math
 import secrets
 import string
 import time
@@ -39,6 +41,8 @@ _AROUND_BYTES = 64
 # etcd's defaults: 128 operations in a transaction (--max-txn-ops), 1.5 MiB a request (--max-request-bytes).
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1 << 20
+# Keys of one request to delete.
+_MOST_DELETED = 10_000
 # What passes by itself, or is otherwise at another member: an election, which takes a second or two; a member that is
 # paused, cut off, started again, overloaded or a learner; a token that a member has not heard of yet. All that is asked
 # here reads, or can be done twice, so it does not matter what became of it.
@@ -85,9 +89,12 @@ class KeySpace:
         notes: what a reader of the result should know, a sentence each.
     """
 
-    def __init__(self, client: EtcdClient, settings: Settings) -> None:
+    def __init__(self, client: EtcdClient, settings: Settings, prefix: bytes = b"") -> None:
+        """Take a client, the load, and the prefix to use, empty for one that is chosen."""
         self._client = client
-        self.settings = settings
+        self._wanted = prefix
+        # What was not found to be free is never removed.
+        self.settings = dataclasses.replace(settings, prefix=b"")
         self.preloaded = 0
         self.notes: list[str] = []
         self._patient_s = PATIENCE_S
@@ -97,9 +104,16 @@ class KeySpace:
 
         Takes what to call with the settings when the prefix is chosen, before the first write. Returns the settings
         with the prefix in them. Raises KeySpaceError where the cluster does not answer
-        or refuses the values, and SettingsError where it takes no request of their size.
+        or refuses the values, and SettingsError where it takes no request of their size, or there are keys under the
+        prefix that was asked for.
         """
-        self.settings = dataclasses.replace(self.settings, prefix=self._free_prefix())
+        if self._wanted and self._count(self._wanted):
+            prefix = self._wanted.decode("ascii")
+            raise SettingsError(
+                f"--prefix {prefix} has keys: delete them with `etcdctl del --prefix {prefix}` first, or give another",
+                option="--prefix",
+            )
+        self.settings = dataclasses.replace(self.settings, prefix=self._wanted or self._free_prefix())
         if chosen is not None:
             chosen(self.settings)
         if self.settings.request_bytes > _SURELY_TAKEN_BYTES:
@@ -124,10 +138,25 @@ class KeySpace:
         return self._done(lambda: self._client.get(self.settings.prefix), "read the cluster's revision").revision
 
     def remove(self) -> None:
-        """Delete every key under the run's prefix. Raises KeySpaceError."""
+        """Delete every key under the run's prefix, some thousands at a time. Raises KeySpaceError."""
         prefix = self.settings.prefix
-        if len(prefix) == PREFIX_BYTES:
-            self._done(lambda: self._client.delete(prefix, bytes_prefix_end(prefix)), "remove the run's keys")
+        if not prefix:
+            return
+        bounds = [prefix, *self._bounds(), bytes_prefix_end(prefix)]
+        for first, end in itertools.pairwise(bounds):
+            self._done(functools.partial(self._client.delete, first, end), "remove the run's keys")
+
+    def _bounds(self) -> list[bytes]:
+        """Return keys between which there are at most some thousands: etcd serves nobody else while it deletes."""
+        settings = self.settings
+        schedule = settings.schedule()
+        due = math.inf if schedule is None else schedule.operations
+        written = min(due, settings.operations or math.inf)
+        if math.isinf(written):
+            return []
+        parts = math.ceil(min(written, settings.key_space) / _MOST_DELETED)
+        keys = Keys(settings)
+        return [keys[number * settings.key_space // parts] for number in range(1, parts)]
 
     def _free_prefix(self) -> bytes:
         alphabet = string.ascii_lowercase + string.digits

@@ -193,7 +193,7 @@ class Settings:
         stages, step: the schedule as text, empty for none; of ``rate``, ``stages`` and ``step`` one at most is given.
         endpoints: client URLs, ``host:port``.
         duration_s: after how many seconds the load ends, None for never.
-        prefix: the first 5 bytes of every key of the run; empty until the run has chosen it.
+        prefix: what every key of the run begins with; empty until the run has chosen 5 bytes, or was given more.
     """
 
     # Without a default, as plain Locust and the web UI run until they are stopped.
@@ -317,7 +317,7 @@ class Settings:
 
     def _check(self) -> None:
         """Raise SettingsError for settings that exclude each other."""
-        if len(str(self.key_space - 1)) > self.key_size - PREFIX_BYTES:
+        if len(str(self.key_space - 1)) > self.digits:
             said = f"--key-space {self.key_space} does not fit into keys of {self.key_size} bytes"
             raise SettingsError(said, option="--key-space")
         if self.balance == "leader" and self.transport == "gateway":
@@ -339,6 +339,11 @@ class Settings:
         if self.stages:
             return pacing.parse_stages(self.stages)
         return pacing.parse_step(self.step) if self.step else None
+
+    @property
+    def digits(self) -> int:
+        """The bytes of a key behind the prefix, which hold its number."""
+        return self.key_size - (len(self.prefix) or PREFIX_BYTES)
 
     @property
     def only_serializable_reads(self) -> bool:

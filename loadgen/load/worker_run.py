@@ -57,7 +57,7 @@ from loadgen.load.protocol import (
     StreamCounts,
 )  # fmt: skip
 from loadgen.load.recorder import REQUEST_TYPE, Recorder
-from loadgen.load.settings import PREFIX_BYTES, Settings, SettingsError
+from loadgen.load.settings import Settings, SettingsError
 from loadgen.load.start_line import HOLD_S, StartLine, is_held
 from loadgen.load.workload import Keys, owed, share, timetable
 
@@ -120,7 +120,7 @@ class Worker:
         self.load = None
         options = vars(environment.parsed_options)
         settings = Settings.from_options(options, split_endpoints(environment.host))
-        if len(settings.prefix) != PREFIX_BYTES:
+        if not settings.prefix:
             raise SettingsError(
                 "the run has no key prefix; was the master started by raftload or its locustfiles?", option=None
             )
@@ -232,7 +232,7 @@ class Load:
         self.rank, self.workers, self.users = rank, workers, users
         self.sinks = sinks
         self.keys = Keys(settings)
-        self.revisions: dict[bytes, int] | Revisions = {} if engine is None else engine.revisions(PREFIX_BYTES)
+        self.revisions: dict[bytes, int] | Revisions = {} if engine is None else engine.revisions(len(settings.prefix))
         self.shared: dict[object, Any] = {}
         quota, self._offset = share(settings.operations, workers, rank)
         self._quota = quota if rank < workers else 0

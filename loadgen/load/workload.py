@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from loadgen.load import pacing
-from loadgen.load.settings import PREFIX_BYTES, UNIQUE_VALUE_BYTES, Settings
+from loadgen.load.settings import UNIQUE_VALUE_BYTES, Settings
 
 # Above so many keys, their table would cost a worker more memory than formatting costs it time.
 _TABLE_KEYS = 100_000
@@ -21,9 +21,9 @@ class Keys:
     """All keys of a run: the run's prefix, then the key's number in decimal, padded to the key size."""
 
     def __init__(self, settings: Settings) -> None:
-        if len(settings.prefix) != PREFIX_BYTES:
-            raise ValueError(f"the key prefix must have {PREFIX_BYTES} bytes, not {settings.prefix!r}")
-        self._format = settings.prefix + b"%%0%dd" % (settings.key_size - PREFIX_BYTES)
+        if not settings.prefix:
+            raise ValueError("the keys have no prefix")
+        self._format = settings.prefix.replace(b"%", b"%%") + b"%%0%dd" % settings.digits
         self.count = settings.key_space
         # Returns the key of a number, counted from 0.
         self.lookup: Callable[[int], bytes] = (

@@ -21,7 +21,7 @@ from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
-from loadgen.result import gate, knee, known, latest
+from loadgen.result import gate, knee, known, latest, perf_marks
 from loadgen.result.locust_csv import (
     AGGREGATED,
     FailureRow,
@@ -108,6 +108,8 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
         result["chaos"] = run["chaos"]
     if "check" in run:
         result["check"] = run["check"]
+    if perf := run.get("perf"):
+        result["perf"] = perf_marks.judged(run_dir, perf, results, measured, target)
     return gate.apply(result, thresholds)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cluster.base.signals import EXIT_CODES
 from cluster.base.verdict import NONE, Verdict
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
-from loadgen.result import abort
+from loadgen.result import abort, perf_table
 from loadgen.result.threshold import COUNT_FIELDS, LATENCY_FIELDS, RATE_FIELDS, SERVICE_FIELDS, Threshold
 
 if TYPE_CHECKING:
@@ -171,16 +171,18 @@ def _inconclusive(result: UnjudgedResult) -> list[str]:
 
 
 def _broken(result: UnjudgedResult) -> list[str]:
-    """Return the guarantees that the check of a run's history found broken, with etcd's own words."""
+    """Return the pass marks that were missed, and the guarantees that the check of a run's history found broken."""
     check = result.get("check")
     rows = check["guarantees"] if check else []
-    return [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
+    broken = [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
+    return perf_table.reasons(result.get("perf"), Verdict.FAIL) + broken
 
 
 def _unsure(result: UnjudgedResult) -> list[str]:
     """Return what a run with faults, or its check, left open."""
     chaos, check = result.get("chaos"), result.get("check")
-    reasons = [f"round {row['number']}, {row['fault']}: {row['reason']}"
+    reasons = perf_table.reasons(result.get("perf"), Verdict.UNKNOWN)
+    reasons += [f"round {row['number']}, {row['fault']}: {row['reason']}"
                for row in (chaos["faults"] if chaos else ()) if row["verdict"] == "unknown"]  # fmt: skip
     reasons += [f"{row['name']} is unknown: {row['reason']}"
                 for row in (check["guarantees"] if check else ()) if row["verdict"] == "unknown"]  # fmt: skip
@@ -209,7 +211,7 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     elif inconclusive:
         verdict = Verdict.UNKNOWN
     else:
-        verdict = Verdict.PASS if judgements or result.get("check") else NONE
+        verdict = Verdict.PASS if judgements or result.get("check") or result.get("perf") else NONE
     return {
         **result,
         "thresholds": [

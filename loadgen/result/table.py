@@ -15,7 +15,7 @@ from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
 from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
 from loadgen.load.settings import other_than_default
-from loadgen.result import known
+from loadgen.result import known, perf_table
 from loadgen.result.gate import other_reasons
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[st
         ("steps", _steps(result.get("knee"), paint)),
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
+        ("meanwhile", perf_table.members(result.get("perf"))),
+        ("marks", perf_table.marks(result.get("perf"), paint)),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
         ("writes", _books(result, paint)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cluster.base.security import Security
 from cluster.base.signals import importing
 from cluster.base.units import parse_duration
+from cluster.schema.run_documents import Blocks
 from loadgen.load import otel, patching, scenarios
 from loadgen.load.settings import Settings, SettingsError, check_size
 from loadgen.result.abort import AbortCondition
@@ -47,6 +48,8 @@ class Plan:
             is fail then.
         metrics_listen: where to serve metrics for Prometheus meanwhile, such as ``:9464``; None for nowhere.
         otel: whether workers tell OpenTelemetry of the run, as Locust does; it takes the Python engine then.
+        prefix: what all keys of the run begin with, ASCII; empty for 5 bytes that no key begins with.
+        blocks: what else is to stand in run.json, of checks that judge a run by more than thresholds.
     """
 
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -59,6 +62,8 @@ class Plan:
     abort_on: tuple[str, ...] = ()
     metrics_listen: str | None = None
     otel: bool = False
+    prefix: bytes = b""
+    blocks: Blocks = dataclasses.field(default_factory=Blocks)
 
 
 class Hooks:

@@ -96,7 +96,7 @@ class Run:
         self.result: Result | None = None
         self.users = plan.users
         self.lost: dict[str, str] = {}
-        self.blocks: Blocks = {}
+        self.blocks: Blocks = {**plan.blocks}
         self._starter: gevent.Greenlet | None = None
         self._load_began: float | None = None
         self._stop_asked_at: float | None = None
@@ -125,7 +125,7 @@ class Run:
             timeout_s = max(CONTROL_TIMEOUT_S, plan.settings.timeout_s)
             self._client = EtcdClient(target.usable(), timeout_s=timeout_s, security=session.security)
             self._undo.callback(self._client.close)
-            self._space = keyspace.KeySpace(self._client, plan.settings)
+            self._space = keyspace.KeySpace(self._client, plan.settings, plan.prefix)
             self._undo.callback(self._space.remove)
             setattr(session.environment.parsed_options, HISTORY_OPTION, "")
             self.settings = self._space.prepare(self._begin_history if plan.history else None)

@@ -61,6 +61,22 @@ def percentiles(counts: Mapping[int, int], fractions: Iterable[float]) -> list[i
     return found
 
 
+def deviation(counts: Mapping[int, int]) -> float:
+    """Return the standard deviation of all samples, of the population, in nanoseconds; 0 of none.
+
+    A sample is at most 1/2048 of itself from the middle of its bucket. So by Minkowski's inequality the deviation is at
+    most 0.05 % of the samples' root mean square off.
+
+    >>> deviation({1000: 1, 1002: 1}), deviation({7: 3})
+    (1.0, 0.0)
+    """
+    total = sum(counts.values())
+    if not total:
+        return 0.0
+    mean = sum(middle(key) * count for key, count in counts.items()) / total
+    return math.sqrt(sum((middle(key) - mean) ** 2 * count for key, count in counts.items()) / total)
+
+
 def nearest_rank(fraction: float, count: int) -> int:
     """Return which of ``count`` samples in rising order, counted from 1, is the percentile.
 

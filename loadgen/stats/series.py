@@ -91,6 +91,7 @@ class Summary:
             "median_ms": percentiles["p50_ms"],
             **percentiles,
             "max_ms": self.max_ns,
+            "stddev_ms": hdr.deviation(self.counts),
         }
         return {field: round(ns / 1e6, 3) for field, ns in every.items()}
 

@@ -1,0 +1,87 @@
+"""A result as `etcdctl check` prints it on stdout, line by line in its form.
+
+The lines are those of etcd's ``etcdctl/ctlv3/command/check.go``. etcdctl prints its progress on stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cluster.base.errors import grpc_code_name
+from cluster.base.etcd_errors import KINDS
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Perf, Result, Row
+
+# Of codes, as gRPC for Go names them in its errors.
+_WORDS = {"CANCELLED": "Canceled", "OK": "OK"}
+_CODES = {grpc_code_name(code) for code in range(1, 17)}
+_PAIR_BYTES = 1024
+
+
+def started(perf: Perf) -> list[str]:
+    """Return what is printed before the load."""
+    if perf["check"] != "datascale":
+        return []
+    return [
+        f"Start data scale check for work load [{perf['pairs']} key-value pairs, {_PAIR_BYTES} bytes per key-value, "
+        f"{perf['clients']} concurrent clients]."
+    ]
+
+
+def ended(result: Result, tidied: Sequence[str] = ()) -> list[str]:
+    """Return what is printed after the load; takes the lines of compaction and defragmentation."""
+    perf = result.get("perf")
+    assert perf is not None, "not a result of raftload perf"
+    row = result["results"].get("put")
+    errors = _errors(row)
+    if perf["check"] == "datascale":
+        return [*tidied, *(errors or [_memory(perf)])]
+    return [*tidied, *errors, *_perf(perf, failed=bool(errors))]
+
+
+def _perf(perf: Perf, *, failed: bool) -> list[str]:
+    marks = {mark["name"]: mark for mark in perf.get("marks") or []}
+    throughput, slowest, stddev = marks["throughput"], marks["slowest"], marks["stddev"]
+    rate = int(throughput["value"] or 0.0) + 1
+    # Of no success etcd's report has a slowest of 0, and a deviation that is no number and so is not too high.
+    longest = f"{(slowest['value'] or 0.0) / 1000:f}s"
+    spread = "NaNs" if stddev["value"] is None else f"{stddev['value'] / 1000:f}s"
+    lines = []
+    for mark, bad, good in (
+        (throughput, f"FAIL: Throughput too low: {rate} writes/s", f"PASS: Throughput is {rate} writes/s"),
+        (slowest, f"Slowest request took too long: {longest}", f"PASS: Slowest request took {longest}"),
+        (stddev, f"Stddev too high: {spread}", f"PASS: Stddev is {spread}"),
+    ):
+        missed = mark["verdict"] == "fail"
+        failed = failed or missed
+        lines.append(bad if missed else good)
+    return [*lines, "FAIL" if failed else "PASS"]
+
+
+def _errors(row: Row | None) -> list[str]:
+    errors = (row["errors"] if row else None) or {}
+    if not errors:
+        return []
+    texts = (row.get("error_texts") if row else None) or {}
+    return ["FAIL: too many errors"] + [
+        f"FAIL: ERROR({_as_go(name, texts.get(name, name))}) -> {count}" for name, count in errors.items()
+    ]
+
+
+def _as_go(name: str, text: str) -> str:
+    """Return an error as etcd's client for Go words it; takes its name here and what the server said."""
+    if name in KINDS:
+        return KINDS[name].text
+    if name in _CODES:
+        word = _WORDS.get(name) or "".join(part.capitalize() for part in name.split("_"))
+        return f"rpc error: code = {word} desc = {text}"
+    return f"rpc error: code = Unavailable desc = {text}"
+
+
+def _memory(perf: Perf) -> str:
+    used = next((mark["value"] for mark in perf.get("marks") or [] if mark["name"] == "memory"), None)
+    if used is None:
+        return "FAIL: Could not read process_resident_memory_bytes after the put operations."
+    return f"PASS: Approximate system memory used : {used:.2f} MB."
