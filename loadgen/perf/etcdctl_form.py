@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster.base.errors import grpc_code_name
 from cluster.base.etcd_errors import KINDS
+from loadgen.result import perf_table
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Perf, Result, Row
@@ -42,7 +43,7 @@ def ended(result: Result, tidied: Sequence[str] = ()) -> list[str]:
 
 
 def _perf(perf: Perf, *, failed: bool) -> list[str]:
-    marks = {mark["name"]: mark for mark in perf.get("marks") or []}
+    marks = {mark["name"]: mark for mark in perf_table.marks_of(perf)}
     throughput, slowest, stddev = marks["throughput"], marks["slowest"], marks["stddev"]
     rate = int(throughput["value"] or 0.0) + 1
     # Of no success etcd's report has a slowest of 0, and a deviation that is no number and so is not too high.
@@ -81,7 +82,7 @@ def _as_go(name: str, text: str) -> str:
 
 
 def _memory(perf: Perf) -> str:
-    used = next((mark["value"] for mark in perf.get("marks") or [] if mark["name"] == "memory"), None)
+    used = next((mark["value"] for mark in perf_table.marks_of(perf) if mark["name"] == "memory"), None)
     if used is None:
         return "FAIL: Could not read process_resident_memory_bytes after the put operations."
     return f"PASS: Approximate system memory used : {used:.2f} MB."

@@ -229,8 +229,9 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
 
 
 def other_reasons(result: Result) -> list[str]:
-    """Return the reasons of a judged result's verdict that none of its thresholds gives."""
+    """Return the reasons of a judged result's verdict that none of its thresholds and pass marks gives."""
     stated = {f"{threshold['expression']}: {threshold.get('reason')}" for threshold in result["thresholds"]}
+    stated |= {each for word in Verdict for each in perf_table.reasons(result.get("perf"), word)}
     return [reason for reason in result.get("verdict_reasons") or [] if reason not in stated]
 
 

@@ -13,6 +13,7 @@ from cluster.base.console import printable, short
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
 from cluster.base.verdict import NONE
+from loadgen.result import perf_table
 from loadgen.result.gate import causes_of, other_reasons
 from loadgen.result.known import few_at, known_in, metric
 
@@ -26,7 +27,7 @@ _MOST_CAUSES = 10
 
 
 def to_xml(result: Result) -> str:
-    """Return a judged result as JUnit XML: a test case per threshold, and one for the run as a whole.
+    """Return a judged result as JUnit XML: a test case per threshold and pass mark, and one for the run as a whole.
 
     A threshold that failed is a ``failure``, one that is unknown an ``error``. The run's own case ends as its
     verdict does where something beside the thresholds decided it; it is skipped where nothing was judged.
@@ -37,12 +38,13 @@ def to_xml(result: Result) -> str:
         (threshold["expression"], threshold["verdict"], threshold.get("reason") or "", _value(threshold, result))
         for threshold in result["thresholds"]
     ]
-    reasons = other_reasons(result)
+    cases += perf_table.cases(result.get("perf"))
+    reasons, is_judged = other_reasons(result), bool(cases)
     # A failed threshold decides the verdict by itself; what is wrong beside it is at most inconclusive.
     if result["verdict"] == NONE:
         beside, reasons = "none", [NOT_JUDGED]
     else:
-        beside = ("unknown" if result["thresholds"] else result["verdict"]) if reasons else "pass"
+        beside = ("unknown" if is_judged else result["verdict"]) if reasons else "pass"
     cases.append((_SOUND, beside, "; ".join(reasons), failures(result)))
     return suite(name, cases, run.get("duration_s") or 0, str(run.get("started_at") or ""))
 

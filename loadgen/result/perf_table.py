@@ -20,7 +20,7 @@ _WORDS = {
 def marks(perf: Perf | None, paint: Painter) -> list[str]:
     """Return a line for each mark: its verdict, what was measured, the bound, and by how much it was missed."""
     lines = []
-    for mark in (perf.get("marks") if perf else None) or []:
+    for mark in marks_of(perf):
         word = paint(f"{mark['verdict'].upper():7}", Verdict(mark["verdict"]).style)
         reason = f"  {mark['reason']}" if mark["reason"] else ""
         lines.append(f"{word}  {_WORDS[mark['name']]:18}  {shown(mark)}{_bound(mark)}{printable(reason)}")
@@ -71,8 +71,20 @@ def _grown(name: str, before: int | None, after: int | None) -> str:
 
 def reasons(perf: Perf | None, verdict: str) -> list[str]:
     """Return a sentence for each mark with this verdict: ``slowest 612.3 ms: 112.3 ms over 500 ms``."""
-    marks = (perf.get("marks") if perf else None) or []
-    return [f"{mark['name']} {shown(mark)}: {mark['reason']}" for mark in marks if mark["verdict"] == verdict]
+    return [f"{each['name']} {shown(each)}: {each['reason']}" for each in marks_of(perf) if each["verdict"] == verdict]
+
+
+def cases(perf: Perf | None) -> list[tuple[str, str, str, str]]:
+    """Return name, verdict, reason and value of each mark, as `loadgen.result.junit` takes a test case."""
+    if perf is None:
+        return []
+    name = f"{perf['check']} {perf['load']}"
+    return [(f"{name}: {each['name']}", each["verdict"], each["reason"] or "", shown(each)) for each in marks_of(perf)]
+
+
+def marks_of(perf: Perf | None) -> list[PassMark]:
+    """Return the marks; none of a run that was not judged by any."""
+    return (perf.get("marks") if perf else None) or []
 
 
 def shown(mark: PassMark) -> str:

@@ -334,7 +334,7 @@ def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
     verdict = result["verdict"]
     reasons = [printable(reason) for reason in other_reasons(result)]
     last = [paint(verdict.upper(), style_of(verdict), "bold"), *reasons]
-    decided = any(threshold["verdict"] == verdict for threshold in thresholds)
+    decided = any(each["verdict"] == verdict for each in (*thresholds, *perf_table.marks_of(result.get("perf"))))
     if reasons and not decided:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
     elif verdict == NONE:

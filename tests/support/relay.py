@@ -13,21 +13,26 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _PR_SET_TIMERSLACK = 29
 
 
 @contextlib.contextmanager
-def relay(behind: str, delay_s: float) -> Iterator[str]:
+def relay(behind: str, delay_s: float | Callable[[float], float]) -> Iterator[str]:
     """Yield the address, ``host:port``, of a relay to an address.
 
     What the server says arrives ``delay_s`` seconds later, or more where the machine is busy, and never less: so each
-    request takes that long. Bytes keep their order, and requests do not wait for each other.
+    request takes that long. Bytes keep their order, and requests do not wait for each other. The delay may be a
+    function of the seconds since the relay's first connection.
     """
     host, _, port = behind.removeprefix("http://").rpartition(":")
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     ends: list[socket.socket] = []
+    began: list[float] = []
+
+    def delay() -> float:
+        return delay_s(time.monotonic() - began[0]) if callable(delay_s) else delay_s
 
     def serve() -> None:
         while True:
@@ -35,6 +40,7 @@ def relay(behind: str, delay_s: float) -> Iterator[str]:
                 there, _ = listening.accept()
             except OSError:  # closed
                 return
+            began.append(time.monotonic())
             ends.append(there)
             try:
                 back = socket.create_connection((host, int(port)))
@@ -44,8 +50,8 @@ def relay(behind: str, delay_s: float) -> Iterator[str]:
             ends.append(back)
             for each in (there, back):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=_copy, args=(there, back, 0.0), daemon=True).start()
-            threading.Thread(target=_copy, args=(back, there, delay_s), daemon=True).start()
+            threading.Thread(target=_copy, args=(there, back, None), daemon=True).start()
+            threading.Thread(target=_copy, args=(back, there, delay), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -57,17 +63,17 @@ def relay(behind: str, delay_s: float) -> Iterator[str]:
             each.close()
 
 
-def _copy(source: socket.socket, sink: socket.socket, wait_s: float) -> None:
-    """Pass on what comes from one end to the other, that much later, until either is closed."""
+def _copy(source: socket.socket, sink: socket.socket, wait: Callable[[], float] | None) -> None:
+    """Pass on what comes from one end to the other, so many seconds later, until either is closed."""
     held: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
-    if wait_s:
+    if wait:
         threading.Thread(target=_send_late, args=(held, sink), daemon=True).start()
     data = b"-"
     while data:
         try:
             data = source.recv(65_536)
-            if wait_s:
-                held.put((time.monotonic() + wait_s, data))
+            if wait:
+                held.put((time.monotonic() + wait(), data))
             elif data:
                 sink.sendall(data)
             else:
