@@ -50,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("check")
     which = group.add_mutually_exclusive_group()
     sizes = ", ".join(dict.fromkeys(loads.ALIASES.values()))
-    which.add_argument(
-        "--load", default="s", metavar="SIZE", help=f"load of `etcdctl check perf`: {sizes} (default: s)"
-    )
+    which.add_argument("--load", metavar="SIZE", help=f"load of `etcdctl check perf`: {sizes} (default: s)")
     which.add_argument(
         "--datascale", metavar="SIZE",
         help=f"instead, load of `etcdctl check datascale`: {sizes}; what the pairs take of memory and disk",
@@ -99,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
 
 def check_of(args: argparse.Namespace) -> loads.Check:
     """Return the check that was asked for. Raises UsageError."""
-    option, text = ("--load", args.load) if args.datascale is None else ("--datascale", args.datascale)
+    option, text = ("--load", args.load or "s") if args.datascale is None else ("--datascale", args.datascale)
     if text not in loads.ALIASES:
         raise UsageError(f"{option} takes {', '.join(dict.fromkeys(loads.ALIASES.values()))}, not {text!r}")
     size = loads.ALIASES[text]

@@ -66,6 +66,10 @@ NOT_RUN = {
         "its master is on another machine",
         "tests/integration/test_many_machines.py: def test_workers_report_from_elsewhere_and_share_the_operations",
     ),
+    **dict.fromkeys(
+        ("raftload perf --load s --endpoints", "raftload perf --like-etcdctl --endpoints"),
+        ("it takes a minute", "tests/integration/test_perf.py: def test_the_load_is_etcdctls"),
+    ),
     "docker compose": (
         "it builds an image from packages of the network",
         "tests/docker/test_compose.py: def test_the_compose_file_runs_a_cluster_a_master_and_workers",

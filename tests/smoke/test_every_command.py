@@ -26,7 +26,7 @@ from tests.support.waiting import until
 TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
-    "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
+    "perf": "test_perf", "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
     "etcd": "test_etcd", "ab": "test_ab",
 }  # fmt: skip
 
@@ -52,6 +52,15 @@ def test_bench(ran: tuple[Path, dict[str, Any]]) -> None:
     assert result["results"]["total"]["operations"] == result["results"]["total"]["succeeded"] == 300
     assert json.loads((folder / "result.json").read_text()) == result
     assert (folder / "report.html").stat().st_size > 0
+
+
+def test_perf(tmp_path: Path, wheel_etcd: str) -> None:
+    """Of its loads the one that takes no minute."""
+    done = command.run("perf", "--datascale", "s", "--json", cwd=tmp_path, RAFTLOAD_ETCD=wheel_etcd)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [mark["verdict"] for mark in result["perf"]["marks"]] == ["pass"] * 3
+    assert result["results"]["put"]["succeeded"] == 10_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waits for a CPU")
