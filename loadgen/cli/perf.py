@@ -35,7 +35,9 @@ pass marks of --load:
 examples:
   raftload perf                                      --load s on an embedded cluster
   raftload perf --load m --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
-  raftload perf --load xl --destructive --endpoints 10.0.0.1:2379 --expect-workers 4
+  raftload perf --load xl --destructive --endpoints 10.0.0.1:2379 --expect-workers 4 --bind 10.0.0.9
+                                                     and on four machines, once for each worker:
+                                                     raftload worker --master-host 10.0.0.9 --scenario put
   raftload perf --like-etcdctl --endpoints 127.0.0.1:2379
   raftload perf --datascale m --auto-compact --auto-defrag --destructive --endpoints 127.0.0.1:2379
 
@@ -122,7 +124,7 @@ def run_check(
         except run_folder.IncompleteFolderError as error:
             _show(args, folder, error.result, complete=False)
             raise
-        tidied, failed = _tidy(args, cluster)
+        tidied, failed = ([], None) if result["interrupted"] else _tidy(args, cluster)
     code = _show(args, folder, result, tidied)
     if junit_file is not None:
         with writing(str(junit_file)):

@@ -72,6 +72,8 @@ def advice(result: Result, fields: Iterable[str]) -> list[str]:
         return []
     each = ", ".join(f"{words(field)} takes {samples.needed(_FRACTIONS[field]):,}" for field in missing)
     said = [f"- marks a percentile of too few successes: {each}"]
+    if result.get("perf"):
+        return said  # its length is not the user's to choose
     length_s = result["run"].get("duration_s")
     factors = {name: needs[name] / row["succeeded"] * _MARGIN for name, row in rows.items() if needs[name]}
     factor, what = max(factors.values()), "all that are shown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -80,3 +81,10 @@ def test_a_log_is_read_by_another_implementation(tmp_path) -> None:  # type: ign
 def test_what_is_no_histogram_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HdrHistogram"):
         hdr.decode(text)
+
+
+@given(LATENCIES)
+def test_a_deviation_is_that_of_the_samples(values: list[int]) -> None:
+    """Within 1/2048 of their root mean square, by Minkowski's inequality."""
+    exact, mean_square = statistics.pstdev(values), statistics.fmean(value * value for value in values)
+    assert abs(hdr.deviation(histogram(values)) - exact) <= math.sqrt(mean_square) * (1 / 2048 + 1e-6)

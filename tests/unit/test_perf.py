@@ -12,6 +12,7 @@ import pytest
 from cluster.base.console import Painter
 from loadgen.load.keyspace import KeySpace
 from loadgen.load.settings import Settings
+from loadgen.load.workload import Keys
 from loadgen.perf import etcdctl_form, loads
 from loadgen.result import document, gate, junit, perf_marks, perf_table, table
 from tests.support.command import assert_refused, refusal
@@ -247,3 +248,9 @@ def test_many_keys_are_removed_some_thousands_at_a_time(load: Settings, requests
     assert ends[-1] == space.settings.prefix[:-1] + bytes([space.settings.prefix[-1] + 1])
     assert firsts[1:] == ends[:-1]
     assert list(firsts) == sorted(firsts)
+
+
+def test_a_prefix_is_taken_as_it_is() -> None:
+    load = Settings(key_size=14, key_space=100, prefix=b"/50%d/%s/")
+    assert Keys(load)[7] == b"/50%d/%s/00007"
+    assert load.digits == 5
