@@ -124,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
             appended = junit.append_step_summary(result)
         if not appended:
             say(junit.SUMMARY_IS_FULL.format(summary))
-    if not result["thresholds"]:
+    if not result["thresholds"] and not result.get("perf"):
         say("hint: there is no threshold to judge the run by; give one with --threshold")
     show(result, args.json, table.render_verdict)
     return gate.verdict_code(result)

@@ -156,7 +156,6 @@ def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[st
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("meanwhile", perf_table.members(result.get("perf"))),
-        ("marks", perf_table.marks(result.get("perf"), paint)),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
         ("writes", _books(result, paint)),
@@ -320,7 +319,7 @@ def _books(result: Result, paint: Painter) -> list[str]:
 
 
 def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
-    """Return the lines ``thresholds`` and ``verdict``."""
+    """Return the lines ``marks``, ``thresholds`` and ``verdict``."""
     thresholds = result["thresholds"]
     size = max((len(threshold["expression"]) for threshold in thresholds), default=0)
     texts = []
@@ -339,7 +338,8 @@ def _verdict(result: Result, paint: Painter) -> list[tuple[str, list[str]]]:
         last[:2] = [f"{last[0]}: {reasons[0]}"]
     elif verdict == NONE:
         last[0] += paint(" (no thresholds)", "dim")
-    return [("thresholds", texts), ("verdict", last)] if texts else [("verdict", last)]
+    judged = [("marks", perf_table.marks(result.get("perf"), paint)), ("thresholds", texts)]
+    return [*((label, lines) for label, lines in judged if lines), ("verdict", last)]
 
 
 def _measured(expression: str, value: float | None) -> str:

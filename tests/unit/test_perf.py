@@ -103,6 +103,7 @@ def test_a_missed_mark_says_by_how_much() -> None:
     text = table.render(cast("Any", result), color=False)
     assert "\nverdict     FAIL\n" in text + "\n"
     assert text.count("112.3 ms over") == 1
+    assert table.render_verdict(cast("Any", result), color=False).count("112.3 ms over") == 1
     root = ElementTree.fromstring(junit.to_xml(cast("Any", result)))
     assert [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None] == [
         "perf s: throughput", "perf s: slowest"
