@@ -123,6 +123,7 @@ SHORTER = {
     "pause-follower --rounds 3": "pause-follower --rounds 1 --every 1s --concurrency 4 --workers 1",
     "chaos --track 13766": "chaos --track 13766 --rounds 1 --concurrency 4 --workers 1",
     "cluster test": "cluster test --only kv",
+    "raftload perf --datascale s": "raftload perf --datascale s --nodes 1 --workers 1",
     "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",
 }
 RELEASE = "3.6.14"

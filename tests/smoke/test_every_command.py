@@ -56,7 +56,7 @@ def test_bench(ran: tuple[Path, dict[str, Any]]) -> None:
 
 def test_perf(tmp_path: Path, wheel_etcd: str) -> None:
     """Of its loads the one that takes no minute."""
-    done = command.run("perf", "--datascale", "s", "--json", cwd=tmp_path, RAFTLOAD_ETCD=wheel_etcd)
+    done = command.run("perf", "--datascale", "s", "--nodes", "1", "--json", cwd=tmp_path, RAFTLOAD_ETCD=wheel_etcd)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [mark["verdict"] for mark in result["perf"]["marks"]] == ["pass"] * 3

@@ -9,7 +9,7 @@ each time, and printed the same lines but for the figures.
 The loads `s` and `m` go to three members. For the marks, `s` goes to one member, to which the same happens under both:
 
 * errors: the alarm NOSPACE is raised for half a second, so that etcd refuses some puts at once;
-* rate: a relay holds every answer back for 0.4 s from the fifth second on, so that 50 clients reach 125 puts/s;
+* rate: a relay holds every answer back for 0.38 s from the third second on, so that 50 clients reach 131 puts/s;
 * stall: the member is stopped (SIGSTOP) for 0.6 s;
 * spread: the relay holds answers back for 0.3 s in every other ten seconds.
 """
@@ -90,7 +90,7 @@ CASES = {
     "s": Case("s", 3),
     "m": Case("m", 3),
     "errors": Case("s", 1, disturb=refuse, fails="errors"),
-    "rate": Case("s", 1, delay=lambda at_s: 0.4 if at_s >= 5 else 0.0, fails="throughput"),
+    "rate": Case("s", 1, delay=lambda at_s: 0.38 if at_s >= 2 else 0.0, fails="throughput"),
     "stall": Case("s", 1, disturb=stall, fails="slowest"),
     "spread": Case("s", 1, delay=lambda at_s: 0.3 if int(at_s / 10) % 2 else 0.0, fails="stddev"),
 }
