@@ -111,16 +111,16 @@ def run_check(
     max_rate: float | None = None, junit_file: Path | None = None,
 ) -> int:  # fmt: skip
     """Run a check as the options say that stand under ``result``, and return the exit code."""
-    from loadgen.perf import run
+    from loadgen.perf import checking
 
-    plan = run.plan_of(check, workers, masked(sys.argv, args), max_rate)
+    plan = checking.plan_of(check, workers, masked(sys.argv, args), max_rate)
     folder = run_folder.planned(f"{check.name}-{check.size}", args.output)
     failed: ClusterError | None = None
     if args.like_etcdctl:
         _print(etcdctl_form.started(check.block()))
     with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
         try:
-            result = run.run(folder, check, plan, cluster, workers, terminal)
+            result = checking.run(folder, check, plan, cluster, workers, terminal)
         except run_folder.IncompleteFolderError as error:
             _show(args, folder, error.result, complete=False)
             raise

@@ -37,6 +37,7 @@ cdef enum:
     END_HEADERS = 4
     LONGEST_FRAME = 16384
     LONGEST_REVISION = 9         # bytes of a varint below 2**63
+    MOST_REVISIONS = 1 << 24     # of keys, 8 bytes each
     BLOCKS = 4                   # header blocks of a kind that are known by heart
     BUCKETS = 38912              # of 11 significant bits, up to 2**47 ns
     LAGS = 7296                  # of 8 significant bits, likewise
@@ -585,8 +586,8 @@ cdef class Core:
         self.attention, self.conns, self.free_rows, self.idle = [], [], [], []
         memset(self.tracks, 0, sizeof(self.tracks))
         memset(&self.lags, 0, sizeof(self.lags))
-        # Only transactions compare with a revision, and a table for billions of keys would find no memory.
-        if requests.made[TXN][0].data != NULL:
+        # A table for billions of keys would find no memory; only transactions compare with a revision.
+        if key_space <= MOST_REVISIONS or requests.made[TXN][0].data != NULL:
             self.revisions = <int64_t *>calloc(key_space, sizeof(int64_t))
             if self.revisions == NULL:
                 raise MemoryError
@@ -728,7 +729,7 @@ cdef class Core:
         return True
 
     def revision(self, uint32_t key):
-        """Return at which revision a key was last seen modified; 0: never, it was not there, or nothing compares."""
+        """Return at which revision a key was last seen modified; 0: never, it was not there, or there are too many."""
         if key >= self.key_space:
             raise IndexError("no such key")
         return self.revisions[key] if self.revisions != NULL else 0

@@ -21,7 +21,7 @@ _REPLACED = (
     "operate", "operate_once", "do", "put", "get", "txn", "wait_time", "wait", "start", "stop", "run", "on_start",
     "on_stop", "make_ready", "holds_start",
 )  # fmt: skip
-# The core numbers keys in 4 bytes; its table of revisions, for transactions, has 8 bytes for each key.
+# The core numbers keys in 4 bytes; its table of revisions, which transactions compare with, has 8 bytes for each key.
 _MOST_KEYS, _MOST_COMPARED_KEYS = (1 << 32) - 1, 1 << 24
 
 

@@ -35,16 +35,16 @@ PERF, DATASCALE = b"/etcdctl-check-perf/", b"/etcdctl-check-datascale/"
 PROGRAM = """
 import dataclasses, sys
 from pathlib import Path
-from loadgen.perf import etcdctl_form, loads, run
+from loadgen.perf import checking, etcdctl_form, loads
 from loadgen.run import Hooks, TargetOptions, WorkerOptions
 
 where, seconds, keep, engine = sys.argv[1:]
 check, workers = dataclasses.replace(loads.perf("s"), seconds=float(seconds)), WorkerOptions()
-plan = run.plan_of(check, workers)
+plan = checking.plan_of(check, workers)
 plan = dataclasses.replace(plan, keep=keep == "keep", settings=dataclasses.replace(plan.settings, engine=engine))
 folder = Path("run")
 (folder / "logs").mkdir(parents=True)
-result = run.run(folder, check, plan, TargetOptions.at(where), workers, Hooks())
+result = checking.run(folder, check, plan, TargetOptions.at(where), workers, Hooks())
 print(*etcdctl_form.ended(result), sep="\\n")
 """
 
