@@ -6,6 +6,7 @@ to a bound. What is due while that many operations are open is dropped, and coun
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
@@ -80,6 +81,8 @@ class OpenLoop:
         self._switch = hub.switch
         self._loop = hub.loop
         self._timetable = timetable
+        # From when on operations are due otherwise, and when.
+        self._changes: deque[tuple[int, Iterator[int]]] = deque()
         self._next = next(timetable, None)
         self._clock = clock
         self._timer = make_timer(hub.loop, self._on_time)
@@ -111,6 +114,17 @@ class OpenLoop:
             pending.popleft()
         if self.ended and not pending:
             hands.close()
+
+    def change(self, at_ns: int, dues: Iterator[int]) -> None:
+        """Have operations be due otherwise from a moment on, which is not before that of the last change.
+
+        Takes the moment, and when they are due from there on, both on the monotonic clock.
+        """
+        if self.ended:
+            return
+        self._changes.append((at_ns, dues))
+        self._go_over(self._next[0] if self._next is not None else self.scheduled)
+        self._timer.set(self._clock() if self._next is None else self._next[1])
 
     def stop(self) -> None:
         """Hand out nothing more. What was due and is not sent yet counts as dropped."""
@@ -166,7 +180,16 @@ class OpenLoop:
             self.scheduled += 1
             self.last_due_ns = due_ns
         self._next = next(self._timetable, None)
+        if self._changes:
+            self._go_over(number + 1)
         return number
+
+    def _go_over(self, number: int) -> None:
+        """Leave the next operation out for that of a change which comes before it, and takes its number."""
+        while self._changes and (self._next is None or self._next[1] >= self._changes[0][0]):
+            _, dues = self._changes.popleft()
+            self._timetable = zip(itertools.count(max(0, number)), dues, strict=False)
+            self._next = next(self._timetable, None)
 
     def _finish(self) -> None:
         self.ended = True

@@ -136,6 +136,18 @@ class Go(TypedDict):
     starts_at_ns: int
 
 
+class Pace(TypedDict):
+    """The master to every worker, in an open loop whose rate it changes: which rate there is from a moment on.
+
+    ``rate`` is in operations per second over all workers, ``starts_at_ns`` on the master's wall clock in nanoseconds
+    since 1970, and ``prefix`` that of the run's keys.
+    """
+
+    prefix: str
+    rate: float
+    starts_at_ns: int
+
+
 # -- reports ------------------------------------------------------------------------------------------------
 
 
@@ -315,6 +327,7 @@ CLOCK_OFFSET = Kind[ClockOffset]("raftload_clock_offset")
 BEGUN = Kind[Begun]("raftload_begun")
 READY = Kind[Ready]("raftload_ready")
 GO = Kind[Go]("raftload_go")
+PACE = Kind[Pace]("raftload_pace")
 DONE = Kind[Done]("raftload_done")
 FAILED = Kind[Failed]("raftload_failed")
 SUSPECT = Kind[Suspect]("raftload_suspect")

@@ -223,6 +223,10 @@ class Recorder:
             totals.failed += 1
             totals.info += operation.outcome is Outcome.INFO
 
+    def count_by_tick(self) -> None:
+        """Count by the tick from now on, however long the load is."""
+        self._coarse_from_ns = sys.maxsize
+
     def interval(self, returned_ns: int) -> tuple[int, int]:
         """Return from when until when what returns then is counted in one interval, on the monotonic clock."""
         _, ticks, start_ns = self._bounds(returned_ns)

@@ -43,6 +43,7 @@ from loadgen.load.protocol import (
     DONE,
     GO,
     HISTORY_OPTION,
+    PACE,
     RANKS_OPTION,
     READY,
     SHARE_DONE,
@@ -51,6 +52,7 @@ from loadgen.load.protocol import (
     USERS_OPTION,
     Go,
     OpenLoopCounts,
+    Pace,
     Report,
     Snapshot,
     Stats,
@@ -59,7 +61,7 @@ from loadgen.load.protocol import (
 from loadgen.load.recorder import REQUEST_TYPE, Recorder
 from loadgen.load.settings import Settings, SettingsError
 from loadgen.load.start_line import HOLD_S, StartLine, is_held
-from loadgen.load.workload import Keys, owed, share, timetable
+from loadgen.load.workload import Keys, owed, plateau, share, timetable
 
 if TYPE_CHECKING:
     from loadgen.client.channel import Channel
@@ -146,11 +148,17 @@ class Worker:
         self.load.begin()
 
     def hear_master(self) -> None:
-        """Hear when the master lets the users begin; nothing in a process that is no worker of one."""
+        """Hear when the master lets the users begin, and changes their rate; nothing in a process without a master."""
         from locust.runners import WorkerRunner
 
         if isinstance(self._environment.runner, WorkerRunner):
             listening.handle(self._environment.runner, GO, self._on_go)
+            listening.handle(self._environment.runner, PACE, self._on_pace)
+
+    def _on_pace(self, _: str, pace: Pace) -> None:
+        load = self.load
+        if load is not None and pace["prefix"] == load.settings.prefix.decode("ascii"):
+            load.pace(pace["rate"], pace["starts_at_ns"] + self.clock_offset_ns)
 
     def _on_go(self, _: str, go: Go) -> None:
         load = self.load
@@ -247,6 +255,7 @@ class Load:
         self._cpu_s = 0.0
         self._running = True
         self._stopping = self._alone = False
+        self._paces = 0
         self._rng = random.Random(f"users/{settings.seed}/{rank}")
         self.warm_until_ns = time.perf_counter_ns() + round(settings.warmup_s * 1e9)
         self._lag = LoopLag(gevent.get_hub())
@@ -304,6 +313,21 @@ class Load:
         if self._running and self._quota != 0 and self.settings.schedule() is not None:
             self.open_loop = self._make_open_loop(starts_at_ns)
         line.open()
+
+    def pace(self, rate: float, starts_at_ns: int) -> None:
+        """Change the rate of an open loop; nothing where there is none, or it has ended.
+
+        Takes operations per second over all workers, and from when on, on this process's wall clock in nanoseconds;
+        from now on where that is over.
+        """
+        if self.open_loop is None:
+            return
+        # Who sets the rate looks at what came of it by parts of a second.
+        self.recorder.count_by_tick()
+        starts_ns = time.perf_counter_ns() + max(0, starts_at_ns - time.time_ns())
+        dues = plateau(self.settings, self.rank, self.workers, rate, starts_ns, self._paces)
+        self._paces += 1
+        self.open_loop.change(starts_ns, dues)
 
     @property
     def is_over(self) -> bool:

@@ -144,6 +144,23 @@ def owed(settings: Settings, offset: int, number: int) -> str | None:
     return types[place] if place < len(types) else None
 
 
+def plateau(settings: Settings, rank: int, workers: int, rate: float, start_ns: int, number: int) -> Iterator[int]:
+    """Yield when one worker's operations are due from a moment on at another rate than the settings'.
+
+    Takes the worker's place, from 0, of how many; operations per second over all workers; the moment in nanoseconds on
+    the monotonic clock; and how many such changes there were before.
+    """
+    positions = _positions(settings, rank, workers, number + 1)
+    return (start_ns + round(due_s * 1e9) for due_s in pacing.arrivals(pacing.constant(rate), positions))
+
+
+def _positions(settings: Settings, rank: int, workers: int, number: int = 0) -> Iterator[float]:
+    """Yield a worker's positions in a schedule: see `pacing`. Takes how many schedules there were before."""
+    if settings.arrivals == "poisson":
+        return pacing.poisson(rank + number * workers, workers, settings.seed)
+    return pacing.evenly(rank, workers)
+
+
 def timetable(settings: Settings, rank: int, workers: int, start_ns: int) -> Iterator[tuple[int, int]]:
     """Return one worker's part of an open loop: see `pacing.timetable`.
 
@@ -151,14 +168,10 @@ def timetable(settings: Settings, rank: int, workers: int, start_ns: int) -> Ite
     """
     schedule = settings.schedule()
     assert schedule is not None, "a closed loop has no timetable"
-    if settings.arrivals == "poisson":
-        positions = pacing.poisson(rank, workers, settings.seed)
-    else:
-        positions = pacing.evenly(rank, workers)
     warmup = pacing.constant(schedule.warmup_rate, settings.warmup_s)
     return pacing.timetable(
         pacing.arrivals(warmup, pacing.evenly(rank, workers)) if settings.warmup_s else iter(()),
-        pacing.arrivals(schedule, positions),
+        pacing.arrivals(schedule, _positions(settings, rank, workers)),
         start_ns,
         settings.warmup_s,
         share(settings.operations, workers, rank)[0],

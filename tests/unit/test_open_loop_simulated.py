@@ -14,7 +14,7 @@ from gevent.pool import Group
 
 from loadgen.load.open_loop import OpenLoop
 from loadgen.load.settings import Settings
-from loadgen.load.workload import timetable
+from loadgen.load.workload import plateau, timetable
 
 MS, SECOND = 1_000_000, 1_000_000_000
 SERVICE_NS = MS // 2
@@ -216,3 +216,35 @@ def test_a_schedule_without_an_operation_of_this_worker_ends_from_the_event_loop
     assert not worker.loop.ended
     simulation.run()
     assert (worker.loop.ended, worker.calls, worker.began, worker.ended) == (True, [], [], [0])
+
+
+def test_the_rate_changes_at_its_moment_in_all_workers() -> None:
+    """From 100/s to 1,000/s at 1 s and to 50/s at 2 s: nothing is lost or doubled, and workers go on taking turns."""
+    simulation, settings = Simulation(), settings_of(rate="100")
+    all_workers = [Worker(simulation, settings, rank=rank, workers=2) for rank in range(2)]
+
+    def change(rate: float, at_ns: int, number: int) -> None:
+        for rank, worker in enumerate(all_workers):
+            worker.loop.change(at_ns, plateau(settings, rank, 2, rate, at_ns, number))
+
+    simulation.at(950 * MS, lambda: change(1000, SECOND, 0))
+    simulation.at(1_900 * MS, lambda: change(50, 2 * SECOND, 1))
+    simulation.at(4 * SECOND - 1, lambda: [worker.loop.stop() for worker in all_workers])
+    simulation.run()
+    dues = sorted(due for worker in all_workers for _, due, _ in worker.calls)
+    expected = [*range(0, SECOND, 10 * MS), *range(SECOND, 2 * SECOND, MS), *range(2 * SECOND, 4 * SECOND, 20 * MS)]
+    assert dues == expected
+    for worker in all_workers:
+        numbers = [number for number, _, _ in worker.calls]
+        assert numbers == list(range(worker.loop.scheduled)) and len(worker.began) == 1
+        assert [call for _, _, call in worker.calls] == [due for _, due, _ in worker.calls]
+
+
+def test_a_rate_that_changes_before_the_next_operation_is_due_does_not_wait_for_it() -> None:
+    """At one operation in 10 s the next is due far beyond the change."""
+    simulation, settings = Simulation(), settings_of(rate="0.1")
+    worker = Worker(simulation, settings)
+    simulation.at(SECOND, lambda: worker.loop.change(SECOND, plateau(settings, 0, 1, 10, SECOND, 0)))
+    simulation.at(2 * SECOND - 1, worker.loop.stop)
+    simulation.run()
+    assert [due for _, due, _ in worker.calls] == [0, *range(SECOND, 2 * SECOND, 100 * MS)]
