@@ -436,12 +436,66 @@ class Perf(TypedDict):
     members: NotRequired[list[PerfMember]]
 
 
+class CapacityLimit(TypedDict):
+    """What gave way first above a capacity."""
+
+    rate: float
+    broken: list[str]
+    by: str
+    evidence: list[str]
+
+
+class CapacityStep(TypedDict):
+    """Some time at one rate, in the search for a capacity."""
+
+    rate: float
+    achieved: float
+    seconds: float
+    phase: str
+    decision: str | None
+    sure: bool
+    broken: list[str]
+    growing: bool
+    operations: int
+    failed: int
+    dropped: int
+    in_flight: int
+    values: list[float | None]
+    p50_ms: float | None
+    p99_ms: float | None
+    start_lag_p99_ms: float | None
+    fsync_p99_ms: float | None
+    commit_p99_ms: float | None
+    cpu_cores: float | None
+    cpu_wait_share: float | None
+
+
+class Capacity(TypedDict):
+    """The highest rate at which thresholds hold, and how it was found."""
+
+    method: str
+    slos: list[str]
+    start_rate: float
+    max_rate: float | None
+    precision: float
+    rate: float | None
+    low: float | None
+    high: float | None
+    is_lower_bound: bool
+    limit: CapacityLimit | None
+    steps: list[CapacityStep]
+    load_s: float
+    verdict: str
+    reason: str | None
+
+
 class Blocks(TypedDict, total=False):
-    """What runs with faults or a check have beside the rest."""
+    """What runs with faults, with a check, or for a capacity have beside the rest."""
 
     chaos: Chaos | None
     check: Check | None
     perf: Perf | None
+    capacity: Capacity | None
 
 
 class Schedule(TypedDict, total=False):

@@ -110,6 +110,8 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
         result["check"] = run["check"]
     if perf := run.get("perf"):
         result["perf"] = perf_marks.judged(run_dir, perf, results, measured, target)
+    if "capacity" in run:
+        result["capacity"] = run["capacity"]
     return gate.apply(result, thresholds)
 
 

@@ -161,6 +161,8 @@ def _inconclusive(result: UnjudgedResult) -> list[str]:
         dropped = f"{generator['dropped']:,} of {generator['scheduled']:,} operations were not sent"
         late = dropped if generator.get("dropped") else "operations were sent too late"
         reasons.append(f"the target rate was not reached: {late}")
+    if (capacity := result.get("capacity")) and capacity["verdict"] == Verdict.UNKNOWN:
+        reasons.append(str(capacity["reason"]))
     books, total = result.get("books"), result["results"].get("total")
     if books and books.get("balanced") is False:
         reasons.append("the counts do not agree with the store's revision")
@@ -204,6 +206,9 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     if ended := result.get("aborted"):
         failed.append(abort.reason(ended))
     failed += _broken(result)
+    capacity = result.get("capacity")
+    if capacity and capacity["verdict"] == Verdict.FAIL:
+        failed.append(str(capacity["reason"]))
     inconclusive = unknown + _inconclusive(result)
     verdict: str
     if failed:
@@ -211,7 +216,8 @@ def apply(result: UnjudgedResult, thresholds: Iterable[Threshold]) -> Result:
     elif inconclusive:
         verdict = Verdict.UNKNOWN
     else:
-        verdict = Verdict.PASS if judgements or result.get("check") or result.get("perf") else NONE
+        judged = judgements or result.get("check") or result.get("perf") or capacity
+        verdict = Verdict.PASS if judged else NONE
     return {
         **result,
         "thresholds": [

@@ -78,6 +78,9 @@ class Hooks:
         Called while SIGINT and SIGTERM are held back.
         """
 
+    def run_made(self, session: Session, run: Run) -> None:
+        """Note that the run is made, and its load is about to begin."""
+
     def load_begins(self, stop: Callable[[str], None]) -> None:
         """Note that the load begins.
 
@@ -245,6 +248,7 @@ def to_its_end(run: Run, session: Session, hooks: Hooks, *, others_follow: bool 
     """
     for note in run.notes_before:
         hooks.say(f"note: {note}")
+    hooks.run_made(session, run)
     try:
         run.start()
         hooks.load_begins(run.ask_stop)

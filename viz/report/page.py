@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cluster.base.files import write_bytes
 from cluster.observe import samples
 from viz.diagrams import elections, ladder, observed, palette
-from viz.report import chaos_sections, run_charts, sections
+from viz.report import capacity_section, chaos_sections, run_charts, sections
 from viz.report.rundata import RunData, RunError, load
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def render(data: RunData) -> str:
         sections.head(data),
         sections.verdict(data.result),
         _section("Broken guarantees", chaos_sections.violations(data.result)),
+        _section("Capacity", capacity_section.section(data.result), "the highest rate at which the thresholds hold"),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),
         _section(
             "Knee",
