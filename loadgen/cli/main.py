@@ -32,6 +32,7 @@ COMMANDS = (
         "loadgen.cli.ab",
         "compare two versions, settings or clusters by short turns: is NEW slower than BASE?",
     ),
+    ("capacity", "loadgen.cli.capacity", "find the highest rate at which thresholds hold"),
     ("web", "loadgen.cli.web", "serve Locust's web UI: start loads, watch the cluster and inject faults in a browser"),
     ("worker", "loadgen.run.worker", "run a load worker for a master (bench or web) on another machine"),
     ("report", "loadgen.cli.report", "show a finished run as a table, JSON or HTML page, or compare two runs"),

@@ -415,10 +415,17 @@ def other_than_default(run: Mapping[str, object]) -> list[str]:
     return [each.shown.format(value) for each, value in said if value is not None and str(value) != each.default]
 
 
-def add_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> list[argparse.Action]:
-    """Add the options of all settings to a parser and return them; values stay texts, so that one place checks them."""
+def add_arguments(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, without: Collection[str] = ()
+) -> list[argparse.Action]:
+    """Add the options of all settings to a parser and return them; values stay texts, so that one place checks them.
+
+    Takes the fields of those to leave out, which then have their defaults.
+    """
     actions = []
     for parameter in PARAMETERS:
+        if parameter.field in without:
+            continue
         shown = f" (default: {parameter.default})" if parameter.default else ""
         action = parser.add_argument(
             parameter.flag,

@@ -26,8 +26,8 @@ from tests.support.waiting import until
 TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
-    "perf": "test_perf", "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz",
-    "etcd": "test_etcd", "ab": "test_ab",
+    "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_report_and_gate",
+    "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz", "etcd": "test_etcd",
 }  # fmt: skip
 
 
@@ -39,6 +39,19 @@ def ran(tmp_path_factory: pytest.TempPathFactory, wheel_etcd: str) -> tuple[Path
     done = command.run(*words, cwd=folder, RAFTLOAD_ETCD=wheel_etcd)
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
+
+
+def test_capacity(tmp_path: Path, wheel_etcd: str) -> None:
+    """Whatever this machine has to spare now: a search of some seconds leaves what it saw."""
+    words = ("--slo", "put.p99_ms < 2000", "--max-rate", "200", "--nodes", "1", "--workers", "1", "--time-limit", "8s")
+    done = command.run("capacity", *words, "--json", "--output", "run", cwd=tmp_path, RAFTLOAD_ETCD=wheel_etcd)
+    assert done.returncode in (0, 1, 3), done.stderr
+    result = json.loads(done.stdout)
+    assert result["capacity"]["slos"] == ["put.p99_ms < 2000"]
+    assert result["capacity"]["steps"][0]["rate"] == 100
+    assert result["results"]["total"]["operations"] > 0
+    assert "capacity writes up to" in done.stderr
+    assert 'id="capacity"' in (tmp_path / "run" / "report.html").read_text() or len(result["capacity"]["steps"]) < 2
 
 
 def test_no_command_is_left_out() -> None:
