@@ -209,12 +209,17 @@ class Search:
 
     @property
     def limit(self) -> Stay | None:
-        """The stay at the lowest rate that broke a goal above the answer, the latest of these; None without one."""
+        """The stay at the lowest rate that broke a goal above the answer, the latest of these; None without one.
+
+        One that broke without the generator's doing comes before one with it, where both are as good as at one rate.
+        """
         above = [
             each for each in self.stays
             if each.decision in (Decision.BREAKS, Decision.LATE) and each.rate > (self.low or 0.0)
         ]  # fmt: skip
-        return min(reversed(above), key=lambda each: each.rate, default=None)
+        lowest = min((each.rate for each in above), default=0.0)
+        near = [each for each in above if each.rate <= lowest * (1 + 2 * self._precision)]
+        return min(reversed(near), key=lambda each: (each.decision is Decision.LATE, each.rate), default=None)
 
     def interval(self) -> tuple[float | None, float | None]:
         """Return between which rates the capacity is, by the tests alone; None where nothing bounds it.
