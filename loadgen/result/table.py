@@ -67,7 +67,8 @@ def _title(result: Result, paint: Painter) -> list[str]:
     users, workers = run.get("users"), run.get("workers")
     parts = [
         f"{run['loop']} loop" if run.get("loop") else "",
-        f"{run['rate']:,g}/s asked for" if run.get("rate") else "",
+        # A search has many.
+        f"{run['rate']:,g}/s asked for" if run.get("rate") and not result.get("capacity") else "",
         _plural(users, "user") + (f" in {_plural(workers, 'worker')}" if workers else "") if users else "",
         str(run.get("transport") or ""),
         f"values of {run['value_size']:,} B" if run.get("value_size") else "",
