@@ -70,8 +70,13 @@ class Witness:
 
     def evidence(self, stay: int) -> Evidence:
         """Return what the members did in a stay."""
-        looks = [self._looks.get((stay, end)) for end in (0, 1)]
-        found = [each.get(timeout=ANSWER_S) for each in looks if each is not None]
+        found: list[Look] = []
+        for end in (0, 1):
+            look = self._looks.get((stay, end))
+            if look is not None:
+                # Members that are overloaded may not answer in time; then there is no evidence.
+                look.join(timeout=ANSWER_S)
+                found += [look.value] if look.value is not None else []
         return between(*found) if len(found) == 2 else Evidence()
 
     def _look(self) -> Look:

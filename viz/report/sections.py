@@ -98,6 +98,8 @@ def head(data: RunData) -> str:
     run, target = result["run"], result.get("target") or NO_TARGET
     verdict = str(result.get("verdict") or "unknown")
     members, users, rate = target.get("members"), run.get("users"), run.get("rate")
+    if result.get("capacity"):
+        rate = None  # a search has many
     count = len(members) if isinstance(members, list) else members
     said = [
         f"{target.get('kind')} etcd {target.get('etcd_version')}" if target.get("etcd_version") else "",
