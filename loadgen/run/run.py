@@ -88,7 +88,7 @@ class Run:
 
     def __init__(self, session: Session, target: Target, plan: Plan, folder: Path) -> None:
         self._session = session
-        self.target = self._target = target
+        self.target = target
         self._plan = plan
         self.folder = folder
         self.interrupted: str | None = None
@@ -152,7 +152,7 @@ class Run:
 
         Raises FileError.
         """
-        session, target = self._session, self._target
+        session, target = self._session, self.target
         with writing(f"into {self.folder}", self.folder):
             writer = make_writer(self.folder, settings.prefix, self._is_unwritten)
         history = self._history = MasterHistory(
@@ -176,7 +176,7 @@ class Run:
         history = self._history
         assert history is not None
         # A member that has ended agrees with nobody.
-        revision = history.agree(0.0) if self._target.ended_members() else history.agree()
+        revision = history.agree(0.0) if self.target.ended_members() else history.agree()
         history.read_members(revision)
 
     def _is_unwritten(self, reason: str) -> None:
@@ -317,11 +317,6 @@ class Run:
         return max(0.0, now - began)
 
     @property
-    def target(self) -> Target:
-        """The cluster under load."""
-        return self._target
-
-    @property
     def scenario(self) -> str:
         """The scenario of its users, by name or by a locustfile's path."""
         return self._session.scenario
@@ -388,16 +383,16 @@ class Run:
 
     def _ask_at_the_end(self) -> None:
         """Ask the cluster what it is now, and remove the keys. A second signal ends this in between."""
-        if ended := self._target.ended_members():
+        if ended := self.target.ended_members():
             self._problems.append(f"{', '.join(ended)} ended during the run; the reason is in {self.folder / 'logs'}")
-            if 2 * len(ended) >= len(self._target.endpoints):
+            if 2 * len(ended) >= len(self.target.endpoints):
                 self._space.expect_no_answer()
         with self._noting("scrape the members' metrics"):
             self._cluster_recorder.load_ended()
         with self._noting("count the operations"):
             self._revision_after = self._space.revision()
         with self._noting("ask the cluster's members"):
-            self._after = self._target.ask()
+            self._after = self.target.ask()
         if self._history is not None:
             with self._noting("read what each member holds"):
                 self._end_history()
@@ -535,7 +530,7 @@ class Run:
             self._check_count(measured, how["dropped"] or 0)
             self._check_end()
         # A lost worker's last second is unknown, and on a cluster that is not ours others may have written.
-        alone = not self.lost and self._target.ours
+        alone = not self.lost and self.target.ours
         document = {
             "schema": "raftload.run/1",
             "id": self.folder.name,
@@ -544,7 +539,7 @@ class Run:
             "ended_at": run_folder.iso(run_folder.utc_now()) if ended else None,
             **self._parameters(),
             "versions": totals.versions(),
-            "target": self._target.as_dict(self._before, self._after, self._observed, self._cpu_wait(measured)),
+            "target": self.target.as_dict(self._before, self._after, self._observed, self._cpu_wait(measured)),
             "measured": measured,
             "warmup": totals.warmup(self._snapshots()),
             "preloaded_keys": self._space.preloaded,
@@ -583,7 +578,7 @@ class Run:
         plan = self._plan
         return {
             "command": list(plan.command),
-            "environment": repeat.environment(self._target.kind, self._target.etcd),
+            "environment": repeat.environment(self.target.kind, self.target.etcd),
             **self.settings.to_document(),
             "allow_rate_miss": plan.allow_rate_miss,
             "workers": len(self._session.workers),

@@ -26,7 +26,7 @@ from tests.support.waiting import until
 TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
-    "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_report_and_gate",
+    "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_compare",
     "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz", "etcd": "test_etcd",
 }  # fmt: skip
 
@@ -96,6 +96,13 @@ def test_report_and_gate(ran: tuple[Path, dict[str, Any]]) -> None:
         done = command.run("gate", str(folder), "--threshold", threshold, cwd=folder)
         # A generator that was the bottleneck cannot fail a latency: that is inconclusive.
         assert done.returncode in ({code, 3} if code else {code}), done.stderr
+
+
+def test_compare(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = ran
+    done = command.run("compare", str(folder), str(folder), "--allow-contended", "--json", cwd=folder)
+    assert done.returncode in (2, 3), done.stderr
+    assert done.returncode == 2 or json.loads(done.stdout)["schema"] == "raftload.compare/1"
 
 
 def test_ab(tmp_path: Path) -> None:
