@@ -26,12 +26,12 @@ LOAD = (
 _LATE = {"connections", "balance", "engine", "arrivals", "environment"}
 
 
-class OtherLoad(UsageError):  # noqa: N818
+class OtherLoadError(UsageError):
     """Runs that are to be compared did not have the same load."""
 
 
 def require_same_load(base: Sequence[Result], new: Sequence[Result], names: tuple[str, str] = ("BASE", "NEW")) -> None:
-    """Hold the load of all runs of both sides against that of the first. Raises OtherLoad with what differs."""
+    """Hold the load of all runs of both sides against that of the first. Raises OtherLoadError with what differs."""
     first = base[0]
     for side, runs in zip(names, (base, new), strict=True):
         for result in runs:
@@ -42,7 +42,7 @@ def require_same_load(base: Sequence[Result], new: Sequence[Result], names: tupl
             if found:
                 what = ", ".join(f"{key} ({ours} and {theirs})" for key, (ours, theirs) in found.items())
                 whose = f"{names[0]} and {side}" if side != names[0] else f"runs of {side}"
-                raise OtherLoad(
+                raise OtherLoadError(
                     f"{whose} did not run the same load: {what}; a difference would not be etcd's alone; "
                     "add --allow-other-load to compare them all the same"
                 )

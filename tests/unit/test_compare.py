@@ -428,9 +428,9 @@ def test_runs_of_another_load_are_refused(key: str) -> None:
     if late:
         alike.require_same_load([base], [new])
         return
-    with pytest.raises(alike.OtherLoad, match=key):
+    with pytest.raises(alike.OtherLoadError, match=key):
         alike.require_same_load([base], [new])
-    with pytest.raises(alike.OtherLoad, match="runs of BASE did not run the same load"):
+    with pytest.raises(alike.OtherLoadError, match="runs of BASE did not run the same load"):
         alike.require_same_load([base, new], [base])
     assert key in alike.differences([base], [new])
 

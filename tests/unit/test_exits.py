@@ -68,7 +68,7 @@ def test_it_is_2_for_what_was_asked_for_and_4_for_the_environment(
     assert codes == {name: 2 if name in of_usage else 4 for name in codes}
     assert of_usage == {
         "UsageError", "SecurityError", "SettingsError", "ScenarioError", "ThresholdError", "ReportError",
-        "HistoryError", "RunError",
+        "HistoryError", "RunError", "OtherLoadError",
     }  # fmt: skip
 
 
