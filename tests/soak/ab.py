@@ -32,7 +32,7 @@ from cluster.base.units import parse_duration
 from cluster.local.cluster import LocalCluster
 from loadgen.ab.sign_flips import FEWEST
 from loadgen.ab.turns import compare
-from tests.soak.record import ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
 from tests.support import simulated_turns
 from tests.support.relay import relay
 
@@ -55,7 +55,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.simulated:
         return simulated(args.simulated)
-    about = about_now("cluster", "loadgen", "locustfiles")
+    about = about_now(*LOAD_PATH, "loadgen/run", "loadgen/ab", "loadgen/compare")
     kinds = {"same": (args.same, 0.0), "delayed": (args.delay, args.by)}
     wrong = 0
     for kind, (count, delay_s) in kinds.items():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.capacity.search import Search
-from tests.soak.record import about_now, append, recorded
+from tests.soak.record import LOAD_PATH, about_now, append, recorded
 from tests.support.command import ROOT
 from tests.support.servers import SYSTEMS, run
 from tests.support.truth import running
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=5, help="embedded clusters (default: 5)")
     parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated searches of each model (0)")
     args = parser.parse_args()
-    about = about_now("cluster", "loadgen", "locustfiles")
+    about = about_now(*LOAD_PATH, "loadgen/run", "loadgen/capacity")
     wanted = [("server", number) for number in range(args.times)]
     wanted += [("cluster", number) for number in range(args.clusters)]
     rows = recorded(NAME, about)

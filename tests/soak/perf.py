@@ -35,7 +35,7 @@ from cluster.local.cluster import LocalCluster
 from cluster.observe.calls import grpc
 from cluster.observe.messages import encode
 from cluster.observe.probe import member_status
-from tests.soak.record import ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
 from tests.support.etcds import newest_of, version_of
 from tests.support.relay import relay
 
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CASES), metavar="CASE,…", help="of these cases (default: all)")
     args = parser.parse_args()
     etcd = newest_of(MINOR)
-    about = {**about_now("cluster", "loadgen", "viz", "locustfiles"), "etcd": version_of(etcd)}
+    about = {**about_now(*LOAD_PATH, "loadgen/run", "loadgen/perf", "loadgen/result"), "etcd": version_of(etcd)}
     rows = []
     # By turns over the cases, too, so that what else the machine does meets all of them.
     for number in range(max(args.times, args.marks)):

@@ -15,6 +15,8 @@ from tests.support.command import ROOT
 
 # What can be measured.
 CODE = ("cluster", "loadgen", "viz", "locustfiles", "tests")
+# The way of an operation: what its meaning and its latency come from.
+LOAD_PATH = tuple(f"loadgen/{folder}" for folder in ("stats", "wire", "proto", "history", "client", "engine", "load"))
 FOLDER = ROOT / "docs" / "evidence"
 # Written by what measures, so it is no part of what is measured.
 _WRITTEN = ("docs/evidence", "docs/etcd-versions.md")

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.soak.record import CODE, ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
 from tests.support import sanitized
 
 NAME = "two-engines.jsonl"
@@ -84,7 +84,7 @@ def main() -> int:
             sanitized.load(args.core)
         print(json.dumps(dataclasses.asdict(hold(args.seed, args.hold_s, float("inf")))))
         return 0
-    about = about_now(*CODE)
+    about = about_now(*LOAD_PATH)
     done = sum(row["operations"] for row in recorded(NAME, {**about, "sanitized": False}))
     while done < args.operations:
         began = time.monotonic()
