@@ -67,7 +67,7 @@ NOT_RUN = {
         "tests/integration/test_many_machines.py: def test_workers_report_from_elsewhere_and_share_the_operations",
     ),
     **dict.fromkeys(
-        ("raftload perf --load s --endpoints", "raftload perf --like-etcdctl --endpoints"),
+        ("raftload perf --load s", "raftload perf --like-etcdctl --endpoints"),
         ("it takes a minute", "tests/integration/test_perf.py: def test_the_load_is_etcdctls"),
     ),
     "docker compose": (
@@ -123,6 +123,8 @@ SHORTER = {
     "pause-follower --rounds 3": "pause-follower --rounds 1 --every 1s --concurrency 4 --workers 1",
     "chaos --track 13766": "chaos --track 13766 --rounds 1 --concurrency 4 --workers 1",
     "cluster test": "cluster test --only kv",
+    "raftload capacity --slo": "raftload capacity --max-rate 200 --time-limit 8s --nodes 1 --workers 1 --slo",
+    "raftload ab --connections 1": "raftload ab --pairs 1 --operations 100 --nodes 1 --workers 1 --connections 1",
     "raftload perf --datascale s": "raftload perf --datascale s --nodes 1 --workers 1",
     "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",
 }
