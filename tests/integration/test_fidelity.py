@@ -20,7 +20,9 @@ from cluster.local.cluster import LocalCluster
 from loadgen.run import saturation
 from tests.support import command
 from tests.support.command import workers
+from tests.support.processes import children, runs
 from tests.support.truth import Served, TruthServer, truth_server
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -201,6 +203,20 @@ def test_the_truth_of_an_open_loop_is_reported(tmp_path: Path, engine: str) -> N
     is_above(reported["service"], held)
     for field in ("min_ms", "mean_ms", "p50_ms", "p99_ms", "max_ms"):
         assert reported[field] >= reported["service"][field] - ROUNDED_MS
+
+
+def test_the_server_ends_with_whoever_started_it() -> None:
+    """A killed test would leave a process that nobody ends."""
+    with truth_server(latency=1000):
+        pass  # there is a compiler
+    script = "import sys, time; from tests.support.truth import running\n"
+    script += "with running(latency=1000): print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, env=ENV) as test:
+        assert test.stdout is not None
+        assert test.stdout.readline()
+        (server,) = children(test.pid)
+        test.kill()
+        until(lambda: not runs(server), "the server's end")
 
 
 def test_a_slot_that_is_busy_is_waited_for(tmp_path: Path) -> None:

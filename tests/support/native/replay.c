@@ -7,7 +7,9 @@
  * known by the DATA frame that ends its stream (RFC 9113). It ends when CONNECTIONS connections have come and gone.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 #include "http2.h"
 
@@ -81,6 +83,7 @@ static int serve(struct connection *c) {
 
 int main(int argc, char **argv) {
     int connections = argc > 1 ? atoi(argv[1]) : 1, gone = 0;
+    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* nobody else ends it where its client is killed first */
     for (int n = 0; n < 3; n++) {
         unsigned char head[4];
         if (fread(head, 1, 4, stdin) != 4 || (sizes[n] = be32(head)) > sizeof answers[n] ||

@@ -538,6 +538,7 @@ int main(int argc, char **argv) {
     signal(SIGTERM, on_signal);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* nobody else ends it where the test is killed */
     while (!ended) {
         uint64_t at = now();
         while (heap_size && heap[0].due <= at) answer(pop());
