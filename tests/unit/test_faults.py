@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import statistics
+import time
 from pathlib import Path
 
 import pytest
 
 from cluster.base.errors import UsageError
 from cluster.faults.kinds import KINDS, Action, Fault, Subject, after, healing, plan
-from cluster.local.relay import LinkState, hold_back
+from cluster.local.relay import LinkState, PeerRelay, hold_back
 from cluster.observe.timeline import COLUMNS, Timeline
+from tests.support.ports import take_ports
 
 A, B, C = (Subject(f"etcd-node{number}") for number in (1, 2, 3))
 DOWN, PAUSED, CUT = Subject("etcd-node2", "down"), Subject("etcd-node2", "paused"), Subject("etcd-node2", isolated=True)
@@ -148,6 +152,34 @@ def test_how_late_a_piece_is() -> None:
     # One piece in four waits 200 ms, one in sixteen of them 400 ms more, and so on: 0.25*0.2 + 0.0625*0.4 + … = 0.1.
     assert statistics.mean(lost) == pytest.approx(0.1, rel=0.2)
     assert sum(each == 0 for each in lost) / len(lost) == pytest.approx(0.75, abs=0.03)
+
+
+@pytest.mark.timing
+def test_a_delay_below_a_millisecond_is_no_longer_than_that() -> None:
+    """The least of many is meant: what takes longer may be the machine's."""
+    port = take_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as behind:
+        routes = {"etcd-node1": (port, behind.getsockname()[1])}
+        with contextlib.closing(PeerRelay(routes)) as relay, socket.create_connection(("127.0.0.1", port)) as peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer.sendall(b"POST /raft HTTP/1.1\r\nX-Server-From: 1\r\n\r\n")
+            member, _ = behind.accept()
+            with member:
+                member.recv(1024)
+                times = {}
+                for delay_s in (0.0, 200e-6):
+                    relay.link_state("etcd-node1").delay_s = delay_s
+                    times[delay_s] = [_way_s(peer, member) for _ in range(300)]
+    assert min(times[200e-6]) >= 200e-6
+    assert min(times[200e-6]) - min(times[0.0]) < 800e-6
+
+
+def _way_s(source: socket.socket, sink: socket.socket) -> float:
+    """Return how many seconds a byte is under way."""
+    began = time.perf_counter()
+    source.sendall(b"-")
+    assert sink.recv(1) == b"-"
+    return time.perf_counter() - began
 
 
 def test_timeline(tmp_path: Path) -> None:
