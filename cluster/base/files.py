@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -67,3 +68,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def histogram_log(f: str, suffix: str = "") -> str:
+    """Return the name of the file in a run folder that has the latencies of an operation type, whatever that is called.
+
+    >>> histogram_log("put"), histogram_log("GET /v3/kv", ".service")
+    ('put.hlog', 'GET__v3_kv.service.hlog')
+    """
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', f)}{suffix}.hlog"

@@ -9,12 +9,12 @@ there was.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.base.files import histogram_log
 from loadgen.stats import hdr
 
 COLUMNS = ("time", "f", "succeeded", "failed", "info", "p50_ms", "p99_ms", "max_ms", "length_s")
@@ -181,7 +181,7 @@ class Series:
                 if closed is not None and closed.encoded:
                     offset_s = max(0.0, each.start_ns / 1e9 - start_s)
                     lines.append(hdr.log_line(offset_s, each.length_ns / 1e9, closed.part.max_ns, closed.encoded))
-            (folder / f"{_file_name(f)}{suffix}.hlog").write_text("".join(lines), encoding="ascii")
+            (folder / histogram_log(f, suffix)).write_text("".join(lines), encoding="ascii")
 
 
 class _Interval(NamedTuple):
@@ -336,7 +336,3 @@ class _Closed:
     def counts(self) -> dict[int, int]:
         """Return the histogram."""
         return hdr.decode(self.encoded) if self.encoded else {}
-
-
-def _file_name(f: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f)

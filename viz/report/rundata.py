@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cluster.base.errors import ClusterError, UsageError
+from cluster.base.files import histogram_log
 from cluster.faults.kinds import HEAL, KINDS, undoing
 from cluster.observe import record
 from cluster.observe.record import Poll, Scrape
@@ -182,6 +183,8 @@ def _series(folder: Path, missing: list[str]) -> dict[str, list[Interval]]:
 
 def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[str, list[tuple[float, dict[int, int]]]]:
     found = {}
+    types = list(types)
+    names = {histogram_log(f, suffix): f"{f}{suffix}" for f in types for suffix in ("", ".service")}
     for path in sorted(folder.glob("*.hlog")):
         try:
             intervals = hlog.read(path)
@@ -189,7 +192,7 @@ def _latencies(folder: Path, types: Iterable[str], missing: list[str]) -> dict[s
             missing.append(f"{path.name}: {exc}")
             continue
         if intervals:
-            found[path.stem] = sorted(intervals, key=operator.itemgetter(0))
+            found[names.get(path.name, path.stem)] = sorted(intervals, key=operator.itemgetter(0))
     if not found:
         missing.append("*.hlog: latency by percentile is not drawn")
     return {f: found[f] for f in dict.fromkeys([*types, *found]) if f in found}

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.base.files import write_bytes
+from cluster.base.files import histogram_log, write_bytes
 from viz.report import charts, hlog, run_charts, sections
 from viz.report.charts import Axis, Chart, Line, Span
 from viz.report.page import page
@@ -163,7 +163,7 @@ def _distributions(document: Compared) -> Iterator[tuple[str, str]]:
             counts: Counter[int] = Counter()
             for run in side["runs"]:
                 if run["folder"] is not None:
-                    counts.update(_counts(Path(run["folder"]) / f"{f}.hlog"))
+                    counts.update(_counts(Path(run["folder"]) / histogram_log(f)))
             lines.append(Line(side["name"], look, tuple(hlog.spectrum(counts))))
         yield f, run_charts.spectrum(f"percentiles-{f}", lines)
 
