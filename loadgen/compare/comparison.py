@@ -44,12 +44,16 @@ def compare(
     _check(base, new)
     if not allow_other_load:
         alike.require_same_load(results[0], results[1])
-    names = _chosen(_common([*base, *new]), tuple(figures))
+    figures = tuple(figures)
+    names = _chosen(_common([*base, *new]), figures)
     judged = permutation.judge({name: _values(name, base, new) for name in names}, within)
     sides = [_side(name, runs, allow_contended) for name, runs in zip(NAMES, (base, new), strict=True)]
     doubts = [f"{side['name']}, {run['id']}: {doubt}"
               for side in sides for run in side["runs"] for doubt in run["doubts"]]  # fmt: skip
     verdict = overall(judged.figures, doubts)
+    unjudged, failing = _lacking([*base, *new], figures)
+    if verdict.word is not Word.SLOWER:  # that is not undone by what is missing
+        verdict = overall(judged.figures, [*doubts, *failing])
     found_grossly = judged.arrangements is None and verdict.word in (Word.SLOWER, Word.FASTER)
     return {
         "schema": COMPARE,  # type: ignore[typeddict-item]
@@ -57,7 +61,7 @@ def compare(
         "new": sides[1],
         "method": method("runs", TEST, within, judged.arrangements),
         "differences": alike.differences(*results),
-        "warnings": list(_warnings(base, new, allow_contended=allow_contended)),
+        "warnings": [*_warnings(base, new, allow_contended=allow_contended), *unjudged],
         "figures": [figure.row(within) for figure in judged.figures],
         "verdict": verdict.word.value,
         "words": verdict.words(within),
@@ -124,13 +128,33 @@ def _common(runs: Sequence[RunFigures]) -> list[str]:
     return [name for name in every if all(name in run.values for run in runs)]
 
 
+def _lacking(runs: Sequence[RunFigures], patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what to say of figures that some of the runs lack: a warning, and doubts where all of a type failed."""
+    names = dict.fromkeys(name for run in runs for name in run.values if not patterns or _is_one_of(name, patterns))
+    lacking = {name: count for name in names if (count := sum(name not in run.values for run in runs))}
+    doubts = []
+    for f in dict.fromkeys(name.rpartition(".")[0] for name in lacking):
+        rows = [run.result["results"].get(f) for run in runs]
+        if failed := sum(bool(row and row["operations"] and not row["succeeded"]) for row in rows):
+            doubts.append(f"all operations of {f} failed in {failed} of {len(runs)} runs")
+    if not lacking:
+        return [], doubts
+    name, count = next(iter(lacking.items()))
+    others = f" and {len(lacking) - 1} more figures" if len(lacking) > 1 else ""
+    return [f"not judged: {name}, which is not known of {count} of {len(runs)} runs,{others}".rstrip(",")], doubts
+
+
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
 def _chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     if not names:
         raise UsageError("the runs have no figure in common: no operation type succeeded in all of them")
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UsageError(f"no figure that all runs have is called {pattern!r}; there are {', '.join(names)}")
-    return [name for name in names if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in names if not patterns or _is_one_of(name, patterns)]
 
 
 def _values(name: str, base: Sequence[RunFigures], new: Sequence[RunFigures]) -> permutation.Values:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.base.files import histogram_log
 from cluster.observe import samples
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen.result import gate, known
@@ -130,7 +132,7 @@ def read(name: str) -> RunFigures:
     if folder is not None:
         try:
             _from_series(folder, rows, values, own)
-        except (OSError, ValueError, KeyError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as exc:
             raise ReportError(f"{folder}: {exc}") from exc
     run_id = str(result["run"].get("id") or (folder or Path(name)).name)
     return RunFigures(run_id, folder, result, values, own)
@@ -139,14 +141,14 @@ def read(name: str) -> RunFigures:
 def _from_series(folder: Path, types: Mapping[str, object], values: dict[str, float], own: dict[str, Own]) -> None:
     """Put the figures of the series in place of those of the result, and how sure they are.
 
-    Raises OSError, ValueError and KeyError where a file is broken.
+    Raises OSError, ValueError, KeyError, TypeError and ArithmeticError where a file is broken.
     """
     path = folder / "series.csv"
     if not path.is_file():
         return
     rows = _rows(path)
     for f in types:
-        log = folder / f"{f}.hlog"
+        log = folder / histogram_log(f)
         if f not in rows or not log.is_file():
             continue
         intervals = hdr.read_log(log.read_text(encoding="ascii"))
@@ -213,6 +215,9 @@ def _bootstrapped(
             table[block(at), place[key]] += count
     latencies = np.array([hdr.middle(key) / _NS for key in keys])
     found = resampled(table, latencies, [PERCENTILES[field] for field in fields], times)
+    # Of operations so rare that a mixture has none of them, a run does not know how sure it is.
+    if not all(map(math.isfinite, (end for each in found for end in dataclasses.astuple(each)))):
+        return {}
     return dict(zip((*fields, RATE), found, strict=True))
 
 
@@ -222,7 +227,7 @@ def resampled(
     """Return how sure the percentiles of a run are, and at last its throughput, by a bootstrap of its blocks.
 
     Takes how many operations of each latency there were in each block, the latencies in rising order, the percentiles
-    as fractions, and seconds and operations of each block.
+    as fractions, and seconds and operations of each block. Numbers are not finite where a mixture has no operation.
     """
     from scipy import stats
 
@@ -239,12 +244,14 @@ def resampled(
             found.append(latencies[np.minimum((ranks < wanted).sum(axis=1), len(latencies) - 1)])
         seconds, operations = (weights @ times).T
         found.append(operations / seconds)
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(np.array(found)))
+        return np.asarray(np.log(np.array(found)))
 
-    result = stats.bootstrap(
-        (np.arange(blocks),), figures, n_resamples=_MIXTURES, batch=250, vectorized=True, method="percentile",
-        confidence_level=CONFIDENCE, rng=np.random.default_rng(blocks),
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Those of numbers that are not finite.
+        warnings.simplefilter("ignore")
+        result = stats.bootstrap(
+            (np.arange(blocks),), figures, n_resamples=_MIXTURES, batch=250, vectorized=True, method="percentile",
+            confidence_level=CONFIDENCE, rng=np.random.default_rng(blocks),
+        )  # fmt: skip
     low, high = np.exp(result.confidence_interval.low), np.exp(result.confidence_interval.high)
     return [Own(float(each), float(a), float(b)) for each, a, b in zip(result.standard_error, low, high, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -269,6 +270,15 @@ def test_a_run_of_few_seconds_does_not_say_how_sure_it_is() -> None:
     assert run_figures._bootstrapped(rows, intervals, ["p50_ms"]) == {}
 
 
+def test_a_run_of_operations_that_came_in_one_stretch_does_not_say_how_sure_it_is() -> None:
+    """A mixture of its blocks may have none of them, and what is no number found differences where there are none."""
+    rows = [(1000.0 + second, 1.0, 500 if second < 3 else 0) for second in range(30)]
+    intervals = [(at, length, {100_000: count}) for at, length, count in rows if count]
+    assert run_figures._bootstrapped(rows, intervals, ["p50_ms"]) == {}
+    # Nor where there are no rows of the time between.
+    assert run_figures._bootstrapped([*rows[:3], *rows[26:]], intervals, ["p50_ms"]) == {}
+
+
 def test_the_figures_of_a_run_are_those_of_its_result() -> None:
     found, result = run_figures.read(str(RECORDED)), results.build(RECORDED)
     for name, value in found.values.items():
@@ -408,6 +418,23 @@ def test_a_run_that_is_no_evidence_leaves_all_open(
     assert done.returncode == (1 if doubt == "SATURATED" else 3)
 
 
+def test_a_figure_that_some_runs_lack_is_told_and_a_type_of_which_all_failed_is_unknown(runs: Path) -> None:
+    read = [run_figures.read(str(runs / f"{side}{number}")) for side in ("base", "again") for number in range(6)]
+    values = {name: value for name, value in read[0].values.items() if name != "put.p99_ms"}
+    few = [dataclasses.replace(read[0], values=values), *read[1:]]
+    document = comparison.compare(few[:6], few[6:], within=0.3, figures=["put.p??_ms"])
+    assert document["verdict"] == "same"
+    assert "not judged: put.p99_ms, which is not known of 1 of 12 runs" in document["warnings"]
+
+    result: Any = json.loads(json.dumps(read[0].result))
+    result["results"]["put"]["succeeded"] = 0
+    values = {name: value for name, value in read[0].values.items() if not name.startswith("put.")}
+    failing = [dataclasses.replace(read[0], result=result, values=values), *read[1:]]
+    for base, new in ((failing[:6], failing[6:]), (failing[6:], failing[:6])):
+        document = comparison.compare(base, new, within=0.3, figures=["*.p50_ms"])
+        assert document["words"] == "cannot tell: all operations of put failed in 1 of 12 runs"
+
+
 def test_throughput_is_not_compared_in_an_open_loop(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,6 +480,10 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, capsys: 
     (broken / "put.hlog").write_text("#[StartTime: 1.0 (seconds since epoch)]\nnot,a,histogram,log\n")
     cut = scaled_run(tmp_path / "cut", number=52)
     (cut / "series.csv").write_text("time,f,succeeded,failed\n1,put,x,0\n")
+    short = scaled_run(tmp_path / "short", number=53)
+    (short / "series.csv").write_text("time,f,succeeded,failed\n1,put,5")
+    endless = scaled_run(tmp_path / "endless", number=54)
+    (endless / "series.csv").write_text("time,f,succeeded,failed,length_s\n1,put,5,0,inf\n")
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "locust_stats.csv").write_text((RECORDED / "locust_stats.csv").read_text())
@@ -468,6 +499,8 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, capsys: 
         ((base, str(plain / "locust_stats.csv")), "not JSON"),
         ((base, str(broken)), str(broken)),
         ((base, str(cut)), str(cut)),
+        ((base, str(short)), str(short)),
+        ((base, str(endless)), str(endless)),
         ((base, str(other)), "did not run the same load: users (4 and 5)"),
         ((base, new, "--figure", "put.p98_ms"), "no figure that all runs have is called 'put.p98_ms'"),
         ((base, new, "--within", "x"), "--within: 'x' is not a number"),
@@ -483,6 +516,22 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, capsys: 
         assert_refused(called(capsys, "gate", *arguments), text)
     done = called(capsys, "compare", base, other, "--allow-other-load")
     assert (done.returncode, "differs: users: BASE 4, NEW 5" in done.stdout) == (3, True)
+
+
+def test_the_log_of_a_type_is_found_whatever_it_is_called(tmp_path: Path) -> None:
+    """Logs have other names where those of types cannot be files'."""
+    run = scaled_run(tmp_path / "run", number=60)
+    (run / "put.hlog").rename(run / "a_b_c.hlog")
+    series = run / "series.csv"
+    series.write_text(series.read_text().replace(",put,", ",a/b c,"))
+    values: dict[str, float] = {}
+    own: dict[str, run_figures.Own] = {}
+    run_figures._from_series(run, {"a/b c": {}}, values, own)
+    assert {name.rpartition(".")[0] for name in values} == {name.rpartition(".")[0] for name in own} == {"a/b c"}
+    from viz.report import rundata
+
+    found = rundata._latencies(run, ["a/b c", "get"], [])
+    assert [*found][:2] == ["a/b c", "get"]
 
 
 def test_a_name_with_control_characters_does_not_reach_the_terminal(runs: Path, tmp_path: Path) -> None:
