@@ -171,6 +171,8 @@ class _AbTerminal(Terminal, AbHooks):
             stop(name)
 
         super().load_begins(ask)
+        if self.stopped_by:  # since the turn before
+            stop(self.stopped_by)
 
     def load_ended(self) -> None:
         """Have a signal wait until what is under way is done: the turn's results, a cluster's start or end."""
