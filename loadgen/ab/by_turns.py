@@ -230,8 +230,7 @@ class _Pairs:
                 self._turn(pair, name, place, targets[name], folders[name])
         for pattern in self._judging.figures:
             if not turns.figure_names(self._turns, (pattern,)):
-                there = ", ".join(turns.figure_names(self._turns))
-                raise UsageError(f"no figure of a turn is called {pattern!r}; there are {there}")
+                raise UsageError(turns.why_none(self._turns, pattern))
         # Between the pairs, so that it costs no turn the CPU.
         self._hooks.pair_done(pair, self._pairs, self._document())
 

@@ -27,7 +27,8 @@ LATENCIES = ("p50_ms", "p99_ms", "p99_9_ms")
 RATE = "throughput_ops_s"
 # Shares of failed operations that differ by less are no reason for a doubt.
 _FAILURES_WORTH_SAYING = 0.001
-_COLUMNS = ("pair", "place", "side", "run", "started_at", "etcd_version", "operations", "failed", "saturated", "unfit")
+_COLUMNS = ("pair", "place", "side", "run", "started_at", "etcd_version", "operations", "failed", "dropped",
+            "saturated", "unfit")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Turn:
         saturated: whether the generator was the bottleneck.
         causes: of failures, the most frequent first.
         unfit: why its pair cannot count, as where a worker was lost; empty where it can.
+        dropped: operations of a schedule that were not sent.
+        problems: what was wrong with the run, such as a member that ended.
     """
 
     pair: int
@@ -62,6 +65,8 @@ class Turn:
     saturated: bool = False
     causes: tuple[str, ...] = ()
     unfit: str = ""
+    dropped: int = 0
+    problems: tuple[str, ...] = ()
 
 
 def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, lost: Sequence[str] = ()) -> Turn:
@@ -82,6 +87,7 @@ def turn_of(result: Result, pair: int, side: SideName, place: int, run: str, los
         pair, side, place, run, str(result["run"].get("started_at") or ""), target and target["etcd_version"],
         total["operations"] if total else 0, total["failed"] if total else 0, figures, few,
         bool(generator and generator.get("saturated")), tuple(causes_of(total)), "; ".join(lost),
+        int((generator and generator.get("dropped")) or 0), tuple(map(str, result.get("problems") or ())),
     )  # fmt: skip
 
 
@@ -98,7 +104,7 @@ def to_csv(turns: Sequence[Turn]) -> str:
     for turn in turns:
         writer.writerow([
             turn.pair, turn.place, turn.side, turn.run, turn.started_at, turn.etcd_version or "", turn.operations,
-            turn.failed, int(turn.saturated), turn.unfit, *(turn.figures.get(name, "") for name in names),
+            turn.failed, turn.dropped, int(turn.saturated), turn.unfit, *(turn.figures.get(name, "") for name in names),
         ])  # fmt: skip
     return file.getvalue()
 
@@ -137,11 +143,15 @@ def compare(
     everywhere, partly = _known_figures(pairs, figures)
     values = {name: ([a.figures[name] for a, _ in pairs], [b.figures[name] for _, b in pairs]) for name in everywhere}
     judged = sign_flips.judge(values, within, seed=seed)
+    of_base, of_new = _problems(pairs, 0), _problems(pairs, 1)
     doubts = [f"{name} has no value in {missing} of {len(pairs)} pairs" for name, missing in partly.items()]
-    overall = verdict.overall(judged, [*_failures(pairs), *doubts] if pairs else ["no pair was measured to its end"])
-    # What was found is not undone by what is missing.
-    if pairs and any(figure.word is Word.SLOWER for figure in judged):
-        overall = verdict.overall(judged)
+    if not pairs:
+        overall = verdict.overall(judged, ["no pair was measured to its end"])
+    elif any(figure.word is Word.SLOWER for figure in judged):
+        # That is not undone by what is missing of NEW. But what BASE did not do may have made it look faster.
+        overall = verdict.overall(judged, [*_failures(pairs, 0), *of_base])
+    else:
+        overall = verdict.overall(judged, [*_failures(pairs, 1), *of_new, *of_base, *doubts])
     if overall.more is not None:
         overall = dataclasses.replace(overall, more=sign_flips.MorePairs(overall.more.base, overall.more.new))
     return {
@@ -165,6 +175,16 @@ def figure_names(turns: Iterable[Turn], patterns: Sequence[str] = ()) -> list[st
     return [name for name in names if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
 
 
+def why_none(turns: Sequence[Turn], pattern: str) -> str:
+    """Return in a sentence why a pattern is no figure's that a turn has."""
+    for turn in turns:
+        for name, why in turn.few.items():
+            if fnmatch.fnmatch(name, pattern):
+                return f"{name} is not known: {why}; give a longer --turn"
+    there = ", ".join(figure_names(turns)) or "none"
+    return f"no figure of a turn is called {pattern!r}; there are {there}"
+
+
 def _known_figures(pairs: Sequence[tuple[Turn, Turn]], patterns: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     """Return the figures that every turn has, and in how many pairs others are missing that are of enough samples."""
     if not pairs:
@@ -173,33 +193,53 @@ def _known_figures(pairs: Sequence[tuple[Turn, Turn]], patterns: Sequence[str]) 
     names = figure_names(turns, patterns)
     few = {name for turn in turns for name in turn.few}
     everywhere = [name for name in names if all(name in turn.figures for turn in turns)]
+    foreign = _of_one_side(pairs)
     missing = {
         name: sum(name not in base.figures or name not in new.figures for base, new in pairs)
         for name in names
-        if name not in everywhere and name not in few
+        if name not in everywhere and name not in few and name.rpartition(".")[0] not in foreign
     }
     return everywhere, missing
 
 
-def _failures(pairs: Sequence[tuple[Turn, Turn]]) -> list[str]:
-    """Return a sentence where operations of one side failed more often: its latencies are of successes alone."""
+def _of_one_side(pairs: Sequence[tuple[Turn, Turn]]) -> dict[str, SideName]:
+    """Return the types that no turn of the other side has, such as those of another mix, and whose they are."""
+    base, new = (
+        dict.fromkeys(name.rpartition(".")[0] for pair in pairs for name in (*pair[side].figures, *pair[side].few))
+        for side in range(len(SIDES))
+    )
+    return {**{f: SIDES[0] for f in base if f not in new}, **{f: SIDES[1] for f in new if f not in base}}
+
+
+def _failures(pairs: Sequence[tuple[Turn, Turn]], side: int) -> list[str]:
+    """Return a sentence where operations of this side, 0 or 1, failed more often: latencies are of successes alone."""
     shares, texts = [], []
-    for side in range(len(SIDES)):
-        turns = [pair[side] for pair in pairs]
+    for each in range(len(SIDES)):
+        turns = [pair[each] for pair in pairs]
         operations, failed = sum(turn.operations for turn in turns), sum(turn.failed for turn in turns)
-        shares.append(failed / operations if operations else 0.0)
+        dropped = sum(turn.dropped for turn in turns)
+        shares.append((failed + dropped) / (operations + dropped) if operations + dropped else 0.0)
         cause = next((f" ({turn.causes[0]})" for turn in turns if turn.causes), "")
-        texts.append(f"{failed:,} of {operations:,}{cause}")
-    if shares[1] - shares[0] <= _FAILURES_WORTH_SAYING:
+        unsent = f", and {dropped:,} not sent" if dropped else ""
+        texts.append(f"{failed:,} of {operations:,}{cause}{unsent}")
+    name, other = SIDES[side].upper(), SIDES[1 - side].upper()
+    if shares[side] - shares[1 - side] <= _FAILURES_WORTH_SAYING:
         return []
-    return [f"more operations failed on NEW: {texts[1]}; on BASE {texts[0]}"]
+    return [f"more operations failed on {name}: {texts[side]}; on {other} {texts[1 - side]}"]
+
+
+def _problems(pairs: Sequence[tuple[Turn, Turn]], side: int) -> list[str]:
+    """Return a sentence where something was wrong with turns of a side, 0 or 1."""
+    bad = [pair[side] for pair in pairs if pair[side].problems]
+    name = SIDES[side].upper()
+    return [f"{len(bad)} of {len(pairs)} turns of {name} had a problem: {bad[0].problems[0]}"] if bad else []
 
 
 def _warnings(turns: Sequence[Turn], pairs: Sequence[tuple[Turn, Turn]]) -> list[str]:
     counted = [turn for pair in pairs for turn in pair]
     found = [f"pair {turn.pair} does not count: {turn.unfit}" for turn in turns if turn.pair and turn.unfit]
     failed = sum(turn.failed for turn in counted)
-    if failed and not _failures(pairs):
+    if failed and not _failures(pairs, 1):
         cause = next(turn.causes[0] for turn in counted if turn.causes)
         found.append(f"{failed:,} operations failed ({cause}); latencies are of successes")
     if saturated := sum(turn.saturated for turn in counted):
@@ -207,6 +247,8 @@ def _warnings(turns: Sequence[Turn], pairs: Sequence[tuple[Turn, Turn]]) -> list
             f"the generator was the bottleneck in {saturated} of {len(counted)} turns: it added to the latencies of "
             "both sides, which hides differences"
         )
+    foreign = _of_one_side(pairs)
+    found += [f"not judged: {f}, which only {side.upper()} has" for f, side in foreign.items()]
     few: dict[str, str] = {}
     for turn in counted:
         few |= turn.few

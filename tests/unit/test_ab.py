@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import io
 from collections import Counter
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,9 +15,12 @@ from loadgen.ab import turns
 from loadgen.ab.by_turns import order
 from loadgen.ab.sign_flips import FEWEST
 from loadgen.ab.turns import Turn, compare, pairs_of, to_csv
+from loadgen.cli.ab import _AbTerminal
 from loadgen.cli.main import build_parser
+from loadgen.result import document as results
 from loadgen.schema import problem
 from tests.support import simulated_turns
+from tests.support.scaled_runs import RECORDED
 
 WITHIN = 0.05
 
@@ -81,6 +86,70 @@ def test_more_failures_on_new_leave_open_whether_it_is_the_same_or_faster() -> N
     assert compare(slower, WITHIN, 1, {})["verdict"] == "slower"
 
 
+def test_failures_of_base_leave_open_whether_new_is_slower() -> None:
+    """The slow ones of BASE may be those that failed."""
+    slower = [dataclasses.replace(turn, failed=100, causes=("NoSpace: 100",)) if turn.side == "base" else turn
+              for turn in simulated_turns.turns(16, 1, noise=0.003, slower=1.0)]  # fmt: skip
+    document = compare(slower, WITHIN, 1, {})
+    assert document["verdict"] == "cannot tell"
+    assert "more operations failed on BASE: 1,600 of 16,000 (NoSpace: 100); on NEW 0 of 16,000" in document["words"]
+    same = [dataclasses.replace(turn, failed=100, causes=("NoSpace: 100",)) if turn.side == "base" else turn
+            for turn in simulated_turns.turns(16, 1, noise=0.003)]  # fmt: skip
+    document = compare(same, WITHIN, 1, {})
+    assert (document["verdict"], len(document["warnings"])) == ("same", 1)
+
+
+def test_what_was_not_sent_counts_as_a_failure() -> None:
+    made = [dataclasses.replace(turn, dropped=250) if turn.side == "new" else turn
+            for turn in simulated_turns.turns(16, 1, noise=0.003)]  # fmt: skip
+    document = compare(made, WITHIN, 1, {})
+    assert document["words"] == (
+        "cannot tell: more operations failed on NEW: 0 of 16,000, and 4,000 not sent; on BASE 0 of 16,000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "slower", "verdict"),
+    [("new", 0.0, "cannot tell"), ("base", 0.0, "cannot tell"), ("new", 1.0, "slower"), ("base", 1.0, "cannot tell")],
+)
+def test_a_problem_leaves_open_what_it_may_have_made(side: str, slower: float, verdict: str) -> None:
+    made = simulated_turns.turns(16, 1, noise=0.003, slower=slower)
+    at = next(number for number, turn in enumerate(made) if turn.pair == 3 and turn.side == side)
+    made[at] = dataclasses.replace(made[at], problems=("etcd-node1 ended during the run",))
+    document = compare(made, WITHIN, 1, {})
+    assert document["verdict"] == verdict
+    said = f"1 of 16 turns of {side.upper()} had a problem: etcd-node1 ended during the run"
+    assert (said in document["reasons"]) == (verdict == "cannot tell")
+
+
+def test_a_turn_has_what_its_result_says_of_operations_that_were_not_sent_and_of_problems() -> None:
+    result: Any = results.build(RECORDED)
+    result["generator"]["dropped"], result["problems"] = 7, ["etcd-node1 ended during the run"]
+    turn = turns.turn_of(result, 1, "new", 2, "new/001")
+    assert (turn.dropped, turn.problems) == (7, ("etcd-node1 ended during the run",))
+
+
+def test_a_figure_of_too_few_samples_is_not_called_unknown() -> None:
+    made = simulated_turns.turns(1, 1)
+    few = [dataclasses.replace(without(turn, "put.p99_9_ms"), few={"put.p99_9_ms": "of 80 samples; it takes 2,995"})
+           for turn in made]  # fmt: skip
+    assert turns.why_none(few, "put.p99_9_*") == (
+        "put.p99_9_ms is not known: of 80 samples; it takes 2,995; give a longer --turn"
+    )
+    assert turns.why_none([dataclasses.replace(turn, figures={}) for turn in made], "x") == (
+        "no figure of a turn is called 'x'; there are none"
+    )
+
+
+def test_a_signal_between_two_turns_ends_the_one_that_begins() -> None:
+    terminal, stopped = _AbTerminal(), list[str]()
+    terminal._signals = Mock()
+    terminal.load_ended()
+    terminal._signals.gently("SIGINT")
+    terminal.load_begins(stopped.append)
+    assert (terminal.stopped_by, stopped) == ("SIGINT", ["SIGINT"])
+
+
 def test_a_figure_that_some_turns_lack_is_unknown_and_not_the_same() -> None:
     made = simulated_turns.turns(12, 1, noise=0.003)
     made[3] = without(made[3], "put.p50_ms")
@@ -93,6 +162,16 @@ def test_a_figure_that_some_turns_lack_is_unknown_and_not_the_same() -> None:
     assert document["warnings"] == [
         "not judged: put.p99_9_ms (of 80 samples; it takes 2,995 in a turn); give a longer --turn"
     ]
+
+
+def test_a_type_that_is_not_in_the_mix_of_one_side_is_not_judged() -> None:
+    made = simulated_turns.turns(16, 1, noise=0.003)
+    puts = [name for name in made[0].figures if name.startswith("put.")]
+    for name in puts:
+        made = [without(turn, name) if turn.side == "base" else turn for turn in made]
+    document = compare(made, WITHIN, 1, {})
+    assert (document["verdict"], document["warnings"]) == ("same", ["not judged: put, which only NEW has"])
+    assert {row["name"].rpartition(".")[0] for row in document["figures"]} == {"get", "total"}
 
 
 def test_no_pair_is_no_verdict() -> None:
