@@ -83,7 +83,7 @@ def _contexts(tls: ServerTls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop whose timers are late by some 100 us at most where the machine is idle.
+    """Return an event loop whose timers are late by 100 to 150 us where the machine is idle.
 
     epoll waits for whole milliseconds, so that a delay of 200 us would be one of more than 1 ms; select does not.
     """
