@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cluster.base.console import printable
 from cluster.base.errors import grpc_code_name
 from cluster.base.etcd_errors import KINDS
+from cluster.base.verdict import Verdict
 from loadgen.result import perf_table
 
 if TYPE_CHECKING:
@@ -32,14 +34,18 @@ def started(perf: Perf) -> list[str]:
 
 
 def ended(result: Result, tidied: Sequence[str] = ()) -> list[str]:
-    """Return what is printed after the load; takes the lines of compaction and defragmentation."""
+    """Return what is printed after the load; takes the lines of compaction and defragmentation.
+
+    etcdctl has no word for a verdict that is open: that is a FAIL here, with the reasons.
+    """
     perf = result.get("perf")
     assert perf is not None, "not a result of raftload perf"
-    row = result["results"].get("put")
-    errors = _errors(row)
+    is_open = result["verdict"] == Verdict.UNKNOWN
+    failures = _errors(result["results"].get("put"))
+    failures += [f"FAIL: {printable(reason)}" for reason in result["verdict_reasons"]] if is_open else []
     if perf["check"] == "datascale":
-        return [*tidied, *(errors or [_memory(perf)])]
-    return [*tidied, *errors, *_perf(perf, failed=bool(errors))]
+        return [*tidied, *(failures or [_memory(perf)])]
+    return [*tidied, *failures, *_perf(perf, failed=bool(failures))]
 
 
 def _perf(perf: Perf, *, failed: bool) -> list[str]:
@@ -55,7 +61,8 @@ def _perf(perf: Perf, *, failed: bool) -> list[str]:
         (slowest, f"Slowest request took too long: {longest}", f"PASS: Slowest request took {longest}"),
         (stddev, f"Stddev too high: {spread}", f"PASS: Stddev is {spread}"),
     ):
-        missed = mark["verdict"] == "fail"
+        # An open latency is one of no success, see above; a rate that is open was too low all the same.
+        missed = mark["verdict"] == "fail" or (mark is throughput and mark["verdict"] == "unknown")
         failed = failed or missed
         lines.append(bad if missed else good)
     return [*lines, "FAIL" if failed else "PASS"]

@@ -109,7 +109,9 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
     if "check" in run:
         result["check"] = run["check"]
     if perf := run.get("perf"):
-        result["perf"] = perf_marks.judged(run_dir, perf, results, measured, target)
+        result["perf"] = perf_marks.judged(
+            run_dir, perf, results, measured, target, is_short=bool(result["lost_workers"])
+        )
     if "capacity" in run:
         result["capacity"] = run["capacity"]
     return gate.apply(result, thresholds)

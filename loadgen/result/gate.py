@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Of causes in one reason, how many, and characters of each: those of plain Locust can be whole pages.
 _MOST_CAUSES, _LONGEST_CAUSE = 3, 100
+WORKER_LOST = "a worker was lost, so the load was lower than asked for"
+"""Why a throughput that is too low decides nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _doubt(threshold: Threshold, value: float, holds: bool, result: UnjudgedResu
         return doubt
     if _lost_workers(result) and not holds:
         if field == "throughput_ops_s":
-            return "a worker was lost, so the load was lower than asked for"
+            return WORKER_LOST
         # What a lost worker did not report can only add to a count.
         if threshold.is_count and threshold.operator in (">", ">=", "==") and value <= threshold.bound:
             return "a worker was lost, and its last operations are not counted"

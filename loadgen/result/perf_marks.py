@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.observe import record
-from loadgen.result.gate import causes_of
+from loadgen.result.gate import WORKER_LOST, causes_of
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Measured, PassMark, Perf, PerfMember, ResultTarget, Row
@@ -24,6 +24,7 @@ SLOWEST_MS = 500.0
 STDDEV_MS = 100.0
 MIB = 1 << 20
 _NO_SUCCESS = "nothing succeeded"
+_NO_PUT = "no put was sent"
 
 
 def judged(
@@ -32,31 +33,37 @@ def judged(
     results: Mapping[str, Row | None],
     measured: Mapping[str, Measured | None],
     target: ResultTarget,
+    *,
+    is_short: bool = False,
 ) -> Perf:
     """Return ``perf`` of a result: that of run.json with the marks and the members' figures.
 
-    Takes the run folder, whose members.csv and metrics.csv it reads, and what result.json and run.json will have under
-    these names.
+    Takes the run folder, whose members.csv and metrics.csv it reads; what result.json and run.json will have under
+    these names; and whether a worker was lost, so that the load was lower than asked for.
     """
     row, members = results.get("put"), figures(folder, target)
     is_perf = perf["check"] == "perf"
-    marks = _of_perf(perf, row, measured.get("put")) if is_perf else _of_datascale(perf, row, members)
+    marks = (
+        _of_perf(perf, row, measured.get("put"), is_short=is_short) if is_perf else _of_datascale(perf, row, members)
+    )
     return {**perf, "marks": marks, "members": members}
 
 
-def _of_perf(perf: Perf, row: Row | None, measured: Measured | None) -> list[PassMark]:
+def _of_perf(perf: Perf, row: Row | None, measured: Measured | None, *, is_short: bool) -> list[PassMark]:
     latency = row["latency"] if row else None
     service = latency["service"] if latency else None
     duration_s, rate = measured.get("duration_s") if measured else None, perf["rate"] or 0.0
     reached = row["succeeded"] / duration_s if row and duration_s else 0.0
     least = THROUGHPUT_SHARE * rate
+    throughput = _mark(
+        "throughput", reached, least, f"{least - reached:,.1f}/s short of {least:,g}/s" if reached <= least else ""
+    )
+    if throughput["verdict"] == "fail" and (row is None or is_short):
+        throughput["verdict"], throughput["reason"] = "unknown", _NO_PUT if row is None else WORKER_LOST
     slowest, stddev = (service.get("max_ms"), service.get("stddev_ms")) if service else (None, None)
     return [
         _errors(row),
-        _mark(
-            "throughput", reached, least,
-            f"{least - reached:,.1f}/s short of {least:,g}/s" if reached <= least else "",
-        ),
+        throughput,
         _upper("slowest", slowest, SLOWEST_MS),
         _upper("stddev", stddev, STDDEV_MS),
     ]  # fmt: skip
