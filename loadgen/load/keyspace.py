@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 import secrets
+import shlex
 import string
 import time
 from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ class KeySpace:
         prefix that was asked for.
         """
         if self._wanted and self._count(self._wanted):
-            prefix = self._wanted.decode("ascii")
+            prefix = shlex.quote(self._wanted.decode("ascii"))
             raise SettingsError(
                 f"--prefix {prefix} has keys: delete them with `etcdctl del --prefix {prefix}` first, or give another",
                 option="--prefix",
@@ -149,12 +150,10 @@ class KeySpace:
     def _bounds(self) -> list[bytes]:
         """Return keys between which there are at most some thousands: etcd serves nobody else while it deletes."""
         settings = self.settings
-        schedule = settings.schedule()
-        due = math.inf if schedule is None else schedule.operations
-        written = min(due, settings.operations or math.inf)
-        if math.isinf(written):
+        if settings.key_space <= _MOST_DELETED:
             return []
-        parts = math.ceil(min(written, settings.key_space) / _MOST_DELETED)
+        # Keys are drawn evenly, so equal parts of all numbers have as many keys each.
+        parts = math.ceil(self._count(settings.prefix, "count the run's keys") / _MOST_DELETED)
         keys = Keys(settings)
         return [keys[number * settings.key_space // parts] for number in range(1, parts)]
 
@@ -166,10 +165,8 @@ class KeySpace:
                 return prefix
         raise KeySpaceError("20 random key prefixes are all in use on this cluster")
 
-    def _count(self, prefix: bytes) -> int:
-        found = self._done(
-            lambda: self._client.range(prefix, bytes_prefix_end(prefix), count_only=True), "look for a free key prefix"
-        )
+    def _count(self, prefix: bytes, why: str = "look for a free key prefix") -> int:
+        found = self._done(lambda: self._client.range(prefix, bytes_prefix_end(prefix), count_only=True), why)
         return int(found.response.count)
 
     def _try_size(self) -> None:
