@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -378,13 +378,15 @@ class Target:
         from loadgen.client.etcd import MemberInfo, probe_all
 
         members: list[run_documents.TargetMember] = []
+        answers = probe_all(self.endpoints, PROBE_TIMEOUT_S, self.security)
         there: list[MemberInfo] = []
-        for number, (url, info) in enumerate(probe_all(self.endpoints, PROBE_TIMEOUT_S, self.security).items()):
+        names = self._listed([url for url, info in answers.items() if isinstance(info, MemberInfo)])
+        for number, (url, info) in enumerate(answers.items()):
             if not isinstance(info, MemberInfo) or not info.member_id:
                 continue
             if info.member_id in {each.member_id for each in there}:
                 continue  # one member behind two endpoints
-            name = self.cluster.members[number].name if self.cluster else ""
+            name = self.cluster.members[number].name if self.cluster else names.get(info.member_id)
             there.append(info)
             members.append(
                 {"name": name or f"{info.member_id:x}", "endpoint": url, "version": info.version,
@@ -392,6 +394,13 @@ class Target:
             )  # fmt: skip
         version = next((info.version for info in there if info.version), None)
         return ClusterState(members, version, max((info.raft_term for info in there), default=None))
+
+    def _listed(self, urls: Sequence[str]) -> dict[int, str]:
+        """Return the members' names by id, as one at these endpoints lists them; none of a cluster of this process."""
+        from cluster.observe.health import list_of
+
+        listed = [] if self.cluster else list_of(urls, PROBE_TIMEOUT_S, self.security)
+        return {each.id: each.name for each in listed}
 
     def expect_leader_shown(self) -> None:
         """Raise ClusterError where no member tells this user who leads, which `--balance leader` has to know."""
