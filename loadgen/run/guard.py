@@ -173,11 +173,12 @@ class QuotaWatch:
         import gevent
 
         if self._look is None:
-            if run.elapsed_s >= self._due_s and not run.over:
+            if run.elapsed_s >= self._due_s and not run.over and not run.is_stopping:
                 self._due_s = run.elapsed_s + LOOK_S
                 self._look = gevent.spawn(_fills, run)
             return
-        if not self._look.ready():
+        # What is seen after the load, or while users finish, ends nothing any more.
+        if run.over or run.is_stopping or not self._look.ready():
             return
         look, self._look = self._look, None
         fills, reasons = look.get()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from types import SimpleNamespace
+from typing import Any
 
+import gevent
 import pytest
 
 from loadgen.load.settings import SettingsError
 from loadgen.run import TargetOptions
-from loadgen.run.guard import DEFAULT_QUOTA, Fill, Guard, _bounded, add_arguments
+from loadgen.run import guard as guarding
+from loadgen.run.guard import DEFAULT_QUOTA, Fill, Guard, QuotaWatch, _bounded, add_arguments
 
 THEIRS = TargetOptions.at("10.0.0.1:2379")
 
@@ -56,3 +60,20 @@ def test_quotas_as_etcd_reports_them(said: float, quota: int | None) -> None:
     assert _bounded(said) == quota
     assert Fill("a:1", 32 << 20, 64 << 20).share == 0.5
     assert Fill("a:1", 32 << 20, None).share == 0.0
+
+
+@pytest.mark.parametrize("how", ["goes on", "over", "is_stopping"])
+def test_a_full_database_ends_no_load_that_ends_by_itself(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """What was asked before the end, and answered after it, is no reason to doubt the result."""
+    monkeypatch.setattr(guarding, "_fills", lambda _: ([Fill("a:1", 60 << 20, 64 << 20)], ""))
+    asked: list[str] = []
+    run: Any = SimpleNamespace(
+        elapsed_s=2.0, over=False, is_stopping=False, doubt=asked.append, ask_stop=lambda: asked.append("stop")
+    )
+    said: list[str] = []
+    watch = QuotaWatch(said.append)
+    watch.tick(run)
+    gevent.sleep(0)
+    setattr(run, how, True)
+    watch.tick(run)
+    assert (asked[1:], len(said), bool(watch.ended)) == ((["stop"], 1, True) if how == "goes on" else ([], 0, False))
