@@ -362,7 +362,7 @@ class Load:
 
         return OpenLoop(
             timetable(settings, rank, workers, start_ns),
-            limit=min(-(-settings.max_in_flight // workers), MAX_USERS_PER_WORKER // 2),
+            limit=min(max(1, share(settings.max_in_flight, workers, rank)[0] or 0), MAX_USERS_PER_WORKER // 2),
             begin=self._begin_measuring,
             start_user=start_user,
             end=self._on_open_loop_end,
