@@ -12,12 +12,15 @@ from cluster.base.console import say
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.files import writing
 from cluster.base.security import masked
+from cluster.base.signals import Interrupted
 from loadgen.cli.terminal import Terminal, finish
 from loadgen.perf import etcdctl_form, loads
 from loadgen.result import gate, junit, table
 from loadgen.run import TargetOptions, WorkerOptions, guard, run_folder, target, worker_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cluster.schema.run_documents import Result
 
 EXAMPLES = """\
@@ -99,7 +102,8 @@ def main(args: argparse.Namespace) -> int:
 
 def check_of(args: argparse.Namespace) -> loads.Check:
     """Return the check that was asked for. Raises UsageError."""
-    option, text = ("--load", args.load or "s") if args.datascale is None else ("--datascale", args.datascale)
+    option, text = ("--load", args.load) if args.datascale is None else ("--datascale", args.datascale)
+    text = "s" if text is None else text
     if text not in loads.ALIASES:
         raise UsageError(f"{option} takes {', '.join(dict.fromkeys(loads.ALIASES.values()))}, not {text!r}")
     size = loads.ALIASES[text]
@@ -115,16 +119,18 @@ def run_check(
 
     plan = checking.plan_of(check, workers, masked(sys.argv, args), max_rate)
     folder = run_folder.planned(f"{check.name}-{check.size}", args.output)
-    failed: ClusterError | None = None
-    if args.like_etcdctl:
-        _print(etcdctl_form.started(check.block()))
-    with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, Terminal() as terminal:
+    started = etcdctl_form.started(check.block()) if args.like_etcdctl else []
+    tidied: list[str] = []
+    failed: ClusterError | Interrupted | None = None
+    with run_folder.for_a_run(folder, exact=args.output is not None, say=say) as folder, _Terminal(started) as terminal:
         try:
             result = checking.run(folder, check, plan, cluster, workers, terminal)
         except run_folder.IncompleteFolderError as error:
             _show(args, folder, error.result, complete=False)
             raise
-        tidied, failed = ([], None) if result["interrupted"] else _tidy(args, cluster)
+        if (args.auto_compact or args.auto_defrag) and not result["interrupted"]:
+            terminal.results_written()
+            failed = _tidy(args, check, cluster, tidied)
     code = _show(args, folder, result, tidied)
     if junit_file is not None:
         with writing(str(junit_file)):
@@ -134,17 +140,33 @@ def run_check(
     return code
 
 
-def _tidy(args: argparse.Namespace, cluster: TargetOptions) -> tuple[list[str], ClusterError | None]:
-    """Compact and defragment; return what etcdctl says of it, and why it failed."""
+class _Terminal(Terminal):
+    """Prints lines on stdout when the load begins. Takes them."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def load_begins(self, stop: Callable[[str], None]) -> None:
+        """Print the lines."""
+        super().load_begins(stop)
+        _print(self._lines)
+
+
+def _tidy(
+    args: argparse.Namespace, check: loads.Check, cluster: TargetOptions, lines: list[str]
+) -> ClusterError | Interrupted | None:
+    """Compact and defragment, and add what etcdctl says of it to the lines; return what ended it early."""
     from loadgen.perf.tidy import tidy
 
-    if not (args.auto_compact or args.auto_defrag):
-        return [], None
     try:
-        compact, defragment = bool(args.auto_compact), bool(args.auto_defrag)
-        return tidy(cluster.endpoints, cluster.security, compact=compact, defragment=defragment), None
-    except ClusterError as error:
-        return [], error
+        tidy(
+            cluster.endpoints, cluster.security, check.prefix, lines.append,
+            compact=args.auto_compact, defragment=args.auto_defrag,
+        )  # fmt: skip
+    except (ClusterError, Interrupted) as error:
+        return error
+    return None
 
 
 def _show(

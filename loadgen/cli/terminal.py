@@ -95,6 +95,11 @@ class Terminal(Hooks):
         self.clear()
         self._signals.gently = lambda _: None
 
+    def results_written(self) -> None:
+        """Have a signal raise Interrupted in what follows a run of which there is a result."""
+        assert self._signals is not None
+        self._signals.gently = self._signals.again = None
+
 
 def finish(folder: Path, result: Result, as_json: bool, render: Callable[..., str], *, complete: bool = True) -> int:
     """Write the page of a run that has ended, show its result and where its folder is; return the exit code.

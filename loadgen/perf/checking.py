@@ -14,6 +14,7 @@ from loadgen.run.guard import QuotaWatch
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result
     from loadgen.run.run import Run
+    from loadgen.run.session import Session
 
 SCENARIO = "put"
 
@@ -32,6 +33,10 @@ class _Watched(Hooks):
     def forked(self) -> None:
         """Pass it on."""
         self._inner.forked()
+
+    def run_made(self, session: Session, run: Run) -> None:
+        """Pass it on."""
+        self._inner.run_made(session, run)
 
     def load_begins(self, stop: Callable[[str], None]) -> None:
         """Pass it on."""

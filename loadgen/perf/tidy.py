@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security
@@ -10,32 +10,32 @@ from loadgen.history.operation import Operation, Outcome
 
 # As etcdctl has it.
 _TIMEOUT_S = 30.0
-_PROBED = b"\0"
 
 
-def tidy(endpoints: Sequence[str], security: Security, *, compact: bool, defragment: bool) -> list[str]:
+def tidy(
+    endpoints: Sequence[str], security: Security, prefix: str, tell: Callable[[str], object], *, compact: bool,
+    defragment: bool,
+) -> None:  # fmt: skip
     """Compact the store up to its present revision, and defragment each member, as far as that is asked for.
 
-    Takes the endpoints and how to reach them; returns the lines that etcdctl prints meanwhile. Raises ClusterError. For
-    a process that was patched for gevent.
+    Takes the endpoints, how to reach them, the prefix of the check's keys, which its user may read, and what to call
+    with each line that etcdctl prints meanwhile. Raises ClusterError. For a process that was patched for gevent.
     """
     from loadgen.client.etcd import EtcdClient
 
     client = EtcdClient(tuple(endpoints), timeout_s=_TIMEOUT_S, security=security)
-    lines = []
     try:
         if compact:
-            revision = _done(client.get(_PROBED), "read the revision").revision
-            lines.append(f"Compacting with revision {revision}")
+            revision = _done(client.get(prefix.encode("ascii")), "read the revision").revision
+            tell(f"Compacting with revision {revision}")
             _done(client.compact(revision, physical=True), f"compact with revision {revision}")
-            lines.append(f"Compacted with revision {revision}")
+            tell(f"Compacted with revision {revision}")
         for endpoint in endpoints if defragment else ():
-            lines.append(f'Defragmenting "{endpoint}"')
+            tell(f'Defragmenting "{endpoint}"')
             _done(client.defragment(endpoint), f"defragment {endpoint}")
-            lines.append(f'Defragmented "{endpoint}"')
+            tell(f'Defragmented "{endpoint}"')
     finally:
         client.close()
-    return lines
 
 
 def _done(operation: Operation, what: str) -> Operation:

@@ -31,15 +31,15 @@ from tests.support.started import remembered
 
 ClusterFactory = Callable[..., LocalCluster]
 PERF, DATASCALE = b"/etcdctl-check-perf/", b"/etcdctl-check-datascale/"
-# Endpoints, seconds, whether the keys stay, engine.
+# Endpoints, seconds, whether the keys stay, engine, workers.
 PROGRAM = """
 import dataclasses, sys
 from pathlib import Path
 from loadgen.perf import checking, etcdctl_form, loads
 from loadgen.run import Hooks, TargetOptions, WorkerOptions
 
-where, seconds, keep, engine = sys.argv[1:]
-check, workers = dataclasses.replace(loads.perf("s"), seconds=float(seconds)), WorkerOptions()
+where, seconds, keep, engine, count = sys.argv[1:]
+check, workers = dataclasses.replace(loads.perf("s"), seconds=float(seconds)), WorkerOptions(int(count))
 plan = checking.plan_of(check, workers)
 plan = dataclasses.replace(plan, keep=keep == "keep", settings=dataclasses.replace(plan.settings, engine=engine))
 folder = Path("run")
@@ -49,10 +49,12 @@ print(*etcdctl_form.ended(result), sep="\\n")
 """
 
 
-def start(folder: Path, endpoints: str, seconds: float, keep: str = "", engine: str = "auto") -> subprocess.Popen[str]:
+def start(
+    folder: Path, endpoints: str, seconds: float, keep: str = "", engine: str = "auto", workers: int = 2
+) -> subprocess.Popen[str]:
     """Start load `s` of other seconds, in the folder ``run``; it prints what etcdctl would."""
     return remembered(subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, endpoints, str(seconds), keep, engine], cwd=folder, text=True,
+        [sys.executable, "-c", PROGRAM, endpoints, str(seconds), keep, engine, str(workers)], cwd=folder, text=True,
         env={**os.environ, "PYTHONPATH": str(command.ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ))  # fmt: skip
 
@@ -105,11 +107,14 @@ def test_the_load_is_etcdctls(make_cluster: ClusterFactory, tmp_path: Path, engi
 
 def test_the_prefix_is_empty_before_and_after(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     cluster = make_cluster(3)
-    _, result = ended(start(tmp_path, ",".join(cluster.endpoints), 1), tmp_path)
+    _, result = ended(start(tmp_path, ",".join(reversed(cluster.endpoints)), 1), tmp_path)
     assert result["problems"] == []
     assert result["results"]["put"]["succeeded"] > 0
     assert under(cluster, PERF) == []
-    assert len(result["perf"]["members"]) == 3
+    # The mark of the memory is of the first endpoint's member.
+    names = ["etcd-node3", "etcd-node2", "etcd-node1"]
+    assert [each["name"] for each in result["target"]["members"]] == names
+    assert [each["name"] for each in result["perf"]["members"]] == names
     # Of a folder the result is built anew.
     again = command.run("report", "run", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["perf"] == result["perf"]
@@ -161,9 +166,10 @@ def test_errors_are_counted_as_etcd_words_them(make_cluster: ClusterFactory, tmp
 def test_answers_that_come_late_keep_50_clients_from_the_rate(etcd_single: LocalCluster, tmp_path: Path) -> None:
     """At 0.4 s each they reach 125 puts/s; what is due while all wait is not sent."""
     with relay(etcd_single.endpoints[0], 0.4) as address:
-        lines, result = ended(start(tmp_path, address, 3), tmp_path)
+        lines, result = ended(start(tmp_path, address, 3, workers=3), tmp_path)
     assert "throughput" in missed(lines)
     assert result["generator"]["dropped"] > 0
+    # Of all three workers together.
     assert result["generator"]["in_flight_max"] == 50
 
 
@@ -190,6 +196,41 @@ def test_an_interrupted_check_keeps_its_results_and_no_key(etcd_single: LocalClu
     assert "the run was interrupted by SIGINT" in result["verdict_reasons"]
     assert result["results"]["put"]["succeeded"] > 0
     assert under(etcd_single, PERF) == []
+
+
+# Endpoints. A check of a second whose tidying does not end.
+TIDYING = """
+import dataclasses, sys
+import gevent
+from loadgen.cli import main
+from loadgen.perf import loads, tidy
+
+def endless(*_, **__):
+    print("tidying", file=sys.stderr, flush=True)
+    gevent.sleep(600)
+
+tidy.tidy, whole = endless, loads.perf
+loads.perf = lambda size: dataclasses.replace(whole(size), seconds=1.0)
+sys.argv[1:] = ["perf", "--endpoints", sys.argv[1], "--output", "run", "--auto-defrag"]
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_tidying_and_the_result_is_shown(
+    etcd_single: LocalCluster, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = remembered(subprocess.Popen(
+        [sys.executable, "-c", TIDYING, etcd_single.endpoints[0]], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(command.ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ))  # fmt: skip
+    assert process.stderr is not None
+    while (line := process.stderr.readline()) != "tidying\n":
+        assert line, process.communicate()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err
+    assert "marks " in out and "verdict " in out
 
 
 def test_datascale_says_what_the_pairs_take_and_tidies_up(make_cluster: ClusterFactory, tmp_path: Path) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 from xml.etree import ElementTree
 
 import pytest
 
 from cluster.base.console import Painter
+from cluster.base.errors import ClusterError
+from cluster.base.security import Security
+from loadgen.history.operation import Operation, Outcome
 from loadgen.load.keyspace import KeySpace
-from loadgen.load.settings import Settings
+from loadgen.load.settings import Settings, SettingsError
 from loadgen.load.workload import Keys
-from loadgen.perf import etcdctl_form, loads
+from loadgen.perf import checking, etcdctl_form, loads
+from loadgen.perf.tidy import tidy
 from loadgen.result import document, gate, junit, perf_marks, perf_table, table
+from loadgen.run import Hooks
 from tests.support.command import assert_refused, refusal
 
 # What etcdctl 3.6.16 printed on stdout, as `python -m tests.soak.perf` has it do.
@@ -24,19 +30,20 @@ RESULT = Path(__file__).parent.parent / "data" / "report" / "precise"
 
 def judged(
     check: loads.Check, *, put: dict[str, Any] | None = None, duration_s: float = 60.0, stddev_ms: float | None = 5.0,
-    max_ms: float | None = 20.0,
+    max_ms: float | None = 20.0, lost: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return a judged result of a check with these figures."""
+    """Return a judged result of a check with these figures, and with so many workers that were lost."""
     result = cast("dict[str, Any]", document.build(RESULT))
     row = {**result["results"]["put"], "operations": 9000, "succeeded": 9000, "failed": 0, "errors": {}, **(put or {})}
     service = None if max_ms is None else {**row["latency"], "max_ms": max_ms, "stddev_ms": stddev_ms}
     row["latency"] = None if max_ms is None else {**row["latency"], "service": service}
     results = {**dict.fromkeys(result["results"]), "put": row, "total": row}
     measured: Any = {"put": {"operations": row["operations"], "succeeded": 1, "failed": 0, "duration_s": duration_s}}
-    perf = perf_marks.judged(RESULT, check.block(), results, measured, result["target"])
+    perf = perf_marks.judged(RESULT, check.block(), results, measured, result["target"], is_short=bool(lost))
+    lost_workers = [{"name": f"worker {number}", "reason": "killed"} for number in range(lost)]
     generator = {**result["generator"], "rate_reached": True, "saturated": False}
     return cast("dict[str, Any]", gate.apply(
-        {**result, "results": results, "perf": perf, "problems": [], "lost_workers": [], "books": None,
+        {**result, "results": results, "perf": perf, "problems": [], "lost_workers": lost_workers, "books": None,
          "interrupted": None, "generator": generator},
         [],
     ))  # fmt: skip
@@ -128,10 +135,77 @@ def test_without_a_success_a_latency_is_unknown_and_the_check_fails() -> None:
     ]
 
 
+def test_a_rate_that_a_lost_worker_may_have_missed_is_unknown() -> None:
+    few = {"operations": 5000, "succeeded": 5000}
+    assert missed(judged(loads.perf("s"), put=few)) == ["throughput"]
+    result = judged(loads.perf("s"), put=few, lost=1)
+    (mark,) = [each for each in result["perf"]["marks"] if each["name"] == "throughput"]
+    assert (mark["verdict"], mark["reason"]) == ("unknown", "a worker was lost, so the load was lower than asked for")
+    assert (result["verdict"], gate.exit_code(cast("Any", result))) == ("unknown", 3)
+    assert missed(judged(loads.perf("s"), put=few, lost=1, max_ms=600.0)) == ["slowest"]
+
+
+def test_what_is_unknown_is_no_pass_in_etcdctls_form() -> None:
+    """It has no word for that; a script that reads PASS there would take it for one."""
+    lines = etcdctl_form.ended(cast("Any", judged(loads.perf("s"), lost=1)))
+    assert lines[0] == "FAIL: worker 0 was lost: killed"
+    assert lines[-1] == "FAIL"
+    few = {"operations": 5000, "succeeded": 5000}
+    assert "FAIL: Throughput too low: 84 writes/s" in etcdctl_form.ended(
+        cast("Any", judged(loads.perf("s"), put=few, lost=1))
+    )
+    short = judged(loads.datascale("s"), put={"operations": 9000, "succeeded": 9000})
+    short["perf"]["marks"][2].update(value=1.0, verdict="pass", reason=None)
+    short = cast("dict[str, Any]", gate.apply(cast("Any", short), []))
+    assert etcdctl_form.ended(cast("Any", short)) == ["FAIL: pairs 9,000: 1,000 were not written"]
+
+
 def test_pairs_that_were_not_written_leave_a_datascale_open() -> None:
     result = judged(loads.datascale("s"), put={"operations": 9000, "succeeded": 9000})
     (pairs,) = [mark for mark in result["perf"]["marks"] if mark["name"] == "pairs"]
     assert (pairs["verdict"], pairs["reason"]) == ("unknown", "1,000 were not written")
+
+
+# ---- the run
+
+
+def test_the_quotas_watch_passes_on_all_that_a_run_tells() -> None:
+    told = {name for name, value in vars(Hooks).items() if callable(value) and not name.startswith("_")}
+    assert told - vars(checking._Watched).keys() == set()
+
+
+class _Tidied:
+    """A client that refuses to defragment. Notes what it reads."""
+
+    read: ClassVar[list[bytes]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def _done(self, *_: object, **__: object) -> Any:
+        return Operation(0, "get", b"", None, 0, 0, outcome=Outcome.OK, revision=7)
+
+    compact = _done
+
+    def get(self, key: bytes) -> Any:
+        self.read.append(key)
+        return self._done()
+
+    def defragment(self, _: str) -> Any:
+        return Operation(0, "defragment", b"", None, 0, 0, outcome=Outcome.FAIL, error="PermissionDenied")
+
+    def close(self) -> None:
+        pass
+
+
+def test_tidying_reads_under_the_prefix_alone_and_tells_what_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user of a check may have no right to other keys."""
+    monkeypatch.setattr("loadgen.client.etcd.EtcdClient", _Tidied)
+    lines: list[str] = []
+    with pytest.raises(ClusterError, match="cannot defragment http://a:1: PermissionDenied"):
+        tidy(("http://a:1", "http://b:1"), Security(), "/mine/", lines.append, compact=True, defragment=True)
+    assert _Tidied.read == [b"/mine/"]
+    assert lines == ["Compacting with revision 7", "Compacted with revision 7", 'Defragmenting "http://a:1"']
 
 
 def test_errors_are_worded_as_etcds_client_words_them() -> None:
@@ -191,6 +265,7 @@ def test_the_form_of_datascale_is_etcdctls() -> None:
     ("words", "said"),
     [
         (("--load", "xxl"), "--load takes s, m, l, xl, not 'xxl'"),
+        (("--load", ""), "--load takes s, m, l, xl, not ''"),
         (("--datascale", "huge"), "--datascale takes s, m, l, xl, not 'huge'"),
         (("--prefix", ""), "--prefix takes printable ASCII characters, not ''"),
         (("--prefix", "schl\u00fcssel/"), "--prefix takes printable ASCII characters"),
@@ -216,28 +291,34 @@ def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> 
 
 
 class _Client:
-    """A client that notes what it is asked to delete."""
+    """A client that notes what it is asked to delete. Takes how many keys there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 0) -> None:
         self.deleted: list[tuple[bytes, bytes]] = []
+        self.count = count
+
+    def range(self, *_: object, **__: object) -> Any:
+        found = SimpleNamespace(count=self.count)
+        return Operation(0, "range", b"", None, 0, 0, outcome=Outcome.OK, response=cast("Any", found))
 
     def delete(self, first: bytes, end: bytes) -> Any:
-        from loadgen.history.operation import Operation, Outcome
-
         self.deleted.append((first, end))
         return Operation(0, "delete", first, None, 0, 0, outcome=Outcome.OK)
 
 
 @pytest.mark.parametrize(
-    ("load", "requests"),
+    ("load", "there", "requests"),
     [
-        (loads.datascale("m").settings(2), 10), (loads.perf("s").settings(2), 1), (loads.perf("l").settings(2), 48),
-        (Settings(duration_s=5.0), 1), (Settings(operations=10**6), 1),
+        (loads.datascale("m").settings(2), 100_000, 10), (loads.perf("s").settings(2), 9_000, 1),
+        (loads.perf("l").settings(2), 479_999, 48), (loads.perf("l").settings(2), 0, 1),
+        (Settings(duration_s=5.0), 1000, 1), (Settings(operations=10**6), 1000, 1),
+        # Keys that were written before the load, and loads by time.
+        (Settings(operations=10, key_space=10**6), 10**6, 100), (Settings(duration_s=5.0, key_space=10**6), 25_000, 3),
     ],
 )  # fmt: skip
-def test_many_keys_are_removed_some_thousands_at_a_time(load: Settings, requests: int) -> None:
+def test_many_keys_are_removed_some_thousands_at_a_time(load: Settings, there: int, requests: int) -> None:
     """Without a gap between two requests; a delete of a million keys would keep etcd from serving anybody else."""
-    client = _Client()
+    client = _Client(there)
     space = KeySpace(cast("Any", client), load)
     space.remove()
     assert client.deleted == []  # no prefix was found to be free
@@ -249,6 +330,12 @@ def test_many_keys_are_removed_some_thousands_at_a_time(load: Settings, requests
     assert ends[-1] == space.settings.prefix[:-1] + bytes([space.settings.prefix[-1] + 1])
     assert firsts[1:] == ends[:-1]
     assert list(firsts) == sorted(firsts)
+
+
+def test_a_prefix_that_has_keys_is_named_as_a_shell_takes_it() -> None:
+    with pytest.raises(SettingsError) as refused:
+        KeySpace(cast("Any", _Client(1)), Settings(), b"a; b").prepare()
+    assert "`etcdctl del --prefix 'a; b'`" in str(refused.value)
 
 
 def test_a_prefix_is_taken_as_it_is() -> None:
