@@ -44,6 +44,7 @@ def parse(text: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
         if port is None or parts.netloc != text or parts.username is not None:
             raise ValueError("no port")
+        (host or LOOPBACK).encode("idna")  # else gevent's resolver prints a traceback
     except ValueError as error:
         raise SettingsError(
             f"{OPTION}: {text!r} is not [HOST]:PORT, such as :9464 or [::1]:0", option=OPTION
@@ -85,6 +86,7 @@ class Exporter:
 
     def serve(self, session: Session) -> None:
         """Serve the metrics of a session's runs, once its workers are forked."""
+        from gevent.pool import Pool
         from gevent.pywsgi import WSGIServer
         from prometheus_client import make_wsgi_app
 
@@ -92,11 +94,13 @@ class Exporter:
 
         self._socket.set_inheritable(False)
         session.exporter = self
-        self._server = WSGIServer(self._socket, _only_metrics(make_wsgi_app(registry_of(session))), log=None)
+        app = _only_metrics(make_wsgi_app(registry_of(session)))
+        # In a pool `stop` ends them; and what is no request is for the log: stderr may be for programs.
+        self._server = WSGIServer(self._socket, app, spawn=Pool(), log=None, error_log=logger)
         self._server.start()
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Answer nobody any more; a scrape that is going on gets `LAST_SCRAPE_S`."""
         if self._server is not None:
             self._server.stop(timeout=LAST_SCRAPE_S)
         self._socket.close()
@@ -127,12 +131,18 @@ def _shown(host: str, port: int) -> str:
 
 
 def _only_metrics(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """Return an application that serves an application's answer at one path, and says so at each other one."""
+    """Return an application that serves an application's answer at one path, and says so at each other one.
+
+    Each answer is the last on its connection, so that the end of the command waits for none that is idle.
+    """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *more: object) -> object:
+            return start_response(status, [*headers, ("Connection", "close")], *more)
+
         if environ.get("PATH_INFO") == PATH:
-            return app(environ, start_response)
-        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+            return app(environ, start)
+        start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
         return [f"raftload serves its metrics at {PATH}\n".encode()]
 
     return answer

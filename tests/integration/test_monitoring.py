@@ -65,6 +65,7 @@ WRONG = [
     (("--metrics-listen", "9464"), "'9464' is not [HOST]:PORT"),
     (("--metrics-listen", ":70000"), "is not [HOST]:PORT"),
     (("--metrics-listen", "::1:9464"), "is not [HOST]:PORT"),
+    (("--metrics-listen", "no..host:9464"), "is not [HOST]:PORT"),
 ]
 # What the form of the web UI says, a command line says of the others.
 WRONG_HERE = [
@@ -250,6 +251,46 @@ def test_a_port_that_is_taken_is_said_in_one_line_before_the_load(tmp_path: Path
         f"raftload: error: --metrics-listen: cannot listen on 127.0.0.1:{port}: Address already in use\n"
     )
     assert [*tmp_path.rglob("run.json")] == []
+
+
+# Clients of every kind, and the end.
+CLIENTS = """
+from gevent import monkey
+monkey.patch_all()
+import logging, socket, sys
+from types import SimpleNamespace
+from loadgen.run.exporter import Exporter
+
+logging.basicConfig(filename=sys.argv[1])
+exporter = Exporter("127.0.0.1", 0)
+exporter.serve(SimpleNamespace(run=None, workers=[], exporter=None))
+address = "127.0.0.1", int(exporter.url.split(":")[2].split("/")[0])
+
+def said(words):
+    client = socket.create_connection(address, timeout=60)
+    client.sendall(words)
+    return client
+
+def rest(client):
+    return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+silent = said(b"GET /metr")
+print(rest(said(b"GET /metrics HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")).splitlines()[0].decode())
+print(rest(said(b"\\x16\\x03\\x01 speaks TLS\\r\\n\\r\\n")).splitlines()[0].decode())
+exporter.close()
+print(rest(silent))
+"""
+
+
+def test_nobody_is_answered_after_the_end_and_what_is_no_request_is_for_the_log(tmp_path: Path) -> None:
+    """Each answer is the last on its connection, one that says nothing is closed, and stderr stays as it was."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENTS, str(tmp_path / "log")], cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Invalid http version" in (tmp_path / "log").read_text()
+    assert done.stdout.splitlines() == ["HTTP/1.1 200 OK", "HTTP/1.1 400 Bad Request", "b''"]
 
 
 def holders(port: int, *pids: int) -> list[int]:
