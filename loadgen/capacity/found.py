@@ -48,7 +48,7 @@ class Found:
     def document(self) -> Capacity:
         """Return ``capacity`` of run.json and result.json."""
         search = self.search
-        low, high = search.interval()
+        low, high = search.bracket()
         limit = self._limit()
         verdict, reason = self._verdict(limit)
         steps = [self._step(number, stay) for number, stay in enumerate(search.stays) if stay.blocks]
@@ -78,8 +78,8 @@ class Found:
                 if limit["by"] in _OURS:
                     return Verdict.UNKNOWN, f"{said}; but this machine has too few processors for members and load"
                 return Verdict.FAIL, said
-            held = "" if search.low is None else f"; {search.low:,.4g}/s held by then"
-            return Verdict.UNKNOWN, f"{search.reason}{held}"
+            known = [f"{rate:,.0f}/s {word}" for rate, word in ((search.low, "held"), (search.high, "broke")) if rate]
+            return Verdict.UNKNOWN, search.reason + (f"; {' and '.join(known)} by then" if known else "")
         if limit is None:
             return Verdict.UNKNOWN, f"no higher rate was permitted than {answer:,.4g}/s, which holds"
         if limit["by"] == "client":
@@ -189,13 +189,12 @@ def headline(capacity: Capacity) -> str:
     rate, low, high = capacity["rate"], capacity["low"], capacity["high"]
     if rate is None:
         return f"no capacity was found: {capacity['reason']}"
-    bounds = f"{_bound(low)} to {_bound(high)}"
     least = "at least " if capacity["is_lower_bound"] else ""
-    return f"capacity: {least}{rate:,.0f} operations per second (95 % interval: {bounds})"
+    return f"capacity: {least}{rate:,.0f} operations per second (seen to hold: {_seen(low)}, to break: {_seen(high)})"
 
 
-def _bound(rate: float | None) -> str:
-    return "unknown" if rate is None else f"{rate:,.0f}"
+def _seen(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate:,.0f}/s"
 
 
 def render(capacity: Capacity) -> str:

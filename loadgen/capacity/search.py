@@ -16,9 +16,10 @@ test, which may look after every block:
   allow the latency of that moment (a t test over the differences).
 
 The rate doubles until a goal breaks, then the bracket between the highest rate that holds and the lowest that does not
-is halved until it is as narrow as was asked for. After a stay that broke a goal, the load is low until the backlog is
-gone. Both ends are then measured again, at another time and the lower one for longer: who disturbed the machine for
-some seconds decides nothing.
+is halved until it is as narrow as was asked for. Where the first rate breaks it goes down by a half, then by a quarter,
+a 16th and so on, so that it is soon known whether any rate holds. After a stay that broke a goal, the load is low until
+the backlog is gone. Both ends are then measured again, at another time and the lower one for longer: who disturbed the
+machine for some seconds decides nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-# The chance that one stay ends with the wrong decision, where its blocks are as the test takes them; and that one end
-# of the interval is wrong.
-ERROR, INTERVAL_ERROR = 0.005, 0.025
+# The chance that one stay ends with the wrong decision, where its blocks are as the test takes them; and that stays at
+# neighbouring rates do so together.
+ERROR, BRACKET_ERROR = 0.005, 0.025
 # Blocks after a change of rate that are not counted: operations that were due before it come back in them.
 SETTLING = 1
 # The same at the load's beginning, when connections are new and caches cold.
@@ -51,7 +52,7 @@ FIRST_INFLATION, INFLATION_WEIGHT = 2.0, 4.0
 LEAST_GROWTHS, GROWTH_T, LEAST_GROWTH = 5, 6.0, 0.003
 # Operations in flight that are no backlog.
 FEW_IN_FLIGHT = 8
-# Where the interval is made narrower once the answer is there, as factors of that, and by how many stays at the most.
+# Where the bracket is made narrower once the answer is there, as factors of that, and by how many stays at the most.
 TIGHTENING, MOST_TIGHTENING = (1.08, 1.2, 1.5), 4
 
 
@@ -178,6 +179,8 @@ class Search:
         self.phase = Phase.PROBING
         self.rate: float | None = None
         self._spent_s = 0.0
+        # By which factor to go down where nothing has held yet; it is squared each time.
+        self._descent = GROWTH
         # How far from the last rate to try the next, after a hint of where the capacity is.
         self._stride: float | None = None
         self._hinted: float | None = None
@@ -221,12 +224,13 @@ class Search:
         near = [each for each in above if each.rate <= lowest * (1 + 2 * self._precision)]
         return min(reversed(near), key=lambda each: (each.decision is Decision.LATE, each.rate), default=None)
 
-    def interval(self) -> tuple[float | None, float | None]:
-        """Return between which rates the capacity is, by the tests alone; None where nothing bounds it.
+    def bracket(self) -> tuple[float | None, float | None]:
+        """Return the highest rate that the tests saw hold and the lowest that they saw break; None without one.
 
         A rate is the lower end where the goals were decided to hold at it, or the stays from it on up to a higher rate
         decide so together; the upper end is found likewise. It takes some seconds in all, since what lasts for less
-        says little, however many operations it has.
+        says little, however many operations it has. It is no confidence interval: what disturbs a server more seldom
+        than a stay is long is not in it.
         """
         rates = sorted({each.rate for each in self.stays if each.blocks})
         low = high = None
@@ -256,9 +260,13 @@ class Search:
                 stay.settling -= 1
             else:
                 self._count(stay, block)
-        if not self.is_done and self._spent_s > self._limit_s:
-            self.end(f"there was no more time after {self._spent_s:,.0f} s")
+        self.note_time(self._spent_s)
         return self.rate != before or len(self.stays) != stays
+
+    def note_time(self, load_s: float) -> None:
+        """End where there was no more time. Takes the seconds of load by now, also those that no block tells of."""
+        if load_s > self._limit_s:
+            self.end(f"there was no more time after {load_s:,.0f} s")
 
     def end(self, reason: str) -> None:
         """End early, with what is known by now. Takes why."""
@@ -399,11 +407,11 @@ class Search:
             else:
                 self._move(min(low * GROWTH, self._max_rate), Phase.PROBING, stay)
         elif low is None:
-            lower = high / GROWTH
             if high <= self._least_rate:
                 self.end(self.NONE_HOLDS)
             else:
-                self._move(max(lower, self._least_rate), Phase.PROBING, stay)
+                self._move(max(high / self._descent, self._least_rate), Phase.PROBING, stay)
+                self._descent **= 2
         elif self._is_descending or high <= low * (1 + self._precision * (1 if stay.is_sure else 2 << self._returns)):
             # Where a stay could not decide, a narrower bracket says no more.
             if self._confirmed_high != high:
@@ -443,7 +451,7 @@ class Search:
         """Measure between the answer and what bounds it by the tests, where that is far off; else end."""
         answer = self._answer
         assert answer is not None
-        low, high = self.interval()
+        low, high = self.bracket()
         for factor in TIGHTENING:
             below, above = answer / factor, answer * factor
             tried = [each.rate for each in self.stays if each.phase is Phase.TIGHTENING]
@@ -472,7 +480,7 @@ class Search:
         if any(each.is_growing for each in stays):
             # Said of each of them, not of what they have in common.
             return Decision.BREAKS if all(each.is_growing for each in stays) else None
-        verdicts = [self._test(number, stays, INTERVAL_ERROR) for number in range(len(self.goals))]
+        verdicts = [self._test(number, stays, BRACKET_ERROR) for number in range(len(self.goals))]
         if Decision.BREAKS in verdicts:
             return Decision.BREAKS if blocks >= 2 * LEAST_BREAK else None
         return Decision.HOLDS if blocks >= MOST and all(each is Decision.HOLDS for each in verdicts) else None

@@ -76,9 +76,14 @@ class Slo:
                 f"'{threshold.type}.success_rate >= 0.999'"
             )
         if field == SUCCESS_RATE:
-            if operator not in (">", ">=") or not 0 < bound <= 1:
-                raise ThresholdError(f"{said}: a success rate is held from below, by > or >= and a share of at most 1")
-            return cls(threshold, Goal(round(1 - bound, 12)))
+            share = round(1 - bound, 12)
+            if operator not in (">", ">=") or not 0 <= share < 1:
+                raise ThresholdError(
+                    f"{said}: a success rate is held from below, by > or >= and a share above 0 and of at most 1"
+                )
+            if operator == ">" and not share:
+                raise ThresholdError(f"{said}: no success rate is above 1; write >= 1 where nothing may fail")
+            return cls(threshold, Goal(share))
         quantile = _QUANTILES.get(field.removeprefix(_SERVICE))
         if quantile is None:
             raise ThresholdError(f"{said}: no share of operations is told by {field}; name a percentile, {WOULD_DO}")

@@ -129,6 +129,8 @@ class Steering:
         run = self._run
         if run.lost and not self.search.is_done:
             self.search.end(f"{next(iter(run.lost))} was lost")
+        # By the clock: workers that do not report have no blocks.
+        self.search.note_time(run.load_s)
         if self.search.is_done and not run.over:
             run.ask_stop()
 

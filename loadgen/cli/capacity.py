@@ -28,15 +28,16 @@ _OWN = frozenset({"operations", "rate", "stages", "step", "warmup_s"})
 
 EXAMPLES = """\
 how it works:
-  An open loop begins at --start-rate and doubles until a threshold breaks. Then the bracket between the highest rate
-  that holds and the lowest that does not is halved until it is as narrow as --precision. A sequential test decides
-  after each half second whether a rate holds, breaks, or needs more time; so a clear case takes two seconds, and a
-  close one ten. After a rate that broke a threshold the load is low until the backlog is gone. Both ends are measured
-  again, the lower one for ten seconds or more. The report says what gave way first: the cluster's disk, its CPU, the
-  whole of it (overload), or the load generator (client). Where it was the generator, the answer is a lower bound.
+  An open loop begins at --start-rate and doubles until a threshold breaks, or goes down where one does at once. Then
+  the bracket between the highest rate that holds and the lowest that does not is halved until it is as narrow as
+  --precision. A sequential test decides after each half second whether a rate holds, breaks, or needs more time; so a
+  clear case takes two seconds, and a close one ten. After a rate that broke a threshold the load is low until the
+  backlog is gone. Both ends are measured again, the lower one for ten seconds or more. The report says what gave way
+  first: the cluster's disk, its CPU, the whole of it (overload), or the load generator (client). Where it was the
+  generator, the answer is a lower bound.
 
 thresholds:
-  a percentile of a latency   put.p99_ms < 20   total.p99_9_ms < 100   service.p99_ms: from sending, not from due
+  a percentile of a latency   put.p99_ms < 20   total.p99_9_ms < 100   put.service.p99_ms < 5: from sending
   a share of successes        total.success_rate >= 0.999
   An operation that failed or was not sent has not come back in time either, so it counts against a latency, too.
 
@@ -55,8 +56,8 @@ exit codes:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload capacity`."""
     parser.description = (
-        "Find the highest rate of an open loop at which thresholds hold, its confidence interval, and what gives way "
-        "first."
+        "Find the highest rate of an open loop at which thresholds hold, the rates next to it that were seen to hold "
+        "and to break, and what gives way first."
     )
     group = parser.add_argument_group("search")
     group.add_argument(
@@ -72,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--time-limit", default=f"{DEFAULT_LIMIT_S / 60:g}m", metavar="DURATION",
-        help=f"time of load after which the search ends, whatever it knows (default: {DEFAULT_LIMIT_S / 60:g}m)",
+        help="time of load after which the search ends, and says what held and what broke by then "
+        f"(default: {DEFAULT_LIMIT_S / 60:g}m)",
     )  # fmt: skip
     guard.add_arguments(group)
     target.add_arguments(parser)

@@ -26,7 +26,7 @@ def test_a_server_of_a_known_rate_is_measured_within_3_percent(seed: int) -> Non
     spent_s = run(search, system.model)
     assert search.answer is not None, search.reason
     assert search.answer == pytest.approx(system.truth, rel=0.03)
-    low, high = search.interval()
+    low, high = search.bracket()
     assert low is not None and high is not None
     assert low <= system.truth * 1.01 and high >= system.truth * 0.99
     assert spent_s < 180
@@ -48,7 +48,7 @@ def test_other_servers_are_measured_about_as_well_as_they_can_be(name: str, near
         search = search_of(system.goals)
         run(search, system.model)
         good += search.answer is not None and abs(search.answer / system.truth - 1) < near
-        low, high = search.interval()
+        low, high = search.bracket()
         wrong["low"] += low is not None and low > system.truth * (1 + near)
         wrong["high"] += high is not None and high < system.truth * (1 - near)
     assert good >= share * FEW
@@ -100,7 +100,7 @@ def test_what_holds_at_the_highest_permitted_rate_has_no_limit() -> None:
     search = search_of(max_rate=750.0)
     blocks(search, fine)
     assert search.answer == pytest.approx(750)
-    assert search.limit is None and search.interval()[1] is None
+    assert search.limit is None and search.bracket()[1] is None
     assert max(stay.rate for stay in search.stays) == 750
 
 
@@ -109,6 +109,28 @@ def test_where_nothing_holds_it_goes_down_and_says_so() -> None:
     blocks(search, lambda rate: fine(rate, bad=round(rate * BLOCK_S)))
     assert search.answer is None and search.reason == Search.NONE_HOLDS
     assert search.stays[-1].rate == 1
+
+
+@pytest.mark.parametrize("start_rate", [1.0, 100.0, 10_000.0, 1e6])
+def test_that_nothing_holds_is_known_after_a_few_stays(start_rate: float) -> None:
+    """Where what is bad is just too much, so that each stay takes its time."""
+    search, spent_s = search_of(start_rate=start_rate), 0.0
+    credit = 0.0
+    while search.rate is not None:
+        due = round(search.rate * BLOCK_S)
+        credit += 0.011 * due
+        bad, spent_s = int(credit), spent_s + BLOCK_S
+        credit -= bad
+        search.add(fine(search.rate, bad=bad))
+        if search.low is not None:
+            break  # at a few operations a second none of them need be bad
+    assert len(search.stays) <= 8 and spent_s <= 70
+
+
+def test_below_a_first_rate_that_broke_the_capacity_is_found() -> None:
+    search = search_of(start_rate=20_000.0)
+    blocks(search, lambda rate: fine(rate, bad=round(rate * BLOCK_S) if rate > 150 else 0))
+    assert search.answer == pytest.approx(150, rel=0.03)
 
 
 def test_a_generator_that_is_late_is_not_taken_for_the_server() -> None:

@@ -6,7 +6,7 @@ appends a row for each measurement to docs/evidence/capacity.jsonl, with the com
 what was measured of the same code counts. A measurement takes about a minute, and the machine has to be quiet. A server
 of so many slots that take a known time serves a known rate, and its p99 jumps there. Of a cluster nobody knows the
 capacity, so a load at 0.9 of what was found has to hold, and one at 1.15 of it must not. ``--simulated`` does so many
-searches of each model of a server in tests/support/servers.py, and says how often which end of the interval was wrong.
+searches of each model of a server in tests/support/servers.py, and says how often which end of the bracket was wrong.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def simulated(count: int) -> Iterator[dict[str, Any]]:
             seconds.append(run(search, system.model))
             if search.answer is not None:
                 errors.append(search.answer / system.truth - 1)
-            low, high = search.interval()
+            low, high = search.bracket()
             low_wrong += low is not None and low > system.truth
             high_wrong += high is not None and high < system.truth
         errors.sort()

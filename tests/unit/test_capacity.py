@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from cluster.observe.metrics import Histogram, Metrics
 from loadgen import schema
 from loadgen.capacity.found import Found, headline, render
 from loadgen.capacity.measure import CapacityPlan
-from loadgen.capacity.member_evidence import Evidence, Look, between
+from loadgen.capacity.member_evidence import Evidence, Look, Witness, between
 from loadgen.capacity.search import Block, Goal, Search
 from loadgen.capacity.slo import Slo, parse_all
-from loadgen.capacity.steering import Seen
+from loadgen.capacity.steering import Seen, Steering
 from loadgen.load.settings import Settings, SettingsError
 from loadgen.result.threshold import ThresholdError
 from loadgen.run.target import TargetOptions
@@ -53,6 +54,8 @@ def test_a_threshold_is_a_share_of_bad_operations(text: str, share: float, bound
         ("put.p99_ms < 0", "above 0"),
         ("total.success_rate < 0.9", "held from below"),
         ("total.success_rate >= 1.5", "at most 1"),
+        ("total.success_rate >= 1e-13", "above 0"),
+        ("total.success_rate > 1", "no success rate is above 1"),
         ("put.p99 < 20", "did you mean"),
         ("nonsense", "is not a threshold"),
     ],
@@ -124,12 +127,12 @@ def test_a_capacity_that_was_found_passes_and_says_what_gave_way() -> None:
     assert rate is not None and limit is not None and limit["rate"] > rate
     assert limit["broken"] == ["total.p99_ms < 20: 30.01"]
     assert limit["by"] == "overload"
-    assert headline(document).startswith(f"capacity: {rate:,.0f} operations per second (95 % interval: ")
+    assert headline(document).startswith(f"capacity: {rate:,.0f} operations per second (seen to hold: ")
     text = render(document)
     assert f"gives way at {limit['rate']:,.0f}/s (overload): total.p99_ms < 20: 30.01" in text
     assert text.count("\n") >= len(document["steps"])
     page = capacity_section.section({"capacity": document})  # type: ignore[typeddict-item]
-    assert 'id="capacity"' in page and "95 % interval" in page and "total.p99_ms &lt; 20" in page
+    assert 'id="capacity"' in page and "seen to break" in page and "total.p99_ms &lt; 20" in page
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,33 @@ def test_a_search_that_was_ended_keeps_its_steps() -> None:
     valid(document)
     assert document["verdict"] == "unknown" and document["steps"]
     assert "no more time" in headline(document)
+    assert search.low is not None and f"; {search.low:,.0f}/s held by then" in headline(document)
     capacity_section.section({"capacity": document})  # type: ignore[typeddict-item]
+
+
+def test_a_search_without_time_names_the_bracket_that_it_had() -> None:
+    search = Search([SLOS[0].goal], start_rate=100, max_rate=1e6, limit_s=60)
+    while search.high is None and search.rate is not None:
+        search.add(at(search.rate, search.rate > 500))
+    search.note_time(61)
+    document = found_of(search).document()
+    valid(document)
+    assert (document["verdict"], document["rate"]) == ("unknown", None)
+    assert document["reason"] == "there was no more time after 61 s; 400/s held and 800/s broke by then"
+
+
+def test_the_time_is_up_by_the_clock_where_workers_report_nothing() -> None:
+    asked: list[bool] = []
+    search = Search([SLOS[0].goal], start_rate=100, max_rate=1e6, limit_s=60)
+    hook = SimpleNamespace(add_listener=lambda _: None)
+    session: Any = SimpleNamespace(environment=SimpleNamespace(events=SimpleNamespace(worker_report=hook)))
+    run: Any = SimpleNamespace(lost={}, over=False, load_s=59.0, ask_stop=lambda: asked.append(True))
+    steering = Steering(session, run, search, SLOS, witness=Witness(run))
+    steering.tick()
+    assert not asked and not search.is_done
+    run.load_s = 61.0
+    steering.tick()
+    assert asked == [True] and search.reason == "there was no more time after 61 s"
 
 
 def test_evidence_is_of_the_time_between_two_looks() -> None:

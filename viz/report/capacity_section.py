@@ -1,4 +1,4 @@
-"""The section of a capacity: the answer, its interval, what gave way first, and the curve."""
+"""The section of a capacity: the answer, what held and what broke next to it, what gave way first, and the curve."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ def _answer(capacity: Capacity) -> str:
     slos = escape("; ".join(capacity["slos"]))
     if rate is None:
         return f'<p class="unknown">No capacity was found: {escape(str(capacity["reason"]))}.</p>'
-    ends = " to ".join("unknown" if each is None else number(each) for each in (capacity["low"], capacity["high"]))
+    held, broke = ("none" if each is None else f"{number(each)}/s" for each in (capacity["low"], capacity["high"]))
     least = "at least " if capacity["is_lower_bound"] else ""
     said = (
-        f"<p><b>The capacity is {least}{number(rate)} operations per second</b> for {slos}; 95 % interval {ends}.</p>"
+        f"<p><b>The capacity is {least}{number(rate)} operations per second</b> for {slos}; "
+        f"the highest rate that was seen to hold: {held}, the lowest that was seen to break: {broke}.</p>"
     )
     if capacity["reason"]:
         said += f'<p class="unknown">{escape(capacity["reason"])}.</p>'
@@ -45,7 +46,7 @@ def _answer(capacity: Capacity) -> str:
 
 
 def curve(capacity: Capacity) -> str:
-    """Return the p99 over the rate, a point for each rate that was tried, with the thresholds and the interval."""
+    """Return the p99 over the rate, a point for each rate that was tried, with the thresholds and the bracket."""
     steps = sorted((each for each in capacity["steps"] if each["p99_ms"] is not None), key=lambda each: each["rate"])
     if len(steps) < 2:
         return ""
@@ -59,10 +60,10 @@ def curve(capacity: Capacity) -> str:
     bands = []
     if rate is not None:
         bands.append(Band(rate, rate, f"{number(rate)}/s"))
-        bands.append(Band(low or rate, high or rate, "", "95 % interval"))
+        bands.append(Band(low or rate, high or rate, "", "between holding and breaking"))
     x = charts.linear(0.0, charts.up_to(steps[-1]["rate"]).high, "/s")
     y = charts.logarithmic([*charts.heights(lines), *(level for level, _ in levels)], "ms")
-    title = "Latency over the rate, one point per rate that was tried, with the thresholds and the interval"
+    title = "Latency over the rate, one point per rate that was tried, with the thresholds"
     return charts.render(Chart("capacity", title, x, y, "latency, ms, over operations/s", lines, tuple(bands), levels,
                                height=260))  # fmt: skip
 
