@@ -324,11 +324,21 @@ class Search:
         if count < most:
             return None
         stay.broken = self._over(stay)
+        if not stay.broken and any(self._is_unknown(number, stay) for number in range(len(self.goals))):
+            self.end(f"no operation that a threshold is about came back in {stay.seconds:,.0f} s at {stay.rate:,.4g}/s")
+            return None
         return self._broken(stay) if stay.broken else Decision.HOLDS
+
+    def _is_unknown(self, number: int, stay: Stay) -> bool:
+        """Tell whether operations came back, and none that a goal is about: then nothing says that it breaks."""
+        return any(each.returned for each in stay.blocks) and not sum(row[0] for row in self._tally(number, stay))
 
     def _over(self, stay: Stay) -> tuple[int, ...]:
         """Return the goals of which a larger share is bad than may be, sure or not."""
-        return tuple(n for n, goal in enumerate(self.goals) if self._share(n, [stay]) > goal.share)
+        return tuple(
+            number for number, goal in enumerate(self.goals)
+            if self._share(number, [stay]) > goal.share and not self._is_unknown(number, stay)
+        )  # fmt: skip
 
     def _looks_fine(self, stay: Stay) -> bool:
         """Tell whether far fewer operations are bad than may be: enough for a first look."""

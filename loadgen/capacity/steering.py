@@ -47,10 +47,8 @@ class Seen:
         _sum(self.latencies, report.series, first_tick, shift)
         _sum(self.service, report.service, first_tick, shift)
         for f, rows in report.series.items():
-            if f == DELIVERY:
-                continue
             failed = sum(row[2] for row in rows if row[0] + shift >= first_tick)
-            for name in (f, TOTAL):
+            for name in _names(f):
                 self.failed[name] = self.failed.get(name, 0) + failed
 
     def merge(self, other: Seen) -> None:
@@ -93,12 +91,15 @@ class Seen:
 
 def _sum(into: dict[str, dict[int, int]], intervals: Intervals, first_tick: int, shift: int) -> None:
     for f, rows in intervals.items():
-        if f == DELIVERY:
-            continue
         for row in rows:
             if row[0] + shift >= first_tick:
-                hdr.merge(into.setdefault(f, {}), row[-1])
-                hdr.merge(into.setdefault(TOTAL, {}), row[-1])
+                for name in _names(f):
+                    hdr.merge(into.setdefault(name, {}), row[-1])
+
+
+def _names(f: str) -> tuple[str, ...]:
+    """Return what operations of a type count for; what a watch delivers is no operation that was due."""
+    return (f,) if f == DELIVERY else (f, TOTAL)
 
 
 class Steering:

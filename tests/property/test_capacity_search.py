@@ -194,6 +194,20 @@ def test_dropped_operations_count_against_every_goal() -> None:
     assert search.stays[0].broken == (0, 1)
 
 
+def test_where_nothing_came_back_that_a_goal_is_about_nothing_is_said_to_break() -> None:
+    search = search_of((P99, Goal(0.01, 0.02)), start_rate=1000.0)
+    blocks(search, lambda _: Block(BLOCK_S, 500, 0, 500, 1, ((500, 0), (0, 0))))
+    assert search.answer is None and "no operation that a threshold is about came back" in search.reason
+    assert all(stay.decision is None for stay in search.stays)
+
+
+def test_where_nothing_of_a_type_came_back_another_goal_may_still_break() -> None:
+    search = search_of((P99, Goal(0.01, 0.02)), start_rate=1000.0)
+    while search.stays[0].decision is None:
+        search.add(Block(BLOCK_S, 500, 0, 500, 1, ((500, 500), (0, 0))))
+    assert search.stays[0].broken == (0,)
+
+
 def test_the_time_bounds_it() -> None:
     search = search_of(limit_s=10.0)
     assert run(search, SYSTEMS["knee"](1).model) <= 10.5

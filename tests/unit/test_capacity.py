@@ -236,6 +236,22 @@ def test_the_time_is_up_by_the_clock_where_workers_report_nothing() -> None:
     assert asked == [True] and search.reason == "there was no more time after 61 s"
 
 
+def test_what_a_watch_delivers_counts_for_its_own_threshold_and_no_other() -> None:
+    def rows(failed: int, counts: dict[int, int]) -> list[Any]:
+        return [(10, 1, failed, 0, 1, 1, 1, counts)]
+
+    report: Any = SimpleNamespace(
+        series={"put": rows(1, {5 * MS: 9}), "watch": rows(2, {50 * MS: 30})}, service={"put": rows(1, {4 * MS: 9})}
+    )
+    seen = Seen()
+    seen.add(report, first_tick=10, shift=0)
+    assert seen.latencies == {"put": {5 * MS: 9}, "total": {5 * MS: 9}, "watch": {50 * MS: 30}}
+    assert seen.failed == {"put": 1, "total": 1, "watch": 2}
+    later = Seen()
+    later.add(report, first_tick=11, shift=0)
+    assert later.latencies == {} and not any(later.failed.values())
+
+
 def test_evidence_is_of_the_time_between_two_looks() -> None:
     def look(at_s: float, cpu_s: float, *counts: int) -> Look:
         histogram = Histogram((0.001, 0.01, float("inf")), counts)
