@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
     workers.check_target(cluster.endpoints)
     plan = _plan(args, cluster, permitted)
     plan.check(cluster, args.scenario)
-    say(f"note: {permitted.permit(cluster, 'capacity', _most_bytes(plan))}")
+    say(f"note: {permitted.permit(cluster, 'capacity', most_bytes(plan, args.scenario))}")
     planned = run_folder.planned(scenarios.check(args.scenario), args.output)
     with run_folder.for_a_run(planned, exact=args.output is not None, say=say) as folder, _Terminal() as terminal:
         try:
@@ -130,12 +130,23 @@ def _plan(args: argparse.Namespace, cluster: TargetOptions, permitted: guard.Gua
     )
 
 
-def _most_bytes(plan: CapacityPlan) -> int | None:
-    """Return how many bytes of keys and values the search writes at the most; None without a bound on its rate."""
+def most_bytes(plan: CapacityPlan, scenario: str) -> int | None:
+    """Return how many bytes of keys and values the search writes at the most; None without a bound on its rate.
+
+    Takes the scenario. Of one that does not go by --mix each operation may be a write, unless it only reads.
+    """
+    from loadgen.client.kv import WRITES_NOTHING
+
     load = plan.settings
     if plan.max_rate is None:
         return None
-    writes = sum(weight for f, weight in load.mix.items() if f not in ("get", "range")) / sum(load.mix.values())
+    types = scenarios.types(scenario, load.mix)
+    if types is not None and WRITES_NOTHING.issuperset(types):
+        writes = 0.0
+    elif types is None or scenario in scenarios.TYPES:
+        writes = 1.0
+    else:
+        writes = sum(weight for f, weight in load.mix.items() if f not in WRITES_NOTHING) / sum(load.mix.values())
     return round(plan.max_rate * plan.limit_s * writes * (load.key_size + load.value_size))
 
 

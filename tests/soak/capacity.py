@@ -148,6 +148,8 @@ def _bench(folder: Path, share: float, rate: float) -> dict[str, Any]:
 def _raftload(*words: str) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "loadgen.cli", *words]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
     result: Mapping[str, Any] = json.loads(done.stdout)
     return result
 

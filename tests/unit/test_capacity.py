@@ -17,6 +17,7 @@ from loadgen.capacity.member_evidence import Evidence, Look, Witness, between
 from loadgen.capacity.search import Block, Goal, Search
 from loadgen.capacity.slo import Slo, parse_all
 from loadgen.capacity.steering import Seen, Steering
+from loadgen.cli.capacity import most_bytes
 from loadgen.load.settings import Settings, SettingsError
 from loadgen.result.threshold import ThresholdError
 from loadgen.run.target import TargetOptions
@@ -94,6 +95,20 @@ def test_what_cannot_be_measured_is_refused(plan: CapacityPlan, said: str) -> No
 def test_a_scenario_with_steps_of_its_own_is_refused() -> None:
     with pytest.raises(SettingsError, match="steps of its own"):
         CapacityPlan(("put.p99_ms < 9",)).check(TargetOptions(), "steps")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "mix", "share"),
+    [("kv", {"put": 1.0, "get": 3.0}, 0.25), ("put", {"put": 1.0, "get": 3.0}, 1), ("get", {"put": 1.0}, 0),
+     ("kubernetes", {"get": 1.0}, 1), ("mine.py", {"get": 1.0}, 1)],
+)  # fmt: skip
+def test_what_a_search_writes_at_the_most_is_not_understated(
+    scenario: str, mix: dict[str, float], share: float
+) -> None:
+    settings = Settings(mix=mix, key_size=32, value_size=68)
+    plan = CapacityPlan(("total.p99_ms < 9",), settings, max_rate=1000, limit_s=60)
+    assert most_bytes(plan, scenario) == share * 1000 * 60 * 100
+    assert most_bytes(dataclasses.replace(plan, max_rate=None), scenario) is None
 
 
 SLOS = (Slo.parse("total.p99_ms < 20"),)
