@@ -16,10 +16,10 @@ test, which may look after every block:
   allow the latency of that moment (a t test over the differences).
 
 The rate doubles until a goal breaks, then the bracket between the highest rate that holds and the lowest that does not
-is halved until it is as narrow as was asked for. Where the first rate breaks it goes down by a half, then by a quarter,
-a 16th and so on, so that it is soon known whether any rate holds. After a stay that broke a goal, the load is low until
-the backlog is gone. Both ends are then measured again, at another time and the lower one for longer: who disturbed the
-machine for some seconds decides nothing.
+is halved until it is as narrow as was asked for. Where the first rate breaks it goes down to a half, then to a quarter
+of that and to a 16th each time, so that it is soon known whether any rate holds. After a stay that broke a goal, the
+load is low until the backlog is gone. Both ends are then measured again, at another time and the lower one for longer:
+who disturbed the machine for some seconds decides nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ LEAST_HOLD, LEAST_BREAK, MOST = 3, 2, 16
 CONFIRM_LEAST, CONFIRM_MOST = 20, 40
 # Doubling, and how far a hint from an overload may be off at first, in units of the precision.
 GROWTH = 2.0
+# By which factor it goes down at the most where nothing has held yet.
+STEEPEST = 16.0
 # How often a confirmation may send the search back before the capacity is said to move.
 MOST_RETURNS = 4
 # Blocks in which a backlog has to drain.
@@ -179,7 +181,7 @@ class Search:
         self.phase = Phase.PROBING
         self.rate: float | None = None
         self._spent_s = 0.0
-        # By which factor to go down where nothing has held yet; it is squared each time.
+        # By which factor to go down where nothing has held yet; it is squared each time, up to `STEEPEST`.
         self._descent = GROWTH
         # How far from the last rate to try the next, after a hint of where the capacity is.
         self._stride: float | None = None
@@ -421,7 +423,7 @@ class Search:
                 self.end(self.NONE_HOLDS)
             else:
                 self._move(max(high / self._descent, self._least_rate), Phase.PROBING, stay)
-                self._descent **= 2
+                self._descent = min(self._descent**2, STEEPEST)
         elif self._is_descending or high <= low * (1 + self._precision * (1 if stay.is_sure else 2 << self._returns)):
             # Where a stay could not decide, a narrower bracket says no more.
             if self._confirmed_high != high:

@@ -130,6 +130,9 @@ class Steering:
         run = self._run
         if run.lost and not self.search.is_done:
             self.search.end(f"{next(iter(run.lost))} was lost")
+        if run.interrupted:
+            # Nothing more is sent: what comes back from now on is of no rate.
+            self.search.end(f"the run was interrupted by {run.interrupted}")
         # By the clock: workers that do not report have no blocks.
         self.search.note_time(run.load_s)
         if self.search.is_done and not run.over:

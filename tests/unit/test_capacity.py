@@ -242,13 +242,23 @@ def test_the_time_is_up_by_the_clock_where_workers_report_nothing() -> None:
     search = Search([SLOS[0].goal], start_rate=100, max_rate=1e6, limit_s=60)
     hook = SimpleNamespace(add_listener=lambda _: None)
     session: Any = SimpleNamespace(environment=SimpleNamespace(events=SimpleNamespace(worker_report=hook)))
-    run: Any = SimpleNamespace(lost={}, over=False, load_s=59.0, ask_stop=lambda: asked.append(True))
+    run: Any = SimpleNamespace(lost={}, over=False, load_s=59.0, interrupted=None, ask_stop=lambda: asked.append(True))
     steering = Steering(session, run, search, SLOS, witness=Witness(run))
     steering.tick()
     assert not asked and not search.is_done
     run.load_s = 61.0
     steering.tick()
     assert asked == [True] and search.reason == "there was no more time after 61 s"
+
+
+def test_after_a_signal_nothing_is_decided_any_more() -> None:
+    search = Search([SLOS[0].goal], start_rate=100, max_rate=1e6)
+    hook = SimpleNamespace(add_listener=lambda _: None)
+    session: Any = SimpleNamespace(environment=SimpleNamespace(events=SimpleNamespace(worker_report=hook)))
+    run: Any = SimpleNamespace(lost={}, over=True, load_s=1.0, interrupted="SIGINT")
+    Steering(session, run, search, SLOS, witness=Witness(run)).tick()
+    assert search.is_done and search.reason == "the run was interrupted by SIGINT"
+    assert not search.add(at(100, bad=False)) and search.stays == []
 
 
 def test_what_a_watch_delivers_counts_for_its_own_threshold_and_no_other() -> None:
