@@ -20,7 +20,7 @@ METHOD = (
     "sequential tests of the share of bad operations (Robbins 1970), with the variance inflation of blocks of half a "
     "second; doubling, then bisection, then both ends again"
 )
-# The disk is named where its p99 takes this much of the bound, and grew by this factor since the first step.
+# The disk is named where its p99 takes this much of the bound, and grew by this factor since the first rate that held.
 DISK_SHARE, DISK_GROWTH = 0.5, 1.5
 # What gives way on a machine that the load and the members share, and not in etcd.
 _OURS = frozenset({"client", "cpu"})
@@ -92,7 +92,7 @@ class Found:
         if stay is None:
             return None
         number = self.search.stays.index(stay)
-        first = next((n for n, each in enumerate(self.search.stays) if each.decision is Decision.HOLDS), number)
+        first = next((n for n, each in enumerate(self.search.stays) if each.decision is Decision.HOLDS), None)
         by, why = self._blame(stay, number, first)
         return {
             "rate": _rounded(stay.achieved) or 0.0,
@@ -109,10 +109,13 @@ class Found:
         shown = "no operation came back" if value is None else f"{value:,.4g}"
         return f"{slo.threshold}: {shown}"
 
-    def _blame(self, stay: Stay, number: int, first: int) -> tuple[str, list[str]]:
-        """Return who gave way, in a word, and the evidence for it, a sentence each."""
-        seen, now, then = self.seen.get(number, Seen()), self.evidence.get(number), self.evidence.get(first)
-        now, then = now or Evidence(), then or Evidence()
+    def _blame(self, stay: Stay, number: int, first: int | None) -> tuple[str, list[str]]:
+        """Return who gave way, in a word, and the evidence for it, a sentence each.
+
+        Takes the stay, its number, and that of the first stay that held, None where none did.
+        """
+        seen, now = self.seen.get(number, Seen()), self.evidence.get(number) or Evidence()
+        then = Evidence() if first is None else self.evidence.get(first) or Evidence()
         done = sum(each.returned for each in stay.blocks) / stay.seconds if stay.blocks else 0.0
         opened = stay.blocks[-1].in_flight if stay.blocks else 0
         said = [
@@ -127,7 +130,7 @@ class Found:
             ("the database's commit", now.commit_p99_ms, then.commit_p99_ms),
         ):
             if after is not None:
-                grew = f", {before:.3g} ms at the first rate" if before is not None else ""
+                grew = f", {before:.3g} ms at the first rate that held" if before is not None else ""
                 said.append(f"{name} took {after:.3g} ms (p99){grew}")
                 bounds = [slo.threshold.bound for slo in self.slos if slo.bound_ns is not None]
                 slow = after >= DISK_SHARE * min(bounds, default=after)

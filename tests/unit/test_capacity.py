@@ -166,6 +166,16 @@ def test_who_gave_way_follows_from_what_the_members_did(evidence: Evidence, by: 
     assert document["limit"] is not None and document["limit"]["by"] == by
 
 
+def test_a_disk_that_is_slow_at_every_rate_is_named_where_none_holds() -> None:
+    search = Search([SLOS[0].goal], start_rate=8, max_rate=300)
+    while search.rate is not None:
+        search.add(at(max(2.0, search.rate), bad=True))
+    evidence = dict.fromkeys(range(len(search.stays)), Evidence(fsync_p99_ms=18.0))
+    limit = found_of(search, evidence).document()["limit"]
+    assert limit is not None and limit["by"] == "disk"
+    assert "the log's fsync took 18 ms (p99)" in limit["evidence"]
+
+
 def at(rate: float, bad: bool, late: bool = False) -> Block:
     due = round(rate * BLOCK_S)
     return Block(BLOCK_S, due, 0, due, 1, ((due, due * bad),), is_late=late)
