@@ -19,7 +19,7 @@ The rate doubles until a goal breaks, then the bracket between the highest rate 
 is halved until it is as narrow as was asked for. Where the first rate breaks it goes down to a half, then to a quarter
 of that and to a 16th each time, so that it is soon known whether any rate holds. After a stay that broke a goal, the
 load is low until the backlog is gone. Both ends are then measured again, at another time and the lower one for longer:
-who disturbed the machine for some seconds decides nothing.
+one disturbance of some seconds rarely decides.
 """
 
 from __future__ import annotations
