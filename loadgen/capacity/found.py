@@ -84,6 +84,8 @@ class Found:
             return Verdict.UNKNOWN, f"no higher rate was permitted than {answer:,.4g}/s, which holds"
         if limit["by"] == "client":
             return Verdict.UNKNOWN, "the load generator gave way first, so the capacity of the cluster is this or more"
+        if search.bracket()[0] is None:
+            return Verdict.UNKNOWN, "no rate was seen to hold, only to look so: what came of each changed too much"
         return Verdict.PASS, None
 
     def _limit(self) -> CapacityLimit | None:

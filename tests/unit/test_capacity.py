@@ -166,6 +166,18 @@ def test_who_gave_way_follows_from_what_the_members_did(evidence: Evidence, by: 
     assert document["limit"] is not None and document["limit"]["by"] == by
 
 
+def test_an_answer_that_no_test_decided_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searched()
+    monkeypatch.setattr(search, "bracket", lambda: (None, None))
+    document = found_of(search).document()
+    valid(document)
+    assert document["verdict"] == "unknown" and document["rate"] is not None
+    assert str(document["reason"]).startswith("no rate was seen to hold")
+    assert "seen to hold: none, to break: none" in headline(document)
+    monkeypatch.setattr(search, "bracket", lambda: (1.0, None))
+    assert found_of(search).document()["verdict"] == "pass"
+
+
 def test_a_disk_that_is_slow_at_every_rate_is_named_where_none_holds() -> None:
     search = Search([SLOS[0].goal], start_rate=8, max_rate=300)
     while search.rate is not None:
