@@ -48,7 +48,7 @@ examples:
   raftload capacity --slo 'put.p99_ms < 20' --json | jq '.capacity | {rate, low, high}'
 
 exit codes:
-  0 found   1 not even the lowest rate holds   2 usage   3 inconclusive (a lower bound, no rate that surely holds, or no time)
+  0 found   1 not even the lowest rate holds   2 usage   3 inconclusive (a lower bound, not sure, or no answer in time)
   4 environment (cluster unreachable)   70 a bug in raftload   130 SIGINT, 143 SIGTERM (what was found is kept)
 """
 
