@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from cluster.base.verdict import Verdict
 from loadgen.capacity.member_evidence import Evidence
 from loadgen.capacity.search import Decision, Phase, Search, Stay
+from loadgen.capacity.seen import Seen
 from loadgen.capacity.slo import Slo
-from loadgen.capacity.steering import Seen
 from loadgen.run.member_cpu import LARGE_SHARE
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from loadgen.capacity.found import Found
 from loadgen.capacity.member_evidence import Witness
 from loadgen.capacity.search import Search
 from loadgen.capacity.slo import Slo, parse_all
-from loadgen.capacity.steering import Steering
 from loadgen.load import scenarios
 from loadgen.load.settings import Settings, SettingsError
 from loadgen.run.benchmark import Hooks, Plan, check_load, run_in
@@ -21,6 +20,7 @@ from loadgen.run.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result
+    from loadgen.capacity.steering import Steering
     from loadgen.run.run import Run
     from loadgen.run.session import Session
 
@@ -91,6 +91,9 @@ class Searching(Hooks):
 
     def run_made(self, session: Session, run: Run) -> None:
         """Begin to listen to the workers. Raises ThresholdError for a type that a scenario of one's own has not."""
+        # Only here: it imports gevent, which `--help` has no use for.
+        from loadgen.capacity.steering import Steering
+
         types = scenarios.types_of(session.environment.user_classes, run.settings.mix)
         slos = parse_all(self._plan.slos, types)
         search = Search(

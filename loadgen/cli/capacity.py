@@ -20,7 +20,8 @@ from loadgen.run import TargetOptions, WorkerOptions, guard, run_folder, target,
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Result
     from loadgen.capacity.search import Stay
-    from loadgen.capacity.steering import Seen, Steering
+    from loadgen.capacity.seen import Seen
+    from loadgen.capacity.steering import Steering
     from loadgen.run.run import Run
 
 # Settings that the search has in its own hands, or that a load without an end has no use for.

@@ -15,8 +15,9 @@ from loadgen.capacity.found import Found, headline, render
 from loadgen.capacity.measure import CapacityPlan
 from loadgen.capacity.member_evidence import Evidence, Look, Witness, between
 from loadgen.capacity.search import Block, Goal, Search
+from loadgen.capacity.seen import Seen
 from loadgen.capacity.slo import Slo, parse_all
-from loadgen.capacity.steering import Seen, Steering
+from loadgen.capacity.steering import Steering
 from loadgen.cli.capacity import most_bytes
 from loadgen.load.settings import Settings, SettingsError
 from loadgen.result.threshold import ThresholdError
