@@ -293,6 +293,7 @@ _CRI = re.compile(
     r"(?P<prefix>.*?[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+ (?:stdout|stderr) )(?P<tag>[PF])(?::\S*)?(?: (?P<text>.*))?$",
     re.DOTALL,
 )
+_BEGINS = re.compile(r'\{\s*(?:"|$)')  # an object of JSON; what a value holds may begin a piece of a line, too
 _MOST_JOINED = 1 << 20
 _MOST_LINES = 1_000_000
 _MOST_WRAPPED = 100  # lines that one line may be in where it was broken at a width
@@ -313,7 +314,7 @@ class Joiner:
         """Take a line with its indent and without its end; return the lines that are whole now."""
         self.joined = 1
         if self._broken_line:
-            if not line.startswith("{") and len(self._broken_line) < _MOST_WRAPPED:
+            if not _BEGINS.match(line) and len(self._broken_line) < _MOST_WRAPPED:
                 self._broken_line.append(line)
                 return self._mended() if line.rstrip().endswith("}") else []
             lines, self._broken_line = self._broken_line, []

@@ -285,6 +285,9 @@ def parts(make: Callable[[str, bool], str]) -> str:
     return "\n".join((make(JSON[:40], False), make(JSON[40:60], False), make(JSON[60:], True)))
 
 
+# A value that has braces, as in the line that tells a member's name.
+BRACED = JSON[:-1] + ',"local-member-attributes":"{Name:a ClientURLs:[http://127.0.0.1:2379]}"}'
+
 PASTED = {
     "jq": PRETTY,
     "an array of jq": "[\n" + "\n".join(f"  {line}" for line in PRETTY.splitlines()) + "\n]",
@@ -323,6 +326,7 @@ PASTED = {
     "tail of files": f"==> /var/log/etcd.log <==\n{JSON}",
     "stern's own lines": f"+ etcd-0 \u203a etcd\netcd-0 etcd {JSON}\n- etcd-0 \u203a etcd",
     "the width of a terminal": "\n".join(JSON[start : start + 80] for start in range(0, len(JSON), 80)),
+    "the width of a terminal, within braces": BRACED[: BRACED.index("{Name")] + "\n" + BRACED[BRACED.index("{Name") :],
     "Loki's answer": json.dumps(
         {"data": {"result": [{"stream": {"pod": "e"}, "values": [["1763252122265101000", TEXT]]}]}}
     ),
