@@ -83,7 +83,7 @@ static int serve(struct connection *c) {
 
 int main(int argc, char **argv) {
     int connections = argc > 1 ? atoi(argv[1]) : 1, gone = 0;
-    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* nobody else ends it where its client is killed first */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* nobody else ends it where its client is killed first */
     for (int n = 0; n < 3; n++) {
         unsigned char head[4];
         if (fread(head, 1, 4, stdin) != 4 || (sizes[n] = be32(head)) > sizeof answers[n] ||

@@ -527,18 +527,18 @@ int main(int argc, char **argv) {
     for (int n = 2; n < argc; n += 2)
         if (n + 1 == argc || option(argv[n], argv[n + 1], &spin)) return fprintf(stderr, "bad: %s\n", argv[n]), 2;
     FILE *record = argc > 1 ? fopen(argv[1], "w") : NULL;
-    int listener = listen_at_any();
-    if (!record || listener < 0) return 4;
-    if (read_answers()) return 2;
     sigset_t none, term;
     sigemptyset(&none);
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, NULL); /* it comes while we wait, and at no other time */
+    sigprocmask(SIG_BLOCK, &term, NULL); /* it comes while we wait, and at no other time, from the port on */
     signal(SIGTERM, on_signal);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* nobody else ends it where the test is killed */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* nobody else ends it where the test is killed */
+    int listener = listen_at_any();
+    if (!record || listener < 0) return 4;
+    if (read_answers()) return 2;
     while (!ended) {
         uint64_t at = now();
         while (heap_size && heap[0].due <= at) answer(pop());
