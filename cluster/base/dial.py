@@ -21,13 +21,7 @@ def connect(endpoint: Endpoint, timeout_s: float, kit: ModuleType = socket) -> A
     until = monotonic() + timeout_s
     if endpoint.path:
         return _opened(kit, (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", endpoint.path), timeout_s)
-    try:
-        found = kit.getaddrinfo(endpoint.host, endpoint.port, 0, socket.SOCK_STREAM)
-    except socket.gaierror:
-        if not endpoint.host.endswith("."):
-            raise
-        # A trailing dot means that no suffix is to be tried; /etc/hosts has none, and Go finds such names there.
-        found = kit.getaddrinfo(endpoint.host.rstrip("."), endpoint.port, 0, socket.SOCK_STREAM)
+    found = _addresses(endpoint.host, endpoint.port, kit)
     failure: OSError = OSError(f"{endpoint.host} has no address")
     for number, address in enumerate(found):
         left = until - monotonic()
@@ -42,6 +36,19 @@ def connect(endpoint: Endpoint, timeout_s: float, kit: ModuleType = socket) -> A
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened
     raise failure
+
+
+def _addresses(host: str, port: int, kit: ModuleType) -> list[tuple[int, int, int, str, Any]]:
+    bare = host.rstrip(".")
+    if bare == "localhost":
+        host = bare  # RFC 6761, section 6.3: no name server is asked for it, which may be far away, and silent
+    try:
+        return list(kit.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+    except socket.gaierror:
+        if host == bare:
+            raise
+        # A trailing dot means that no suffix is to be tried; /etc/hosts has none, and Go finds such names there.
+        return list(kit.getaddrinfo(bare, port, 0, socket.SOCK_STREAM))
 
 
 def _opened(kit: ModuleType, address: tuple[int, int, int, str, Any], timeout_s: float) -> Any:

@@ -124,6 +124,7 @@ SHORTER = {
     "chaos --track 13766": "chaos --track 13766 --rounds 1 --concurrency 4 --workers 1",
     "cluster test": "cluster test --only kv",
     "raftload capacity --slo": "raftload capacity --max-rate 200 --time-limit 8s --nodes 1 --workers 1 --slo",
+    "--pairs 9 --turn 500ms": "--pairs 3 --turn 500ms",
     "raftload ab --connections 1": "raftload ab --pairs 1 --operations 100 --nodes 1 --workers 1 --connections 1",
     "raftload perf --datascale s": "raftload perf --datascale s --nodes 1 --workers 1",
     "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",

@@ -129,8 +129,9 @@ def wordy(text: str) -> Sequence:
     return Sequence("words", lanes, (*messages, *lost, *notes))
 
 
+@functools.cache
 def models() -> dict[str, Model]:
-    """All models, by their names."""
+    """All models, by their names. They do not change, so they are made once."""
     found: dict[str, Model] = {}
     # Hostile names of every size, plain ones of a few: they differ from those in nothing that grows with the size.
     sizes = [

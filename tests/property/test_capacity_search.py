@@ -12,7 +12,7 @@ from loadgen.capacity.search import Block, Decision, Goal, Phase, Search
 from tests.support.servers import BLOCK_S, SYSTEMS, Shares, run
 
 P99 = Goal(0.01, 0.02)
-MANY, FEW = 60, 40
+MANY, FEW = 60, 25
 
 
 def search_of(goals: tuple[Goal, ...] = (P99,), **options: float) -> Search:

@@ -7,12 +7,17 @@ import os
 import subprocess
 from pathlib import Path
 
+# A name that the file has not is asked of nobody: the machine's name server may be slow, and differs between machines.
+_BOUND = """
+mount --bind "$0" /etc/hosts && { [ ! -e /etc/resolv.conf ] || mount --bind /dev/null /etc/resolv.conf; } && exec "$@"
+"""
+
 
 def with_hosts(file: Path) -> tuple[str, ...]:
     """Return what stands before a command that shall see a file as /etc/hosts."""
     # Who is not root becomes it in a user namespace.
     unshare = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-rm")
-    return (*unshare, "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(file))
+    return (*unshare, "sh", "-c", _BOUND, str(file))
 
 
 @functools.cache

@@ -250,7 +250,7 @@ def slow_spells(random: np.random.Generator, seconds: int) -> list[tuple[float, 
 def test_a_run_is_as_sure_of_itself_as_other_runs_of_the_same_differ() -> None:
     random = np.random.default_rng(5)
     medians, own = [], []
-    for _ in range(40):
+    for _ in range(25):
         intervals = slow_spells(random, 20)
         whole: dict[int, int] = {}
         for _, _, counts in intervals:
