@@ -16,7 +16,9 @@ false: the exit code is 0 where with 95 % confidence their rate is at most 1 %.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -39,9 +41,9 @@ from tests.support.relay import relay
 NAME = "ab.jsonl"
 HANGS_S = 3600
 SIMULATED_AT_ONCE = 500
-PAIRS = {"same": 16, "delayed": 30}
+PAIRS = {"same": 16, "delayed": 24}
 # A relay is a process of Python: at full load its own CPU would be what is measured.
-DELAYED_LOAD = ("--rate", "400")
+DELAYED_LOAD = ("--rate", "400", "--turn", "1s")
 
 
 def main() -> int:
@@ -50,7 +52,14 @@ def main() -> int:
     parser.add_argument("--same", type=int, default=20, metavar="N", help="comparisons of the same (default: 20)")
     parser.add_argument("--delay", type=int, default=10, metavar="N", help="comparisons with a delay (default: 10)")
     parser.add_argument("--by", type=parse_duration, default=200e-6, metavar="DURATION", help="delay (default: 200us)")
-    parser.add_argument("--pairs", type=int, metavar="N", help="pairs of each (default: 16, with a delay 30)")
+    parser.add_argument("--pairs", type=int, metavar="N", help="pairs of each (default: 16, with a delay 24)")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="comparisons of the same that run at a time, each beside the noise of the others (default: 1)",
+    )
     parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated comparisons, and no others")
     args = parser.parse_args()
     if args.simulated:
@@ -64,11 +73,16 @@ def main() -> int:
         rows = recorded(NAME, about_kind)
         if rows:
             print(f"{len(rows)} of {count} comparisons, {kind}, of this code are in docs/evidence/{NAME} already")
-        for number in range(len(rows) + 1, count + 1):
-            row = {**about_kind, **compared(kind, delay_s, pairs, number)}
-            rows.append(row)
-            append(NAME, row)
-            print(f"{kind} {number} of {count}: {row['seconds']:.0f} s, NEW {row['words']}{row['error']}", flush=True)
+        numbers = range(len(rows) + 1, count + 1)
+        with concurrent.futures.ThreadPoolExecutor(args.at_once if kind == "same" else 1) as pool:
+            made = pool.map(functools.partial(compared, kind, delay_s, pairs), numbers)
+            for number, found in zip(numbers, made, strict=True):
+                row = {**about_kind, **({"at_once": args.at_once} if kind == "same" else {}), **found}
+                rows.append(row)
+                append(NAME, row)
+                print(
+                    f"{kind} {number} of {count}: {row['seconds']:.0f} s, NEW {row['words']}{row['error']}", flush=True
+                )
         right = sum(told_right(row) for row in rows)
         wrong += len(rows) - right
         print(f"{kind}: {right} of {len(rows)} told as it is, {by_verdict(rows)}")
