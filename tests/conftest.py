@@ -228,6 +228,13 @@ def make_cluster(etcd_binary: str) -> Iterator[ClusterFactory]:
 
 
 @pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """An empty folder for Unix sockets, whose paths are at most 107 bytes; the path of ``tmp_path`` may be longer."""
+    with tempfile.TemporaryDirectory(prefix="rl-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def soak_s() -> float:
     """For how many seconds a soak test goes on: ``$RAFTLOAD_SOAK_S``, an hour where it is not set."""
     return float(os.environ.get("RAFTLOAD_SOAK_S", "3600"))

@@ -46,9 +46,9 @@ def test_where_grpc_is_spoken_it_is_tried_first(where: str, why: Exception, aske
 
 
 @pytest.mark.parametrize("scheme", ["unix", "unixs"])
-def test_a_path_with_the_words_of_an_error_is_not_that_error(scheme: str, tmp_path: Path) -> None:
+def test_a_path_with_the_words_of_an_error_is_not_that_error(scheme: str, short_folder: Path) -> None:
     """It was taken for a server over TLS that speaks HTTP/1 only."""
-    where = f"{scheme}://{tmp_path}/{NO_ALPN}/etcd.sock"
+    where = f"{scheme}://{short_folder}/{NO_ALPN}/etcd.sock"
     with pytest.raises(NoAnswer) as caught:
         calls.grpc(where, calls.STATUS, b"")
     assert caught.value.cause == "no socket"

@@ -36,6 +36,12 @@ def context(folder: Path, name: str, host: str, *, tls: bool = False) -> None:
 
 
 @pytest.fixture
+def tmp_path(short_folder: Path) -> Path:
+    """Where the sockets of Engines are."""
+    return short_folder
+
+
+@pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment in which no Engine of this machine is known."""
     values = {"DOCKER_CONFIG": str(tmp_path), "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
