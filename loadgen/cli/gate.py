@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         nargs="+",
         help="runs of what was before, one or several: fail where RUN is slower than these; may be repeated; without "
-        "thresholds",
+        "thresholds; with several of them RUN has no default",
     )
     parser.add_argument("--junit", metavar="FILE", help="also write the verdicts to FILE as JUnit XML")
     parser.add_argument(
@@ -100,6 +100,12 @@ def main(args: argparse.Namespace) -> int:
     if args.baseline:
         if args.threshold:
             raise UsageError("--threshold and --baseline are two questions: call gate once for each")
+        if not args.run and len(args.baseline) > 1:
+            # One of them may be meant.
+            raise UsageError(
+                "which RUN is judged? what follows --baseline is all baselines; name RUN before it, such as "
+                f"raftload gate latest --baseline {args.baseline[0]} ..."
+            )
         comparison.check_files(args)
         return comparison.answer(args, comparison.judged(args, args.baseline, runs))
     if others := [option for option in ("within", "figure", "allow_contended", "allow_other_load", "html")

@@ -511,6 +511,9 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path, capsys: 
     for arguments, text in (
         ((base, new), "give one run to judge by thresholds, or --baseline"),
         ((base, "--within", "2%"), "--within goes with --baseline"),
+        # The last one was taken as a baseline, too, and whatever was latest was judged.
+        (("--baseline", base, base, new), f"raftload gate latest --baseline {base} ..."),
+        (("--baseline", base, "--baseline", base), "which RUN is judged?"),
         ((base, "--baseline", new, "--threshold", "put.p99_ms < 5"), "two questions"),
     ):
         assert_refused(called(capsys, "gate", *arguments), text)
