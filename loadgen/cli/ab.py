@@ -19,7 +19,7 @@ from loadgen.ab.by_turns import DEFAULT_PAIRS, DEFAULT_TURN_S, DEFAULT_WARMUP_S,
 from loadgen.ab.turns import RATE, SIDES, SideName
 from loadgen.cli import comparison
 from loadgen.cli.terminal import Terminal
-from loadgen.compare.verdict import change, parse_share
+from loadgen.compare.verdict import TOO_NOISY, Word, change, parse_share
 from loadgen.load import scenarios, settings
 from loadgen.load.settings import SettingsError
 from loadgen.run import Plan, TargetOptions, WorkerOptions, run_folder, target, worker_options
@@ -53,6 +53,8 @@ TWICE = frozenset({"endpoints", "etcd", "nodes", "concurrency", *(each.name for 
 }
 """The options that may be given twice, as the names of their values."""
 PAGE = "report.html"
+# Who is told to run as many pairs more looks for another way.
+_MANY_PAIRS = 100
 
 
 class _MaybeTwice(argparse.Action):
@@ -152,6 +154,8 @@ def main(args: argparse.Namespace) -> int:
     with writing(folder / PAGE):
         verdict_page.write(document, folder / PAGE)
     code = comparison.answer(args, document)
+    if ways := _fewer_pairs(document, sides, args.figure):
+        say(f"hint: fewer pairs may tell with {ways}")
     say(f"folder {folder}")
     return EXIT_CODES.get(terminal.stopped_by or "", code)
 
@@ -206,6 +210,22 @@ def _estimate(document: Compared) -> str:
     rows = {row["name"].rpartition(".")[2]: row for row in document["figures"]}
     shown = [rows[field] for field in ("p50_ms", "p99_ms", RATE) if field in rows]
     return "NEW " + ", ".join(f"{row['name']} {change(row['ratio'])}" for row in shown) if shown else ""
+
+
+def _fewer_pairs(document: Compared, sides: Sides, figures: Sequence[str]) -> str:
+    """Return what has a comparison need fewer pairs that would take a hundred more or too many; empty for none.
+
+    Takes the patterns of the figures that were judged, none for all.
+    """
+    many = document["more"] is not None and document["more"]["new"] >= _MANY_PAIRS
+    if Word(document["verdict"]) is not Word.CANNOT_TELL or not (many or TOO_NOISY in document["words"]):
+        return ""
+    ways = []
+    if any(sides[name].plan.settings.schedule() is None for name in SIDES):
+        ways.append("a --rate that leaves processors idle, since a full load's turns differ more")
+    if not figures:
+        ways.append("--figure of what matters to you, such as total.p50_ms")
+    return "; or ".join(ways)
 
 
 def _side(args: argparse.Namespace, command: Sequence[str]) -> Side:

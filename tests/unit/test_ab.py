@@ -11,18 +11,43 @@ from unittest.mock import Mock
 
 import pytest
 
-from loadgen.ab import turns
+from loadgen.ab import by_turns, turns
 from loadgen.ab.by_turns import order
 from loadgen.ab.sign_flips import FEWEST
 from loadgen.ab.turns import Turn, compare, pairs_of, to_csv
-from loadgen.cli.ab import _AbTerminal
+from loadgen.cli.ab import _AbTerminal, _fewer_pairs, _side
 from loadgen.cli.main import build_parser
+from loadgen.compare.verdict import TOO_NOISY
 from loadgen.result import document as results
 from loadgen.schema import problem
 from tests.support import simulated_turns
 from tests.support.scaled_runs import RECORDED
 
 WITHIN = 0.05
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "options", "expected"),
+    [
+        (300, "", (), ("--rate", "--figure")),
+        (300, "", ("--rate", "500"), ("--figure",)),
+        (300, "", ("--figure", "total.*"), ("--rate",)),
+        (300, "", ("--stages", "1s:100", "--figure", "total.*"), ()),
+        (None, f"cannot tell: {TOO_NOISY}: put.p99_ms", (), ("--rate", "--figure")),
+        (None, "cannot tell: more operations failed on NEW", (), ()),
+        (12, "", (), ()),
+    ],
+)
+def test_who_is_asked_for_hundreds_of_pairs_is_told_how_to_need_fewer(
+    more: int | None, words: str, options: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    args = build_parser("ab").parse_args(["ab", *options])
+    document: Any = {"verdict": "cannot tell", "words": words, "more": more and {"base": more, "new": more}}
+    sides = by_turns.Sides(_side(args, ()), _side(args, ()))
+    said = _fewer_pairs(document, sides, args.figure)
+    assert tuple(option for option in ("--rate", "--figure") if option in said) == expected, said
+    assert bool(said) == bool(expected)
+    assert _fewer_pairs({**document, "verdict": "slower"}, sides, args.figure) == ""
 
 
 def test_of_the_same_on_a_machine_that_drifts_nearly_never_a_difference_is_told() -> None:
