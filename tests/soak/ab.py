@@ -34,7 +34,7 @@ from cluster.base.units import parse_duration
 from cluster.local.cluster import LocalCluster
 from loadgen.ab.sign_flips import FEWEST
 from loadgen.ab.turns import compare
-from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, command, recorded, run
 from tests.support import simulated_turns
 from tests.support.relay import relay
 
@@ -74,8 +74,11 @@ def main() -> int:
         if rows:
             print(f"{len(rows)} of {count} comparisons, {kind}, of this code are in docs/evidence/{NAME} already")
         numbers = range(len(rows) + 1, count + 1)
-        with concurrent.futures.ThreadPoolExecutor(args.at_once if kind == "same" else 1) as pool:
-            made = pool.map(functools.partial(compared, kind, delay_s, pairs), numbers)
+        with (
+            concurrent.futures.ThreadPoolExecutor(args.at_once if kind == "same" else 1) as pool,
+            # Closed first, so that where this is to end no further one begins.
+            contextlib.closing(pool.map(functools.partial(compared, kind, delay_s, pairs), numbers)) as made,
+        ):
             for number, found in zip(numbers, made, strict=True):
                 row = {**about_kind, **({"at_once": args.at_once} if kind == "same" else {}), **found}
                 rows.append(row)
@@ -122,10 +125,9 @@ def compared(kind: str, delay_s: float, pairs: int, seed: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="raftload-ab-") as folder, targets(kind, delay_s) as words:
         began, asked = time.monotonic(), ("ab", "--pairs", str(pairs), "--seed", str(seed), "--json", *words)
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "loadgen.cli", *asked],
-                cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                timeout=HANGS_S, check=False,
+            done = run(
+                sys.executable, "-m", "loadgen.cli", *asked, timeout_s=HANGS_S,
+                cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             done = subprocess.CompletedProcess("", 124, "", "it did not end")
@@ -165,4 +167,4 @@ def targets(kind: str, delay_s: float) -> Iterator[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

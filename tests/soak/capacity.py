@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,8 @@ from typing import Any
 
 from cluster.local.cluster import LocalCluster
 from loadgen.capacity.search import Search
-from tests.soak.record import LOAD_PATH, about_now, append, recorded
+from tests.soak import record
+from tests.soak.record import LOAD_PATH, about_now, append, command, recorded
 from tests.support.command import ROOT
 from tests.support.servers import SYSTEMS, run
 from tests.support.truth import running
@@ -52,6 +52,8 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=5, help="embedded clusters (default: 5)")
     parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated searches of each model (0)")
     args = parser.parse_args()
+    if args.clusters and len(os.sched_getaffinity(0)) < 2:
+        parser.error("members and load have a processor each, and there is one; --clusters 0 measures servers alone")
     about = about_now(*LOAD_PATH, "loadgen/run", "loadgen/capacity")
     wanted = [("server", number) for number in range(args.times)]
     wanted += [("cluster", number) for number in range(args.clusters)]
@@ -135,9 +137,12 @@ def _cluster(number: int) -> dict[str, Any]:
         os.sched_setaffinity(0, processors[half:])
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         endpoints = ("--endpoints", ",".join(cluster.endpoints))
-        found = _capacity(folder, SLOS["cluster"], *endpoints, "--destructive")
+        slos = SLOS["cluster"]
+        found = _capacity(folder, slos, *endpoints, "--destructive")
         rate = found["rate"]
-        held, broke = (_bench(folder, share, rate * share, *endpoints) if rate else None for share in (HOLDS, BREAKS))
+        held, broke = (
+            _bench(folder, slos, share, rate * share, *endpoints) if rate else None for share in (HOLDS, BREAKS)
+        )
     good = held is not None and broke is not None and held["verdict"] == "pass" and broke["verdict"] != "pass"
     return {"how": HOW, **found, "at_0.9": held, "at_1.15": broke, "as_it_should_be": good}
 
@@ -159,8 +164,8 @@ def _capacity(folder: Path, conditions: Sequence[str], *target: str) -> dict[str
     }
 
 
-def _bench(folder: Path, share: float, rate: float, *target: str) -> dict[str, Any]:
-    slos = [word for slo in SLOS["cluster"] for word in ("--threshold", slo)]
+def _bench(folder: Path, conditions: Sequence[str], share: float, rate: float, *target: str) -> dict[str, Any]:
+    slos = [word for slo in conditions for word in ("--threshold", slo)]
     result = _raftload(
         "bench", "--rate", f"{rate:.1f}", "--duration", "20s", "--warmup", "2s", *slos, "--allow-rate-miss", "--json",
         "--output", str(folder / f"bench-{share}"), *target,
@@ -170,13 +175,12 @@ def _bench(folder: Path, share: float, rate: float, *target: str) -> dict[str, A
 
 
 def _raftload(*words: str) -> Mapping[str, Any]:
-    command = [sys.executable, "-m", "loadgen.cli", *words]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    done = record.run(sys.executable, "-m", "loadgen.cli", *words, cwd=ROOT)
     if not done.stdout:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
+        sys.exit(f"{' '.join(done.args)} ended with {done.returncode}")
     result: Mapping[str, Any] = json.loads(done.stdout)
     return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

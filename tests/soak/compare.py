@@ -26,7 +26,8 @@ import numpy as np
 
 from cluster.base.parser import Duration
 from loadgen.compare import permutation, run_figures
-from tests.soak.record import ROOT, about_now, append, recorded
+from tests.soak import record as soak
+from tests.soak.record import ROOT, about_now, append, command, recorded
 from tests.support.simulated_runs import (
     DATA,
     PILOT,
@@ -141,7 +142,7 @@ def record(folder: Path, count: int, length: float, ends_at: float) -> int:
         if time.monotonic() + length > ends_at:
             break
         words = ["bench", "--duration", f"{length:g}s", "--output", str(run), "--seed", str(number)]
-        done = subprocess.run([sys.executable, "-m", "loadgen.cli", *words], cwd=ROOT, capture_output=True, check=False)
+        done = soak.run(sys.executable, "-m", "loadgen.cli", *words, cwd=ROOT, stderr=subprocess.PIPE)
         print(f"{run.name}: exit {done.returncode}", flush=True)
     runs = [run_figures.read(str(each.parent)) for each in sorted(folder.glob("run-*/result.json"))]
     names = [name for name in runs[0].values if all(name in run.values and name in run.own for run in runs)]
@@ -168,4 +169,4 @@ def _compact(document: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

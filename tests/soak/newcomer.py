@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.soak.record import CODE, ROOT, about_now, append
+from tests.soak.record import CODE, ROOT, about_now, append, command, run
 from tests.support import guides
 
 NAME = "newcomer.jsonl"
@@ -102,12 +102,12 @@ def main() -> int:
     try:
         clone, env = prepare(folder)
         if args.page and "README.md" not in args.page:
-            subprocess.run(["pip", "install", "--quiet", "."], cwd=clone, env=env, check=True)
+            run("pip", "install", "--quiet", ".", cwd=clone, env=env).check_returncode()
         for page in args.page or PAGES:
             texts, left_out = commands(page)
             for text, why in left_out:
                 print(f"not typed  {text.splitlines()[0][:100]}  ({why})", flush=True)
-            typed = run(page, texts, clone, env)
+            typed = type_out(page, texts, clone, env)
             for each in typed:
                 verdict = "" if each.as_expected else f"  UNEXPECTED exit code {each.code}"
                 print(f"{each.seconds:7.1f} s  {each.text.splitlines()[0][:100]}{verdict}", flush=True)
@@ -137,9 +137,9 @@ def prepare(folder: Path) -> tuple[Path, dict[str, str]]:
     Takes an empty folder. Returns the clone, and the environment of its shell.
     """
     clone, venv = folder / "raftload", folder / "venv"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
+    run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)).check_returncode()
     base = Path(sys.base_prefix, "bin", "python3")
-    subprocess.run([base if base.exists() else sys.executable, "-m", "venv", venv], check=True)
+    run(str(base) if base.exists() else sys.executable, "-m", "venv", str(venv)).check_returncode()
     names = ("RAFTLOAD_", "ETCD", "PYTHON", "LOCUST_", "GITHUB_", "PIP_REQUIRE")
     env = {name: value for name, value in os.environ.items() if not name.startswith(names) and name != "VIRTUAL_ENV"}
     env |= {"PATH": f"{venv / 'bin'}:{env['PATH']}", "XDG_STATE_HOME": str(folder / "state")}
@@ -170,7 +170,7 @@ def commands(page: str) -> tuple[list[str], list[tuple[str, str]]]:
     return texts, left_out
 
 
-def run(page: str, texts: Sequence[str], clone: Path, env: dict[str, str]) -> list[Typed]:
+def type_out(page: str, texts: Sequence[str], clone: Path, env: dict[str, str]) -> list[Typed]:
     """Type a page's commands in one shell of the clone; return them in their order."""
     log = clone.parent / "times"
     log.write_text("")
@@ -179,13 +179,12 @@ def run(page: str, texts: Sequence[str], clone: Path, env: dict[str, str]) -> li
         for number, text in enumerate(texts)
     )
     (clone.parent / "script").write_text(script)
-    with (clone.parent / "output").open("ab") as output:
-        subprocess.run(
-            ["bash", clone.parent / "script"], cwd=clone, env=env, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, check=False,
-        )  # fmt: skip
-    # A page leaves a cluster for whoever wants to go on with it.
-    subprocess.run(["bash", "-c", "raftload cluster down"], cwd=clone, env=env, capture_output=True, check=False)
+    try:
+        with (clone.parent / "output").open("ab") as output:
+            run("bash", str(clone.parent / "script"), cwd=clone, env=env, stdout=output, stderr=output)
+    finally:
+        # A page leaves a cluster for whoever wants to go on with it.
+        subprocess.run(["bash", "-c", "raftload cluster down"], cwd=clone, env=env, capture_output=True, check=False)
     rows = [line.split() for line in log.read_text().splitlines()]
     ended = {
         int(number): Typed(page, texts[int(number)], float(end) - float(begin), int(code))
@@ -204,4 +203,4 @@ def seconds_of(story: Story, typed: Sequence[Typed]) -> float | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -35,7 +35,7 @@ from cluster.local.cluster import LocalCluster
 from cluster.observe.calls import grpc
 from cluster.observe.messages import encode
 from cluster.observe.probe import member_status
-from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, command, recorded, run
 from tests.support.etcds import newest_of, version_of
 from tests.support.relay import relay
 
@@ -169,18 +169,17 @@ def disturbing(cluster: LocalCluster, case: Case) -> Iterator[None]:
 def etcdctl(etcd: str, endpoints: str, load: str) -> dict[str, Any]:
     """Run etcdctl's check; return its exit code and its lines."""
     words = [str(Path(etcd).with_name("etcdctl")), "--endpoints", endpoints, "check", "perf", "--load", load]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=HANGS_S, check=False)
+    done = run(*words, timeout_s=HANGS_S, stderr=subprocess.PIPE)
     return {"exit": done.returncode, "lines": done.stdout.splitlines()}
 
 
 def raftload(etcd: str, endpoints: str, load: str) -> dict[str, Any]:
     """Run ours; return its exit code, its lines, and the figures behind them."""
     with tempfile.TemporaryDirectory(prefix="raftload-perf-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "loadgen.cli", "perf", "--load", load, "--like-etcdctl", "--endpoints", endpoints,
-             "--output", "run", *(["--destructive"] if load in ("l", "xl") else [])],
-            cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=HANGS_S,
-            check=False,
+        done = run(
+            sys.executable, "-m", "loadgen.cli", "perf", "--load", load, "--like-etcdctl", "--endpoints", endpoints,
+            "--output", "run", *(["--destructive"] if load in ("l", "xl") else []), timeout_s=HANGS_S,
+            cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
         )  # fmt: skip
         found: dict[str, Any] = {"exit": done.returncode, "lines": done.stdout.splitlines()}
         path = Path(folder, "run", "result.json")
@@ -210,4 +209,4 @@ def missed(lines: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -1,4 +1,4 @@
-"""Records of measurements that take long: lines of JSON in docs/evidence, of the code that is checked out."""
+"""Measurements that take long: their records in docs/evidence, of the code that is checked out, and their end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 from tests.support.checkout import code_hash, commit_of
 from tests.support.command import ROOT
@@ -20,6 +22,59 @@ LOAD_PATH = tuple(f"loadgen/{folder}" for folder in ("stats", "wire", "proto", "
 FOLDER = ROOT / "docs" / "evidence"
 # Written by what measures, so it is no part of what is measured.
 _WRITTEN = ("docs/evidence", "docs/etcd-versions.md")
+# A command that is to end has so long until it is killed.
+_ENDS_S = 30.0
+_running: list[subprocess.Popen[str]] = []
+_ended_by: list[int] = []
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Run a soak command and exit with what it returns; SIGTERM ends it as Ctrl-C does, and what `run` runs, too.
+
+    Its ``with`` blocks are left, so that its clusters and folders go. The exit code is then 130 or 143.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    raise SystemExit(main())
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    if _ended_by:
+        return  # it ends, and what it leaves behind is not to be left in the middle
+    _ended_by.append(number)
+    for process in [*_running]:
+        _ask_to_end(process)
+    raise SystemExit(128 + number)
+
+
+def _ask_to_end(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def run(*words: str, timeout_s: float | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in any thread, and return its exit code and what it printed to pipes.
+
+    It ends where this process is to end. Takes what `subprocess.Popen` takes; stdout is a pipe. Raises TimeoutExpired.
+    """
+    # In a group of its own, so that what a shell or make runs gets the signal, and none gets it twice.
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "process_group": 0, **options}
+    with subprocess.Popen(words, **options) as process:
+        _running.append(process)
+        try:
+            if _ended_by:  # since before it was among those that are told to end
+                _ask_to_end(process)
+            out, err = process.communicate(timeout=timeout_s)
+        except BaseException:
+            if not _ended_by:  # else it was asked, and a second signal would cut its end short
+                _ask_to_end(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_ENDS_S)
+            process.kill()
+            raise
+        finally:
+            _running.remove(process)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def about_now(*folders: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from cluster.local.cluster import LocalCluster
-from tests.soak.record import ROOT, about_now, append, busy_loops, recorded
+from tests.soak.record import ROOT, about_now, append, busy_loops, command, recorded, run
 
 NAME = "starts.jsonl"
 HANGS_S = 300
@@ -58,11 +58,10 @@ def start(cluster: LocalCluster, workers: int, operations: int) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="raftload-starts-") as folder:
         began = time.monotonic()
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "loadgen.cli", "bench", "--workers", str(workers), "--operations",
-                 str(operations), "--endpoints", ",".join(cluster.endpoints), "--json"],
-                cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-                timeout=HANGS_S, check=False,
+            done = run(
+                sys.executable, "-m", "loadgen.cli", "bench", "--workers", str(workers), "--operations",
+                str(operations), "--endpoints", ",".join(cluster.endpoints), "--json", timeout_s=HANGS_S,
+                cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return {"seconds": HANGS_S, "ok": False, "error": "it did not end"}
@@ -77,4 +76,4 @@ def start(cluster: LocalCluster, workers: int, operations: int) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.soak.record import LOAD_PATH, ROOT, about_now, append, recorded
+from tests.soak.record import LOAD_PATH, ROOT, about_now, append, command, recorded, run
 from tests.support import sanitized
 
 NAME = "two-engines.jsonl"
@@ -62,8 +62,8 @@ def hold(seed: int, seconds: float, operations: float) -> Held:
 def hold_sanitized(core: Path, seed: int, seconds: float) -> Held:
     """Do that in a process with the core under sanitizers. Raises AssertionError with what that says."""
     what = ["--core", str(core), "--hold-s", f"{seconds}", "--seed", f"{seed}"]
-    command = [sys.executable, "-m", "tests.soak.two_engines", *what]
-    done = subprocess.run(command, cwd=ROOT, env=sanitized.environment(), capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "tests.soak.two_engines", *what]
+    done = run(*words, cwd=ROOT, env=sanitized.environment(), stderr=subprocess.PIPE)
     assert done.returncode == 0, f"seed {seed}, exit code {done.returncode}:\n{done.stdout}{done.stderr}"
     return Held(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -116,4 +116,4 @@ def _append(about: dict[str, object], held: Held, seconds: float, *, sanitized: 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.soak.record import CODE, ROOT, about_now, append, busy_loops, recorded
+from tests.soak.record import CODE, ROOT, about_now, append, busy_loops, command, recorded, run
 
 NAME = "whole.jsonl"
 _SUMMARY = re.compile(r"^=+ (.*) in [0-9.]+s.*=+$", re.MULTILINE)
@@ -37,7 +37,7 @@ def main() -> int:
     done = recorded(NAME, about)
     for loops, count in ((0, args.count - args.busy), (2, args.busy)):
         for number in range(1 + sum(row["busy_loops"] == loops for row in done), count + 1):
-            row = {**about, "busy_loops": loops, **run(loops)}
+            row = {**about, "busy_loops": loops, **suite(loops)}
             done.append(row)
             append(NAME, row)
             print(
@@ -53,11 +53,11 @@ def main() -> int:
     return 0 if all(row["ok"] for row in done) else 1
 
 
-def run(loops: int) -> dict[str, Any]:
+def suite(loops: int) -> dict[str, Any]:
     """Run the suite once; return whether it is green, how many seconds it took, and what pytest said of it."""
     began = time.monotonic()
     with busy_loops(loops) if loops else contextlib.nullcontext():
-        done = subprocess.run(["make", "test"], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = run("make", "test", cwd=ROOT, stderr=subprocess.PIPE)
     seconds = round(time.monotonic() - began, 1)
     found = _SUMMARY.findall(done.stdout)
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
@@ -71,4 +71,4 @@ def run(loops: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(main)

@@ -1,0 +1,99 @@
+"""How the commands in tests/soak end, and what they say where they cannot begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.soak import capacity
+from tests.support.command import ROOT
+from tests.support.processes import runs
+from tests.support.started import remembered
+from tests.support.waiting import HANG_S, until
+
+COMMANDS = [path for path in sorted(Path(ROOT, "tests", "soak").glob("*.py")) if "__main__" in path.read_text()]
+# As `tests.soak.ab` has it, whose second comparison waits for the first, and as the others have it.
+WAYS = {
+    "in a thread": """
+    with ThreadPoolExecutor(1) as pool, closing(pool.map(lambda _: run("sh", "-c", script), range(2))) as made:
+        list(made)
+""",
+    "in the main thread": """
+    run("sh", "-c", script)
+    run("sh", "-c", script)
+""",
+}
+MAIN = """
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from tests.soak.record import command, run
+
+script = "echo $$ >> pids; sleep 600 & echo $! >> pids; wait"
+
+def both():{way}
+
+def main():
+    with tempfile.TemporaryDirectory(dir="."):
+        both()
+
+command(main)
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_soak_command_that_is_ended_leaves_nothing_behind(way: str, number: int, tmp_path: Path) -> None:
+    process = remembered(subprocess.Popen(
+        [sys.executable, "-c", MAIN.format(way=WAYS[way])], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+    ))  # fmt: skip
+
+    def pids() -> list[int]:
+        assert process.poll() is None, process.communicate()
+        path = tmp_path / "pids"
+        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    until(lambda: len(pids()) == 2, "what it runs")
+    started = pids()
+    process.send_signal(number)
+    assert (process.wait(HANG_S), process.communicate()) == (128 + number, ("", ""))
+    until(lambda: not any(map(runs, started)), "the end of what it ran")
+    assert [path.name for path in tmp_path.iterdir()] == ["pids"]
+    assert len((tmp_path / "pids").read_text().splitlines()) == 2, "another one began"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_every_soak_command_ends_so(path: Path) -> None:
+    text = path.read_text()
+    assert text.endswith('if __name__ == "__main__":\n    command(main)\n')
+    # But for what cleans up, which is not to be ended.
+    assert not re.search(r"subprocess\.(run|Popen)\((?!.*cluster down)", text)
+
+
+def test_a_command_without_the_packages_of_the_tests_says_so(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jsonschema'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak.capacity", "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )  # fmt: skip
+    said = "what is in tests/ needs packages that are not installed: pip install -e '.[dev]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_on_one_processor_no_cluster_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its members would share it with the load, which is another measurement; it began with no processor for them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(sys, "argv", ["capacity", "--times", "0"])
+    with pytest.raises(SystemExit) as ended:
+        capacity.main()
+    assert ended.value.code == 2
+    assert "there is one; --clusters 0 measures servers alone\n" in capsys.readouterr().err
