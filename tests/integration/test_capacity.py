@@ -47,23 +47,23 @@ def test_what_cannot_be_is_refused_before_anything_is_started(
 
 def test_a_search_on_a_server_changes_the_rate_and_leaves_a_capacity(tmp_path: Path) -> None:
     """The time of the server is long and its slots are many, so a busy machine changes little."""
-    with truth_server(slots=2, service=10_000) as server:
+    with truth_server(slots=8, service=10_000) as server:
         done = command.run(
-            "capacity", *SLO, "--endpoints", server.endpoint, "--destructive", "--start-rate", "25", "--max-rate", "50",
-            "--workers", "2", "--output", "run", "--json", "--time-limit", "60s", cwd=tmp_path,
+            "capacity", *SLO, "--endpoints", server.endpoint, "--destructive", "--start-rate", "100", "--max-rate",
+            "200", "--workers", "2", "--output", "run", "--json", "--time-limit", "60s", cwd=tmp_path,
         )  # fmt: skip
     result = json.loads(done.stdout)
     jsonschema.validate(result, schema.load("result"))
     jsonschema.validate(json.loads((tmp_path / "run" / "run.json").read_text()), schema.load("run"))
     capacity = result["capacity"]
-    assert capacity["steps"][0]["rate"] == 25
+    assert capacity["steps"][0]["rate"] == 100
     assert capacity["steps"][0]["phase"] == "probing"
     assert done.returncode in (1, 3), done.stderr
     assert result["verdict"] in ("fail", "unknown") and capacity["reason"] in result["verdict_reasons"]
     if capacity["rate"] is not None:
         # What holds at the highest permitted rate is a lower bound; on any machine that gets to it.
-        assert capacity["rate"] == pytest.approx(50, rel=0.1)
-        assert capacity["is_lower_bound"] and max(each["rate"] for each in capacity["steps"]) == 50
+        assert capacity["rate"] == pytest.approx(200, rel=0.1)
+        assert capacity["is_lower_bound"] and max(each["rate"] for each in capacity["steps"]) == 200
     served = server.of_run(result["run"]["prefix"])
     assert len(served) == result["results"]["total"]["operations"]
     again = command.run("report", "run", "--json", cwd=tmp_path)

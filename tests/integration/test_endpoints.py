@@ -296,7 +296,7 @@ def within(hosts: Path, *words: str, module: str = "loadgen.cli") -> subprocess.
 def test_a_name_of_which_one_address_is_dead(place: Place, hosts: Path, silent: bool) -> None:
     """An address that swallows gets half the deadline each time, so what waits for it waits at the same time."""
     name = f"many:{place.other}"
-    words = ("--operations", "20", "--workers", "1", "--timeout", "20s", "--json")
+    words = ("--operations", "20", "--workers", "1", "--timeout", "10s", "--json")
     with contextlib.ExitStack() as stack:
         if silent:
             stack.enter_context(black_hole(place.other))
