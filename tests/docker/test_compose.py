@@ -84,9 +84,9 @@ def write_root_file_system(archive: Path) -> None:
         tar.addfile(folder)
 
 
-def pip_wheel(project: Path, *words: str) -> None:
+def pip_wheel(project: Path, *words: str, **env: str) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "-w", "wheelhouse", "-c", "constraints.txt", *words]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project, env={**os.environ, **env}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -118,7 +118,7 @@ def context(tmp_path: Path) -> Path:
     for name in ("pyproject.toml", "hatch_build.py", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, context / name)
     shutil.copytree(wheels_of_dependencies(), context / "wheelhouse")
-    pip_wheel(context, "--no-deps", ".")
+    pip_wheel(context, "--no-deps", ".", CFLAGS="-O0")  # in a fraction of the time
     return context
 
 

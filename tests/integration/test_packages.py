@@ -6,6 +6,7 @@ import configparser
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +34,8 @@ SAYS = f"raftload {PROJECT['project']['version']}, engine"
 CORE = f"loadgen/engine/core{sysconfig.get_config_var('EXT_SUFFIX')}"
 NOT_BUILT = r"raftload: the compiled core was not built, the Python engine will be used: \S*"
 NO_COMPILER = "no-such-compiler"
+# A core is compiled in a fraction of the time; whoever installs the checkout compiles it as a release does.
+QUICKLY = "-O0"
 NO_HEADERS = "core.c:28:10: fatal error: Python.h: No such file or directory"
 
 
@@ -61,7 +64,10 @@ def backend() -> Path:
 
 def build(project: Path, folder: Path, kind: str) -> Path:
     """Build a distribution of a kind into a folder; return its file."""
-    call(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder, cwd=project, PYTHONPATH=str(backend()))
+    call(
+        sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder, cwd=project, PYTHONPATH=str(backend()),
+        CFLAGS=QUICKLY,
+    )  # fmt: skip
     (made,) = folder.iterdir()
     return made
 
@@ -86,6 +92,15 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(unpacked, tmp_path_factory.mktemp("wheel"), "wheel")
 
 
+@pytest.fixture(scope="module")
+def with_small_core(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same with a core that is compiled, or is not, in no time."""
+    folder = tmp_path_factory.mktemp("small") / NAME
+    shutil.copytree(unpacked, folder)
+    (folder / "loadgen" / "engine" / "core.pyx").write_text("small = True\n")
+    return folder
+
+
 def build_without_core(project: Path, folder: Path, compiler: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Build a wheel into a folder with a compiler that cannot compile the core."""
     return subprocess.run(
@@ -96,16 +111,16 @@ def build_without_core(project: Path, folder: Path, compiler: str, **env: str) -
 
 
 @pytest.fixture(scope="module")
-def pure(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pure(with_small_core: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel of a machine without Python's headers, made beside the cores of earlier builds."""
     folder = tmp_path_factory.mktemp("pure")
     compiler = folder / "cc"
     compiler.write_text(f"#!/bin/sh\necho '{NO_HEADERS}' >&2\nexit 1\n")
     compiler.chmod(0o755)
     for leftover in (CORE, "loadgen/engine/core.other.so", "loadgen/engine/core.c"):
-        (unpacked / leftover).touch()
-    (unpacked / ".gitignore").unlink()  # as in the context of an image
-    done = build_without_core(unpacked, folder / "dist", str(compiler))
+        (with_small_core / leftover).touch()
+    (with_small_core / ".gitignore").unlink()  # as in the context of an image
+    done = build_without_core(with_small_core, folder / "dist", str(compiler))
     assert done.returncode == 0
     said, made = done.stderr.splitlines()  # hatchling names what it made
     assert re.fullmatch(NOT_BUILT + NO_HEADERS, said)
@@ -193,8 +208,8 @@ def test_an_installation_without_the_core_runs_on_python(pure: Path, tmp_path: P
     assert_refused(done, built.NOT_BUILT)
 
 
-def test_a_core_that_must_be_built_fails_the_build(unpacked: Path, tmp_path: Path) -> None:
-    done = build_without_core(unpacked, tmp_path, NO_COMPILER, RAFTLOAD_REQUIRE_CORE="1")
+def test_a_core_that_must_be_built_fails_the_build(with_small_core: Path, tmp_path: Path) -> None:
+    done = build_without_core(with_small_core, tmp_path, NO_COMPILER, RAFTLOAD_REQUIRE_CORE="1")
     assert done.returncode == 1
     assert re.fullmatch(
         f"{NOT_BUILT}.*{NO_COMPILER}.*; RAFTLOAD_REQUIRE_CORE=1 makes that a failure", done.stderr.splitlines()[-1]
@@ -203,13 +218,13 @@ def test_a_core_that_must_be_built_fails_the_build(unpacked: Path, tmp_path: Pat
 
 
 @pytest.mark.core
-def test_an_editable_installation_has_the_core_in_the_checkout_or_none(unpacked: Path, tmp_path: Path) -> None:
+def test_an_editable_installation_has_the_core_in_the_checkout_or_none(with_small_core: Path, tmp_path: Path) -> None:
     """One of an older source, which an installation without a compiler would leave, would answer for the new one."""
     program = f"import hatchling.build as build; print(build.build_editable({str(tmp_path)!r}))"
     env = {"PYTHONPATH": str(backend()), "RAFTLOAD_REQUIRE_CORE": "0"}
-    made = unpacked / CORE
+    made = with_small_core / CORE
     made.unlink(missing_ok=True)
-    call(sys.executable, "-c", program, cwd=unpacked, **env)
+    call(sys.executable, "-c", program, cwd=with_small_core, **env)
     assert made.stat().st_size > 0
-    call(sys.executable, "-c", program, cwd=unpacked, **env, CC=NO_COMPILER)
+    call(sys.executable, "-c", program, cwd=with_small_core, **env, CC=NO_COMPILER)
     assert not made.exists()
