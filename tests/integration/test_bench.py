@@ -333,7 +333,7 @@ from locustfiles.kv import *
 @events.test_start.add_listener
 def be_slow(environment, **_):
     if not isinstance(environment.runner, MasterRunner):
-        time.sleep(5)
+        time.sleep(3)
 """
 
 
@@ -343,7 +343,7 @@ def test_a_duration_counts_from_when_the_workers_are_connected(etcd_single: Loca
     One of its two endpoints is dead: that is a warning.
     """
     done = bench_with(
-        SLOW_START, "--duration", "2s", "--warmup", "2s", "--workers", "2", "--json",
+        SLOW_START, "--duration", "2s", "--warmup", "500ms", "--workers", "2", "--json",
         "--endpoints", f"{endpoints(etcd_single)},{closed_port()}", cwd=tmp_path,
     )  # fmt: skip
     result = result_of(done)

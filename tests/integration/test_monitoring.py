@@ -350,6 +350,7 @@ def test_prometheus_scrapes_a_run_and_answers_every_query_of_the_dashboard(
             for query in each
         }
         until(lambda: process.poll() is not None or prometheus.query("raftload_run_aborted == 1"), "the end")
+        cluster.start(cluster.members[0].name)  # else it waits for it for seconds
         out, err = process.communicate(timeout=300)
         types = {row["metric"]["type"] for row in prometheus.over("raftload_operations_total", 300)}
     assert types == {"get", "put", "txn"}
