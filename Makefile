@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Test workers: two more than there are processors, since tests wait as much as they work.
+# Test workers: three more than there are processors, since tests wait for more than half of their time.
 JOBS   ?= auto
 
 .PHONY: bench test test-fast check soak matrix reference etcd-errors proto clean help

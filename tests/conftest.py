@@ -76,8 +76,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many workers ``-n auto`` starts: two more than there are processors, since tests wait, too."""
-    return min(len(os.sched_getaffinity(0)) + 2, WORKERS) if hasattr(os, "sched_getaffinity") else 2
+    """Return how many workers ``-n auto`` starts: three more than there are processors, since tests wait, too."""
+    return min(len(os.sched_getaffinity(0)) + 3, WORKERS) if hasattr(os, "sched_getaffinity") else 2
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
