@@ -29,7 +29,7 @@ from cluster.observe.messages import Message, encode
 T = TypeVar("T")
 
 STATUS = "/etcdserverpb.Maintenance/Status"
-DENIED, USER_WANTED = "permission denied", "user required"  # causes of NoAnswer
+DENIED, USER_WANTED, LOGIN = "permission denied", "user required", "login"  # causes of NoAnswer
 _AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
 _UNIMPLEMENTED, _UNAVAILABLE = 12, 14
 # By etcd's names, since its gRPC proxy changes the codes; by that of the code where the text is none of etcd's.
@@ -132,7 +132,7 @@ def _as_user(
 
 
 def _no_login(where: str, security: Security, reason: str) -> NoAnswer:
-    return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause="login")
+    return NoAnswer(f"{bare(where)}: login of {security.user}: {reason}", cause=LOGIN)
 
 
 def _left(until: float) -> float:
@@ -395,7 +395,7 @@ def refused(endpoint: str, exc: EtcdError, security: Security | None = None) -> 
     if exc.name == _NO_USER:
         return NoAnswer(f"{endpoint}: user required: auth is enabled; give --user NAME:PASSWORD", cause=USER_WANTED)
     if _is_about_token(exc):
-        return NoAnswer(f"{endpoint}: login: {exc.detail}", cause="login")
+        return NoAnswer(f"{endpoint}: login: {exc.detail}", cause=LOGIN)
     if exc.name in ("DeadlineExceeded", "DEADLINE_EXCEEDED"):
         return NoAnswer(f"{endpoint}: timed out", cause="timeout")
     return NoAnswer(f"{endpoint}: {exc}", cause=grpc_code_name(exc.code).lower().replace("_", " "))

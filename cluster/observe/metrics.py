@@ -126,3 +126,47 @@ def parse(text: str) -> Metrics:
         for column, found in buckets.items()
     }
     return Metrics(values, histograms)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """What a member's metrics say of its place in the cluster.
+
+    Attributes:
+        member_id: etcd's id of it.
+        version: of etcd.
+        leads, follows: whether it takes itself for the leader, and whether it knows one.
+        learns: whether it has no vote.
+        revision: of its store.
+    """
+
+    member_id: int
+    version: str
+    leads: bool
+    follows: bool
+    learns: bool
+    revision: int
+
+
+def standing(text: str) -> Standing:
+    """Take the text of ``/metrics``, return what it says of the member's place. Raises ValueError where it says nothing
+    of that.
+    """
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith(("etcd_server_", "etcd_debugging_mvcc_current_revision ")):
+            continue
+        head, _, value = line.rpartition(" ")
+        name, _, labels = head.partition("{")
+        found[name] = labels.partition('"')[2].partition('"')[0] or value
+    try:
+        return Standing(
+            member_id=int(found["etcd_server_id"], 16),
+            version=found["etcd_server_version"],
+            leads=float(found["etcd_server_is_leader"]) == 1,
+            follows=float(found["etcd_server_has_leader"]) == 1,
+            learns=float(found.get("etcd_server_is_learner", "0")) == 1,
+            revision=int(float(found.get("etcd_debugging_mvcc_current_revision", "0"))),
+        )
+    except KeyError as error:
+        raise ValueError(f"no metric {error.args[0]}") from error

@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Literal
 from cluster.base.errors import EtcdError, NoAnswer, RaftloadError
 from cluster.base.security import Security
 from cluster.base.topology import Member
-from cluster.observe.calls import STATUS, bare, either, grpc, has_logged_in, is_about_user, json_call, refused
+from cluster.observe import metrics
+from cluster.observe.calls import (
+    DENIED,
+    LOGIN,
+    STATUS,
+    USER_WANTED,
+    bare,
+    either,
+    grpc,
+    has_logged_in,
+    http,
+    is_about_user,
+    json_call,
+    refused,
+)
 from cluster.observe.messages import Message, encode
 
 if TYPE_CHECKING:
@@ -22,6 +36,8 @@ _MEMBER_LIST = "/etcdserverpb.Cluster/MemberList"
 _RANGE = "/etcdserverpb.KV/Range"
 _HEALTH_KEY = b"health"  # which etcdctl reads, too
 _HEALTH_QUESTION = b'{"key":"aGVhbHRo"}'
+SOMEBODY = -1
+"""As the id of a leader: there is one, and it is not known who."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,8 +48,8 @@ class MemberStatus:
         name: its name, empty where only its endpoint is known.
         endpoint: ``host:port`` that was asked.
         member_id: etcd's id of the member.
-        leader_id: the id of the member that it takes for the leader; 0 for none.
-        term: Raft term, of the last entry it applied (etcd's ``raftTerm``).
+        leader_id: the id of the member that it takes for the leader; 0 for none, ``SOMEBODY`` where it does not say.
+        term: Raft term, of the last entry it applied (etcd's ``raftTerm``); 0 where it does not say.
         commit_index: Raft's commit index (etcd's ``raftIndex``).
         applied_index: the last entry applied to the store.
         revision: of its store.
@@ -192,6 +208,29 @@ def member_status(member: Member, timeout_s: float = 1.0, security: Security | N
         raise refused(member.endpoint, exc, security) from exc
 
 
+def member_standing(member: Member, timeout_s: float = 1.0, security: Security | None = None) -> MemberStatus:
+    """Ask one member for its own view, and where it shows its status to other users only, read it from its metrics.
+
+    Those are shown to anybody, and say who leads, but neither whom it follows nor the term. Raises NoAnswer.
+    """
+    try:
+        return member_status(member, timeout_s, security)
+    except NoAnswer as exc:
+        if exc.cause not in (DENIED, USER_WANTED, LOGIN):
+            raise
+        _, body = http(member.client_url, "GET", "/metrics", timeout_s=timeout_s, security=security)
+        try:
+            said = metrics.standing(body.decode("utf-8", "replace"))
+        except ValueError:
+            raise exc from None
+    return MemberStatus(
+        name=member.name, endpoint=member.endpoint, member_id=said.member_id,
+        leader_id=said.member_id if said.leads else SOMEBODY if said.follows else 0,
+        term=0, commit_index=0, applied_index=0, revision=said.revision, db_size=0, version=said.version,
+        is_learner=said.learns,
+    )  # fmt: skip
+
+
 def member_list(where: str, timeout_s: float = 1.0, security: Security | None = None) -> list[MemberInfo]:
     """Return the members of the cluster as one member knows them, without a quorum.
 
@@ -236,10 +275,10 @@ def serves_reads(where: str, timeout_s: float = 1.0, security: Security | None =
 def agreed_leader(statuses: Sequence[MemberStatus]) -> MemberStatus | None:
     """Return the leader on which all these members agree in the same term, itself among them.
 
-    None where they do not.
+    None where they do not. One that only says that it knows a leader disagrees with none.
     """
     leaders = [status for status in statuses if status.is_leader]
-    if len(leaders) != 1 or any(status.leader_id != leaders[0].member_id for status in statuses):
+    if len(leaders) != 1 or any(status.leader_id not in (leaders[0].member_id, SOMEBODY) for status in statuses):
         return None
     return leaders[0]
 
@@ -253,7 +292,7 @@ def why_unhealthy(members: Sequence[Member], timeout_s: float = 1.0, security: S
     statuses = []
     for member in members:
         try:
-            statuses.append(member_status(member, timeout_s, security))
+            statuses.append(member_standing(member, timeout_s, security))
         except NoAnswer as exc:
             return f"{member.name} does not answer ({exc})"
     if agreed_leader(statuses) is None:

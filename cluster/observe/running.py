@@ -45,6 +45,7 @@ class Running:
         links: how members reach each other: over Docker ``networks``, through our ``relay``, or ``direct``.
         etcd_args: further flags of etcd, as they were asked for.
         access: the certificates and users that were made for it.
+        disk_faults: whether faults can be done to the members' disks.
     """
 
     backend: str
@@ -59,6 +60,7 @@ class Running:
     links: str = "networks"
     etcd_args: tuple[str, ...] = ()
     access: Access = dataclasses.field(default_factory=Access)
+    disk_faults: bool = False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -145,13 +147,17 @@ def find_running(timeout_s: float = 1.0, backends: Sequence[str] = BACKENDS) -> 
 
 
 def ask(
-    members: tuple[Member, ...], timeout_s: float = 1.0, security: Security | None = None
-) -> dict[str, MemberStatus | NoAnswer]:
-    """Every member's status by its name, or why there is none, all asked at once."""
+    members: tuple[Member, ...], timeout_s: float = 1.0, security: Security | None = None, *,
+    question: Callable[[Member, float, Security | None], MemberStatus] = member_status,
+) -> dict[str, MemberStatus | NoAnswer]:  # fmt: skip
+    """Every member's status by its name, or why there is none, all asked at once.
+
+    ``question`` is ``member_standing`` for who wants no more than to know who leads.
+    """
 
     def one(member: Member) -> MemberStatus | NoAnswer:
         try:
-            return member_status(member, timeout_s, security)
+            return question(member, timeout_s, security)
         except NoAnswer as exc:
             return exc
 

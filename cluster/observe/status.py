@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cluster.base.console import columns
 from cluster.base.errors import NoAnswer
 from cluster.base.security import Security
-from cluster.base.topology import Member
+from cluster.base.topology import Disk, DiskState, Member
 from cluster.base.units import megabytes
 from cluster.observe.health import Alarm, Health, health_of, is_denied
 from cluster.observe.probe import MemberInfo, MemberStatus
@@ -39,6 +39,7 @@ class MemberView:
         status: what it says itself; None where it does not answer, or not to this user.
         reason: why it does not.
         denied: whether it answers, but shows its status to other users only.
+        disk: ``slow``, ``stuck``, ``failing`` or ``full`` where a fault was done to its disk.
     """
 
     member: Member
@@ -47,6 +48,7 @@ class MemberView:
     status: MemberStatus | None
     reason: str = ""
     denied: bool = False
+    disk: DiskState | None = None
 
     @property
     def answers(self) -> bool:
@@ -120,7 +122,7 @@ class ClusterView:
         head = ("MEMBER", "ENDPOINT", "STATE", "ROLE", "TERM", "APPLIED", "REVISION", "VERSION")
         rows = [(*head, *(("STORAGE", "DB", "QUOTA") if more else ()))]
         for view in self.members:
-            state = view.state + (", cut off" if view.isolated else "")
+            state = view.state + (", cut off" if view.isolated else "") + (f", disk {view.disk}" if view.disk else "")
             status = view.status
             if status is None:
                 said = "not shown" if view.denied else "" if view.state == NEVER_STARTED else "no answer"
@@ -140,14 +142,15 @@ def look(
     isolated: frozenset[str] = frozenset(),
     timeout_s: float = 1.0,
     security: Security | None = None,
+    disks: Mapping[str, Disk] | None = None,
 ) -> ClusterView:
     """Ask all members at once.
 
     Takes them, what their processes do where that is known, who is cut off, the seconds that each may take to answer,
-    and how to speak TLS to those that do. There is a quorum when a member serves a linearizable read. A member that
-    several endpoints lead to is in the view once.
+    how to speak TLS to those that do, and the disks that a fault was done to. There is a quorum when a member serves a
+    linearizable read. A member that several endpoints lead to is in the view once.
     """
-    states = states or {}
+    states, disks = states or {}, disks or {}
     running = tuple(member for member in members if states.get(member.name, "running") == "running")
     answers = ask(running, timeout_s, security)
     views = []
@@ -169,9 +172,10 @@ def look(
                 status=answer if isinstance(answer, MemberStatus) else None,
                 reason=str(answer) if isinstance(answer, NoAnswer) else "",
                 denied=denied,
+                disk=disks[member.name]["state"] if member.name in disks else None,
             )
         )
-    order = sorted(running, key=lambda member: member.name in isolated)
+    order = sorted(running, key=lambda member: member.name in isolated or member.name in disks)
     health: Health = health_of([(member.client_url, answers[member.name]) for member in order], timeout_s, security)
     views += [_never_started(each) for each in health.never_started]
     return ClusterView(tuple(views), health.quorum, health.alarms, health.may_have_quorum, again)
@@ -191,6 +195,7 @@ def _member_json(view: MemberView) -> MemberState:
         "endpoint": view.member.endpoint,
         "state": view.state,
         "isolated": view.isolated,
+        "disk": view.disk,
         "answers": view.answers,
         "role": status.role if status else None,
         "member_id": str(status.member_id) if status else None,

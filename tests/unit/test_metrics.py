@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cluster.observe.metrics import Histogram, parse
+from cluster.observe.metrics import Histogram, parse, standing
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 TEXT = """\
@@ -69,3 +69,19 @@ def test_a_cell_holds_a_whole_histogram() -> None:
     assert histogram.to_cell() == "0.001:1 0.002:5 0.004:7 inf:9"
     assert Histogram.from_cell(histogram.to_cell()) == histogram
     assert Histogram.from_cell("") is None
+
+
+def test_who_leads_is_in_the_metrics() -> None:
+    text = """\
+etcd_server_has_leader 1
+etcd_server_id{server_id="8211f1d0f64f3269"} 1
+etcd_server_is_leader 0
+etcd_server_is_learner 0
+etcd_server_version{server_version="3.5.35"} 1
+etcd_debugging_mvcc_current_revision 12
+"""
+    said = standing(text)
+    assert (said.member_id, said.version, said.revision) == (0x8211F1D0F64F3269, "3.5.35", 12)
+    assert (said.leads, said.follows, said.learns) == (False, True, False)
+    with pytest.raises(ValueError, match="etcd_server_is_leader"):
+        standing(text.replace("is_leader", "is_other"))
