@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.base.errors import EtcdBroken, EtcdNotFound
+from cluster.base.known_bugs import known_bug
 from cluster.base.versions import CURRENT, cached_binary, releases_dir, version_or_path
 from cluster.schema.repeat import ETCD_VARIABLE
 
@@ -60,12 +61,13 @@ class EtcdBinary:
 
 def version_note(version: str) -> str | None:
     """Take a version such as ``3.5.1``, return its known caveat or None."""
-    if version in ("3.5.0", "3.5.1", "3.5.2"):
-        return (
-            f"etcd {version} can lose consistency between members after a crash under load (etcd#13766, "
-            f"fixed in 3.5.3); {_GET}"
-        )
-    return None
+    bug = known_bug("13766", version)
+    if bug is None:
+        return None
+    return (
+        f"etcd {version} can lose consistency between members after a crash under load ({bug.name}, "
+        f"fixed in {bug.fixed_in[-1]}); {_GET}"
+    )
 
 
 def find_etcd(

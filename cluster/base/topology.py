@@ -5,8 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
 
 NAME_PREFIX = "etcd-node"
+DISK_METHODS = ("slow_disk", "stuck_disk", "disk_error", "disk_full")
+"""What a cluster's methods that do a fault to a disk are called."""
+DiskState = Literal["slow", "stuck", "failing", "full"]
+
+
+class Disk(TypedDict):
+    """The disk of a member that a fault was done to; ``struck`` is how many calls have met it."""
+
+    state: DiskState
+    struck: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,24 +17,36 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from cluster.base.access import Access
 from cluster.base.binary import EtcdBinary, find_etcd
-from cluster.base.errors import ClusterError, MemberFailed, NoAnswer
+from cluster.base.errors import ClusterError, MemberFailed, NoAnswer, UsageError
 from cluster.base.security import Security
-from cluster.base.topology import ClusterSpec, Member, ServerTls, local_members, member_env, member_names
+from cluster.base.topology import (
+    DISK_METHODS,
+    ClusterSpec,
+    Disk,
+    DiskState,
+    Member,
+    ServerTls,
+    local_members,
+    member_env,
+    member_names,
+)
 from cluster.gateway import users
-from cluster.local import keeper, layout
+from cluster.local import keeper, layout, seccomp, strike_rules
 from cluster.local.cpu_times import CpuMeter, CpuTimes
+from cluster.local.strike_rules import FOR_DISKS, Rule, RuleState, Timing
 from cluster.local.supervisor import Supervisor
 from cluster.observe import logs, probe
 
 if TYPE_CHECKING:
     from cluster.local.relay import LinkState, PeerRelay
+    from cluster.local.strike import Answer as StrikeAnswer
 
 State = Literal["running", "paused", "down"]
 _PORT_ATTEMPTS = 5
@@ -70,6 +82,8 @@ class LocalCluster:
         with_tls: bool = False,
         with_auth: bool = False,
         nice: int = 0,
+        strikes: Iterable[str] = (),
+        timed: bool = False,
     ) -> None:
         """Describe a cluster; nothing is started or touched yet.
 
@@ -102,6 +116,10 @@ class LocalCluster:
             with_auth: whether to make users with random passwords, and enable authentication. See ``access``.
             nice: on Linux, how much less than this process the members weigh when both want the CPU, 0 to 39. It is
                 added to the nice value of the process, and of the session's autogroup where the kernel goes by these.
+            strikes: names of system calls of the members, for which ``strike`` then sets rules: ``sync`` and ``rename``
+                cost little; ``write``, ``pwrite64``, ``fallocate`` and ``ftruncate`` can be had (see
+                ``strike_rules.py`` and docs/chaos.md). ``write`` includes what is sent over each connection.
+            timed: whether each sync is timed, see ``timings``; it costs more.
         """
         if (with_tls or with_auth) and (tls or security):
             raise ValueError("with_tls and with_auth make what tls and security would name")
@@ -129,10 +147,14 @@ class LocalCluster:
         self._with_tls, self._with_auth = with_tls, with_auth
         self._access = Access()
         self._nice = nice
+        self._trapped, self._timed = strike_rules.named(strikes), timed
+        if unknown := set(self._trapped) - set(seccomp.CALLS):
+            raise ValueError(f"no system call to strike is named {min(unknown)}")
         self._cpu = CpuMeter()
         self._supervisor: Supervisor | None = None
         self._spec: ClusterSpec | None = None
         self._paused: set[str] = set()
+        self._disks: dict[str, tuple[DiskState, int]] = {}
         self.peer_links = peer_links
         self._relay: PeerRelay | None = None
         self._log_starts: dict[str, int] = {}
@@ -203,6 +225,10 @@ class LocalCluster:
         if self._supervisor is not None:
             raise ClusterError("the cluster is running already")
         _ = self.binary  # raises before anything is made
+        if self._trapped and (reason := seccomp.why_not()):
+            raise ClusterError(
+                f"system calls of members cannot be trapped on this machine: {reason} (see docs/chaos.md)"
+            )
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             self._supervisor = Supervisor(temporary=self._data_dir is None, storage=self._storage)
             try:
@@ -238,6 +264,7 @@ class LocalCluster:
         """
         supervisor, self._supervisor = self._supervisor, None
         self._paused.clear()
+        self._disks.clear()
         if supervisor is not None:
             supervisor.close(self._stop_grace_s)
         self._close_relay()
@@ -257,6 +284,10 @@ class LocalCluster:
             if time.monotonic() >= deadline:
                 raise ClusterError(f"the cluster of {self.nodes} is not healthy after {timeout_s:g} s: {reason}")
             time.sleep(_POLL_S)
+
+    def log_in(self, security: Security) -> None:
+        """Reach the members as another user from now on, as where somebody has switched authentication on."""
+        self._security = security
 
     # Faults, by name; each raises KeyError for an unknown member and ClusterError where it does not apply
 
@@ -301,6 +332,43 @@ class LocalCluster:
         """Lose that share of what goes over its peer links, as TCP loses it; 0 undoes it."""
         self._links(name).drop = share
 
+    def slow_disk(self, name: str, by_s: float) -> None:
+        """Make each of its syncs take ``by_s`` seconds longer."""
+        self._spoil_disk(name, "slow", strike_rules.hold("sync", hold_s=by_s))
+
+    def stuck_disk(self, name: str) -> None:
+        """Hold each of its syncs until the disk is mended."""
+        self._spoil_disk(name, "stuck", strike_rules.hold("sync"))
+
+    def disk_error(self, name: str) -> None:
+        """Answer each of its syncs with EIO. etcd ends itself then."""
+        self._spoil_disk(name, "failing", strike_rules.fail("sync", error="EIO"))
+
+    def disk_full(self, name: str) -> None:
+        """Answer with ENOSPC what needs space of its disk. etcd ends itself then."""
+        self._spoil_disk(name, "full", strike_rules.fail(("pwrite64", "fallocate"), error="ENOSPC"))
+
+    def mend_disk(self, name: str) -> None:
+        """Undo what was done to its disk: what is held goes on. A member that has ended stays down."""
+        self.spec.member(name)
+        _, rule = self._disks.pop(name, ("", 0))
+        with contextlib.suppress(ClusterError):  # the rules of a process that was killed are gone with it
+            if rule:
+                self.clear_strikes(name, rule)
+
+    def disks(self) -> dict[str, Disk]:
+        """Return the disks that a fault was done to, by member."""
+        found: dict[str, Disk] = {}
+        for name, (state, rule) in self._disks.items():
+            with contextlib.suppress(ClusterError):
+                if (seen := self.rules(name).get(rule)) is not None:
+                    found[name] = {"state": state, "struck": seen.struck}
+        return found
+
+    def _spoil_disk(self, name: str, state: DiskState, rule: Rule) -> None:
+        self.mend_disk(name)
+        self._disks[name] = state, self.strike(name, rule)
+
     def isolated(self) -> frozenset[str]:
         """Return the names of the members that are cut off from their peers."""
         return self._relay.cut if self._relay is not None else frozenset()
@@ -328,13 +396,73 @@ class LocalCluster:
     @property
     def cannot(self) -> dict[str, str]:
         """Faults that do not work here, by method, with why."""
-        if self.peer_links == "relay":
-            return {}
-        # It is off by default: a relay puts Python into the path of Raft's messages.
-        reason = (
-            "it needs relays between the members, which slow every message down: start the cluster with `--links relay`"
-        )
-        return dict.fromkeys(("isolate", "delay", "drop"), reason)
+        reasons: dict[str, str] = {}
+        if self.peer_links != "relay":
+            # It is off by default: a relay puts Python into the path of Raft's messages.
+            reason = (
+                "it needs relays between the members, which slow every message down: start the cluster with "
+                "`--links relay`"
+            )
+            reasons |= dict.fromkeys(("isolate", "delay", "drop"), reason)
+        if not set(FOR_DISKS) <= set(self._trapped):
+            # It is off by default: it puts Python into the path of each sync.
+            reason = (
+                "it traps the members' system calls, which slows them down: start the cluster with `--disk-faults`, on "
+                "Linux"
+            )
+            reasons |= dict.fromkeys(DISK_METHODS, reason)
+        return reasons
+
+    # Strikes at system calls; each raises KeyError for an unknown member, ClusterError where calls are not trapped
+
+    def strike(self, name: str, rule: Rule) -> int:
+        """Set a rule for a member's system calls, until it is cleared or the cluster stops. Returns its number.
+
+        It also holds for later lives of the member, which may be down. Of several rules that strike a call the one
+        that was set last does. Raises UsageError for calls that are not trapped.
+        """
+        if self._trapped and (missing := set(rule.calls) - set(self._trapped)):
+            raise UsageError(f"calls of {', '.join(sorted(missing))} are not trapped: make the cluster with `strikes`")
+        return self._order_strike(name, {"op": "add", "rule": rule.to_json()})["id"]
+
+    def clear_strikes(self, name: str, rule: int | None = None) -> None:
+        """Drop a rule of a member, or all; calls that it holds go on."""
+        self._order_strike(name, {"op": "clear", "id": rule})
+
+    def rules(self, name: str) -> dict[int, RuleState]:
+        """Return a member's rules by their numbers, with what became of them."""
+        told = [RuleState.from_json(each) for each in self._order_strike(name, {"op": "rules"})["rules"]]
+        return {each.id: each for each in told}
+
+    def wait_struck(self, name: str, rule: int, *, times: int = 1, timeout_s: float = 30.0) -> RuleState:
+        """Wait until a rule has struck so often, and a member that it killed has ended. Return what became of it.
+
+        Raises ClusterError after ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            state = self.rules(name).get(rule)
+            if state is None:
+                raise ClusterError(f"{name} has no rule {rule}")
+            killed = state.rule.then == "kill" and not state.rule.hold_s
+            if state.struck >= times and not (killed and self.is_running(name)):
+                return state
+            if time.monotonic() >= deadline:
+                what = f"{', '.join(state.rule.calls)} of {state.rule.file}"
+                raise ClusterError(
+                    f"the rule for {what} struck {state.struck} of {state.seen} calls of {name} in {timeout_s:g} s"
+                )
+            time.sleep(_POLL_S)
+
+    def timings(self, name: str) -> Mapping[tuple[str, str], Timing]:
+        """Return a member's trapped calls by name and kind of file, such as ``("fdatasync", ".wal")``, of all lives."""
+        return strike_rules.timings(self._order_strike(name, {"op": "timings"})["timings"])
+
+    def _order_strike(self, name: str, order: Mapping[str, object]) -> StrikeAnswer:
+        self.spec.member(name)
+        if not self._trapped:
+            raise ClusterError("system calls of its members are not trapped: make the cluster with `strikes`")
+        return self._running().strike(name, order)
 
     # What it says
 
@@ -343,7 +471,8 @@ class LocalCluster:
 
         Asks every member that is not paused, at most ``timeout_s`` seconds each.
         """
-        leaders = [status for status in self.statuses(timeout_s) if status is not None and status.is_leader]
+        standings = self._statuses(probe.member_standing, timeout_s)
+        leaders = [status for status in standings if status is not None and status.is_leader]
         return self.spec.member(max(leaders, key=lambda status: status.term).name) if leaders else None
 
     def statuses(self, timeout_s: float = 1.0) -> list[probe.MemberStatus | None]:
@@ -351,12 +480,17 @@ class LocalCluster:
 
         None for one that is paused or does not answer in ``timeout_s`` seconds.
         """
+        return self._statuses(probe.member_status, timeout_s)
+
+    def _statuses(
+        self, question: Callable[[Member, float, Security | None], probe.MemberStatus], timeout_s: float
+    ) -> list[probe.MemberStatus | None]:
         statuses: list[probe.MemberStatus | None] = []
         for member in self.members:
             status = None
             if member.name not in self._paused:
                 with contextlib.suppress(NoAnswer):
-                    status = probe.member_status(member, timeout_s, self._security)
+                    status = question(member, timeout_s, self._security)
             statuses.append(status)
         return statuses
 
@@ -366,6 +500,10 @@ class LocalCluster:
         if self.logs is None:
             raise ClusterError("the cluster has not been started")
         return self.logs / f"{name}.log"
+
+    def why_it_ended(self, name: str) -> str:
+        """Return why the last process of a member ended, in one line of its log; empty where that says nothing."""
+        return logs.why_it_ended(self.log(name), self._log_starts.get(name, 0))
 
     def save_logs(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Copy the members' logs into a folder, made if missing, while the cluster is up.
@@ -418,13 +556,15 @@ class LocalCluster:
         data.mkdir(mode=0o700, exist_ok=True)  # etcd 3.4 to 3.6 insist on 0700
         argv = self.spec.argv(member.name, self.binary.path)
         env = member_env(self._env, platform.machine())
-        self._running().spawn(member.name, argv, log=log, env=env, cwd=data, nice=self._nice)
+        self._running().spawn(
+            member.name, argv, log=log, env=env, cwd=data, nice=self._nice, trapped=self._trapped, timed=self._timed
+        )
         self._paused.discard(member.name)
 
     def _raise_if_dead(self) -> None:
         for name, code in self._running().poll().items():
             if code is not None:
-                line = logs.why_it_ended(self.log(name), self._log_starts.get(name, 0))
+                line = self.why_it_ended(name)
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
                 raise MemberFailed(f"{name} {how}: {line or 'it logged nothing'}", member=name, last_line=line)
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 from cluster.base.errors import ClusterError, RaftloadError
+from cluster.base.topology import DISK_METHODS, Disk
 from cluster.local.cluster import LocalCluster, State
 from cluster.local.cpu_times import CpuTimes
 from cluster.observe.running import Running, forget, save, statuses
@@ -38,10 +39,13 @@ class Answer(TypedDict, total=False):
     states: dict[str, State]
     isolated: list[str]
     disturbed: list[str]
+    disks: dict[str, Disk]
     cpu_times: dict[str, CpuTimes]
 
 
-_ORDERS = ("kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop")
+_ORDERS = (
+    "kill", "terminate", "start", "pause", "resume", "isolate", "join", "delay", "drop", *DISK_METHODS, "mend_disk",
+)  # fmt: skip
 
 
 def serve() -> None:
@@ -104,6 +108,7 @@ def _describe(cluster: LocalCluster, control: str, requested_version: str | None
         requested_version=requested_version, image="", source=f"{binary.path} (from {source})",
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), control=control,
         links=cluster.peer_links, etcd_args=cluster.spec.extra_args, access=cluster.access,
+        disk_faults="slow_disk" not in cluster.cannot,
     )  # fmt: skip
 
 
@@ -157,4 +162,5 @@ def _look(cluster: LocalCluster) -> Answer:
         "states": cluster.states(),
         "isolated": sorted(cluster.isolated()),
         "disturbed": sorted(cluster.disturbed()),
+        "disks": cluster.disks(),
     }

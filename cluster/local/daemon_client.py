@@ -21,10 +21,11 @@ from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageErr
 from cluster.base.pythonpath import python_path
 from cluster.base.security import Security
 from cluster.base.signals import finishing, uninterrupted
-from cluster.base.topology import Member
+from cluster.base.topology import DISK_METHODS, Disk, Member
 from cluster.local.cluster import State
 from cluster.local.cpu_times import CpuTimes
 from cluster.local.daemon import ANSWER_S, Answer
+from cluster.local.strike_rules import FOR_DISKS
 from cluster.observe.running import Running, forget, load
 
 
@@ -45,17 +46,19 @@ def start(
     etcd_args: tuple[str, ...] = (),
     tls: bool = False,
     auth: bool = False,
+    disk_faults: bool = False,
 ) -> DetachedCluster:
     """Start a cluster that stays. Returns it healthy.
 
     Takes what LocalCluster takes; ``binary`` as an absolute path, because the process runs in another folder, and
     ``source``, where it was found, for people; ``data`` is ``container`` for a folder on disk or ``shm``; ``links`` is
-    ``relay`` or ``direct``; whether to make certificates, and users. Raises ClusterError; then, and where it is
-    interrupted, nothing is left.
+    ``relay`` or ``direct``; whether to make certificates, and users; whether faults of disks can be done. Raises
+    ClusterError; then, and where it is interrupted, nothing is left.
     """
     order = {
         "nodes": nodes, "base_port": base_port, "binary": binary, "start_timeout_s": wait_s, "peer_links": links,
         "storage": "memory" if data == "shm" else "disk", "extra_args": etcd_args, "with_tls": tls, "with_auth": auth,
+        "strikes": FOR_DISKS if disk_faults else (),
     }  # fmt: skip
     try:
         owner = subprocess.Popen(
@@ -134,7 +137,13 @@ class DetachedCluster:
             reason = (
                 "its members are connected directly: start it with `raftload cluster up --backend local --links relay`"
             )
-            found.cannot = dict.fromkeys(("isolate", "delay", "drop"), reason)
+            found.cannot |= dict.fromkeys(("isolate", "delay", "drop"), reason)
+        if not running.disk_faults:
+            reason = (
+                "the system calls of its members are not trapped: start it with `raftload cluster up --backend local "
+                "--disk-faults`, on Linux"
+            )
+            found.cannot |= dict.fromkeys(DISK_METHODS, reason)
         return found
 
     def __enter__(self) -> DetachedCluster:
@@ -217,6 +226,30 @@ class DetachedCluster:
     def drop(self, name: str, share: float) -> None:
         """Lose that share of what goes over its peer links; 0 undoes it."""
         self._order("drop", name, share)
+
+    def disks(self) -> dict[str, Disk]:
+        """Return the disks that a fault was done to, by member."""
+        return self._order("look")["disks"]
+
+    def slow_disk(self, name: str, by_s: float) -> None:
+        """Make each of its syncs take ``by_s`` seconds longer."""
+        self._order("slow_disk", name, by_s)
+
+    def stuck_disk(self, name: str) -> None:
+        """Hold each of its syncs until the disk is mended."""
+        self._order("stuck_disk", name)
+
+    def disk_error(self, name: str) -> None:
+        """Answer each of its syncs with EIO."""
+        self._order("disk_error", name)
+
+    def disk_full(self, name: str) -> None:
+        """Answer with ENOSPC what needs space of its disk."""
+        self._order("disk_full", name)
+
+    def mend_disk(self, name: str) -> None:
+        """Undo what was done to its disk."""
+        self._order("mend_disk", name)
 
     def cpu_times(self) -> dict[str, CpuTimes]:
         """Return how long each member's threads had a CPU and waited for one; what is missing as in LocalCluster."""

@@ -1,8 +1,8 @@
 """The process between a cluster's owner and its members: it starts them, and ends them when the owner is gone.
 
 It runs by path as ``python -I -S keeper.py OWNER_PID TEMP_ROOT`` with a socket as its stdin, so it imports
-the standard library only. Being a process of its own with a single thread, it can do three things that its
-owner cannot do reliably:
+the standard library only; where members are struck, ``strike_keeper.py`` too. Being a process of its own with a
+single thread, it can do three things that its owner cannot do reliably:
 
 - it outlives a ``kill -9`` of the owner, sees the owner's end of the socket close (or, where a forked copy of
   the owner still holds it, its own parent change), kills the members and removes the folder;
@@ -25,6 +25,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -34,11 +35,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from cluster.local.strike import Answer as StrikeAnswer
+    from cluster.local.strike_keeper import Striker
 
 FOLDER_PREFIX = "raftload-etcd-"
 LOCK = "keeper.lock"
 TICK_S = 0.25
+_STOP_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _LEAST_WEIGHT = 19
 # Linux lets an ordinary user set the weight of an autogroup once in 100 ms, all users together.
@@ -48,7 +54,10 @@ _FIRST_CGROUP_NAMESPACE = "cgroup:[4026531835]"
 
 
 class Request(TypedDict, total=False):
-    """What the owner asks for: ``op`` is spawn, signal, poll or stop, and says which of the others there are."""
+    """What the owner asks for: ``op`` is spawn, signal, poll, strike or stop, and says which of the others there are.
+
+    ``trapped`` are the calls that the process of a member is to be struck at, none in the usual case.
+    """
 
     op: str
     name: str
@@ -57,7 +66,10 @@ class Request(TypedDict, total=False):
     env: dict[str, str]
     cwd: str
     nice: int
+    trapped: list[str]
+    timed: bool
     signal: int
+    order: dict[str, Any]
     grace_s: float
 
 
@@ -68,6 +80,7 @@ class Answer(TypedDict, total=False):
     folder: str | None
     pid: int
     members: dict[str, int | None]
+    strike: StrikeAnswer
 
 
 class Keeper:
@@ -77,6 +90,7 @@ class Keeper:
         self._sock = sock
         self._owner = owner
         self._members: dict[str, subprocess.Popen[bytes]] = {}
+        self._strikers: dict[str, Striker] = {}
         self._folder: Path | None = None
         if temp_root is not None:
             sweep(Path(temp_root))
@@ -90,10 +104,14 @@ class Keeper:
             self._send({"folder": str(self._folder) if self._folder else None})
             buffer = b""
             while os.getppid() == self._owner:
-                try:
-                    data = self._sock.recv(65536)
-                except TimeoutError:
+                strikers = {striker.sock: name for name, striker in self._strikers.items()}
+                ready = select.select([self._sock, *strikers], [], [], TICK_S)[0]
+                for sock in ready:
+                    if sock in strikers:  # it never speaks unasked: it has ended
+                        self._end_struck(strikers[sock])
+                if self._sock not in ready:
                     continue
+                data = self._sock.recv(65536)
                 if not data:
                     return
                 buffer += data
@@ -119,6 +137,8 @@ class Keeper:
                 return self._signal(request["name"], request["signal"])
             if request["op"] == "poll":
                 return {"members": {name: member.poll() for name, member in self._members.items()}}
+            if request["op"] == "strike":
+                return self._strike(request["name"], request["order"])
             if request["op"] == "stop":
                 self._end(request["grace_s"])
                 return {}
@@ -131,18 +151,52 @@ class Keeper:
         running = self._members.get(name)
         if running is not None and running.poll() is None:
             return {"error": f"{name} is running already"}
+        in_child, striker = _in_child(self._owner, request["nice"]), None
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         log = os.open(request["log"], flags, 0o644)
         try:
+            if request["trapped"]:
+                there = self._striker(request)
+                in_child, striker = there.in_child(in_child), there
             member = subprocess.Popen(
                 request["argv"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=request["env"],
                 cwd=request["cwd"], start_new_session=True,
-                preexec_fn=_in_child(self._owner, request["nice"]),  # noqa: PLW1509 (no other thread exists here)
+                preexec_fn=in_child,  # noqa: PLW1509 (no other thread exists here)
             )  # fmt: skip
+        except subprocess.SubprocessError as exc:  # the child says no more than that it failed
+            what = "its system calls cannot be trapped" if striker is not None else "its weight cannot be set"
+            return {"error": f"{what} ({exc})"}
         finally:
             os.close(log)
+            if striker is not None:
+                striker.started()
         self._members[name] = member
         return {"pid": member.pid}
+
+    def _striker(self, request: Request) -> Striker:
+        """Return the process that strikes a member, of its lives before where there were any."""
+        from cluster.local.strike_keeper import Striker
+
+        name, there = request["name"], self._strikers.get(request["name"])
+        if there is None or not there.is_alive:
+            if there is not None:
+                there.close()
+            self._strikers[name] = Striker(request["trapped"], timed=request["timed"])
+        return self._strikers[name]
+
+    def _strike(self, name: str, order: dict[str, Any]) -> Answer:
+        striker = self._strikers.get(name)
+        if striker is None:
+            return {"error": "the process that answers its system calls has ended, and the member with it"}
+        return {"strike": json.loads(striker.ask(order))}
+
+    def _end_struck(self, name: str) -> None:
+        """End a member whose calls nobody answers any more."""
+        member = self._members.get(name)
+        if member is not None and member.poll() is None:
+            member.kill()
+            member.wait()
+        self._strikers.pop(name).close()
 
     def _signal(self, name: str, number: int) -> Answer:
         member = self._members.get(name)
@@ -153,7 +207,12 @@ class Keeper:
             member.wait()
         elif number == signal.SIGSTOP and hasattr(os, "waitid"):
             # Its threads stop one after the other; until the last has, it still answers. (macOS: from Python 3.13.)
-            os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            what, ends = os.WSTOPPED | os.WEXITED | os.WNOWAIT, time.monotonic() + _STOP_S
+            if name not in self._strikers:
+                os.waitid(os.P_PID, member.pid, what)
+            # A thread whose call is held stops only once that is answered.
+            while time.monotonic() < ends and os.waitid(os.P_PID, member.pid, what | os.WNOHANG) is None:
+                time.sleep(0.001)
         return {"pid": member.pid}
 
     def _end(self, grace_s: float) -> None:
@@ -170,6 +229,9 @@ class Keeper:
             member.kill()
         for member in alive:
             member.wait()
+        for striker in self._strikers.values():
+            striker.close()
+        self._strikers.clear()
         if self._folder is not None:
             _remove(self._folder)
 
@@ -315,6 +377,7 @@ def beside_sessions(process: Weight) -> int:
 
 def main() -> None:
     """``keeper.py OWNER_PID [TEMP_ROOT]``, the socket to the owner as stdin."""
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
     sock = socket.socket(fileno=0)
     sock.settimeout(TICK_S)
     # Handlers, because "ignored" would be handed on to the members.

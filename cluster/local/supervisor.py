@@ -14,9 +14,13 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
 from cluster.local import keeper
+
+if TYPE_CHECKING:
+    from cluster.local.strike import Answer as StrikeAnswer
 
 _ANSWER_S = 15.0
 
@@ -74,12 +78,14 @@ class Supervisor:
         return dict(self._pids)
 
     def spawn(
-        self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path, nice: int = 0
-    ) -> int:
+        self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path, nice: int = 0,
+        trapped: Sequence[str] = (), timed: bool = False,
+    ) -> int:  # fmt: skip
         """Start a process called ``name``, its output appended to ``log``. Returns its process id.
 
-        On Linux it weighs ``nice`` less than this process when both want the CPU (see `keeper.Weight`). Raises
-        ClusterError where it cannot be started or runs already.
+        On Linux it weighs ``nice`` less than this process when both want the CPU (see `keeper.Weight`). Its system
+        calls of the names in ``trapped`` can be struck, and its syncs among them are ``timed``. Raises ClusterError
+        where it cannot be started or runs already.
         """
         request: keeper.Request = {
             "op": "spawn",
@@ -89,6 +95,8 @@ class Supervisor:
             "env": dict(env),
             "cwd": str(cwd),
             "nice": nice,
+            "trapped": list(trapped),
+            "timed": timed,
         }
         pid = self._ask(request, f"cannot start {name}")["pid"]
         self._pids[name] = pid
@@ -105,6 +113,13 @@ class Supervisor:
         """Exit code of every process started so far, minus the signal where one ended it; None while it runs."""
         answer = self._ask({"op": "poll"}, "cannot ask the keeper")
         return answer["members"]
+
+    def strike(self, name: str, order: Mapping[str, object]) -> StrikeAnswer:
+        """Give an order to the process that strikes a member, see ``strike.py``. Raises ClusterError."""
+        answer = self._ask({"op": "strike", "name": name, "order": dict(order)}, f"cannot strike {name}")["strike"]
+        if "error" in answer:
+            raise ClusterError(f"cannot strike {name}: {answer['error']}")
+        return answer
 
     def close(self, grace_s: float) -> None:
         """End all processes, asking for ``grace_s`` seconds before it forces, and remove the folder.

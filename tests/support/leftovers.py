@@ -13,6 +13,12 @@ from cluster.local.keeper import FOLDER_PREFIX, LOCK
 
 # In the environment of every process that this test worker starts.
 SESSION = "RAFTLOAD_TEST_SESSION"
+_OURS = (
+    "--initial-cluster-token=raftload-",
+    "cluster/local/keeper.py",
+    "cluster.local.strike import main",
+    "-m loadgen.bugs.trial",
+)
 
 
 def find_leftovers(*more: str) -> set[str]:
@@ -27,7 +33,7 @@ def find_leftovers(*more: str) -> set[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            ours = "--initial-cluster-token=raftload-" in command or "cluster/local/keeper.py" in command
+            ours = any(part in command for part in _OURS)
             if ours and word in (entry / "environ").read_bytes().split(b"\0"):
                 found.add(f"process {entry.name}: {command[:200]}")
     for root in {tempfile.gettempdir(), *more}:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.local import seccomp
 from loadgen.engine import built
 
 # The Engine that the environment names; most tests run with one that does not exist.
@@ -48,6 +49,7 @@ def no_prometheus() -> str:
 # A test imports the core itself, not its file: pytest reads each file before it asks what is missing.
 PROBES: dict[str, Callable[[], str]] = {
     "docker": no_docker, "browser": no_browser, "core": built.missing, "prometheus": no_prometheus,
+    "strikes": seccomp.why_not,
 }  # fmt: skip
 
 
