@@ -37,6 +37,7 @@ def up(args: argparse.Namespace) -> int:
         binary=args.binary, etcd=args.etcd, data=args.data, wait_s=args.wait, replace=args.replace, pull=args.pull,
         pull_timeout_s=args.pull_timeout, links=args.links,
         etcd_args=None if args.etcd_arg is None else tuple(args.etcd_arg), tls=args.tls, auth=args.auth,
+        disk_faults=args.disk_faults,
     )  # fmt: skip
     with saying_what_stays(args.backend, say):
         return _report_up(request, as_json=args.json)
@@ -81,7 +82,10 @@ def _asked(what: ClusterOrigin) -> str:
 def _look(cluster: Cluster, security: Security | None = None) -> ClusterView:
     from cluster.observe.status import look
 
-    return look(cluster.members, cluster.states(), cluster.isolated(), security=security or cluster.security)
+    return look(
+        cluster.members, cluster.states(), cluster.isolated(), security=security or cluster.security,
+        disks=cluster.disks(),
+    )  # fmt: skip
 
 
 def status(args: argparse.Namespace) -> int:

@@ -230,6 +230,12 @@ def _add_up(up: argparse.ArgumentParser) -> None:
         help="local: connect the members through a relay, which the faults partition, delay and drop need, "
         "or directly (default: relay)",
     )
+    up.add_argument(
+        "--disk-faults",
+        action="store_true",
+        help="local: trap the members' syncs, which the faults slow-disk, stuck-disk, disk-error and disk-full need; "
+        "it needs Linux and slows every write down (see docs/chaos.md)",
+    )
     _add_json(up)
 
 

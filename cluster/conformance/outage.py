@@ -18,7 +18,7 @@ _BEFORE_S = 0.5
 _ENOUGH = 5  # writes before the kill, without which it was none under load
 _WRITERS = 2
 _AGREE_S = 10.0
-_MISSES_A_WRITE = 13766  # the bug by which a member that was killed under load lacks what the others have
+_MISSES_A_WRITE = "13766"  # the bug by which a member that was killed under load lacks what the others have
 
 
 def catch_up(env: Env) -> str:
@@ -307,5 +307,5 @@ def _expect_all(env: Env, place: int, wanted: dict[bytes, int], *, killed: str =
         f"acknowledged, after the failover; the first, of revision {revision}, {first}"
     )
     if bug := known_bug(_MISSES_A_WRITE, killed):
-        reason += f"; etcd {killed} is known for it (etcd#{bug.issue}: {bug.summary})"
+        reason += f"; etcd {killed} is known for it ({bug.name}: {bug.summary})"
     raise Broken(reason)

@@ -23,7 +23,7 @@ from cluster.base.access import Access
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
 from cluster.base.state import state_dir
-from cluster.base.topology import Member, member_names
+from cluster.base.topology import DISK_METHODS, Disk, Member, member_names
 from cluster.docker.engine import CALL_TIMEOUT_S, talking
 
 if TYPE_CHECKING:
@@ -208,6 +208,10 @@ class DockerCluster:
     cannot: ClassVar[dict[str, str]] = {
         "delay": "minimal images have no program that delays packets: use --backend local",
         "drop": "minimal images have no program that drops packets: use --backend local",
+        **dict.fromkeys(
+            DISK_METHODS,
+            "it traps system calls, of members that are processes: use --backend local --disk-faults, on Linux",
+        ),
     }
 
     def __init__(self, client: Client, spec: DockerSpec) -> None:
@@ -268,6 +272,10 @@ class DockerCluster:
     def disturbed(self) -> frozenset[str]:
         """Return the members whose peer links are delayed or lossy: none, that cannot be done here."""
         return frozenset()
+
+    def disks(self) -> dict[str, Disk]:
+        """Return the disks that a fault was done to: none, that cannot be done here."""
+        return {}
 
     def is_running(self, name: str) -> bool:
         """Return whether its process is there, paused or not."""

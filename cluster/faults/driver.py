@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -27,10 +28,10 @@ from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFa
 from cluster.base.pythonpath import python_path
 from cluster.base.signals import uninterrupted
 from cluster.base.topology import Member
-from cluster.faults.kinds import Fault
+from cluster.faults.kinds import KINDS, Fault, Kind
 from cluster.faults.nemesis import Nemesis
 from cluster.local.layout import FolderError
-from cluster.observe import probe
+from cluster.observe import logs, probe
 from cluster.observe.timeline import Timeline, TimelineError
 
 if TYPE_CHECKING:
@@ -45,9 +46,24 @@ if TYPE_CHECKING:
 
     Cluster = LocalCluster | up.Cluster
 
+    class Ended(TypedDict):
+        """A member that has ended.
+
+        ``said`` is why, from its log; ``at_ns`` when, on the monotonic clock; ``by_itself`` whether that was none of a
+        fault, and ``started`` whether it was started again.
+        """
+
+        member: str
+        said: str
+        at_ns: int
+        by_itself: bool
+        started: bool
+
+
 _END_S = 60.0
 # The members are under load.
 _ASK_S = 3.0
+_OF_DISKS = re.compile(r"input/output error|no space left on device", re.IGNORECASE)
 Backend = Literal["embedded", "local", "docker"]
 # A line, an order or an answer: its values are of any type that JSON has.
 Line = dict[str, Any]
@@ -132,6 +148,12 @@ class Driver:
     def heal(self) -> FaultDone:
         """Undoes every fault. Returns the Effect as plain values."""
         return cast("FaultDone", self.ask("heal"))
+
+    def ended(self) -> list[Ended]:
+        """Return the members that are down and should not be, each once; those that no fault keeps down are started, if
+        they can be.
+        """
+        return cast("list[Ended]", self.ask("ended")["members"])
 
     def wait_healthy(self, timeout_s: float) -> None:
         """Wait until all members agree on a leader and serve. Raises ClusterError with the reason why not."""
@@ -228,6 +250,10 @@ class _Desk:
         self._stack = stack
         self._cluster: Cluster  # from the first order on, which is ``open``
         self._timeline: Timeline | None = None
+        # Members that a fault may have ended, which is on, and those whose disk one was ever done to.
+        self._struck: dict[str, Kind] = {}
+        self._disks: set[str] = set()
+        self._told: set[str] = set()
 
     def do(self, order: str, values: Line) -> Mapping[str, object]:
         """Carries out one order. Raises ClusterError."""
@@ -236,10 +262,14 @@ class _Desk:
         if order == "inject":
             rng = random.Random(values["seed"])
             nemesis = Nemesis(self._cluster, self._timeline, rng=rng, ask_s=_ASK_S)
-            effect = nemesis.inject(Fault(**values["fault"]))
-            return {**effect.to_json(), "began_ns": effect.began_ns}
+            return self._inject(nemesis, Fault(**values["fault"]))
         if order == "heal":
-            return Nemesis(self._cluster, self._timeline, ask_s=_ASK_S).heal().to_json()
+            effect = Nemesis(self._cluster, self._timeline, ask_s=_ASK_S).heal()
+            self._struck.clear()
+            self._told.clear()
+            return effect.to_json()
+        if order == "ended":
+            return {"members": self._ended()}
         if order == "healthy":
             self._wait_healthy(values["timeout_s"])
         elif order == "logs":
@@ -247,6 +277,55 @@ class _Desk:
         else:
             raise ClusterError(f"unknown order {order}")
         return {}
+
+    def _inject(self, nemesis: Nemesis, fault: Fault) -> Mapping[str, object]:
+        kind = KINDS[fault.kind]
+        struck = [member.name for member in self._cluster.members]  # where it fails it is not known whom it has struck
+        try:
+            effect = nemesis.inject(fault)
+            struck = [*effect.members]
+        finally:
+            if kind.ends_process:
+                self._struck.update(dict.fromkeys(struck, kind))
+                self._disks.update(struck if kind.on_disk else ())
+        return {**effect.to_json(), "began_ns": effect.began_ns}
+
+    def _ended(self) -> list[Ended]:
+        found: list[Ended] = []
+        for name, state in self._cluster.states().items():
+            if state != "down" or name in self._told:
+                continue
+            said, at_ns = self._last_word(name)
+            fault = self._struck.get(name)
+            # A member ends where its disk fails or is full, and says so, maybe once that is healed. What else it says
+            # is its own.
+            of_disk = name in self._disks and _OF_DISKS.search(said) is not None
+            if fault is not None and (of_disk or not fault.on_disk):
+                continue
+            started = fault is None and self._is_started(name)
+            if not started:
+                self._told.add(name)
+            found.append({"member": name, "said": said, "at_ns": at_ns, "by_itself": not of_disk, "started": started})
+        return found
+
+    def _is_started(self, name: str) -> bool:
+        """Start a member and return whether it was: that one cannot be says nothing less of what has ended."""
+        try:
+            self._cluster.start(name)
+        except ClusterError:  # whoever waits for the cluster hears of it
+            return False
+        return True
+
+    def _last_word(self, name: str) -> tuple[str, int]:
+        """Return why a member has ended, and when."""
+        log, now_ns = self._cluster.log(name), time.monotonic_ns()
+        if isinstance(log, str):
+            return logs.why_it_ended_text(log), now_ns
+        ago_ns = 0
+        with contextlib.suppress(OSError):
+            ago_ns = max(0, time.time_ns() - log.stat().st_mtime_ns)
+        of_its_life = getattr(self._cluster, "why_it_ended", None)
+        return logs.why_it_ended(log) if of_its_life is None else of_its_life(name), now_ns - ago_ns
 
     def _open(self, backend: Backend, timeline: str | None = None, **options: object) -> Mapping[str, object]:
         self._timeline = Timeline(Path(timeline)) if timeline else None

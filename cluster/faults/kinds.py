@@ -24,8 +24,15 @@ HEAL = "heal"
 """The command that undoes every fault."""
 
 # What a cluster's methods make of a member.
-_STATE_AFTER = {"kill": "down", "terminate": "down", "start": "running", "pause": "paused", "resume": "running"}
+_STATE_AFTER = {
+    "kill": "down", "terminate": "down", "start": "running", "pause": "paused", "resume": "running",
+    # etcd ends itself where it cannot write.
+    "disk_error": "down", "disk_full": "down",
+}  # fmt: skip
 _ISOLATED_AFTER = {"isolate": True, "join": False}
+_DISK_AFTER = {
+    "slow_disk": "slow", "stuck_disk": "stuck", "disk_error": "failing", "disk_full": "full", "mend_disk": ""
+}  # fmt: skip
 
 _RUNNING, _UP, _ANY = ("running",), ("running", "paused"), ("running", "paused", "down")
 
@@ -99,13 +106,14 @@ class Kind:
         undone_by: the command that undoes it; empty for what ends by itself.
         calm: the values with which its method undoes it, where that is how ``heal`` does it.
         on_links: whether it is done to the links between members, for which a local cluster needs its relay.
+        on_disk: whether it is done to what members write, for which a local cluster traps their system calls.
         takes_leader: whether a leader it is done to is gone at once. One that is told to end leads until it does.
-        effect: what is waited for: that members agree on a leader again (or know that there is none), nothing, or that
-            the member leads.
+        effect: what is waited for: that members agree on a leader again (or know that there is none), nothing, that
+            the member leads, or that a call of the member was struck, and then as the first.
         plan_names: its names in fault plans, each with ``-TARGET``.
         plan_target: its target where its name stands alone in a fault plan; empty where it may not.
         in_default_plan: names in the plan of a `raftload chaos` that names no faults.
-        button: its label on the Cluster page; empty for none.
+        button: its label on the Cluster page; empty for none. There its options have their values in fault plans.
     """
 
     name: str
@@ -117,8 +125,9 @@ class Kind:
     undone_by: str = ""
     calm: tuple[float, ...] = ()
     on_links: bool = False
+    on_disk: bool = False
     takes_leader: bool = False
-    effect: Literal["settled", "nothing", "leads"] = "settled"
+    effect: Literal["settled", "nothing", "leads", "struck"] = "settled"
     plan_names: tuple[str, ...] = ()
     plan_target: str = ""
     in_default_plan: tuple[str, ...] = ()
@@ -185,6 +194,30 @@ KINDS: dict[str, Kind] = {
             ),
             undone_by=HEAL, calm=(0.0,), on_links=True, effect="nothing", plan_names=("drop",),
         ),
+        Kind(
+            "slow-disk", "make each sync of a member's files take longer (local backend with --disk-faults only)",
+            ("slow_disk",),
+            options=(
+                Option("by", parse_duration, "DURATION", "how much longer each sync takes, such as 100ms",
+                       lambda value: 0 < value <= 60, "a disk is slower by more than 0 and at most 60 s", in_plan=0.1),
+            ),
+            undone_by=HEAL, on_disk=True, effect="struck", plan_names=("slow-disk",), button="Slow disk",
+        ),
+        Kind(
+            "stuck-disk", "hold every sync of a member's files until the fault is healed (local backend with "
+            "--disk-faults only)", ("stuck_disk",), undone_by=HEAL, on_disk=True, takes_leader=True, effect="struck",
+            plan_names=("stuck-disk",), button="Stuck disk",
+        ),
+        Kind(
+            "disk-error", "fail each sync of a member's files with EIO; etcd then ends itself (local backend with "
+            "--disk-faults only)", ("disk_error",), undone_by=HEAL, on_disk=True, takes_leader=True, effect="struck",
+            plan_names=("disk-error",), button="Disk error",
+        ),
+        Kind(
+            "disk-full", "fail each write of a member that needs space with ENOSPC; etcd then ends itself (local "
+            "backend with --disk-faults only)", ("disk_full",), undone_by=HEAL, on_disk=True, takes_leader=True,
+            effect="struck", plan_names=("disk-full",), button="Disk full",
+        ),
         Kind("start", "start a member that is down, with its data", ("start",), applies_to=("down",), button="Start"),
         Kind("resume", "let a paused member go on", ("resume",), applies_to=("paused",), button="Resume"),
         Kind(
@@ -250,16 +283,29 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """A member as a fault finds it: ``state`` is ``running``, ``paused`` or ``down``."""
+    """A member as a fault finds it.
+
+    Attributes:
+        name: of the member.
+        state: ``running``, ``paused`` or ``down``.
+        isolated: whether it is cut off from its peers.
+        disk: ``slow``, ``stuck``, ``failing`` or ``full``; empty where no fault was done to it.
+    """
 
     name: str
     state: str = "running"
     isolated: bool = False
+    disk: str = ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it tells its status, which hangs soon where its disk is stuck."""
+        return self.state == "running" and self.disk != "stuck"
 
     @property
     def takes_part(self) -> bool:
         """Whether it can vote."""
-        return self.state == "running" and not self.isolated
+        return self.state == "running" and not self.isolated and self.disk in ("", "slow")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -295,6 +341,7 @@ def healing(members: Sequence[Subject], disturbed: Collection[str] = ()) -> tupl
     calming = [(kind.methods[0], kind.calm) for kind in KINDS.values() if kind.calm]
     actions = [Action(method, name, values) for method, values in calming for name in sorted(disturbed)]
     actions += [Action("join", member.name) for member in members if member.isolated]
+    actions += [Action("mend_disk", member.name) for member in members if member.disk]
     actions += [Action("resume", member.name) for member in members if member.state == "paused"]
     actions += [Action("start", member.name) for member in members if member.state == "down"]
     return tuple(actions)
@@ -306,7 +353,8 @@ def after(members: Sequence[Subject], actions: Sequence[Action]) -> tuple[Subjec
     for action in actions:
         old = found[action.member]
         isolated = _ISOLATED_AFTER.get(action.method, old.isolated)
-        found[old.name] = Subject(old.name, _STATE_AFTER.get(action.method, old.state), isolated)
+        disk = _DISK_AFTER.get(action.method, old.disk)
+        found[old.name] = Subject(old.name, _STATE_AFTER.get(action.method, old.state), isolated, disk)
     return tuple(found[member.name] for member in members)
 
 
@@ -328,6 +376,10 @@ def refusal(kind_name: str, subject: Subject, members: int, leader: str | None) 
         return "a cluster of one has no links between members", ""
     if subject.isolated and "isolate" in kind.methods:
         return f"{name} is cut off already", "`raftload cluster heal`"
+    if kind.on_disk and subject.disk:
+        return f"the disk of {name} is {subject.disk} already", "`raftload cluster heal`"
+    if (kind.name == "start" or kind.effect == "leads") and subject.disk not in ("", "slow"):
+        return f"the disk of {name} is {subject.disk}, with which it would not serve", "`raftload cluster heal`"
     if kind.effect == "leads":
         if leader is None:
             return "there is no leader now, so none can transfer its leadership", "`raftload cluster heal` first"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.base.errors import ClusterError, UsageError
 from cluster.base.security import Security
-from cluster.base.topology import Member
+from cluster.base.topology import Disk, Member
 from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Request, Subject, after, healing, plan, quorum
 from cluster.observe import calls, probe
 from cluster.observe.messages import encode
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cluster.schema.documents import FaultDone
 
 _POLL_S = 0.02
+# A member that nobody writes to syncs nothing.
+_STRUCK_S = 3.0
 
 
 class Breakable(Protocol):
@@ -48,6 +50,9 @@ class Breakable(Protocol):
 
     def disturbed(self) -> frozenset[str]:
         """Return the members whose peer links are delayed or lossy."""
+
+    def disks(self) -> Mapping[str, Disk]:
+        """Return the disks that a fault was done to, by member."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,16 +147,19 @@ class Nemesis:
     # How
 
     def _subjects(self) -> tuple[Subject, ...]:
-        states, isolated = self._cluster.states(), self._cluster.isolated()
-        return tuple(Subject(name, states[name], name in isolated) for name in self._names)
+        states, isolated, disks = self._cluster.states(), self._cluster.isolated(), self._cluster.disks()
+        return tuple(
+            Subject(name, states[name], name in isolated, disks[name]["state"] if name in disks else "")
+            for name in self._names
+        )
 
     def _leader(self, subjects: Sequence[Subject]) -> MemberStatus | None:
         leaders = [status for status in self._statuses(subjects).values() if status.is_leader]
         return max(leaders, key=lambda status: status.term, default=None)
 
     def _statuses(self, subjects: Sequence[Subject]) -> dict[str, MemberStatus]:
-        asked = tuple(self._names[subject.name] for subject in subjects if subject.state == "running")
-        answers = ask(asked, self._ask_s, self._security)
+        asked = tuple(self._names[subject.name] for subject in subjects if subject.answers)
+        answers = ask(asked, self._ask_s, self._security, question=probe.member_standing)
         return {name: answer for name, answer in answers.items() if isinstance(answer, MemberStatus)}
 
     def _do(
@@ -169,13 +177,18 @@ class Nemesis:
                     getattr(self._cluster, action.method)(action.member, *action.values)
             self._note("done", kind, names)
             done = after(subjects, actions)
-            leader, term = self._wait("settled" if kind == HEAL else KINDS[kind].effect, names, done)
+            effect = "settled" if kind == HEAL else KINDS[kind].effect
+            waits = effect == "struck" and not self._await_struck(names, done)
+            if waits:  # it takes effect with the next write
+                effect, done = "nothing", subjects
+            leader, term = self._wait(effect, names, done)
         except BaseException as exc:
             self._note("failed", kind, names, str(exc) or type(exc).__name__)
             raise
         took = (time.monotonic_ns() - began_ns) / 1e9
         has_quorum = self._voters(done) >= quorum(len(done))
         text = _text(kind, names, done, before, leader, term, has_quorum, took)
+        text += "; not every member has met it yet, which takes a write" if waits else ""
         self._note("effect", kind, names, text)
         return Effect(
             kind, names, before.name if before else None, leader, term, has_quorum, began_ns, took, text
@@ -208,6 +221,20 @@ class Nemesis:
         except ClusterError as exc:
             raise ClusterError(f"{asked} does not {request.verb}: {exc}") from exc
 
+    def _await_struck(self, names: Sequence[str], subjects: Sequence[Subject]) -> bool:
+        """Wait until a call of each was struck, and those have ended that etcd ends then; return whether that is so."""
+        ending = [each.name for each in subjects if each.name in names and each.state == "down"]
+        deadline = time.monotonic() + min(_STRUCK_S, self._wait_s)
+        while True:
+            disks = self._cluster.disks()
+            if all(name in disks and disks[name]["struck"] for name in names):
+                states = self._cluster.states()
+                if all(states[name] == "down" for name in ending):
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_S)
+
     @staticmethod
     def _voters(subjects: Sequence[Subject]) -> int:
         return sum(subject.takes_part for subject in subjects)
@@ -216,7 +243,7 @@ class Nemesis:
         """Wait for the effect of a kind, see `Kind`. Returns who leads, and the newest term."""
         if effect == "nothing":
             leader = self._leader(subjects)
-            return (leader.name, leader.term) if leader else (None, None)
+            return (leader.name, leader.term or None) if leader else (None, None)
         if effect == "leads":
             return self._until(subjects, lambda leader: leader in names, f"{' '.join(names)} to lead")
         if self._voters(subjects) >= quorum(len(subjects)):
@@ -234,14 +261,14 @@ class Nemesis:
             if leader != "?" and wanted(leader):
                 # A member tells the new term once it has applied an entry of it, as all have that served a read.
                 statuses = self._statuses(subjects) if leader else statuses
-                return leader, max((status.term for status in statuses.values()), default=None)
+                return leader, max((status.term for status in statuses.values() if status.term), default=None)
             if time.monotonic() >= deadline:
                 raise ClusterError(f"waited {self._wait_s:g} s for {what} in vain: see `raftload cluster status`")
             time.sleep(_POLL_S)
 
     def _verdict(self, subjects: Sequence[Subject], statuses: Mapping[str, MemberStatus]) -> str | None:
         """Return who leads those that take part, and serves; None if all agree that nobody does; ``?`` in between."""
-        apart = [each for each in subjects if each.state == "running" and not each.takes_part]
+        apart = [each for each in subjects if each.answers and each.isolated]
         if any(each.name not in statuses or statuses[each.name].leader_id for each in apart):
             return "?"  # a member that is cut off still believes in a leader
         part = [each for each in subjects if each.takes_part]
@@ -268,6 +295,7 @@ def _text(
         return f"{head}; no quorum: {part} of {len(subjects)} members take part, {need} are needed ({took:.2f} s)"
     if leader is None:
         return f"{head}; there is no leader now"
-    if before is not None and before.name == leader and before.term == term:
-        return f"{head}; {leader} still leads in term {term} ({took:.2f} s)"
-    return f"{head}; {leader} leads now in term {term}, after {took:.2f} s"
+    when = "" if term is None else f" in term {term}"
+    if before is not None and before.name == leader and term in (None, before.term):
+        return f"{head}; {leader} still leads{when} ({took:.2f} s)"
+    return f"{head}; {leader} leads now{when}, after {took:.2f} s"

@@ -63,6 +63,11 @@ def needs_relay(names: Sequence[str]) -> bool:
     return any(kind.on_links for kind in map(kind_of, names) if kind)
 
 
+def needs_strikes(names: Sequence[str]) -> bool:
+    """Return whether one of these faults is done to what members write."""
+    return any(kind.on_disk for kind in map(kind_of, names) if kind)
+
+
 def plan_rounds(
     names: Sequence[str], members: Sequence[str], *, every_s: float, count: int, seed: int
 ) -> tuple[Round, ...]:

@@ -61,6 +61,7 @@ class ClusterRequest:
     etcd_args: tuple[str, ...] | None = None
     tls: bool | None = None
     auth: bool | None = None
+    disk_faults: bool = False
 
     @classmethod
     def from_env(
@@ -83,6 +84,7 @@ class ClusterRequest:
         etcd_args: tuple[str, ...] | None = None,
         tls: bool | None = None,
         auth: bool | None = None,
+        disk_faults: bool = False,
     ) -> ClusterRequest:
         """Take what was given, None for what was not; that comes from NODES, ETCD_VERSION, ETCD_IMAGE, ETCD_BINARY.
 
@@ -111,7 +113,7 @@ class ClusterRequest:
         request = cls(
             backend=backend, nodes=nodes, base_port=base_port, image=image, version=version, binary=binary, data=data,
             wait_s=wait_s, replace=replace, pull=pull, pull_timeout_s=pull_timeout_s, links=links, named_by=named_by,
-            etcd_args=etcd_args, tls=tls, auth=auth,
+            etcd_args=etcd_args, tls=tls, auth=auth, disk_faults=disk_faults,
         )  # fmt: skip
         if request.nodes is not None and not 1 <= request.nodes <= 99:
             raise UsageError(f"a cluster has 1 to 99 members, not {request.nodes}")
@@ -127,6 +129,8 @@ class ClusterRequest:
                 raise UsageError(f"{named_by}: {exc}") from exc
         if backend == "local" and image_given:
             raise UsageError("--image is for --backend docker: give --etcd")
+        if backend == "docker" and disk_faults:
+            raise UsageError("--disk-faults is for members that are processes: give --backend local, too")
         if request.data is not None:
             containers.check_data(request.data, request.backend)
         return request
@@ -242,11 +246,14 @@ def _local_up(request: ClusterRequest, say: Say) -> tuple[Cluster, Literal["foun
         say(f"note: {binary.note}")
     if request.links == "relay":
         say("the members are connected through a relay, for partition, delay and drop; to measure, use --links direct")
+    if request.disk_faults:
+        say("the members' syncs are trapped, for faults of their disks; to measure, leave --disk-faults out")
     made = start_detached(
         nodes=request.nodes or DEFAULT_NODES, base_port=request.base_port or DEFAULT_PORT, binary=binary.path,
         source=binary.source, data=request.data or "container", links=request.links, wait_s=request.wait_s,
         requested_version=parse_version(request.version) if request.version else None,
-        etcd_args=request.etcd_args or (), **_secured(request, there.running.access if there is not None else None),
+        etcd_args=request.etcd_args or (), disk_faults=request.disk_faults,
+        **_secured(request, there.running.access if there is not None else None),
     )  # fmt: skip
     return made, "replaced" if there is not None else "created"
 
@@ -274,6 +281,8 @@ def _unlike(there: Running, request: ClusterRequest, binary: EtcdBinary | None) 
         return f"etcd {there.version} of {there.source}"
     if request.etcd_args is not None and set(request.etcd_args) != set(there.etcd_args):
         return f"etcd with {' '.join(there.etcd_args) or 'no --etcd-arg'}"
+    if request.disk_faults and not there.disk_faults:
+        return "without --disk-faults"
     return there.access.unlike(request.tls, request.auth)
 
 
@@ -317,20 +326,22 @@ def describe(cluster: Cluster | None) -> ClusterOrigin:
     """Return what a cluster was made as, for ``--json``; all None for one that is not ours."""
     if cluster is None:
         return {"backend": None, "nodes": None, "version": None, "requested_version": None, "image": None,
-                "source": None, "links": None, "created_at": None, "etcd_args": None, "access": None}  # fmt: skip
+                "source": None, "links": None, "created_at": None, "etcd_args": None, "access": None,
+                "disk_faults": None}  # fmt: skip
     if isinstance(cluster, DetachedCluster):
         running = cluster.running
         return {"backend": "local", "nodes": len(running.members), "version": running.version,
                 "requested_version": running.requested_version, "image": None, "source": running.source,
                 "links": running.links, "created_at": running.created_at,
-                "etcd_args": [*running.etcd_args], "access": _access(running.access)}  # fmt: skip
+                "etcd_args": [*running.etcd_args], "access": _access(running.access),
+                "disk_faults": running.disk_faults}  # fmt: skip
     spec = cluster.spec
     remembered = state.load("docker")
     known = remembered is not None and remembered.created_at == spec.created_at
     return {"backend": "docker", "nodes": spec.nodes, "version": remembered.version if remembered and known else None,
             "requested_version": spec.requested_version, "image": spec.image, "source": f"{spec.source}: {spec.detail}",
             "links": "networks", "created_at": spec.created_at, "etcd_args": [*spec.etcd_args],
-            "access": _access(cluster.access)}  # fmt: skip
+            "access": _access(cluster.access), "disk_faults": False}  # fmt: skip
 
 
 def _access(access: Access) -> ClusterAccess:

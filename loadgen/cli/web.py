@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="connections between the members of an embedded cluster; relay makes partitions possible and "
         "every message between members slower (default: direct)",
     )  # fmt: skip
+    parser.add_argument(
+        "--disk-faults", action="store_true",
+        help="trap the syncs of the members of an embedded cluster, which makes faults of their disks possible and "
+        "every write slower (Linux)",
+    )  # fmt: skip
     group = parser.add_argument_group("initial values of the load form")
     group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
     settings.add_arguments(group)
@@ -117,6 +122,7 @@ def _run(
 
     from cluster.base.exits import ListenerError
     from cluster.base.signals import Interrupted
+    from cluster.local.strike_rules import FOR_DISKS
 
     try:
         with contextlib.ExitStack() as stack:
@@ -126,7 +132,7 @@ def _run(
             )
             exporter.serve(metrics, session, say)
             session.start()
-            target = stack.enter_context(choice.open(logs, say, args.links))
+            target = stack.enter_context(choice.open(logs, say, args.links, FOR_DISKS if args.disk_faults else ()))
             _first_values(session, args, users, target)
             session.wait_ready(options.wait_s, say)
             view, runs = _beside(session, target, args, command, stack)

@@ -36,6 +36,7 @@ from viz.live.snapshot import NoCluster, Poller
 from viz.live.status import Tick, View
 
 if TYPE_CHECKING:
+    from cluster.base.topology import Disk
     from cluster.lifecycle.up import Cluster
     from cluster.local.cluster import LocalCluster
     from loadgen.load.locust_types import Environment
@@ -85,6 +86,7 @@ class ClusterView:
         self._silence = ""
         self._states: Mapping[str, str] = {}
         self._isolated: frozenset[str] = frozenset()
+        self._disks: Mapping[str, Disk] = {}
         self._faults = 0
         listening.listen(environment.events.worker_report, self._on_report)
         self._greenlet = gevent.spawn(self._run)
@@ -131,8 +133,9 @@ class ClusterView:
         number = self._faults
         # It stands before what it leads to, and what came of it is told there.
         event = self.note(f"{fault} {name or 'all'}", "mend" if fault in undoing() else "fault")
+        options = {option.name: option.in_plan for option in KINDS[fault].options} if fault in KINDS else {}
         try:
-            effect = nemesis.heal(name) if fault == HEAL else nemesis.inject(Fault(fault, name))
+            effect = nemesis.heal(name) if fault == HEAL else nemesis.inject(Fault(fault, name, options))
         except UsageError:
             self.events.remove(event)
             raise
@@ -188,6 +191,7 @@ class ClusterView:
         if self.is_ours and self._cluster is not None:
             with contextlib.suppress(ClusterError):
                 self._states, self._isolated = self._cluster.states(), self._cluster.isolated()
+                self._disks = self._cluster.disks()
         try:
             snapshot = self._ask()
         except NoCluster as error:
@@ -280,6 +284,7 @@ class ClusterView:
                 "role": self._role(member)[0],
                 "state": self._states.get(member.name, "running") if ours else "",
                 "isolated": ours and member.name in self._isolated,
+                "disk": self._disk(member.name) if ours else "",
                 "buttons": self._buttons(member.name, tick.snapshot) if ours else [],
                 "term": member.term,
                 "commit_index": member.commit_index,
@@ -294,9 +299,12 @@ class ClusterView:
             for member in tick.snapshot.members
         ]
 
+    def _disk(self, name: str) -> str:
+        return self._disks[name]["state"] if name in self._disks else ""
+
     def _buttons(self, name: str, snapshot: ClusterSnapshot) -> list[dict[str, str]]:
         leader = None if snapshot.leader is None else snapshot.members[snapshot.leader].name
-        subject = Subject(name, self._states.get(name, "running"), name in self._isolated)
+        subject = Subject(name, self._states.get(name, "running"), name in self._isolated, self._disk(name))
         return buttons(subject, len(snapshot.members), leader, self._cluster.cannot if self._cluster else {})
 
 
@@ -304,11 +312,11 @@ def buttons(subject: Subject, members: int, leader: str | None, cannot: Mapping[
     """Return a member's buttons: the fault and label of each, and why it does not apply now, empty where it does.
 
     Takes the member, how many there are, who leads, and the cluster's methods that do not work, with why. Where a fault
-    is on, its place has what undoes it.
+    is on, its place has what undoes it. Faults of disks have no button where they do not work, as on most clusters.
     """
     rows = []
     for kind in KINDS.values():
-        if not kind.button or kind.name in undoing():
+        if not kind.button or kind.name in undoing() or (kind.on_disk and kind.why_not_here(cannot)):
             continue
         if kind.undone_by and kind.is_done_to(subject):
             undo = KINDS.get(kind.undone_by)

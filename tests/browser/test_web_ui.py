@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from cluster.local import seccomp
 from loadgen import schema
 from loadgen.webui.pages import GROUPS
 from tests.support import command
@@ -250,17 +251,38 @@ def test_members_are_paused_cut_off_and_made_leader(web: Web, page: Page) -> Non
     assert page.locator("#events li").count() >= 4
 
 
-def test_a_grey_button_names_the_option_that_it_needs(etcd_binary: str, page: Page, tmp_path: Path) -> None:
-    with served(etcd_binary, tmp_path) as direct:
-        page.goto(direct.url + "/cluster/")
-        leader = name_of(page.locator("tr[data-role=leader]"))
-        partition = button(page, leader, "Partition")
-        expect(partition).to_have_attribute("aria-disabled", "true")
-        expect(partition).to_have_attribute("title", re.compile("--links relay"))
-        partition.click(force=True)
-        expect(page.locator("#said")).to_contain_text("`--links relay`")
-        expect(button(page, leader, "Kill")).to_have_attribute("aria-disabled", "false")
-        page.goto("about:blank")
+@pytest.fixture(scope="module")
+def direct(etcd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """Yield the UI over a cluster whose members are connected directly; faults are done to their disks if possible."""
+    options = () if seccomp.why_not() else ("--disk-faults",)
+    with served(etcd_binary, tmp_path_factory.mktemp("direct"), *options) as running:
+        yield running
+
+
+def test_a_grey_button_names_the_option_that_it_needs(direct: Web, page: Page) -> None:
+    page.goto(direct.url + "/cluster/")
+    leader = name_of(page.locator("tr[data-role=leader]"))
+    partition = button(page, leader, "Partition")
+    expect(partition).to_have_attribute("aria-disabled", "true")
+    expect(partition).to_have_attribute("title", re.compile("--links relay"))
+    partition.click(force=True)
+    expect(page.locator("#said")).to_contain_text("`--links relay`")
+    expect(button(page, leader, "Kill")).to_have_attribute("aria-disabled", "false")
+    page.goto("about:blank")
+
+
+@pytest.mark.strikes
+def test_a_disk_is_stuck_and_healed(direct: Web, page: Page) -> None:
+    page.goto(direct.url + "/cluster/")
+    other = name_of(page.locator("tr[data-role=follower]").first)
+    button(page, other, "Stuck disk").click()
+    expect(row(page, other)).to_contain_text("disk stuck")
+    expect(page.locator("#said")).to_contain_text(f"stuck-disk: {other}; ")
+    expect(button(page, other, "Slow disk")).to_have_attribute("title", re.compile(f"the disk of {other} is stuck"))
+    button(page, other, "Heal").click()
+    expect(row(page, other)).not_to_contain_text("disk stuck")
+    expect(button(page, other, "Slow disk")).to_have_attribute("aria-disabled", "false")
+    page.goto("about:blank")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.base.errors import ClusterError, EtcdNotFound, UsageError
 from cluster.base.security import Security
+from cluster.base.topology import DISK_METHODS, Member
 from cluster.faults.driver import Driver, _Desk
 from cluster.faults.kinds import KINDS, Fault, Kind, Request
 from cluster.faults.nemesis import Nemesis
@@ -24,7 +28,9 @@ from cluster.observe.log_times import parse_time
 from cluster.observe.raftlog import read_log
 from cluster.observe.timeline import Timeline, TimelineError
 from tests.support.command import ROOT
-from tests.support.waiting import HANG_S
+from tests.support.etcds import each_etcd
+from tests.support.processes import descendants, name_of
+from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
 
@@ -35,7 +41,7 @@ def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Lefto
         held = driver.open("embedded", nodes=3, peer_links="relay", log_dir=str(tmp_path / "logs"),
                            timeline=str(tmp_path / "events.csv"))  # fmt: skip
         assert held.ours
-        assert not held.cannot
+        assert set(held.cannot) == set(DISK_METHODS)
         for each in plan_rounds(names, [member.name for member in held.members], every_s=1, count=6, seed=3):
             assert each.fault is not None
             effect = driver.inject(each.fault, each.seed)
@@ -55,6 +61,80 @@ def test_a_plan_is_carried_out_and_healed(tmp_path: Path, leftovers_after: Lefto
     assert gap.term is not None
     assert 0.3 < gap.duration_s < end - begin  # etcd's election timeout is a second
     assert not leftovers_after(60)
+
+
+@pytest.mark.parametrize("etcd", each_etcd())
+def test_who_leads_is_seen_while_etcd_shows_its_status_to_users_only(
+    etcd: str, make_cluster: Callable[..., LocalCluster]
+) -> None:
+    cluster = make_cluster(3, binary=etcd, with_auth=True)
+    cluster.log_in(Security())  # as somebody else has switched authentication on, of which the driver knows nothing
+    led = cluster.leader()
+    assert led is not None
+    nemesis = Nemesis(cluster)
+    effect = nemesis.inject(Fault("kill", "leader"))
+    assert effect.members == (led.name,)
+    assert effect.leader in {member.name for member in cluster.members} - {led.name}
+    assert effect.leader in effect.text
+    nemesis.heal()
+    cluster.wait_healthy(HANG_S)
+    for member in cluster.members:
+        nemesis.inject(Fault("kill", member.name))
+    assert cluster.leader() is None
+
+
+def test_a_member_that_ends_by_itself_is_named_once_and_started(leftovers_after: Leftovers, tmp_path: Path) -> None:
+    def pids() -> list[int]:
+        return [pid for pid in descendants(os.getpid()) if name_of(pid) == "etcd"]
+
+    with Driver() as driver:
+        driver.open("embedded", nodes=1, log_dir=str(tmp_path / "logs"))
+        assert driver.ended() == []
+        (pid,) = pids()
+        os.kill(pid, signal.SIGKILL)
+        # The keeper hears of it a moment later than we do.
+        (ended,) = until(driver.ended, "the end of the member")
+        assert (ended["member"], ended["by_itself"], ended["started"]) == ("etcd-node1", True, True)
+        assert ended["at_ns"] <= time.monotonic_ns()
+        driver.wait_healthy(HANG_S)
+        assert driver.ended() == []
+        driver.inject(Fault("kill", "etcd-node1"), 1)
+        assert driver.ended() == []  # by order
+        driver.heal()
+        driver.wait_healthy(HANG_S)
+        (pid,) = pids()
+        os.kill(pid, signal.SIGKILL)
+        assert [each["member"] for each in until(driver.ended, "the end of the member")] == ["etcd-node1"]
+    assert not leftovers_after(60)
+
+
+def test_a_member_ends_of_its_disk_by_a_fault_and_of_all_else_by_itself(tmp_path: Path) -> None:
+    cluster = SimpleNamespace(members=[Member("m", "", "", "")], states=lambda: {"m": "down"}, log=lambda name: said)
+    with contextlib.ExitStack() as stack:
+        desk = _Desk(stack)
+        desk._cluster = cluster  # type: ignore[assignment]
+        desk._inject(SimpleNamespace(inject=lambda fault: SimpleNamespace(  # type: ignore[arg-type]
+            members=("m",), began_ns=1, to_json=dict)), Fault("disk-full", "m"))  # fmt: skip
+        said = '{"level":"fatal","msg":"failed to save","error":"write x.wal: no space left on device"}'
+        assert desk.do("ended", {}) == {"members": []}
+        said = "panic: runtime error: invalid memory address or nil pointer dereference"
+        (ended,) = desk._ended()
+        assert (ended["by_itself"], ended["started"], ended["said"]) == (True, False, said)
+        assert desk._ended() == []
+
+
+def test_a_member_that_cannot_be_started_again_is_named_once_with_the_others() -> None:
+    def start(name: str) -> None:
+        if name == "a":
+            raise ClusterError("no process can be made")
+
+    cluster = SimpleNamespace(states=lambda: {"a": "down", "b": "down"}, log=lambda name: "panic: no", start=start)
+    with contextlib.ExitStack() as stack:
+        desk = _Desk(stack)
+        desk._cluster = cluster  # type: ignore[assignment]
+        assert [(each["member"], each["started"]) for each in desk._ended()] == [("a", False), ("b", True)]
+        cluster.states = lambda: {"a": "down", "b": "running"}
+        assert desk._ended() == []
 
 
 def test_a_new_record_is_a_fault_of_a_real_cluster(

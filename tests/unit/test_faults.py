@@ -7,22 +7,29 @@ import random
 import socket
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from cluster.base.errors import UsageError
+from cluster.base.topology import Member
+from cluster.faults import nemesis
 from cluster.faults.kinds import KINDS, Action, Fault, Subject, after, healing, plan
 from cluster.local.relay import LinkState, PeerRelay, hold_back
+from cluster.observe.probe import MemberStatus
 from cluster.observe.timeline import COLUMNS, Timeline
 from tests.support.ports import take_ports
 
 A, B, C = (Subject(f"etcd-node{number}") for number in (1, 2, 3))
 DOWN, PAUSED, CUT = Subject("etcd-node2", "down"), Subject("etcd-node2", "paused"), Subject("etcd-node2", isolated=True)
+STUCK, FULL = Subject("etcd-node2", disk="stuck"), Subject("etcd-node2", "down", disk="full")
 
 
 def _plan(kind, target, members=(A, B, C), leader="etcd-node1", seed=1):  # type: ignore[no-untyped-def]
-    options = {"delay": {"by": 0.05, "jitter": 0.01}, "drop": {"share": 0.1}}.get(kind, {})
+    options = {"delay": {"by": 0.05, "jitter": 0.01}, "drop": {"share": 0.1}, "slow-disk": {"by": 0.1}}.get(kind, {})
     return plan(Fault(kind, target, options), members, leader, random.Random(seed))
 
 
@@ -37,6 +44,8 @@ def _plan(kind, target, members=(A, B, C), leader="etcd-node1", seed=1):  # type
         ("partition", "leader", [Action("isolate", "etcd-node1")]),
         ("delay", "leader", [Action("delay", "etcd-node1", (0.05, 0.01))]),
         ("drop", "leader", [Action("drop", "etcd-node1", (0.1,))]),
+        ("slow-disk", "leader", [Action("slow_disk", "etcd-node1", (0.1,))]),
+        ("stuck-disk", "etcd-node2", [Action("stuck_disk", "etcd-node2")]),
         ("transfer-leader", "etcd-node2", [Action("transfer", "etcd-node2")]),
     ],
 )
@@ -54,6 +63,8 @@ def test_restart_starts_what_is_down() -> None:
         ("kill", "follower", (A, B, C), {"etcd-node2", "etcd-node3"}),
         ("kill", "follower", (A, DOWN, C), {"etcd-node3"}),
         ("kill", "follower", (A, CUT, C), {"etcd-node3"}),
+        ("kill", "follower", (A, STUCK, C), {"etcd-node3"}),
+        ("stuck-disk", "random", (A, STUCK, C), {"etcd-node1", "etcd-node3"}),
         ("kill", "random", (A, B, C), {"etcd-node1", "etcd-node2", "etcd-node3"}),
         ("kill", "random", (A, DOWN, C), {"etcd-node1", "etcd-node3"}),
         ("start", "random", (A, DOWN, C), {"etcd-node2"}),
@@ -96,6 +107,16 @@ def test_a_seed_repeats() -> None:
         ("pause", "etcd-node2", (A, PAUSED, C), "etcd-node1", "`raftload cluster resume etcd-node2`"),
         ("partition", "etcd-node2", (A, CUT, C), "etcd-node1", "cut off already: `raftload cluster heal`"),
         ("partition", "leader", (A,), "etcd-node1", "a cluster of one"),
+        (
+            "disk-full",
+            "etcd-node2",
+            (A, STUCK, C),
+            "etcd-node1",
+            "the disk of etcd-node2 is stuck already: `raftload cluster heal`",
+        ),
+        ("stuck-disk", "etcd-node2", (A, DOWN, C), "etcd-node1", "down already"),
+        ("start", "etcd-node2", (A, FULL, C), "etcd-node1", "would not serve: `raftload cluster heal`"),
+        ("transfer-leader", "etcd-node2", (A, STUCK, C), "etcd-node1", "would not serve: `raftload cluster heal`"),
         ("start", "etcd-node2", (A, B, C), "etcd-node1", "nothing to start"),
         ("start", "random", (A, B, C), "etcd-node1", "no member to start"),
         ("resume", "etcd-node2", (A, B, C), "etcd-node1", "nothing to resume"),
@@ -117,6 +138,7 @@ def test_refused_with_the_reason_and_what_to_do(
     ("kind", "options"),
     [
         ("explode", {}), ("delay", {}), ("delay", {"by": -1}), ("delay", {"by": 61}), ("kill", {"by": 1}),
+        ("slow-disk", {}), ("slow-disk", {"by": 0}), ("stuck-disk", {"by": 1}),
         ("delay", {"by": 1, "jitter": -1}), ("drop", {}), ("drop", {"share": 1.0}), ("drop", {"by": 1, "share": 0.1}),
     ],
 )  # fmt: skip
@@ -131,6 +153,32 @@ def test_healing_undoes_what_was_planned(kind: str) -> None:
     broken = after(members, _plan(kind, "follower"))
     assert after(broken, healing(broken)) == members
     assert healing(members) == ()
+
+
+def test_a_disk_is_mended_before_its_member_is_started() -> None:
+    broken = after((A, B, C), _plan("disk-error", "etcd-node2"))
+    assert broken[1] == Subject("etcd-node2", "down", disk="failing")
+    assert healing(broken) == (Action("mend_disk", "etcd-node2"), Action("start", "etcd-node2"))
+
+
+def test_who_takes_part_and_answers() -> None:
+    assert [each.answers for each in (A, DOWN, PAUSED, CUT, STUCK)] == [True, False, False, True, False]
+    disks = {disk: Subject("a", disk=disk).takes_part for disk in ("", "slow", "stuck", "failing", "full")}
+    assert disks == {"": True, "slow": True, "stuck": False, "failing": False, "full": False}
+
+
+def test_a_member_that_hangs_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(members: Sequence[Member], *_: object, **__: object) -> dict[str, MemberStatus]:
+        asked.extend(member.name for member in members)
+        return {}
+
+    monkeypatch.setattr(nemesis, "ask", ask)
+    members = tuple(Member(each.name, "", "", "") for each in (A, B, C))
+    cluster = cast("nemesis.Breakable", SimpleNamespace(members=members, security=None))
+    assert nemesis.Nemesis(cluster)._leader((A, STUCK, C)) is None
+    assert asked == ["etcd-node1", "etcd-node3"]
 
 
 def test_healing_calms_the_links() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cluster.base.topology import DISK_METHODS
 from cluster.faults.kinds import HEAL, KINDS, Action, Fault, Kind, Subject, healing, plan, undoing
 from loadgen.webui.cluster_view import buttons
 
@@ -93,7 +94,7 @@ def test_it_comes_in_fault_plans(derived: dict[str, Any]) -> None:
     assert "choke-leader" in derived["default"]
     assert derived["needs_relay"]
     assert derived["chaos"] == "choke-leader,compact"
-    assert "drop, crash, restart, defrag, choke,\n  each with one of -leader" in derived["cli.md"]
+    assert "choke,\n  each with one of -leader" in derived["cli.md"]
     assert f"(default: {','.join(derived['default'])})" in derived["cli.md"]
 
 
@@ -111,6 +112,20 @@ def test_it_is_planned_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert undoing() == {"start", "resume", HEAL}
     (row,) = (row for row in buttons(members[0], 3, "b", {"choke": "not here"}) if row["fault"] == "choke")
     assert row == {"fault": "choke", "label": "X", "reason": "not here"}
+
+
+def test_faults_of_disks_have_buttons_where_they_work() -> None:
+    def shown(subject: Subject, **cannot: str) -> dict[str, str]:
+        rows = {row["fault"]: row["reason"] for row in buttons(subject, 3, "b", cannot)}
+        return {name: reason for name, reason in rows.items() if name == "heal" or "disk" in name}
+
+    every = ("slow-disk", "stuck-disk", "disk-error", "disk-full")
+    assert shown(Subject("a")) == dict.fromkeys(every, "")
+    assert shown(Subject("a"), **dict.fromkeys(DISK_METHODS, "not trapped")) == {}
+    already = "the disk of a is stuck already"
+    assert shown(Subject("a", disk="stuck")) == {
+        "slow-disk": already, "heal": "", "disk-error": already, "disk-full": already,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -132,4 +147,5 @@ def test_it_is_planned_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_member_has_the_buttons_that_apply(
     subject: Subject, leader: str | None, shown: list[tuple[str, str]]
 ) -> None:
-    assert [(row["fault"], row["reason"]) for row in buttons(subject, 3, leader, {})] == shown
+    cannot = dict.fromkeys(DISK_METHODS, "not trapped")
+    assert [(row["fault"], row["reason"]) for row in buttons(subject, 3, leader, cannot)] == shown

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.base.errors import UsageError
 from cluster.faults.kinds import KINDS, TARGETS
-from cluster.faults.plan import DEFAULT, needs_relay, parse, plan_rounds
+from cluster.faults.plan import DEFAULT, needs_relay, needs_strikes, parse, plan_rounds
 from cluster.observe.leaderless import leaderless
 from cluster.observe.raftlog import Event, Log
 
@@ -42,7 +42,10 @@ def test_random_is_a_member_by_name_and_each_comes_up() -> None:
 
 
 def test_every_name_makes_a_fault_that_exists() -> None:
-    kinds = ("kill", "crash", "stop", "restart", "pause", "partition", "isolate", "delay", "drop", "defrag")
+    kinds = (
+        "kill", "crash", "stop", "restart", "pause", "partition", "isolate", "delay", "drop", "defrag", "slow-disk",
+        "stuck-disk", "disk-error", "disk-full",
+    )  # fmt: skip
     names = [f"{kind}-{target}" for kind in kinds for target in TARGETS]
     for each in plan_rounds([*parse(",".join(names)), *DEFAULT], THREE, every_s=1, count=200, seed=1):
         assert (each.fault is None) == (each.name == "compact")
@@ -56,6 +59,13 @@ def test_every_name_makes_a_fault_that_exists() -> None:
 )
 def test_links_go_through_a_relay_only_where_a_fault_is_done_to_them(names: str, relay: bool) -> None:
     assert needs_relay(parse(names)) is relay
+
+
+@pytest.mark.parametrize(
+    ("names", "strikes"), [("kill-leader,delay-all", False), ("stuck-disk-leader", True), ("disk-full-all", True)]
+)
+def test_calls_are_trapped_only_where_a_fault_is_done_to_disks(names: str, strikes: bool) -> None:
+    assert needs_strikes(parse(names)) is strikes
 
 
 @pytest.mark.parametrize("text", ["", ",", "kill", "kill-everyone", "explode-leader", "compact-all", "kill-etcd-node1"])

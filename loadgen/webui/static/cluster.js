@@ -90,7 +90,7 @@
       const {row, cells} = rows.get(member.name);
       row.dataset.role = member.role;
       row.title = member.endpoint;
-      write(cells.role, member.role + (member.isolated ? ", cut off" : ""));
+      write(cells.role, member.role + (member.isolated ? ", cut off" : "") + (member.disk ? `, disk ${member.disk}` : ""));
       write(cells.term, count(member.term));
       write(cells.commit, count(member.commit_index));
       write(cells.applied, count(member.applied_index));
