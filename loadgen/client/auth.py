@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
-from loadgen.client.call import Answered, Caller
+from loadgen.client.call import AUTH, Answered, Caller
 from loadgen.history.operation import Operation
 from loadgen.proto import auth_pb2
 from loadgen.proto import etcd_pb2 as pb
 
-_AUTH = b"/etcdserverpb.Auth/"
 READ, WRITE, READWRITE = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
 
 
@@ -38,7 +37,7 @@ class AuthCalls(Caller):
     def _auth(self, f: str, request: Message, decode: Callable[[bytes], Answered]) -> Operation:
         """Call the method that an operation's name means: ``UserAdd`` for ``user_add``."""
         method = f.title().replace("_", "").encode()
-        return self._run(_AUTH + method, request.SerializeToString(), decode, f)
+        return self._run(AUTH + method, request.SerializeToString(), decode, f)
 
     # ---- users
 

@@ -25,6 +25,7 @@ MALFORMED = "malformed answer"
 _OK = Outcome.OK
 
 KILLED = "killed"
+AUTH = b"/etcdserverpb.Auth/"
 
 
 class Answered(Protocol):
@@ -39,11 +40,11 @@ class Caller:
     """Calls methods of etcd's services, for any number of greenlets of one process. Connects at the first call.
 
     Takes the endpoints, the time that a call may take in seconds, the connections to each endpoint, how to speak TLS
-    and who logs in, which endpoints get the calls and what makes connections (see ``Channel``); ``abandoned``: it is
-    given the INFO operation of a greenlet that is killed while it waits, before the kill goes on; and ``history``,
-    which every call and every answer of a watch is recorded in, as sent and as received. Raises ValueError for a
-    malformed endpoint, SecurityError for files of no use. Calls raise nothing for what etcd or the network do: that is
-    in the operation. ``channel`` holds the counters.
+    and who logs in, which endpoints get the calls and what makes connections (see ``Channel``), and those of streaming
+    calls; ``abandoned``: it is given the INFO operation of a greenlet that is killed while it waits, before the kill
+    goes on; and ``history``, which every call and every answer of a watch is recorded in, as sent and as received.
+    Raises ValueError for a malformed endpoint, SecurityError for files of no use. Calls raise nothing for what etcd or
+    the network do: that is in the operation. ``channel`` holds the counters.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Caller:
         abandoned: Callable[[Operation], None] | None = None,
         history: HistoryWriter | None = None,
         make_transport: MakeTransport = Transport,
+        make_streams: MakeTransport = Transport,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout must be positive, not {timeout_s}")
@@ -72,6 +74,7 @@ class Caller:
         self._balance: Balance = balance
         self._history = history
         self._call = self.channel.call
+        self._make_streams = make_streams
         self._streams: Channel | None = None
         self._apart: dict[str, Self] = {}
         self._closed = False
@@ -103,6 +106,7 @@ class Caller:
                 abandoned=self._abandoned,
                 security=self._security,
                 history=self._history,
+                make_streams=self._make_streams,
             )
             if self._closed:
                 made.close()
@@ -114,10 +118,23 @@ class Caller:
         What a watch delivers, or the end of a peer that it finds silent, does not meet them.
         """
         if self._streams is None:
-            self._streams = Channel(self.endpoints, security=self._security, balance=self._balance)
+            self._streams = Channel(
+                self.endpoints, security=self._security, balance=self._balance, make_transport=self._make_streams
+            )
             if self._closed:
                 self._streams.close()
         return self._streams
+
+    def unary(
+        self, path: bytes, request: bytes, decode: Callable[[bytes], Answered], f: str, *, key: bytes = b"",
+        process: int = 0, timeout_s: float | None = None,
+    ) -> Operation:  # fmt: skip
+        """Call any unary method, by its path, with an encoded request; ``decode`` reads its answer.
+
+        ``f`` names it in the operation, and says whether it writes (see ``kv.READS``); ``timeout_s`` is for this call.
+        """
+        timeout_ns = 0 if timeout_s is None else max(1, int(timeout_s * 1e9))
+        return self._run(path, request, decode, f, key, None, process, 0, timeout_ns)
 
     def _run(
         self,
@@ -129,10 +146,11 @@ class Caller:
         value: bytes | None = None,
         process: int = 0,
         due_ns: int = 0,
+        timeout_ns: int = 0,
     ) -> Operation:
         call_ns = perf_counter_ns()
         try:
-            stream = self._call(path, request, self._timeout_ns, call_ns)
+            stream = self._call(path, request, timeout_ns or self._timeout_ns, call_ns)
         except BaseException:
             self.give_up(path, Operation(process, f, key, value, due_ns or call_ns, call_ns), request)
             raise
@@ -174,10 +192,15 @@ class Caller:
     def record(
         self, path: bytes, operation: Operation, request: bytes, said: bytes, code: int = 0, answered: bool = True
     ) -> None:
-        """Record an operation that has ended, in the terms of ``HistoryWriter.operation``."""
+        """Record an operation that has ended, in the terms of ``HistoryWriter.operation``.
+
+        No password and no token is: of the service Auth no request, and of a login no answer.
+        """
         history = self._history
         if history is None:
             return
+        if path.startswith(AUTH):
+            request, said = b"", b"" if path == AUTH + b"Authenticate" and code == 0 else said
         # With one endpoint it is known who was to be asked, also where nobody was.
         endpoint = operation.endpoint or (str(self.channel.endpoints[0]) if len(self.endpoints) == 1 else "")
         history.operation(

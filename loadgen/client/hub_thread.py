@@ -26,6 +26,10 @@ class HubThread:
 
     def run(self, function: Callable[[], T]) -> T:
         """Take a function, return its answer or raise what it raised; any thread but its own may call."""
+        return self.start(function).result()
+
+    def start(self, function: Callable[[], T]) -> Future[T]:
+        """Take a function, return at once; the future has its answer, or raises what it raised. Any thread may call."""
         future: Future[T] = Future()
 
         def answer() -> None:
@@ -36,7 +40,7 @@ class HubThread:
 
         self._jobs.append(answer)
         self._wake.send()
-        return future.result()
+        return future
 
     def _serve(self, ready: threading.Event) -> None:
         hub = gevent.get_hub()

@@ -55,6 +55,8 @@ _NEVER = 1 << 62
 # and given up after as many again. etcd takes more than one PING in 5 s amiss (--grpc-keepalive-min-time).
 _SILENCE_S = 7.5
 
+_NARROW = 1 << 16
+
 
 class Transport:
     """One connection to one endpoint, over TCP or TLS.
@@ -455,3 +457,10 @@ def _closed(_: object) -> NoReturn:
 
 
 __all__ = ["ConnectError", "Transport"]
+
+
+class NarrowTransport(Transport):
+    """A connection whose streaming calls hold their sender back as soon as 64 KiB wait for a taker."""
+
+    def _make_connection(self, authority: bytes, scheme: bytes) -> Connection:
+        return Connection(authority, scheme, _NARROW)

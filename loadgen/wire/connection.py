@@ -22,7 +22,8 @@ CONNECTION_WINDOW = 1 << 30
 class Connection:
     """The client's end of one connection.
 
-    Takes the authority (``host:port``) and scheme that requests name. Call ``data_to_send`` after construction,
+    Takes the authority (``host:port``) and scheme that requests name, and how many bytes the taker of a streaming call
+    may leave, where that is not ``STREAM_WINDOW``. Call ``data_to_send`` after construction,
     after every call and after every ``receive_data``, and write what it returns, in order.
     """
 
@@ -44,7 +45,7 @@ class Connection:
     ``send_message`` and ``finish``, come as ``Message`` events, and the stream itself comes when it has ended."""
     consumed: Callable[[Stream, bytes], None]
     """``consumed(stream, message)``: the taker of a ``Message`` is done with it. Until then the message counts against
-    the stream's window of ``STREAM_WINDOW`` bytes, which is what bounds the memory of a slow taker."""
+    the stream's window, which is what bounds the memory of a slow taker."""
     send_message: Callable[[Stream, bytes], None]
     """``send_message(stream, message)``: one more message on a stream from ``open_stream``."""
     finish: Callable[[Stream], None]
@@ -55,9 +56,9 @@ class Connection:
     """``receive_data(data)``: takes bytes as they were read, returns what came of them. Raises nothing: where the peer
     breaks the protocol every open call is ended, ``ConnectionEnded`` is the last event, and GOAWAY is sent."""
 
-    def __init__(self, authority: bytes, scheme: bytes = b"http") -> None:
+    def __init__(self, authority: bytes, scheme: bytes = b"http", stream_window: int = STREAM_WINDOW) -> None:
         sender = Sender(authority, scheme)
-        self.begin(sender, Receiver(sender))
+        self.begin(sender, Receiver(sender, stream_window))
 
     def begin(self, sender: Sender, receiver: Receiver) -> None:
         """Take both halves, and put out what a client says first."""
@@ -72,7 +73,7 @@ class Connection:
         self.data_to_send = sender.take
         self.receive_data = receiver.receive_data
         self.consumed = receiver.consumed
-        settings = {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
+        settings = {frames.ENABLE_PUSH: 0, frames.INITIAL_WINDOW_SIZE: receiver.stream_window}
         settings[frames.MAX_HEADER_LIST_SIZE] = MAX_HEADER_LIST
         sender.put(frames.PREFACE + frames.settings(settings))
         sender.put(frames.window_update(0, CONNECTION_WINDOW - frames.DEFAULT_WINDOW))

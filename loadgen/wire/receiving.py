@@ -24,7 +24,8 @@ STREAM_WINDOW = 16 << 20
 # short; messages of a streaming call when their taker says so. The connection's window is given back in any case: one
 # slow taker must not stop the rest.
 _ACKNOWLEDGE_CONNECTION = 1 << 20
-_ACKNOWLEDGE_STREAM = STREAM_WINDOW // 4
+# Of a stream's window, which its owner may have made smaller: a quarter.
+_PARTS = 4
 # What a hostile peer can make us keep of one header block: so many pieces.
 _MAX_FRAGMENTS = 128
 
@@ -39,16 +40,19 @@ _unpack_message = Struct(">IBIBI").unpack_from  # a frame's header, then a messa
 class Receiver:
     """Bytes in, events out; replies go to the sending half.
 
-    Attributes: ``ready``, the peer's SETTINGS have come; ``ended``, how the connection ended, None while it lives.
+    Attributes: ``ready``, the peer's SETTINGS have come; ``ended``, how the connection ended, None while it lives;
+    ``stream_window``, how many bytes of a streaming call its taker may leave.
     """
 
     __slots__ = (
-        "_decoder", "_fragments", "_handlers", "_pieces", "_sender", "_special", "_streams", "_tail", "_unacknowledged",
-        "ended", "ready",
+        "_acknowledge_stream", "_decoder", "_fragments", "_handlers", "_pieces", "_sender", "_special", "_streams",
+        "_tail", "_unacknowledged", "ended", "ready", "stream_window",
     )  # fmt: skip
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, stream_window: int = STREAM_WINDOW) -> None:
         self._sender = sender
+        self.stream_window = stream_window
+        self._acknowledge_stream = stream_window // _PARTS
         self._streams = sender.streams
         self._decoder = HeaderDecoder(Head)
         self._tail = b""
@@ -228,7 +232,7 @@ class Receiver:
 
     def _acknowledge(self, stream_id: int, reader: MessageReader) -> None:
         free = reader.unacknowledged - reader.held
-        if free >= _ACKNOWLEDGE_STREAM:
+        if free >= self._acknowledge_stream:
             self._sender.put(frames.window_update(stream_id, free))
             reader.unacknowledged = reader.held
 

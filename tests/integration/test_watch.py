@@ -10,6 +10,7 @@ from cluster.local.cluster import LocalCluster
 from loadgen.client.connect_errors import CLOSED_HERE, LOST
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end, delete_op, put_op
+from loadgen.client.transport import NarrowTransport
 from loadgen.client.watch import COMPACTED, NODELETE, NOPUT, Watch, WatchAnswer
 from loadgen.history.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
@@ -84,6 +85,20 @@ def test_from_a_revision_with_previous_values_and_filters(client: EtcdClient) ->
     puts, deletes = (client.watch(key, start_revision=first, filters=[each]) for each in (NODELETE, NOPUT))
     assert [each.kv.mod_revision for each in events(puts, 2)] == [first, second]
     assert [each.kv.mod_revision for each in events(deletes, 1)] == [third]
+
+
+def test_a_narrow_stream_that_is_not_read_holds_the_member_back(client: EtcdClient) -> None:
+    key, puts = b"watch/narrow", 60
+    narrow = EtcdClient(client.endpoints, make_streams=NarrowTransport)
+    try:
+        unread, read = created(narrow.watch(key)), created(client.watch(key))
+        for _ in range(puts):
+            put(client, key, b"v" * 8192)
+        events(read, puts)
+        assert len(unread.inbox.items) <= 8
+        assert len(events(unread, puts)) == puts
+    finally:
+        narrow.close()
 
 
 def test_one_transaction_is_one_answer(client: EtcdClient) -> None:
