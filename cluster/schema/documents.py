@@ -13,6 +13,7 @@ class MemberState(TypedDict):
     endpoint: str
     state: str
     isolated: bool
+    disk: Literal["slow", "stuck", "failing", "full"] | None
     answers: bool
     role: str | None
     member_id: str | None
@@ -68,6 +69,7 @@ class ClusterOrigin(TypedDict):
     created_at: str | None
     etcd_args: list[str] | None
     access: ClusterAccess | None
+    disk_faults: bool | None
 
 
 class ClusterState(ClusterOrigin, ReportedState):

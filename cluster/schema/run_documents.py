@@ -120,6 +120,7 @@ class Target(TypedDict):
     requested_version: str | None
     members: list[TargetMember] | int | None
     peer_links: NotRequired[str | None]
+    disk_faults: NotRequired[bool]
     leader_changes: int | None
     observer: NotRequired[ObserverCost | None]
     cpu_wait: NotRequired[CpuWait | None]
@@ -350,6 +351,7 @@ class Chaos(TypedDict):
     stopped_by: str | None
     recorded: int
     earlier: NotRequired[Counts]
+    actors: NotRequired[dict[str, int]]
     faults: list[FaultRow]
 
 
@@ -358,6 +360,7 @@ class Violation(TypedDict):
 
     revision: int
     text: str
+    bug: NotRequired[str | None]
 
 
 class Guarantee(TypedDict):
@@ -368,6 +371,7 @@ class Guarantee(TypedDict):
     verdict: str
     judged: int
     broken: int
+    unexplained: NotRequired[int]
     reason: str | None
     violations: list[Violation]
 
@@ -377,6 +381,18 @@ class HistoryFile(TypedDict):
 
     name: str
     cut: str | None
+
+
+class ExplainedBy(TypedDict):
+    """A known bug of etcd that explains violations."""
+
+    bug: str
+    issue: str
+    summary: str
+    url: str
+    fixed_in: list[str]
+    guarantees: list[str]
+    places: int
 
 
 class Check(TypedDict):
@@ -394,6 +410,8 @@ class Check(TypedDict):
     files: list[HistoryFile]
     guarantees: list[Guarantee]
     broken: list[str]
+    news: NotRequired[list[str]]
+    explained: NotRequired[list[ExplainedBy]]
     verdict: str
 
 

@@ -7,11 +7,13 @@ import gc
 from collections.abc import Iterable, Sequence
 
 from cluster.observe.raftlog import Log
-from loadgen.check import convergence, order, raft
+from loadgen.check import actors, availability, convergence, order, raft
 from loadgen.check.evidence import Evidence
 from loadgen.check.replay import Replay
-from loadgen.check.rules import RULES, Ledger, Result
-from loadgen.check.watches import read_watches
+from loadgen.check.rules import OF_CALLS, OF_HISTORY, RULES, Ledger, Result, in_order
+from loadgen.check.signatures import CONVERGENCE, Explanations, Past
+from loadgen.check.watches import Watch, read_watches
+from loadgen.history.calls import Calls
 from loadgen.history.format import Method
 from loadgen.history.reader import History
 
@@ -41,8 +43,8 @@ class Report:
         operations, watches: how many the history has.
         lease_overdue_s: how long a lease lived on after its time at most; None where none ran out. etcd promises no
             bound here.
-        nearest_fault: the last one that began before the first violation was seen, in words; None where there is none
-            of either.
+        nearest_fault: the last one that began before the first violation was seen, of those that no known bug explains
+            where there are any, in words; None where there is none of either.
     """
 
     results: list[Result]
@@ -54,10 +56,13 @@ class Report:
 
 def check(
     history: History,
-    rules: Iterable[str] = tuple(RULES),
+    rules: Iterable[str] = OF_HISTORY,
     logs: Sequence[Log] = (),
+    calls: Calls | None = None,
 ) -> Report:
-    """Return what a history says of each of ``rules``, in their order. Takes the members' logs for Raft's.
+    """Return what a history says of each of ``rules``, in their order.
+
+    Takes the members' logs for Raft's, and the calls of actors for those of users and members, where there is a record.
 
     Pure; the same history gives the same results.
     """
@@ -65,24 +70,27 @@ def check(
     # Nothing here is cyclic, and the collector would walk through millions of tuples again and again.
     gc.disable()
     try:
-        return _check(history, rules, logs)
+        return _check(history, rules, logs, calls)
     finally:
         if collecting:
             gc.enable()
 
 
-def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Report:
-    ledger = Ledger()
+def _check(history: History, rules: Iterable[str], logs: Sequence[Log], calls: Calls | None) -> Report:
     evidence = Evidence(history)
-    watches = read_watches(evidence, ledger)
+    past = Past(evidence, calls)
+    ledger = Ledger(Explanations(past))
+    convergence.convergence(evidence, ledger)
+    past.parted = [text for rule in CONVERGENCE for text in ledger.texts(rule)]
+    past.watches = watches = read_watches(evidence, ledger)
     replay = Replay(evidence, watches, ledger)
     replay.run()
     order.real_time(evidence, watches, replay.resolved, ledger)
     order.members(evidence, ledger)
     order.compactions(evidence, ledger)
-    convergence.convergence(evidence, ledger)
     _unused(evidence, ledger)
     raft.elections(logs, ledger, foreign=evidence.cluster.known and not evidence.cluster.exclusive)
+    _actors(calls, evidence, watches, ledger)
     if evidence.cluster.only_proxies:
         for rule, reason in _NOT_THROUGH_A_PROXY.items():
             ledger.excuse(rule, reason)
@@ -99,9 +107,21 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log]) -> Repor
             else:
                 ledger.absent(rule, "the run watched nothing")
     results = [ledger.result(rule) for rule in rules]
-    first = min((result.findings[0].revision for result in results if result.findings), default=None)
-    fault = None if first is None else evidence.nearest_fault(first)
+    first = min((result.findings[0] for result in results if result.findings), key=in_order, default=None)
+    fault = None if first is None else evidence.nearest_fault(first.revision)
     return Report(results, len(evidence.rows), len(watches), replay.leases.latest_s, fault)
+
+
+def _actors(calls: Calls | None, evidence: Evidence, watches: Sequence[Watch], ledger: Ledger) -> None:
+    if calls is not None:
+        actors.judge(calls, ledger)
+        # Of a run by actors alone: under a load, what watches fall behind for slows writes down as well.
+        availability.watches_apart(evidence, watches, ledger)
+    for rule in OF_CALLS:
+        if calls is None:
+            ledger.absent(rule, actors.NOTHING_RECORDED)
+        elif calls.cut:
+            ledger.doubt(rule, f"the record of calls is cut: {calls.cut}")
 
 
 def _unused(evidence: Evidence, ledger: Ledger) -> None:

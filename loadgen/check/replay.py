@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from cluster.observe.probe import version_key
 from loadgen.check.answers import Problems, do, do_txn, wrong_range
-from loadgen.check.corroboration import read_entries
 from loadgen.check.evidence import MAYBE, WRITE, Evidence
 from loadgen.check.leases import Leases
 from loadgen.check.resolve import Resolver
 from loadgen.check.rules import Ledger
 from loadgen.check.store import Changes, Store, entry_of
+from loadgen.check.unknown_writes import read_entries
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import OK, Method

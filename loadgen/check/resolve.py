@@ -13,12 +13,11 @@ import numpy as np
 from loadgen.check import compare
 from loadgen.check.answers import Problems, do
 from loadgen.check.compare import Group
-from loadgen.check.corroboration import read_revisions, writers
 from loadgen.check.evidence import Evidence
 from loadgen.check.leases import Leases
 from loadgen.check.rules import Ledger
 from loadgen.check.store import Changes, Entry, Store, entry_of
-from loadgen.check.unknown_writes import Index, UnknownWrites
+from loadgen.check.unknown_writes import Index, UnknownWrites, read_revisions, writers
 from loadgen.check.watches import Watch
 from loadgen.check.words import entry_words, show
 from loadgen.history.format import FAIL, Method

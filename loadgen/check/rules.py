@@ -7,10 +7,15 @@ and Ousterhout, section 5.2).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.base.errors import UsageError
 from cluster.base.verdict import Verdict
+
+if TYPE_CHECKING:
+    from loadgen.history.calls import Call
 
 RULES = {
     "kv.revisions": "every acknowledged write has a revision of its own",
@@ -45,18 +50,51 @@ RULES = {
     "lease.attached": "no key is attached to a lease that has ended",
     "raft.term": "a member's term never decreases",
     "raft.leader": "at most one leader in a term",
+    "auth.denied": "no call shows or changes what its user has no right to",
+    "auth.granted": "a call that its user has the right to is never denied",
+    "auth.anonymous": "with authentication on, a call without a user gets nothing that needs one",
+    "lease.ttl": "a lease's remaining time to live is never more than was granted, and falls until it is renewed",
+    "lease.revoked": "a lease that was revoked or has ended is not renewed",
+    "lease.renewed": "a lease that was granted or renewed exists for its time to live, unless it is revoked",
+    "lease.ends": "a lease that has run out no longer exists 10 s later",
+    "member.lives": "a member does not end by itself, whatever it is asked",
+    "member.reads": "a member that has a leader, and answers writes and other reads, answers linearizable reads",
+    "member.fair": "a watch that is far behind does not slow down what others write at its member",
+    "member.role": "a member's role is as it was made: a learner is one until it is promoted",
+    "member.forwards": "every member that has a leader answers a request to change the members",
+    "member.list": "members that have applied the same changes list the same members, with the same roles",
+    "alarm.nospace": "with the alarm NOSPACE on nothing is written, and reads and deletions go on",
+    "alarm.kept": "an alarm stays on until it is switched off, and every member reports it",
 }
+_LEASES_OF_CALLS = ("lease.ttl", "lease.revoked", "lease.renewed", "lease.ends")
+OF_CALLS = tuple(
+    name for name in RULES if name.partition(".")[0] in ("auth", "member", "alarm") or name in _LEASES_OF_CALLS
+)
+"""The rules that are judged only where there is a record of the calls of actors (``loadgen.history.calls``)."""
+OF_HISTORY = tuple(name for name in RULES if name not in OF_CALLS)
 FAMILIES = tuple(dict.fromkeys(name.partition(".")[0] for name in RULES))
 _KEPT = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One way in which a guarantee was broken: where, and the operations involved, in words."""
+    """One way in which a guarantee was broken.
+
+    Attributes:
+        rule: a key of RULES.
+        revision: where it was, 0 where that is at no revision.
+        text: what was done and seen, in words.
+        calls: the calls of actors that are involved; none where the history shows it.
+        said: what a member said of it in its log.
+        issue: of the known bug that explains it, as in ``cluster.base.known_bugs``; empty where none does.
+    """
 
     rule: str
     revision: int
     text: str
+    calls: tuple[Call, ...] = ()
+    said: str = ""
+    issue: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,8 +106,9 @@ class Result:
         verdict: PASS only where something was held against it.
         judged: how many operations, events or members were.
         broken: how many broke it.
-        findings: the first of those, by revision.
+        findings: the first of those, by revision; those that no known bug explains before the others.
         reason: why it is UNKNOWN or SKIP.
+        explained: how many of the broken each known bug explains, by its issue.
     """
 
     rule: str
@@ -78,10 +117,26 @@ class Result:
     broken: int = 0
     findings: tuple[Finding, ...] = ()
     reason: str = ""
+    explained: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def unexplained(self) -> int:
+        """How many of the broken no known bug explains."""
+        return self.broken - sum(self.explained.values())
+
+
+class Explains(Protocol):
+    """What explains violations by known bugs; see ``signatures.Explanations``."""
+
+    def knows(self, rule: str) -> bool:
+        """Whether a violation of a guarantee may be explained."""
+
+    def issue(self, finding: Finding) -> str:
+        """Return the issue of the bug that explains a violation; empty where none does."""
 
 
 class Ledger:
-    """Collects what is found while a history is walked through.
+    """Collects what is found while a history is walked through. Takes what explains it; None: nothing does.
 
     Attributes:
         judged: how much was held against each guarantee.
@@ -89,21 +144,37 @@ class Ledger:
             is none. From there on the replay does not know the store.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, explanations: Explains | None = None) -> None:
         self.judged = dict.fromkeys(RULES, 0)
-        self._findings: dict[str, list[Finding]] = {name: [] for name in RULES}
-        self._broken = dict.fromkeys(RULES, 0)
+        self._explanations = explanations
+        # By the issue that explains them.
+        self._findings: dict[str, dict[str, list[Finding]]] = {name: {} for name in RULES}
+        self._broken: dict[str, Counter[str]] = {name: Counter() for name in RULES}
         self._doubts: dict[str, list[str]] = {name: [] for name in RULES}
         self._absent: dict[str, str] = {}
         self._excused: dict[str, str] = {}
         self.unknown_from = 0
 
-    def broken(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
-        """Note that a guarantee is broken at a revision; a function for the text is called where it will be shown."""
-        self._broken[rule] += 1
-        found = self._findings[rule]
+    def broken(
+        self, rule: str, revision: int, text: str | Callable[[], str], calls: tuple[Call, ...] = (), said: str = ""
+    ) -> None:
+        """Note that a guarantee is broken at a revision.
+
+        A function for the text is called where it will be shown, and where a known bug may explain it.
+        """
+        finding, issue = None, ""
+        if self._explanations is not None and self._explanations.knows(rule):
+            finding = Finding(rule, revision, text if isinstance(text, str) else text(), calls, said)
+            issue = self._explanations.issue(finding)
+        self._broken[rule][issue] += 1
+        found = self._findings[rule].setdefault(issue, [])
         if len(found) < _KEPT:
-            found.append(Finding(rule, revision, text if isinstance(text, str) else text()))
+            finding = finding or Finding(rule, revision, text if isinstance(text, str) else text(), calls, said)
+            found.append(dataclasses.replace(finding, issue=issue))
+
+    def texts(self, rule: str) -> list[str]:
+        """Return what was found of a guarantee so far, in words."""
+        return [finding.text for found in self._findings[rule].values() for finding in found]
 
     def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
         """Note that something is not as the replay has it: broken, unless the replay itself has lost its way."""
@@ -130,8 +201,10 @@ class Ledger:
         """Return the verdict on one guarantee."""
         judged, broken = self.judged[rule], self._broken[rule]
         if broken:
-            findings = tuple(sorted(self._findings[rule], key=lambda finding: finding.revision))
-            return Result(rule, Verdict.FAIL, judged, broken, findings)
+            found = [each for findings in self._findings[rule].values() for each in findings]
+            found.sort(key=in_order)
+            explained = {issue: count for issue, count in broken.items() if issue}
+            return Result(rule, Verdict.FAIL, judged, broken.total(), tuple(found), explained=explained)
         if rule in self._excused:
             return Result(rule, Verdict.SKIP, judged, reason=self._excused[rule])
         if self._doubts[rule]:
@@ -141,6 +214,11 @@ class Ledger:
         if rule in self._absent:
             return Result(rule, Verdict.SKIP, 0, reason=self._absent[rule])
         return Result(rule, Verdict.UNKNOWN, 0, reason="nothing in the history tests it")
+
+
+def in_order(finding: Finding) -> tuple[bool, int]:
+    """Return what findings are sorted by: those that no known bug explains stand first, each by revision."""
+    return bool(finding.issue), finding.revision
 
 
 def select(names: Sequence[str]) -> list[str]:

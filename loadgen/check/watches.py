@@ -40,10 +40,12 @@ class Watch:
         key, end: its range. whole: the range holds every key of the run. start: its first revision.
         earliest: where it was to begin now, the revision before which that certainly was not; else 0.
         puts, deletes: which events it asked for. previous: whether it asked for previous key-values.
-        created: the revision of the member when it was created. asked_before: how many requests for progress had been
-            sent on its stream before it was asked for.
+        created: the revision of the member when it was created. began_ns, caught_up_ns: when it said so, and when the
+            events up to there had come, or the last of them; 0 before that. asked_before: how many requests for
+            progress had been sent on its stream before it was asked for.
         resumed: the newest revision that was past when it began; below it, events come from the store's history.
         leaving: the newest revision that had come when its end was asked for.
+        refused_beside: whether another watch was refused on its stream while it was open.
         covered: nothing up to this revision may be missing.
         revisions, spans, times: its groups of events, one a revision and answer, in order of revisions: the revision,
             the number in ``Spans``, and when it came.
@@ -65,8 +67,10 @@ class Watch:
         self.clock = clock
         self.member = 0
         self.created = self.asked_before = 0
+        self.began_ns = self.caught_up_ns = 0
         self.resumed = 0
         self.leaving = _NEVER
+        self.refused_beside = False
         self.covered = 0
         self.progress = 0
         self.newest = 0
@@ -179,9 +183,12 @@ class _Stream:
         response = pb.WatchResponse.FromString(data)
         header, watch_id = response.header, response.watch_id
         if response.created:
-            self._created(response)
-            if response.canceled:
-                self._open.pop(watch_id, None)
+            if not response.canceled:
+                self._created(response, at_ns)
+            elif self._creating:  # refused: what the answer has for an id may be that of another watch
+                self._creating.popleft()
+                for watch in self._open.values():
+                    watch.refused_beside = True
             return
         events = response.events
         if watch_id == ALL_WATCHES and not events:
@@ -213,7 +220,7 @@ class _Stream:
         if not response.fragment:
             self._spans.remember(body, watch_id, spans)
 
-    def _created(self, response: pb.WatchResponse) -> None:
+    def _created(self, response: pb.WatchResponse, at_ns: int) -> None:
         if not self._creating:
             return
         request, asked, shown = self._creating.popleft()
@@ -224,7 +231,7 @@ class _Stream:
         label = f"the watch on {evidence.member_name(member)} ({self._name}, id {response.watch_id}{since})"
         watch = Watch(request, label, evidence.cluster.prefix, self._clock, self._spans)
         watch.member = member
-        watch.created, watch.asked_before = revision, asked
+        watch.created, watch.asked_before, watch.began_ns = revision, asked, at_ns
         if not watch.start:
             watch.start, watch.earliest = revision + 1, shown + 1
         else:
@@ -240,6 +247,8 @@ class _Stream:
 
     def _events(self, watch: Watch, at_ns: int, spans: list[Span]) -> None:
         first = spans[0][0]
+        if watch.newest < watch.created:
+            watch.caught_up_ns = at_ns
         if not watch.newest and watch.earliest:
             # "Now" is when etcd took the watch in; the revision that it says may be a newer one (3.5.30, not 3.5.1).
             watch.start = min(watch.start, max(watch.earliest, first))

@@ -41,6 +41,10 @@ families: {", ".join(FAMILIES)}
 guarantees:
 {listed}
 
+The families auth, member and alarm, and some of lease, are judged where actors' calls were recorded (`raftload bugs`,
+`raftload chaos --actors`). Violations that no known bug of the members' release explains stand first; the others are
+listed by the bug that explains them (see docs/chaos.md). Both make the exit code 1.
+
 examples:
   raftload check latest
   raftload check runs/20260102T030405Z-chaos --guarantee watch --guarantee kv.real-time

@@ -175,10 +175,17 @@ def _inconclusive(result: UnjudgedResult) -> list[str]:
 
 
 def _broken(result: UnjudgedResult) -> list[str]:
-    """Return the pass marks that were missed, and the guarantees that the check of a run's history found broken."""
+    """Return the pass marks that were missed, and the guarantees that the check of a run's history found broken.
+
+    What no known bug explains stands first; each known bug is one line.
+    """
     check = result.get("check")
-    rows = check["guarantees"] if check else []
-    broken = [f"{row['name']} is broken: {row['promise']}" for row in rows if row["verdict"] == "fail"]
+    broken = []
+    if check:
+        failed = [row for row in check["guarantees"] if row["verdict"] == "fail"]
+        news = check.get("news", [row["name"] for row in failed])
+        broken = [f"{row['name']} is broken: {row['promise']}" for row in failed if row["name"] in news]
+        broken += [f"{bug['bug']} is met: {', '.join(bug['guarantees'])}" for bug in check.get("explained", ())]
     return perf_table.reasons(result.get("perf"), Verdict.FAIL) + broken
 
 

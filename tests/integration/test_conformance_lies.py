@@ -678,7 +678,7 @@ def test_a_lie_is_found_and_nothing_else_is_blamed(
 @pytest.fixture(scope="module")
 def sound(breakable: LocalCluster, request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     """Three members that can be killed under load: etcd 3.5.1 may really miss a write from then on (etcd#13766)."""
-    if known_bug(13766, breakable.binary.version) is None:
+    if known_bug("13766", breakable.binary.version) is None:
         yield breakable
         return
     with LocalCluster(3, binary=request.getfixturevalue("fixed_etcd")) as cluster:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from cluster.base.verdict import Verdict
 from loadgen.check.judge import check
-from loadgen.check.rules import RULES
+from loadgen.check.rules import OF_HISTORY
 from loadgen.history.reader import read
 from tests.support.examples import examples
 from tests.support.model import Simulation
 
 SEEDS = st.integers(0, 2**32)
 ABSENT = {"lease.early", "lease.together", "lease.attached", "raft.term", "raft.leader", "watch.resumable"}
-JUDGED = [rule for rule in RULES if rule not in ABSENT]
+JUDGED = [rule for rule in OF_HISTORY if rule not in ABSENT]
 
 
 @settings(max_examples=examples(40), deadline=None)

@@ -1,0 +1,484 @@
+"""The signatures of etcd's known bugs: how a violation that is one's looks, and what has happened before it.
+
+That a release has a bug explains no violation by itself: something else may break the same promise in the same
+release. A bug without a signature here explains nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.base.known_bugs import bug_of
+from loadgen.check.call_record import operations, until_ns
+from loadgen.check.permissions import CHANGES
+from loadgen.history.format import OK, Method
+from loadgen.history.operation import Outcome
+from loadgen.proto import etcd_pb2 as pb
+
+if TYPE_CHECKING:
+    from loadgen.check.evidence import Evidence
+    from loadgen.check.rules import Finding
+    from loadgen.check.watches import Watch
+    from loadgen.history.calls import Call, Calls, Plain
+
+Looks = Callable[["Finding"], bool]
+_UNCOMMITTED_NS = 1_000_000_000
+# A leader keeps so many entries of its log for those that are behind, and sends its snapshot to who needs more.
+_KEPT_ENTRIES = 5_000
+# How long after a fault a member still does what it began meanwhile, and how long a compaction may go on.
+_AFTERWARDS_NS, _COMPACTING_NS = 10_000_000_000, 10_000_000_000
+_HELD_UP = ("stuck-disk", "slow-disk", "pause")
+_START = re.compile(r", from revision (-?[0-9]+)\)")
+_WATCH = re.compile(r"the watch on [^()]*\([^()]*\)")
+_FIRST = re.compile(r", id 0[,)]")
+CONVERGENCE = ("convergence.revision", "convergence.hash", "convergence.keys")
+_LOST = ("durability.acknowledged", "durability.revision", "kv.revisions", "kv.once", "kv.real-time", "kv.reads")
+# Whoever asks now this member and now that one sees no order of revisions any more, whatever is asked.
+_OF_STORES = (
+    *CONVERGENCE, *_LOST, "kv.past-reads", "kv.writes", "kv.explained", "kv.failed", "txn.compares", "txn.responses",
+    "txn.atomic", "watch.filter", "watch.ordered", "watch.unique", "watch.atomic", "watch.reliable", "watch.resumable",
+    "watch.previous-value", "watch.flags", "watch.members", "lease.together", "lease.attached",
+)  # fmt: skip
+
+
+class Past:
+    """What has happened in a run, for signatures to look at. Takes the history, and the calls of actors.
+
+    Attributes:
+        watches: of the history; none before they were read.
+        parted: what members hold differently in the end, in words that name them.
+    """
+
+    def __init__(self, evidence: Evidence, calls: Calls | None) -> None:
+        self._evidence, self._calls = evidence, calls
+        self.watches: Sequence[Watch] = ()
+        self.parted: Sequence[str] = ()
+
+    @cached_property
+    def versions(self) -> frozenset[str]:
+        """The releases that the members run."""
+        return frozenset(version for version in self._evidence.cluster.versions.values() if version)
+
+    @cached_property
+    def members(self) -> int:
+        """How many members there are."""
+        return len(self._evidence.cluster.names)
+
+    @cached_property
+    def started_again(self) -> frozenset[str]:
+        """The names of the members that were started again."""
+        return frozenset(member for member, _, _ in self._starts)
+
+    @cached_property
+    def compactions(self) -> frozenset[int]:
+        """The revisions up to which the store was, or may have been, compacted."""
+        evidence = self._evidence
+        asked = np.flatnonzero((evidence.method == Method.COMPACT) & (evidence.outcome != 1))
+        return frozenset(evidence.request(number, pb.CompactionRequest).revision for number in asked.tolist())
+
+    def jumped_over_compaction(self, finding: Finding) -> bool:
+        """Whether a watch that missed events got nothing more until after a compaction of them."""
+        watch = self._watch(finding)
+        if watch is None:
+            return False
+        later = np.array(watch.revisions, np.int64)
+        following = int(min(later[later > finding.revision], default=np.iinfo(np.int64).max))
+        return any(finding.revision <= each < following for each in self.compactions)
+
+    def was_refused_beside(self, finding: Finding) -> bool:
+        """Whether another watch was refused on the stream of the watch that a violation is of."""
+        watch = self._watch(finding)
+        return watch is not None and watch.refused_beside
+
+    def watched_the_future(self, finding: Finding) -> bool:
+        """Whether the watch of a violation was to begin later, and its member fell far behind."""
+        watch = self._watch(finding)
+        return watch is not None and watch.start > watch.created and self._evidence.member_name(
+            watch.member) in self._far_behind  # fmt: skip
+
+    def _watch(self, finding: Finding) -> Watch | None:
+        found = _WATCH.search(finding.text)
+        return self._by_label.get(found[0]) if found else None
+
+    @cached_property
+    def _by_label(self) -> dict[str, Watch]:
+        return {watch.label: watch for watch in self.watches}
+
+    @cached_property
+    def _away(self) -> list[tuple[str, int, float]]:
+        """Which members a fault was done to, and from when until when, in nanoseconds."""
+        faults = self._evidence.history.faults()
+        return [(name, each.began_ns, each.healed_ns or math.inf) for each in faults for name in each.members]
+
+    @cached_property
+    def _far_behind(self) -> frozenset[str]:
+        """The members that may have been sent a snapshot."""
+        newest = int(self._evidence.revision.max(initial=0))
+        return frozenset(
+            name for name, began, healed in self._away
+            if (self._revision_at(int(healed)) if healed < math.inf else newest) - self._revision_at(began)
+            >= _KEPT_ENTRIES
+        )  # fmt: skip
+
+    def parts(self, finding: Finding, names: Iterable[str]) -> bool:
+        """Whether one of these members is among those that differ in the end, or is alone."""
+        parted = [finding.text] if finding.rule in CONVERGENCE else self.parted
+        wanted = "|".join(map(re.escape, names))
+        return bool(wanted) and (self.members == 1 or any(re.search(rf"\b({wanted})\b", text) for text in parted))
+
+    def rights_changed_far_behind(self, finding: Finding) -> bool:
+        """Whether rights changed while a member fell far behind that has parted."""
+        changed = [call for call in self._all_calls if call.method in CHANGES and call.outcome is not Outcome.FAIL]
+        return self.parts(finding, {
+            name for name, began, healed in self._away
+            if name in self._far_behind and any(began < until_ns(each) and each.invoked_ns < healed for each in changed)
+        })  # fmt: skip
+
+    def defragmented_far_behind(self, finding: Finding) -> bool:
+        """Whether a member that fell far behind, and has parted, defragmented, and was started again."""
+        asked = {call.member for call in self._all_calls if call.method == "Defragment"}
+        return self.parts(finding, asked & self._far_behind & self.started_again)
+
+    def ended_in_defragmentation(self, finding: Finding) -> bool:
+        """Whether a violation is of after the start of a member that ended while it defragmented, and has parted."""
+        return self.parts(finding, {member for member, since in self._cut if finding.revision >= since})
+
+    @cached_property
+    def _cut(self) -> list[tuple[str, int]]:
+        """Which members ended while they defragmented, and from which revision on that can be seen."""
+        return [
+            (call.member, self._revision_at(call.invoked_ns - _UNCOMMITTED_NS)) for call in self._all_calls
+            if call.method == "Defragment" and call.outcome is Outcome.INFO and call.member in self.started_again
+        ]  # fmt: skip
+
+    @cached_property
+    def ended_in_compaction(self) -> bool:
+        """Whether a member was ended within seconds of a compaction."""
+        evidence = self._evidence
+        asked = np.sort(evidence.call[(evidence.method == Method.COMPACT) & (evidence.outcome != 1)])
+        ended = [began for name, began, _ in self._away if name in self.started_again]
+        return any(np.searchsorted(asked, at, "right") > np.searchsorted(asked, at - _COMPACTING_NS, "right")
+                   for at in ended)  # fmt: skip
+
+    def older_than_compacted(self, finding: Finding) -> bool:
+        """Whether a revision is told that is older than one that was compacted, after an end in a compaction."""
+        return finding.revision < max(self.compactions, default=0) and self.ended_in_compaction
+
+    def while_held_up(self, finding: Finding) -> bool:
+        """Whether a violation is of the time of a fault that holds a member up, or soon after."""
+        return any(low <= finding.revision <= high for low, high in self._held_up)
+
+    @cached_property
+    def _held_up(self) -> list[tuple[int, float]]:
+        """From which revision to which one a fault held a member up."""
+        return [
+            (self._revision_at(each.began_ns),
+             math.inf if each.healed_ns is None else self._revision_at(each.healed_ns + _AFTERWARDS_NS))
+            for each in self._evidence.history.faults() if each.name.startswith(_HELD_UP)
+        ]  # fmt: skip
+
+    def failed_to_defragment(self, finding: Finding) -> bool:
+        """Whether a defragmentation failed at the member that a violation is of."""
+        return any(
+            call.method == "Defragment" and not call.ok and finding.text.startswith(f"{call.member} ")
+            for call in self._all_calls
+        )
+
+    @cached_property
+    def _all_calls(self) -> tuple[Call, ...]:
+        return self._calls.calls if self._calls else ()
+
+    def since_start(self, finding: Finding) -> bool:
+        """Whether a violation is of a revision of after a member was first ended and started again."""
+        return self._start is not None and finding.revision >= self._start
+
+    @cached_property
+    def _starts(self) -> list[tuple[str, int, int]]:
+        """Which members were started again, when they had ended, where that is known, and when they were there."""
+        found = []
+        for each in self._evidence.history.markers:
+            if each.name == "restart":
+                ended_ns = each.details.get("ended_ns")
+                known = ended_ns if isinstance(ended_ns, int) else each.at_ns
+                found.append((str(each.details.get("member", "")), known, each.at_ns))
+        return found
+
+    @cached_property
+    def _start(self) -> int | None:
+        faults = self._evidence.history.faults()
+        ended = [each.began_ns for each in faults if self.started_again & {*each.members}]
+        ended += [ended_ns for _, ended_ns, _ in self._starts]
+        # A kill takes writes with it that its member had applied and not committed to its file.
+        return self._revision_at(min(ended) - _UNCOMMITTED_NS) if ended else None
+
+    def since_late_transaction(self, finding: Finding) -> bool:
+        """Whether a violation is of a revision of after a transaction that writes read one that was compacted."""
+        return self._late is not None and finding.revision >= self._late
+
+    @cached_property
+    def _late(self) -> int | None:
+        evidence = self._evidence
+        refused = np.flatnonzero((evidence.method == Method.TXN) & (evidence.outcome != OK))
+        called = [
+            int(evidence.call[number]) for number in refused.tolist()
+            if "has been compacted" in evidence.error(number) and _writes(evidence.request(number, pb.TxnRequest))
+        ]  # fmt: skip
+        return self._revision_at(min(called)) if called else None
+
+    def _revision_at(self, at_ns: int) -> int:
+        """Return the newest revision that was known at a time."""
+        times, newest = self._known
+        number = int(np.searchsorted(times, at_ns, "right"))
+        return int(newest[number - 1]) if number else 0
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The times of all answers, in order, and the newest revision that was known at each of them."""
+        order = np.argsort(self._evidence.back, kind="stable")
+        return self._evidence.back[order], np.maximum.accumulate(self._evidence.revision[order])
+
+    def watches_from_before_all(self, finding: Finding) -> bool:
+        """Whether a watch from a negative revision was on the member of the watch that a violation is of.
+
+        To be asked once the watches were read.
+        """
+        return any(f"the watch on {name} (" in finding.text for name in self._before_all)
+
+    @cached_property
+    def _before_all(self) -> frozenset[str]:
+        return frozenset(self._evidence.member_name(watch.member) for watch in self.watches if watch.start < 0)
+
+    def is_full(self, call: Call) -> bool:
+        """Whether the alarm NOSPACE was, or may have been, on while a call was made."""
+        return any(low < call.completed_ns and call.invoked_ns < high for low, high in self._full)
+
+    def started_when_full(self, finding: Finding) -> bool:
+        """Whether a violation is of after the start of a member while the store was full, which has parted.
+
+        Authentication was on before it was full no more: that member looks at rights, and the others do not.
+        """
+        started = {member for member, since in self._started_when_full if finding.revision >= since}
+        return self.members > 1 and self.parts(finding, started)
+
+    @cached_property
+    def _started_when_full(self) -> list[tuple[str, int]]:
+        """Which members were started while the store was full, and from which revision on that can be seen."""
+        guarded = self._spans(lambda call: call.method == "AuthEnable", lambda call: call.method == "AuthDisable")
+        return [
+            (member, self._revision_at(ended_ns - _UNCOMMITTED_NS)) for member, ended_ns, at_ns in self._starts
+            if any(low < at_ns and ended_ns < high and any(on < high and ended_ns < off for on, off in guarded)
+                   for low, high in self._full)
+        ]  # fmt: skip
+
+    @cached_property
+    def _full(self) -> list[tuple[float, float]]:
+        return self._spans(lambda call: _alarm(call, "ACTIVATE"), lambda call: _alarm(call, "DEACTIVATE"))
+
+    def _spans(
+        self, switches_on: Callable[[Call], bool], switches_off: Callable[[Call], bool]
+    ) -> list[tuple[float, float]]:
+        """Return from when until when something may have been on, in nanoseconds, by the calls that switch it."""
+        ons = [call for call in self._all_calls if switches_on(call) and call.outcome is not Outcome.FAIL]
+        offs = sorted(call.completed_ns for call in self._all_calls if switches_off(call) and call.ok)
+        ends: list[float] = [*offs, math.inf]
+        return [(call.invoked_ns, ends[bisect_right(offs, call.completed_ns)]) for call in ons]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signature:
+    """How one bug shows.
+
+    Attributes:
+        issue: of the bug, as in ``cluster.base.known_bugs``.
+        rules: the guarantees that it breaks.
+        looks: whether a violation of one of them looks like this bug's.
+        happened: whether what it takes has happened before that violation.
+    """
+
+    issue: str
+    rules: tuple[str, ...]
+    looks: Looks
+    happened: Callable[[Past, Finding], bool] = lambda past, finding: True
+
+
+def involves(*methods: str) -> Looks:
+    """Return how violations look in which a call of one of these methods is involved."""
+    return lambda finding: any(call.method in methods for call in finding.calls)
+
+
+def _last(*methods: str, asks: Callable[[Plain], bool] | None = None) -> Looks:
+    """Return how violations look that a call of one of these methods, with such a request, shows."""
+
+    def fits(finding: Finding) -> bool:
+        if not finding.calls or finding.calls[-1].method not in methods:
+            return False
+        return asks is None or asks(finding.calls[-1].request)
+
+    return fits
+
+
+def _is_nested(txn: Plain) -> bool:
+    return any(op == "request_txn" for op, _ in operations(txn))
+
+
+def _shows_or_leases(txn: Plain) -> bool:
+    return any(op == "request_put" and (put.get("prev_kv") or put.get("lease")) for op, put in operations(txn))
+
+
+def _is_open_ended(watch: Plain) -> bool:
+    return watch.get("range_end") == "\0"
+
+
+def _start(finding: Finding) -> int | None:
+    """Return the revision from which the watch of a violation was asked for; None where that was none."""
+    found = _START.search(finding.text)
+    return int(found[1]) if found else None
+
+
+def _misses_its_first(finding: Finding) -> bool:
+    return _start(finding) == finding.revision and "in two answers" not in finding.text
+
+
+def _says(text: str) -> Looks:
+    """Return how violations look in which a member said this in its log."""
+    return lambda finding: text in finding.said
+
+
+def _reads(text: str) -> Looks:
+    """Return how violations look whose text has this."""
+    return lambda finding: text in finding.text
+
+
+def _is_applied(txn: Plain) -> bool:
+    """Whether a transaction goes through the log: one of reads alone is done, and its rights looked at, before that."""
+    return any(op != "request_range" for op, _ in operations(txn))
+
+
+def _is_let_through_when_full(finding: Finding) -> bool:
+    others = ("DeleteRange", "UserGrantRole", "LeaseRevoke", "Compact")
+    return _last(*others)(finding) or _last("Txn", asks=_is_applied)(finding)
+
+
+def _when_full(past: Past, finding: Finding) -> bool:
+    return bool(finding.calls) and past.is_full(finding.calls[-1])
+
+
+def _part_by_start(past: Past, finding: Finding) -> bool:
+    """Whether one of the members that differ was started again, and a violation is of after that."""
+    return past.members > 1 and past.since_start(finding) and past.parts(finding, past.started_again)
+
+
+def _part_by_transaction(past: Past, finding: Finding) -> bool:
+    parted = bool(past.parted) or finding.rule in CONVERGENCE
+    return parted and past.since_late_transaction(finding)
+
+
+def _any(finding: Finding) -> bool:
+    return True
+
+
+SIGNATURES = (
+    # Members that part do so at a moment, and no promise that came before it is broken by that.
+    Signature("18667", _OF_STORES, _any, _part_by_transaction),
+    Signature("13766", _OF_STORES, _any, _part_by_start),
+    Signature("22386", _OF_STORES, _any, Past.started_when_full),
+    Signature("14571", CONVERGENCE, _any, Past.rights_changed_far_behind),
+    Signature("14685", _OF_STORES, _any, Past.ended_in_defragmentation),
+    Signature("20271", (*CONVERGENCE, "durability.revision"), _any, Past.defragmented_far_behind),
+    Signature("14110", ("member.lives",), _says("unexpected error during txn")),
+    Signature("18810", ("member.lives",), _says("nil pointer"), Past.failed_to_defragment),
+    Signature("14370", _LOST, _any, lambda past, finding: past.members == 1 and bool(past.started_again)),
+    Signature("17780", ("durability.revision",), _any, Past.older_than_compacted),
+    # The end of the refused one is told as that of the watch of id 0.
+    Signature("12385", ("watch.reliable", "watch.resumable"), lambda finding: bool(_FIRST.search(finding.text)),
+              Past.was_refused_beside),
+    Signature("13577", ("auth.granted",), _reads("InvalidAuthToken, with authentication off")),
+    Signature("15247", ("lease.early",), _any, Past.while_held_up),
+    # An event that comes after all; one that never does breaks watch.reliable.
+    Signature("15220", ("watch.bookmarkable",), _reads("and then got the event")),
+    Signature("15814", ("auth.denied",), _last("LeaseTimeToLive")),
+    Signature("18089", ("watch.reliable", "watch.resumable", "watch.atomic"), _misses_its_first,
+              lambda past, finding: finding.revision in past.compactions),
+    Signature("19179", ("watch.reliable", "watch.resumable"), _misses_its_first,
+              lambda past, finding: finding.revision in past.compactions and past.ended_in_compaction),
+    Signature("20221", ("watch.filter",), _reads("an event before its start"), Past.watched_the_future),
+    Signature("20693", ("watch.reliable", "watch.resumable"), lambda finding: "from revision -1)" not in finding.text,
+              lambda past, finding: past.watches_from_before_all(finding)),
+    Signature("17529", ("watch.reliable",), _reads(", but later ones or notice of them"), Past.jumped_over_compaction),
+    Signature("22264", ("member.fair",), _reads(" caught up with ")),
+    Signature("20757", ("member.forwards",), involves("MemberPromote")),
+    Signature("21663", ("auth.granted",), _last("Status")),
+    Signature("21694", ("member.role", "member.list"), involves("MemberUpdate", "MemberList")),
+    Signature("13429", ("alarm.nospace",), lambda finding: "was refused" in finding.text and involves("Txn")(finding)),
+    Signature("14663", ("auth.anonymous", "auth.denied"), _last("MoveLeader")),
+    Signature("22134", ("alarm.nospace",), lambda finding: "was done" in finding.text and _last("Txn", asks=_is_nested)(
+        finding)),
+    # What is done by a member whose store is full is done without a look at anybody's rights.
+    Signature("22386", ("auth.denied", "auth.anonymous"), _is_let_through_when_full, _when_full),
+    # Of what is nested nobody is asked who they are.
+    Signature("CVE-2026-33343", ("auth.denied", "auth.anonymous"), _last("Txn", asks=_is_nested)),
+    Signature("CVE-2026-33413", ("auth.anonymous",), _last("MemberList", "LeaseGrant", "Alarm")),
+    Signature("CVE-2026-44283", ("auth.denied",), _last("Txn", asks=_shows_or_leases)),
+    Signature("GHSA-xg4h-6gfc-h4m8", ("auth.denied",), _last("Watch", asks=_is_open_ended)),
+)  # fmt: skip
+"""Those of a violation are tried in this order."""
+
+
+def looks(issue: str) -> Looks | None:
+    """Return how violations of a bug look; None for one without a signature."""
+    found = [each for each in SIGNATURES if each.issue == issue]
+    if not found:
+        return None
+    return lambda finding: any(each.looks(finding) for each in found if finding.rule in each.rules)
+
+
+class Explanations:
+    """What explains the violations of one run, by the bugs that its releases have. Takes what has happened in it."""
+
+    def __init__(self, past: Past) -> None:
+        self.past = past
+
+    @cached_property
+    def _signatures(self) -> dict[str, list[Signature]]:
+        found: dict[str, list[Signature]] = {}
+        for each in SIGNATURES:
+            if any(map(bug_of(each.issue).is_in, self.past.versions)):
+                for rule in each.rules:
+                    found.setdefault(rule, []).append(each)
+        return found
+
+    def knows(self, rule: str) -> bool:
+        """Whether a known bug of these releases breaks a guarantee."""
+        return rule in self._signatures
+
+    def issue(self, finding: Finding) -> str:
+        """Return the issue of the bug that explains a violation; empty where none does."""
+        for each in self._signatures.get(finding.rule, ()):
+            if each.looks(finding) and each.happened(self.past, finding):
+                return each.issue
+        return ""
+
+
+def _alarm(call: Call, action: str) -> bool:
+    return call.method == "Alarm" and bool(call.request.get("action", "GET") == action)
+
+
+def _writes(txn: pb.TxnRequest) -> bool:
+    return any(op.WhichOneof("request") != "request_range" for op in _flat(txn))
+
+
+def _flat(txn: pb.TxnRequest) -> Iterator[pb.RequestOp]:
+    for op in (*txn.success, *txn.failure):
+        if op.HasField("request_txn"):
+            yield from _flat(op.request_txn)
+        else:
+            yield op

@@ -1,0 +1,298 @@
+"""Which violations of actors' calls a known bug explains: by what was asked and what had happened, not by a release."""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.base.known_bugs import bug_of
+from loadgen.check.rules import RULES, Finding
+from loadgen.check.signatures import SIGNATURES, Explanations, Past, looks
+from loadgen.history.calls import Call, Calls
+from loadgen.history.format import OK, Method
+from loadgen.history.operation import Outcome
+from loadgen.history.reader import Fault
+from loadgen.proto import etcd_pb2 as pb
+from tests.support.call_scripts import CallScript
+
+
+class Run(Past):
+    """What happened in a run whose record was written by hand, on one release."""
+
+    def __init__(self, version: str, calls: Calls) -> None:
+        self._calls, self.watches = calls, ()
+        self.versions = frozenset({version})
+
+
+def issue(version: str, script: CallScript, rule: str, call: Call, text: str = "") -> str:
+    """Return what explains that a call broke a promise."""
+    return Explanations(Run(version, script.record())).issue(Finding(rule, 5, text, (call,)))
+
+
+def test_each_signature_is_of_a_bug_and_of_guarantees() -> None:
+    for each in SIGNATURES:
+        assert bug_of(each.issue).issue == each.issue
+        assert set(each.rules) <= set(RULES)
+    assert len({(each.issue, each.rules) for each in SIGNATURES}) == len(SIGNATURES)
+    assert looks("1") is None
+
+
+def _alarm(action: str) -> dict[str, Any]:
+    return {"action": action, "memberID": 1, "alarm": "NOSPACE"}
+
+
+def test_who_has_no_right_deletes_while_the_store_is_full_and_not_otherwise() -> None:
+    script = CallScript()
+    before = script.ok("DeleteRange", {"key": "secret"}, user="alice")
+    script.ok("Alarm", _alarm("ACTIVATE"))
+    meanwhile = script.ok("DeleteRange", {"key": "secret"}, user="alice")
+    put = script.ok("Put", {"key": "secret"}, user="alice")
+    script.ok("Alarm", _alarm("DEACTIVATE"))
+    after = script.ok("DeleteRange", {"key": "secret"}, user="alice")
+    assert [issue("3.5.35", script, "auth.denied", call) for call in (before, meanwhile, put, after)] == [
+        "", "22386", "", "",
+    ]  # fmt: skip
+    assert issue("3.7.3", script, "auth.denied", meanwhile) == ""
+
+
+def test_a_transaction_of_reads_is_looked_at_while_the_store_is_full_too() -> None:
+    script = CallScript()
+    script.ok("Alarm", _alarm("ACTIVATE"))
+    reads = script.ok("Txn", {"success": [{"request_range": {"key": "secret"}}]}, user="alice")
+    deletes = script.ok("Txn", {"success": [{"request_delete_range": {"key": "secret"}}]}, user="alice")
+    assert [issue("3.5.35", script, "auth.denied", call) for call in (reads, deletes)] == ["", "22386"]
+
+
+@pytest.mark.parametrize(
+    ("version", "rule", "method", "request_", "known"),
+    [
+        ("3.5.16", "auth.denied", "Txn", {"success": [{"request_txn": {}}]}, "CVE-2026-33343"),
+        ("3.5.16", "auth.denied", "Txn", {"success": [{"request_range": {"key": "a"}}]}, ""),
+        ("3.5.16", "auth.denied", "Txn", {"success": [{"request_put": {"key": "a", "prev_kv": True}}]},
+         "CVE-2026-44283"),
+        ("3.5.16", "auth.denied", "Watch", {"key": "a", "range_end": "\0"}, "GHSA-xg4h-6gfc-h4m8"),
+        ("3.5.16", "auth.denied", "Watch", {"key": "a", "range_end": "b"}, ""),
+        ("3.5.16", "auth.anonymous", "MemberList", {}, "CVE-2026-33413"),
+        ("3.5.16", "auth.anonymous", "Range", {"key": "a"}, ""),
+        ("3.5.16", "auth.anonymous", "Txn", {"success": [{"request_txn": {}}]}, "CVE-2026-33343"),
+        ("3.5.16", "auth.anonymous", "Txn", {"success": [{"request_range": {"key": "a"}}]}, ""),
+        ("3.5.35", "auth.anonymous", "MemberList", {}, ""),
+        ("3.5.16", "member.role", "MemberList", {}, "21694"),
+    ],
+)  # fmt: skip
+def test_a_signature_goes_by_what_was_asked(
+    version: str, rule: str, method: str, request_: dict[str, Any], known: str
+) -> None:
+    script = CallScript()
+    assert issue(version, script, rule, script.ok(method, request_)) == known
+
+
+def test_a_promise_that_no_known_bug_breaks_is_asked_about_nothing() -> None:
+    explanations = Explanations(Run("3.7.3", Calls()))
+    assert explanations.knows("alarm.kept") is False
+    assert explanations.issue(dataclasses.replace(Finding("alarm.kept", 1, ""))) == ""
+
+
+S = 1_000_000_000
+A, B = "etcd-node1", "etcd-node2"
+
+
+def watch(start: int = 3, *revisions: int, number: int = 1, refused: bool = False) -> SimpleNamespace:
+    """Return a watch on the first member that was created at revision 10."""
+    label = f"the watch on {A} (stream 1, id {number}, from revision {start})"
+    return SimpleNamespace(
+        label=label, member=1, start=start, created=10, revisions=array("q", revisions), refused_beside=refused
+    )
+
+
+class World(Run):
+    """What happened in a run in which revision n was written at second n, up to 30; ``far`` times as many of them.
+
+    Takes faults with the seconds of their beginning and end, which members were started again and when, and the
+    revisions that were compacted by when.
+    """
+
+    def __init__(
+        self, version: str, *, faults: tuple[tuple[str, str, int, int], ...] = (), restarts: tuple[str, ...] = (),
+        compacted: tuple[tuple[int, int], ...] = (), script: CallScript | None = None, far: int = 1,
+        watches: tuple[SimpleNamespace, ...] = (), parted: tuple[str, ...] = (), members: int = 3,
+    ) -> None:  # fmt: skip
+        super().__init__(version, (script or CallScript()).record())
+        puts = range(1, 31)
+        revision = np.array([*(n * far for n in puts), *(0 for _ in compacted)])
+        seconds = np.array([*puts, *(at for _, at in compacted)])
+        self._evidence = SimpleNamespace(  # type: ignore[assignment]
+            history=SimpleNamespace(
+                markers=[SimpleNamespace(name="restart", details={"member": name}, at_ns=12 * S) for name in restarts],
+                faults=lambda: [Fault(name, (on,), began * S, healed * S) for name, on, began, healed in faults],
+            ),
+            method=np.array([Method.PUT] * 30 + [Method.COMPACT] * len(compacted)),
+            outcome=np.full(len(seconds), OK),
+            call=seconds * S,
+            back=seconds * S,
+            revision=revision,
+            request=lambda number, _: pb.CompactionRequest(revision=compacted[number - 30][0]),
+            error=lambda number: "",
+            member_name=lambda member: A,
+            cluster=SimpleNamespace(names={n: f"etcd-node{n}" for n in range(1, members + 1)}),
+        )
+        self.watches, self.parted = watches, parted  # type: ignore[assignment]
+
+    def issue(self, rule: str, revision: int, text: str = "", said: str = "") -> str:
+        return Explanations(self).issue(Finding(rule, revision, text, said=said))
+
+
+MISSED = "got no event of revision 7 ('a'), but later ones or notice of them"
+
+
+@pytest.mark.parametrize(
+    ("found", "version", "known"),
+    [
+        (watch(3, 3, 9, number=0, refused=True), "3.5.1", "12385"),
+        (watch(3, 3, 9, number=0), "3.5.1", ""),
+        (watch(3, 3, 9, number=1, refused=True), "3.5.1", ""),
+        (watch(3, 3, 9, number=0, refused=True), "3.5.16", ""),
+    ],
+)
+def test_the_first_watch_of_a_stream_is_silenced_by_one_that_is_refused(
+    found: SimpleNamespace, version: str, known: str
+) -> None:
+    assert World(version, watches=(found,)).issue("watch.reliable", 7, f"{found.label} {MISSED}") == known
+
+
+@pytest.mark.parametrize(
+    ("compacted", "revisions", "known"),
+    [(((8, 9),), (3, 12), "17529"), (((8, 9),), (3, 8, 12), ""), (((6, 9),), (3, 12), ""), ((), (3, 12), "")],
+)
+def test_a_watch_that_goes_on_after_a_compaction_of_what_it_missed(
+    compacted: tuple[tuple[int, int], ...], revisions: tuple[int, ...], known: str
+) -> None:
+    found = watch(3, *revisions)
+    world = World("3.5.1", watches=(found,), compacted=compacted)
+    assert world.issue("watch.reliable", 7, f"{found.label} {MISSED}") == known
+
+
+def test_a_compaction_that_a_kill_has_ended_drops_a_deletion() -> None:
+    found = watch(7, 9)
+    text, fault = f"{found.label} {MISSED}", ("kill-follower", A, 10, 12)
+    killed = World("3.5.16", watches=(found,), compacted=((7, 9),), faults=(fault,), restarts=(A,))
+    assert killed.issue("watch.resumable", 7, text) == "19179"
+    assert World("3.5.16", watches=(found,), compacted=((7, 9),)).issue("watch.resumable", 7, text) == ""
+    assert killed.issue("watch.resumable", 8, text) == ""
+
+
+@pytest.mark.parametrize(("far", "start", "known"), [(1000, 20_000, "20221"), (1, 20_000, ""), (1000, 9, "")])
+def test_a_watch_of_the_future_on_a_member_that_fell_far_behind(far: int, start: int, known: str) -> None:
+    found = watch(start)
+    world = World("3.5.16", watches=(found,), far=far, faults=(("pause-follower", A, 5, 15),))
+    text = f"{found.label} got an event before its start: the put of 'a' of revision 15000"
+    assert world.issue("watch.filter", 15_000, text) == known
+
+
+PART = f"at applied index 9 {A} has revision 5, and {B} revision 7"
+
+
+@pytest.mark.parametrize(("far", "method", "known"), [(1000, "AuthEnable", "14571"), (1, "AuthEnable", ""),
+                                                      (1000, "Put", "")])  # fmt: skip
+def test_rights_that_change_while_a_member_falls_far_behind(far: int, method: str, known: str) -> None:
+    script = CallScript()
+    script.pass_s(8)
+    script.ok(method)
+    world = World("3.5.1", script=script, far=far, faults=(("pause-follower", A, 5, 15),))
+    assert world.issue("convergence.revision", 9, PART) == known
+    assert world.issue("convergence.revision", 9, PART.replace(A, "etcd-node3")) == ""
+
+
+def test_a_member_that_defragments_far_behind_loses_what_it_applies() -> None:
+    script = CallScript()
+    script.ok("Defragment", member=A)
+    fault = ("pause-follower", A, 5, 15)
+    assert World("3.5.16", script=script, far=1000, faults=(fault,), restarts=(A,)).issue(
+        "convergence.revision", 9, PART) == "20271"  # fmt: skip
+    assert World("3.5.16", far=1000, faults=(fault,), restarts=(A,)).issue("convergence.revision", 9, PART) == ""
+
+
+@pytest.mark.parametrize(("outcome", "revision", "known"), [(Outcome.INFO, 9, "14685"), (Outcome.INFO, 5, ""),
+                                                             (Outcome.OK, 9, "")])  # fmt: skip
+def test_writes_that_are_applied_twice_after_a_kill_in_a_defragmentation(
+    outcome: Outcome, revision: int, known: str
+) -> None:
+    script = CallScript()
+    script.pass_s(8)
+    script.add("Defragment", {}, {} if outcome is Outcome.OK else None, outcome=outcome, member=A)
+    world = World("3.5.5", script=script, faults=(("kill-random", A, 9, 12),), restarts=(A,), members=1)
+    assert world.issue("kv.once", revision, "again") == known
+
+
+def test_a_revision_that_falls_below_a_compaction_in_which_its_member_was_killed() -> None:
+    fault = ("kill-random", A, 10, 12)
+    world = World("3.5.6", compacted=((8, 9),), faults=(fault,), restarts=(A,), members=1)
+    assert world.issue("durability.revision", 1, "which is older") == "17780"
+    assert world.issue("durability.revision", 9, "which is older") == ""
+    alone = World("3.5.6", compacted=((8, 9),), members=1)
+    assert alone.issue("durability.revision", 1, "which is older") == ""
+
+
+@pytest.mark.parametrize(("fault", "revision", "known"), [("stuck-disk-leader", 9, "15247"), ("kill-leader", 9, ""),
+                                                          ("stuck-disk-leader", 4, "")])  # fmt: skip
+def test_leases_that_a_member_revokes_whose_disk_is_stuck(fault: str, revision: int, known: str) -> None:
+    world = World("3.5.1", faults=((fault, A, 5, 12),))
+    assert world.issue("lease.early", revision, "lease 1 ended") == known
+
+
+def test_a_member_that_ends_is_known_by_what_it_says() -> None:
+    script = CallScript()
+    script.no("Defragment", member=A)
+    world = World("3.5.1", script=script)
+    ends = f"{A} ended by itself"
+    assert world.issue("member.lives", 0, ends, "unexpected error during txn: context canceled") == "14110"
+    assert world.issue("member.lives", 0, ends, "runtime error: nil pointer dereference") == "18810"
+    assert World("3.5.1").issue("member.lives", 0, ends, "runtime error: nil pointer dereference") == ""
+    assert world.issue("member.lives", 0, ends, "failed to publish") == ""
+
+
+def test_what_is_refused_or_done_with_authentication() -> None:
+    script = CallScript()
+    call = script.no("Range", {"key": "a"}, error="InvalidAuthToken")
+    off = "call 1: Range 'a' by nobody at etcd-node1: InvalidAuthToken, with authentication off"
+    assert issue("3.5.1", script, "auth.granted", call, off) == "13577"
+    assert issue("3.5.1", script, "auth.granted", call, off.replace("InvalidAuthToken", "UserEmpty")) == ""
+    moved, asked = script.ok("MoveLeader"), script.ok("Defragment")
+    assert issue("3.5.16", script, "auth.anonymous", moved) == "14663"
+    assert issue("3.5.16", script, "auth.anonymous", asked) == ""
+    assert issue("3.6.4", script, "auth.anonymous", moved) == ""
+    world = World("3.7.3")
+    assert world.issue("member.fair", 2, "while the watch caught up with 9,000 revisions, the 5th slowest") == "22264"
+
+
+def _full_with_users(*, auth: int = 30, off_ns: int = 14 * S) -> CallScript:
+    """Return the calls of a run in which the store was full from second 8 on.
+
+    Authentication is on until second ``auth``; 0: never.
+    """
+    script = CallScript()
+    made = [script.ok("AuthEnable"), script.ok("AuthDisable")] if auth else []
+    made += [script.ok("Alarm", _alarm("ACTIVATE")), script.ok("Alarm", _alarm("DEACTIVATE"))]
+    times = ([(5 * S, 6 * S), (auth * S - 1, auth * S)] if auth else []) + [(8 * S, 9 * S), (off_ns, off_ns + S)]
+    script.calls[:] = [
+        dataclasses.replace(call, invoked_ns=began, completed_ns=ended)
+        for call, (began, ended) in zip(made, times, strict=True)
+    ]
+    return script
+
+
+def test_a_member_that_starts_while_the_store_is_full_parts_from_those_that_know_no_rights() -> None:
+    restarted = {"version": "3.5.35", "restarts": (A,), "faults": (("kill", A, 11, 12),)}
+    text = f"at applied index 9 {A} has revision 3, and {B} revision 4"
+    full = World(**restarted, script=_full_with_users())  # type: ignore[arg-type]
+    assert full.issue("convergence.revision", 20, text) == "22386"
+    assert full.issue("convergence.revision", 5, text) == ""  # before it
+    assert full.issue("convergence.revision", 20, f"at applied index 9 {B} has revision 3") == ""  # another member
+    assert World(**restarted, members=1, script=_full_with_users()).issue("kv.reads", 20) == ""  # type: ignore[arg-type]
+    for other in (_full_with_users(auth=0), _full_with_users(auth=7), _full_with_users(off_ns=10 * S)):
+        assert World(**restarted, script=other).issue("convergence.revision", 20, text) == ""  # type: ignore[arg-type]
