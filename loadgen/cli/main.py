@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     ("bench", "loadgen.cli.bench", "load a cluster from many workers, and report throughput and latency"),
     ("chaos", "loadgen.cli.chaos", "inject faults into a cluster under load, and check what etcd guarantees"),
+    ("bugs", "loadgen.cli.bugs", "try the known bugs of etcd on throwaway clusters: is this etcd affected?"),
     ("perf", "loadgen.cli.perf", "put the loads of `etcdctl check perf` on a cluster, and say why it fails"),
     (
         "ab",

@@ -49,11 +49,14 @@ def to_xml(result: Result) -> str:
     return suite(name, cases, run.get("duration_s") or 0, str(run.get("started_at") or ""))
 
 
-def suite(name: str, cases: Iterable[tuple[str, str, str, str]], length_s: float = 0.0, started_at: str = "") -> str:
+def suite(
+    name: str, cases: Iterable[tuple[str, str, str, str]], length_s: float = 0.0, started_at: str = "",
+    times_s: Sequence[float] = (),
+) -> str:  # fmt: skip
     """Return a suite of test cases as JUnit XML.
 
     Takes its name, of each case what is tested, its verdict (pass, fail, unknown or none), the reason and what was
-    measured; and how long it took and when it began, in UTC.
+    measured; how long it took, when it began, in UTC, and how long each case took (none: no time of their own).
     """
     cases = list(cases)
     counts = {
@@ -70,8 +73,8 @@ def suite(name: str, cases: Iterable[tuple[str, str, str, str]], length_s: float
     if started_at:
         # The format's own schema knows no time zone and no fraction; the time is UTC.
         inner.set("timestamp", started_at[:19])
-    for expression, verdict, reason, value in cases:
-        attributes = {"classname": f"{_SUITE}.{name}", "name": printable(expression), "time": "0"}
+    for (expression, verdict, reason, value), case_s in zip(cases, times_s or [0.0] * len(cases), strict=True):
+        attributes = {"classname": f"{_SUITE}.{name}", "name": printable(expression), "time": f"{round(case_s, 3):g}"}
         case = ElementTree.SubElement(inner, "testcase", attributes)
         if verdict == "none":
             ElementTree.SubElement(case, "skipped", {"message": reason})

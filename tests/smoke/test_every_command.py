@@ -26,7 +26,7 @@ from tests.support.waiting import until
 TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
-    "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_compare",
+    "bugs": "test_bugs", "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_compare",
     "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz", "etcd": "test_etcd",
 }  # fmt: skip
 
@@ -53,6 +53,15 @@ def test_capacity(tmp_path: Path, wheel_etcd: str) -> None:
     assert result["results"]["total"]["operations"] > 0
     assert "capacity writes up to" in done.stderr
     assert 'id="capacity"' in (tmp_path / "run" / "report.html").read_text() or len(result["capacity"]["steps"]) < 2
+
+
+def test_bugs(tmp_path: Path, wheel_etcd: str) -> None:
+    words = ("bugs", "--only", "CVE-2026-33413", "--json", "--output", "tried")
+    done = command.run(*words, cwd=tmp_path, RAFTLOAD_ETCD=wheel_etcd)
+    assert done.returncode == 1, done.stderr
+    (bug,) = json.loads(done.stdout)["etcds"][0]["bugs"]
+    assert (bug["found"], bug["guarantee"]) == ("affected", "auth.anonymous")
+    assert (tmp_path / "tried" / "bugs.json").is_file()
 
 
 def test_no_command_is_left_out() -> None:
