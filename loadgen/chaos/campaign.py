@@ -11,16 +11,18 @@ import contextlib
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 from gevent.event import Event
 
-from cluster.base.errors import RaftloadError
+from cluster.base.errors import ClusterError, MemberFailed, RaftloadError
+from cluster.base.exits import BUG, Failure
 from cluster.faults.driver import Driver, Held
-from cluster.faults.kinds import KINDS
+from cluster.faults.kinds import KINDS, Kind
 from cluster.faults.plan import Round
 from cluster.observe.timeline import TimelineError
+from loadgen.chaos.actors_beside import Actors
 from loadgen.chaos.chaos_worker import ChaosSettings
 from loadgen.chaos.fault_stats import MIN_WRITES_S, FaultRound
 from loadgen.chaos.master_client import MasterClient
@@ -42,6 +44,10 @@ CALM_S = 0.5
 LOAD_S = 10.0
 WATCHERS_S = 15.0
 HELPERS_S = 3.0
+ACTORS_S = 60.0
+NOTICE_S = 1.0
+# One that ends at each start is given up.
+STARTS = 3
 Say = Callable[[str], None]
 
 
@@ -56,6 +62,7 @@ class CampaignOptions:
         shape: of the traffic, as ``traffic.Shape`` takes it, without prefix and seed.
         watching: which watchers there are.
         hashes: whether members' hashes are compared after every round, and a difference ends the run.
+        actors: kinds of ``actor_kinds`` that act beside the load.
     """
 
     rounds: tuple[Round, ...] = ()
@@ -64,6 +71,7 @@ class CampaignOptions:
     shape: ShapeFields = dataclasses.field(default_factory=ShapeFields)
     watching: WatcherOptions = dataclasses.field(default_factory=WatcherOptions)
     hashes: bool = True
+    actors: tuple[str, ...] = ()
 
 
 class Campaign:
@@ -77,6 +85,8 @@ class Campaign:
         self.fault_rounds: list[FaultRound] = []
         self.stopped_by = ""
         self.ended_ns = 0
+        self.turns: dict[str, int] = {}
+        self.failure: Failure | None = None  # by a bug of ours, of which the run's result knows nothing
         self.run = run
         self.shape = Shape(prefix=run.settings.prefix, seed=run.settings.seed, **design.shape)
         self._session = session
@@ -87,6 +97,9 @@ class Campaign:
         self._afterwards: gevent.Greenlet | None = None
         self._hurried = False
         self._error: Exception | None = None
+        self._actors: Actors | None = None
+        self._has_ended = False
+        self._on: tuple[FaultRound, Kind] | None = None
         self._folder = run.folder / FOLDER
         history = make_writer(run.folder, run.settings.prefix, self._is_unwritten)
         self._master = MasterClient(
@@ -110,9 +123,15 @@ class Campaign:
             if run.unwritten:  # by now
                 self._is_unwritten(run.unwritten)
             hooks.load_begins(self.interrupt)
+            if self.design.actors:
+                members = names or {url: url for url in run.settings.endpoints}
+                self._actors = Actors(
+                    run.folder, {name: url for url, name in members.items()}, run.settings.prefix, run.settings.seed,
+                    self.design.actors,
+                )  # fmt: skip
             helpers = [gevent.spawn(self._compact_regularly)]
-            if self._driver is not None and self.design.rounds:
-                helpers.append(gevent.spawn(self._strike))
+            if self._driver is not None:
+                helpers.append(gevent.spawn(self._strike if self.design.rounds else self._notice_regularly))
             try:
                 run.wait(hooks.tick)
                 if run.aborted is not None:
@@ -129,7 +148,59 @@ class Campaign:
             if self._error is not None:
                 raise self._error
         finally:
+            self._end_actors()
             self._master.close()
+
+    def _end_actors(self) -> None:
+        if self._actors is not None:
+            actors, self._actors = self._actors, None
+            done = actors.end(0 if self._hurried else ACTORS_S)
+            self.turns = done["turns"]
+            for problem in done["problems"]:
+                self.run.doubt(f"actors: {problem}")
+            for bug in done["bugs"]:
+                self.failure = self.failure or Failure(BUG, f"actors: {bug}", "", actors.log)
+
+    def _tell_actors(self, what: str, members: Sequence[str]) -> None:
+        if self._actors is not None:
+            self._actors.tell(members, what)
+
+    def _notice(self) -> bool:
+        """Record which members have ended by themselves, and start them again; return whether there were any.
+
+        Without actors there is no record of what members do, and a member that has ended ends the run.
+        """
+        if self._driver is None or self._actors is None:
+            return False
+        try:
+            ended = self._driver.ended()
+        except RaftloadError:  # the next order fails of it, too
+            return False
+        for each in ended:
+            member = each["member"]
+            if each["by_itself"]:
+                self._say(f"{member} ended by itself: {each['said'] or 'it logged nothing'}")
+            self._actors.tell([member], "ended" if each["by_itself"] else "killed", each["said"], each["at_ns"])
+            self._has_ended |= each["by_itself"]
+            if each["started"]:
+                self._master.mark_restart(member, ended_ns=each["at_ns"])
+                self._actors.tell([member], "started")
+        return bool(ended)
+
+    def _notice_regularly(self) -> None:
+        while not self._stopping.wait(NOTICE_S):
+            self._notice()
+
+    def _await_health(self) -> None:
+        """Wait until the cluster is healthy. Raises ClusterError, MemberFailed where a member ends at each start."""
+        assert self._driver is not None
+        for left in reversed(range(STARTS)):
+            try:
+                self._driver.wait_healthy(HEALTHY_S)
+                return
+            except MemberFailed:
+                if not self._notice() or not left:
+                    raise
 
     def _ask_afterwards(self) -> None:
         """Have the cluster settle, the workers see the last of it, and read what each member holds.
@@ -138,15 +209,36 @@ class Campaign:
         """
         keeper = gevent.spawn(self._keep_workers)
         try:
-            self._settle()
-            revision = self._master.agree()
-            self._close_workers(revision)
+            revision = self._agreed()
+            self._close_workers(revision or 0)
             keeper.kill()
-            self._master.read_members(revision)
+            if revision is not None:
+                self._master.read_members(revision)
         except Exception as error:
             self._error = error
         finally:
             keeper.kill()
+
+    def _agreed(self) -> int | None:
+        """Have the cluster settle and the actors end; return the revision that all members have.
+
+        None where nobody can say what each of them holds; what ran is judged. Raises ClusterError.
+        """
+        reason: object = None
+        try:
+            self._settle()
+        except MemberFailed as error:
+            if not self._has_ended:
+                raise
+            reason = error
+        self._end_actors()  # who switch off what they switched on, for which it takes a majority
+        try:
+            if reason is None:
+                return self._master.agree()
+        except ClusterError as error:
+            reason = error
+        self.run.doubt(f"what each member holds was not read: {reason}")
+        return None
 
     # ---- while there is load
 
@@ -182,6 +274,7 @@ class Campaign:
             if self._stopping.wait(due - time.monotonic()) or not self._await_load():
                 return
             began = time.monotonic()
+            self._notice()
             done = self._round(each)
             self.fault_rounds.append(done)
             if done.problem:
@@ -217,12 +310,15 @@ class Campaign:
                 done.effect_ns = done.healed_ns = time.monotonic_ns()
             else:
                 self._master.mark_fault("begin", each.name, ())
+                self._on = done, kind
                 effect = self._driver.inject(each.fault, each.seed)
                 # The driver first looked who leads: until it struck, the load was that before the fault.
                 done.began_ns, done.at = effect["began_ns"], _utc(effect["began_ns"])
                 done.effect_ns = time.monotonic_ns()
                 self._master.mark_fault("effect", each.name, effect["members"], began_ns=done.began_ns)
                 done.members, done.leader, done.term = tuple(effect["members"]), effect["leader"], effect["term"]
+                if kind.ends_process:
+                    self._tell_actors("killed", done.members)
                 done.taken = effect["before"] in done.members and kind.takes_leader
                 told = kind.ends_process and not kind.takes_leader
                 done.silent = told and 2 * len(done.members) > len(self._held.members if self._held else ())
@@ -230,13 +326,10 @@ class Campaign:
         except RaftloadError as error:
             done.problem = str(error)
         with self._noted(done):
+            self._notice()  # healing starts every member that is down
             if kind is not None:
                 self._heal()
-                done.healed_ns = time.monotonic_ns()
-                self._master.mark_fault("heal", each.name, done.members)
-                for member in done.members if kind.ends_process else ():
-                    self._master.mark_restart(member)
-            self._driver.wait_healthy(HEALTHY_S)
+            self._await_health()
             done.healthy_ns = time.monotonic_ns()
         return done
 
@@ -251,15 +344,28 @@ class Campaign:
 
     def _settle(self) -> None:
         if self._driver is not None:
+            self._notice()
             self._heal()
-            self._driver.wait_healthy(HEALTHY_S)
+            self._await_health()
 
     def _heal(self) -> None:
+        """Undo the fault that is on, and note so: also of one whose round was cut short by the end of the load."""
         assert self._driver is not None
         try:
             self._driver.heal()
         except TimelineError as error:  # healed it is
             self._is_unwritten(str(error))
+        if self._on is None:
+            return
+        (done, kind), self._on = self._on, None
+        done.healed_ns = time.monotonic_ns()
+        self._master.mark_fault("heal", done.name, done.members)
+        if kind.ends_process:
+            # Where its effect was not told it may have ended any of them.
+            members = done.members or tuple(member.name for member in (self._held.members if self._held else ()))
+            for member in members:
+                self._master.mark_restart(member)
+            self._tell_actors("started", members)
 
     def _close_workers(self, revision: int) -> None:
         """Have every worker see its watchers to a revision and close its history; wait until they have."""

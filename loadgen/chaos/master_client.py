@@ -112,6 +112,9 @@ class MasterClient(MasterHistory):
         """
         self._history.marker("fault", phase=phase, fault=fault, members=list(members), **details)
 
-    def mark_restart(self, member: str) -> None:
-        """Note in the history that a member's process was started again."""
-        self._history.marker("restart", member=member)
+    def mark_restart(self, member: str, **details: int) -> None:
+        """Note in the history that a member's process was started again.
+
+        Takes ``ended_ns``, where it had ended by itself: when that was.
+        """
+        self._history.marker("restart", member=member, **details)

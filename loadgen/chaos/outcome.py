@@ -38,10 +38,13 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
                  "compact_every_s": design.compact_every_s},
         "traffic": dict(campaign.shape.weights),
         "corrupting": campaign.shape.corrupting,
-        "known_bugs": [{"issue": bug.issue, "summary": bug.summary} for bug in known_bugs(version or "")],
+        "known_bugs": [
+            {"issue": int(bug.issue), "summary": bug.summary} for bug in known_bugs(version or "", under_load=True)
+        ],
         "stopped_by": campaign.stopped_by or None,
         "recorded": len(history.rows),
         "earlier": earlier,
+        "actors": campaign.turns,
         "faults": faults,
     }  # fmt: skip
     campaign.run.blocks["check"] = report.judged(folder, select(list(guarantees)))
@@ -56,7 +59,10 @@ def render(result: Result, *, color: bool, width: int) -> str:
     lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
     lines += [report.render(check, color=color, width=width), ""]
     operations, rate = (total["operations"], total["throughput_ops_s"] or 0) if total else (0, 0)
-    lines.append(f"{operations:,} operations of the load at {rate:,.0f}/s{_others(check['operations'] - operations)}")
+    others = _others(check["operations"] - operations, actors=bool(chaos.get("actors")))
+    lines.append(f"{operations:,} operations of the load at {rate:,.0f}/s{others}")
+    if actors := chaos.get("actors"):
+        lines.append("actors: " + ", ".join(f"{name} {turns} turns" for name, turns in actors.items()))
     lines += [text] if (text := failures(result)) else []
     lines += not_reachable(result)
     if chaos["stopped_by"]:
@@ -64,14 +70,17 @@ def render(result: Result, *, color: bool, width: int) -> str:
     lines.append(f"{result['verdict'].upper()}")
     # What the check says is above.
     said = {f"{row['name']} is" for row in check["guarantees"]}
+    said |= {f"{bug['bug']} is" for bug in check.get("explained", ())}
     lines += [f"  {reason}" for reason in result["verdict_reasons"] if not any(map(reason.startswith, said))]
     return "\n".join(lines)
 
 
-def _others(more: int) -> str:
+def _others(more: int, *, actors: bool) -> str:
     """Return in words why the history has more operations than the load had."""
     if more <= 0:
         return ""
+    if actors:
+        return f"; {more:,} more in the history are the actors' and raftload's own"
     return f"; {more:,} more in the history are raftload's own: first writes, compactions, comparisons, final reads"
 
 

@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from cluster.base.topology import member_names
 from cluster.base.units import parse_duration, parse_size, parse_whole
 from cluster.faults import plan as rounds
 from cluster.faults.kinds import TARGETS
+from loadgen.chaos import actors_beside
+from loadgen.chaos.actor_kinds import KINDS as ACTOR_KINDS
 from loadgen.chaos.bug_recipes import RECIPES
 from loadgen.check.rules import select
 from loadgen.cli import meanwhile
@@ -39,6 +42,13 @@ if TYPE_CHECKING:
     from loadgen.load.settings import Settings
     from loadgen.run.target import Target
 
+
+def _wrapped(words: Iterable[str]) -> str:
+    """Return words with commas between them, in lines of a terminal."""
+    return textwrap.fill(", ".join(words), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+ACTORS = "\n  ".join(f"{kind.name}: {kind.does}" for kind in ACTOR_KINDS.values())
 EXAMPLES = f"""\
 examples:
   raftload chaos                                     ten faults, one every 3 s, on an embedded cluster
@@ -48,9 +58,12 @@ examples:
   raftload chaos --endpoints 10.0.0.1:2379 --duration 30s    load and check without faults, on keys of one prefix
 
 faults (see `raftload cluster --help`):
-  {", ".join(rounds.names_of_kinds())},
+{_wrapped(rounds.names_of_kinds())},
   each with one of {", ".join(f"-{target}" for target in TARGETS)};
   or {", ".join(rounds.names_alone())}
+
+actors:
+  {ACTORS}
 
 exit codes:
   0 every guarantee was kept   1 one was broken, or --abort-on ended the run   2 usage
@@ -98,6 +111,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(group, "--every", "DURATION", "time from one fault to the next")
     add(group, "--rounds", "N", "number of faults")
     add(group, "--compact-every", "DURATION", "time from one compaction of the store to the next; 0 for no compactions")
+    group.add_argument(
+        "--actors", metavar="A,B,…", default="",
+        help="clients that do other things beside the load, listed below; 'all' for all of them, or, on a cluster "
+        "that was not made for the run, for those that change no users, members, alarms, leaders and disks "
+        "(default: none)",
+    )  # fmt: skip
     group = parser.add_argument_group("load")
     group.add_argument("--operations", metavar="N", help="end the load after so many operations")
     group.add_argument(
@@ -138,6 +157,7 @@ class ChaosOptions:
         backend: ``embedded``, ``docker`` or ``local``; None for somebody's ``endpoints``.
         etcd: what a cluster of the run's own is to run, a version or a path; None: what there is.
         names: of the faults, none for no faults.
+        actors: who acts beside the load.
         duration_s: until the load ends; None: when the faults are over, or the operations done.
         security: how to reach the cluster of ``backend`` that is up.
     """
@@ -151,6 +171,7 @@ class ChaosOptions:
     every_s: float
     rounds: int
     compact_every_s: float
+    actors: tuple[str, ...]
     users: int
     workers: int
     duration_s: float | None
@@ -218,8 +239,18 @@ class ChaosOptions:
             select(args.guarantee)
         except UsageError as error:
             raise settings.SettingsError(f"--guarantee: {error}", option="--guarantee") from error
-        nodes = settings.read("nodes", options["nodes"], parse_whole, 1, 99)
+        try:
+            actors = actors_beside.parse(args.actors, ours=not foreign and args.backend != "local")
+        except UsageError as error:
+            raise settings.SettingsError(f"--actors: {error}", option="--actors") from error
         backend: Backend | None = None if foreign else args.backend or "embedded"
+        security = security_of(backend, args)
+        if actors and security != Security():
+            raise settings.SettingsError(
+                "--actors needs a cluster without TLS and users: without --backend the run makes such a cluster",
+                option="--actors",
+            )
+        nodes = settings.read("nodes", options["nodes"], parse_whole, 1, 99)
         return cls(
             backend=backend, endpoints=endpoints,
             nodes=nodes if backend == "embedded" or args.nodes else None, etcd=args.etcd,
@@ -227,6 +258,7 @@ class ChaosOptions:
             every_s=settings.read("every", options["every"], parse_duration, 0.1, 3600),
             rounds=settings.read("rounds", options["rounds"], parse_whole, 0, 100_000) if names else 0,
             compact_every_s=settings.read("compact-every", options["compact_every"], parse_duration, 0, 3600),
+            actors=actors,
             users=settings.read("concurrency", options["concurrency"], parse_whole, 1, 100_000),
             workers=settings.read("workers", args.workers, parse_whole, 1, 1000), duration_s=duration,
             load=settings.Settings.from_options(
@@ -234,7 +266,7 @@ class ChaosOptions:
                  "value_size": str(value_size), "mix": "put,txn"}, endpoints),
             shape=shape, watching=track.watching if track else {},
             cluster=track.cluster if track else {}, guarantees=tuple(args.guarantee),
-            security=security_of(backend, args),
+            security=security,
             abort_on=tuple(args.abort_on), metrics_listen=args.metrics_listen, otel=args.otel,
         )  # fmt: skip
 
@@ -303,6 +335,8 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
                 if driver is not None:
                     run.noting("save the members' logs", partial(driver.save_logs, logs))
                 result = judge(campaign, chosen.names, chosen.guarantees, target.version)
+                if campaign.failure is not None:
+                    session.alarm.ring(campaign.failure)
             session.alarm.check()
             if run.unwritten:
                 raise run_folder.IncompleteFolderError(run.unwritten, result, folder)
@@ -312,10 +346,13 @@ def _run(chosen: ChaosOptions, folder: Path, terminal: Terminal) -> Result:
 def _open(driver: Driver, chosen: ChaosOptions, folder: Path) -> Held:
     timeline = str((folder / "events.csv").absolute())
     if chosen.backend == "embedded":
+        from cluster.local.strike_rules import FOR_DISKS
+
         links = "relay" if chosen.names and rounds.needs_relay(chosen.names) else "direct"
+        strikes = FOR_DISKS if chosen.names and rounds.needs_strikes(chosen.names) else ()
         held = driver.open(
             "embedded", timeline=timeline, nodes=chosen.nodes, peer_links=links, storage=chosen.storage,
-            binary=chosen.etcd, log_dir=str((folder / "logs").absolute()), **chosen.cluster,
+            binary=chosen.etcd, log_dir=str((folder / "logs").absolute()), strikes=strikes, **chosen.cluster,
         )  # fmt: skip
         say(f"an embedded cluster of {chosen.nodes} for this run, etcd {held.version} from {held.source}")
         return held
@@ -334,9 +371,11 @@ def _target(chosen: ChaosOptions, held: Held | None) -> Target:
 
 
 def _say_bugs(version: str | None) -> None:
-    bugs = known_bugs(version or "")
+    bugs = known_bugs(version or "", under_load=True)
     for bug in bugs:
-        say(f"etcd {version} has etcd#{bug.issue}: {bug.summary}")
+        say(f"etcd {version} has {bug.name}: {bug.summary}")
+    if more := len(known_bugs(version or "")) - len(bugs):
+        say(f"etcd {version} has {more} known bug{'s' * (more != 1)} that no load meets: `raftload bugs` tries them")
     if not bugs:
         say(f"etcd {version or 'of unknown version'}: raftload knows no bug that a run of it could meet")
 
@@ -348,7 +387,11 @@ def _design(chosen: ChaosOptions, held: Held | None) -> CampaignOptions:
     members = [member.name for member in held.members] if held else []
     names = chosen.names
     if held is not None:
-        reasons = {name: kind.why_not_here(held.cannot) for name in names if (kind := rounds.kind_of(name)) is not None}
+        users = "it is a request to etcd, which is refused while the actor users has authentication on"
+        reasons = {
+            name: kind.why_not_here(held.cannot) or (users if kind.request and "users" in chosen.actors else "")
+            for name in names if (kind := rounds.kind_of(name)) is not None
+        }  # fmt: skip
         for name, reason in sorted(reasons.items()):
             if reason:
                 say(f"leaving out {name}: {reason}")
@@ -359,5 +402,5 @@ def _design(chosen: ChaosOptions, held: Held | None) -> CampaignOptions:
     )  # fmt: skip
     return CampaignOptions(
         rounds=planned, every_s=chosen.every_s, compact_every_s=chosen.compact_every_s, shape=chosen.shape,
-        watching=WatcherOptions(**chosen.watching), hashes=len(members) > 1,
+        watching=WatcherOptions(**chosen.watching), hashes=len(members) > 1, actors=chosen.actors,
     )  # fmt: skip

@@ -188,6 +188,11 @@ def _target(target: ResultTarget | None, paint: Painter) -> list[str]:
             )
         )
         texts.append("  to measure, `raftload cluster up --backend local --links direct`")
+    if target.get("disk_faults"):
+        texts.append(
+            paint("the members' syncs are trapped, for faults of disks: latencies are not etcd's alone;", "yellow")
+        )
+        texts.append("  to measure, leave --disk-faults out")
     return texts
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gevent
 
+from cluster.base.errors import ClusterError
 from cluster.base.security import Security
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end
@@ -41,9 +42,13 @@ class MasterHistory:
 
     def close(self) -> None:
         """Close the connections and the history."""
+        self.close_clients()
+        self._history.close()
+
+    def close_clients(self) -> None:
+        """Close the connections alone: somebody else goes on with the history."""
         for client in self._each.values():
             client.close()
-        self._history.close()
 
     def flush(self) -> None:
         """Hand what was recorded so far to the operating system."""
@@ -53,14 +58,16 @@ class MasterHistory:
         """Note what the cluster is before the load.
 
         Takes the store's revision before it, the members' names by endpoint, whether nobody else writes, and whether
-        the run is to watch its keys.
+        the run is to watch its keys. Raises ClusterError where nobody answers in time, or, of a cluster that is the
+        run's own, not everybody.
         """
         self._names = names
+        statuses = self._await_statuses(len(self._endpoints) if exclusive else 1)
         members = [
             {"id": f"{status.response.header.member_id:x}", "name": names.get(url, url), "endpoint": url,
              "version": status.response.version,
              "proxy": renumbers_watches(url, self._prefix, _TIMEOUT_S, self._security)}
-            for url, status in self._statuses().items()
+            for url, status in statuses.items()
         ]  # fmt: skip
         self._history.marker(
             "cluster", prefix=self._prefix.decode("ascii"), revision=revision, exclusive=exclusive, watched=watched,
@@ -68,7 +75,10 @@ class MasterHistory:
         )  # fmt: skip
 
     def agree(self, wait_s: float = _AGREE_S) -> int:
-        """Wait until all members have applied the same, as long as they may take. Returns the revision all have."""
+        """Wait until all members have applied the same, as long as they may take. Returns the revision all have.
+
+        Where they do not, that of those that answer. Raises ClusterError where none does.
+        """
         deadline = time.monotonic() + wait_s
         before: dict[str, tuple[int, int]] = {}
         while True:
@@ -78,7 +88,9 @@ class MasterHistory:
             if (len(now) == len(self._endpoints) and len(applied) == 1 and now == before) or (
                 time.monotonic() > deadline
             ):
-                return min((revision for _, revision in now.values()), default=0)
+                if not now:
+                    raise ClusterError(f"no member answered in {wait_s:g} s")
+                return min(revision for _, revision in now.values())
             before = now
             gevent.sleep(_POLL_S)
 
@@ -89,9 +101,22 @@ class MasterHistory:
         for client in self._each.values():
             client.status()
             client.hash_kv(revision=revision)
-            client.range(self._prefix, bytes_prefix_end(self._prefix), serializable=True, revision=revision)
+            first = self._prefix or b"\0"  # of all keys
+            client.range(first, bytes_prefix_end(self._prefix), serializable=True, revision=revision)
         self._history.set_final(False)
         self._history.marker("final", phase="end")
+
+    def _await_statuses(self, wanted: int) -> dict[str, Operation]:
+        """Return what members say of themselves, once so many do. Raises ClusterError where they do not in time."""
+        deadline = time.monotonic() + _AGREE_S
+        while len(found := self._statuses()) < wanted:
+            if time.monotonic() > deadline:
+                silent = ", ".join(self._names.get(url, url) for url in self._endpoints if url not in found)
+                raise ClusterError(
+                    f"{silent} did not answer in {_AGREE_S:g} s, before the load: its log says what it waits for"
+                )
+            gevent.sleep(_POLL_S)
+        return found
 
     def _statuses(self) -> dict[str, Operation]:
         asked = {url: gevent.spawn(client.status) for url, client in self._each.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import gevent
 
+from cluster.base.errors import ClusterError
 from cluster.base.exits import Failure, ListenerError
 from cluster.base.files import FileError, writing
 from cluster.schema import repeat
@@ -175,8 +176,12 @@ class Run:
         """Read what each member holds, as the last word of the history."""
         history = self._history
         assert history is not None
-        # A member that has ended agrees with nobody.
-        revision = history.agree(0.0) if self.target.ended_members() else history.agree()
+        try:
+            # A member that has ended agrees with nobody.
+            revision = history.agree(0.0) if self.target.ended_members() else history.agree()
+        except ClusterError as error:
+            self.doubt(f"what each member holds was not read: {error}")
+            return
         history.read_members(revision)
 
     def _is_unwritten(self, reason: str) -> None:

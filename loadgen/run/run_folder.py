@@ -63,11 +63,12 @@ def planned(scenario: str, output: Path | None, parent: Path | None = None) -> P
     return (parent or _RUNS) / f"{utc_now():%Y%m%dT%H%M%SZ}-{scenario}"
 
 
-def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
+def create(folder: Path, *, exact: bool, say: Callable[[str], None], is_run: bool = True) -> Path:
     """Make a run's folder with its ``logs``, remember it as the latest, and return its path.
 
     Takes whether the name must be this one: then one that exists and is not empty is an error, else a number
-    is appended; and what to call with a line for people where `latest` will not find the run. Raises FolderError.
+    is appended; what to call with a line for people where `latest` will not find the run; and whether it is one that
+    `latest` shall find. Raises FolderError.
     """
     was_there = exact and folder.exists()
     try:
@@ -85,7 +86,7 @@ def create(folder: Path, *, exact: bool, say: Callable[[str], None]) -> Path:
     except OSError as error:
         _remove_empty(folder, was_there)
         raise FolderError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    reason = latest.remember(folder)
+    reason = latest.remember(folder) if is_run else None
     if reason is not None and folder.parent != _RUNS:
         say(f"warning: `latest` will not be this run, which cannot be remembered ({reason}): set XDG_STATE_HOME")
     return folder

@@ -167,19 +167,20 @@ class TargetOptions:
 
     @contextlib.contextmanager
     def open(
-        self, logs: Path, say: Callable[[str], None], peer_links: Literal["direct", "relay"] = "direct"
-    ) -> Iterator[Target]:
+        self, logs: Path, say: Callable[[str], None], peer_links: Literal["direct", "relay"] = "direct",
+        strikes: Sequence[str] = (),
+    ) -> Iterator[Target]:  # fmt: skip
         """Yield the target, started and probed, and end what was started for it.
 
         Takes a folder for member logs, a function for what the person at the terminal should know, and the
-        ``peer_links`` of LocalCluster. Raises ClusterError where no cluster can be started or reached.
+        ``peer_links`` and ``strikes`` of LocalCluster. Raises ClusterError where no cluster can be started or reached.
         """
         if self.endpoints:
             target = probed(self.kind, self.endpoints, say, self.wait_s, self.security)
             if (running := self.running) is not None:
                 target = dataclasses.replace(
-                    target, links=running.links, requested_version=running.requested_version,
-                    cpu_times=_cpu_times(running),
+                    target, links=running.links, disk_faults=running.disk_faults,
+                    requested_version=running.requested_version, cpu_times=_cpu_times(running),
                 )  # fmt: skip
             yield target
             return
@@ -198,7 +199,8 @@ class TargetOptions:
         from cluster.local.cluster import LocalCluster
 
         cluster = LocalCluster(
-            nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links, binary=self.etcd, nice=MEMBER_NICE
+            nodes=self.nodes or DEFAULT_NODES, log_dir=logs, peer_links=peer_links, binary=self.etcd, nice=MEMBER_NICE,
+            strikes=strikes,
         )  # fmt: skip
         binary = cluster.binary
         say(f"{dataclasses.replace(self, etcd=None).describe()}, etcd {binary.version} from {binary.whence}")
@@ -207,6 +209,7 @@ class TargetOptions:
         with cluster:
             yield Target(
                 "embedded", dict.fromkeys(cluster.endpoints), binary.version, cluster, links=cluster.peer_links,
+                disk_faults=bool(strikes),
                 requested_version=binary.version if binary.source == RELEASE else None, ours=True, etcd=binary.named,
                 cpu_times=cluster.cpu_times,
             )  # fmt: skip
@@ -308,6 +311,7 @@ class Target:
         cluster: the LocalCluster behind it, None for somebody else's.
         links: how its members reach each other: ``direct``, over Docker ``networks``, or through a ``relay`` of ours,
             which adds to the latency of every write; None where that is not known.
+        disk_faults: whether the syncs of its members are trapped, for faults of their disks, which adds to it, too.
         requested_version: of etcd; None where none was asked for.
         security: how to reach its members.
         ours: whether nobody else writes to it; other clients may use what was there before the run.
@@ -323,6 +327,7 @@ class Target:
     version: str | None
     cluster: LocalCluster | None = None
     links: str | None = None
+    disk_faults: bool = False
     requested_version: str | None = None
     security: Security = dataclasses.field(default_factory=Security)
     ours: bool = False
@@ -434,6 +439,7 @@ class Target:
             "requested_version": self.requested_version,
             "members": (after or before).members,
             "peer_links": self.links,
+            "disk_faults": self.disk_faults,
             "leader_changes": changes,
             "observer": observer,
             "cpu_wait": cpu_wait,

@@ -16,16 +16,21 @@ from typing import Any
 
 import pytest
 
+from cluster.base.errors import ClusterError
 from cluster.base.known_bugs import known_bug
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
+from loadgen.chaos.actor_kinds import KINDS
 from loadgen.chaos.master_client import MasterClient
 from loadgen.chaos.traffic import Shape
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import Outcome
 from loadgen.history.writer import HistoryWriter
+from loadgen.run import master_history
+from loadgen.run.master_history import MasterHistory
 from tests.support import command
 from tests.support.ports import take_ports
+from tests.support.processes import arguments, children, descendants, name_of, runs
 from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
@@ -68,7 +73,7 @@ def test_it_finds_members_that_part_for_ever(wheel_etcd: str, tmp_path: Path, le
     assert json.loads((tmp_path / "run" / "result.json").read_text())["check"]["verdict"] == "fail"
     again = command.run("check", str(tmp_path / "run"), cwd=tmp_path)
     assert again.returncode == 1
-    assert "is broken" in again.stdout
+    assert "etcd#18667 (fixed in 3.7.0), " in again.stdout and " is broken" not in again.stdout
     assert not leftovers_after(60)
 
 
@@ -80,6 +85,13 @@ def test_it_finds_progress_ahead_of_events(wheel_etcd: str, tmp_path: Path) -> N
     broken = _broken(_result(done))
     assert set(broken) == {"watch.bookmarkable"}
     assert "was told that all events up to revision" in broken["watch.bookmarkable"]["violations"][0]["text"]
+    check = json.loads(done.stdout)["check"]
+    assert check["news"] == []
+    (bug,) = check["explained"]
+    assert (bug["bug"], bug["places"]) == ("etcd#15220", broken["watch.bookmarkable"]["broken"])
+    text = command.run("check", str(tmp_path / "run"), "--guarantee", "watch.bookmarkable", cwd=tmp_path)
+    assert text.returncode == 1
+    assert "No news: each violation is of a known bug:\n  etcd#15220 (fixed in 3.4.25, 3.5.8), " in text.stdout
 
 
 @CAMPAIGNS
@@ -120,6 +132,21 @@ def test_a_healthy_cluster_passes(fixed_etcd: str, tmp_path: Path, leftovers_aft
 
 
 @CAMPAIGNS
+def test_actors_act_beside_the_load_and_are_checked(fixed_etcd: str, tmp_path: Path) -> None:
+    words = ("--actors", "all", "--faults", "", "--duration", "15s", "--json")
+    done = _chaos(tmp_path, *words, etcd=fixed_etcd)
+    result = _result(done)
+    # Of the newest 3.5: users and a full store meet etcd#22386 where luck has it.
+    assert not result["check"]["news"], result["check"]
+    assert {bug["bug"] for bug in result["check"]["explained"]} <= {"etcd#22386", "etcd#22134"}
+    assert set(result["chaos"]["actors"]) == set(KINDS)
+    assert all(turns for turns in result["chaos"]["actors"].values()), result["chaos"]["actors"]
+    verdicts = {each["name"]: each["verdict"] for each in result["check"]["guarantees"]}
+    for rule in ("auth.denied", "auth.anonymous", "member.role", "alarm.nospace"):
+        assert verdicts[rule] in ("pass", "fail")
+    assert (tmp_path / "run" / "calls.jsonl").is_file()
+
+
 def test_the_same_traffic_without_corrupting_passes(fixed_etcd: str, tmp_path: Path) -> None:
     done = _chaos(tmp_path, "--track", "18667", "--json", etcd=fixed_etcd)
     result = _result(done)
@@ -137,7 +164,7 @@ def test_foreign_endpoints_are_loaded_and_checked_and_left_as_they_were(
     done = _chaos(tmp_path, "--endpoints", with_scheme, "--duration", "2s", "--concurrency", "6", "--json")
     result = _result(done)
     assert result["chaos"]["faults"] == []
-    known = {"watch.bookmarkable"} if known_bug(15220, etcd_cluster.binary.version) else set()
+    known = {"watch.bookmarkable"} if known_bug("15220", etcd_cluster.binary.version) else set()
     assert not set(_broken(result)) - known, _broken(result)
     assert result["target"]["kind"] == "external"
     assert [status.term for status in etcd_cluster.statuses(HANG_S) if status] == [status.term for status in statuses]
@@ -161,6 +188,39 @@ def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path,
     assert process.returncode == 130, errors
     assert "verdict" in output
     assert not leftovers_after(60)
+
+
+def test_nothing_is_left_of_actors_whose_command_was_killed(tmp_path: Path, leftovers_after: Leftovers) -> None:
+    """While they have switched something on, which nobody can switch off any more."""
+    folder = tmp_path / "run"
+    words = ("--actors", "users,alarms,members", "--faults", "", "--duration", "600s", "--concurrency", "6")
+    with command.start("chaos", *words, "--workers", "1", "--output", str(folder), cwd=tmp_path) as process:
+        calls = folder / "calls.jsonl"
+        until(lambda: process.poll() is not None or (calls.exists() and "AuthEnable" in calls.read_text()), "the users")
+        (actors,) = [pid for pid in children(process.pid) if b"actor_process" in b" ".join(arguments().get(pid, []))]
+        process.kill()
+    until(lambda: not runs(actors), "the end of the actors")
+    assert not leftovers_after(60)
+
+
+def test_a_member_that_ends_by_itself_breaks_a_promise_and_the_run_goes_on(fixed_etcd: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("--actors", "late-watches", "--faults", "", "--duration", "15s", "--json")
+    with command.start(
+        "chaos", *words, "--etcd", fixed_etcd, "--workers", "1", "--output", str(folder), cwd=tmp_path
+    ) as process:  # fmt: skip
+        calls = folder / "calls.jsonl"
+        until(lambda: process.poll() is not None or (calls.exists() and '"call"' in calls.read_text()), "the actors")
+        member = next(pid for pid in descendants(process.pid) if name_of(pid) == "etcd")
+        os.kill(member, signal.SIGKILL)
+        output, errors = process.communicate(timeout=HANG_S)
+    result = json.loads(output)
+    assert process.returncode == 1, errors
+    assert "ended by itself" in errors
+    broken = _broken(result)
+    assert set(broken) == {"member.lives"}
+    assert broken["member.lives"]["violations"][0]["text"].startswith("etcd-node")
+    assert result["chaos"]["stopped_by"] is None
 
 
 def test_a_second_signal_leaves_what_ran(tmp_path: Path, leftovers_after: Leftovers) -> None:
@@ -248,6 +308,8 @@ def test_interrupted_before_there_is_load_it_ends_at_once(tmp_path: Path, leftov
         (("--backend", "local", "--corrupting"), "--corrupting damages a cluster for ever"),
         (("--endpoints", "127.0.0.1:1", "--backend", "docker"), "exclude each other"),
         (("--faults", ""), "needs a --duration"),
+        (("--endpoints", "127.0.0.1:1", "--actors", "users"), "the actor users is for clusters that raftload made"),
+        (("--backend", "local", "--actors", "alarms"), "the actor alarms is for clusters that raftload made"),
         (("--guarantee", "hope"), "no guarantee 'hope'"),
         (("--every", "soon"), "--every"),
         (("--nodes", "1", "--faults", "isolate-random"), "more than one member"),
@@ -268,6 +330,25 @@ def test_an_unreachable_cluster_is_the_environments_fault(tmp_path: Path) -> Non
     done = _chaos(tmp_path, "--endpoints", f"127.0.0.1:{take_ports(1)}", "--duration", "1s")
     assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_history_does_not_begin_and_members_do_not_agree_while_nobody_answers(
+    etcd_single: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all that the store had before would count as written by nobody."""
+    monkeypatch.setattr(master_history, "_AGREE_S", 0.2)
+    dead = f"http://127.0.0.1:{take_ports(1)}"
+    history = HistoryWriter(tmp_path / "master.hist", worker=0, prefix="run")
+    with contextlib.closing(MasterHistory([dead], b"run", history)) as master:
+        with pytest.raises(ClusterError, match="no member answered in 0 s"):
+            master.agree(0.0)
+        with pytest.raises(ClusterError, match=f"{dead} did not answer"):
+            master.begin(1, {}, exclusive=False, watched=False)
+    history = HistoryWriter(tmp_path / "other.hist", worker=0, prefix="run")
+    with contextlib.closing(MasterHistory([*etcd_single.endpoints, dead], b"run", history)) as master:
+        master.begin(1, {}, exclusive=False, watched=False)
+        with pytest.raises(ClusterError, match="second did not answer"):
+            master.begin(1, {dead: "second"}, exclusive=True, watched=False)
 
 
 def test_the_fence_stands_above_what_others_compacted_before(etcd_single: LocalCluster, tmp_path: Path) -> None:

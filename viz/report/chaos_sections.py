@@ -107,21 +107,37 @@ def _order(verdict: str) -> int:
 
 
 def violations(result: Result) -> str:
-    """Return what broke each guarantee, the earliest first, and the fault nearest to that."""
+    """Return what broke each guarantee, the earliest first, and the fault nearest to that; then what is known of it."""
     check = result.get("check")
     if not check:
         return ""
     named = {row["name"]: row for row in check.get("guarantees") or ()}
-    broken = [named[name] for name in check.get("broken") or ()]
+    news = [named[name] for name in check.get("news", check.get("broken")) or ()]
     parts = []
-    for row in broken:
-        first, *more = (escape(str(each["text"])) for each in row["violations"])
+    for row in news:
+        first, *more = (escape(str(each["text"])) for each in row["violations"] if not each.get("bug"))
         rest = f"<details><summary>more</summary><ul>{''.join(f'<li>{text}</li>' for text in more)}</ul></details>"
-        fault = check.get("nearest_fault") if row is broken[0] else None
-        parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(row['broken'])}: {first}"
+        fault = check.get("nearest_fault") if row is news[0] else None
+        count = row.get("unexplained", row["broken"])
+        parts.append(f"<li><b>{escape(str(row['name']))}</b>, broken {_times(count)}: {first}"
                      + (f"<br>Nearest fault: {escape(str(fault))}" if fault else "")
                      + (rest if more else "") + "</li>")  # fmt: skip
-    return f"<h3>Violations, earliest first</h3><ul>{''.join(parts)}</ul>" if parts else ""
+    known = _known_bugs(check)
+    which = " that no known bug explains" if known else ""
+    return (f"<h3>Violations{which}, earliest first</h3><ul>{''.join(parts)}</ul>" if parts else "") + known
+
+
+def _known_bugs(check: Check) -> str:
+    """Return a line for each known bug that explains violations."""
+    rows = []
+    for bug in check.get("explained") or ():
+        fixed = ", ".join(map(str, bug["fixed_in"]))
+        link = f'<a href="{escape(str(bug["url"]))}">{escape(str(bug["bug"]))}</a>'
+        rows.append(
+            f"<li>{link} ({escape(f'fixed in {fixed}' if fixed else 'not fixed')}), {_times(bug['places'])}:"
+            f" {escape(', '.join(map(str, bug['guarantees'])))}; {escape(str(bug['summary']))}</li>"
+        )
+    return f"<h3>Violations of known bugs of this etcd</h3><ul>{''.join(rows)}</ul>" if rows else ""
 
 
 def _times(count: int) -> str:
