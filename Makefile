@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev ## all tests; without Docker or a browser theirs are
 test-fast: $(VENV)/installed-dev ## what to run before each commit: unit and property tests, a short run of each command
 	RAFTLOAD_TESTS=fast $(BIN)/python -m pytest -n $(JOBS) --durations=10 tests/smoke tests/unit tests/property
 
-soak: $(VENV)/installed-dev ## what takes longer: fuzzing and chaos, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
+soak: $(VENV)/installed-dev ## what takes longer: fuzzing, chaos and known bugs, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
 	$(BIN)/python -m pytest -m soak
 
 matrix: $(VENV)/installed-dev ## run everything on each release of etcd from 3.4 to 3.7, write docs/etcd-versions.md
