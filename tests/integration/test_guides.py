@@ -23,6 +23,7 @@ import pytest
 from cluster.base.security import Security
 from cluster.base.topology import ServerTls
 from cluster.base.versions import release_name
+from cluster.local import seccomp
 from cluster.local.cluster import LocalCluster
 from loadgen.client.etcd import EtcdClient
 from loadgen.history.operation import Outcome
@@ -69,6 +70,10 @@ NOT_RUN = {
     **dict.fromkeys(
         ("raftload perf --load s", "raftload perf --like-etcdctl --endpoints"),
         ("it takes a minute", "tests/integration/test_perf.py: def test_the_load_is_etcdctls"),
+    ),
+    **dict.fromkeys(
+        ("raftload bugs --etcd /usr/bin/etcd", "raftload bugs --etcd 3."),
+        ("it tries all bugs, for minutes", "tests/integration/test_bugs.py: def test_a_certain_scenario_shows_its_bug"),
     ),
     "docker compose": (
         "it builds an image from packages of the network",
@@ -127,6 +132,7 @@ SHORTER = {
     "--pairs 9 --turn 500ms": "--pairs 3 --turn 500ms",
     "raftload ab --connections 1": "raftload ab --pairs 1 --operations 100 --nodes 1 --workers 1 --connections 1",
     "raftload perf --datascale s": "raftload perf --datascale s --nodes 1 --workers 1",
+    "follower,kill-random": "follower,kill-random --rounds 1 --every 1s --concurrency 4 --workers 1",
     "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",
 }
 RELEASE = "3.6.14"
@@ -356,9 +362,12 @@ def running() -> Iterator[str]:
 
 def test_the_processes_that_the_architecture_names_are_there(tmp_path: Path) -> None:
     named = processes()
-    assert set(named) == {"master", "worker", "observer", "driver", "keeper", "member", "daemon"}
+    assert set(named) == {"master", "worker", "observer", "driver", "keeper", "strike process", "member", "daemon"}
     local = ClusterCommands(tmp_path)
-    local.run("up", "--backend", "local", "--nodes", "1", "--base-port", str(take_ports(1)))
+    options = ["--disk-faults"]
+    if seccomp.why_not():
+        del named["strike process"], options[:]
+    local.run("up", "--backend", "local", "--nodes", "1", "--base-port", str(take_ports(1)), *options)
     try:
         # As pip installs it.
         program = tmp_path / "bin" / "raftload"

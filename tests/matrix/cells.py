@@ -165,25 +165,25 @@ def chaos(place: Place) -> Found:
 
 
 # A member that missed a write is another store from then on, and all of its answers may show it.
-_PARTS_MEMBERS = 13766
+_PARTS_MEMBERS = "13766"
 # What a bug breaks.
 _BREAKS = {
     _PARTS_MEMBERS: re.compile(r"(durability|convergence|kv|txn|watch|lease)\..*"),
-    15220: re.compile(r"watch\.(bookmarkable|resumable)"),
+    "15220": re.compile(r"watch\.(bookmarkable|resumable)"),
     # Of a transaction in that revision, the watch gets the puts and misses the deletions.
-    18089: re.compile(r"watch\.(reliable|resumable|atomic)"),
+    "18089": re.compile(r"watch\.(reliable|resumable|atomic)"),
 }
 
 
 def explained(broken: set[str], version: str) -> str:
     """Names the known bugs that broke guarantees. Raises CellFailed for a guarantee that none explains."""
     named = []
-    for bug in known_bugs(version):
+    for bug in known_bugs(version, under_load=True):
         breaks = _BREAKS.get(bug.issue)
         if bug.issue == _PARTS_MEMBERS and not any(each.startswith("convergence.") for each in broken):
             continue
         if breaks and (theirs := {each for each in broken if breaks.fullmatch(each)}):
-            named.append(f"etcd#{bug.issue} ({bug.summary})")
+            named.append(f"{bug.name} ({bug.summary})")
             broken = broken - theirs
     hold(not broken, f"broken, and no known bug of etcd {version} explains it: {', '.join(sorted(broken))}")
     return "; ".join(named)

@@ -40,6 +40,8 @@ INTERNAL = {
     "RemoteError": "loadgen.client.transport: the same",
     "NoStreamError": "loadgen.client.transport: a wait for a stream",
     "NotGrpcError": "cluster.observe.calls: a question in JSON",
+    "CannotTryError": "loadgen.bugs.trial: could not be tried",
+    "UncertainError": "loadgen.chaos.actor_process: the end of a turn",
     # These two have a code each, of a signal and of what was raised, and pass every `except Exception`.
     "Interrupted": "cluster.base.exits",
     "ListenerError": "cluster.base.exits",

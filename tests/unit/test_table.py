@@ -22,7 +22,7 @@ def troubled() -> dict[str, Any]:
     result = document.build(DATA / "precise")
     result["generator"] |= {"saturated": True, "saturated_by": "event loop busy for up to 9.1 ms at p99"}
     result["generator"] |= {"start_lag_p99_ms": 0.5, "dropped": 12, "resent": 1}
-    result["target"] |= {"requested_version": "3.6", "leader_changes": 2}
+    result["target"] |= {"requested_version": "3.6", "leader_changes": 2, "disk_faults": True}
     result["target"]["endpoints"][1]["reachable"] = False
     result["target"]["cpu_wait"] = {
         "members": [
