@@ -56,7 +56,7 @@ class Done(TypedDict):
     bugs: list[str]
 
 
-class _Records:
+class Records:
     """The two records of one run folder, and the clients that write them."""
 
     def __init__(self, order: Order) -> None:
@@ -115,7 +115,7 @@ def serve() -> None:
     """Do what the order on stdin says."""
     starter = os.getppid()
     order: Order = json.loads(sys.stdin.readline())
-    records = _Records(order)
+    records = Records(order)
     prefix, members = order["prefix"].encode("ascii"), sorted(order["members"])
     problems: list[str] = []
     bugs: list[str] = []

@@ -26,9 +26,13 @@ from cluster.observe import observer
 from cluster.observe.probe import agreed_leader, member_status, version_key
 from cluster.observe.record import read_polls, read_scrapes
 from loadgen import schema
+from loadgen.chaos.actor_process import Records
+from loadgen.chaos.actor_turns import TURNS, Acting
 from loadgen.client.blocking import grpc_factory
 from loadgen.client.etcd import EtcdClient
+from loadgen.history.format import FOLDER
 from loadgen.history.operation import Outcome
+from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
@@ -122,6 +126,23 @@ def test_a_leader_killed_after_a_campaign_in_vain_is_the_one_that_was_lost(clust
     _ends_with_the_leader_that_members_name(history, cluster)
     lost = [history.name(each.failed) for each in history.elections if each.failed and each.term > before.term]
     assert lost == [killed.name]
+
+
+def test_the_users_of_chaos_go_on_where_authentication_is_on_already(cluster: LocalCluster, tmp_path: Path) -> None:
+    """The answer to who switched it on may be lost; from 3.7 on nobody but root may then ask again."""
+    for name in ("logs", FOLDER):
+        (tmp_path / name).mkdir()
+    urls = {member.name: member.client_url for member in cluster.members}
+    records = Records({"folder": str(tmp_path), "members": urls, "prefix": "p/", "seed": 1, "actors": ["users"]})
+    acting = Acting("users", list(urls), b"p/", 1, records.connect)
+    try:
+        TURNS["users"](acting)
+        acting.turns = 1
+        acting.anyhow(pb.AuthEnableRequest())
+        TURNS["users"](acting)
+    finally:
+        records.close()
+    assert EtcdClient(cluster.endpoints).put(b"p/key", b"").outcome == Outcome.OK, "authentication was left on"
 
 
 def test_a_learner_refuses_a_read_as_the_suite_expects(cluster: LocalCluster) -> None:
