@@ -81,7 +81,7 @@ def _check(history: History, rules: Iterable[str], logs: Sequence[Log], calls: C
     past = Past(evidence, calls)
     ledger = Ledger(Explanations(past))
     convergence.convergence(evidence, ledger)
-    past.parted = [text for rule in CONVERGENCE for text in ledger.texts(rule)]
+    past.parted = [found for rule in CONVERGENCE for found in ledger.findings(rule)]
     past.watches = watches = read_watches(evidence, ledger)
     replay = Replay(evidence, watches, ledger)
     replay.run()

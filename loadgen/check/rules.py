@@ -172,9 +172,9 @@ class Ledger:
             finding = finding or Finding(rule, revision, text if isinstance(text, str) else text(), calls, said)
             found.append(dataclasses.replace(finding, issue=issue))
 
-    def texts(self, rule: str) -> list[str]:
-        """Return what was found of a guarantee so far, in words."""
-        return [finding.text for found in self._findings[rule].values() for finding in found]
+    def findings(self, rule: str) -> list[Finding]:
+        """Return what was found of a guarantee so far."""
+        return [finding for found in self._findings[rule].values() for finding in found]
 
     def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
         """Note that something is not as the replay has it: broken, unless the replay itself has lost its way."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cluster.base.known_bugs import bug_of
 from loadgen.check.call_record import operations, until_ns
 from loadgen.check.permissions import CHANGES
-from loadgen.history.format import OK, Method
+from loadgen.history.format import INFO, OK, Method
 from loadgen.history.operation import Outcome
 from loadgen.proto import etcd_pb2 as pb
 
@@ -37,9 +37,16 @@ _KEPT_ENTRIES = 5_000
 # How long after a fault a member still does what it began meanwhile, and how long a compaction may go on.
 _AFTERWARDS_NS, _COMPACTING_NS = 10_000_000_000, 10_000_000_000
 _HELD_UP = ("stuck-disk", "slow-disk", "pause")
+_BY_FORCE, _IN_ORDER = ("kill", "crash", "disk-error", "disk-full"), ("stop", "restart")
+# From there etcd reads nothing; from a lower one, and where the store was ever compacted, it ends the watch.
+_BEFORE_ALL = -1
+# What etcd sends at once to a watch that is behind.
+_BATCH = 1_000
+_SOON_NS = 1_000_000_000
 _START = re.compile(r", from revision (-?[0-9]+)\)")
 _WATCH = re.compile(r"the watch on [^()]*\([^()]*\)")
 _FIRST = re.compile(r", id 0[,)]")
+_RENEWED = re.compile(r"too early for lease keep-alive of [^(]*\(([0-9.]+) s to ")
 CONVERGENCE = ("convergence.revision", "convergence.hash", "convergence.keys")
 _LOST = ("durability.acknowledged", "durability.revision", "kv.revisions", "kv.once", "kv.real-time", "kv.reads")
 # Whoever asks now this member and now that one sees no order of revisions any more, whatever is asked.
@@ -54,14 +61,27 @@ class Past:
     """What has happened in a run, for signatures to look at. Takes the history, and the calls of actors.
 
     Attributes:
-        watches: of the history; none before they were read.
         parted: what members hold differently in the end, in words that name them.
     """
 
     def __init__(self, evidence: Evidence, calls: Calls | None) -> None:
         self._evidence, self._calls = evidence, calls
-        self.watches: Sequence[Watch] = ()
-        self.parted: Sequence[str] = ()
+        self.watches = ()
+        self.parted: Sequence[Finding] = ()
+
+    @property
+    def watches(self) -> Sequence[Watch]:
+        """The watches of the history; none before they were read. Whoever sets them has all that is known of them anew.
+
+        Nothing that goes by them is to be kept elsewhere.
+        """
+        return self._watches
+
+    @watches.setter
+    def watches(self, watches: Sequence[Watch]) -> None:
+        self._watches = watches
+        self._by_label = {watch.label: watch for watch in watches}
+        self._from_before_all = [watch for watch in watches if watch.start == _BEFORE_ALL]
 
     @cached_property
     def versions(self) -> frozenset[str]:
@@ -110,10 +130,6 @@ class Past:
         return self._by_label.get(found[0]) if found else None
 
     @cached_property
-    def _by_label(self) -> dict[str, Watch]:
-        return {watch.label: watch for watch in self.watches}
-
-    @cached_property
     def _away(self) -> list[tuple[str, int, float]]:
         """Which members a fault was done to, and from when until when, in nanoseconds."""
         faults = self._evidence.history.faults()
@@ -131,9 +147,17 @@ class Past:
 
     def parts(self, finding: Finding, names: Iterable[str]) -> bool:
         """Whether one of these members is among those that differ in the end, or is alone."""
-        parted = [finding.text] if finding.rule in CONVERGENCE else self.parted
+        wanted = {*names}
+        return bool(wanted) if self.members == 1 else self._part(self._parted(finding), wanted)
+
+    def _parted(self, finding: Finding) -> Sequence[Finding]:
+        """Return in what members differ, as far as a violation is of that: where it says so itself, in that alone."""
+        return [finding] if finding.rule in CONVERGENCE else self.parted
+
+    @staticmethod
+    def _part(parted: Iterable[Finding], names: Iterable[str]) -> bool:
         wanted = "|".join(map(re.escape, names))
-        return bool(wanted) and (self.members == 1 or any(re.search(rf"\b({wanted})\b", text) for text in parted))
+        return bool(wanted) and any(re.search(rf"\b({wanted})\b", each.text) for each in parted)
 
     def rights_changed_far_behind(self, finding: Finding) -> bool:
         """Whether rights changed while a member fell far behind that has parted."""
@@ -173,16 +197,26 @@ class Past:
         """Whether a revision is told that is older than one that was compacted, after an end in a compaction."""
         return finding.revision < max(self.compactions, default=0) and self.ended_in_compaction
 
-    def while_held_up(self, finding: Finding) -> bool:
-        """Whether a violation is of the time of a fault that holds a member up, or soon after."""
-        return any(low <= finding.revision <= high for low, high in self._held_up)
+    def renewed_without_leader(self, finding: Finding) -> bool:
+        """Whether a lease ended while, or soon after, a fault held up a member that may have led, and was renewed then.
+
+        What was renewed before that the member knew.
+        """
+        renewed = _RENEWED.search(finding.text)
+        if renewed is None or self.members == 1:
+            return False
+        at_ns = self._evidence.epoch + round(float(renewed[1]) * 1e9)
+        return any(
+            began_ns - _SOON_NS <= at_ns < healed_ns + _AFTERWARDS_NS
+            and self._revision_at(began_ns) <= finding.revision
+            for name, began_ns, healed_ns in self._held_up if not name.endswith("-follower")
+        )  # fmt: skip
 
     @cached_property
-    def _held_up(self) -> list[tuple[int, float]]:
-        """From which revision to which one a fault held a member up."""
+    def _held_up(self) -> list[tuple[str, int, float]]:
+        """Which faults held a member up, and from when until when, in nanoseconds."""
         return [
-            (self._revision_at(each.began_ns),
-             math.inf if each.healed_ns is None else self._revision_at(each.healed_ns + _AFTERWARDS_NS))
+            (each.name, each.began_ns, math.inf if each.healed_ns is None else each.healed_ns)
             for each in self._evidence.history.faults() if each.name.startswith(_HELD_UP)
         ]  # fmt: skip
 
@@ -220,21 +254,70 @@ class Past:
         # A kill takes writes with it that its member had applied and not committed to its file.
         return self._revision_at(min(ended) - _UNCOMMITTED_NS) if ended else None
 
-    def since_late_transaction(self, finding: Finding) -> bool:
-        """Whether a violation is of a revision of after a transaction that writes read one that was compacted."""
-        return self._late is not None and finding.revision >= self._late
+    def since_kill(self, finding: Finding) -> bool:
+        """Whether a violation is of what the only member may have lost as it was killed, or of a later revision."""
+        return self.members == 1 and self._killed is not None and finding.revision >= self._killed
 
     @cached_property
-    def _late(self) -> int | None:
-        evidence = self._evidence
-        refused = np.flatnonzero((evidence.method == Method.TXN) & (evidence.outcome != OK))
-        called = [
-            int(evidence.call[number]) for number in refused.tolist()
-            if "has been compacted" in evidence.error(number) and _writes(evidence.request(number, pb.TxnRequest))
-        ]  # fmt: skip
-        return self._revision_at(min(called)) if called else None
+    def _killed(self) -> int | None:
+        """The first revision that an end by force may have taken with it, of a member that was started again.
 
-    def _revision_at(self, at_ns: int) -> int:
+        What was acknowledged while its disk stood still was not written either.
+        """
+        faults = [each for each in self._evidence.history.faults() if self.started_again & {*each.members}]
+        ended = [each.began_ns for each in faults if each.name.startswith(_BY_FORCE)]
+        in_order = [
+            (each.began_ns, math.inf if each.healed_ns is None else each.healed_ns + _AFTERWARDS_NS)
+            for each in faults if each.name.startswith((*_BY_FORCE, *_IN_ORDER))
+        ]  # fmt: skip
+        # Those whose fault is not told: a member that ended by itself, and one that a scenario has killed.
+        ended += [
+            ended_ns for _, ended_ns, at_ns in self._starts
+            if ended_ns < at_ns or not any(low <= at_ns <= high for low, high in in_order)
+        ]  # fmt: skip
+        ended += [
+            began_ns for name, began_ns, healed_ns in self._held_up if not name.startswith("pause")
+            and any(began_ns <= each <= healed_ns + _SOON_NS for each in ended)
+        ]  # fmt: skip
+        return self._revision_at(min(ended) - _UNCOMMITTED_NS) if ended else None
+
+    def parted_by_late_transaction(self, finding: Finding) -> bool:
+        """Whether a violation is of after a transaction that writes read a revision that was compacted.
+
+        The member that was asked refuses it, and the others, which do not read what they do not answer, apply it: so it
+        is this member that differs from them.
+        """
+        since = min(self._late.values(), default=math.inf)
+        parted = [each for each in self._parted(finding) if each.revision >= since]
+        return finding.revision >= since and bool(parted) and ("" in self._late or self._part(parted, self._late))
+
+    @cached_property
+    def _late(self) -> dict[str, int]:
+        """By the member that was asked (empty: by one behind a proxy): the revision when it was first asked for it."""
+        evidence = self._evidence
+        found: dict[str, int] = {}
+        failed = np.flatnonzero((evidence.method == Method.TXN) & (evidence.outcome != OK)).tolist()
+        for number in sorted(failed, key=lambda each: int(evidence.call[each])):
+            if self._is_late(number):
+                name = evidence.cluster.places.get(evidence.history.endpoint(int(evidence.rows[number])), "")
+                name = name if name in evidence.cluster.names.values() else ""
+                found.setdefault(name, self._revision_at(int(evidence.call[number])))
+        return found
+
+    def _is_late(self, number: int) -> bool:
+        """Whether a transaction that failed writes, and was refused for what it reads, or had to be."""
+        evidence = self._evidence
+        txn = evidence.request(number, pb.TxnRequest)
+        if not _writes(txn):
+            return False
+        if evidence.outcome[number] != INFO:
+            return "has been compacted" in evidence.error(number)
+        done = (evidence.method == Method.COMPACT) & (evidence.outcome == OK) & (evidence.back < evidence.call[number])
+        compacted = [evidence.request(each, pb.CompactionRequest).revision for each in np.flatnonzero(done).tolist()]
+        newest = max(compacted, default=0)
+        return any(op.HasField("request_range") and 0 < op.request_range.revision < newest for op in _flat(txn))
+
+    def _revision_at(self, at_ns: float) -> int:
         """Return the newest revision that was known at a time."""
         times, newest = self._known
         number = int(np.searchsorted(times, at_ns, "right"))
@@ -246,16 +329,46 @@ class Past:
         order = np.argsort(self._evidence.back, kind="stable")
         return self._evidence.back[order], np.maximum.accumulate(self._evidence.revision[order])
 
-    def watches_from_before_all(self, finding: Finding) -> bool:
-        """Whether a watch from a negative revision was on the member of the watch that a violation is of.
+    def caught_up_beside_one_from_before_all(self, finding: Finding) -> bool:
+        """Whether a watch that missed an event caught up, at one member, with one from revision -1.
 
-        To be asked once the watches were read.
+        What was written later it gets. Where the store was compacted before, the one from revision -1 is ended, and
+        takes no other with it.
         """
-        return any(f"the watch on {name} (" in finding.text for name in self._before_all)
+        watch = self._watch(finding)
+        if watch is None or watch.start > max(watch.created, self._revision_at(watch.began_ns + _SOON_NS)):
+            return False
+        return any(
+            each.member == watch.member and each is not watch
+            and watch.began_ns <= each.began_ns + _AFTERWARDS_NS
+            and (not watch.caught_up_ns or each.began_ns - _AFTERWARDS_NS <= watch.caught_up_ns)
+            and finding.revision <= max(each.created, self._revision_at(each.began_ns + _AFTERWARDS_NS))
+            and each.began_ns - _AFTERWARDS_NS <= self._compacted_ns
+            for each in self._from_before_all
+        )  # fmt: skip
 
     @cached_property
-    def _before_all(self) -> frozenset[str]:
-        return frozenset(self._evidence.member_name(watch.member) for watch in self.watches if watch.start < 0)
+    def _compacted_ns(self) -> float:
+        """When the store was first compacted, by an answer."""
+        evidence = self._evidence
+        done = evidence.back[(evidence.method == Method.COMPACT) & (evidence.outcome == OK)]
+        return int(done.min()) if len(done) else math.inf
+
+    def caught_up_by_batches(self, finding: Finding) -> bool:
+        """Whether watches at the member of a violation's got what they missed bit by bit, some of them beside no fault.
+
+        One that gets all at once is read for once.
+        """
+        watch = self._watch(finding)
+        if watch is None:
+            return False
+        faults = [(each.began_ns, each.healed_ns or math.inf) for each in self._evidence.history.faults()]
+        return any(
+            each.member == watch.member and each.created - each.start >= _BATCH and each.caught_up_ns
+            and len({at for at, of in zip(each.times, each.revisions, strict=True) if of <= each.created}) > 1
+            and not any(low < each.caught_up_ns and each.began_ns < high for low, high in faults)
+            for each in self.watches
+        )  # fmt: skip
 
     def is_full(self, call: Call) -> bool:
         """Whether the alarm NOSPACE was, or may have been, on while a call was made."""
@@ -377,9 +490,10 @@ def _part_by_start(past: Past, finding: Finding) -> bool:
     return past.members > 1 and past.since_start(finding) and past.parts(finding, past.started_again)
 
 
-def _part_by_transaction(past: Past, finding: Finding) -> bool:
-    parted = bool(past.parted) or finding.rule in CONVERGENCE
-    return parted and past.since_late_transaction(finding)
+def _is_no_other_refusal(finding: Finding) -> bool:
+    """Whether a violation is not that a put, of a value of its own, took effect that was refused for something else."""
+    who, has, _ = finding.text.partition(" has an effect: ")
+    return not has or "put " not in who or "has been compacted" in who
 
 
 def _any(finding: Finding) -> bool:
@@ -388,7 +502,7 @@ def _any(finding: Finding) -> bool:
 
 SIGNATURES = (
     # Members that part do so at a moment, and no promise that came before it is broken by that.
-    Signature("18667", _OF_STORES, _any, _part_by_transaction),
+    Signature("18667", _OF_STORES, _is_no_other_refusal, Past.parted_by_late_transaction),
     Signature("13766", _OF_STORES, _any, _part_by_start),
     Signature("22386", _OF_STORES, _any, Past.started_when_full),
     Signature("14571", CONVERGENCE, _any, Past.rights_changed_far_behind),
@@ -396,13 +510,15 @@ SIGNATURES = (
     Signature("20271", (*CONVERGENCE, "durability.revision"), _any, Past.defragmented_far_behind),
     Signature("14110", ("member.lives",), _says("unexpected error during txn")),
     Signature("18810", ("member.lives",), _says("nil pointer"), Past.failed_to_defragment),
-    Signature("14370", _LOST, _any, lambda past, finding: past.members == 1 and bool(past.started_again)),
+    Signature("14370", _LOST, _any, Past.since_kill),
     Signature("17780", ("durability.revision",), _any, Past.older_than_compacted),
     # The end of the refused one is told as that of the watch of id 0.
     Signature("12385", ("watch.reliable", "watch.resumable"), lambda finding: bool(_FIRST.search(finding.text)),
               Past.was_refused_beside),
     Signature("13577", ("auth.granted",), _reads("InvalidAuthToken, with authentication off")),
-    Signature("15247", ("lease.early",), _any, Past.while_held_up),
+    # What ends is what was renewed at another leader.
+    Signature("15247", ("lease.early",), lambda finding: bool(_RENEWED.search(finding.text)),
+              Past.renewed_without_leader),
     # An event that comes after all; one that never does breaks watch.reliable.
     Signature("15220", ("watch.bookmarkable",), _reads("and then got the event")),
     Signature("15814", ("auth.denied",), _last("LeaseTimeToLive")),
@@ -412,9 +528,9 @@ SIGNATURES = (
               lambda past, finding: finding.revision in past.compactions and past.ended_in_compaction),
     Signature("20221", ("watch.filter",), _reads("an event before its start"), Past.watched_the_future),
     Signature("20693", ("watch.reliable", "watch.resumable"), lambda finding: "from revision -1)" not in finding.text,
-              lambda past, finding: past.watches_from_before_all(finding)),
+              Past.caught_up_beside_one_from_before_all),
     Signature("17529", ("watch.reliable",), _reads(", but later ones or notice of them"), Past.jumped_over_compaction),
-    Signature("22264", ("member.fair",), _reads(" caught up with ")),
+    Signature("22264", ("member.fair",), _reads(" caught up with "), Past.caught_up_by_batches),
     Signature("20757", ("member.forwards",), involves("MemberPromote")),
     Signature("21663", ("auth.granted",), _last("Status")),
     Signature("21694", ("member.role", "member.list"), involves("MemberUpdate", "MemberList")),

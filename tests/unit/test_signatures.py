@@ -14,7 +14,7 @@ from cluster.base.known_bugs import bug_of
 from loadgen.check.rules import RULES, Finding
 from loadgen.check.signatures import SIGNATURES, Explanations, Past, looks
 from loadgen.history.calls import Call, Calls
-from loadgen.history.format import OK, Method
+from loadgen.history.format import INFO, OK, Method
 from loadgen.history.operation import Outcome
 from loadgen.history.reader import Fault
 from loadgen.proto import etcd_pb2 as pb
@@ -102,12 +102,16 @@ S = 1_000_000_000
 A, B = "etcd-node1", "etcd-node2"
 
 
-def watch(start: int = 3, *revisions: int, number: int = 1, refused: bool = False) -> SimpleNamespace:
-    """Return a watch on the first member that was created at revision 10."""
-    label = f"the watch on {A} (stream 1, id {number}, from revision {start})"
+def watch(
+    start: int = 3, *revisions: int, number: int = 1, refused: bool = False, member: int = 1, created: int = 10,
+    began: int = 10, caught_up: int = 0, times: tuple[int, ...] = (),
+) -> SimpleNamespace:  # fmt: skip
+    """Return a watch on the first member that was created at revision 10, in second 10."""
+    label = f"the watch on etcd-node{member} (stream 1, id {number}, from revision {start})"
     return SimpleNamespace(
-        label=label, member=1, start=start, created=10, revisions=array("q", revisions), refused_beside=refused
-    )
+        label=label, member=member, start=start, created=created, revisions=array("q", revisions),
+        refused_beside=refused, began_ns=began * S, caught_up_ns=caught_up * S, times=array("q", times),
+    )  # fmt: skip
 
 
 class World(Run):
@@ -120,26 +124,32 @@ class World(Run):
     def __init__(
         self, version: str, *, faults: tuple[tuple[str, str, int, int], ...] = (), restarts: tuple[str, ...] = (),
         compacted: tuple[tuple[int, int], ...] = (), script: CallScript | None = None, far: int = 1,
-        watches: tuple[SimpleNamespace, ...] = (), parted: tuple[str, ...] = (), members: int = 3,
+        watches: tuple[SimpleNamespace, ...] = (), parted: tuple[Finding, ...] = (), members: int = 3,
+        txns: tuple[tuple[int, int, str, pb.TxnRequest], ...] = (),
     ) -> None:  # fmt: skip
         super().__init__(version, (script or CallScript()).record())
         puts = range(1, 31)
-        revision = np.array([*(n * far for n in puts), *(0 for _ in compacted)])
-        seconds = np.array([*puts, *(at for _, at in compacted)])
+        others = len(compacted) + len(txns)
+        requests = [*(pb.CompactionRequest(revision=to) for to, _ in compacted), *(request for *_, request in txns)]
+        revision = np.array([*(n * far for n in puts), *[0] * others])
+        seconds = np.array([*puts, *(at for _, at in compacted), *(at for at, *_ in txns)])
         self._evidence = SimpleNamespace(  # type: ignore[assignment]
             history=SimpleNamespace(
                 markers=[SimpleNamespace(name="restart", details={"member": name}, at_ns=12 * S) for name in restarts],
                 faults=lambda: [Fault(name, (on,), began * S, healed * S) for name, on, began, healed in faults],
+                endpoint=lambda row: A,
             ),
-            method=np.array([Method.PUT] * 30 + [Method.COMPACT] * len(compacted)),
-            outcome=np.full(len(seconds), OK),
+            method=np.array([Method.PUT] * 30 + [Method.COMPACT] * len(compacted) + [Method.TXN] * len(txns)),
+            outcome=np.array([OK] * (len(seconds) - len(txns)) + [outcome for _, outcome, *_ in txns]),
             call=seconds * S,
             back=seconds * S,
             revision=revision,
-            request=lambda number, _: pb.CompactionRequest(revision=compacted[number - 30][0]),
-            error=lambda number: "",
+            request=lambda number, _: requests[number - 30],
+            error=lambda number: txns[number - 30 - len(compacted)][2],
             member_name=lambda member: A,
-            cluster=SimpleNamespace(names={n: f"etcd-node{n}" for n in range(1, members + 1)}),
+            cluster=SimpleNamespace(names={n: f"etcd-node{n}" for n in range(1, members + 1)}, places={A: A}),
+            rows=np.arange(len(seconds)),
+            epoch=0,
         )
         self.watches, self.parted = watches, parted  # type: ignore[assignment]
 
@@ -238,11 +248,150 @@ def test_a_revision_that_falls_below_a_compaction_in_which_its_member_was_killed
     assert alone.issue("durability.revision", 1, "which is older") == ""
 
 
-@pytest.mark.parametrize(("fault", "revision", "known"), [("stuck-disk-leader", 9, "15247"), ("kill-leader", 9, ""),
-                                                          ("stuck-disk-leader", 4, "")])  # fmt: skip
-def test_leases_that_a_member_revokes_whose_disk_is_stuck(fault: str, revision: int, known: str) -> None:
-    world = World("3.5.1", faults=((fault, A, 5, 12),))
-    assert world.issue("lease.early", revision, "lease 1 ended") == known
+EARLY = (
+    "lease 1 ended at revision 9, seen at 9 s: 1 s too early for lease {} of lease 1 by process 1 at {} ({} s to {} s"
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "revision", "renewal", "at_s", "members", "known"),
+    [
+        ("stuck-disk-leader", 9, "keep-alive", 7, 3, "15247"),
+        ("stuck-disk-random", 9, "keep-alive", 7, 3, "15247"),
+        ("stuck-disk-leader", 4, "keep-alive", 7, 3, ""),
+        ("stuck-disk-follower", 9, "keep-alive", 7, 3, ""),  # only who leads revokes
+        ("kill-leader", 9, "keep-alive", 7, 3, ""),
+        ("stuck-disk-leader", 9, "keep-alive", 3, 3, ""),  # which that leader knew
+        ("stuck-disk-leader", 9, "keep-alive", 25, 3, ""),
+        ("stuck-disk-leader", 9, "grant", 7, 3, ""),
+        ("stuck-disk-leader", 9, "keep-alive", 7, 1, ""),  # nobody else can renew
+    ],
+)
+def test_leases_that_a_member_revokes_whose_disk_is_stuck(
+    fault: str, revision: int, renewal: str, at_s: int, members: int, known: str
+) -> None:
+    world = World("3.5.1", faults=((fault, A, 5, 12),), members=members)
+    text = EARLY.format(renewal, B, f"{at_s}.000000", f"{at_s}.010000")
+    assert world.issue("lease.early", revision, text) == known
+
+
+@pytest.mark.parametrize(
+    ("fault", "revision", "members", "known"),
+    [
+        ("kill-random", 10, 1, "14370"),
+        ("kill-random", 3, 1, ""),  # long before
+        ("restart-random", 10, 1, ""),  # which takes nothing with it
+        ("kill-random", 10, 3, "13766"),
+    ],
+)
+def test_a_kill_takes_with_it_what_the_only_member_had_just_acknowledged(
+    fault: str, revision: int, members: int, known: str
+) -> None:
+    world = World("3.5.1", faults=((fault, A, 10, 12),), restarts=(A,), members=members)
+    world.parted = [Finding("convergence.revision", 9, PART)]
+    assert world.issue("durability.acknowledged", revision, "it is gone") == known
+
+
+def test_a_kill_takes_with_it_what_was_acknowledged_since_the_disk_stood_still() -> None:
+    faults = (("stuck-disk-random", A, 4, 12), ("kill-random", A, 10, 12))
+    world = World("3.5.1", faults=faults, restarts=(A,), members=1)
+    assert [world.issue("durability.revision", each, "older") for each in (2, 4)] == ["", "14370"]
+
+
+MINUS, BESIDE = watch(-1, number=2), watch(3, number=3)
+
+
+@pytest.mark.parametrize(
+    ("found", "beside", "compacted", "revision", "known"),
+    [
+        (BESIDE, MINUS, (), 7, "20693"),
+        (BESIDE, MINUS, ((5, 20),), 7, "20693"),  # which was later
+        (BESIDE, watch(-1, number=2, began=25), ((5, 5),), 7, ""),  # what is compacted ends that one
+        (BESIDE, watch(-2, number=2), (), 7, ""),  # and so is this
+        (BESIDE, watch(-1, number=2, member=2), (), 7, ""),
+        (BESIDE, MINUS, (), 25, ""),  # written long after
+        (watch(25, number=3), MINUS, (), 25, ""),  # nothing to catch up with
+        (watch(3, number=3, began=25), MINUS, (), 7, ""),  # when that one was through
+        (watch(3, number=3, began=1, caught_up=2), watch(-1, number=2, began=20), (), 7, ""),  # and it was itself
+    ],
+)
+def test_a_watch_that_catches_up_beside_one_from_before_all(
+    found: SimpleNamespace, beside: SimpleNamespace, compacted: tuple[tuple[int, int], ...], revision: int, known: str
+) -> None:
+    world = World("3.6.4", watches=(found, beside), compacted=compacted)
+    assert world.issue("watch.reliable", revision, f"{found.label} {MISSED}") == known
+
+
+def test_what_is_known_of_watches_is_of_those_that_were_set_last() -> None:
+    world = World("3.6.4")
+    text = f"{BESIDE.label} {MISSED}"
+    assert world.issue("watch.reliable", 7, text) == ""
+    world.watches = (BESIDE, MINUS)  # type: ignore[assignment]
+    assert world.issue("watch.reliable", 7, text) == "20693"
+    world.watches = (BESIDE,)  # type: ignore[assignment]
+    assert world.issue("watch.reliable", 7, text) == ""
+
+
+FAR = {"start": 2, "created": 9_000, "caught_up": 14}
+
+
+@pytest.mark.parametrize(
+    ("watches", "faults", "known"),
+    [
+        ((watch(**FAR, times=(11, 12)),), (), "22264"),
+        ((watch(**FAR, times=(11, 11)),), (), ""),  # all at once
+        ((watch(**{**FAR, "created": 900}, times=(11, 12)),), (), ""),  # no more than that at any time
+        ((watch(**FAR, times=(11, 12)),), (("slow-disk-random", A, 9, 20),), ""),
+        ((watch(**FAR, times=(11, 12)), watch(**{**FAR, "caught_up": 29}, began=25, number=2, times=(26, 27))),
+         (("slow-disk-random", A, 9, 20),), "22264"),
+        ((), (), ""),
+    ],
+)  # fmt: skip
+def test_writes_that_a_watch_slows_down_which_is_told_bit_by_bit(
+    watches: tuple[SimpleNamespace, ...], faults: tuple[tuple[str, str, int, int], ...], known: str
+) -> None:
+    for each in watches:
+        each.revisions = array("q", (3, 1_500))
+    world = World("3.7.3", watches=watches, faults=faults)
+    label = watch(2).label
+    text = f"while {label} caught up with 9,000 revisions, the 5th slowest put took 90 ms or more"
+    assert world.issue("member.fair", 2, text) == known
+
+
+COMPACTED = "required revision has been compacted"
+READ = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", revision=2))
+LATE = pb.TxnRequest(success=[READ, pb.RequestOp(request_put=pb.PutRequest(key=b"a"))])
+
+
+@pytest.mark.parametrize(
+    ("txn", "text", "known"),
+    [
+        ((8, 1, COMPACTED, LATE), PART, "18667"),
+        ((8, 1, COMPACTED, LATE), PART.replace(A, "etcd-node3"), ""),  # those that were not asked do the same
+        ((8, INFO, "timeout", LATE), PART, "18667"),
+        ((4, INFO, "timeout", LATE), PART, ""),  # before it was compacted
+        ((8, 1, "etcdserver: too many requests", LATE), PART, ""),
+        ((8, 1, COMPACTED, pb.TxnRequest(success=[READ])), PART, ""),
+        ((12, 1, COMPACTED, LATE), PART, ""),  # after they had parted
+    ],
+)
+def test_members_part_from_the_one_that_refuses_a_late_transaction(
+    txn: tuple[int, int, str, pb.TxnRequest], text: str, known: str
+) -> None:
+    world = World("3.6.16", txns=(txn,), compacted=((5, 6),))
+    assert world.issue("convergence.revision", 9, text) == known
+    assert world.issue("kv.reads", 20) == ""
+    world.parted = [Finding("convergence.revision", 9, text)]
+    assert world.issue("kv.reads", 20) == known
+    assert world.issue("kv.reads", 2) == ""
+
+
+def test_what_was_refused_for_something_else_is_not_done_by_a_late_transaction() -> None:
+    world = World("3.6.16", txns=((8, 1, COMPACTED, LATE),), compacted=((5, 6),),
+                  parted=(Finding("convergence.revision", 9, PART),))  # fmt: skip
+    said = f"transaction that may put a=1 by process 1 at {A} (8 s to 9 s, refused: {{}}) has an effect: the put of a"
+    assert world.issue("kv.failed", 9, said.format(COMPACTED)) == "18667"
+    assert world.issue("kv.failed", 9, said.format("too many requests")) == ""
 
 
 def test_a_member_that_ends_is_known_by_what_it_says() -> None:
@@ -266,8 +415,6 @@ def test_what_is_refused_or_done_with_authentication() -> None:
     assert issue("3.5.16", script, "auth.anonymous", moved) == "14663"
     assert issue("3.5.16", script, "auth.anonymous", asked) == ""
     assert issue("3.6.4", script, "auth.anonymous", moved) == ""
-    world = World("3.7.3")
-    assert world.issue("member.fair", 2, "while the watch caught up with 9,000 revisions, the 5th slowest") == "22264"
 
 
 def _full_with_users(*, auth: int = 30, off_ns: int = 14 * S) -> CallScript:
