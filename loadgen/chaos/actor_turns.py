@@ -34,7 +34,7 @@ _TAKE_S, _ON_S, _TRIES, _PATIENT_TRIES, _AGAIN_S = 0.3, 0.2, 150, 3, 0.2
 _CHANGE_S, _RIGHT_S = 1.5, 0.5
 # What says that there is nothing left to do.
 _THERE, _GONE, _OFF = ("UserAlreadyExist", "RoleAlreadyExist"), ("MemberNotFound",), (AUTH_OFF, "AuthNotEnabled")
-# From 3.7 on only root may switch authentication on, and only while it is on already does that matter.
+# In the newest releases only root may switch authentication on, which matters once it is on.
 _ON = ("UserEmpty",)
 ROOT, ALICE, PASSWORD = "root", "alice", "raftload"
 

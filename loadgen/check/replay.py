@@ -296,7 +296,8 @@ class Replay:
             )
             rule = "durability.acknowledged" if lost and writer is not None else "kv.reads"
             newest = max(each[2] for each in (has, should) if each)
-            ledger.differs(rule, newest, words)
+            # A deletion leaves no revision of its own.
+            ledger.differs(rule, newest, words, until=newest if has and should else at)
 
     # ---- revisions of which nothing is known
 

@@ -83,6 +83,8 @@ class Finding:
     Attributes:
         rule: a key of RULES.
         revision: where it was, 0 where that is at no revision.
+        until: the newest revision at which it may have come about, where that is a later one than ``revision``: a key
+            that is missing in the end may have been deleted at any revision since.
         text: what was done and seen, in words.
         calls: the calls of actors that are involved; none where the history shows it.
         said: what a member said of it in its log.
@@ -95,6 +97,12 @@ class Finding:
     calls: tuple[Call, ...] = ()
     said: str = ""
     issue: str = ""
+    until: int = 0
+
+    @property
+    def newest(self) -> int:
+        """The newest revision at which it may have come about."""
+        return max(self.revision, self.until)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,32 +164,35 @@ class Ledger:
         self.unknown_from = 0
 
     def broken(
-        self, rule: str, revision: int, text: str | Callable[[], str], calls: tuple[Call, ...] = (), said: str = ""
+        self, rule: str, revision: int, text: str | Callable[[], str], calls: tuple[Call, ...] = (), said: str = "",
+        until: int = 0,
     ) -> None:
-        """Note that a guarantee is broken at a revision.
+        """Note that a guarantee is broken at a revision, or at one up to ``until``.
 
         A function for the text is called where it will be shown, and where a known bug may explain it.
         """
         finding, issue = None, ""
         if self._explanations is not None and self._explanations.knows(rule):
-            finding = Finding(rule, revision, text if isinstance(text, str) else text(), calls, said)
+            finding = Finding(rule, revision, text if isinstance(text, str) else text(), calls, said, until=until)
             issue = self._explanations.issue(finding)
         self._broken[rule][issue] += 1
         found = self._findings[rule].setdefault(issue, [])
         if len(found) < _KEPT:
-            finding = finding or Finding(rule, revision, text if isinstance(text, str) else text(), calls, said)
+            finding = finding or Finding(
+                rule, revision, text if isinstance(text, str) else text(), calls, said, until=until
+            )
             found.append(dataclasses.replace(finding, issue=issue))
 
     def findings(self, rule: str) -> list[Finding]:
         """Return what was found of a guarantee so far."""
         return [finding for found in self._findings[rule].values() for finding in found]
 
-    def differs(self, rule: str, revision: int, text: str | Callable[[], str]) -> None:
+    def differs(self, rule: str, revision: int, text: str | Callable[[], str], until: int = 0) -> None:
         """Note that something is not as the replay has it: broken, unless the replay itself has lost its way."""
         if self.unknown_from:
             self.doubt(rule, f"what happened at revision {self.unknown_from} is not known")
         else:
-            self.broken(rule, revision, text)
+            self.broken(rule, revision, text, until=until)
 
     def doubt(self, rule: str, reason: str) -> None:
         """Note why a guarantee cannot be called kept, whatever else holds."""

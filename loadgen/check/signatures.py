@@ -174,7 +174,7 @@ class Past:
 
     def ended_in_defragmentation(self, finding: Finding) -> bool:
         """Whether a violation is of after the start of a member that ended while it defragmented, and has parted."""
-        return self.parts(finding, {member for member, since in self._cut if finding.revision >= since})
+        return self.parts(finding, {member for member, since in self._cut if finding.newest >= since})
 
     @cached_property
     def _cut(self) -> list[tuple[str, int]]:
@@ -233,7 +233,7 @@ class Past:
 
     def since_start(self, finding: Finding) -> bool:
         """Whether a violation is of a revision of after a member was first ended and started again."""
-        return self._start is not None and finding.revision >= self._start
+        return self._start is not None and finding.newest >= self._start
 
     @cached_property
     def _starts(self) -> list[tuple[str, int, int]]:
@@ -256,7 +256,7 @@ class Past:
 
     def since_kill(self, finding: Finding) -> bool:
         """Whether a violation is of what the only member may have lost as it was killed, or of a later revision."""
-        return self.members == 1 and self._killed is not None and finding.revision >= self._killed
+        return self.members == 1 and self._killed is not None and finding.newest >= self._killed
 
     @cached_property
     def _killed(self) -> int | None:
@@ -288,8 +288,8 @@ class Past:
         is this member that differs from them.
         """
         since = min(self._late.values(), default=math.inf)
-        parted = [each for each in self._parted(finding) if each.revision >= since]
-        return finding.revision >= since and bool(parted) and ("" in self._late or self._part(parted, self._late))
+        parted = [each for each in self._parted(finding) if each.newest >= since]
+        return finding.newest >= since and bool(parted) and ("" in self._late or self._part(parted, self._late))
 
     @cached_property
     def _late(self) -> dict[str, int]:
@@ -379,7 +379,7 @@ class Past:
 
         Authentication was on before it was full no more: that member looks at rights, and the others do not.
         """
-        started = {member for member, since in self._started_when_full if finding.revision >= since}
+        started = {member for member, since in self._started_when_full if finding.newest >= since}
         return self.members > 1 and self.parts(finding, started)
 
     @cached_property

@@ -129,7 +129,7 @@ def test_a_leader_killed_after_a_campaign_in_vain_is_the_one_that_was_lost(clust
 
 
 def test_the_users_of_chaos_go_on_where_authentication_is_on_already(cluster: LocalCluster, tmp_path: Path) -> None:
-    """The answer to who switched it on may be lost; from 3.7 on nobody but root may then ask again."""
+    """The answer to who switched it on may be lost; in the newest releases nobody but root may then ask again."""
     for name in ("logs", FOLDER):
         (tmp_path / name).mkdir()
     urls = {member.name: member.client_url for member in cluster.members}

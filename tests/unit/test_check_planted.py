@@ -331,6 +331,14 @@ def write_lost_on_one_member(h: Healthy) -> None:
     next(kv for kv in h.finals()[1].response.kvs if kv.key == k(2)).CopyFrom(before)
 
 
+@plant("kv.reads", "convergence.keys")
+def deleted_key_left_on_one_member(h: Healthy) -> None:
+    """A member that parted has not got the deletion of a key that was last written long before."""
+    left = h.model.states[h.named["delete"].response.header.revision - 1][k(4)]
+    h.finals()[1].response.kvs.insert(4, left)
+    h.finals()[1].response.count += 1
+
+
 @plant("durability.revision", "kv.real-time")
 def revision_falls_over_a_restart(h: Healthy) -> None:
     op = h.named["last 0"]
@@ -608,6 +616,7 @@ def explained(script: Script, folder: Path) -> dict[str, set[str]]:
         ("gap_after_resuming", "3.5.1", ""),  # of a watch, in another way
         ("write_lost_on_one_member", "3.5.1", "13766"),
         ("write_lost_on_one_member", "3.5.30", ""),
+        ("deleted_key_left_on_one_member", "3.5.1", "13766"),
         ("forked_member", "3.5.1", ""),  # one that was never started again
         ("lost_write", "3.5.1", ""),  # where the members agree
     ],
