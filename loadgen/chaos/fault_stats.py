@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Fewer acknowledged writes in a second before a fault than this, and nothing was under load.
 MIN_WRITES_S = 20.0
 _WRITES = (Method.PUT, Method.DELETE_RANGE, Method.TXN)
+# What members answer to writes while an actor has switched authentication on, or has the store be full.
+_BY_ACTORS = ("UserEmpty", "NoSpace")
 # The requests of which some provoke a refusal.
 _REQUESTS: dict[int, type[Message]] = {
     Method.RANGE: pb.RangeRequest, Method.PUT: pb.PutRequest, Method.TXN: pb.TxnRequest,
@@ -63,11 +65,12 @@ class FaultRound:
 class Load:
     """The operations of the users of a run, each in its place between the faults.
 
-    Takes the history, and in order the moments at which each fault began and every member was healthy again after it.
+    Takes the history; in order the moments at which each fault began and every member was healthy again after it; and
+    whether actors were at work, so that a write which is refused for what they did shows that the load was there.
     Places are numbered: 0 is before the first fault, 2n + 1 during fault n, counted from 0, and 2n + 2 after it.
     """
 
-    def __init__(self, history: History, edges_ns: Sequence[int]) -> None:
+    def __init__(self, history: History, edges_ns: Sequence[int], *, actors: bool = False) -> None:
         numbers = np.flatnonzero((history.rows["kind"] == Kind.OPERATION) & (history.rows["process"] > 0))
         rows = history.rows[numbers]  # process 0 is the master
         outcome = rows["outcome"].copy()
@@ -79,8 +82,14 @@ class Load:
         self._place = np.searchsorted(np.array(edges_ns, np.int64), self._begun, "right")
         for place in range(0, len(edges_ns), 2):
             self._place[(self._place == place) & (self._returned >= edges_ns[place])] += 1
-        acknowledged = (rows["outcome"] == OK) & np.isin(rows["method"], _WRITES)
+        writes = np.isin(rows["method"], _WRITES)
+        acknowledged = (rows["outcome"] == OK) & writes
         self._writes: NDArray[np.int64] = np.sort(rows["return_ns"][acknowledged])
+        refused = acknowledged.copy()
+        for at in np.flatnonzero(writes & ~acknowledged).tolist() if actors else ():
+            error = kind_of(history.response(int(numbers[at])).decode(errors="replace"))
+            refused[at] = error is not None and error.name in _BY_ACTORS
+        self._answered: NDArray[np.int64] = np.sort(rows["return_ns"][refused])
 
     def window(self, place: int, start_ns: int, end_ns: int) -> Window:
         """Return the load of a place, of what began from ``start_ns`` on or was open then.
@@ -112,8 +121,11 @@ class Load:
         return {"operations": len(outcomes), "failed": failed, "unknown": unknown}
 
     def writes_per_s(self, start_ns: int, end_ns: int) -> float:
-        """Return the rate of acknowledged writes between two moments; 0 where they are not apart."""
-        first, last = np.searchsorted(self._writes, (start_ns, end_ns))
+        """Return the rate of writes that were acknowledged, or refused for what actors did, between two moments.
+
+        It is 0 where these are not apart.
+        """
+        first, last = np.searchsorted(self._answered, (start_ns, end_ns))
         return float(last - first) / ((end_ns - start_ns) / 1e9) if end_ns > start_ns else 0.0
 
     def longest_gap_s(self, start_ns: int, end_ns: int) -> float:
@@ -131,17 +143,17 @@ def _is_provoked(history: History, row: int) -> bool:
 
 
 def describe(
-    rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int
+    rounds: Sequence[FaultRound], history: History, logs: Path, *, every_s: float, end_ns: int, actors: bool = False
 ) -> tuple[list[FaultRow], Counts]:
     """Return what became of each round, as ``result.json`` has it, and what was done before the first.
 
-    Takes the rounds as they went, the run's history, the folder of the members' logs, the seconds between faults, and
-    when the load ended.
+    Takes the rounds as they went, the run's history, the folder of the members' logs, the seconds between faults, when
+    the load ended, and whether actors were at work.
     """
     begun = [each.began_ns for each in rounds]
     ends = [*begun, end_ns][1:]
     healthy = [max(each.began_ns, min(each.healthy_ns or end, end)) for each, end in zip(rounds, ends, strict=True)]
-    load = Load(history, [edge for edges in zip(begun, healthy, strict=True) for edge in edges])
+    load = Load(history, [edge for edges in zip(begun, healthy, strict=True) for edge in edges], actors=actors)
     read = [read_log(path.read_text(errors="replace").splitlines()) for path in sorted(logs.glob("etcd-node*.log"))]
     rows = []
     for number, each in enumerate(rounds):

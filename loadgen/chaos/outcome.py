@@ -31,7 +31,12 @@ def judge(campaign: Campaign, names: Sequence[str], guarantees: Sequence[str], v
     folder, design = campaign.run.folder, campaign.design
     history = read(folder)
     faults, earlier = fault_stats.describe(
-        campaign.fault_rounds, history, folder / "logs", every_s=design.every_s, end_ns=campaign.ended_ns
+        campaign.fault_rounds,
+        history,
+        folder / "logs",
+        every_s=design.every_s,
+        end_ns=campaign.ended_ns,
+        actors=bool(campaign.turns),
     )
     campaign.run.blocks["chaos"] = {
         "plan": {"faults": list(names), "rounds": len(design.rounds), "every_s": design.every_s,

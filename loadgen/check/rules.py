@@ -164,7 +164,12 @@ class Ledger:
         self.unknown_from = 0
 
     def broken(
-        self, rule: str, revision: int, text: str | Callable[[], str], calls: tuple[Call, ...] = (), said: str = "",
+        self,
+        rule: str,
+        revision: int,
+        text: str | Callable[[], str],
+        calls: tuple[Call, ...] = (),
+        said: str = "",
         until: int = 0,
     ) -> None:
         """Note that a guarantee is broken at a revision, or at one up to ``until``.

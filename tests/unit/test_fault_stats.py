@@ -148,3 +148,22 @@ def test_the_nearest_fault_is_the_last_that_began_before(tmp_path: Path) -> None
     assert evidence.nearest_fault(2) == "kill-leader, etcd-node2 (0.900000 s to 1.900000 s)"
     assert evidence.nearest_fault(3) == "pause-random, etcd-node2 (5.900000 s to 6.900000 s)"
     assert evidence.nearest_fault(4) == "isolate-leader (8.900000 s to the end)"
+
+
+def test_a_load_that_is_refused_for_what_actors_did_is_a_load(tmp_path: Path) -> None:
+    refusals = (
+        (Outcome.FAIL, b"etcdserver: user name is empty"), (Outcome.INFO, b"etcdserver: mvcc: database space exceeded"),
+        (Outcome.INFO, b"DEADLINE_EXCEEDED"),
+    )  # fmt: skip
+    operations = [
+        (1.0 + n / 30, 1.01 + n / 30, *refusals[kind]) for kind, count in enumerate((11, 10, 9)) for n in range(count)
+    ]
+    history = recorded(tmp_path, *operations)
+    fault_round = FaultRound(1, "kill-leader", "2026-01-02T03:04:05.000+00:00", began_ns=2 * S, healthy_ns=3 * S)
+    said = {}
+    for actors in (False, True):
+        (row,), _ = fault_stats.describe(
+            [fault_round], history, tmp_path, every_s=1.0, end_ns=4 * S, actors=actors
+        )  # fmt: skip
+        said[actors] = row["reason"]
+    assert said == {False: "0 acknowledged writes/s before it, 20 are needed", True: None}
