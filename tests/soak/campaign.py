@@ -56,7 +56,7 @@ def main() -> int:
         )  # fmt: skip
     parser.add_argument("--for", dest="for_s", type=Duration(1), metavar="DURATION", help="of each, in place of these")
     parser.add_argument("--slice", type=Duration(1), metavar="DURATION", help="of one run (default: 10m, to find 3m)")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep run folders of slices that broke something")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep run folders of slices that did not pass")
     parser.add_argument("--jobs", type=Whole(1, 64), default=1, metavar="N", help="runs at a time (default: 1)")
     args = parser.parse_args()
     if args.folder is not None:
@@ -91,7 +91,7 @@ def _campaign(kind: str, etcd: EtcdBinary, seconds: float, slice_s: float, folde
 
 
 def one_run(etcd: EtcdBinary, seconds: float, seed: int, folder: Path | None) -> dict[str, Any]:
-    """Run the campaign once, and return what came of it. Keeps the run folder, where told to, if it broke something."""
+    """Run the campaign once, and return what came of it. Keeps the run folder, where told to, if it did not pass."""
     rounds = max(1, round(seconds / EVERY_S))
     words = (
         "chaos", "--etcd", str(etcd.path), "--actors", "all", "--faults", ",".join(FAULTS), "--every", f"{EVERY_S:g}s",
@@ -110,7 +110,7 @@ def one_run(etcd: EtcdBinary, seconds: float, seed: int, folder: Path | None) ->
             error = done.stderr.strip()[-_LONGEST:]
             return {**row, "minutes": round(seconds / 60, 2), "error": error, "broken": [], "explained": [], "open": []}
         result = json.loads(done.stdout)
-        if folder is not None and result["check"]["broken"]:
+        if folder is not None and done.returncode:
             kept.rename(folder / f"{etcd.version}-{seed}-{int(time.time())}")
     return {**row, **_found(result)}
 
