@@ -123,10 +123,11 @@ def run(
     """Try so many at a time, and give each with its outcome when it has ended.
 
     ``tick`` is called with those that go on, 20 times a second. Close it, which ends those that go on. Raises
-    ListenerError where a bug of ours has ended one.
+    ListenerError where a bug of ours has ended one, which is not given, once the others have ended.
     """
     waiting = list(trials)
     running: list[_Running] = []
+    failed: ListenerError | None = None
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -134,9 +135,17 @@ def run(
             tick([each.trial for each in running])
             time.sleep(_POLL_S)
             for each in list(running):
-                if (outcome := each.outcome()) is not None:
+                try:
+                    outcome = each.outcome()
+                except ListenerError as error:
+                    failed = failed or error
+                    running.remove(each)
+                    continue
+                if outcome is not None:
                     running.remove(each)
                     yield each.trial, outcome
+        if failed is not None:
+            raise failed
     finally:
         with uninterrupted():
             for each in running:

@@ -18,6 +18,7 @@ from cluster.base.verdict import Verdict
 
 if TYPE_CHECKING:
     from cluster.base.binary import EtcdBinary
+    from cluster.base.exits import ListenerError
     from cluster.schema.bugs_documents import Bugs
     from loadgen.bugs.parallel import Trial
     from loadgen.bugs.scenario import Scenario
@@ -103,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     binaries = _binaries(args.etcd)
     planned = run_folder.planned("bugs", args.output)
     folder = run_folder.create(planned, exact=args.output is not None, say=say, is_run=False)
-    found = _tried(args, binaries, scenarios, folder)
+    found, failed = _tried(args, binaries, scenarios, folder)
     with writing(folder / DOCUMENT):
         run_folder.write_json(folder / DOCUMENT, found)
     if args.junit:
@@ -117,6 +118,8 @@ def main(args: argparse.Namespace) -> int:
     show(found, args.json, bug_table.render)
     if not args.json:
         say(f"folder {folder}")
+    if failed is not None:
+        raise failed
     if found["stopped_by"]:
         return EXIT_CODES[found["stopped_by"]]
     return Verdict(found["verdict"]).exit_code
@@ -140,8 +143,11 @@ def _binaries(names: list[str]) -> list[EtcdBinary]:
     return list(found.values())
 
 
-def _tried(args: argparse.Namespace, binaries: list[EtcdBinary], scenarios: list[Scenario], folder: Path) -> Bugs:
-    """Try scenarios on etcds; return the document, also where a signal ended it."""
+def _tried(
+    args: argparse.Namespace, binaries: list[EtcdBinary], scenarios: list[Scenario], folder: Path
+) -> tuple[Bugs, ListenerError | None]:
+    """Try scenarios on etcds; return the document, also where a signal ended it, and a bug of ours that ended one."""
+    from cluster.base.exits import ListenerError
     from loadgen.bugs import bug_table, parallel
     from loadgen.bugs.trial import Found, Outcome
 
@@ -156,7 +162,7 @@ def _tried(args: argparse.Namespace, binaries: list[EtcdBinary], scenarios: list
     in_order = sorted(trials, key=lambda trial: trial.scenario.certain)
     outcomes: dict[int, Outcome] = {}
     progress = _Progress(len(trials))
-    stopped_by = None
+    stopped_by, failed = None, None
     try:
         with (
             interruptible(),
@@ -167,14 +173,19 @@ def _tried(args: argparse.Namespace, binaries: list[EtcdBinary], scenarios: list
                 progress.done(trial, outcome)
     except Interrupted as signal:
         stopped_by = str(signal)
+    except ListenerError as error:
+        failed = error
     finally:
         progress.clear()
     missing = Outcome(Found.NOT_TRIED, 0.0, 0, reason=f"ended by {stopped_by} before it was tried")
+    if failed is not None:
+        missing = Outcome(Found.NOT_TRIED, 0.0, 1, reason="a bug of raftload itself has ended it")
     by_etcd = [
         (binary, [bug_table.row(each, outcomes.get(id(each), missing)) for each in trials if each.binary is binary])
         for binary in binaries
     ]
-    return bug_table.document(by_etcd, thorough=args.thorough, seed=args.seed, stopped_by=stopped_by)
+    found = bug_table.document(by_etcd, thorough=args.thorough, seed=args.seed, stopped_by=stopped_by)
+    return found, failed
 
 
 class _Progress:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ import pytest
 
 from cluster.base.binary import EtcdBinary
 from cluster.base.errors import UsageError
-from cluster.base.exits import BUG, ListenerError
+from cluster.base.exits import BUG, Failure, ListenerError
 from cluster.base.known_bugs import BUGS, bug_of, known_bug, known_bugs
 from cluster.base.verdict import Verdict
 from loadgen import schema
@@ -23,6 +25,7 @@ from loadgen.bugs.parallel import Trial
 from loadgen.bugs.scenario import Scenario
 from loadgen.bugs.trial import Found, Outcome
 from loadgen.check.rules import RULES, Finding, Result
+from loadgen.cli import bugs
 from loadgen.client.actor import UNARY
 from loadgen.history import operation
 from loadgen.history.calls import Call, Plain
@@ -275,3 +278,40 @@ def test_a_trial_that_a_bug_of_ours_ends_is_no_result(tmp_path: Path) -> None:
     assert failure.code == BUG
     assert failure.what.startswith("the scenario of 0 on etcd 3.5.1: KeyError: '0' at trial.py:")
     assert "Traceback" in failure.trace
+
+
+def test_a_bug_of_ours_that_ends_one_trial_leaves_the_rows_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "etcd"
+    mine.write_text("#!/bin/sh\necho 'etcd Version: 3.5.1'\n")
+    mine.chmod(0o755)
+    ours = dataclasses.replace(SURE, issue="15814")
+    shown = Outcome(Found.AFFECTED, 1.0, 1, rule="member.lives", violation="it ended in a txn")
+
+    class Tried:
+        """A process that has ended: one by a bug of ours, one as it should."""
+
+        def __init__(self, trial: Trial) -> None:
+            self.trial = trial
+
+        def outcome(self) -> Outcome:
+            if self.trial.scenario is ours:
+                raise ListenerError(Failure(BUG, "the scenario of 15814 on etcd 3.5.1: KeyError: '0'", "", tmp_path))
+            return shown
+
+    monkeypatch.setattr(parallel, "_Running", Tried)
+    monkeypatch.setattr("loadgen.bugs.catalogue.select", lambda names: [ours, SURE])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ListenerError) as caught:
+        bugs.main(_arguments("--etcd", str(mine), "--jobs", "1", "--output", "tried"))
+    assert caught.value.exit_code == BUG
+    rows = json.loads((tmp_path / "tried" / "bugs.json").read_text())["etcds"][0]["bugs"]
+    assert [(row["issue"], row["found"]) for row in rows] == [("15814", "could not be tried"), ("14110", "affected")]
+    assert "it ended in a txn" in capsys.readouterr().out
+
+
+def _arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bugs.add_arguments(parser)
+    return parser.parse_args(words)
