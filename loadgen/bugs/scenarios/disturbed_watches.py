@@ -63,7 +63,9 @@ def _have_a_watch_refused(stage: Stage) -> None:
         first = watcher.watch(b"a")
         if not first.wait_created(_CREATED_S):
             raise CannotTryError("a watch was not created")
-        watcher.watch(b"secret").wait_created(_CREATED_S)
+        second = watcher.watch(b"secret")
+        if not second.wait_created(_CREATED_S) and second.error is None:
+            raise CannotTryError("a watch was not refused, and not created")
         return watcher, first
 
     def ask_how_far(watcher: Watcher) -> None:

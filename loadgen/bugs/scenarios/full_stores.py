@@ -9,7 +9,7 @@ from loadgen.client.auth import READWRITE
 from loadgen.proto import etcd_pb2 as pb
 
 # A member learns how large its store is when it commits, so all that is written before that is let through.
-_QUOTA = ClusterOptions(quota="2MiB", args=("--backend-batch-interval=1m",))
+_QUOTA = ClusterOptions(quota="2MiB", args=("--backend-batch-interval=1h",))
 _LARGE, _PUTS = b"x" * (64 << 10), 48
 
 
@@ -35,7 +35,7 @@ def _delete_and_start_when_full(stage: Stage) -> None:
     alice = stage.actor(user="alice")
     alice.delete(b"secret")
     member = answer_of(root.ask(pb.MemberListRequest()))["members"][0]["ID"]
-    root.ask(pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member, alarm=pb.NOSPACE))
+    answer_of(root.ask(pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member, alarm=pb.NOSPACE)))
     root.ask(pb.AlarmRequest(action=pb.AlarmRequest.GET))
     alice.delete(b"secret")
     started = stage.names[-1]
@@ -63,7 +63,7 @@ def _write_in_a_nested_transaction(stage: Stage) -> None:
     """#22134: etcd counts what the puts of a transaction take, and not what those of one in it do."""
     actor = stage.actor()
     member = answer_of(actor.ask(pb.MemberListRequest()))["members"][0]["ID"]
-    actor.ask(pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member, alarm=pb.NOSPACE))
+    answer_of(actor.ask(pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member, alarm=pb.NOSPACE)))
     actor.ask(pb.AlarmRequest(action=pb.AlarmRequest.GET))
     actor.put(b"key", b"1")
     write = pb.RequestOp(request_put=pb.PutRequest(key=b"key", value=b"2"))

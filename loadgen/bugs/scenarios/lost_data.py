@@ -21,7 +21,9 @@ def _grant_odd_leases(stage: Stage) -> None:
     for lease in _IDS:
         answer_of(actor.ask(pb.LeaseGrantRequest(TTL=600, ID=lease)))
         actor.put(b"key%d" % lease, b"1", lease=lease)
-    actor.snapshot()  # which commits; what is not committed yet is applied again, and not read from the store
+    answer_of(
+        actor.snapshot()
+    )  # which commits; what is not committed yet is applied again, and not read from the store
     stage.kill(name)
     stage.start(name)
     actor = stage.actor()
@@ -43,7 +45,7 @@ def _delete_and_put_in_one(stage: Stage) -> None:
         pb.RequestOp(request_put=pb.PutRequest(key=b"key", value=b"2")),
     ]
     done = answer_of(actor.ask(pb.TxnRequest(success=both)))
-    actor.ask(pb.CompactionRequest(revision=done["header"]["revision"], physical=True))
+    answer_of(actor.ask(pb.CompactionRequest(revision=done["header"]["revision"], physical=True)))
     if stage.died_of(actor.get(b"key")):
         stage.start(name)
         stage.actor().get(b"key")
@@ -60,7 +62,7 @@ def _compact_to_a_deletion(stage: Stage) -> None:
     actor.put(b"key", b"1")
     deleted = answer_of(actor.delete(b"key"))["header"]["revision"]
     live.take_up_to(deleted, within_s=_TOLD_S)
-    actor.ask(pb.CompactionRequest(revision=deleted, physical=True))
+    answer_of(actor.ask(pb.CompactionRequest(revision=deleted, physical=True)))
     watch = actor.watch(b"key", start_revision=deleted)
     put = answer_of(actor.put(b"key", b"2"))
     watch.take_up_to(put["header"]["revision"], within_s=_TOLD_S)

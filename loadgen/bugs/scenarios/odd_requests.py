@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loadgen.bugs.scenario import ClusterOptions, Scenario
-from loadgen.bugs.stage import Stage
+from loadgen.bugs.stage import Stage, answer_of
 from loadgen.check.rules import Finding
 from loadgen.proto import etcd_pb2 as pb
 
@@ -34,7 +34,7 @@ def _raise_no_alarm(stage: Stage) -> None:
 def _grant_nothing(stage: Stage) -> None:
     """#13086: every member reads the right that is to be granted, when it applies the entry of the log."""
     actor = stage.actor()
-    actor.ask(pb.AuthRoleAddRequest(name="some"))
+    answer_of(actor.ask(pb.AuthRoleAddRequest(name="some")))
     stage.died_of(actor.ask(pb.AuthRoleGrantPermissionRequest(name="some")))
 
 

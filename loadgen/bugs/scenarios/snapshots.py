@@ -26,6 +26,7 @@ _LOGGED_S, _APPLIED_S = 20.0, 20.0
 _EARLY, _LOOKED_AFTER_S = 10, 0.1
 # `lease.ends` gives a lease 10 s, where writes show that others go on.
 _TOLD_S, _OVERDUE_S = 12, 25.0
+_DEFRAGMENTED_S, _NO_TIME_S = 10.0, 0.001
 
 
 def _fall_behind(stage: Stage, name: str) -> None:
@@ -43,6 +44,9 @@ def _fall_behind(stage: Stage, name: str) -> None:
         done = 0
         while done < _WRITES and stage.left_s:
             done += writer.put(b"other%d" % done, b"").outcome is Outcome.OK
+
+        if done < _WRITES:
+            raise CannotTryError(f"only {done} of {_WRITES} keys were written")
 
     stage.work(write)
     for each in others:
@@ -99,6 +103,8 @@ def _watch_the_future(stage: Stage) -> None:
     other = stage.actor(stage.leader())
     for number in range(20):
         put = other.put(b"key", b"%d" % number)
+        if not number and answer_of(put)["header"]["revision"] >= first:
+            raise CannotTryError("more was written than was to be, so that the watch has begun")
         time.sleep(_LOOKED_AFTER_S if number < _EARLY else 0)
     watch.take_up_to(answer_of(put)["header"]["revision"], within_s=_APPLIED_S)
 
@@ -111,11 +117,11 @@ def _grant_while_behind(stage: Stage) -> None:
     name = stage.follower()
     root = stage.enable_auth({"alice": (Permission(READWRITE, b"first"),)})
     actor = stage.actor(name, user="alice")
-    actor.put(b"first", b"1")
+    answer_of(actor.put(b"first", b"1"))  # so its member knows the rights
     _fall_behind(stage, name)
     root = stage.actor(stage.leader(), user="root")
     right = auth_pb2.Permission(permType=READWRITE, key=b"second")
-    root.ask(pb.AuthRoleGrantPermissionRequest(name="alice", perm=right))
+    answer_of(root.ask(pb.AuthRoleGrantPermissionRequest(name="alice", perm=right)))
     _catch_up(stage, name)
     other = stage.actor(stage.leader(), user="alice")
     for number in range(5):
@@ -138,12 +144,17 @@ def _enable_auth_while_behind(stage: Stage) -> None:
         if time.monotonic() > until:
             raise CannotTryError(f"{name} did not become the leader in {_APPLIED_S:g} s")
         stage.actor(stage.leader(), user="root").ask(pb.MoveLeaderRequest(targetID=target))
+    term = answer_of(root.ask(pb.StatusRequest()))["raftTerm"]
     lease = answer_of(root.ask(pb.LeaseGrantRequest(TTL=1)))["ID"]
     root.put(b"key", b"held", lease=lease)
     until = time.monotonic() + _OVERDUE_S
     while time.monotonic() < until:
         left = answer_of(root.ask(pb.LeaseTimeToLiveRequest(ID=lease, keys=True)))
-        if not left.get("grantedTTL") or left.get("TTL", 0) < -_TOLD_S:
+        if not left.get("grantedTTL"):
+            if answer_of(root.ask(pb.StatusRequest()))["raftTerm"] != term:
+                raise CannotTryError(f"{name} did not lead until the lease had ended")
+            break
+        if left.get("TTL", 0) < -_TOLD_S:
             break
         root.put(b"other", b"goes on")
         time.sleep(0.5)
@@ -162,9 +173,15 @@ def _defragment_in_between(stage: Stage) -> None:
     stage.cluster.resume(name)
     stage.struck(name, placing)
     opened = stage.strike(name, hold("fdatasync", "db", times=1))
+    if stage.cluster.rules(name)[opened].struck:
+        raise CannotTryError(f"{name} committed to its old database when it was sent a new one")
     stage.cluster.clear_strikes(name, placing)
     stage.struck(name, opened)
-    actor.ask(pb.DefragmentRequest(), timeout_s=5.0)
+    at_work = stage.strike(name, hold("fdatasync", "db.tmp*", _NO_TIME_S))
+    asked = actor.ask(pb.DefragmentRequest(), timeout_s=_DEFRAGMENTED_S)
+    if not asked.ok:
+        _see_that_it_waits(stage, name, at_work)
+    stage.cluster.clear_strikes(name, at_work)
     stage.cluster.clear_strikes(name, opened)
     _wait_until_alike(stage, name)
     other = stage.actor(stage.leader())
@@ -174,6 +191,16 @@ def _defragment_in_between(stage: Stage) -> None:
     stage.kill(name)
     with contextlib.suppress(MemberFailed):  # 3.4 does not start on such a database, which is noticed in the end
         stage.start(name)
+
+
+def _see_that_it_waits(stage: Stage, name: str, at_work: int) -> None:
+    """Look whether a member that has not defragmented waits with that for the new database, as one without the bug.
+
+    Raises CannotTryError where it may be slow: it was not asked yet, or has begun.
+    """
+    _wait_for_log(stage, name, "starting defragment", "starting to defragment")
+    if stage.cluster.rules(name)[at_work].seen:
+        raise CannotTryError(f"{name} did not defragment in {_DEFRAGMENTED_S:g} s")
 
 
 SCENARIOS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from cluster.local.strike_rules import fail, hold, kill
-from loadgen.bugs.scenario import ClusterOptions, Scenario
+from loadgen.bugs.scenario import CannotTryError, ClusterOptions, Scenario
 from loadgen.bugs.stage import Stage, answer_of
 from loadgen.check.rules import Finding
 from loadgen.client.actor import Actor
@@ -20,8 +20,8 @@ from loadgen.proto import etcd_pb2 as pb
 _PUTS = 20
 _TOLD_S = 10.0
 _BATCH, _OPERATIONS = 1000, 125  # what etcd compacts between two commits, and what fits into a transaction
-# With etcd's own 100 ms a commit of its own may come between what is to be in one.
-_NO_COMMITS = ClusterOptions(args=("--backend-batch-interval=1m",), strikes=("sync", "rename"))
+# With etcd's own 100 ms a commit of its own may come between what is to be in one; on a busy machine with a minute too.
+_NO_COMMITS = ClusterOptions(args=("--backend-batch-interval=1h",), strikes=("sync", "rename"))
 
 
 def _kill_in_defragmentation(stage: Stage) -> None:
@@ -101,9 +101,11 @@ def _hold_the_log(stage: Stage) -> None:
     actor = stage.actor()
     for number in range(5):
         actor.put(b"key", b"%d" % number)
-    actor.snapshot()  # for which etcd commits what was written so far
+    answer_of(actor.snapshot())  # for which etcd commits what was written so far
     rules = [stage.strike(name, hold("fdatasync", "db")), stage.strike(name, hold("write", ".wal"))]
-    actor.put(b"key", b"the last")
+    put = actor.start(pb.PutRequest(key=b"key", value=b"the last"), timeout_s=_TOLD_S)
+    stage.struck(name, rules[1])
+    put.result()
     stage.kill(name)
     for rule in rules:
         stage.cluster.clear_strikes(name, rule)
@@ -116,8 +118,9 @@ def _defragment_on_a_full_disk(stage: Stage) -> None:
     actor = stage.actor()
     for number in range(_PUTS):
         actor.put(b"key%d" % number, b"x" * 1000)
-    stage.strike(stage.names[0], fail("fdatasync", "db.tmp*", "ENOSPC"))
+    full = stage.strike(stage.names[0], fail("fdatasync", "db.tmp*", "ENOSPC"))
     actor.ask(pb.DefragmentRequest())
+    stage.struck(stage.names[0], full)
     actor.put(b"key", b"after")
     stage.notice()
 
@@ -148,6 +151,8 @@ def _hold_the_leaders_disk(stage: Stage) -> None:
     watch.take(len(leases), within_s=ttl + 4.0)
     watch.close()
     stage.struck(leader, rule, timeout_s=0.1)
+    if not gone and stage.leader() == leader:
+        raise CannotTryError(f"the others elected no leader while {leader} was held up")
 
 
 def _after_the_puts(finding: Finding) -> bool:
