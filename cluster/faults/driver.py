@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
+from cluster.base import processes
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, RaftloadError, UsageError
 from cluster.base.pythonpath import python_path
 from cluster.base.signals import uninterrupted
@@ -186,16 +187,7 @@ class Driver:
 
     def close(self) -> None:
         """Heals, removes what was made, and ends the process; idempotent."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        processes.end(self._process, _END_S)
 
 
 def _error(answer: Mapping[str, str]) -> RaftloadError:

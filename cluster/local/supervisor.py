@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.base import processes
 from cluster.base.errors import ClusterError
 from cluster.local import keeper
 
@@ -147,11 +148,7 @@ class Supervisor:
             with contextlib.suppress(OSError):  # reaches the keeper even where a fork holds a copy
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
-        try:
-            self._process.wait(_ANSWER_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        processes.wait(self._process, _ANSWER_S)
         if self._process.returncode != 0:  # it was killed, so its work is left to us
             for pid in self._pids.values() if not sys.platform.startswith("linux") else ():
                 with contextlib.suppress(OSError):

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TextIO, TypedDict
 
+from cluster.base import processes
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.pythonpath import python_path
@@ -106,15 +107,7 @@ class Observer:
 
     def kill(self) -> None:
         """End it without a last look; harmless when repeated."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
-        try:
-            self._process.wait(ANSWER_S + 1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        processes.end(self._process, ANSWER_S + 1)
 
     def _send(self, order: Mapping[str, object]) -> None:
         """Send an order. An observer that is gone is no reason to stop a run."""

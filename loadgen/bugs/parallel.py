@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import IO
 
-from cluster.base import exits
+from cluster.base import exits, processes
 from cluster.base.binary import EtcdBinary
 from cluster.base.exits import Failure, ListenerError
 from cluster.base.pythonpath import python_path
@@ -101,20 +101,11 @@ class _Running:
 
     def ask_to_end(self) -> None:
         """Have it end, and with it all that it started: it does at the end of its stdin."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        processes.close_stdin(self._process)
 
     def end(self) -> None:
         """Do the same, and wait until it has."""
-        self.ask_to_end()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        processes.end(self._process, _END_S)
 
 
 def run(

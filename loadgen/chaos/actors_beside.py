@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from cluster.base import processes
 from cluster.base.errors import UsageError
 from cluster.base.pythonpath import python_path
 from loadgen.chaos.actor_kinds import KINDS
@@ -79,14 +80,10 @@ class Actors:
 
         Returns what came of it; a problem where it was killed, a bug where an error of ours has ended it.
         """
-        self._close_stdin()
+        processes.close_stdin(self._process)
         out: IO[bytes] | None = self._process.stdout
         assert out is not None
-        try:
-            self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        processes.wait(self._process, within_s)
         with out:
             said = out.read()
         try:
@@ -102,8 +99,3 @@ class Actors:
         with contextlib.suppress(OSError):  # its end says why
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
-
-    def _close_stdin(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
