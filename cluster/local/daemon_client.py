@@ -229,7 +229,7 @@ class DetachedCluster:
 
     def disks(self) -> dict[str, Disk]:
         """Return the disks that a fault was done to, by member."""
-        return self._order("look")["disks"]
+        return self._order("look").get("disks", {})  # an older daemon does no faults to disks, and tells of none
 
     def slow_disk(self, name: str, by_s: float) -> None:
         """Make each of its syncs take ``by_s`` seconds longer."""

@@ -16,6 +16,8 @@ from cluster.docker.address import EngineAddress
 from cluster.docker.cluster import DockerSpec, unlike
 from cluster.docker.engine import NoEngine
 from cluster.lifecycle.up import ClusterRequest
+from cluster.local.daemon import Answer
+from cluster.local.daemon_client import DetachedCluster
 from cluster.observe import running
 from cluster.observe.health import Alarm
 from cluster.observe.probe import MemberStatus
@@ -226,3 +228,10 @@ def test_status_as_json_and_as_a_table() -> None:
     lines = view.table().splitlines()
     assert lines[1].split()[:4] == ["etcd-node1", "127.0.0.1:1", "running", "leader"]
     assert lines[3].split()[2:] == ["down", "no", "answer"]
+
+
+def test_a_cluster_of_an_older_raftload_tells_of_no_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    older: Answer = {"states": {"etcd-node1": "running"}, "isolated": [], "disturbed": []}
+    monkeypatch.setattr(DetachedCluster, "_order", lambda self, order: older)
+    known = Running("local", (), {}, "3.5.21", None, "", "", "")
+    assert DetachedCluster(known).disks() == {}
