@@ -116,6 +116,9 @@ class Driver:
         """Start the process. Takes where to report progress to. Raises ClusterError."""
         self._say = say
         self._number = 0
+        # Orders whose answers are kept where their asker was killed meanwhile: what ended is told once.
+        self._looks: set[int] = set()
+        self._late: list[Ended] = []
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", "from cluster.faults.driver import serve; serve()"],
@@ -152,9 +155,12 @@ class Driver:
 
     def ended(self) -> list[Ended]:
         """Return the members that are down and should not be, each once; those that no fault keeps down are started, if
-        they can be.
+        they can be. With them those of an earlier call that was cut short.
         """
-        return cast("list[Ended]", self.ask("ended")["members"])
+        self._looks.add(self._number + 1)
+        found = cast("list[Ended]", self.ask("ended")["members"])
+        late, self._late = self._late, []
+        return [*late, *found]
 
     def wait_healthy(self, timeout_s: float) -> None:
         """Wait until all members agree on a leader and serve. Raises ClusterError with the reason why not."""
@@ -165,7 +171,10 @@ class Driver:
         self.ask("logs", folder=str(folder.absolute()))
 
     def ask(self, order: str, **values: object) -> Line:
-        """One order and its answer; an answer to an older order, whose asker was killed, is passed over."""
+        """One order and its answer; an answer to an older order, whose asker was killed, is passed over.
+
+        All but that of ``ended``, which a later one returns.
+        """
         self._number += 1
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
@@ -183,6 +192,8 @@ class Driver:
                 if "error" in answer:
                     raise _error(answer)
                 return dict(answer["answer"])
+            elif answer["number"] in self._looks:
+                self._late += answer.get("answer", {}).get("members", [])
         raise ClusterError("the process that holds the cluster is gone")
 
     def close(self) -> None:

@@ -214,6 +214,7 @@ class Campaign:
             keeper.kill()
             if revision is not None:
                 self._master.read_members(revision)
+            self._look_again()
         except Exception as error:
             self._error = error
         finally:
@@ -231,6 +232,7 @@ class Campaign:
             if not self._has_ended:
                 raise
             reason = error
+        self._notice()  # the actors' record takes no more after this
         self._end_actors()  # who switch off what they switched on, for which it takes a majority
         try:
             if reason is None:
@@ -239,6 +241,16 @@ class Campaign:
             reason = error
         self.run.doubt(f"what each member holds was not read: {reason}")
         return None
+
+    def _look_again(self) -> None:
+        """Doubt the run where a member has ended by itself since the actors' record was closed."""
+        if self._driver is None:
+            return
+        with contextlib.suppress(RaftloadError):  # it is gone, and what it held was read
+            for each in self._driver.ended():
+                if each["by_itself"]:
+                    said = each["said"] or "it logged nothing"
+                    self.run.doubt(f"{each['member']} ended by itself after the load: {said}")
 
     # ---- while there is load
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
 from cluster.base.errors import UsageError
 from cluster.base.topology import Member
 from cluster.faults import nemesis
+from cluster.faults.driver import Driver
 from cluster.faults.kinds import KINDS, Action, Fault, Subject, after, healing, plan
 from cluster.local.relay import LinkState, PeerRelay, hold_back
 from cluster.observe.probe import MemberStatus
@@ -240,3 +244,34 @@ def test_timeline(tmp_path: Path) -> None:
     assert (first["members"], second["detail"]) == ("etcd-node1 etcd-node2", "kill: etcd-node1; a, b")
     assert int(first["monotonic_ns"]) <= int(second["monotonic_ns"])
     assert first["time"].endswith("+00:00")
+
+
+def test_what_ended_is_told_where_who_asked_first_was_ended() -> None:
+    """Its answer comes before that to the next order, and the member has been started again."""
+    member = {"member": "a", "said": "panic", "at_ns": 1, "by_itself": True, "started": True}
+    answers = [
+        {"number": 1, "answer": {"members": [member]}}, {"number": 2, "answer": {}},
+        {"number": 3, "answer": {"members": []}}, {"number": 4, "answer": {"members": []}},
+    ]  # fmt: skip
+    says = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdout.write(sys.argv[1]); sys.stdout.flush(); sys.stdin.read()",
+         "".join(json.dumps(answer) + "\n" for answer in answers)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    ask = Driver.ask
+
+    def cut_short(self: Driver, order: str, **values: object) -> NoReturn:
+        self._number += 1
+        raise TimeoutError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(subprocess, "Popen", lambda *_, **__: says)
+        driver = Driver()
+        patched.setattr(Driver, "ask", cut_short)
+        with pytest.raises(TimeoutError):
+            driver.ended()
+        patched.setattr(Driver, "ask", ask)
+    with driver:
+        driver.wait_healthy(1.0)
+        assert [dict(each) for each in driver.ended()] == [member]
+        assert driver.ended() == []
