@@ -247,6 +247,23 @@ class Past:
         return found
 
     @cached_property
+    def _absences(self) -> list[tuple[str, int, int]]:
+        """Which members were started again, from when they had not run, and when they were there.
+
+        A fault's marker is of the time when all was well again; that the member ended is told of earlier.
+        """
+        events = self._calls.events if self._calls else ()
+        found = []
+        for member, told_ns, at_ns in self._starts:
+            ended_ns = told_ns
+            if told_ns == at_ns:
+                ends = [each.at_ns for each in events if each.member == member and each.what != "started"]
+                ends += [began_ns for name, began_ns, _ in self._away if name == member]
+                ended_ns = max((each for each in ends if each < at_ns), default=at_ns)
+            found.append((member, ended_ns, at_ns))
+        return found
+
+    @cached_property
     def _start(self) -> int | None:
         faults = self._evidence.history.faults()
         ended = [each.began_ns for each in faults if self.started_again & {*each.members}]
@@ -312,6 +329,8 @@ class Past:
             return False
         if evidence.outcome[number] != INFO:
             return "has been compacted" in evidence.error(number)
+        if txn.compare:  # as the fence of the load, which is what keeps a late one from its reads
+            return False
         done = (evidence.method == Method.COMPACT) & (evidence.outcome == OK) & (evidence.back < evidence.call[number])
         compacted = [evidence.request(each, pb.CompactionRequest).revision for each in np.flatnonzero(done).tolist()]
         newest = max(compacted, default=0)
@@ -387,7 +406,7 @@ class Past:
         """Which members were started while the store was full, and from which revision on that can be seen."""
         guarded = self._spans(lambda call: call.method == "AuthEnable", lambda call: call.method == "AuthDisable")
         return [
-            (member, self._revision_at(ended_ns - _UNCOMMITTED_NS)) for member, ended_ns, at_ns in self._starts
+            (member, self._revision_at(ended_ns - _UNCOMMITTED_NS)) for member, ended_ns, at_ns in self._absences
             if any(low < at_ns and ended_ns < high and any(on < high and ended_ns < off for on, off in guarded)
                    for low, high in self._full)
         ]  # fmt: skip

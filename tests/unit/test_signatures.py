@@ -361,6 +361,7 @@ def test_writes_that_a_watch_slows_down_which_is_told_bit_by_bit(
 COMPACTED = "required revision has been compacted"
 READ = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", revision=2))
 LATE = pb.TxnRequest(success=[READ, pb.RequestOp(request_put=pb.PutRequest(key=b"a"))])
+FENCED = pb.TxnRequest(compare=[pb.Compare(key=b"fence")], success=LATE.success)
 
 
 @pytest.mark.parametrize(
@@ -370,6 +371,7 @@ LATE = pb.TxnRequest(success=[READ, pb.RequestOp(request_put=pb.PutRequest(key=b
         ((8, 1, COMPACTED, LATE), PART.replace(A, "etcd-node3"), ""),  # those that were not asked do the same
         ((8, INFO, "timeout", LATE), PART, "18667"),
         ((4, INFO, "timeout", LATE), PART, ""),  # before it was compacted
+        ((8, INFO, "timeout", FENCED), PART, ""),  # not done where it would come too late
         ((8, 1, "etcdserver: too many requests", LATE), PART, ""),
         ((8, 1, COMPACTED, pb.TxnRequest(success=[READ])), PART, ""),
         ((12, 1, COMPACTED, LATE), PART, ""),  # after they had parted
@@ -441,5 +443,7 @@ def test_a_member_that_starts_while_the_store_is_full_parts_from_those_that_know
     assert full.issue("convergence.revision", 5, text) == ""  # before it
     assert full.issue("convergence.revision", 20, f"at applied index 9 {B} has revision 3") == ""  # another member
     assert World(**restarted, members=1, script=_full_with_users()).issue("kv.reads", 20) == ""  # type: ignore[arg-type]
+    healed_late = _full_with_users(off_ns=10 * S + S // 2)  # the fault's end is told of when it was full no more
+    assert World(**restarted, script=healed_late).issue("convergence.revision", 20, text) == "22386"  # type: ignore[arg-type]
     for other in (_full_with_users(auth=0), _full_with_users(auth=7), _full_with_users(off_ns=10 * S)):
         assert World(**restarted, script=other).issue("convergence.revision", 20, text) == ""  # type: ignore[arg-type]
