@@ -1,11 +1,19 @@
-"""The end of the processes that raftload starts, which end by themselves at the end of their stdin."""
+"""The processes of ours that raftload starts: their import path, and their end, which is that of their stdin."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+from pathlib import Path
 
 Process = subprocess.Popen[bytes] | subprocess.Popen[str]
+
+
+def python_path() -> str:
+    """``PYTHONPATH`` for a process of ours: our own folder, then what this process has there."""
+    ours = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join([ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
 
 
 def close_stdin(process: Process) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from cluster.base import processes
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, RaftloadError, UsageError
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from cluster.base.signals import uninterrupted
 from cluster.base.topology import Member
 from cluster.faults.kinds import KINDS, Fault, Kind

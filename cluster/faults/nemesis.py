@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.02
 # A member that nobody writes to syncs nothing.
 _STRUCK_S = 3.0
+# Longer than several elections, each of up to twice the election timeout, which is 1 s by default.
+_ELECTION_S = 10.0
 
 
 class Breakable(Protocol):
@@ -124,7 +126,8 @@ class Nemesis:
         Raises UsageError where it does not apply, and ClusterError where it fails or shows no effect in time.
         """
         subjects = self._subjects()
-        before = self._leader(subjects)
+        wants = fault.target == "leader" or KINDS[fault.kind].effect == "leads"
+        before = self._leader_soon(subjects) if wants else self._leader(subjects)
         actions = plan(fault, subjects, before.name if before else None, self._rng)
         if reason := KINDS[fault.kind].why_not_here(self._cluster.cannot):
             raise UsageError(f"{fault.kind} does not work here: {reason}")
@@ -152,6 +155,15 @@ class Nemesis:
             Subject(name, states[name], name in isolated, disks[name]["state"] if name in disks else "")
             for name in self._names
         )
+
+    def _leader_soon(self, subjects: Sequence[Subject]) -> MemberStatus | None:
+        """Return who leads; while there can be a leader, wait out an election that goes on."""
+        deadline = time.monotonic() + min(_ELECTION_S, self._wait_s)
+        while (leader := self._leader(subjects)) is None:
+            if time.monotonic() >= deadline or self._voters(subjects) < quorum(len(subjects)):
+                break
+            time.sleep(_POLL_S)
+        return leader
 
     def _leader(self, subjects: Sequence[Subject]) -> MemberStatus | None:
         leaders = [status for status in self._statuses(subjects).values() if status.is_leader]

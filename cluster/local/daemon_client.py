@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cluster.base.access import Access
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, UsageError
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from cluster.base.security import Security
 from cluster.base.signals import finishing, uninterrupted
 from cluster.base.topology import DISK_METHODS, Disk, Member

@@ -29,7 +29,7 @@ from typing import Protocol, Self, TextIO, TypedDict
 from cluster.base import processes
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from cluster.base.security import Security
 from cluster.base.topology import Member
 from cluster.observe import calls, metrics, probe

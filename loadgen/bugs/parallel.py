@@ -16,7 +16,7 @@ from typing import IO
 from cluster.base import exits, processes
 from cluster.base.binary import EtcdBinary
 from cluster.base.exits import Failure, ListenerError
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from cluster.base.signals import uninterrupted
 from loadgen.bugs.scenario import Scenario
 from loadgen.bugs.trial import Found, Order, Outcome

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from cluster.base.binary import EtcdBinary
 from cluster.base.errors import ClusterError, NoAnswer, RaftloadError
 from cluster.base.etcd_errors import KINDS
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from cluster.base.security import Security
 from cluster.local.cluster import LocalCluster
 from cluster.local.strike_rules import Rule

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from cluster.base import processes
 from cluster.base.errors import UsageError
-from cluster.base.pythonpath import python_path
+from cluster.base.processes import python_path
 from loadgen.chaos.actor_kinds import KINDS
 
 if TYPE_CHECKING:

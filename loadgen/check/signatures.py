@@ -51,9 +51,10 @@ CONVERGENCE = ("convergence.revision", "convergence.hash", "convergence.keys")
 _LOST = ("durability.acknowledged", "durability.revision", "kv.revisions", "kv.once", "kv.real-time", "kv.reads")
 # Whoever asks now this member and now that one sees no order of revisions any more, whatever is asked.
 _OF_STORES = (
-    *CONVERGENCE, *_LOST, "kv.past-reads", "kv.writes", "kv.explained", "kv.failed", "txn.compares", "txn.responses",
-    "txn.atomic", "watch.filter", "watch.ordered", "watch.unique", "watch.atomic", "watch.reliable", "watch.resumable",
-    "watch.previous-value", "watch.flags", "watch.members", "lease.together", "lease.attached",
+    *CONVERGENCE, *_LOST, "kv.past-reads", "kv.writes", "kv.compaction", "kv.explained", "kv.failed", "txn.compares",
+    "txn.responses", "txn.atomic", "watch.filter", "watch.ordered", "watch.unique", "watch.atomic", "watch.reliable",
+    "watch.resumable", "watch.bookmarkable", "watch.previous-value", "watch.flags", "watch.members", "lease.together",
+    "lease.attached",
 )  # fmt: skip
 
 

@@ -83,6 +83,18 @@ def test_who_leads_is_seen_while_etcd_shows_its_status_to_users_only(
     assert cluster.leader() is None
 
 
+def test_a_fault_of_the_leader_waits_out_an_election(make_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = make_cluster(3)
+    led = cluster.leader()
+    assert led is not None
+    cluster.kill(led.name)
+    nemesis = Nemesis(cluster)
+    paused = nemesis.inject(Fault("pause", "leader"))
+    assert {led.name, *paused.members} < {member.name for member in cluster.members}
+    with pytest.raises(UsageError, match="there is no leader now"):  # nor can there be one
+        nemesis.inject(Fault("kill", "leader"))
+
+
 def test_a_member_that_ends_by_itself_is_named_once_and_started(leftovers_after: Leftovers, tmp_path: Path) -> None:
     def pids() -> list[int]:
         return [pid for pid in descendants(os.getpid()) if name_of(pid) == "etcd"]
