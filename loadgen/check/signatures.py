@@ -170,8 +170,16 @@ class Past:
 
     def defragmented_far_behind(self, finding: Finding) -> bool:
         """Whether a member that fell far behind, and has parted, defragmented, and was started again."""
+        return self.parts(finding, self._defragmented_far_behind)
+
+    def defragmented_far_behind_and_ended(self, finding: Finding) -> bool:
+        """Whether a member that has ended fell far behind before, and defragmented."""
+        return any(finding.text.startswith(f"{name} ") for name in self._defragmented_far_behind)
+
+    @cached_property
+    def _defragmented_far_behind(self) -> frozenset[str]:
         asked = {call.member for call in self._all_calls if call.method == "Defragment"}
-        return self.parts(finding, asked & self._far_behind & self.started_again)
+        return asked & self._far_behind & self.started_again
 
     def ended_in_defragmentation(self, finding: Finding) -> bool:
         """Whether a violation is of after the start of a member that ended while it defragmented, and has parted."""
@@ -528,6 +536,8 @@ SIGNATURES = (
     Signature("14571", CONVERGENCE, _any, Past.rights_changed_far_behind),
     Signature("14685", _OF_STORES, _any, Past.ended_in_defragmentation),
     Signature("20271", (*CONVERGENCE, "durability.revision"), _any, Past.defragmented_far_behind),
+    Signature("20271", ("member.lives",), _says("failed to find database snapshot file"),
+              Past.defragmented_far_behind_and_ended),
     Signature("14110", ("member.lives",), _says("unexpected error during txn")),
     Signature("18810", ("member.lives",), _says("nil pointer"), Past.failed_to_defragment),
     Signature("14370", _LOST, _any, Past.since_kill),

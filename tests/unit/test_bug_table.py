@@ -25,6 +25,7 @@ from loadgen.bugs.parallel import Trial
 from loadgen.bugs.scenario import Scenario
 from loadgen.bugs.trial import Found, Outcome
 from loadgen.check.rules import RULES, Finding, Result
+from loadgen.check.signatures import SIGNATURES
 from loadgen.cli import bugs
 from loadgen.client.actor import UNARY
 from loadgen.history import operation
@@ -227,6 +228,9 @@ def test_every_scenario_is_of_a_known_bug_and_breaks_known_rules() -> None:
         assert scenario.bug in BUGS
         assert scenario.breaks
         assert set(scenario.breaks) <= RULES.keys()
+        # Else what it breaks is never taken for its bug.
+        signed = {rule for each in SIGNATURES if each.issue == issue for rule in each.rules}
+        assert scenario.fits or not signed or set(scenario.breaks) <= signed
 
 
 def test_the_readme_says_how_many_there_are() -> None:

@@ -227,6 +227,18 @@ def test_a_member_that_defragments_far_behind_loses_what_it_applies() -> None:
     assert World("3.5.16", far=1000, faults=(fault,), restarts=(A,)).issue("convergence.revision", 9, PART) == ""
 
 
+@pytest.mark.parametrize(("far", "member", "known"), [(1000, A, "20271"), (1, A, ""), (1000, B, "")])
+def test_a_member_that_defragments_far_behind_does_not_start_again(far: int, member: str, known: str) -> None:
+    script = CallScript()
+    script.ok("Defragment", member=A)
+    world = World("3.4.23", script=script, far=far, faults=(("pause-follower", A, 5, 15),), restarts=(A,))
+    said = (
+        "failed to recover v3 backend from snapshot: failed to find database snapshot file (snap: snapshot file doesn't"
+    )
+    assert world.issue("member.lives", 0, f"{member} ended by itself", said) == known
+    assert world.issue("member.lives", 0, f"{member} ended by itself", "another reason") == ""
+
+
 @pytest.mark.parametrize(("outcome", "revision", "known"), [(Outcome.INFO, 9, "14685"), (Outcome.INFO, 5, ""),
                                                              (Outcome.OK, 9, "")])  # fmt: skip
 def test_writes_that_are_applied_twice_after_a_kill_in_a_defragmentation(
