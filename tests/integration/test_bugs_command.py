@@ -79,6 +79,7 @@ def test_the_list_names_all_and_tries_none(tmp_path: Path) -> None:
         (("--only", "4711"), "no bug '4711' is known; `raftload bugs --list` prints those that are", 2),
         (("--jobs", "0"), "--jobs: must be at least 1", 2),
         (("--etcd", "/nowhere/etcd"), "no etcd binary at /nowhere/etcd", 4),
+        (("--etcd", "3.5.99"), "run `raftload etcd get 3.5.99`", 4),
         (("--junit", "nowhere/bugs.xml"), "there is no folder nowhere", 2),
         (("--endpoints", "10.0.0.1:2379"), "unrecognized arguments: --endpoints", 2),
     ],
@@ -89,6 +90,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_made(
     done = command.run("bugs", *words, cwd=tmp_path)
     assert done.returncode == code
     assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -135,7 +135,7 @@ SHORTER = {
     "follower,kill-random": "follower,kill-random --rounds 1 --every 1s --concurrency 4 --workers 1",
     "raftload chaos\n": "raftload chaos --rounds 1 --every 1s --concurrency 4\n",
 }
-RELEASE = "3.6.14"
+RELEASES = ("3.5.16", "3.6.14")
 # Folders of finished runs that the pages read.
 RUNS = ("runs/20260102T030405Z-kv", "runs/before", "runs/after")
 
@@ -219,14 +219,15 @@ def test_what_two_pages_show_is_the_same() -> None:
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
-    """Return a mirror of etcd's releases with the one that the pages name: the tests' etcd under that version."""
-    root, name = tmp_path_factory.mktemp("mirror"), release_name(RELEASE)
-    program = f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {RELEASE}" && exit\nexec "{etcd_binary}" "$@"\n'
-    content = pack([file_entry(f"{name}/{each}", program.encode()) for each in ("etcd", "etcdctl")])
-    folder = root / f"v{RELEASE}"
-    folder.mkdir()
-    (folder / f"{name}.tar.gz").write_bytes(content)
-    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  {name}.tar.gz\n")
+    """Return a mirror of etcd's releases with those that the pages fetch: the tests' etcd under their versions."""
+    root = tmp_path_factory.mktemp("mirror")
+    for release in RELEASES:
+        name, folder = release_name(release), root / f"v{release}"
+        program = f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {release}" && exit\nexec "{etcd_binary}" "$@"\n'
+        content = pack([file_entry(f"{name}/{each}", program.encode()) for each in ("etcd", "etcdctl")])
+        folder.mkdir()
+        (folder / f"{name}.tar.gz").write_bytes(content)
+        (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  {name}.tar.gz\n")
     return root.as_uri()
 
 

@@ -28,6 +28,7 @@ _HEAD = """\
 # The bugs of etcd that raftload finds
 
 [`raftload bugs`](guides/bugs.md) tries these bugs on your etcd. This page says what it found on which release of etcd.
+To try a release yourself, fetch it first: `raftload etcd get 3.5.16`, then `raftload bugs --etcd 3.5.16`.
 The binaries were unmodified, and each trial had a new cluster. `python -m tests.soak.bugs` and
 `python -m tests.soak.campaign` try the bugs. `python -m tests.soak.bugs --table` writes this page from their records in
 `docs/evidence`.
