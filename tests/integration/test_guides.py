@@ -223,7 +223,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, etcd_binary: str) -> str:
     root = tmp_path_factory.mktemp("mirror")
     for release in RELEASES:
         name, folder = release_name(release), root / f"v{release}"
-        program = f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {release}" && exit\nexec "{etcd_binary}" "$@"\n'
+        version = f'[ "$1" = --version ] && echo "etcd Version: {release}" && exit'
+        program = f'#!/bin/sh\n{version}\nexec "{etcd_binary}" "$@"\n'
         content = pack([file_entry(f"{name}/{each}", program.encode()) for each in ("etcd", "etcdctl")])
         folder.mkdir()
         (folder / f"{name}.tar.gz").write_bytes(content)
