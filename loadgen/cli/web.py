@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     worker_options.add_arguments(parser.add_argument_group("workers"))
     parser.add_argument(
         "--links", default="direct", choices=("direct", "relay"),
-        help="connections between the members of an embedded cluster; relay makes partitions possible and "
-        "every message between members slower (default: direct)",
+        help="connections between the members of an embedded cluster, which this command starts itself; relay makes "
+        "partitions possible and every message between members slower (default: direct)",
     )  # fmt: skip
     parser.add_argument(
         "--disk-faults", action="store_true",
-        help="trap the syncs of the members of an embedded cluster, which makes faults of their disks possible and "
-        "every write slower (Linux)",
+        help="trap the syncs of the members of an embedded cluster, which this command starts itself; that makes "
+        "faults of their disks possible and every write slower (Linux); not for a cluster that is there already",
     )  # fmt: skip
     group = parser.add_argument_group("initial values of the load form")
     group.add_argument("--concurrency", default="10", metavar="N", help="users over all workers (default: 10)")
@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serve the UI until a signal ends it. Returns the exit code."""
     choice = TargetOptions.from_arguments(args)
+    _check_made(args, choice)
     port = settings.read("web-port", args.web_port, parse_whole, 0, 65535)
     options = WorkerOptions.from_arguments(args)
     options.check_target(choice.endpoints)
@@ -105,6 +106,27 @@ def main(args: argparse.Namespace) -> int:
         logs = Path(name)
         with run_folder.logging_to(logs / "master.log"):
             return _run(args, choice, options, users, port, command, logs, terminal)
+
+
+def _check_made(args: argparse.Namespace, choice: TargetOptions) -> None:
+    """Raise SettingsError for an option of how to make the members, where they are made already, or cannot be so."""
+    running = choice.running
+    # In Docker there are networks to part.
+    parted = choice.kind == "docker" or (running is not None and running.links == "relay")
+    asked = {
+        "--disk-faults": args.disk_faults and not (running is not None and running.disk_faults),
+        "--links relay": args.links == "relay" and not parted,
+    }
+    for option in [name for name, missing in asked.items() if missing and choice.kind != "embedded"]:
+        if choice.kind == "docker":
+            why = "members in containers cannot have them; try --backend embedded"
+        elif running is not None:
+            why = f"`raftload cluster up` made this one; start that with {option}, or give --backend embedded here"
+        else:
+            why = f"{choice.reason} names one that is there already"
+        raise settings.SettingsError(
+            f"{option} is for a cluster that this command makes itself: {why}", option=option.partition(" ")[0]
+        )
 
 
 def _run(

@@ -149,6 +149,17 @@ def test_the_folder_of_the_runs_of_web_is_no_file(tmp_path: Path, capsys: pytest
     assert_refused(done, "file is a file; name a folder")
 
 
+@pytest.mark.parametrize("words", [("--disk-faults",), ("--links", "relay")])
+def test_members_that_are_there_are_not_made_anew_by_web(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = f"{' '.join(words)} is for a cluster that this command makes itself: "
+    there = "names one that is there already"
+    assert_refused(refusal(capsys, "web", *words, "--endpoints", "127.0.0.1:1"), f"{says}--endpoints {there}")
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", "127.0.0.1:1")
+    assert_refused(refusal(capsys, "web", *words), f"{says}$ETCDCTL_ENDPOINTS {there}")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize(
     ("words", "stream", "code"),
