@@ -1,4 +1,4 @@
-"""Requests of every kind that etcd's promises are about, at every member: the traffic of `raftload chaos`.
+"""Requests of every kind that etcd's guarantees are about, at every member: the traffic of `raftload chaos`.
 
 It is what `raftload chaos` runs, which records and checks it. Under plain Locust it is load alone:
 

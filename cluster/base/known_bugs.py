@@ -1,4 +1,4 @@
-"""Bugs of etcd that break a promise to its clients, by version: what somebody may meet who runs that version.
+"""Bugs of etcd that break a guarantee to its clients, by version: what somebody may meet who runs that version.
 
 Of each: the issue or the advisory that describes it and the releases that have it. The releases are those that etcd's
 CHANGELOG, the issue or the advisory name, or that were tried; ``raftload bugs`` tries them again.

@@ -1,4 +1,4 @@
-"""The verdict on a promise, a guarantee, a threshold, or on a whole run of them."""
+"""The verdict on a guarantee, a threshold, or on a whole run of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of what etcd promises, each with a verdict."""
+"""Tests of what etcd guarantees, each with a verdict."""
 
 from cluster.conformance.model import Bounds, Disturber, Result
 from cluster.conformance.suite import TESTS, Report, run

@@ -24,7 +24,7 @@ _REFUSALS = frozenset({3, 5, 6, 9, 11, 12, 13, 15})
 
 
 class Broken(Exception):  # noqa: N818
-    """A promise of etcd does not hold; the text says what was seen instead."""
+    """A guarantee of etcd does not hold; the text says what was seen instead."""
 
 
 class Inconclusive(Exception):  # noqa: N818
@@ -84,16 +84,16 @@ class Bounds:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Test:
-    """One promise of etcd and how it is tried.
+    """One guarantee of etcd and how it is tried.
 
     Attributes:
         name: ``group.what``.
-        promise: what etcd promises, in a sentence.
+        promise: what etcd guarantees, in a sentence.
         run: takes an Env, returns what it saw in a few words; raises Broken, Inconclusive or NotApplicable.
         waits: it mostly sleeps, and may run beside others.
         disturbs: others who use the cluster would notice; such a test runs alone.
         needs_handle: it stops members.
-        needs_all: its promise is about every member, so one that does not answer leaves it open.
+        needs_all: its guarantee is about every member, so one that does not answer leaves it open.
         min_members: with fewer it does not apply.
         extended: it runs only with ``--all``, or where it is named.
     """

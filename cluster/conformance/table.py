@@ -27,7 +27,7 @@ def render(report: Report, *, color: bool = False, width: int = 100) -> str:
 def _rows(result: Result, paint: Painter, width: int) -> list[str]:
     reason = result.reason
     if result.verdict == Verdict.FAIL:
-        reason = f"broken promise: {result.promise}; {reason}"
+        reason = f"broken guarantee: {result.promise}; {reason}"
     indent = " " * (_NAME + _VERDICT + _TIME + 4)
     first, *more = textwrap.wrap(reason, width - len(indent)) or [""]
     verdict = paint(f"{result.verdict.name:<{_VERDICT}}", result.verdict.style)

@@ -1,1 +1,1 @@
-"""Known bugs of etcd, each tried on a throwaway cluster: does this etcd break the promise?"""
+"""Known bugs of etcd, each tried on a throwaway cluster: does this etcd break the guarantee?"""

@@ -1,4 +1,4 @@
-"""What a bug's scenario is: what it needs, which promise the bug breaks, and what drives it."""
+"""What a bug's scenario is: what it needs, which guarantee the bug breaks, and what drives it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--history", action="store_true",
         help="record every operation, as sent and as answered, in history/ of the run folder, and what each member "
-        "holds at the end, so that `raftload check` can tell whether etcd kept its promises",
+        "holds at the end, so that `raftload check` can tell whether etcd kept its guarantees",
     )  # fmt: skip
     group.add_argument("--json", action="store_true", help="print the result document instead of a table")
     group.add_argument("--keep", action="store_true", help="leave the run's keys in the cluster")

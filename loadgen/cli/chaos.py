@@ -1,4 +1,4 @@
-"""`raftload chaos`: load, faults beside it, and a check whether etcd kept its promises."""
+"""`raftload chaos`: load, faults beside it, and a check whether etcd kept its guarantees."""
 
 from __future__ import annotations
 

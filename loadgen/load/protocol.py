@@ -290,7 +290,7 @@ class Failed(TypedDict):
 
 
 class Suspect(TypedDict):
-    """A worker to the master, once in a run: it was told what cannot be where etcd keeps its promises."""
+    """A worker to the master, once in a run: it was told what cannot be where etcd keeps its guarantees."""
 
     seen: str
 

@@ -114,7 +114,7 @@ def _images(client: Any) -> set[str]:
     return {image.id for image in client.images.list()}
 
 
-# What etcd promises
+# What etcd guarantees
 
 
 def conformance(place: Place, transport: str) -> Found:
@@ -271,7 +271,7 @@ def _both_transports(place: Place, *words: str) -> str:
 
 
 def columns(place: Place) -> Found:
-    """Every column of members.csv and metrics.csv that docs/formats.md promises."""
+    """Every column of members.csv and metrics.csv that docs/formats.md names."""
     words = ("--duration", "5s", "--workers", "1", "--concurrency", "4", "--output", "run", "--json")
     result = place.document("bench", "--endpoints", ",".join(place.shared()), *words)
     polls = _filled(place.folder / "run" / "members.csv", MEMBER_COLUMNS, {"reason"})
@@ -448,7 +448,7 @@ CELLS: tuple[Cell, ...] = (
     Cell("status", "`viz --type cluster-status`", "roles, terms, indexes, sizes and versions are those that members "
          "tell", cluster_status),
     Cell("web", "web UI's cluster page", "it shows the members live, and its button hands leadership over", web_page),
-    Cell("columns", "`members.csv`, `metrics.csv`", "every column that docs/formats.md promises is filled", columns),
+    Cell("columns", "`members.csv`, `metrics.csv`", "every column that docs/formats.md names is filled", columns),
     *(Cell(f"bench-{name}", f"`bench --scenario {name}`", "all operations succeed over gRPC, and over the gateway "
            "where the scenario allows it", partial(scenario, name=name)) for name in SCENARIOS),
     Cell("tls", "`bench` over TLS", "over both transports; without the CA it is refused", over_tls),

@@ -36,7 +36,7 @@ The binaries were unmodified, and each trial had a new cluster. `python -m tests
 | in the table | means |
 | --- | --- |
 | found 5/5, 2.1 s | the release has the bug, and five of five trials found it; 2.1 s is the median of whole trials |
-| clean 5/5 | the release does not have the bug, and five of five trials found that the promise was kept |
+| clean 5/5 | the release does not have the bug, and five of five trials found that the guarantee was kept |
 | **bold** | a trial did not say what etcd's issues and advisories say of this release, or could not be carried out |
 | - | nobody tried it; in the last column: nothing has shown it yet |
 | its own track | the scenario that `raftload bugs` has for this bug shows it |

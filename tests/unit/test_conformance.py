@@ -137,10 +137,10 @@ def test_what_a_run_comes_to(verdicts: tuple[Verdict, ...], verdict: Verdict, co
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 300])
-def test_the_table_fits_and_names_the_broken_promise(width: int) -> None:
+def test_the_table_fits_and_names_the_broken_guarantee(width: int) -> None:
     text = render(report(Verdict.PASS, Verdict.FAIL), width=width)
     assert max(map(len, text.splitlines())) <= min(max(width, 80), 120)
-    assert "broken promise: reads see writes" in text
+    assert "broken guarantee: reads see writes" in text
     assert text.splitlines()[-1] == "FAIL: 1 PASS, 1 FAIL, 0 UNKNOWN, 0 SKIP in 1.5 s"
     assert "\x1b[31mFAIL" in render(report(Verdict.FAIL), color=True)
 

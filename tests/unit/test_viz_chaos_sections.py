@@ -1,4 +1,4 @@
-"""A report of a run that broke a promise: the first violation first."""
+"""A report of a run that broke a guarantee: the first violation first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_a_known_bug_explains_is_one_line() -> None:
     assert 'issues/13766">etcd#13766</a> (fixed in 3.5.3), 4,958 times: ' in page
 
 
-def test_a_run_that_kept_its_promises_has_no_list_of_violations() -> None:
+def test_a_run_that_kept_its_guarantees_has_no_list_of_violations() -> None:
     checked = report.judged(HISTORIES / "healthy-3.5.30", rules.select(["kv", "txn"]))
     assert chaos_sections.violations({"check": checked}) == ""
     page = chaos_sections.guarantees({"check": checked})

@@ -1,4 +1,4 @@
-"""The parts of a report on the faults and on the promises that the cluster kept or broke."""
+"""The parts of a report on the faults and on the guarantees that the cluster kept or broke."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def guarantees(result: Result) -> str:
          f"{badge(row['verdict'])} {escape(str(row.get('reason') or ''))}")
         for row in check.get("guarantees") or ()
     ]  # fmt: skip
-    return sections.folded(_judged(check), table(("guarantee", "promise", "judged", "verdict"), rows, (1, 3)))
+    return sections.folded(_judged(check), table(("name", "guarantee", "judged", "verdict"), rows, (1, 3)))
 
 
 def _judged(check: Check) -> str:
