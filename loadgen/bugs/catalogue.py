@@ -35,6 +35,8 @@ def select(names: list[str]) -> list[Scenario]:
     for name in names:
         issue = name.lower().removeprefix("etcd").removeprefix("#")
         if issue not in by_name:
-            raise UsageError(f"no bug {name!r} is known; `raftload bugs --list` prints those that are")
+            # Of faults and actors a list with commas is taken.
+            repeat = "--only takes one bug, and may be repeated; " if "," in name else ""
+            raise UsageError(f"no bug {name!r} is known; {repeat}`raftload bugs --list` prints those that are")
         asked.append(by_name[issue])
     return [each for each in everything.values() if not names or each in asked]

@@ -77,6 +77,7 @@ def test_the_list_names_all_and_tries_none(tmp_path: Path) -> None:
     ("words", "says", "code"),
     [
         (("--only", "4711"), "no bug '4711' is known; `raftload bugs --list` prints those that are", 2),
+        (("--only", "22376,14110"), "no bug '22376,14110' is known; --only takes one bug, and may be repeated", 2),
         (("--jobs", "0"), "--jobs: must be at least 1", 2),
         (("--etcd", "/nowhere/etcd"), "no etcd binary at /nowhere/etcd", 4),
         (("--etcd", "3.5.99"), "run `raftload etcd get 3.5.99`", 4),
