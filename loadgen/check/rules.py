@@ -7,6 +7,7 @@ and Ousterhout, section 5.2).
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -241,5 +242,7 @@ def select(names: Sequence[str]) -> list[str]:
     """Return the rules that names of rules or families mean, in order; all for none. Raises UsageError."""
     for name in names:
         if name not in RULES and name not in FAMILIES:
-            raise UsageError(f"no guarantee {name!r}; there are {', '.join(FAMILIES)}, and {', '.join(RULES)}")
+            near = difflib.get_close_matches(name, RULES, n=1)
+            which = f"did you mean {near[0]}" if near else f"there are {', '.join(FAMILIES)}; see docs/chaos.md"
+            raise UsageError(f"no guarantee {name!r}; {which}")
     return [rule for rule in RULES if not names or rule in names or rule.partition(".")[0] in names]
