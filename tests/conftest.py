@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -22,6 +21,7 @@ from cluster.base.errors import RaftloadError
 from cluster.base.known_bugs import known_bugs
 from cluster.local.cluster import LocalCluster
 from cluster.schema.repeat import ETCD_VARIABLE
+from tests.support.alone import held
 from tests.support.etcds import missing_minors
 from tests.support.examples import examples
 from tests.support.leftovers import SESSION, find_leftovers, wait_gone
@@ -135,8 +135,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test about time while no other worker runs any."""
-    with Path(os.environ[_LOCK]).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("timing") else fcntl.LOCK_SH)
+    with held(Path(os.environ[_LOCK]), alone=item.get_closest_marker("timing") is not None):
         return (yield)
 
 
