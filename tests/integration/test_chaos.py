@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from tests.support.processes import arguments, children, descendants, name_of, r
 from tests.support.waiting import HANG_S, until
 
 Leftovers = Callable[[float], set[str]]
+# A run of faults that goes on until it is ended.
+PAUSES = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6")
 
 
 def _chaos(folder: Path, *options: str, etcd: str = "", workers: int = 1) -> subprocess.CompletedProcess[str]:
@@ -41,6 +43,18 @@ def _chaos(folder: Path, *options: str, etcd: str = "", workers: int = 1) -> sub
     env = {"RAFTLOAD_ETCD": etcd} if etcd else {}
     words = ("--workers", str(workers), "--output", str(folder / "run"))
     return command.run("chaos", *options, *words, cwd=folder, timeout_s=300, **env)
+
+
+@contextlib.contextmanager
+def _started(
+    folder: Path, *options: str, cwd: Path, file: str = "events.csv", word: str = "pause"
+) -> Iterator[subprocess.Popen[str]]:
+    """Yield a command once a file in its run folder has this word, or it has ended: by default, once a fault is on."""
+    words = ("--workers", "1", "--output", str(folder))
+    with command.start("chaos", *options, *words, cwd=cwd) as process:
+        read = folder / file
+        until(lambda: process.poll() is not None or (read.exists() and word in read.read_text()), f"{word} in {file}")
+        yield process
 
 
 def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -178,11 +192,7 @@ def test_foreign_endpoints_are_loaded_and_checked_and_left_as_they_were(
 
 
 def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path, leftovers_after: Leftovers) -> None:
-    folder = tmp_path / "run"
-    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6")
-    with command.start("chaos", *words, "--workers", "1", "--output", str(folder), cwd=tmp_path) as process:
-        events = folder / "events.csv"
-        until(lambda: process.poll() is not None or (events.exists() and "pause" in events.read_text()), "a fault")
+    with _started(tmp_path / "run", *PAUSES, cwd=tmp_path) as process:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
@@ -192,11 +202,8 @@ def test_interrupted_it_heals_checks_what_ran_and_leaves_nothing(tmp_path: Path,
 
 def test_nothing_is_left_of_actors_whose_command_was_killed(tmp_path: Path, leftovers_after: Leftovers) -> None:
     """While they have switched something on, which nobody can switch off any more."""
-    folder = tmp_path / "run"
     words = ("--actors", "users,alarms,members", "--faults", "", "--duration", "600s", "--concurrency", "6")
-    with command.start("chaos", *words, "--workers", "1", "--output", str(folder), cwd=tmp_path) as process:
-        calls = folder / "calls.jsonl"
-        until(lambda: process.poll() is not None or (calls.exists() and "AuthEnable" in calls.read_text()), "the users")
+    with _started(tmp_path / "run", *words, cwd=tmp_path, file="calls.jsonl", word="AuthEnable") as process:
         (actors,) = [pid for pid in children(process.pid) if b"actor_process" in b" ".join(arguments().get(pid, []))]
         process.kill()
     until(lambda: not runs(actors), "the end of the actors")
@@ -204,13 +211,8 @@ def test_nothing_is_left_of_actors_whose_command_was_killed(tmp_path: Path, left
 
 
 def test_a_member_that_ends_by_itself_breaks_a_promise_and_the_run_goes_on(fixed_etcd: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    words = ("--actors", "late-watches", "--faults", "", "--duration", "15s", "--json")
-    with command.start(
-        "chaos", *words, "--etcd", fixed_etcd, "--workers", "1", "--output", str(folder), cwd=tmp_path
-    ) as process:  # fmt: skip
-        calls = folder / "calls.jsonl"
-        until(lambda: process.poll() is not None or (calls.exists() and '"call"' in calls.read_text()), "the actors")
+    words = ("--actors", "late-watches", "--faults", "", "--duration", "15s", "--json", "--etcd", fixed_etcd)
+    with _started(tmp_path / "run", *words, cwd=tmp_path, file="calls.jsonl", word='"call"') as process:
         member = next(pid for pid in descendants(process.pid) if name_of(pid) == "etcd")
         os.kill(member, signal.SIGKILL)
         output, errors = process.communicate(timeout=HANG_S)
@@ -228,11 +230,7 @@ def test_a_second_signal_leaves_what_ran(tmp_path: Path, leftovers_after: Leftov
 
     The history is checked as far as it goes, and nobody says that all of it was.
     """
-    folder = tmp_path / "run"
-    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6", "--json")
-    with command.start("chaos", *words, "--workers", "1", "--output", str(folder), cwd=tmp_path) as process:
-        events = folder / "events.csv"
-        until(lambda: process.poll() is not None or (events.exists() and "pause" in events.read_text()), "a fault")
+    with _started(tmp_path / "run", *PAUSES, "--json", cwd=tmp_path) as process:
         (worker,) = command.workers(process.pid)
         os.kill(worker, signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
@@ -258,11 +256,7 @@ def test_a_disk_that_is_full_ends_the_load_and_what_ran_is_checked(
 ) -> None:
     """During a fault, which is healed; the result is printed, and what is on the disk by then stays."""
     folder = small_disk("4m") / "run"
-    words = ("--faults", "pause-leader", "--every", "1s", "--rounds", "100", "--concurrency", "6")
-    more = ("--workers", "1", "--output", str(folder), *(("--json",) if as_json else ()))
-    with command.start("chaos", *words, *more, cwd=tmp_path) as process:
-        events = folder / "events.csv"
-        until(lambda: process.poll() is not None or (events.exists() and "pause" in events.read_text()), "a fault")
+    with _started(folder, *PAUSES, *(["--json"] if as_json else []), cwd=tmp_path) as process:
         with contextlib.suppress(OSError), (folder.parent / "other").open("wb", buffering=0) as other:
             while True:
                 other.write(bytes(4096))
