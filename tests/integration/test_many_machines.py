@@ -109,7 +109,9 @@ def test_workers_report_from_elsewhere_and_share_the_operations(etcd_single: Loc
         assert worker.wait(timeout=120) == 0
 
 
-def test_those_that_do_not_fit_are_turned_away_and_named(etcd_single: LocalCluster, start: Start) -> None:
+def test_those_that_do_not_fit_are_turned_away_and_named(
+    etcd_single: LocalCluster, start: Start, tmp_path: Path
+) -> None:
     port = take_ports(1)
     master = start(
         *bench(etcd_single, port, "--expect-workers", "1", "--duration", "10m", "--mix", "get", "--key-space", "10")
@@ -124,6 +126,7 @@ def test_those_that_do_not_fit_are_turned_away_and_named(etcd_single: LocalClust
     _, err = late.communicate(timeout=120)
     assert late.returncode == 4
     assert "came after the run had begun" in err or "1 workers are here already" in err
+    command.until_load(master, tmp_path / "run")
     master.send_signal(signal.SIGINT)
     result, err = result_of(master)
     assert master.returncode == 130, err

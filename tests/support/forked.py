@@ -27,7 +27,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[2]
 # A process reads these when it starts, so a command that has others is started anew.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GEVENT", "MALLOC", "FAKETIME")
-_LOADS = ("bench", "chaos", "web")
+_LOADS = ("bench", "chaos", "web", "worker", "ab", "capacity", "perf")
 
 
 def _at_start(env: Mapping[str, str]) -> dict[str, str]:
