@@ -25,6 +25,8 @@ _WRITTEN = ("docs/evidence", "docs/etcd-versions.md")
 # A command that is to end has so long until it is killed.
 _ENDS_S = 30.0
 _running: list[subprocess.Popen[str]] = []
+# One entry for each command that is being started, and is not yet among those that run.
+_starting: list[None] = []
 _ended_by: list[int] = []
 
 
@@ -44,7 +46,9 @@ def _end(number: int, _: FrameType | None) -> None:
     _ended_by.append(number)
     for process in [*_running]:
         _ask_to_end(process)
-    raise SystemExit(128 + number)
+    # What is just being started would be waited for to its own end: `run` tells it, and raises then.
+    if not _starting:
+        _raise_if_ended()
 
 
 def _ask_to_end(process: subprocess.Popen[str]) -> None:
@@ -52,15 +56,27 @@ def _ask_to_end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
 
 
+def _raise_if_ended() -> None:
+    if _ended_by:
+        raise SystemExit(128 + _ended_by[0])
+
+
 def run(*words: str, timeout_s: float | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in any thread, and return its exit code and what it printed to pipes.
 
-    It ends where this process is to end. Takes what `subprocess.Popen` takes; stdout is a pipe. Raises TimeoutExpired.
+    It ends where this process is to end. Takes what `subprocess.Popen` takes; stdout is a pipe. Raises TimeoutExpired,
+    and SystemExit where this process is to end.
     """
     # In a group of its own, so that what a shell or make runs gets the signal, and none gets it twice.
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "process_group": 0, **options}
-    with subprocess.Popen(words, **options) as process:
-        _running.append(process)
+    _starting.append(None)
+    try:
+        _raise_if_ended()
+        started = subprocess.Popen(words, **options)
+        _running.append(started)
+    finally:
+        _starting.pop()
+    with started as process:
         try:
             if _ended_by:  # since before it was among those that are told to end
                 _ask_to_end(process)
@@ -74,6 +90,7 @@ def run(*words: str, timeout_s: float | None = None, **options: Any) -> subproce
             raise
         finally:
             _running.remove(process)
+    _raise_if_ended()
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 

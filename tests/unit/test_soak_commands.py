@@ -47,11 +47,29 @@ command(main)
 """
 
 
+# A machine on which what was started is seen by others before the process that started it goes on.
+LATE = """
+import os
+import subprocess
+import time
+
+class Late(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        while not os.path.exists("told"):
+            time.sleep(0.02)
+
+subprocess.Popen = Late
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_soak_command_that_is_ended_leaves_nothing_behind(way: str, number: int, tmp_path: Path) -> None:
+def test_a_soak_command_that_is_ended_leaves_nothing_behind(way: str, number: int, late: bool, tmp_path: Path) -> None:
     process = remembered(subprocess.Popen(
-        [sys.executable, "-c", MAIN.format(way=WAYS[way])], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", LATE * late + MAIN.format(way=WAYS[way])], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
     ))  # fmt: skip
 
@@ -63,9 +81,10 @@ def test_a_soak_command_that_is_ended_leaves_nothing_behind(way: str, number: in
     until(lambda: len(pids()) == 2, "what it runs")
     started = pids()
     process.send_signal(number)
+    (tmp_path / "told").touch()
     assert (process.wait(HANG_S), process.communicate()) == (128 + number, ("", ""))
     until(lambda: not any(map(runs, started)), "the end of what it ran")
-    assert [path.name for path in tmp_path.iterdir()] == ["pids"]
+    assert {path.name for path in tmp_path.iterdir()} == {"pids", "told"}
     assert len((tmp_path / "pids").read_text().splitlines()) == 2, "another one began"
 
 
