@@ -20,7 +20,7 @@ test-fast: $(VENV)/installed-dev ## what to run before each commit: unit and pro
 	RAFTLOAD_TESTS=fast $(BIN)/python -m pytest -n $(JOBS) --durations=10 tests/smoke tests/unit tests/property
 
 soak: $(VENV)/installed-dev ## what takes longer: fuzzing, chaos and known bugs, an hour each (RAFTLOAD_SOAK_S=60 for a minute each)
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0
 
 matrix: $(VENV)/installed-dev ## run everything on each release of etcd from 3.4 to 3.7, write docs/etcd-versions.md
 	$(BIN)/python -m tests.matrix
