@@ -152,7 +152,7 @@ def test_the_compose_file_runs_a_cluster_a_master_and_workers(
     before = engine.everything()
     file = str(context / "docs/deploy/compose.yaml")
     command = [*compose_command(), "--project-name", PROJECT, "-f", file]
-    env = {**os.environ, **images, "WORKERS": "3", "OPERATIONS": "6000", "COMPOSE_DOCKER_CLI_BUILD": "0"}
+    env = {**os.environ, **images, "WORKERS": "3", "OPERATIONS": "1500", "COMPOSE_DOCKER_CLI_BUILD": "0"}
 
     def compose(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -169,7 +169,7 @@ def test_the_compose_file_runs_a_cluster_a_master_and_workers(
         engine.docker("cp", f"{master}:/results/run", str(context / "run"))
         result = json.loads((context / "run" / "result.json").read_text())
         jsonschema.validate(result, schema.load("result"))
-        assert result["results"]["total"]["operations"] == 6000
+        assert result["results"]["total"]["operations"] == 1500
         assert result["results"]["total"]["failed"] == 0
         assert len({worker["host"] for worker in result["generator"]["workers"]}) == 3
         assert len(result["target"]["members"]) == 3
