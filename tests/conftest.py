@@ -113,7 +113,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # of the two never run at the same time.
 _NETWORKS = ("docker", "browser")
 # What takes longest, by the groups' names; the others follow in the order of their paths.
-_LONGEST = ("docker", "guides-runs", "guides-chaos", "test_conformance_lies", "test_many_machines")
+_LONGEST = (
+    "docker", "guides-runs", "test_many_machines", "test_ab", "test_perf", "test_conformance_lies", "chaos-campaigns",
+    "test_plain_locust", "guides-chaos", "test_monitoring", "test_capacity", "test_endpoints",
+)  # fmt: skip
 
 
 def _turn(item: pytest.Item) -> int:
