@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +313,17 @@ def test_the_commands_of_a_page(
         if each.sample:
             missing = guides.missing_lines(each.sample, ended.outputs[each.place])
             assert missing <= {"leases"}, f"{each.place} shows lines that `{each.text}` does not print: {missing}"
+
+
+def test_nothing_is_left_of_a_page_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftovers_after: Callable[[float], set[str]]
+) -> None:
+    """Of its load neither, which is no child of its shell where it was forked."""
+    monkeypatch.setattr(guides, "_HANG_S", 4.0)
+    load = Command("a page:1", "raftload bench --duration 600s --workers 1 --nodes 1 --output run")
+    with pytest.raises(subprocess.TimeoutExpired):
+        guides.run([load], tmp_path, {})
+    assert not leftovers_after(60)
 
 
 PARSER = r"""

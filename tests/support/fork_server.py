@@ -4,7 +4,8 @@
 
 It is started by `tests.support.forked`, whose requests come over the socket with that file descriptor. Each is a JSON
 object, and with it come the descriptors of the command's stdout and stderr and of a pipe, into which go the command's
-pid, when it is there, and its wait status, when it has ended. The server ends when its socket is closed.
+pid, when it is there, and its wait status, when it has ended. Where the request says so, the command is killed when
+nobody can read that any more. The server ends when its socket is closed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -23,7 +25,9 @@ import time
 from os import close, dup2, fork, waitpid, write
 from select import POLLIN, poll
 from socket import recv_fds, socket
+from typing import Any
 
+Request = dict[str, Any]
 # What is imported before the first command, by the kind of command. Both kinds import more when they run.
 PRELOADED = {
     "plain": (
@@ -63,11 +67,12 @@ def main(kind: str, descriptor: int) -> None:
     _become(request)
 
 
-def _serve(server: socket) -> dict[str, str | list[str] | dict[str, str]] | None:
+def _serve(server: socket) -> Request | None:
     """Fork for each request; returns the request in each child, and None at the end."""
     events = poll()
     events.register(server, POLLIN)
     running: dict[int, tuple[int, int]] = {}
+    asked_by: dict[int, int] = {}
     while True:
         for ready, _ in events.poll():
             if ready in running:
@@ -75,12 +80,21 @@ def _serve(server: socket) -> dict[str, str | list[str] | dict[str, str]] | None
                 _tell(report, waitpid(pid, 0)[1])
                 events.unregister(ready)
                 close(ready)
+                if asked_by.pop(report, None):
+                    events.unregister(report)
                 close(report)
+                continue
+            if ready in asked_by:
+                os.killpg(asked_by.pop(ready), signal.SIGKILL)
+                events.unregister(ready)
+                continue
+            if ready != server.fileno():  # a report, of what has just ended
                 continue
             message, descriptors, _, _ = recv_fds(server, 1 << 20, 3)
             if not message:
                 return None
             out, err, report = descriptors
+            request: Request = json.loads(message)
             pid = fork()
             if pid == 0:
                 os.setpgid(0, 0)
@@ -89,7 +103,6 @@ def _serve(server: socket) -> dict[str, str | list[str] | dict[str, str]] | None
                 for each in (*descriptors, *running, *(ended for _, ended in running.values())):
                     close(each)
                 server.close()
-                request: dict[str, str | list[str] | dict[str, str]] = json.loads(message)
                 return request
             # Before its pid is known, so that a signal to the group finds it: the child may not have come so far yet.
             os.setpgid(pid, pid)
@@ -99,6 +112,9 @@ def _serve(server: socket) -> dict[str, str | list[str] | dict[str, str]] | None
             watch = os.pidfd_open(pid)
             running[watch] = (pid, report)
             events.register(watch, POLLIN)
+            if request["with_us"]:
+                asked_by[report] = pid
+                events.register(report, 0)  # an error, where nobody reads it
 
 
 def _tell(report: int, number: int) -> None:
@@ -106,11 +122,9 @@ def _tell(report: int, number: int) -> None:
         write(report, f"{number}\n".encode())
 
 
-def _become(request: dict[str, str | list[str] | dict[str, str]]) -> None:
+def _become(request: Request) -> None:
     """Make this process what `python -m MODULE WORDS` in that folder with that environment would be, and run it."""
     module, folder, words, environment = (request[name] for name in ("module", "cwd", "words", "env"))
-    assert isinstance(module, str) and isinstance(folder, str)
-    assert isinstance(words, list) and isinstance(environment, dict)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from select import select
 from types import TracebackType
@@ -38,7 +38,7 @@ def _at_start(env: Mapping[str, str]) -> dict[str, str]:
 _ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def is_forkable(module: str, words: tuple[str, ...], env: dict[str, str]) -> bool:
+def is_forkable(module: str, words: tuple[str, ...], env: Mapping[str, str]) -> bool:
     """Return whether a forked command is what a started one would be."""
     return (
         sys.platform == "linux"
@@ -46,6 +46,57 @@ def is_forkable(module: str, words: tuple[str, ...], env: dict[str, str]) -> boo
         and module in ("loadgen.cli", "cluster.cli.options")
         and _at_start(env) == _at_start(_ENV)
     )
+
+
+def kind_of(words: Sequence[str]) -> str:
+    """Return the kind of server for a command of `raftload`, by its words."""
+    return "load" if words and words[0] in _LOADS else "plain"
+
+
+def sockets(env: Mapping[str, str]) -> dict[str, int]:
+    """Return the sockets of all servers, by the variables that name them to a program which asks for commands itself.
+
+    Empty where commands with this environment cannot be forked.
+    """
+    if not is_forkable("loadgen.cli", (), env):
+        return {}
+    return {socket_variable(kind): server(kind).fileno() for kind in ("plain", "load")}
+
+
+def socket_variable(kind: str) -> str:
+    """Return the variable that names a server's socket."""
+    return f"RAFTLOAD_TEST_{kind.upper()}_SERVER"
+
+
+def request(
+    to: socket.socket,
+    module: str,
+    words: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    outputs: tuple[int, int],
+    *,
+    with_us: bool = False,
+) -> IO[str]:
+    """Have a server fork `python -m MODULE WORDS`; return where to read its pid and then its wait status.
+
+    Takes the server's socket, the descriptors of the command's stdout and stderr, and whether the command is killed
+    when this process has ended.
+    """
+    report, report_end = os.pipe()
+    text = json.dumps({"module": module, "words": words, "cwd": str(cwd), "env": dict(env), "with_us": with_us})
+    try:
+        socket.send_fds(to, [text.encode()], [*outputs, report_end])
+    finally:
+        os.close(report_end)
+    return os.fdopen(report)
+
+
+def number(report: IO[str]) -> int:
+    """Return the next number that a server reports of a command, once it is there."""
+    line = report.readline()
+    assert line, "the process that forks commands has ended: what it printed stands in the session's output"
+    return int(line)
 
 
 class ForkedCommand(subprocess.Popen[str]):
@@ -58,21 +109,19 @@ class ForkedCommand(subprocess.Popen[str]):
         self.args = [sys.executable, "-m", module, *words]
         self.stdin = None
         self.returncode: int | None = None  # type: ignore[assignment]
-        (out, out_end), (err, err_end), (report, report_end) = os.pipe(), os.pipe(), os.pipe()
-        request = {"module": module, "words": words, "cwd": str(cwd.resolve()), "env": env}
-        kind = "load" if module == "loadgen.cli" and words and words[0] in _LOADS else "plain"
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        kind = kind_of(words) if module == "loadgen.cli" else "plain"
         try:
-            socket.send_fds(_server(kind), [json.dumps(request).encode()], [out_end, err_end, report_end])
+            self._report = request(server(kind), module, words, cwd.resolve(), env, (out_end, err_end))
         finally:
-            for end in (out_end, err_end, report_end):
+            for end in (out_end, err_end):
                 os.close(end)
         self.stdout: IO[str] | None = os.fdopen(out, encoding="utf-8")
         self.stderr: IO[str] | None = os.fdopen(err, encoding="utf-8")
-        self._report = os.fdopen(report)
         self._lock = threading.Lock()
         self._printed: dict[str, str] = {}
         self._readers: list[threading.Thread] = []
-        self.pid = int(self._report.readline() or _lost())
+        self.pid = number(self._report)
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
@@ -98,7 +147,7 @@ class ForkedCommand(subprocess.Popen[str]):
             os.close(waited_for)
         with self._lock:
             if is_over and self.returncode is None:
-                self.returncode = os.waitstatus_to_exitcode(int(self._report.readline() or _lost()))
+                self.returncode = os.waitstatus_to_exitcode(number(self._report))
                 self._report.close()
             return self.returncode
 
@@ -158,13 +207,12 @@ def _now() -> float:
     return time.monotonic()
 
 
-def _lost() -> str:
-    raise AssertionError("the process that forks commands has ended: what it printed stands in the session's output")
-
-
 @functools.cache
-def _server(kind: str) -> socket.socket:
-    """Start the server for a kind of command, once for each process of the tests; it ends with that process."""
+def server(kind: str) -> socket.socket:
+    """Start the server for a kind of command, once for each process of the tests; it ends with that process.
+
+    Returns the socket for requests.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(

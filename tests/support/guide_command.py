@@ -1,8 +1,9 @@
 """A program as the documentation's scripts call it: ``python -m tests.support.guide_command raftload bench …``.
 
-It runs the real one. What serves until it is interrupted is interrupted once it has answered. A verdict that says more
-of this machine than of the command (a saturated generator, a known bug of etcd that chaos met) does not end a script.
-Every exit code goes to the file that ``$GUIDE_LOG`` names.
+It runs the real one, forked from a process that has imported raftload where `tests.support.guides` passes on the
+sockets of such: imports take most of the processor's time of a short run. What serves until it is interrupted is
+interrupted once it has answered. A verdict that says more of this machine than of the command (a saturated generator, a
+known bug of etcd that chaos met) does not end a script. Every exit code goes to the file that ``$GUIDE_LOG`` names.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+from tests.support import forked
+
+_INSTALLED = "tests.support.guide_program"
 _ROOT = Path(__file__).resolve().parents[2]
 # Beside 0: 3 is inconclusive, 1 from chaos and check is a broken promise of etcd's.
 _VERDICTS = {"bench": {3}, "gate": {3}, "test": {3}, "chaos": {1, 3}, "check": {1, 3},
@@ -27,7 +32,7 @@ def main(name: str, words: list[str]) -> int:
     """Return the exit code for the script: 0 where the program's own is one to expect."""
     command = [*_program(name), *words]
     serves = "--watch" in words or words[:1] == ["web"] or (name == "locust" and "--headless" not in words)
-    code = _serve(command, words) if serves else subprocess.run(command, check=False).returncode
+    code = _serve(command, words) if serves else _run(command, name, words)
     expected = {0, 130} if serves else {0}.union(*(_VERDICTS.get(word, ()) for word in [*words[:2], *_verb(name)]))
     if "--baseline" in words:
         expected |= {1}
@@ -49,12 +54,21 @@ def _program(name: str) -> list[str]:
     scripts = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     if name not in scripts:
         return [sys.executable, "-m", name]
-    module, _, function = scripts[name].partition(":")
-    return [
-        sys.executable,
-        "-c",
-        f"import sys; sys.argv[0] = {name!r}; from {module} import {function} as f; sys.exit(f())",
-    ]
+    return [sys.executable, "-m", _INSTALLED, name, scripts[name]]
+
+
+def _run(command: list[str], name: str, words: list[str]) -> int:
+    kind = forked.kind_of([*_verb(name), *words])
+    descriptor = os.environ.get(forked.socket_variable(kind))
+    # What is forked reads nothing.
+    reads = os.fstat(0).st_rdev != Path(os.devnull).stat().st_rdev
+    if _INSTALLED not in command or descriptor is None or reads:
+        return subprocess.run(command, check=False).returncode
+    with socket.socket(fileno=int(descriptor)) as server:
+        report = forked.request(server, _INSTALLED, command[3:], Path.cwd(), os.environ, (1, 2), with_us=True)
+    with report:
+        forked.number(report)  # its pid
+        return os.waitstatus_to_exitcode(forked.number(report))
 
 
 def _serve(command: list[str], words: list[str]) -> int:

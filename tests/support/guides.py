@@ -19,6 +19,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.support import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^```(\w+)( docker)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STEP = re.compile(r"^ *- run: (?:>\n((?: {10}.*\n)+)|(.*)\n)", re.MULTILINE)
@@ -164,9 +166,11 @@ def run(script: list[Command], folder: Path, replaced: Mapping[str, str], **env:
 
 
 def _bash(script: Path, env: Mapping[str, str]) -> tuple[int, str]:
+    sockets = forked.sockets(env)
     with subprocess.Popen(
-        ["bash", str(script)], env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ["bash", str(script)], env={**env, **{name: str(socket) for name, socket in sockets.items()}},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        pass_fds=tuple(sockets.values()),
     ) as process:  # fmt: skip
         try:
             text, _ = process.communicate(timeout=_HANG_S)
