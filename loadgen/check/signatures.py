@@ -177,7 +177,7 @@ class Past:
         return any(finding.text.startswith(f"{name} ") for name in self._defragmented_far_behind)
 
     @cached_property
-    def _defragmented_far_behind(self) -> frozenset[str]:
+    def _defragmented_far_behind(self) -> set[str]:
         asked = {call.member for call in self._all_calls if call.method == "Defragment"}
         return asked & self._far_behind & self.started_again
 
