@@ -257,18 +257,18 @@ class Past:
 
     @cached_property
     def _absences(self) -> list[tuple[str, int, int]]:
-        """Which members were started again, from when they had not run, and when they were there.
+        """Which members were started again, since when they may have been away, and when they were there.
 
-        A fault's marker is of the time when all was well again; that the member ended is told of earlier.
+        A fault tells of its members' ends and starts when all is well again; they were within its time.
         """
         events = self._calls.events if self._calls else ()
         found = []
         for member, told_ns, at_ns in self._starts:
             ended_ns = told_ns
             if told_ns == at_ns:
+                faults = [began_ns for name, began_ns, _ in self._away if name == member and began_ns < at_ns]
                 ends = [each.at_ns for each in events if each.member == member and each.what != "started"]
-                ends += [began_ns for name, began_ns, _ in self._away if name == member]
-                ended_ns = max((each for each in ends if each < at_ns), default=at_ns)
+                ended_ns = max(faults or [each for each in ends if each < at_ns], default=at_ns)
             found.append((member, ended_ns, at_ns))
         return found
 

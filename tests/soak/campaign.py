@@ -2,6 +2,7 @@
 
     python -m tests.soak.campaign --hour 3.7.3        # an hour, in which nothing may break that no known bug explains
     python -m tests.soak.campaign --find 3.5.1        # a quarter of an hour: which known bugs it finds by itself
+    python -m tests.soak.campaign --again DIR         # what --folder DIR kept of an hour, by the check of today
 
 Each slice is a run on a new cluster with the next seed, and a row of docs/evidence/campaign.jsonl. Rows of the same
 code, release and kind count, so that it goes on where it was ended. The exit code is 1 where something broke that no
@@ -56,11 +57,14 @@ def main() -> int:
         )  # fmt: skip
     parser.add_argument("--for", dest="for_s", type=Duration(1), metavar="DURATION", help="of each, in place of these")
     parser.add_argument("--slice", type=Duration(1), metavar="DURATION", help="of one run (default: 10m, to find 3m)")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep run folders of slices that did not pass")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the run folders of all slices")
+    parser.add_argument("--again", type=Path, metavar="DIR", help="check the run folders of an hour once more")
     parser.add_argument("--jobs", type=Whole(1, 64), default=1, metavar="N", help="runs at a time (default: 1)")
     args = parser.parse_args()
     if args.folder is not None:
         args.folder.mkdir(parents=True, exist_ok=True)
+    if args.again is not None:
+        return _again(args.again)
     codes = [
         _campaign(kind, find_etcd(each), args.for_s or 60 * MINUTES[kind], args.slice or SLICE_S[kind], args.folder,
                   args.jobs)
@@ -87,11 +91,32 @@ def _campaign(kind: str, etcd: EtcdBinary, seconds: float, slice_s: float, folde
                 print(f"{kind} {etcd.version}, seed {row['seed']}: {_line(row)}", flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
-    return _summary(kind, etcd, rows)
+    return _summary(kind, etcd.version, rows)
+
+
+def _again(folder: Path) -> int:
+    """Check histories that were recorded before, a row each: what a change of the check alone makes of them."""
+    code = about_now(*_CODE)["code"]
+    etcds: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(each.parent for each in folder.glob("*/result.json")):
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        words = (sys.executable, "-m", "loadgen.cli", "check", str(path), "--json")
+        done = run(*words, timeout_s=_HANGS_S, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        version = result["target"]["etcd_version"]
+        row = {
+            "code": code, "kind": "hour", "etcd": version, "seed": result["run"]["seed"], "seconds": 0.0,
+            "exit": done.returncode, "again": True, **_found({**result, "check": json.loads(done.stdout)}),
+        }  # fmt: skip
+        append(NAME, row)
+        etcds.setdefault(version, []).append(row)
+        print(f"hour {version}, seed {row['seed']}, again: {_line(row)}", flush=True)
+    codes = [_summary("hour", version, rows) for version, rows in etcds.items()]
+    bugs_page.write()
+    return next((each for each in (1, 3) if each in codes), 0)
 
 
 def one_run(etcd: EtcdBinary, seconds: float, seed: int, folder: Path | None) -> dict[str, Any]:
-    """Run the campaign once, and return what came of it. Keeps the run folder, where told to, if it did not pass."""
+    """Run the campaign once, and return what came of it. Keeps the run folder, where told to."""
     rounds = max(1, round(seconds / EVERY_S))
     words = (
         "chaos", "--etcd", str(etcd.path), "--actors", "all", "--faults", ",".join(FAULTS), "--every", f"{EVERY_S:g}s",
@@ -110,7 +135,7 @@ def one_run(etcd: EtcdBinary, seconds: float, seed: int, folder: Path | None) ->
             error = done.stderr.strip()[-_LONGEST:]
             return {**row, "minutes": round(seconds / 60, 2), "error": error, "broken": [], "explained": [], "open": []}
         result = json.loads(done.stdout)
-        if folder is not None and done.returncode:
+        if folder is not None:
             kept.rename(folder / f"{etcd.version}-{seed}-{int(time.time())}")
     return {**row, **_found(result)}
 
@@ -145,7 +170,7 @@ def _line(row: dict[str, Any]) -> str:
     return words + "".join(f"; {name}: {text}" for name, text in parts.items() if text)
 
 
-def _summary(kind: str, etcd: EtcdBinary, rows: Sequence[dict[str, Any]]) -> int:
+def _summary(kind: str, version: str, rows: Sequence[dict[str, Any]]) -> int:
     """Print what came of all slices on a release, and return the exit code."""
     minutes, after = 0.0, {}
     for row in rows:
@@ -155,8 +180,8 @@ def _summary(kind: str, etcd: EtcdBinary, rows: Sequence[dict[str, Any]]) -> int
     news = sum(len(row["broken"]) for row in rows)
     unjudged = sum(bool(row["error"]) or row["exit"] == 3 for row in rows)
     print(
-        f"{kind} {etcd.version}: {minutes:.1f} minutes, {len(rows)} slices, {news} broken that no known bug explains,"
-        f" {unjudged} not judged; {len(after)} of the {len(known_bugs(etcd.version))} known bugs of this release were"
+        f"{kind} {version}: {minutes:.1f} minutes, {len(rows)} slices, {news} broken that no known bug explains,"
+        f" {unjudged} not judged; {len(after)} of the {len(known_bugs(version))} known bugs of this release were"
         " met" + "".join(f"\n  {bug} within {at:.1f} minutes" for bug, at in after.items()),
         flush=True,
     )

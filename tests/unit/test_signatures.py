@@ -13,7 +13,7 @@ import pytest
 from cluster.base.known_bugs import bug_of
 from loadgen.check.rules import RULES, Finding
 from loadgen.check.signatures import SIGNATURES, Explanations, Past, looks
-from loadgen.history.calls import Call, Calls
+from loadgen.history.calls import Call, Calls, MemberEvent
 from loadgen.history.format import INFO, OK, Method
 from loadgen.history.operation import Outcome
 from loadgen.history.reader import Fault
@@ -457,5 +457,8 @@ def test_a_member_that_starts_while_the_store_is_full_parts_from_those_that_know
     assert World(**restarted, members=1, script=_full_with_users()).issue("kv.reads", 20) == ""  # type: ignore[arg-type]
     healed_late = _full_with_users(off_ns=10 * S + S // 2)  # the fault's end is told of when it was full no more
     assert World(**restarted, script=healed_late).issue("convergence.revision", 20, text) == "22386"  # type: ignore[arg-type]
+    told_late = _full_with_users(off_ns=10 * S + S // 2)
+    told_late.events.append(MemberEvent(A, "killed", 12 * S - 1))  # as of a member that a fault starts again at once
+    assert World(**restarted, script=told_late).issue("convergence.revision", 20, text) == "22386"  # type: ignore[arg-type]
     for other in (_full_with_users(auth=0), _full_with_users(auth=7), _full_with_users(off_ns=10 * S)):
         assert World(**restarted, script=other).issue("convergence.revision", 20, text) == ""  # type: ignore[arg-type]
