@@ -13,7 +13,8 @@ def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> 
     logs are not to be had.
 
     Election safety, "at most one leader can be elected in a given term" (Ongaro and Ousterhout, figure 3); terms
-    increase monotonically (section 5.1), over restarts too, since they are on stable storage before an answer.
+    increase monotonically (section 5.1). Over a start of the process that is so of a term in which it has answered:
+    "updated on stable storage before responding to RPCs" (figure 2). One that it had only heard of may be lost with it.
     """
     if not logs:
         for rule in ("raft.term", "raft.leader"):
@@ -24,9 +25,14 @@ def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> 
         return
     leaders: dict[int, Event] = {}
     names = {log.member: log.name for log in logs}
+    answered = _answered(logs)
     for log in logs:
-        term = 0
+        term, starts = 0, False
+        seen, read = {0}, {0}
         for event in log.events:
+            if event.kind == "start":
+                stored = read | {each for each, at in answered[log.member] if at < event.at}
+                term, starts = max(seen & stored), True
             if event.kind != "became":
                 continue
             ledger.judged["raft.term"] += 1
@@ -34,6 +40,10 @@ def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> 
                 text = f"{log.name} was at term {term} and then became {event.detail} at term {event.term}"
                 ledger.broken("raft.term", event.term, text)
             term = event.term
+            seen.add(term)
+            if starts:
+                read.add(term)  # from where it is stored
+                starts = False
             if event.detail != "leader":
                 continue
             ledger.judged["raft.leader"] += 1
@@ -41,3 +51,18 @@ def elections(logs: Sequence[Log], ledger: Ledger, *, foreign: bool = False) -> 
             if other.member != event.member:
                 text = f"{names[other.member]} and {log.name} both became leader at term {event.term}"
                 ledger.broken("raft.leader", event.term, text)
+
+
+def _answered(logs: Sequence[Log]) -> dict[str, list[tuple[int, float]]]:
+    """Return by member the terms that it had stored, since another one had its answer or its request for a vote, and
+    when that is known.
+
+    A request for a pre-vote stores nothing.
+    """
+    found: dict[str, list[tuple[int, float]]] = {log.member: [] for log in logs}
+    for log in logs:
+        for event in log.events:
+            if event.kind in ("granted", "refused") and event.message == "MsgVote" and event.peer != log.member:
+                for member in (log.member, event.peer):
+                    found.setdefault(member, []).append((event.term, event.at))
+    return found

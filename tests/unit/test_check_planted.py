@@ -665,6 +665,28 @@ def test_what_is_planted_in_the_logs(rule: str, member: str, events: list[tuple[
     assert member in found[rule][0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "broken"),
+    [("MsgVote", {"raft.term"}), ("MsgPreVote", set()), ("", set())],  # the last one answers after its start
+)
+def test_a_term_in_which_a_member_has_answered_outlives_it(answer: str, broken: set[str], tmp_path: Path) -> None:
+    """etcd stores a term before it answers, and a kill may come before that; seen in the soak of 3.6.16."""
+    told = (
+        Event("b", 1.0, "became", 3, detail="follower"), Event("b", 1.1, "cast", 3, "a", "MsgVote"),
+        Event("b", 1.2, "start"), Event("b", 1.3, "became", 2, detail="follower"),
+    )  # fmt: skip
+    asker = (
+        Event("a", 1.1, "became", 3, detail="candidate"), Event("a", 1.1, "granted", 3, "a", "MsgVote"),
+        Event("a", 1.1 if answer else 1.4, "granted", 3, "b", answer or "MsgVote"),
+        Event("a", 1.5, "became", 3, detail="leader"),
+    )  # fmt: skip
+    logs = [Log("a", "a", asker, 0.0, 9.0, 2, 0), Log("b", "b", told, 0.0, 9.0, 2, 0), LOGS[2]]
+    assert set(judged(Healthy(), tmp_path / "one", logs)) == broken
+    again = (Event("b", 1.6, "start"), Event("b", 1.7, "became", 1, detail="follower"))
+    logs[1] = Log("b", "b", told + again, 0.0, 9.0, 2, 0)
+    assert set(judged(Healthy(), tmp_path / "two", logs)) == {"raft.term"}, "it had read term 2 from its disk"
+
+
 def test_the_counterexample_names_operations_times_members_and_revisions(tmp_path: Path) -> None:
     script = Healthy()
     stale_read(script)
