@@ -29,7 +29,7 @@ HISTOGRAMS = {
     "wal_fsync": "a sync of the log",
     "backend_commit": "a commit of the database, with its sync",
     "apply": "the apply of an entry",
-    "peer_round_trip": "a round trip to a peer, which members measure every few seconds",
+    "peer_round_trip": "a round trip to a peer, smoothed over a minute; a member notes one every 30 s",
 }
 """What members measure themselves, and its unit of work."""
 
@@ -38,7 +38,7 @@ RATES = {
     "gc_pause_share": "the share of time in which garbage collection stopped it",
     "puts": "puts a second",
     "ranges": "reads a second",
-    "txns": "transactions a second",
+    "txns": "transactions of more than one operation a second",
     "proposals": "proposals that were committed a second",
     "proposals_failed": "proposals that failed a second",
     "client_received_bytes": "bytes from clients a second",
@@ -73,7 +73,7 @@ HIGHEST = {
     "goroutines": "goroutines",
     "defragmenting": "1 while it defragmented",
     "snapshots_in_progress": "snapshots that it was taking",
-    "gomaxprocs": "processors that its runtime uses; from 3.7 on",
+    "gomaxprocs": "processors that its runtime uses; from 3.6 on",
 }
 """What members tell of a moment: the highest of the interval."""
 
@@ -184,7 +184,8 @@ class Evidence:
         source: ``probes``, of endpoints, or ``run``, of a run folder.
         seconds: how long the interval was.
         members: those that were asked.
-        leaderless: the share of the interval in which no member said that it led.
+        leaderless: the share of the interval in which no member said that it led, nor that it followed one that is
+            silent.
         client, load: see there.
     """
 
@@ -219,8 +220,8 @@ class Evidence:
             client=ClientEvidence(**document["client"]),
             load=LoadEvidence(**load) if load else None,
             members=tuple(
-                MemberEvidence(**{
-                    **each,  # type: ignore[typeddict-item]
+                MemberEvidence(**{  # type: ignore[arg-type]
+                    **each,
                     "probes": _times(each["probes"]), "histograms": _times(each["histograms"]),
                 })
                 for each in document["members"]
