@@ -17,8 +17,10 @@ SCHEMA = "raftload.evidence/1"
 
 PROBES = {
     "connect": "a TCP connection, which the member's kernel accepts: the network between client and member alone",
-    "status": "the member's status, for which it asks nobody and takes no lock of its store: its processor, too",
-    "serializable": "a serializable read of a key: the lock of the member's store, too",
+    "members": "the members as the member knows them, for which it asks nobody and takes no lock of its store: its "
+    "processor, too",
+    "status": "the member's status, which has the revision of its store: the lock of the store, too",
+    "serializable": "a serializable read of a key: the lock of the member's store, and the read",
     "linearizable": "a linearizable read of a key: a round of heartbeats between the leader and a majority, too",
     "put": "a put of some bytes: the log of a majority and its sync, and the apply, too",
     "large_put": "a put of 16 KiB: what more bytes cost, too",
