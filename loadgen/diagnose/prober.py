@@ -6,10 +6,9 @@ import contextlib
 import dataclasses
 import random
 import resource
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import gevent
 import gevent.event
@@ -24,11 +23,14 @@ from cluster.observe.record import Poll, Scrape
 from loadgen.client.channel import tls_options
 from loadgen.client.connect_errors import HINTS, ConnectError
 from loadgen.client.etcd import EtcdClient, MemberInfo, probe_all
+from loadgen.diagnose import observed
 from loadgen.diagnose.evidence import PROBES, ClientEvidence, Evidence, MemberEvidence, Times
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load.keyspace import KeySpace, KeySpaceError
 from loadgen.load.loop_lag import LoopLag
 from loadgen.load.settings import Settings
+from loadgen.proto import etcd_pb2 as pb
+from loadgen.wire import Code
 
 if TYPE_CHECKING:
     from cluster.local.cpu_times import CpuTimes
@@ -53,33 +55,10 @@ _DENIED, _LEARNER, _FULL = "PermissionDenied", "NotSupportedForLearner", "NoSpac
 _AS_GOOD = {
     "members": (_DENIED, _LEARNER), "status": (_DENIED,), "linearizable": (_DENIED,),
 }  # fmt: skip
+# Whom those follow whose metrics alone are known.
+_SOMEBODY = "somebody"
 # What no repetition changes.
 _FINAL = (_DENIED, _LEARNER, _FULL)
-
-
-class ObservedParts(Protocol):
-    """What a member's own figures say, by the names of MemberEvidence."""
-
-    @property
-    def leads(self) -> float: ...
-    @property
-    def learns(self) -> bool: ...
-    @property
-    def answers(self) -> float: ...
-    @property
-    def histograms(self) -> Mapping[str, Times]: ...
-    @property
-    def rates(self) -> Mapping[str, float]: ...
-    @property
-    def counts(self) -> Mapping[str, int]: ...
-    @property
-    def highest(self) -> Mapping[str, float]: ...
-
-
-def _observed(scrapes: Sequence[Scrape], polls: Sequence[Poll]) -> ObservedParts:
-    from loadgen.diagnose import observed
-
-    return observed.of_scrapes(scrapes, polls)
 
 
 class _Pace:
@@ -115,8 +94,9 @@ class _Member:
         self.polls: list[Poll] = []
         self.scrapes: list[Scrape] = []
         self.unknown_writes = False
-        # Its status is shown to other users only: who leads is read from its metrics then.
-        self.hides_status = False
+        # It shows its status to other users only: who leads is read from its metrics then.
+        self.hides_status = info is not None and not info.member_id
+        self._standing: tuple[str, str] = "", ""
         self._tls = tls_options([self.endpoint], security)
         self._address: tuple[int, object] | None = None
 
@@ -179,8 +159,9 @@ class _Member:
     def _poll(self, done: Operation, at: float, took_ms: float | None) -> Poll:
         said = done.response
         if said is None:
-            reason = done.error or ""
-            return Poll(at, self.url, took_ms is not None, "", "", None, None, None, None, None, took_ms, reason)
+            reason = "timeout" if done.error == Code.DEADLINE_EXCEEDED.name else done.error or ""
+            answers, standing = took_ms is not None, self._standing if took_ms is not None else ("", "")
+            return Poll(at, self.url, answers, *standing, None, None, None, None, None, took_ms, reason)
         self.id, self.version, self.learns = said.header.member_id, said.version, said.isLearner
         role = "learner" if said.isLearner else "follower" if said.leader else "no leader"
         role = "leader" if said.leader and said.leader == said.header.member_id else role
@@ -198,23 +179,20 @@ class _Member:
         self.scrapes.append(Scrape(at, self.url, "", found))
         if self.hides_status:
             said = metrics.standing(text)
-            role = "learner" if said.learns else "leader" if said.leads else "follower" if said.follows else "no leader"
-            leader = "somebody" if said.follows or said.leads else ""
             self.id, self.version, self.learns = said.member_id, said.version, said.learns
-            self.polls.append(Poll(at, self.url, True, role, leader, None, None, None, said.revision, None, None, ""))
+            role = "learner" if said.learns else "leader" if said.leads else "follower" if said.follows else "no leader"
+            self._standing = role, "" if role == "no leader" else _SOMEBODY
 
-    def evidence(self) -> MemberEvidence:
-        """Return what is known of it."""
-        parts = _observed(self.scrapes, self.polls)
+    def evidence(self, cpu_wait_share: float | None) -> MemberEvidence:
+        """Return what the probes tell of it. Takes its wait for a processor, where that is known."""
         probes = {
             kind: Times.of(self.samples[kind], self.failed[kind])
             for kind in PROBES
             if self.samples[kind] or self.failed[kind]
         }
         return MemberEvidence(
-            name=self.name or self.endpoint.authority, endpoint=self.endpoint.authority, version=self.version,
-            leads=parts.leads, learns=self.learns or parts.learns, answers=parts.answers, probes=probes,
-            histograms=parts.histograms, rates=parts.rates, counts=parts.counts, highest=parts.highest,
+            self.name, self.endpoint.authority, self.version, learns=self.learns, probes=probes,
+            cpu_wait_share=cpu_wait_share,
         )  # fmt: skip
 
 
@@ -247,6 +225,7 @@ class Prober:
         self._ended_at: float | None = None
         self._keys: KeySpace | None = None
         self._client: EtcdClient | None = None
+        self._listed: list[pb.Member] = []
         self._members = self._found(endpoints)
         try:
             self._choose_prefix(prefix)
@@ -336,28 +315,23 @@ class Prober:
         share = (_cpu_s() - used) / max(self.elapsed_s, 1e-9)
         waits = self._waits(times)
         self._scrape_all()
+        self._name_members()
         return self._evidence(lag.percentile_ms(0.99), share, waits)
 
     def _warm_up(self) -> None:
-        """Ask each member once, so that connections and logins are not measured, and the members' names are known."""
+        """Ask each member once, so that connections and logins are not measured, and for the members' names."""
 
         def ask(member: _Member) -> Operation:
             self._pace.wait()
             return member.client.member_list(linearizable=False)
 
-        asked = [(member, gevent.spawn(ask, member)) for member in self._members]
-        gevent.joinall([each for _, each in asked])
-        names: dict[int, str] = {}
-        for _, greenlet in asked:
-            done = greenlet.get()
+        asked = [gevent.spawn(ask, member) for member in self._members]
+        gevent.joinall(asked)
+        for each in asked:
+            done = each.get()
             if done.outcome is Outcome.OK:
-                names.update({each.ID: each.name for each in done.response.members if each.ID and each.name})
-        for member, _ in asked:
-            member.name = names.get(member.id, "")
-        if len(names) > len(self._members):
-            asked_for = {each.name for each in self._members}
-            others = ", ".join(sorted(set(names.values()) - asked_for))
-            self.notes.append(f"{len(names)} members are in the cluster; not asked: {others}")
+                self._listed = [member for member in done.response.members if member.ID and member.name]
+                return
 
     def _rounds(self, number: int, member: _Member, until: float) -> None:
         """Probe one member, round after round, each in another order and with uneven pauses."""
@@ -444,18 +418,30 @@ class Prober:
 
     # ---- the end
 
+    def _name_members(self) -> None:
+        """Give each member the name that the cluster lists it by, and note who was not asked."""
+        others = {each.ID: each.name for each in self._listed}
+        for member in self._members:
+            if not member.id:  # it never answered
+                where = member.endpoint.authority
+                member.id = next((each.ID for each in self._listed if where in map(_authority, each.clientURLs)), 0)
+            member.name = others.pop(member.id, "") or member.endpoint.authority
+        if others and len(others) < len(self._listed):
+            self.notes.append(f"of {len(self._listed)} members these were not asked: {', '.join(others.values())}")
+
     def _evidence(self, lag_ms: float, cpu_share: float, waits: Mapping[str, float]) -> Evidence:
-        members = []
+        names = {f"{each.id:x}": each.name for each in self._members if each.id}
+        polls = [
+            dataclasses.replace(poll, member=each.name, leader=names.get(poll.leader, poll.leader))
+            for each in self._members
+            for poll in each.polls
+        ]
+        members = tuple(each.evidence(waits.get(each.name)) for each in self._members)
         for each in self._members:
             if len(each.scrapes) < 2:
-                self.notes.append(f"{each.name or each.endpoint.authority}: its metrics cannot be read")
-            found = each.evidence()
-            members.append(dataclasses.replace(found, cpu_wait_share=waits.get(found.name)))
-        return Evidence(
-            source="probes", seconds=self.elapsed_s, members=tuple(members),
-            leaderless=leaderless_share([poll for each in self._members for poll in each.polls]),
-            client=client_evidence(lag_ms, cpu_share, members),
-        )  # fmt: skip
+                self.notes.append(f"{each.name}: its metrics cannot be read, so its own figures are missing")
+        evidence = Evidence("probes", self.elapsed_s, members, client=client_evidence(lag_ms, cpu_share, members))
+        return observed.filled(evidence, polls, {each.name: each.scrapes for each in self._members})
 
     def close(self) -> None:
         """Remove the keys and close the connections; harmless when repeated.
@@ -514,18 +500,11 @@ def client_evidence(lag_p99_ms: float, cpu_share: float, members: Sequence[Membe
     return ClientEvidence(round(lag_p99_ms, 3), round(cpu_share, 4), saturated, why)
 
 
-def leaderless_share(polls: Sequence[Poll], slice_s: float = 1.0) -> float:
-    """Return the share of the time in which members answered, and none led or followed anybody.
-
-    Takes polls of all members. Of each slice of time that has an answer it is known; what users without the right to
-    know were told is none.
-    """
-    slices: dict[int, bool] = {}
-    for poll in polls:
-        if poll.answers and poll.role:
-            at = int(poll.at / slice_s)
-            slices[at] = slices.get(at, False) or bool(poll.leader) or poll.role == "leader"
-    return round(1 - statistics.fmean(slices.values()), 4) if slices else 0.0
+def _authority(url: str) -> str:
+    try:
+        return Endpoint.parse(url).authority
+    except ValueError:  # what a member advertises need not be one
+        return ""
 
 
 def _cpu_s() -> float:
