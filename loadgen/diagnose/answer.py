@@ -66,6 +66,11 @@ class Answer:
     margin: float | None = None
     advice: str = ""
 
+    @property
+    def exit_code(self) -> int:
+        """Of a command that comes to it: 0 healthy, 3 unsure, 1 any other word."""
+        return {"healthy": 0, "unsure": 3}.get(self.word, 1)
+
     def to_json(self) -> VerdictDocument:
         """Return it as plain values."""
         return {

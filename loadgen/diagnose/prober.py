@@ -280,6 +280,22 @@ class Prober:
             return 0.0
         return (self._ended_at or time.monotonic()) - self._began_at
 
+    @property
+    def sent(self) -> int:
+        """How many requests were sent."""
+        return self._pace.sent
+
+    @property
+    def failed(self) -> int:
+        """How many probes have failed."""
+        return sum(sum(each.failed.values()) for each in self._members)
+
+    def describe(self) -> str:
+        """Return in words what is sent."""
+        prefix = self._keys.settings.prefix.decode("ascii") if self._keys is not None else ""
+        sent = f"at most {MOST_PER_S:.0f} requests a second"
+        return f"{sent}, with keys under {prefix}, which are removed" if prefix else f"{sent}, which write nothing"
+
     def stop(self) -> None:
         """End the probes before their time. For another greenlet."""
         self._stop.set()
