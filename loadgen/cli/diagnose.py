@@ -57,8 +57,8 @@ exit codes:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `raftload diagnose`."""
     parser.description = (
-        "Say in one word what is slow in a cluster, and which member's: its disk, its processor, the network, its load, "
-        "the client, or nothing; with the figures that decide, and what to do about it."
+        "Say in one word what is slow in a cluster, and at which member: its disk, its processor, the network, its "
+        "load, the client, or nothing; with the figures that decide, and what to do about it."
     )
     parser.add_argument(
         "run", metavar="RUN", nargs="?",
@@ -124,15 +124,12 @@ def _probed(cluster: TargetOptions, seconds: float, prefix: bytes) -> tuple[Evid
 
     signals = Signals()
     stopped: list[str] = []
+    prober, evidence = None, None
     line = StatusLine()
     times = None if cluster.running is None else target.cpu_times_of(cluster.running)
     try:
         with Prober(cluster.endpoints, security=cluster.security, prefix=prefix, cpu_times=times) as prober:
-
-            def stop(name: str) -> None:
-                stopped.append(name)
-                prober.stop()
-
+            stop = functools.partial(_stop, prober, stopped)
             signals.gently = signals.again = stop
             say(f"{duration_text(seconds)} of probes at {cluster.describe()}: {prober.describe()}")
             try:
@@ -145,11 +142,17 @@ def _probed(cluster: TargetOptions, seconds: float, prefix: bytes) -> tuple[Evid
         raise
     finally:
         signals.close()
-    for note in prober.notes:
-        say(f"note: {note}")
+        if prober is not None and (evidence is None or evidence.seconds < LEAST_S):
+            for note in prober.notes:  # which no diagnosis has
+                say(f"note: {note}")
     if stopped and evidence.seconds < LEAST_S:
         say(f"interrupted after {evidence.seconds:.1f} s: a diagnosis takes {LEAST_S:g} s of probes at least")
     return evidence, prober.notes, stopped[0] if stopped else None
+
+
+def _stop(prober: Prober, stopped: list[str], name: str) -> None:
+    stopped.append(name)
+    prober.stop()
 
 
 def _draw(line: StatusLine, prober: Prober, seconds: float) -> None:

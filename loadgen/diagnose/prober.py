@@ -93,7 +93,8 @@ class _Member:
         self.left_out: set[str] = set()
         self.polls: list[Poll] = []
         self.scrapes: list[Scrape] = []
-        self.unknown_writes = False
+        # Whether it was given keys that are to be removed, and puts of which nobody knows what became.
+        self.wrote = self.unknown_writes = False
         # It shows its status to other users only: who leads is read from its metrics then.
         self.hides_status = info is not None and not info.member_id
         self._standing: tuple[str, str] = "", ""
@@ -151,6 +152,7 @@ class _Member:
         else:
             self.failed[kind] += 1
             self.unknown_writes |= kind in _WRITES and done.outcome is Outcome.INFO
+        self.wrote |= kind in _WRITES and done.outcome is not Outcome.FAIL
         if kind == "status":
             self.hides_status = done.error == _DENIED
             self.polls.append(self._poll(done, at, took_ms if answered else None))
@@ -456,7 +458,7 @@ class Prober:
         for each in self._members:
             if len(each.scrapes) < 2:
                 self.notes.append(f"{each.name}: its metrics cannot be read, so its own figures are missing")
-        evidence = Evidence("probes", self.elapsed_s, members, client=client_evidence(lag_ms, cpu_share, members))
+        evidence = Evidence("probes", round(self.elapsed_s, 3), members, client=client_evidence(lag_ms, cpu_share, members))
         return observed.filled(evidence, polls, {each.name: each.scrapes for each in self._members})
 
     def close(self) -> None:
@@ -464,7 +466,7 @@ class Prober:
 
         Where the keys cannot be removed, there is a note that says which.
         """
-        if self._keys is not None and self._client is not None:
+        if self._keys is not None and any(each.wrote for each in self._members):
             keys, self._keys = self._keys, None
             try:
                 keys.remove()
