@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
+from cluster.base.access import ROOT
 from cluster.base.errors import ClusterError
 from cluster.base.security import Security
 from cluster.local.cluster import LocalCluster
@@ -246,13 +248,12 @@ def secured(make_cluster: ClusterFactory, permission: int, *, etcd: str | None =
     """Return a member with TLS and users, and how one reaches it who has a right to the keys under ``mine/``."""
     options = {} if etcd is None else {"binary": etcd}
     cluster = make_cluster(1, with_tls=True, with_auth=True, **options)
-    with contextlib.closing(EtcdClient(cluster.endpoints, security=cluster.access.security("root"))) as root:
+    known = dataclasses.replace(cluster.security, user=ROOT, password=cluster.access.password(ROOT))
+    with contextlib.closing(EtcdClient(cluster.endpoints, security=known)) as root:
         ok(root.user_add("reader", "secret"))
         ok(root.role_add("reading"))
         ok(root.role_grant_permission("reading", permission, b"mine/", bytes_prefix_end(b"mine/")))  # type: ignore[arg-type]
         ok(root.user_grant_role("reader", "reading"))
-    import dataclasses
-
     return cluster, dataclasses.replace(cluster.security, user="reader", password="secret")
 
 
