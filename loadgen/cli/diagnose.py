@@ -12,7 +12,6 @@ from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Duration
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import EXIT_CODES, Interrupted
-from cluster.base.units import duration_text
 from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.load.settings import checked_prefix
 from loadgen.run import TargetOptions, target
@@ -125,17 +124,15 @@ def _probed(cluster: TargetOptions, seconds: float, prefix: bytes) -> tuple[Evid
     signals = Signals()
     stopped: list[str] = []
     prober, evidence = None, None
-    line = StatusLine()
     times = None if cluster.running is None else target.cpu_times_of(cluster.running)
     try:
         with Prober(cluster.endpoints, security=cluster.security, prefix=prefix, cpu_times=times) as prober:
-            stop = functools.partial(_stop, prober, stopped)
-            signals.gently = signals.again = stop
-            say(f"{duration_text(seconds)} of probes at {cluster.describe()}: {prober.describe()}")
+            progress = _Progress(prober, seconds, cluster.describe())
+            signals.gently = signals.again = functools.partial(_stop, prober, stopped)
             try:
-                evidence = prober.run(seconds, functools.partial(_draw, line, prober, seconds))
+                evidence = prober.run(seconds, progress.tick)
             finally:
-                line.clear()
+                progress.clear()
                 signals.gently = signals.again = lambda _: None  # until the keys are removed
     except Interrupted:
         say("interrupted before the first probe")
@@ -155,11 +152,25 @@ def _stop(prober: Prober, stopped: list[str], name: str) -> None:
     prober.stop()
 
 
-def _draw(line: StatusLine, prober: Prober, seconds: float) -> None:
-    if line.is_due():
-        failed = f"   {prober.failed:,} failed" if prober.failed else ""
-        left = max(0.0, seconds - prober.elapsed_s)
-        line.draw(f"{prober.sent:,} requests{failed}   {left:.0f} s left"[: terminal_width() - 1])
+class _Progress:
+    """Says what is sent, once the probes have begun, and how far they are in a line that is drawn anew."""
+
+    def __init__(self, prober: Prober, seconds: float, where: str) -> None:
+        self._prober, self._seconds, self._where = prober, seconds, where
+        self._line = StatusLine()
+        self.clear = self._line.clear
+        self._has_said = False
+
+    def tick(self) -> None:
+        """Say how far it is."""
+        prober = self._prober
+        if not self._has_said:
+            self._has_said = True
+            say(f"{self._seconds:g} s of probes at {self._where}: {prober.describe()}")
+        if self._line.is_due():
+            failed = f"   {prober.failed:,} failed" if prober.failed else ""
+            left = max(0.0, self._seconds - prober.elapsed_s)
+            self._line.draw(f"{prober.sent:,} requests{failed}   {left:.0f} s left"[: terminal_width() - 1])
 
 
 def _answer(evidence: Evidence, notes: list[str] | tuple[()], args: argparse.Namespace, stopped_by: str | None) -> int:

@@ -458,7 +458,8 @@ class Prober:
         for each in self._members:
             if len(each.scrapes) < 2:
                 self.notes.append(f"{each.name}: its metrics cannot be read, so its own figures are missing")
-        evidence = Evidence("probes", round(self.elapsed_s, 3), members, client=client_evidence(lag_ms, cpu_share, members))
+        client = client_evidence(lag_ms, cpu_share, members)
+        evidence = Evidence("probes", round(self.elapsed_s, 3), members, client=client)
         return observed.filled(evidence, polls, {each.name: each.scrapes for each in self._members})
 
     def close(self) -> None:
