@@ -93,13 +93,22 @@ class _Member:
         self.left_out: set[str] = set()
         self.polls: list[Poll] = []
         self.scrapes: list[Scrape] = []
-        # Whether it was given keys that are to be removed, and puts of which nobody knows what became.
-        self.wrote = self.unknown_writes = False
+        self._wrote = self._is_unsure = self._is_writing = False
         # It shows its status to other users only: who leads is read from its metrics then.
         self.hides_status = info is not None and not info.member_id
         self._standing: tuple[str, str] = "", ""
         self._tls = tls_options([self.endpoint], security)
         self._address: tuple[int, object] | None = None
+
+    @property
+    def wrote(self) -> bool:
+        """Whether it was given keys that are to be removed."""
+        return self._wrote or self._is_writing
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it was given keys of which nobody knows what became."""
+        return self._is_unsure or self._is_writing
 
     # ---- the connection
 
@@ -137,12 +146,16 @@ class _Member:
             return client.status()
         if kind in ("serializable", "linearizable"):
             return client.get(key, serializable=kind == "serializable")
+        self._is_writing = True
         # Random, since a file system or a link may compress.
-        return client.put(key, rng.randbytes(_SMALL_BYTES if kind == "put" else LARGE_BYTES))
+        if kind == "put":
+            return client.put(key, rng.randbytes(_SMALL_BYTES))
+        return client.put(key + b"/large", rng.randbytes(LARGE_BYTES))  # which no read is to carry
 
     def take(self, kind: str, done: Operation, at: float) -> str | None:
         """Take a request that has ended, and when it was sent; return the error for which it is not asked again."""
         took_ms = (done.return_ns - done.call_ns) / 1e6
+        self._is_writing = False
         answered = done.outcome is Outcome.OK or done.error in _AS_GOOD.get(kind, ())
         if answered:
             self.samples[kind].append(took_ms)
@@ -151,8 +164,8 @@ class _Member:
             return done.error
         else:
             self.failed[kind] += 1
-            self.unknown_writes |= kind in _WRITES and done.outcome is Outcome.INFO
-        self.wrote |= kind in _WRITES and done.outcome is not Outcome.FAIL
+            self._is_unsure |= kind in _WRITES and done.outcome is Outcome.INFO
+        self._wrote |= kind in _WRITES and done.outcome is not Outcome.FAIL
         if kind == "status":
             self.hides_status = done.error == _DENIED
             self.polls.append(self._poll(done, at, took_ms if answered else None))
@@ -471,7 +484,7 @@ class Prober:
             keys, self._keys = self._keys, None
             try:
                 keys.remove()
-                if any(each.unknown_writes for each in self._members):
+                if any(each.is_unsure for each in self._members):
                     # A put that was given up may be on its way to the leader still.
                     gevent.sleep(1.0)
                     keys.remove()

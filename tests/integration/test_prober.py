@@ -147,6 +147,30 @@ def test_one_member(etcd_single: LocalCluster) -> None:
     assert keys_of(etcd_single) == []
 
 
+def test_no_read_carries_the_large_value(etcd_single: LocalCluster) -> None:
+    with Prober(etcd_single.endpoints) as prober, contextlib.closing(EtcdClient(etcd_single.endpoints)) as client:
+        probed(prober, "put", "large_put")
+        written = ok(client.range(b"\0", b"\0")).response.kvs
+        assert {each.key[5:]: len(each.value) for each in written} == {b"0": 64, b"0/large": 16 << 10}
+    assert keys_of(etcd_single) == []
+
+
+def test_a_put_that_was_given_up_is_removed_all_the_same(etcd_single: LocalCluster) -> None:
+    """Whoever raises in a tick kills what is on its way; here the very first put."""
+
+    class Given(Exception):
+        pass
+
+    with pytest.raises(Given), Prober(etcd_single.endpoints) as prober:
+
+        def tick() -> None:
+            if any(each.wrote for each in prober._members):
+                raise Given
+
+        prober.run(HANG_S, tick)
+    assert keys_of(etcd_single) == []
+
+
 def test_keys_are_removed_where_something_breaks(etcd_single: LocalCluster) -> None:
     with pytest.raises(ZeroDivisionError), Prober(etcd_single.endpoints) as prober:
 
