@@ -158,14 +158,14 @@ def test_no_read_carries_the_large_value(etcd_single: LocalCluster) -> None:
 def test_a_put_that_was_given_up_is_removed_all_the_same(etcd_single: LocalCluster) -> None:
     """Whoever raises in a tick kills what is on its way; here the very first put."""
 
-    class Given(Exception):
+    class GivenError(Exception):
         pass
 
-    with pytest.raises(Given), Prober(etcd_single.endpoints) as prober:
+    with pytest.raises(GivenError), Prober(etcd_single.endpoints) as prober:
 
         def tick() -> None:
             if any(each.wrote for each in prober._members):
-                raise Given
+                raise GivenError
 
         prober.run(HANG_S, tick)
     assert keys_of(etcd_single) == []
