@@ -458,7 +458,8 @@ class Prober:
                 member.id = next((each.ID for each in self._listed if where in map(_authority, each.clientURLs)), 0)
             member.name = others.pop(member.id, "") or member.endpoint.authority
         if others and len(others) < len(self._listed):
-            self.notes.append(f"of {len(self._listed)} members these were not asked: {', '.join(sorted(others.values()))}")
+            names = ", ".join(sorted(others.values()))
+            self.notes.append(f"of {len(self._listed)} members these were not asked: {names}")
 
     def _evidence(self, lag_ms: float, cpu_share: float, waits: Mapping[str, float]) -> Evidence:
         names = {f"{each.id:x}": each.name for each in self._members if each.id}
