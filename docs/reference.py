@@ -34,11 +34,11 @@ Durations are numbers with units, such as `250ms`, `30s` or `1h30m`; a plain num
 | exit code | means |
 | --- | --- |
 | 0 | pass, or nothing was judged |
-| 1 | a threshold, check or test failed, a condition of `--abort-on` ended the run, every operation failed, or NEW is\
- slower than BASE |
+| 1 | a threshold, check or test failed, a condition of `--abort-on` ended the run, every operation failed, NEW is\
+ slower than BASE, or something is slow in the cluster of `diagnose` |
 | 2 | wrong usage |
 | 3 | inconclusive: no samples, a lost worker, the rate not reached, a bound broken while the generator was saturated,\
- counts that do not agree, too few runs to compare |
+ counts that do not agree, too few runs to compare, `unsure` of `diagnose` |
 | 4 | environment: cluster unreachable, no Docker, no etcd, disk full |
 | 70 | a bug in raftload |
 | 130, 143 | ended by SIGINT or SIGTERM; the results until then are written |

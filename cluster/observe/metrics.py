@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Self
 
-# Column of metrics.csv, and etcd's name of the metric.
+# Column of metrics.csv, and etcd's name of the metric. Of a metric that is told by peer, or by another label, the sum.
 SCALARS = {
     "started_at": "process_start_time_seconds",
     "cpu_s": "process_cpu_seconds_total",
@@ -25,13 +25,40 @@ SCALARS = {
     "heartbeat_failures": "etcd_server_heartbeat_send_failures_total",
     "db_size": "etcd_mvcc_db_total_size_in_bytes",
     "db_in_use": "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "quota": "etcd_server_quota_backend_bytes",
+    "defragmenting": "etcd_disk_defrag_inflight",
+    "puts": "etcd_mvcc_put_total",
+    "ranges": "etcd_mvcc_range_total",
+    "txns": "etcd_mvcc_txn_total",
+    "slow_reads": "etcd_server_slow_read_indexes_total",
+    "failed_reads": "etcd_server_read_indexes_failed_total",
+    "compacted_keys": "etcd_debugging_mvcc_db_compaction_keys_total",
+    "watchers": "etcd_debugging_mvcc_watcher_total",
+    "slow_watchers": "etcd_debugging_mvcc_slow_watcher_total",
+    "pending_events": "etcd_debugging_mvcc_pending_events_total",
+    "client_received_bytes": "etcd_network_client_grpc_received_bytes_total",
+    "client_sent_bytes": "etcd_network_client_grpc_sent_bytes_total",
+    "peer_sent_bytes": "etcd_network_peer_sent_bytes_total",
+    "peer_failures": "etcd_network_peer_sent_failures_total",
+    "snapshots_sent": "etcd_disk_backend_snapshot_duration_seconds_count",
+    "snapshots_received": "etcd_snap_db_save_total_duration_seconds_count",
+    "snapshots_in_progress": "etcd_server_snapshot_apply_in_progress_total",
+    "gc_pause_s": "go_gc_duration_seconds_sum",
+    "goroutines": "go_goroutines",
+    "gomaxprocs": "go_sched_gomaxprocs_threads",
 }
 HISTOGRAMS = {
     "wal_fsync": "etcd_disk_wal_fsync_duration_seconds",
     "backend_commit": "etcd_disk_backend_commit_duration_seconds",
+    "apply": "etcd_server_apply_duration_seconds",
+    "peer_round_trip": "etcd_network_peer_round_trip_time_seconds",
 }
+# A counter by peer has no line before it has counted anything.
+_BY_PEER = ("peer_sent_bytes", "peer_failures")
 _SCALAR_OF = {metric: column for column, metric in SCALARS.items()}
 _BUCKET_OF = {f"{metric}_bucket": column for column, metric in HISTOGRAMS.items()}
+# Two thirds of the lines begin so, and are passed over at once: a member is asked every two seconds.
+_PASSED_OVER = ("#", "grpc_")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,23 +136,35 @@ class Metrics:
 def parse(text: str) -> Metrics:
     """Take the text of ``/metrics``, return the metrics that we know of; other lines are passed over.
 
-    Raises ValueError for a number that is none.
+    What is told by label is summed up: a counter by peer, the applies of each kind of entry. Raises ValueError for a
+    number that is none.
     """
     values: dict[str, float] = {}
-    buckets: dict[str, dict[float, int]] = {}
+    buckets: dict[str, dict[str, float]] = {}
     for line in text.splitlines():
+        if line.startswith(_PASSED_OVER):
+            continue
         name, _, rest = line.partition("{" if "{" in line else " ")
-        if name in _SCALAR_OF:
-            values[_SCALAR_OF[name]] = float(rest.split()[0])
-        elif name in _BUCKET_OF:
-            labels, _, number = rest.rpartition("} ")
-            bound = float(labels.partition('le="')[2].partition('"')[0])
-            buckets.setdefault(_BUCKET_OF[name], {})[bound] = int(float(number.split()[0]))
-    histograms = {
-        column: Histogram(tuple(sorted(found)), tuple(found[bound] for bound in sorted(found)))
-        for column, found in buckets.items()
-    }
-    return Metrics(values, histograms)
+        if (column := _SCALAR_OF.get(name)) is not None:
+            values[column] = values.get(column, 0.0) + _number(rest)
+        elif (column := _BUCKET_OF.get(name)) is not None:
+            # Other labels end in these letters, too; but this one is the last of a bucket's.
+            bound = rest[rest.rindex('le="') + 4 :].partition('"')[0]
+            counted = buckets.setdefault(column, {})
+            counted[bound] = counted.get(bound, 0.0) + _number(rest)
+    if "proposals_committed" in values:
+        values = dict.fromkeys(_BY_PEER, 0.0) | values
+    return Metrics(values, {column: _histogram(found) for column, found in buckets.items()})
+
+
+def _number(text: str) -> float:
+    """Take what stands behind a metric's name: labels, if any, the number, and a time that may follow it."""
+    return float(text.rpartition("} ")[2].partition(" ")[0])
+
+
+def _histogram(found: Mapping[str, float]) -> Histogram:
+    counts = sorted((float(bound), int(count)) for bound, count in found.items())
+    return Histogram(tuple(bound for bound, _ in counts), tuple(count for _, count in counts))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

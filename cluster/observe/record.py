@@ -161,8 +161,9 @@ def _poll(row: Mapping[str, str]) -> Poll:
 
 
 def _scrape(row: Mapping[str, str]) -> Scrape:
-    values = {column: float(row[column]) for column in SCALARS if row[column]}
-    found = {column: Histogram.from_cell(row[column]) for column in HISTOGRAMS}
+    # What an older raftload did not read has no column: it is as unknown as what a member did not tell.
+    values = {column: float(row[column]) for column in SCALARS if row.get(column)}
+    found = {column: Histogram.from_cell(row.get(column, "")) for column in HISTOGRAMS}
     histograms = {column: histogram for column, histogram in found.items() if histogram is not None}
     return Scrape(_seconds(row["time"]), row["member"], row["phase"], Metrics(values, histograms))
 
@@ -190,14 +191,25 @@ def between(scrapes: Sequence[Scrape], column: str) -> Histogram | None:
 
 
 def grown(scrapes: Sequence[Scrape], column: str) -> int | None:
-    """By how much a counter grew from the first scrape to the last, restarts included; None where it was not there."""
+    """By how many a counter grew from the first scrape to the last, restarts included; None where it was not there."""
+    total = growth(scrapes, column)
+    return None if total is None else round(total)
+
+
+def growth(scrapes: Sequence[Scrape], column: str) -> float | None:
+    """Return the same of a counter of seconds or bytes, not rounded."""
     total: float | None = None
     for earlier, later in itertools.pairwise(scrapes):
         now, then = (each.metrics.values.get(column) for each in (later, earlier))
         if now is not None:
             again = later.metrics.restarted_since(earlier.metrics) or then is None
             total = (total or 0.0) + now - (0.0 if again or then is None else then)
-    return None if total is None else round(total)
+    return total
+
+
+def restarts(scrapes: Sequence[Scrape]) -> int:
+    """Return how often the member was another process than at the scrape before."""
+    return sum(later.metrics.restarted_since(earlier.metrics) for earlier, later in itertools.pairwise(scrapes))
 
 
 def leader_changes(polls: Iterable[Poll]) -> int | None:
@@ -263,7 +275,7 @@ def _counted(scrapes: Sequence[Scrape]) -> Counted:
     fsyncs, fsync_p99_ms = _phases(parts, "wal_fsync")
     commits, commit_p99_ms = _phases(parts, "backend_commit")
     return {
-        "restarts": sum(b.metrics.restarted_since(a.metrics) for a, b in itertools.pairwise(scrapes)),
+        "restarts": restarts(scrapes),
         "proposals_failed": grown(load, "proposals_failed"),
         "slow_applies": grown(load, "slow_applies"),
         "heartbeat_failures": grown(load, "heartbeat_failures"),

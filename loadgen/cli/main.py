@@ -33,6 +33,7 @@ COMMANDS = (
         "loadgen.cli.ab",
         "compare two versions, settings or clusters by short turns: is NEW slower than BASE?",
     ),
+    ("diagnose", "loadgen.cli.diagnose", "say in one word what is slow: disk, CPU, network, load, client, or nothing"),
     ("capacity", "loadgen.cli.capacity", "find the highest rate at which thresholds hold"),
     ("web", "loadgen.cli.web", "serve Locust's web UI: start loads, watch the cluster and inject faults in a browser"),
     ("worker", "loadgen.run.worker", "run a load worker for a master (bench or web) on another machine"),

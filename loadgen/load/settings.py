@@ -184,6 +184,13 @@ _SECONDS: dict[str, object] = {
 _TEXT: dict[str, object] = {"json": "string", "empty": ""}
 
 
+def checked_prefix(text: str) -> str:
+    """Return what an option ``--prefix`` says that keys are to begin with. Raises UsageError."""
+    if not text or not text.isascii() or not text.isprintable():
+        raise UsageError(f"--prefix takes printable ASCII characters, not {text!r}")
+    return text
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The load of one run: each field but the last three is a setting with an option of its own.

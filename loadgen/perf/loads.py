@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from cluster.base.errors import UsageError
-from loadgen.load.settings import Settings
+from loadgen.load.settings import Settings, checked_prefix
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Perf
@@ -74,9 +73,7 @@ class Check:
         """Return it with another prefix of its keys, None for the same. Raises UsageError."""
         if prefix is None:
             return self
-        if not prefix or not prefix.isascii() or not prefix.isprintable():
-            raise UsageError(f"--prefix takes printable ASCII characters, not {prefix!r}")
-        return dataclasses.replace(self, prefix=prefix)
+        return dataclasses.replace(self, prefix=checked_prefix(prefix))
 
     def settings(self, workers: int, max_rate: float | None = None) -> Settings:
         """Return it as the load of a run. Takes how many workers there are, and the rate that is never exceeded."""

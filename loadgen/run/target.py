@@ -180,7 +180,7 @@ class TargetOptions:
             if (running := self.running) is not None:
                 target = dataclasses.replace(
                     target, links=running.links, disk_faults=running.disk_faults,
-                    requested_version=running.requested_version, cpu_times=_cpu_times(running),
+                    requested_version=running.requested_version, cpu_times=cpu_times_of(running),
                 )  # fmt: skip
             yield target
             return
@@ -215,8 +215,8 @@ class TargetOptions:
             )  # fmt: skip
 
 
-def _cpu_times(running: Running) -> Callable[[], Mapping[str, CpuTimes]] | None:
-    """Return what tells the CPU times of a local cluster that is up; None for containers."""
+def cpu_times_of(running: Running) -> Callable[[], Mapping[str, CpuTimes]] | None:
+    """Return what tells the CPU times of the members of a local cluster that is up; None for containers."""
     if running.backend != "local":
         return None
     from cluster.local.daemon_client import DetachedCluster

@@ -46,7 +46,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def load(name: str) -> JsonSchema:
     """Return the schema ``name``: ``result`` for result.json, ``run`` for run.json, ``check`` of a check, ``compare``
-    of a comparison, ``bugs`` of known bugs and ``progress`` for events.
+    of a comparison, ``bugs`` of known bugs, ``diagnosis`` of a diagnosis and ``progress`` for events.
 
     Raises FileNotFoundError for any other name.
     """

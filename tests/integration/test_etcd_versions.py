@@ -22,7 +22,6 @@ from cluster.conformance import Bounds, run
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 from cluster.local.supervisor import Supervisor
-from cluster.observe import observer
 from cluster.observe.probe import agreed_leader, member_status, version_key
 from cluster.observe.record import read_polls, read_scrapes
 from loadgen import schema
@@ -36,6 +35,7 @@ from loadgen.proto import etcd_pb2 as pb
 from loadgen.wire import Code
 from tests.support import command
 from tests.support.etcds import MINORS, newest_of, version_of
+from tests.support.metric_columns import LATE, columns_of
 from tests.support.outage import last_won, miss_heartbeats, replace_leader
 from tests.support.waiting import HANG_S, until
 from viz.diagrams import elections
@@ -77,8 +77,9 @@ def test_a_bench_and_what_it_saw_of_the_members(cluster: LocalCluster, tmp_path:
     scrapes = read_scrapes(tmp_path / "run")
     assert set(scrapes) == names
     for of_member in scrapes.values():
-        assert set(of_member[-1].metrics.values) == set(observer.metrics.SCALARS)
-        assert all(of_member[-1].metrics.histograms[column].count for column in observer.metrics.HISTOGRAMS)
+        last = of_member[-1].metrics
+        assert {*last.values, *last.histograms} | LATE == columns_of(cluster.binary.version)
+        assert all(histogram.count for histogram in last.histograms.values())
 
 
 def test_the_members_as_they_are_drawn(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.base.versions import release_name
+from cluster.local.cluster import LocalCluster
 from loadgen.cli.main import COMMANDS
 from loadgen.run.target import MEMBER_NICE
 from tests.support import command
@@ -27,7 +28,7 @@ TRIED = {
     "bench": "ran", "report": "test_report_and_gate", "gate": "test_report_and_gate", "worker": "test_web_and_worker",
     "web": "test_web_and_worker", "chaos": "test_chaos_and_check", "check": "test_chaos_and_check",
     "bugs": "test_bugs", "perf": "test_perf", "capacity": "test_capacity", "ab": "test_ab", "compare": "test_compare",
-    "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz", "etcd": "test_etcd",
+    "diagnose": "test_diagnose", "cluster": "test_cluster_and_viz", "viz": "test_cluster_and_viz", "etcd": "test_etcd",
 }  # fmt: skip
 
 
@@ -39,6 +40,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, wheel_etcd: str) -> tuple[Path
     done = command.run(*words, cwd=folder, RAFTLOAD_ETCD=wheel_etcd)
     assert done.returncode == 0, done.stderr
     return folder / "run", json.loads(done.stdout)
+
+
+def test_diagnose(tmp_path: Path, wheel_etcd: str) -> None:
+    """Whatever is slow on this machine now: it is one of the words, and the exit code is that word's."""
+    with LocalCluster(1, binary=wheel_etcd) as cluster:
+        done = command.run("diagnose", "--endpoints", *cluster.endpoints, "--for", "5s", "--json", cwd=tmp_path)
+    word = json.loads(done.stdout)["cluster"]["word"]
+    assert done.returncode == {"healthy": 0, "unsure": 3}.get(word, 1), done.stderr
 
 
 def test_capacity(tmp_path: Path, wheel_etcd: str) -> None:

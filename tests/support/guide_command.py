@@ -23,7 +23,7 @@ _INSTALLED = "tests.support.guide_program"
 _ROOT = Path(__file__).resolve().parents[2]
 # Beside 0: 3 is inconclusive, 1 from chaos and check is a broken promise of etcd's.
 _VERDICTS = {"bench": {3}, "gate": {3}, "test": {3}, "chaos": {1, 3}, "check": {1, 3},
-             "bugs": {1, 3}, "compare": {1, 3}, "ab": {1, 3}, "capacity": {1, 3}}  # fmt: skip
+             "bugs": {1, 3}, "compare": {1, 3}, "ab": {1, 3}, "capacity": {1, 3}, "diagnose": {1, 3}}  # fmt: skip
 # A threshold that a page shows as one that fails.
 _FAILS = "put.operations >= 10000"
 

@@ -20,7 +20,7 @@ import pytest
 
 import cluster.schema
 import loadgen.schema
-from cluster.schema import bugs_documents, compare_documents, documents, run_documents
+from cluster.schema import bugs_documents, compare_documents, diagnose_documents, documents, run_documents
 from viz.diagrams.model import MemberView
 from viz.live.status import SnapshotMember
 
@@ -37,6 +37,7 @@ DOCUMENTS = {
     "check": (run_documents.Check, loadgen.schema.load("check")),
     "compare": (compare_documents.Compared, loadgen.schema.load("compare")),
     "bugs": (bugs_documents.Bugs, loadgen.schema.load("bugs")),
+    "diagnosis": (diagnose_documents.DiagnosisDocument, loadgen.schema.load("diagnosis")),
 }
 
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from cluster.observe.metrics import Histogram, parse, standing
+from cluster.observe.metrics import HISTOGRAMS, SCALARS, Histogram, parse, standing
+from tests.support.metric_columns import COLUMNS, RELEASES, columns_of, metrics_text
 
 BOUNDS = (0.001, 0.002, 0.004, math.inf)
 TEXT = """\
@@ -32,6 +33,49 @@ def test_reads_what_it_knows_and_passes_over_the_rest() -> None:
         "db_size": 2097152.0, "leader_changes": 2.0, "proposals_pending": 0.0, "started_at": 1795578764.27,
     }  # fmt: skip
     assert found.histograms == {"wal_fsync": Histogram((0.001, 0.002, math.inf), (3, 5, 6))}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_each_release_fills_the_columns_that_it_has(release: str) -> None:
+    found = parse(metrics_text(release))
+    assert {*found.values, *found.histograms} == columns_of(release)
+    assert standing(metrics_text(release)).version == release
+
+
+def test_a_column_is_filled_by_some_release() -> None:
+    assert COLUMNS == {*SCALARS, *HISTOGRAMS} == columns_of(RELEASES[-1])
+
+
+def test_the_figures_of_the_newest_release() -> None:
+    found = parse(metrics_text("3.7.3"))
+    assert {name: found.values[name] for name in ("puts", "ranges", "quota", "gomaxprocs", "gc_pause_s")} == {
+        "puts": 210, "ranges": 71, "quota": 2147483648, "gomaxprocs": 2, "gc_pause_s": 0.003485635,
+    }  # fmt: skip
+    # Of both peers together; nothing failed yet, of which etcd has no line.
+    assert (found.values["peer_sent_bytes"], found.values["peer_failures"]) == (76242 + 77004, 0)
+    # Of each kind of entry together: 210 puts, three members' attributes, the version of the cluster.
+    assert found.histograms["apply"].count == 214
+    assert found.histograms["peer_round_trip"].counts[4:6] == (3, 4)
+    assert found.histograms["peer_round_trip"].bounds[4:6] == (0.0016, 0.0032)
+
+
+def test_what_is_told_by_label_is_summed_up() -> None:
+    text = """\
+etcd_network_peer_sent_failures_total{To="a1"} 2
+etcd_network_peer_sent_failures_total{To="b2"} 3 1795578764270
+etcd_server_apply_duration_seconds_bucket{op="Put",success="true",version="v3",le="0.1"} 4
+etcd_server_apply_duration_seconds_bucket{op="Put",success="true",version="v3",le="+Inf"} 6
+etcd_server_apply_duration_seconds_bucket{role="le",le="0.1"} 1
+etcd_server_apply_duration_seconds_bucket{role="le",le="+Inf"} 1
+"""
+    found = parse(text)
+    assert found.values == {"peer_failures": 5}
+    assert found.histograms == {"apply": Histogram((0.1, math.inf), (5, 7))}
+
+
+def test_who_is_alone_has_sent_nothing_to_peers() -> None:
+    found = parse("etcd_server_proposals_committed_total 4\n")
+    assert found.values == {"proposals_committed": 4, "peer_sent_bytes": 0, "peer_failures": 0}
 
 
 def test_a_number_that_is_none_is_an_error() -> None:

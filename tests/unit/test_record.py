@@ -10,6 +10,7 @@ from cluster.observe import record
 from cluster.observe.following import Following
 from cluster.observe.observer import MEMBER_COLUMNS, METRIC_COLUMNS
 
+RECORDED = Path(__file__).parents[1] / "data" / "runs" / "leader-killed"
 T0 = "2026-01-02T03:04:0"
 
 
@@ -24,7 +25,11 @@ def silent(second: int, member: str) -> str:
 
 
 def scrape(second: int, member: str, phase: str, started: int, fsync: str, failed: int = 0) -> str:
-    return f"{T0}{second}.000+00:00,1,{member},{phase},{started},1.5,1000,1,9,2,{failed},0,0,4096,2048,{fsync},{fsync}"
+    known = {
+        "time": f"{T0}{second}.000+00:00", "monotonic_ns": 1, "member": member, "phase": phase, "started_at": started,
+        "rss_bytes": 1000, "proposals_failed": failed, "wal_fsync": fsync, "backend_commit": fsync,
+    }  # fmt: skip
+    return ",".join(str(known.get(column, "")) for column in METRIC_COLUMNS)
 
 
 def test_an_interval_goes_on_over_a_restart(tmp_path: Path) -> None:
@@ -80,6 +85,28 @@ def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     with (folder / "members.csv").open("a") as file:
         file.write(f"{T0}2.000+00:00,1,n1,1,lea")
     assert len(record.read_polls(folder)) == 1
+
+
+def test_what_an_older_raftload_did_not_read_is_unknown() -> None:
+    """Its columns are not there; the rows are."""
+    scrapes = record.read_scrapes(RECORDED)
+    assert {name: len(of_member) for name, of_member in scrapes.items()} == {
+        "etcd-node1": 9, "etcd-node2": 6, "etcd-node3": 9,
+    }  # fmt: skip
+    for each in scrapes["etcd-node1"]:
+        assert "wal_fsync" in each.metrics.histograms and "apply" not in each.metrics.histograms
+        assert "db_in_use" in each.metrics.values and "puts" not in each.metrics.values
+    assert record.growth(scrapes["etcd-node1"], "puts") is None
+    assert record.between(scrapes["etcd-node1"], "apply") is None
+
+
+def test_seconds_are_not_rounded(tmp_path: Path) -> None:
+    begin, end = (
+        scrape(second, "n1", "", 100, "").replace(",1000,", f",{value},") for second, value in ((1, 0.25), (2, 1.5))
+    )
+    scrapes = record.read_scrapes(write(tmp_path, [], [begin, end]))["n1"]
+    assert record.growth(scrapes, "rss_bytes") == 1.25
+    assert record.grown(scrapes, "rss_bytes") == 1
 
 
 def test_a_folder_without_them_says_nothing(tmp_path: Path) -> None:
