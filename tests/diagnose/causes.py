@@ -12,6 +12,7 @@ from typing import Literal
 from cluster.schema.diagnose_documents import Word
 
 Half = Literal["A", "B"]
+Source = Literal["probes", "run"]
 Of = Literal["", "all", "leader", "follower", "followers", "clients", "two"]
 
 
@@ -27,6 +28,7 @@ class Cause:
             or the way between all members and their ``clients``. Empty where the label blames no member.
         unsure_allowed: whether ``unsure`` is right, too.
         note: what a note beside the word has to name; empty where none has to.
+        sources: the evidence that the label is of: a generator that is busy by its own work makes no prober slow.
         injected: what is done, in words.
     """
 
@@ -37,6 +39,7 @@ class Cause:
     injected: str
     unsure_allowed: bool = False
     note: str = ""
+    sources: tuple[Source, ...] = ("probes", "run")
 
     @property
     def half(self) -> Half:
@@ -50,7 +53,7 @@ class Cause:
 
 
 _HALF_A = (
-    Cause("A01", "no load", "healthy", "", "nothing, and no load"),
+    Cause("A01", "no load", "healthy", "", "nothing, and no load", sources=("probes",)),
     Cause("A02", "light load in memory", "healthy", "", "light load; the data is in memory"),
     Cause("A03", "light load on five members", "healthy", "", "five members, light load"),
     Cause("A04", "plain disks", "healthy", "", "each sync of all members takes 4 ms longer: a plain cloud disk"),
@@ -75,7 +78,7 @@ _HALF_A = (
     Cause("A20", "compaction", "overload", "", "300,000 revisions are compacted under load, again and again",
           unsure_allowed=True),
     Cause("A21", "generator without a processor", "client", "",
-          "the generator's processes share one processor with 6 spinning ones; the members have another one"),
+          "the generator and the prober share one processor with 6 spinning processes; the members have another one"),
     Cause("A22", "leadership that is moved", "unsure", "", "leadership is moved twice a second: nothing else is slow",
           unsure_allowed=True, note="elections"),
     Cause("A23", "quota nearly full under mixed load", "healthy", "", "light load; 95 % of the quota is used",
@@ -117,9 +120,11 @@ _HALF_B = (
     Cause("B24", "defragmentation", "overload", "", "200 MB of the leader are defragmented every 3 s under load",
           unsure_allowed=True),
     Cause("B25", "lease storm", "overload", "", "leases are granted and revoked, 2,000 a second or as fast as it goes"),
-    Cause("B26", "frozen generator", "client", "", "the generator is frozen for 200 ms of every 600 ms (SIGSTOP)"),
+    Cause("B26", "frozen generator", "client", "",
+          "the generator is frozen for 200 ms of every 600 ms (SIGSTOP), and so is the prober"),
     Cause("B27", "busy generator", "client", "",
-          "the generator fills its processor by its own work: the python engine at a rate above what it can send"),
+          "the generator fills its processor by its own work: the python engine at a rate above what it can send",
+          sources=("run",)),
     Cause("B28", "flapping links of a follower", "network", "follower",
           "peer links of a follower are cut for 1.5 s of every 4 s, so that it asks for elections"),
 )  # fmt: skip

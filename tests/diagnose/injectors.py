@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from cluster.local.strike_rules import hold
@@ -366,6 +369,18 @@ INJECTORS: dict[str, Injector] = {
     "B28": Injector(Setup(), _each("follower", _flapping)),
 }  # fmt: skip
 """How each of `causes.CAUSES` is injected, by its name."""
+
+
+def sources() -> dict[str, str]:
+    """Return what stands for how each cause is injected: a hash of its entry above."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    named = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "INJECTORS")
+    entries = next(named).value
+    assert isinstance(entries, ast.Dict)
+    return {
+        str(ast.literal_eval(key)): hashlib.sha256(ast.unparse(value).encode()).hexdigest()[:8]
+        for key, value in zip(entries.keys, entries.values, strict=True) if key is not None
+    }  # fmt: skip
 
 
 def why_not(name: str) -> str:
