@@ -109,7 +109,7 @@ _HALF_B = (
     Cause("B16", "loss between all", "network", "all", "10 % is lost on the peer links of all members"),
     Cause("B17", "far leader", "network", "leader", "peer links of the leader are delayed by 50 ms"),
     Cause("B18", "narrow links of the leader", "network", "leader",
-          "peer links of the leader carry 1 Mbit/s, and values of 16 KiB are put 30 times a second"),
+          "peer links of the leader carry 2 Mbit/s, and values of 16 KiB are put 6 times a second"),
     Cause("B19", "delay one way", "network", "leader", "what the leader sends to both followers is delayed by 60 ms"),
     Cause("B20", "two members far from clients", "network", "two",
           "70 ms each way between the client and two of the members, which are near each other"),

@@ -40,7 +40,7 @@ def start(
         libc.prctl(_PR_SET_PDEATHSIG, int(ends_by), 0, 0, 0)
         if cpus:
             os.sched_setaffinity(0, cpus)
-        if nice:
+        with contextlib.suppress(PermissionError):
             os.nice(nice)
 
     options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0, "cwd": ROOT, **options}
@@ -83,11 +83,14 @@ def pin(pid: int, cpus: frozenset[int]) -> None:
 
 
 @contextlib.contextmanager
-def spinning(count: int, cpu: int) -> Iterator[None]:
-    """Run so many processes that do nothing but use a processor, at the priority of this one."""
+def spinning(count: int, cpu: int, nice: int = 0) -> Iterator[None]:
+    """Run so many processes that do nothing but use a processor, and weigh ``nice`` less than this one.
+
+    More, if that is negative and this user may.
+    """
     with contextlib.ExitStack() as stack:
         for _ in range(count):
-            process = start([sys.executable, "-S", "-c", "while True: pass"], cpus=frozenset([cpu]))
+            process = start([sys.executable, "-S", "-c", "while True: pass"], cpus=frozenset([cpu]), nice=nice)
             stack.callback(end, process)
         yield
 
