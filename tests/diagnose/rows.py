@@ -60,7 +60,9 @@ def _rounded(value: Any) -> Any:
         return {name: _rounded(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_rounded(each) for each in value]
-    if isinstance(value, float) and math.isfinite(value) and value:
+    if isinstance(value, float) and math.isfinite(value):
+        if not value:
+            return 0
         short = round(value, _DIGITS - 1 - math.floor(math.log10(abs(value))))
         return int(short) if short == int(short) else short
     return value

@@ -76,7 +76,9 @@ class Bench:
         return [self.process.pid, *descendants(self.process.pid)]
 
     def end(self) -> dict[str, Any]:
-        """End it as Ctrl-C does, and return its result. Raises RuntimeError where there is none."""
+        """End it as Ctrl-C does, and return its result. Raises RuntimeError where there is none, or it ended before."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the load has ended before: {self.process.communicate()[1].strip()[-300:]}")
         self.process.send_signal(signal.SIGINT)
         try:
             _, said = self.process.communicate(timeout=_ENDS_S)
@@ -195,21 +197,25 @@ class Scene:
 
     @contextlib.contextmanager
     def beside(self, script: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a script of `load_scripts` at the members for the length of a block, at the weight of members."""
+        """Run a script of `load_scripts` at the members for the length of a block, at the weight of members.
+
+        Raises RuntimeError after the block where it failed.
+        """
         process = machine.start(
             [sys.executable, "-m", "tests.diagnose.load_scripts", script, ",".join(self.endpoints), *words],
             nice=MEMBER_NICE, env=self.env, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             yield process
+            if process.poll():
+                raise RuntimeError(f"{script} ended with exit code {process.returncode}")
         finally:
             machine.end(process)
 
     def do(self, script: str, *words: str, within_s: float = 120.0) -> None:
-        """Run such a script to its end. Raises CalledProcessError, TimeoutExpired."""
+        """Run such a script to its end. Raises RuntimeError, TimeoutExpired."""
         with self.beside(script, *words) as process:
-            if code := process.wait(within_s):
-                raise subprocess.CalledProcessError(code, script)
+            process.wait(within_s)
 
 
 @contextlib.contextmanager
@@ -259,6 +265,8 @@ def _late(delay_s: float, ports: list[int]) -> Iterator[None]:
             _, said = process.communicate(timeout=_ENDS_S)
             raise OSError(f"packets cannot be made late: {said.strip()[-200:]}")
         yield
+        if process.poll() is not None:
+            raise OSError("packets are late no more: the process that passed them on has ended")
     finally:
         machine.end(process)
 
