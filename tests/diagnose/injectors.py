@@ -18,10 +18,11 @@ from tests.diagnose import machine, scene
 from tests.diagnose.links import shaped_relay
 from tests.diagnose.scene import SCENARIOS, Scene, Setup
 
-# Filled in for the long ranges, and for the defragmentation: 20,000 keys, and 200 MiB.
+# Filled in for the long ranges, and for the defragmentation: 20,000 keys, and 200 MiB. What is missing to the quota is
+# more than a load adds.
 _RANGE_KEYS, _RANGE_BYTES = 20_000, 100
 _DEFRAGMENTED = (12_800, 16_384)
-_QUOTA_MIB, _PERCENT = 160, 95
+_QUOTA_MIB, _PERCENT = 96, 94
 _REVISIONS = 300_000
 _SPINNING = 8
 _AS_FAST_AS_IT_GOES = ("--scenario", "put")

@@ -8,6 +8,8 @@ Each goes on until it is ended, but for those that fill.
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -39,8 +41,6 @@ _PAUSE_S = 0.05
 
 
 def _client(endpoints: list[str]) -> EtcdClient:
-    import os
-
     env = os.environ.get
     security = Security(
         env("ETCDCTL_CACERT"), env("ETCDCTL_CERT"), env("ETCDCTL_KEY"), user=env("ETCDCTL_USER"),
@@ -75,11 +75,12 @@ def fill_to(client: EtcdClient, mib: int, percent: int) -> None:
     def size() -> int:
         return min(int(_done(client.status(each)).response.dbSize) for each in client.endpoints)
 
-    number = 0
+    numbers = itertools.count()
     while (now := size()) < wanted:
-        for _ in range(max(1, min(32, int((wanted - now) / 2 / 70_000)))):
-            _done(client.put(b"%s%08d" % (PREFIX, number), value))
-            number += 1
+        left = max(1, int((wanted - now) / 2 / 70_000))
+        keys = [b"%s%08d" % (PREFIX, next(numbers)) for _ in range(min(128, left))]
+        for operation in Pool(8).imap_unordered(lambda key: client.put(key, value), keys):
+            _done(operation)
         gevent.sleep(0.15)  # a database grows when a batch is committed, which is every 100 ms
 
 
@@ -105,16 +106,36 @@ def compaction(client: EtcdClient, first: int, steps: int) -> None:
 
 
 def watchers(client: EtcdClient, count: int) -> None:
-    """Have so many watches of one key, over a few streams, and read what comes."""
+    """Have so many watches of one key, over a few streams, and read what comes without a look at it.
+
+    Whoever took the events apart would be the slower end, and the members would have little to do.
+    """
+    create = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=HOT_KEY)).SerializeToString()
+    message = b"\0" + len(create).to_bytes(4, "big") + create
+    window = (1 << 31) - 1
+    headers = {
+        ":method": b"POST", ":scheme": b"http", ":path": WATCH, ":authority": b"etcd",
+        "content-type": b"application/grpc", "te": b"trailers",
+    }  # fmt: skip
+    block = b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in headers.items())
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
     def follow(number: int) -> None:
-        endpoint = client.endpoints[number % len(client.endpoints)]
-        with client.at(endpoint).streams().open(WATCH, 30) as call:
-            request = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=HOT_KEY)).SerializeToString()
-            for _ in range(count // _STREAMS):
-                call.send(request)
-            while call.receive() is not None:
+        host, _, port = client.endpoints[number % len(client.endpoints)].rpartition("/")[2].rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+                + frame(4, 0, 0, b"\0\4" + window.to_bytes(4, "big"))  # the window of streams
+                + frame(8, 0, 0, (window - 65_535).to_bytes(4, "big"))  # the one of the connection
+                + frame(4, 1, 0, b"")
+                + frame(1, 4, 1, block)
+                + b"".join(frame(0, 0, 1, message) for _ in range(count // _STREAMS))
+            )
+            while connection.recv(1 << 20):
                 pass
+        raise RuntimeError("a member closed a stream of watches")
 
     gevent.joinall([gevent.spawn(follow, number) for number in range(_STREAMS)], raise_error=True)
 
