@@ -123,7 +123,7 @@ _HALF_B = (
     Cause("B26", "frozen generator", "client", "",
           "the generator is frozen for 200 ms of every 600 ms (SIGSTOP), and so is the prober"),
     Cause("B27", "busy generator", "client", "",
-          "the generator fills its processor by its own work: the python engine at a rate above what it can send",
+          "the generator fills its processor by its own work: its scenario computes, at a rate above what it can send",
           sources=("run",)),
     Cause("B28", "flapping links of a follower", "network", "follower",
           "peer links of a follower are cut for 1.5 s of every 4 s, so that it asks for elections"),

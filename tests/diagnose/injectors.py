@@ -362,21 +362,31 @@ INJECTORS: dict[str, Injector] = {
     "B24": Injector(Setup(prepare=_filled("fill", *_DEFRAGMENTED)), _beside(("defragment", "3000"))),
     "B25": Injector(Setup(load=_own("lease_storm", "--concurrency", "128")), _nothing),
     "B26": Injector(Setup(), _frozen_clients),
-    "B27": Injector(Setup(load=("--scenario", "get", "--read-consistency", "serializable", "--engine", "python",
-                                "--rate", "8000")), _nothing),
+    "B27": Injector(Setup(load=_own("own_work", "--engine", "python", "--rate", "1500", "--max-in-flight", "200")),
+                    _nothing),
     "B28": Injector(Setup(), _each("follower", _flapping)),
 }  # fmt: skip
 """How each of `causes.CAUSES` is injected, by its name."""
 
 
 def sources() -> dict[str, str]:
-    """Return what stands for how each cause is injected: a hash of its entry above."""
-    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    """Return what stands for how each cause is injected: a hash of its entry above, and of the scripts that it runs."""
+    here = Path(__file__)
+    tree = ast.parse(here.read_text(encoding="utf-8"))
     named = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "INJECTORS")
     entries = next(named).value
     assert isinstance(entries, ast.Dict)
+    scripts = {
+        _beside.__name__: [here.with_name("load_scripts.py")], _filled.__name__: [here.with_name("load_scripts.py")],
+        _own.__name__: sorted(SCENARIOS.glob("*.py")),
+    }  # fmt: skip
+
+    def digest(entry: str) -> str:
+        run = [path.read_text(encoding="utf-8") for name, paths in scripts.items() if name in entry for path in paths]
+        return hashlib.sha256("\0".join([entry, *run]).encode()).hexdigest()[:8]
+
     return {
-        str(ast.literal_eval(key)): hashlib.sha256(ast.unparse(value).encode()).hexdigest()[:8]
+        str(ast.literal_eval(key)): digest(ast.unparse(value))
         for key, value in zip(entries.keys, entries.values, strict=True) if key is not None
     }  # fmt: skip
 

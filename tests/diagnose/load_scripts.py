@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 import sys
 import time
@@ -182,7 +183,7 @@ def move(client: EtcdClient, per_minute: int) -> None:
         leader, ids = _leader(client)
         others = sorted(each for each, endpoint in ids.items() if endpoint != leader)
         if leader and others:
-            client.move_leader(leader, others[number % len(others)])
+            client.move_leader(leader, random.choice(others))
         gevent.sleep(max(0.0, began + number * 60 / per_minute - time.monotonic()))
 
 
