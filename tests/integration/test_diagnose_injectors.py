@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from cluster.base.binary import find_etcd
-from tests.diagnose import far, injectors, machine
+from loadgen.diagnose.evidence import Evidence
+from tests.diagnose import far, injectors, machine, one_run, rows
 from tests.diagnose.scene import Setup, in_a_namespace, scene
 from tests.support.command import ROOT
 from tests.support.processes import runs
-from tests.support.waiting import until
+from tests.support.waiting import HANG_S, until
 
 
 def state(pid: int) -> str:
@@ -35,6 +38,24 @@ def test_syncs_of_the_leader_are_slow_under_a_load_and_no_rule_is_left(fixed_etc
         assert made.local.rules(names[0]) == {}
         assert result["results"]["total"]["operations"] > 0
     assert not any(map(runs, pids))
+
+
+@pytest.mark.strikes
+@pytest.mark.skipif(find_spec("loadgen.diagnose.prober") is None, reason="there is no prober yet")
+def test_a_run_gives_the_evidence_of_probes_and_of_the_load(fixed_etcd: str) -> None:
+    done = subprocess.run(
+        one_run.words("A06", fixed_etcd, "4"), capture_output=True, text=True, check=False, timeout=HANG_S, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    probes, load = (Evidence.from_json(rows.unpack(row[source])) for source in ("probes", "run"))
+    assert (probes.source, load.source, row["of"]) == ("probes", "run", [row["leader"]])
+    assert load.load is not None and load.load.asked == 150
+    leader = next(member for member in probes.members if [member.name] == row["of"])
+    assert leader.probes["put"].count > 0
+    slowest = leader.histograms["wal_fsync"].p10_ms
+    assert slowest is not None and slowest >= 32, "60 ms more, in etcd's bucket from 32 ms on"
 
 
 @pytest.mark.skipif(bool(machine.why_no_quota()), reason="no CPU quota can be set here")
