@@ -146,7 +146,7 @@ def test_the_table_stands_between_its_marks(tmp_path: Path, monkeypatch: pytest.
         diagnose.write_table(cases)
         text = page.read_text()
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "earlier" not in text
-        assert text.count("| disk |") == 2, "one for each source"
+        assert text.count("\n| disk |") == 2, "one for each source"
 
 
 def test_stored_evidence_is_small_and_comes_back_with_three_digits() -> None:
