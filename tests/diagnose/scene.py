@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.base.binary import EtcdBinary
 from cluster.base.security import Security
@@ -26,6 +26,9 @@ from tests.diagnose import far, links, machine
 from tests.support.command import until_load
 from tests.support.ports import take_ports
 from tests.support.processes import descendants
+
+if TYPE_CHECKING:
+    from cluster.schema.run_documents import Result
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 LIGHT = ("--rate", "150")
@@ -75,7 +78,7 @@ class Bench:
         """Its processes."""
         return [self.process.pid, *descendants(self.process.pid)]
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> Result:
         """End it as Ctrl-C does, and return its result. Raises RuntimeError where there is none, or it ended before."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the load has ended before: {self.process.communicate()[1].strip()[-300:]}")
@@ -87,7 +90,7 @@ class Bench:
         path = self.folder / "result.json"
         if not path.exists():
             raise RuntimeError(f"the load has no result: {said.strip()[-300:]}")
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: Result = json.loads(path.read_text())
         return result
 
 
@@ -226,7 +229,8 @@ def scene(setup: Setup, etcd: EtcdBinary) -> Iterator[Scene]:
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raftload-diagnose-")))
-        made = Scene(stack.enter_context(_docker(etcd) if setup.docker else _local(setup, etcd)), setup, folder)
+        cluster = stack.enter_context(_docker(etcd)) if setup.docker else stack.enter_context(_local(setup, etcd))
+        made = Scene(cluster, setup, folder)
         if setup.apart:
             for name in made.names:
                 machine.pin(made.pid(name), frozenset([made.member_cpu]))
