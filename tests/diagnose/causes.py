@@ -1,0 +1,133 @@
+"""The injected causes and the word that is right for each: the ground truth of a diagnosis.
+
+It was written down before any rule. Rules are made on half A; the figure is of half B, whose causes are of other kinds,
+not the same ones with other magnitudes. `injectors.py` injects them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from cluster.schema.diagnose_documents import Word
+
+Half = Literal["A", "B"]
+Source = Literal["probes", "run"]
+Of = Literal["", "all", "leader", "follower", "followers", "clients", "two"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cause:
+    """A cause and its label.
+
+    Attributes:
+        name: the half and a number, ``A06``.
+        kind: what kind of cause it is, and of which members; no two causes are of one kind.
+        label: the word that is right for the cluster.
+        of: which members are to blame: ``all``, the ``leader``, one ``follower``, both ``followers``, ``two`` members,
+            or the way between all members and their ``clients``. Empty where the label blames no member.
+        unsure_allowed: whether ``unsure`` is right, too.
+        note: what a note beside the word has to name; empty where none has to.
+        sources: the evidence that the label is of: a generator that is busy by its own work makes no prober slow.
+        injected: what is done, in words.
+    """
+
+    name: str
+    kind: str
+    label: Word
+    of: Of
+    injected: str
+    unsure_allowed: bool = False
+    note: str = ""
+    sources: tuple[Source, ...] = ("probes", "run")
+
+    @property
+    def half(self) -> Half:
+        """The half it belongs to: rules are made on A and evaluated on B."""
+        return "A" if self.name.startswith("A") else "B"
+
+    @property
+    def right(self) -> frozenset[Word]:
+        """The words that are right."""
+        return frozenset((self.label, "unsure")) if self.unsure_allowed else frozenset((self.label,))
+
+
+_HALF_A = (
+    Cause("A01", "no load", "healthy", "", "nothing, and no load", sources=("probes",)),
+    Cause("A02", "light load in memory", "healthy", "", "light load; the data is in memory"),
+    Cause("A03", "light load on five members", "healthy", "", "five members, light load"),
+    Cause("A04", "plain disks", "healthy", "", "each sync of all members takes 4 ms longer: a plain cloud disk"),
+    Cause("A05", "after a restart", "healthy", "", "light load after a member was killed and started again"),
+    Cause("A06", "slow syncs of the leader", "disk", "leader", "each sync of the leader takes 60 ms longer"),
+    Cause("A07", "slow syncs of all", "disk", "all", "each sync of all members takes 40 ms longer"),
+    Cause("A08", "stuck disk of a follower", "disk", "follower", "syncs of a follower are held and never return"),
+    Cause("A09", "now and then stuck disk of the leader", "disk", "leader",
+          "a sync of the leader is held for 400 ms every 2 s"),
+    Cause("A10", "CPU quota of the leader", "cpu", "leader", "the leader may use 5 % of a processor"),
+    Cause("A11", "CPU quota of all", "cpu", "all", "each member may use 8 % of a processor"),
+    Cause("A12", "busy neighbours of all", "cpu", "all",
+          "all members share one processor with 8 spinning processes of higher priority; the client has another one"),
+    Cause("A13", "delay between all", "network", "all", "peer links of all members are delayed by 40 ms"),
+    Cause("A14", "delay of a follower", "network", "follower", "peer links of a follower are delayed by 60 ms"),
+    Cause("A15", "loss of the leader", "network", "leader", "20 % is lost on the peer links of the leader"),
+    Cause("A16", "far clients", "network", "clients",
+          "40 ms each way between the client and all members, which are near each other"),
+    Cause("A17", "huge values", "overload", "", "puts of 512 KiB as fast as they go"),
+    Cause("A18", "huge ranges", "overload", "", "32 users read 20,000 keys each time"),
+    Cause("A19", "many users", "overload", "", "a closed loop of 256 users puts as fast as it goes"),
+    Cause("A20", "compaction", "overload", "", "300,000 revisions are compacted under load, again and again",
+          unsure_allowed=True),
+    Cause("A21", "generator without a processor", "client", "",
+          "the generator and the prober share one processor with 6 spinning processes; the members have another one"),
+    Cause("A22", "leadership that is moved", "unsure", "", "leadership is moved twice a second: nothing else is slow",
+          unsure_allowed=True, note="elections"),
+    Cause("A23", "quota nearly full under mixed load", "healthy", "", "light load; 95 % of the quota is used",
+          note="quota"),
+)  # fmt: skip
+
+_HALF_B = (
+    Cause("B01", "moderate load", "healthy", "", "400 requests a second"),
+    Cause("B02", "one member", "healthy", "", "a cluster of one member, light load"),
+    Cause("B03", "TLS and users", "healthy", "", "light load with TLS and a user"),
+    Cause("B04", "three zones", "healthy", "",
+          "peer links of all members are delayed by 2 ms: one region, three zones"),
+    Cause("B05", "quota nearly full under reads", "healthy", "", "a load of reads; 95 % of the quota is used, no alarm",
+          note="quota"),
+    Cause("B06", "slow syncs of both followers", "disk", "followers", "each sync of both followers takes 80 ms longer"),
+    Cause("B07", "slow syncs of a follower", "disk", "follower", "each sync of one follower takes 150 ms longer"),
+    Cause("B08", "slow syncs of the database", "disk", "all",
+          "each sync of the database of all members takes 250 ms longer; those of the log are as ever"),
+    Cause("B09", "now and then stuck logs", "disk", "all",
+          "a sync of the log of all members is held for 300 ms every 1.5 s"),
+    Cause("B10", "CPU quota of a follower", "cpu", "follower", "a follower may use 5 % of a processor"),
+    Cause("B11", "frozen members", "cpu", "all", "all members are frozen for 150 ms of every 500 ms (SIGSTOP)"),
+    Cause("B12", "busy neighbours of the leader", "cpu", "leader",
+          "the leader alone shares a processor with 8 spinning processes of higher priority"),
+    Cause("B13", "Docker's limit of all", "cpu", "all", "containers of all members with `--cpus 0.05`"),
+    Cause("B14", "Docker's limit of the leader", "cpu", "leader", "the leader's container with `--cpus 0.05`"),
+    Cause("B15", "jitter", "network", "all", "peer links of all members are delayed by 5 to 80 ms at random"),
+    Cause("B16", "loss between all", "network", "all", "10 % is lost on the peer links of all members"),
+    Cause("B17", "far leader", "network", "leader", "peer links of the leader are delayed by 50 ms"),
+    Cause("B18", "narrow links of the leader", "network", "leader",
+          "peer links of the leader carry 2 Mbit/s, and values of 16 KiB are put 6 times a second"),
+    Cause("B19", "delay one way", "network", "leader", "what the leader sends to both followers is delayed by 60 ms"),
+    Cause("B20", "two members far from clients", "network", "two",
+          "70 ms each way between the client and two of the members, which are near each other"),
+    Cause("B21", "many watchers", "overload", "", "2,000 watchers on one key, which is written 200 times a second"),
+    Cause("B22", "lagging watches", "overload", "", "watches far behind catch up, again and again",
+          unsure_allowed=True),
+    Cause("B23", "large transactions", "overload", "", "128 users send transactions of 128 puts each"),
+    Cause("B24", "defragmentation", "overload", "", "200 MB of the leader are defragmented every 3 s under load",
+          unsure_allowed=True),
+    Cause("B25", "lease storm", "overload", "", "leases are granted and revoked, 2,000 a second or as fast as it goes"),
+    Cause("B26", "frozen generator", "client", "",
+          "the generator is frozen for 200 ms of every 600 ms (SIGSTOP), and so is the prober"),
+    Cause("B27", "busy generator", "client", "",
+          "the generator fills its processor by its own work: its scenario computes, at a rate above what it can send",
+          sources=("run",)),
+    Cause("B28", "flapping links of a follower", "network", "follower",
+          "peer links of a follower are cut for 1.5 s of every 4 s, so that it asks for elections"),
+)  # fmt: skip
+
+CAUSES: dict[str, Cause] = {cause.name: cause for cause in (*_HALF_A, *_HALF_B)}
+"""All causes by name."""

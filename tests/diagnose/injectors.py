@@ -1,0 +1,398 @@
+"""How each cause is injected: its cluster and load, and what is done to them for the length of a block."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from cluster.local.strike_rules import hold
+from tests.diagnose import machine, scene
+from tests.diagnose.links import shaped_relay
+from tests.diagnose.scene import SCENARIOS, Scene, Setup
+
+# Filled in for the long ranges, and for the defragmentation: 20,000 keys, and 200 MiB. What is missing to the quota is
+# more than a load adds.
+_RANGE_KEYS, _RANGE_BYTES = 20_000, 100
+_DEFRAGMENTED = (12_800, 16_384)
+_QUOTA_MIB, _PERCENT = 96, 94
+_REVISIONS = 300_000
+_SPINNING = 8
+_AS_FAST_AS_IT_GOES = ("--scenario", "put")
+
+Inject = Callable[[Scene], AbstractContextManager[tuple[str, ...]]]
+OnMember = Callable[[Scene, str], AbstractContextManager[object]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Injector:
+    """How a cause is injected.
+
+    Attributes:
+        setup: the cluster and the load.
+        inject: what is done in a block, which gets the names of the members it is done to.
+        needs: what says why this machine cannot; beside what the setup needs.
+    """
+
+    setup: Setup
+    inject: Inject
+    needs: Callable[[], str] = str
+
+
+@contextlib.contextmanager
+def _nothing(_: Scene) -> Iterator[tuple[str, ...]]:
+    yield ()
+
+
+@contextlib.contextmanager
+def _again(do: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Do something at once and then every so many seconds, in a thread. What it raises is raised after the block."""
+    ends, failed = threading.Event(), list[BaseException]()
+
+    def loop() -> None:
+        try:
+            while True:
+                do()
+                if ends.wait(every_s):
+                    return
+        except BaseException as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _whom(made: Scene, of: str) -> tuple[str, ...]:
+    """Return the names of the members that a fault is done to, as it begins."""
+    if of == "all":
+        return made.names
+    if of == "leader":
+        return (made.leader(),)
+    followers = made.followers()
+    return followers if of == "followers" else followers[:1]
+
+
+def _each(of: str, do: OnMember) -> Inject:
+    """Return what does something to some members."""
+
+    @contextlib.contextmanager
+    def inject(made: Scene) -> Iterator[tuple[str, ...]]:
+        with contextlib.ExitStack() as stack:
+            names = _whom(made, of)
+            for name in names:
+                stack.enter_context(do(made, name))
+            yield names
+
+    return inject
+
+
+# Disks
+
+
+def _struck(call: str, file: str, hold_s: float | None = None) -> OnMember:
+    """Return what holds each sync of some files, until the end of the block where no time is given."""
+
+    @contextlib.contextmanager
+    def strike(made: Scene, name: str) -> Iterator[None]:
+        rule = hold(call, file) if hold_s is None else hold(call, file, hold_s)
+        number = made.local.strike(name, rule)
+        try:
+            yield
+        finally:
+            made.local.clear_strikes(name, number)
+
+    return strike
+
+
+def _now_and_then(file: str, hold_s: float, every_s: float) -> OnMember:
+    """Return what every so many seconds holds syncs of some files for a time, as a disk does that is stuck for it."""
+
+    @contextlib.contextmanager
+    def strike(made: Scene, name: str) -> Iterator[None]:
+        with _again(lambda: _strike_for_a_time(made, name, file, hold_s), every_s):
+            yield
+        made.local.clear_strikes(name)
+
+    return strike
+
+
+def _strike_for_a_time(made: Scene, name: str, file: str, hold_s: float) -> None:
+    # Those that are used up are dropped, so that they do not become many.
+    made.local.clear_strikes(name)
+    made.local.strike(name, hold("sync", file, hold_s, for_s=hold_s))
+
+
+def _slow(by_s: float) -> OnMember:
+    return _struck("sync", "*", by_s)
+
+
+# Links
+
+
+def _links(delay_s: float = 0.0, jitter_s: float = 0.0, drop: float = 0.0) -> OnMember:
+    """Return what delays or loses what goes over a member's peer links."""
+
+    @contextlib.contextmanager
+    def disturb(made: Scene, name: str) -> Iterator[None]:
+        made.local.delay(name, delay_s, jitter_s)
+        made.local.drop(name, drop)
+        try:
+            yield
+        finally:
+            made.local.delay(name, 0)
+            made.local.drop(name, 0)
+
+    return disturb
+
+
+@contextlib.contextmanager
+def _sends_late(made: Scene, name: str) -> Iterator[None]:
+    relay = shaped_relay(made.local)
+    relay.sends_late[name] = 0.06
+    try:
+        yield
+    finally:
+        del relay.sends_late[name]
+
+
+@contextlib.contextmanager
+def _narrow(made: Scene, name: str) -> Iterator[None]:
+    relay = shaped_relay(made.local)
+    relay.carries[name] = 2e6 / 8
+    try:
+        yield
+    finally:
+        del relay.carries[name]
+
+
+@contextlib.contextmanager
+def _flapping(made: Scene, name: str) -> Iterator[None]:
+    def flap() -> None:
+        made.local.isolate(name)
+        ends.wait(1.5)
+        made.local.join(name)
+
+    ends = threading.Event()
+    try:
+        with _again(flap, 2.5):
+            try:
+                yield
+            finally:
+                ends.set()
+    finally:
+        made.local.join(name)
+
+
+@contextlib.contextmanager
+def _far(made: Scene) -> Iterator[tuple[str, ...]]:
+    """The packets are late from the start on."""
+    assert made.setup.far is not None
+    yield made.names[: made.setup.far[0]]
+
+
+# Processors
+
+
+def _quota(cores: float) -> OnMember:
+    def limit(made: Scene, name: str) -> AbstractContextManager[object]:
+        return machine.quota(made.pid(name), cores)
+
+    return limit
+
+
+@contextlib.contextmanager
+def _busy_neighbours(made: Scene) -> Iterator[tuple[str, ...]]:
+    """All members have one processor from the start on."""
+    with machine.spinning(_SPINNING, made.member_cpu):
+        yield made.names
+
+
+@contextlib.contextmanager
+def _busy_neighbours_of_the_leader(made: Scene) -> Iterator[tuple[str, ...]]:
+    leader, all_of_it = made.leader(), frozenset(os.sched_getaffinity(0))
+    for name in made.names:
+        machine.pin(made.pid(name), frozenset([made.member_cpu if name == leader else made.client_cpu]))
+    try:
+        with machine.spinning(_SPINNING, made.member_cpu):
+            yield (leader,)
+    finally:
+        for name in made.names:
+            machine.pin(made.pid(name), all_of_it)
+
+
+@contextlib.contextmanager
+def _frozen(made: Scene) -> Iterator[tuple[str, ...]]:
+    with machine.freezing(0.15, 0.35) as freeze:
+        freeze([made.pid(name) for name in made.names])
+        yield made.names
+
+
+def _docker_limit(of: str) -> Inject:
+    @contextlib.contextmanager
+    def limit(made: Scene, name: str) -> Iterator[None]:
+        container: Any = made.cluster._container(name)  # type: ignore[union-attr]
+        container.update(cpu_period=100_000, cpu_quota=5_000)  # `--cpus 0.05`, until the container goes
+        yield
+
+    return _each(of, limit)
+
+
+# Clients
+
+
+@contextlib.contextmanager
+def _without_a_processor(made: Scene) -> Iterator[tuple[str, ...]]:
+    """Clients have one processor from the start on."""
+    # A kernel lets those that mostly sleep go first where they weigh the same.
+    with machine.spinning(6, made.client_cpu, nice=-10):
+        yield ()
+
+
+@contextlib.contextmanager
+def _frozen_clients(made: Scene) -> Iterator[tuple[str, ...]]:
+    with machine.freezing(0.2, 0.4) as freeze:
+        made.on_client = freeze
+        made.tell_clients()
+        try:
+            yield ()
+        finally:
+            made.on_client = None
+
+
+# Loads, and what is done to the store
+
+
+def _beside(*scripts: tuple[str, ...]) -> Inject:
+    @contextlib.contextmanager
+    def inject(made: Scene) -> Iterator[tuple[str, ...]]:
+        with contextlib.ExitStack() as stack:
+            for words in scripts:
+                stack.enter_context(made.beside(*words))
+            yield ()
+
+    return inject
+
+
+def _filled(*words: object) -> Callable[[Scene], None]:
+    def prepare(made: Scene) -> None:
+        made.do(*map(str, words))
+
+    return prepare
+
+
+def _restarted(made: Scene) -> None:
+    name = made.followers()[0]
+    made.local.kill(name)
+    made.local.start(name)
+    made.local.wait_healthy()
+
+
+def _own(scenario: str, *words: str) -> tuple[str, ...]:
+    return ("--scenario", str(SCENARIOS / f"{scenario}.py"), *words)
+
+
+INJECTORS: dict[str, Injector] = {
+    "A01": Injector(Setup(load=None), _nothing),
+    "A02": Injector(Setup(memory=True), _nothing),
+    "A03": Injector(Setup(nodes=5), _nothing),
+    "A04": Injector(Setup(strikes=True), _each("all", _slow(0.004))),
+    "A05": Injector(Setup(prepare=_restarted), _nothing),
+    "A06": Injector(Setup(strikes=True), _each("leader", _slow(0.06))),
+    "A07": Injector(Setup(strikes=True), _each("all", _slow(0.04))),
+    "A08": Injector(Setup(strikes=True), _each("follower", _struck("sync", "*"))),
+    "A09": Injector(Setup(strikes=True), _each("leader", _now_and_then("*", 0.4, 2.0))),
+    "A10": Injector(Setup(), _each("leader", _quota(0.05)), machine.why_no_quota),
+    "A11": Injector(Setup(), _each("all", _quota(0.08)), machine.why_no_quota),
+    "A12": Injector(Setup(apart=True), _busy_neighbours),
+    # What is done to the links of both ends adds up.
+    "A13": Injector(Setup(), _each("all", _links(delay_s=0.02))),
+    "A14": Injector(Setup(), _each("follower", _links(delay_s=0.06))),
+    "A15": Injector(Setup(), _each("leader", _links(drop=0.2))),
+    "A16": Injector(Setup(far=(3, 0.04)), _far),
+    "A17": Injector(Setup(load=(*_AS_FAST_AS_IT_GOES, "--value-size", "512KiB", "--concurrency", "16", "--key-space",
+                                "20"), quota_mib=8192), _nothing),
+    "A18": Injector(Setup(load=_own("huge_ranges", "--concurrency", "32"),
+                          prepare=_filled("fill", _RANGE_KEYS, _RANGE_BYTES)), _nothing),
+    "A19": Injector(Setup(load=(*_AS_FAST_AS_IT_GOES, "--concurrency", "256")), _nothing),
+    "A20": Injector(Setup(prepare=_filled("history", 2 * _REVISIONS)), _beside(("compaction", "1", "2"))),
+    "A21": Injector(Setup(apart=True), _without_a_processor),
+    "A22": Injector(Setup(), _beside(("move", "120"))),
+    "A23": Injector(Setup(quota_mib=_QUOTA_MIB, prepare=_filled("fill_to", _QUOTA_MIB, _PERCENT)), _nothing),
+
+    "B01": Injector(Setup(load=("--rate", "400")), _nothing),
+    "B02": Injector(Setup(nodes=1), _nothing),
+    "B03": Injector(Setup(tls=True), _nothing),
+    "B04": Injector(Setup(), _each("all", _links(delay_s=0.001))),
+    "B05": Injector(Setup(load=("--scenario", "get", "--rate", "150"), quota_mib=_QUOTA_MIB,
+                          prepare=_filled("fill_to", _QUOTA_MIB, _PERCENT)), _nothing),
+    "B06": Injector(Setup(strikes=True), _each("followers", _slow(0.08))),
+    "B07": Injector(Setup(strikes=True), _each("follower", _slow(0.15))),
+    "B08": Injector(Setup(strikes=True), _each("all", _struck("sync", "db", 0.25))),
+    "B09": Injector(Setup(strikes=True), _each("all", _now_and_then(".wal", 0.3, 1.5))),
+    "B10": Injector(Setup(), _each("follower", _quota(0.05)), machine.why_no_quota),
+    "B11": Injector(Setup(), _frozen),
+    "B12": Injector(Setup(), _busy_neighbours_of_the_leader),
+    "B13": Injector(Setup(docker=True), _docker_limit("all")),
+    "B14": Injector(Setup(docker=True), _docker_limit("leader")),
+    # 5 to 80 ms between two members.
+    "B15": Injector(Setup(), _each("all", _links(delay_s=0.02125, jitter_s=0.01875))),
+    "B16": Injector(Setup(), _each("all", _links(drop=0.05))),
+    "B17": Injector(Setup(), _each("leader", _links(delay_s=0.05))),
+    "B18": Injector(Setup(shaped=True, load=(*_AS_FAST_AS_IT_GOES, "--rate", "6", "--value-size", "16KiB")),
+                    _each("leader", _narrow)),
+    "B19": Injector(Setup(shaped=True), _each("leader", _sends_late)),
+    "B20": Injector(Setup(far=(2, 0.07)), _far),
+    "B21": Injector(Setup(), _beside(("watchers", "2000"), ("hot", "200"))),
+    "B22": Injector(Setup(prepare=_filled("history", _REVISIONS)), _beside(("lagging", "12"))),
+    "B23": Injector(Setup(load=_own("large_txns", "--concurrency", "128"), quota_mib=8192), _nothing),
+    "B24": Injector(Setup(prepare=_filled("fill", *_DEFRAGMENTED)), _beside(("defragment", "3000"))),
+    "B25": Injector(Setup(load=_own("lease_storm", "--concurrency", "128")), _nothing),
+    "B26": Injector(Setup(), _frozen_clients),
+    "B27": Injector(Setup(load=_own("own_work", "--engine", "python", "--rate", "1500", "--max-in-flight", "200")),
+                    _nothing),
+    "B28": Injector(Setup(), _each("follower", _flapping)),
+}  # fmt: skip
+"""How each of `causes.CAUSES` is injected, by its name."""
+
+
+def sources() -> dict[str, str]:
+    """Return what stands for how each cause is injected: a hash of its entry above, and of the scripts that it runs."""
+    here = Path(__file__)
+    tree = ast.parse(here.read_text(encoding="utf-8"))
+    named = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "INJECTORS")
+    entries = next(named).value
+    assert isinstance(entries, ast.Dict)
+    scripts = {
+        _beside.__name__: [here.with_name("load_scripts.py")], _filled.__name__: [here.with_name("load_scripts.py")],
+        _own.__name__: sorted(SCENARIOS.glob("*.py")),
+    }  # fmt: skip
+
+    def digest(entry: str) -> str:
+        run = [path.read_text(encoding="utf-8") for name, paths in scripts.items() if name in entry for path in paths]
+        return hashlib.sha256("\0".join([entry, *run]).encode()).hexdigest()[:8]
+
+    return {
+        str(ast.literal_eval(key)): digest(ast.unparse(value))
+        for key, value in zip(entries.keys, entries.values, strict=True) if key is not None
+    }  # fmt: skip
+
+
+def why_not(name: str) -> str:
+    """Return why a cause cannot be injected on this machine; empty where it can."""
+    injector = INJECTORS[name]
+    needs_two = injector.inject in (_busy_neighbours_of_the_leader,) and len(os.sched_getaffinity(0)) < 2
+    return scene.why_not(injector.setup) or injector.needs() or ("it needs two processors" if needs_two else "")

@@ -1,0 +1,217 @@
+"""What is done to members beside a load of `raftload bench`: keys filled in, history, watchers, compaction, and so on.
+
+    python -m tests.diagnose.load_scripts SCRIPT HOST:PORT,HOST:PORT [NUMBER...]
+
+Each goes on until it is ended, but for those that fill.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gevent import monkey
+
+if __name__ == "__main__":
+    monkey.patch_all()
+
+import gevent
+from gevent.pool import Pool
+
+from cluster.base.security import Security
+from loadgen.client.etcd import EtcdClient
+from loadgen.client.kv import put_op
+from loadgen.client.watcher import WATCH
+from loadgen.proto import etcd_pb2 as pb
+
+if TYPE_CHECKING:
+    from loadgen.history.operation import Operation
+
+PREFIX, PREFIX_END = b"filled/", b"filled0"
+HISTORY = b"history/"
+HOT_KEY = b"hot"
+PUTS = 128
+_STREAMS = 20
+_PAUSE_S = 0.05
+
+
+def _client(endpoints: list[str]) -> EtcdClient:
+    env = os.environ.get
+    security = Security(
+        env("ETCDCTL_CACERT"), env("ETCDCTL_CERT"), env("ETCDCTL_KEY"), user=env("ETCDCTL_USER"),
+        password=env("ETCDCTL_PASSWORD"),
+    )  # fmt: skip
+    return EtcdClient(endpoints, timeout_s=30, security=security)
+
+
+def _done(operation: Operation) -> Operation:
+    if operation.response is None:
+        raise SystemExit(f"{operation.f}: {operation.error}")
+    return operation
+
+
+def fill(client: EtcdClient, keys: int, size: int) -> None:
+    """Put so many keys with values of so many bytes."""
+    value = b"v" * size
+    each = max(1, min(PUTS, (1 << 20) // (size + 64)))
+
+    def put(first: int) -> None:
+        puts = [put_op(b"%s%08d" % (PREFIX, n), value) for n in range(first, min(first + each, keys))]
+        _done(client.txn([], puts))
+
+    for _ in Pool(8).imap_unordered(put, range(0, keys, each)):
+        pass
+
+
+def fill_to(client: EtcdClient, mib: int, percent: int) -> None:
+    """Put values until every database has so many percent of so many MiB."""
+    wanted, value = (mib << 20) * percent / 100, b"v" * 65_536
+
+    def size() -> int:
+        return min(int(_done(client.status(each)).response.dbSize) for each in client.endpoints)
+
+    numbers = itertools.count()
+    while (now := size()) < wanted:
+        left = max(1, int((wanted - now) / 2 / 70_000))
+        keys = [b"%s%08d" % (PREFIX, next(numbers)) for _ in range(min(128, left))]
+        for operation in Pool(8).imap_unordered(lambda key: client.put(key, value), keys):
+            _done(operation)
+        gevent.sleep(0.15)  # a database grows when a batch is committed, which is every 100 ms
+
+
+def history(client: EtcdClient, revisions: int) -> None:
+    """Write so many revisions of few keys."""
+
+    def put(number: int) -> None:
+        value = b"%032d" % number
+        _done(client.txn([], [put_op(b"%s%03d" % (HISTORY, n), value) for n in range(PUTS)]))
+
+    for _ in Pool(8).imap_unordered(put, range(revisions // PUTS)):
+        pass
+
+
+def compaction(client: EtcdClient, first: int, steps: int) -> None:
+    """Compact the history in steps, each once the one before is done, and add to it meanwhile."""
+    last = int(_done(client.get(HISTORY)).revision)
+    for step in range(1, steps + 1):
+        _done(client.compact(max(first, last * step // steps), physical=True))
+    for _ in itertools.count():
+        history(client, 20_000)
+        _done(client.compact(int(_done(client.get(HISTORY)).revision), physical=True))
+
+
+def watchers(client: EtcdClient, count: int) -> None:
+    """Have so many watches of one key, over a few streams, and read what comes without a look at it.
+
+    Whoever took the events apart would be the slower end, and the members would have little to do.
+    """
+    create = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=HOT_KEY)).SerializeToString()
+    message = b"\0" + len(create).to_bytes(4, "big") + create
+    window = (1 << 31) - 1
+    headers = {
+        ":method": b"POST", ":scheme": b"http", ":path": WATCH, ":authority": b"etcd",
+        "content-type": b"application/grpc", "te": b"trailers",
+    }  # fmt: skip
+    block = b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in headers.items())
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+    def follow(number: int) -> None:
+        host, _, port = client.endpoints[number % len(client.endpoints)].rpartition("/")[2].rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+                + frame(4, 0, 0, b"\0\4" + window.to_bytes(4, "big"))  # the window of streams
+                + frame(8, 0, 0, (window - 65_535).to_bytes(4, "big"))  # the one of the connection
+                + frame(4, 1, 0, b"")
+                + frame(1, 4, 1, block)
+                + b"".join(frame(0, 0, 1, message) for _ in range(count // _STREAMS))
+            )
+            while connection.recv(1 << 20):
+                pass
+        raise RuntimeError("a member closed a stream of watches")
+
+    gevent.joinall([gevent.spawn(follow, number) for number in range(_STREAMS)], raise_error=True)
+
+
+def hot(client: EtcdClient, rate: int) -> None:
+    """Write that key so many times a second."""
+    pool, began = Pool(200), time.monotonic()
+    for number in itertools.count():
+        gevent.sleep(max(0.0, began + number / rate - time.monotonic()))
+        pool.spawn(client.put, HOT_KEY, b"%064d" % number)
+
+
+def lagging(client: EtcdClient, count: int) -> None:
+    """Have so many watches begin with the first revision, and begin anew when they have caught up."""
+
+    def follow(number: int) -> None:
+        at = client.at(client.endpoints[number % len(client.endpoints)])
+        create = pb.WatchCreateRequest(key=HISTORY, range_end=b"history0", start_revision=1)
+        request = pb.WatchRequest(create_request=create).SerializeToString()
+        while True:
+            last = int(_done(at.get(HISTORY)).revision)
+            with at.streams().open(WATCH, 30) as call:
+                call.send(request)
+                while (taken := call.receive(5.0)) is not None:
+                    answer = pb.WatchResponse.FromString(taken[0])
+                    if answer.events and answer.events[-1].kv.mod_revision >= last - PUTS:
+                        break
+
+    gevent.joinall([gevent.spawn(follow, number) for number in range(count)], raise_error=True)
+
+
+def _leader(client: EtcdClient) -> tuple[str, dict[int, str]]:
+    """Return the leader's endpoint, and all by their ids; no endpoint while there is none."""
+    said = {endpoint: client.status(endpoint).response for endpoint in client.endpoints}
+    ids = {answer.header.member_id: endpoint for endpoint, answer in said.items() if answer is not None}
+    leaders = [answer.leader for answer in said.values() if answer is not None]
+    return ids.get(max(leaders, default=0), ""), ids
+
+
+def move(client: EtcdClient, per_minute: int) -> None:
+    """Move leadership to another member so many times a minute."""
+    began = time.monotonic()
+    for number in itertools.count(1):
+        leader, ids = _leader(client)
+        others = sorted(each for each, endpoint in ids.items() if endpoint != leader)
+        if leader and others:
+            client.move_leader(leader, random.choice(others))
+        gevent.sleep(max(0.0, began + number * 60 / per_minute - time.monotonic()))
+
+
+def defragment(client: EtcdClient, every_ms: int) -> None:
+    """Defragment the leader again and again, so many milliseconds after the last time began."""
+    while True:
+        due = time.monotonic() + every_ms / 1000
+        leader, _ = _leader(client)
+        if leader:
+            client.defragment(leader)
+        gevent.sleep(max(_PAUSE_S, due - time.monotonic()))
+
+
+SCRIPTS: dict[str, Callable[..., None]] = {
+    each.__name__: each
+    for each in (fill, fill_to, history, compaction, watchers, hot, lagging, move, defragment)
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run a script at some endpoints."""
+    name, endpoints, *numbers = sys.argv[1:]
+    client = _client(endpoints.split(","))
+    try:
+        SCRIPTS[name](client, *map(int, numbers))
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    main()
