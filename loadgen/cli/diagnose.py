@@ -18,7 +18,7 @@ from loadgen.run import TargetOptions, target
 
 if TYPE_CHECKING:
     from loadgen.diagnose.answer import Diagnosis
-    from loadgen.diagnose.evidence import Evidence
+    from loadgen.diagnose.facts import Evidence
     from loadgen.diagnose.prober import Prober
 
 DEFAULT_S = 60.0
@@ -178,7 +178,7 @@ def _answer(evidence: Evidence, notes: list[str] | tuple[()], args: argparse.Nam
     if stopped_by is not None and evidence.seconds < LEAST_S:
         return EXIT_CODES[stopped_by]
     from loadgen.diagnose import answer_table
-    from loadgen.diagnose.rules import diagnose
+    from loadgen.diagnose.causes import diagnose
 
     found: Diagnosis = diagnose(evidence).noting(notes)
     show(found.to_json(), args.json, answer_table.render)

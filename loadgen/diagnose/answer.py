@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import DiagnosisDocument, FigureDocument, VerdictDocument, Word
-    from loadgen.diagnose.evidence import Evidence
+    from loadgen.diagnose.facts import Evidence
 
 SCHEMA = "raftload.diagnosis/1"
 

@@ -19,7 +19,7 @@ from cluster.observe.calls import DENIED, USER_WANTED
 from cluster.observe.metrics import Histogram
 from cluster.observe.record import Poll, Scrape
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
-from loadgen.diagnose.evidence import (
+from loadgen.diagnose.facts import (
     HIGHEST,
     HISTOGRAMS,
     RATES,

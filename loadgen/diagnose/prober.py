@@ -24,7 +24,7 @@ from loadgen.client.channel import tls_options
 from loadgen.client.connect_errors import HINTS, ConnectError
 from loadgen.client.etcd import EtcdClient, MemberInfo, probe_all
 from loadgen.diagnose import observed
-from loadgen.diagnose.evidence import PROBES, ClientEvidence, Evidence, MemberEvidence, Times
+from loadgen.diagnose.facts import PROBES, ClientEvidence, Evidence, MemberEvidence, Times
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load.keyspace import KeySpace, KeySpaceError
 from loadgen.load.loop_lag import LoopLag

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from cluster.schema.diagnose_documents import Word
-from loadgen.diagnose.evidence import Evidence
+from loadgen.diagnose.facts import Evidence
 from tests.diagnose.causes import CAUSES, Cause, Source
 from tests.diagnose.rows import unpack
 

@@ -21,7 +21,7 @@ from loadgen import schema
 from loadgen.cli.diagnose import LEAST_S
 from loadgen.client.etcd import EtcdClient
 from loadgen.diagnose.answer import WORDS
-from loadgen.diagnose.evidence import PROBES
+from loadgen.diagnose.facts import PROBES
 from tests.support import command
 from tests.support.ports import take_ports
 

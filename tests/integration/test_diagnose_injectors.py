@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.base.binary import find_etcd
-from loadgen.diagnose.evidence import Evidence
+from loadgen.diagnose.facts import Evidence
 from tests.diagnose import far, injectors, machine, one_run, rows
 from tests.diagnose.scene import Setup, in_a_namespace, scene
 from tests.support.command import ROOT

@@ -21,7 +21,7 @@ from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import bytes_prefix_end
 from loadgen.client.maintenance import NOSPACE
 from loadgen.diagnose import prober as module
-from loadgen.diagnose.evidence import PROBES, Evidence, MemberEvidence, Times
+from loadgen.diagnose.facts import PROBES, Evidence, MemberEvidence, Times
 from loadgen.diagnose.prober import MOST_PER_S, Prober, client_evidence, probe
 from loadgen.history.operation import Operation, Outcome
 from loadgen.load.settings import SettingsError

@@ -31,14 +31,14 @@ from tests.support.command import ROOT
 
 if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import DiagnosisDocument
-    from loadgen.diagnose.evidence import Evidence
+    from loadgen.diagnose.facts import Evidence
 
 NAME = "diagnose.jsonl"
 PAGE = ROOT / "docs" / "diagnose.md"
 BEGIN, END = "<!-- the confusion matrix begins -->", "<!-- the confusion matrix ends -->"
 # What evidence comes from. Rules are made of it, and of a cause counts how that one is injected.
 _CODE = ("cluster/observe", "loadgen/diagnose", "tests/diagnose")
-_EVIDENCE = {"loadgen/diagnose": ("evidence.py", "observed.py", "prober.py"),
+_EVIDENCE = {"loadgen/diagnose": ("facts.py", "observed.py", "prober.py"),
              "tests/diagnose": ("far.py", "links.py", "machine.py", "one_run.py", "scene.py")}  # fmt: skip
 _HANGS_S = 400.0
 _LONGEST = 300
@@ -79,9 +79,9 @@ def main() -> int:
 
 
 def _diagnose(evidence: Evidence) -> DiagnosisDocument:
-    from loadgen.diagnose import rules
+    from loadgen.diagnose import causes
 
-    return rules.diagnose(evidence).to_json()
+    return causes.diagnose(evidence).to_json()
 
 
 def _list(chosen: Sequence[Cause]) -> int:

@@ -11,7 +11,7 @@ from cluster.schema.diagnose_documents import DiagnosisDocument
 from loadgen import schema
 from loadgen.diagnose.answer import WORDS, Answer, Diagnosis, Figure
 from loadgen.diagnose.answer_table import figure_text, number, render
-from loadgen.diagnose.evidence import Evidence, MemberEvidence, Times
+from loadgen.diagnose.facts import Evidence, MemberEvidence, Times
 
 SYNC = "etcd-node2's syncs of its log take 61 ms (p99; 10 ms are usual)"
 SLOW = Answer(

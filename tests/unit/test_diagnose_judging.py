@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from loadgen.diagnose.evidence import (
+from loadgen.diagnose.facts import (
     COUNTS,
     HIGHEST,
     HISTOGRAMS,

@@ -14,7 +14,7 @@ import pytest
 from cluster.observe.metrics import Histogram, Metrics, parse
 from cluster.observe.record import Poll, Scrape
 from loadgen.diagnose import observed
-from loadgen.diagnose.evidence import COUNTS, HIGHEST, HISTOGRAMS, RATES, Evidence, MemberEvidence, Times
+from loadgen.diagnose.facts import COUNTS, HIGHEST, HISTOGRAMS, RATES, Evidence, MemberEvidence, Times
 from loadgen.result import document
 from tests.support.metric_columns import RELEASES, SINCE, columns_of, metrics_text
 
