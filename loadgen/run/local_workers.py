@@ -138,6 +138,7 @@ def fork_workers(
     """
     with patching.uncollected():
         patching.import_locust()
+        import gevent
         from gevent.os import fork_and_watch
 
         from loadgen.run import (
@@ -149,6 +150,8 @@ def fork_workers(
         # Nothing of it is garbage, ever. To look for garbage in it would write to it, and so copy it into each process.
         gc.freeze()
     _raise_open_files_limit()
+    # gevent does so only when it begins to watch the first one, and would never hear of its end if that came before.
+    gevent.get_hub().loop.install_sigchld()
     sys.stdout.flush()
     sys.stderr.flush()
     parent, workers = os.getpid(), list[WorkerProcess]()

@@ -40,16 +40,37 @@ if sys.argv[2] == "end":
 """
 
 
+# The first worker ends before its master watches it.
+ENDS_FIRST = """
+import os, signal
+import gevent.os
+
+watch = gevent.os._watch_child
+
+def watch_late(pid, *rest):
+    if watch_late.first:
+        watch_late.first = False
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    watch(pid, *rest)
+
+watch_late.first = True
+gevent.os._watch_child = watch_late
+"""
+
+
 def bench_40(cluster: LocalCluster, folder: Path, scenario: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run 40 operations of a scenario of this text to their end."""
     return command.bench_with(scenario, "--endpoints", cluster.endpoints[0], "--operations", "40", *words, cwd=folder)
 
 
-def waiting(folder: Path, how: str, **options: object) -> tuple[subprocess.Popen[str], list[int]]:
+def waiting(folder: Path, how: str, first: str = "") -> tuple[subprocess.Popen[str], list[int]]:
+    before, fork = WAITING.split("workers = ", 1)
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(folder), how], cwd=command.ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
+        [sys.executable, "-c", f"{before}{first}\nworkers = {fork}", str(folder), how], cwd=command.ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+    assert process.stdout is not None
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
@@ -74,6 +95,17 @@ def test_a_signal_for_one_that_waits_is_its_end_and_not_the_masters(tmp_path: Pa
         until(lambda: not runs(pids[0]), "the worker to end")
         out, err = process.communicate()
     assert (out, err) == ("killed by SIGTERM, exited with status 0\n", "")
+
+
+def test_the_end_of_one_that_ends_before_it_is_watched_is_heard_of(tmp_path: Path) -> None:
+    """Its SIGCHLD comes to a process that has no handler for it yet, unless somebody has set one."""
+    process, _ = waiting(tmp_path, "end", ENDS_FIRST)
+    with process:
+        try:
+            out, err = process.communicate(timeout=HANG_S)
+        finally:
+            process.kill()
+    assert (out, err) == ("killed by SIGKILL, exited with status 0\n", "")
 
 
 def test_a_worker_has_no_file_of_the_shell_and_no_environment_of_another_locust(

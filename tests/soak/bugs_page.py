@@ -53,9 +53,14 @@ def write(path: Path = PAGE) -> None:
 def render(trials: Sequence[Row], campaign: Sequence[Row]) -> str:
     """Return the page's text. Takes the rows of both records, in the order in which they were made."""
     cells = _newest(trials, lambda row: (row["bug"], row["etcd"]))
-    runs = _newest(campaign, lambda row: (row["kind"], row["etcd"]))
+    runs = _newest(checked_last(campaign), lambda row: (row["kind"], row["etcd"]))
     parts = [_HEAD, _summary(cells), _table(cells, _met(runs)), _campaign(runs), _catalogue()]
     return "\n".join(part for part in parts if part)
+
+
+def checked_last(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of campaigns, of each run the one that was made last: its history may have been checked again."""
+    return list({(row["kind"], row["etcd"], row["code"], row["seed"]): row for row in rows}.values())
 
 
 def _newest(rows: Sequence[Row], cell_of: Callable[[Row], tuple[str, str]]) -> dict[tuple[str, str], list[Row]]:

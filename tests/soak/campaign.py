@@ -26,6 +26,7 @@ from typing import Any
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.known_bugs import known_bugs
 from cluster.base.parser import Duration, Whole
+from cluster.base.verdict import Verdict
 from cluster.faults.plan import DEFAULT, kind_of
 from tests.soak import bugs_page
 from tests.soak.record import about_now, append, command, recorded, run
@@ -45,6 +46,7 @@ EVERY_S = 4.0
 # What may come of a slice beside its load: the start, faults that take longer to heal, and the check.
 _HANGS_S = 1800.0
 _LONGEST = 300
+_VERDICTS = {each.exit_code: each.value for each in (Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN)}
 
 
 def main() -> int:
@@ -76,7 +78,7 @@ def main() -> int:
 
 def _campaign(kind: str, etcd: EtcdBinary, seconds: float, slice_s: float, folder: Path | None, jobs: int) -> int:
     about = {"code": about_now(*_CODE)["code"], "kind": kind, "etcd": etcd.version}
-    rows = recorded(NAME, about)
+    rows = bugs_page.checked_last(recorded(NAME, about))
     # What ends early leaves time for another one.
     while (left_s := seconds - 60 * sum(row["minutes"] for row in rows)) > 1:
         first = max((row["seed"] for row in rows), default=0) + 1
@@ -95,22 +97,30 @@ def _campaign(kind: str, etcd: EtcdBinary, seconds: float, slice_s: float, folde
 
 
 def _again(folder: Path) -> int:
-    """Check histories that were recorded before, a row each: what a change of the check alone makes of them."""
+    """Check histories that were recorded before: what a change of the check alone makes of them.
+
+    Each is a row that takes the place of that of its run: ``again`` is the code that checked it.
+    """
     code = about_now(*_CODE)["code"]
-    etcds: dict[str, list[dict[str, Any]]] = {}
+    etcds = set()
     for path in sorted(each.parent for each in folder.glob("*/result.json")):
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        version, seed = result["target"]["etcd_version"], result["run"]["seed"]
+        (*_, run_of) = recorded(NAME, {"kind": "hour", "etcd": version, "seed": seed})
         words = (sys.executable, "-m", "loadgen.cli", "check", str(path), "--json")
         done = run(*words, timeout_s=_HANGS_S, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        version = result["target"]["etcd_version"]
         row = {
-            "code": code, "kind": "hour", "etcd": version, "seed": result["run"]["seed"], "seconds": 0.0,
-            "exit": done.returncode, "again": True, **_found({**result, "check": json.loads(done.stdout)}),
+            **{key: run_of[key] for key in ("code", "kind", "etcd", "seed", "seconds")}, "exit": done.returncode,
+            "again": code, **_found({**result, "check": json.loads(done.stdout), "verdict_reasons": [],
+                                     "verdict": _VERDICTS[done.returncode]}),
         }  # fmt: skip
         append(NAME, row)
-        etcds.setdefault(version, []).append(row)
-        print(f"hour {version}, seed {row['seed']}, again: {_line(row)}", flush=True)
-    codes = [_summary("hour", version, rows) for version, rows in etcds.items()]
+        etcds.add((version, run_of["code"]))
+        print(f"hour {version}, seed {seed}, again: {_line(row)}", flush=True)
+    codes = [
+        _summary("hour", version, bugs_page.checked_last(recorded(NAME, {"kind": "hour", "etcd": version, "code": of})))
+        for version, of in sorted(etcds)
+    ]  # fmt: skip
     bugs_page.write()
     return next((each for each in (1, 3) if each in codes), 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -19,10 +20,13 @@ def trial(
     return {"code": code, "bug": bug, "etcd": etcd, "found": found, "seconds": 2.0, **more}
 
 
+_SEEDS = itertools.count(1)
+
+
 def campaign(*met: str, **more: Any) -> dict[str, Any]:
     explained = [{"bug": bug, "guarantees": [], "places": 1} for bug in met]
-    return {"code": "a", "kind": "find", "etcd": "3.5.1", "minutes": 3.0, "operations": 1000, "faults": 40, "exit": 1,
-            "explained": explained, "broken": [], "error": "", **more}  # fmt: skip
+    return {"code": "a", "kind": "find", "etcd": "3.5.1", "seed": next(_SEEDS), "minutes": 3.0, "operations": 1000,
+            "faults": 40, "exit": 1, "explained": explained, "broken": [], "error": "", **more}  # fmt: skip
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -66,6 +70,16 @@ def test_what_shows_a_bug() -> None:
     assert "2 of 39 bugs were found: by 2 of 3 trials on releases that have them." in text.replace(
         f"of {len(catalogue())} bugs", "of 39 bugs"
     )
+
+
+def test_a_run_whose_history_was_checked_again_is_told_of_once() -> None:
+    rows = [
+        campaign("etcd#15220", seed=1, broken=[{"guarantee": "raft.term"}]),
+        campaign(),
+        campaign(seed=1, again="b"),
+    ]
+    found = cells(bugs_page.render([], rows).partition("## What the campaign")[2], "3.5.1")
+    assert found == ["6", "2", "2,000", "80", "none", "nothing"]
 
 
 def test_the_campaign_tells_when_it_met_a_bug_and_what_was_open() -> None:

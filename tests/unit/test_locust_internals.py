@@ -37,8 +37,10 @@ import locust
 import gevent
 from gevent.os import fork_and_watch
 
-# As ours does, before this process has threads: a fork may find their locks held.
+# As ours does, before this process has threads: a fork may find their locks held. The handler of SIGCHLD comes first:
+# the child may end before it is watched.
 watched = gevent.event.AsyncResult()
+gevent.get_hub().loop.install_sigchld()
 if fork_and_watch(watched.set) == 0:
     os._exit(0)
 
