@@ -29,9 +29,11 @@ class Poll:
     Attributes:
         at: when it was asked, in seconds since 1970.
         role: ``leader``, ``follower``, ``learner`` or ``no leader``; empty where it did not answer, which leaves
-            everything but ``reason`` unknown.
+            everything but ``reason`` and ``connect_ms`` unknown.
         leader: whom it follows, empty for nobody.
+        round_trip_ms: from question to answer, the opening of a connection included.
         reason: why it did not answer; alarms of one that did.
+        connect_ms: how long that connection took to open; None where that is not known.
     """
 
     at: float
@@ -46,6 +48,7 @@ class Poll:
     db_size: int | None
     round_trip_ms: float | None
     reason: str
+    connect_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def _poll(row: Mapping[str, str]) -> Poll:
         db_size=_whole(row["db_size"]),
         round_trip_ms=float(row["round_trip_ms"]) if row["round_trip_ms"] else None,
         reason=row["reason"],
+        connect_ms=float(row["connect_ms"]) if row.get("connect_ms") else None,
     )
 
 

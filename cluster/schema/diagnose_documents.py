@@ -13,6 +13,7 @@ class TimesDocument(TypedDict):
     p90_ms: float | None
     p99_ms: float | None
     most_ms: float | None
+    wait_ms: float | None
 
 
 class MemberEvidenceDocument(TypedDict):
@@ -50,6 +51,7 @@ class LoadEvidenceDocument(TypedDict):
     failed_share: float
     open: float
     asked: float | None
+    operations: dict[str, TimesDocument]
 
 
 class EvidenceDocument(TypedDict):

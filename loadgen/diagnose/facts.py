@@ -89,6 +89,9 @@ class Times:
         failed: how often it was tried in vain, beside that; these took at least ``most_ms`` where they hung.
         p10_ms, p50_ms, p90_ms, p99_ms, most_ms: percentiles and the longest; None where nothing was done. Of a member's
             own histogram they are interpolated, and the longest is a bound of a bucket.
+        wait_ms: of a member's own histogram, how long somebody who comes at any moment waits on average for what is
+            under way then: the sum of squares over twice the interval. It is small where it is done often and takes
+            little, and large where it is stuck now and then, which no percentile tells. None of what clients measure.
     """
 
     count: int
@@ -98,6 +101,7 @@ class Times:
     p90_ms: float | None = None
     p99_ms: float | None = None
     most_ms: float | None = None
+    wait_ms: float | None = None
 
     @classmethod
     def of(cls, samples_ms: Iterable[float], failed: int = 0) -> Self:
@@ -120,7 +124,7 @@ class MemberEvidence:
         leads: the share of the interval in which it led.
         learns: whether it has no vote.
         answers: the share of questions for its status that it answered in time.
-        probes: of those in PROBES that were made.
+        probes: of those in PROBES that were made. Of a run these are the observer's: ``connect`` and ``status``.
         histograms: of those in HISTOGRAMS that its release has.
         rates, counts, highest: likewise of RATES, COUNTS and HIGHEST.
         cpu_wait_share: of the time in which its threads would have run, how much they waited for a processor; None
@@ -168,6 +172,7 @@ class LoadEvidence:
         failed_share: of all operations.
         open: operations that were open on average.
         asked: operations a second that an open loop was to send; None of a closed one.
+        operations: how long those of each type took from sending, by the type's name.
     """
 
     rate: float
@@ -176,6 +181,7 @@ class LoadEvidence:
     failed_share: float
     open: float
     asked: float | None = None
+    operations: Mapping[str, Times] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -220,7 +226,7 @@ class Evidence:
             seconds=document["seconds"],
             leaderless=document["leaderless"],
             client=ClientEvidence(**document["client"]),
-            load=LoadEvidence(**load) if load else None,
+            load=LoadEvidence(**{**load, "operations": _times(load["operations"])}) if load else None,  # type: ignore[arg-type]
             members=tuple(
                 MemberEvidence(**{  # type: ignore[arg-type]
                     **each,

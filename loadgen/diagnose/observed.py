@@ -31,7 +31,7 @@ from loadgen.diagnose.facts import (
 )
 
 if TYPE_CHECKING:
-    from cluster.schema.run_documents import CpuWait, Generator, Result, ResultTarget
+    from cluster.schema.run_documents import CpuWait, Generator, Result, ResultTarget, Row
 
 # Reasons of polls (docs/formats.md): of a member that may be there all the same, and of one that did answer.
 _TIMEOUT, _HIDDEN = "timeout", (DENIED, USER_WANTED)
@@ -117,13 +117,14 @@ def _leaders(polls: Sequence[Poll]) -> Iterator[tuple[float, set[str]]]:
 def histograms(scrapes: Sequence[Scrape]) -> dict[str, Times]:
     """Return those of HISTOGRAMS that the member has, from its first scrape to the last."""
     found = {name: record.between(scrapes, name) for name in HISTOGRAMS}
-    return {name: times_of(each) for name, each in found.items() if each is not None}
+    seconds = scrapes[-1].at - scrapes[0].at if scrapes else 0.0
+    return {name: times_of(each, seconds) for name, each in found.items() if each is not None}
 
 
-def times_of(histogram: Histogram) -> Times:
+def times_of(histogram: Histogram, seconds: float) -> Times:
     """Return a member's histogram as milliseconds, to the microsecond; the longest is no longer than that bound.
 
-    Of what was longer than the largest bound, only that bound is known.
+    Of what was longer than the largest bound, only that bound is known. Takes the seconds that it is of.
     """
 
     def quantile_ms(share: float) -> float | None:
@@ -138,8 +139,25 @@ def times_of(histogram: Histogram) -> Times:
     return Times(
         histogram.count,
         p10_ms=quantile_ms(0.1), p50_ms=quantile_ms(0.5), p90_ms=quantile_ms(0.9), p99_ms=quantile_ms(0.99),
-        most_ms=most_ms,
+        most_ms=most_ms, wait_ms=_wait_ms(histogram, seconds),
     )  # fmt: skip
+
+
+def _wait_ms(histogram: Histogram, seconds: float) -> float | None:
+    """Return how long somebody who comes at any moment waits on average for what is under way then.
+
+    The mean residual time of a renewal process, times the share of time in which something is under way: the sum of
+    squares over twice the interval (https://en.wikipedia.org/wiki/Renewal_theory#Inspection_paradox). Durations are
+    taken to be even within a bucket.
+    """
+    if seconds <= 0:
+        return None
+    squares, low, below = 0.0, 0.0, 0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=True):
+        high = bound if math.isfinite(bound) else low
+        squares += (count - below) * (low * low + low * high + high * high) / 3
+        low, below = high, count
+    return round(squares / (2 * seconds) * 1e3, 3)
 
 
 def rates(scrapes: Sequence[Scrape]) -> dict[str, float]:
@@ -213,12 +231,27 @@ def of_run(folder: Path, result: Result) -> Evidence | None:
     members = tuple(
         dataclasses.replace(
             there.get(name) or MemberEvidence(name, "", target.get("etcd_version") or ""),
-            cpu_wait_share=waits.get(name),
+            probes=_asked(poll for poll in polls if poll.member == name), cpu_wait_share=waits.get(name),
         )
         for name in names
-    )
+    )  # fmt: skip
     client = _client(result.get("generator") or NO_GENERATOR)
     return filled(Evidence("run", round(end - begin, 3), members, client=client, load=_load(result)), polls, during)
+
+
+def _asked(polls: Iterable[Poll]) -> dict[str, Times]:
+    """Return the observer's questions to a member as probes: for its status, and the connection of each."""
+    polls = [*polls]
+    connects = [poll.connect_ms for poll in polls if poll.connect_ms is not None]
+    statuses = [
+        poll.round_trip_ms - (poll.connect_ms or 0.0)
+        for poll in polls if poll.round_trip_ms is not None and poll.connect_ms is not None
+    ]  # fmt: skip
+    if not connects:  # as of a raftload that did not time them
+        return {}
+    late = [poll for poll in polls if poll.reason == _TIMEOUT]
+    unconnected = sum(poll.connect_ms is None for poll in late)
+    return {"connect": Times.of(connects, unconnected), "status": Times.of(statuses, len(late) - unconnected)}
 
 
 def _members(target: ResultTarget) -> list[MemberEvidence]:
@@ -267,4 +300,15 @@ def _load(result: Result) -> LoadEvidence | None:
         # By Little's law. How long those were open that failed, nobody has counted.
         open=round(rate * ((latency["mean_ms"] if latency else None) or 0.0) / 1e3, 3),
         asked=asked,
+        operations={name: _from_sending(row) for name, row in result["results"].items() if row and name != "total"},
     )
+
+
+def _from_sending(row: Row) -> Times:
+    """Return how long operations of one type took from sending."""
+    latency = row["latency"]
+    took = (latency["service"] if latency else None) or latency or {}
+    return Times(
+        row["succeeded"], row["failed"], p50_ms=took.get("p50_ms"), p90_ms=took.get("p90_ms"),
+        p99_ms=took.get("p99_ms"), most_ms=took.get("max_ms"),
+    )  # fmt: skip

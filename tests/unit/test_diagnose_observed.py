@@ -62,7 +62,7 @@ def test_the_figures_of_an_interval() -> None:
     assert set(observed.counts(scrapes).values()) == {0}
     histograms = observed.histograms(scrapes)
     assert histograms["apply"].count == 150
-    assert histograms["peer_round_trip"] == Times(0)
+    assert histograms["peer_round_trip"] == Times(0, wait_ms=0.0)
     assert histograms["wal_fsync"].count == scrapes[1].metrics.histograms["wal_fsync"].count - (
         scrapes[0].metrics.histograms["wal_fsync"].count
     )
@@ -104,14 +104,22 @@ def test_snapshots_are_those_sent_and_those_received() -> None:
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ((0, 0, 0), Times(0)),
-        ((0, 10, 10), Times(10, 0, 1.1, 1.5, 1.9, 1.99, 2.0)),
-        ((10, 10, 10), Times(10, 0, 0.1, 0.5, 0.9, 0.99, 1.0)),
-        ((0, 5, 10), Times(10, 0, 1.2, 2.0, 2.0, 2.0, 2.0)),  # of the longest no more is known than that bound
+        ((0, 0, 0), Times(0, wait_ms=0.0)),
+        ((0, 10, 10), Times(10, 0, 1.1, 1.5, 1.9, 1.99, 2.0, 0.233)),
+        ((10, 10, 10), Times(10, 0, 0.1, 0.5, 0.9, 0.99, 1.0, 0.033)),
+        ((0, 5, 10), Times(10, 0, 1.2, 2.0, 2.0, 2.0, 2.0, 0.317)),  # of the longest no more is known than that bound
     ],
 )
 def test_a_histogram_as_milliseconds(counts: tuple[int, ...], expected: Times) -> None:
-    assert observed.times_of(Histogram((0.001, 0.002, math.inf), counts)) == expected
+    assert observed.times_of(Histogram((0.001, 0.002, math.inf), counts), 0.05) == expected
+
+
+def test_what_is_stuck_now_and_then_is_waited_for_longer_than_what_always_takes_as_long_together() -> None:
+    """Of 10 s, 2 s are syncs: five of 400 ms, or a thousand of 2 ms."""
+    bounds = (0.001, 0.002, 0.4, 0.400001, math.inf)
+    stuck, steady = Histogram(bounds, (0, 0, 0, 5, 5)), Histogram((0.0019999, 0.002, math.inf), (0, 1000, 1000))
+    assert observed.times_of(stuck, 10).wait_ms == pytest.approx(40, rel=1e-3)
+    assert observed.times_of(steady, 10).wait_ms == pytest.approx(0.2, rel=1e-3)
 
 
 # Who led
@@ -197,11 +205,30 @@ def test_a_run_whose_leader_was_killed(result: Any) -> None:
     assert found.load is not None
     assert (found.load.rate, found.load.asked, found.load.failed_share) == (567.37, None, 0.000379)
     assert found.load.open == pytest.approx(3.66, abs=0.01)  # of four users
+    assert found.load.operations.keys() == {"put", "get", "txn"}
+    assert found.load.operations["put"].p90_ms == result["results"]["put"]["latency"]["p90_ms"]
+    assert won.probes == {}  # the observer of then did not time its connections
     assert Evidence.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_what_was_not_observed_is_no_evidence(result: Any, tmp_path: Path) -> None:
     assert observed.of_run(tmp_path, result) is None
+
+
+def test_the_observers_questions_are_probes(result: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(RECORDED, tmp_path / "run"))
+    head, *rows = (folder / "members.csv").read_text().splitlines()
+    timed = [",".join([*row.split(",")[:-1], "0.25", row.split(",")[-1]]) for row in rows]
+    when, clock = next(row for row in rows if ",etcd-node1,1," in row and row > "2026-11-25T04:30:08").split(",")[:2]
+    timed += [f"{when},{clock},etcd-node1,0,,,,,,,,,0.75,timeout", f"{when},{clock},etcd-node1,0,,,,,,,,,,timeout"]
+    (folder / "members.csv").write_text("\n".join([head.replace("reason", "connect_ms,reason"), *timed]) + "\n")
+    found, polls = observed.of_run(folder, result), observed.of_run(RECORDED, result)
+    assert found is not None and polls is not None
+    connect, status = (found.members[0].probes[name] for name in ("connect", "status"))
+    assert (connect.p50_ms, connect.most_ms, connect.failed, status.failed) == (0.25, 0.75, 1, 1)
+    assert connect.count == status.count + 1
+    trips = [float(row.split(",")[11]) for row in rows if ",etcd-node1,1," in row]
+    assert status.most_ms is not None and min(trips) < status.most_ms + 0.25 <= max(trips) + 0.001
 
 
 def test_members_are_known_by_name_and_by_address(result: Any, tmp_path: Path) -> None:
