@@ -224,11 +224,11 @@ class _Watch(threading.Thread):
     def _ask(self) -> None:
         began = time.monotonic()
         tick, scraped_at = 0, None
-        answers = self._poll()
+        is_there = self._poll()
         while True:
             now = time.monotonic()
             wanted = [*self._wanted]
-            if answers and (wanted or scraped_at is None or now - scraped_at >= SCRAPE_S):
+            if is_there and (wanted or scraped_at is None or now - scraped_at >= SCRAPE_S):
                 self._scrape(wanted[0][0] if wanted else "")
                 scraped_at = now
             for _, done in wanted:
@@ -240,9 +240,13 @@ class _Watch(threading.Thread):
             self._woken.clear()
             if self._stop_asked.is_set():
                 return
-            answers = self._poll()
+            is_there = self._poll()
 
     def _poll(self) -> bool:
+        """Ask for its status; return whether it is there, also where it takes too long to answer.
+
+        One whose store is locked, as while its disk hangs, still tells its metrics.
+        """
         began, stamp = time.monotonic_ns(), _now()
         try:
             with calls.timing_connects() as connects:
@@ -251,7 +255,7 @@ class _Watch(threading.Thread):
             blank = [""] * (len(MEMBER_COLUMNS) - 6)
             row = (stamp, began, self._member.name or self._member.endpoint, 0, *blank, _connect(connects), exc.cause)
             self._files.poll(row, answered=False)
-            return False
+            return exc.cause == "timeout" and bool(connects)
         took_ms = (time.monotonic_ns() - began) / 1e6
         name = self._named(status)
         leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""

@@ -25,6 +25,7 @@ class MemberEvidenceDocument(TypedDict):
     leads: float
     learns: bool
     answers: float
+    without_leader: float
     probes: dict[str, TimesDocument]
     histograms: dict[str, TimesDocument]
     rates: dict[str, float]

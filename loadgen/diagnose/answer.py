@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -110,3 +111,12 @@ class Diagnosis:
             "notes": list(self.notes),
             "evidence": self.evidence.to_json(),
         }
+
+
+def number(value: float) -> str:
+    """Return a number with three digits that count: ``61``, ``4.13``, ``0.0217``, ``12,300``."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from typing import TYPE_CHECKING
 
 from cluster.base.console import Painter, columns, pad, printable
 from cluster.base.console import width as width_of
+from loadgen.diagnose.answer import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,15 +59,6 @@ def figure_text(figure: FigureDocument) -> str:
     if figure["limit"] is None:
         return printable(text)
     return printable(f"{text} ({number(figure['limit'])}{unit} {'is' if not unit else 'are'} usual)")
-
-
-def number(value: float) -> str:
-    """Return a number with three digits that count: ``61``, ``4.13``, ``0.0217``, ``12,300``."""
-    if not value or not math.isfinite(value):
-        return f"{value:g}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def next_text(answer: VerdictDocument) -> str:

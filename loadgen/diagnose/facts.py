@@ -124,6 +124,7 @@ class MemberEvidence:
         leads: the share of the interval in which it led.
         learns: whether it has no vote.
         answers: the share of questions for its status that it answered in time.
+        without_leader: of these answers, the share in which it knew of no leader.
         probes: of those in PROBES that were made. Of a run these are the observer's: ``connect`` and ``status``.
         histograms: of those in HISTOGRAMS that its release has.
         rates, counts, highest: likewise of RATES, COUNTS and HIGHEST.
@@ -137,6 +138,7 @@ class MemberEvidence:
     leads: float = 0.0
     learns: bool = False
     answers: float = 1.0
+    without_leader: float = 0.0
     probes: Mapping[str, Times] = dataclasses.field(default_factory=dict)
     histograms: Mapping[str, Times] = dataclasses.field(default_factory=dict)
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)

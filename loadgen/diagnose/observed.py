@@ -76,6 +76,7 @@ def member(known: MemberEvidence, polls: Sequence[Poll], scrapes: Sequence[Scrap
         known,
         learns=roles[-1] == "learner" if roles else known.learns,
         answers=round(answered / len(polls), 4) if polls else known.answers,
+        without_leader=round(roles.count("no leader") / len(roles), 4) if roles else known.without_leader,
         histograms=histograms(scrapes),
         rates=rates(scrapes),
         counts=counts(scrapes),

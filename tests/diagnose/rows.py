@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -47,11 +48,16 @@ def unpack(packed: Packed) -> EvidenceDocument:
 
 
 def _short(value: Any) -> Any:
-    return [value[name] for name in _TIMES] if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    found = [value[name] for name in _TIMES]
+    while found[-1] is None:  # the first is a count
+        found.pop()
+    return found
 
 
 def _long(value: Any) -> Any:
-    return dict(zip(_TIMES, value, strict=True)) if isinstance(value, Sequence) else value
+    return dict(itertools.zip_longest(_TIMES, value)) if isinstance(value, Sequence) else value
 
 
 def _rounded(value: Any) -> Any:

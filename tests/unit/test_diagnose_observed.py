@@ -86,6 +86,17 @@ def test_of_no_scrape_only_the_polls_are_told() -> None:
     assert found == MemberEvidence("n1", "a:1", answers=0.6667, highest={"db_size": 300.0, "apply_lag": 5.0})
 
 
+def test_who_knows_of_no_leader() -> None:
+    polls = [
+        poll(1, "n1"),
+        poll(2, "n1", "no leader", ""),
+        poll(3, "n1", "no leader", ""),
+        poll(4, "n1"),
+        silent(5, "n1"),
+    ]
+    assert observed.member(MemberEvidence("n1", "a:1"), polls, []).without_leader == 0.5
+
+
 def test_an_interval_goes_on_over_a_restart() -> None:
     begin, before = ({"puts": 100, "cpu_s": 7.5, "leader_changes": 4, "proposals_committed": 500},
                      {"puts": 120, "cpu_s": 8.0, "leader_changes": 5, "proposals_committed": 520})  # fmt: skip

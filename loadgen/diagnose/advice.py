@@ -1,0 +1,139 @@
+"""The words of a diagnosis: a sentence for each kind of cause, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from loadgen.diagnose.answer import Answer, Figure, number
+
+if TYPE_CHECKING:
+    from cluster.schema.diagnose_documents import Word
+    from loadgen.diagnose.facts import MemberEvidence
+
+Kind = Literal[
+    "log", "stalls", "hung disk", "database", "processor", "store", "connection", "majority", "leader's link",
+    "between", "busy", "written", "client",
+]  # fmt: skip
+"""The kinds of causes."""
+
+_WHY: dict[Kind, str] = {
+    "log": "{of} syncs of its log take {first}",
+    "stalls": "{of} disk stands still now and then: a sync of its log took {longest}",
+    "hung disk": "{of} disk hangs: a sync of its log does not return",
+    "database": "{of} commits of its database take {first}",
+    "processor": "{member} gets too little of a processor: the least request to it takes {first}",
+    "store": "{member} is slow to read its own store: {first}",
+    "connection": "the way between client and {member} is slow: a connection takes {first}",
+    "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",
+    "leader's link": "the way between {member} and the leader is slow: a linearizable read through it takes {first}",
+    "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
+    "the way to the clients explain that",
+    "busy": "the cluster is asked for more than it can do: {doing}",
+    "written": "the cluster is asked to write more than its disks can: {doing}",
+    "client": "the client itself was too busy to measure: it read answers {late} late (p99)",
+}
+_WHAT_TO_DO: dict[Kind, str] = {
+    "log": "Put the data folder of {member} on a disk of its own that syncs in less than 10 ms; `iostat -x 1` on its "
+    "host shows who else writes to it.",
+    "stalls": "Look at the disk of {member} at the time: snapshots or backups of its host, a neighbour on the same "
+    "disk, limits of a cloud volume that come and go (`iostat -x 1`).",
+    "hung disk": "Look at the disk of {member} (`dmesg`, `iostat -x 1`). While it hangs, stop the member: the others "
+    "go on without it.",
+    "database": "Put the data folder of {member} on a faster disk; compact and defragment a large database.",
+    "processor": "Look for who takes the processor of {member}: other processes on its host (`top`), a CPU limit of "
+    "its container (`nr_throttled` in cpu.stat of its cgroup), a busy neighbour of its machine (steal in `top`).",
+    "store": "Look for who takes the processor of {member}, and for huge reads or a defragmentation of which its "
+    "metrics do not tell.",
+    "connection": "Measure the way to {member} from here (`ping`, `mtr`); use clients in its region, or look for loss.",
+    "majority": "Measure the way between {member} and the other members (`ping`, `mtr`). If they are meant to be far "
+    "apart, raise --heartbeat-interval to about the round trip, and --election-timeout to ten times that.",
+    "leader's link": "Measure the way between {member} and the leader (`ping`, `mtr`).",
+    "between": "Measure the ways between the members (`ping`, `mtr`). `raftload diagnose --endpoints` says which one.",
+    "busy": "Ask for less at once: page large reads (--limit), use fewer or larger watches, spread the load over time, "
+    "compact more often in smaller steps; or give the members more processors.",
+    "written": "Write less at once: smaller values, compaction and defragmentation in small steps and one member at a "
+    "time; or use faster disks.",
+    "client": "Give the client a processor of its own, or more workers, and measure again: until then no other word "
+    "can be trusted.",
+}
+# What would tell two words apart that explain the same.
+_APART: dict[frozenset[Word], str] = {
+    frozenset(
+        ("disk", "cpu")
+    ): "Look at the member's host: `iostat -x 1` for the disk, `top` (steal, too) and cpu.stat "
+    "of its cgroup for the processor.",
+    frozenset(("disk", "network")): "Measure the ways between the members (`ping`), and the disks (`iostat -x 1`).",
+    frozenset(("cpu", "network")): "Run this on the member's own host: there the network is out of it.",
+    frozenset(("disk", "overload")): "Run this once more while the load is off: a slow disk stays slow.",
+    frozenset(("cpu", "overload")): "Run this once more while the load is off: a short processor stays short.",
+    frozenset(("network", "overload")): "Run this once more while the load is off: a slow network stays slow.",
+}
+_CLIENT = "Run this from a host that has a processor to spare."
+
+
+def why(kind: Kind, member: str, figures: Sequence[Figure]) -> str:
+    """Return the sentence for a cause. Takes its member, and the figures that decide."""
+    first = figures[0]
+    of = f"{member}'s" if member else "the members'"
+    longest = next((each for each in figures if each.name == "the longest"), first)
+    return _WHY[kind].format(
+        member=member or "a member", of=of, first=_measured(first), longest=_amount(longest), late=_amount(first),
+        doing=", ".join(f"{each.name}: {_amount(each)}" for each in figures[:1]),
+    )  # fmt: skip
+
+
+def what_to_do(kind: Kind, member: str) -> str:
+    """Return what to do about a cause."""
+    return _WHAT_TO_DO[kind].format(member=member or "the members")
+
+
+def healthy(figures: Sequence[Figure]) -> Answer:
+    """Return the answer that nothing is slow. Takes the figures that come nearest to what is not usual."""
+    return Answer("healthy", "nothing is slow", figures)
+
+
+def unsure(first: Word, second: Word, figures: Sequence[Figure], margin: float, of_member: bool) -> Answer:
+    """Return the answer where two words explain the same. Takes the stronger one first, and its margin."""
+    what = "it" if of_member else "the cluster"
+    pair: frozenset[Word] = frozenset((first, second))
+    apart = _CLIENT if "client" in pair else _APART[pair]
+    return Answer(
+        "unsure", f"{what} is slow, and {first} and {second} explain it alike", figures, second, margin, apart
+    )
+
+
+def elections(figures: Sequence[Figure]) -> Answer:
+    """Return the answer where the leadership moves, and nothing else is slow."""
+    return Answer(
+        "unsure", "elections: the leadership moves again and again, and nothing that is slow explains it", figures,
+        advice="See in the members' logs who asks for elections, and why (`raftload viz log`): somebody may move the "
+        "leader, or messages may be lost for moments that are too short to be seen here.",
+    )  # fmt: skip
+
+
+def silent(members: Sequence[MemberEvidence]) -> Answer:
+    """Return the answer where members do not answer at all."""
+    names = ", ".join(each.name for each in members)
+    verb = "does" if len(members) == 1 else "do"
+    return Answer(
+        "unsure", f"{names} {verb} not answer: not running, or cut off from here",
+        advice=f"See whether etcd runs there, and whether its client port can be reached from here: {names}.",
+    )  # fmt: skip
+
+
+def unknown() -> Answer:
+    """Return the answer where nothing was measured."""
+    return Answer("unsure", "nothing was measured", advice="Probe for longer, or look at the notes.")
+
+
+def _measured(figure: Figure) -> str:
+    """Return ``61 ms (p90; 10 ms are usual)``."""
+    _, comma, percentile = figure.name.rpartition(", ")
+    usual = f"{number(figure.limit)} {figure.unit} are usual" if figure.limit is not None else ""
+    more = "; ".join(filter(None, (percentile if comma else "", usual)))
+    return _amount(figure) + (f" ({more})" if more else "")
+
+
+def _amount(figure: Figure) -> str:
+    return f"{number(figure.value)} {figure.unit}".rstrip()

@@ -1,0 +1,292 @@
+"""The rules of a diagnosis: from evidence to one word for the cluster, and one for each member.
+
+Pure: the same evidence has the same answer. Each cause has a strength, which is how many times its figure is what is
+usual: below 1 nothing is slow. What one cause adds to the figure of another is taken off first, as docs/diagnose.md
+says of each. The strongest is the answer where the next one is far enough behind, and else it is unsure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from loadgen.diagnose import advice
+from loadgen.diagnose.answer import Answer, Diagnosis, Figure
+from loadgen.diagnose.parts import ELECTIONS, GAVE_UP_MS, Parts, fastest, parts_of, took_ms
+
+if TYPE_CHECKING:
+    from cluster.schema.diagnose_documents import Word
+    from loadgen.diagnose.facts import Evidence, MemberEvidence
+
+CONNECT_MS, PROCESSOR_MS, STORE_MS, AGREEMENT_MS = 10.0, 10.0, 10.0, 10.0
+"""Up to where these parts are usual; a round of heartbeats takes a tenth of the default interval between them."""
+SYNC_MS, COMMIT_MS = 10.0, 25.0
+"""The same of syncs of the log and of commits of the database, as etcd's FAQ has it."""
+WAIT_MS = 5.0
+"""How long one may wait on average for a sync or a commit that is under way: half of what a sync may take."""
+LAG_MS = 5.0
+"""How late a client may read an answer, at the 99th percentile."""
+MARGIN = 1.5
+"""How many times stronger than the next best a cause has to be, to be the answer."""
+# What an election by itself may cost: of what is stronger it is a consequence.
+_OF_ELECTIONS = 3.0
+_LEADERLESS, _QUOTA, _CPU_SHARE = 0.05, 0.8, 0.85
+# Of a linearizable read the Raft loops of the leader, of a follower and of the member that is asked take part, each of
+# which may be in a sync, and then begins another one for what has come meanwhile.
+_SYNCS_OF_A_READ, _RUNS_OF_A_READ = 3.0, 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that may be slow.
+
+    Attributes:
+        word: what the answer is then.
+        times: how many times its figure is what is usual.
+        kind: of it, as ``advice.WHY`` and ``advice.WHAT_TO_DO`` have them.
+        figures: what decides.
+        member: at whom; empty for no member.
+    """
+
+    word: Word
+    times: float
+    kind: advice.Kind
+    figures: tuple[Figure, ...]
+    member: str = ""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """Return what is slow."""
+    found = _Causes(evidence)
+    of_member = {name: found.of_member(each) for name, each in found.parts.items()}
+    of_cluster = found.of_cluster()
+    members = {name: _answer(causes, name) for name, causes in of_member.items()}
+    every = [*of_cluster, *(cause for causes in of_member.values() for cause in causes)]
+    return Diagnosis(found.verdict(every), members, evidence, found.notes())
+
+
+class _Causes:
+    """What may be slow by one evidence."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.parts = parts_of(evidence)
+        self._voters = [each for each in self.parts.values() if not each.evidence.learns]
+        self._leader = max(self._voters, key=lambda each: each.evidence.leads, default=None)
+        self._changes = max((each.counts.get("leader_changes", 0) for each in evidence.members), default=0)
+
+    # ---- of a member
+
+    def of_member(self, parts: Parts) -> list[Cause]:
+        """Return what may be slow at a member, each with its strength."""
+        found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
+        found += self._agreement(parts)
+        return [cause for cause in found if cause is not None]
+
+    def _log(self, parts: Parts) -> Cause | None:
+        if parts.hangs:
+            count = parts.evidence.histograms["wal_fsync"].count
+            figures = (Figure("syncs of the log that ended", count), *_pending(parts.evidence))
+            return Cause("disk", GAVE_UP_MS / SYNC_MS, "hung disk", figures, parts.name)
+        if parts.sync is None:
+            return None
+        measured = parts.evidence.histograms["wal_fsync"]
+        times = max(parts.sync / SYNC_MS, parts.sync_wait / WAIT_MS)
+        figures = (
+            Figure("sync of the log, p90", measured.p90_ms or 0.0, "ms", SYNC_MS),
+            *((Figure("the longest", measured.most_ms, "ms"),) if measured.most_ms else ()),
+        )
+        kind: advice.Kind = "log" if parts.sync / SYNC_MS >= parts.sync_wait / WAIT_MS else "stalls"
+        return self._of_disk(parts, times, kind, figures)
+
+    def _database(self, parts: Parts) -> Cause | None:
+        if parts.commit is None or parts.hangs:
+            return None
+        measured = parts.evidence.histograms["backend_commit"]
+        times = max(parts.commit / COMMIT_MS, parts.commit_wait / (WAIT_MS * COMMIT_MS / SYNC_MS))
+        figures = (
+            Figure("commit of the database, p90", measured.p90_ms or 0.0, "ms", COMMIT_MS),
+            *((Figure("the longest", measured.most_ms, "ms"),) if measured.most_ms else ()),
+        )
+        return self._of_disk(parts, times, "database", figures)
+
+    def _of_disk(self, parts: Parts, times: float, kind: advice.Kind, figures: tuple[Figure, ...]) -> Cause:
+        if parts.wrote_much:
+            return Cause("overload", times, "written", (*_doing(parts.wrote_much), *figures), parts.name)
+        return Cause("disk", times, kind, figures, parts.name)
+
+    def _connection(self, parts: Parts) -> Cause | None:
+        if parts.connect is None:
+            return None
+        figure = Figure("connection to it, p90", parts.connect, "ms", CONNECT_MS)
+        return Cause("network", parts.connect / CONNECT_MS, "connection", (figure,), parts.name)
+
+    def _processor(self, parts: Parts) -> list[Cause]:
+        found = []
+        if parts.processor is not None:
+            figure = Figure("least request to it, beyond the connection, p90", parts.processor, "ms", PROCESSOR_MS)
+            found.append(self._of_work(parts, parts.processor / PROCESSOR_MS, "processor", figure))
+        if parts.store is not None and not parts.hangs:
+            # What a commit holds the store for is the disk's.
+            beyond = max(0.0, parts.store - max(parts.commit or 0.0, self._longest_commit(parts)))
+            figure = Figure("read of its own store, beyond the least request, p90", parts.store, "ms", STORE_MS)
+            found.append(self._of_work(parts, beyond / STORE_MS, "store", figure))
+        return found
+
+    def _longest_commit(self, parts: Parts) -> float:
+        commit = parts.evidence.histograms.get("backend_commit")
+        return (commit.most_ms or 0.0) if commit is not None and parts.commit_wait >= WAIT_MS else 0.0
+
+    def _of_work(self, parts: Parts, times: float, kind: advice.Kind, figure: Figure) -> Cause:
+        if parts.busy:
+            return Cause("overload", times, "busy", (*_doing(parts.busy), figure), parts.name)
+        cores = parts.evidence.rates.get("cpu_cores")
+        used = () if cores is None else (Figure("processors' worth of CPU time that it used", cores),)
+        return Cause("cpu", times, kind, (figure, *used), parts.name)
+
+    def _agreement(self, parts: Parts) -> list[Cause]:
+        """Return how slow messages between members are, by what a linearizable read takes beyond their syncs.
+
+        Where it is slow at the leader, its way to a majority is, and members that are asked wait for that, too.
+        """
+        if parts.agreement is None or self._leader is None or len(self._voters) < 2:
+            return []
+        beyond = self._beyond_agreement(parts)
+        leader = self._leader
+        if parts is not leader and leader.agreement is not None:
+            # Beside what the leader waits for, its own way to the leader and back.
+            beyond = max(0.0, beyond - self._beyond_agreement(leader))
+        figure = Figure("agreement with a majority, p90", parts.agreement, "ms", AGREEMENT_MS)
+        if leader.busy and not self._is_cut_off(parts):
+            return [Cause("overload", beyond / AGREEMENT_MS, "busy", (*_doing(leader.busy), figure), leader.name)]
+        kind: advice.Kind = "majority" if parts is leader else "leader's link"
+        return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
+
+    def _beyond_agreement(self, parts: Parts) -> float:
+        return max(0.0, (parts.agreement or 0.0) - self._inside(parts))
+
+    def _inside(self, parts: Parts) -> float:
+        """Return how long a linearizable read at a member waits for logs and processors, at most."""
+        leader = self._leader
+        others = [each for each in self._voters if each is not leader]
+        taking = [each for each in (leader, parts if parts is not leader else None) if each is not None]
+        logs = sum(each.log_ms for each in taking) + fastest(others, "log_ms")
+        runs = sum(each.processor or 0.0 for each in taking) + fastest(others, "processor")
+        return _SYNCS_OF_A_READ * logs + _RUNS_OF_A_READ * runs + (self.evidence.client.lag_p99_ms or 0.0)
+
+    def _is_cut_off(self, parts: Parts) -> bool:
+        return parts.evidence.without_leader > _LEADERLESS
+
+    # ---- of the cluster
+
+    def of_cluster(self) -> list[Cause]:
+        """Return what may be slow and is of no member."""
+        return [cause for cause in (self._client(), self._between()) if cause is not None]
+
+    def _client(self) -> Cause | None:
+        client = self.evidence.client
+        times = (client.lag_p99_ms or 0.0) / LAG_MS
+        figures = [Figure("answers that were ready, read late by, p99", client.lag_p99_ms or 0.0, "ms", LAG_MS)]
+        if client.cpu_share is not None and client.cpu_share >= _CPU_SHARE:
+            figures.append(Figure("processor that its busiest process used", 100 * client.cpu_share, "%"))
+            if client.saturated and self.evidence.source == "run":
+                times = max(times, MARGIN * 2)
+        return Cause("client", times, "client", tuple(figures))
+
+    def _between(self) -> Cause | None:
+        """Return how slow messages between members are, by what a run's operations took beyond all that is known."""
+        load, leader = self.evidence.load, self._leader
+        if load is None or leader is None or len(self._voters) < 2:
+            return None
+        reads = [each for name, each in load.operations.items() if name == "get" and each.count]
+        asked = reads or [
+            each for name, each in load.operations.items() if name in ("put", "txn", "cas") and each.count
+        ]
+        took = max((took_ms(each, 0.34) or 0.0 for each in asked), default=None)
+        if took is None:
+            return None
+        status = max((each.processor or 0.0) + (each.connect or 0.0) for each in self.parts.values())
+        beyond = took - status - max(self._inside(each) for each in self.parts.values())
+        if not reads:  # a put is in the log of a majority
+            beyond -= leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
+        figure = Figure(f"{'reads' if reads else 'writes'} of the load, p90", took, "ms")
+        times = max(0.0, beyond) / AGREEMENT_MS
+        if leader.busy:
+            return Cause("overload", times, "busy", (*_doing(leader.busy), figure), leader.name)
+        return Cause("network", times, "between", (figure,))
+
+    # ---- the verdict
+
+    def verdict(self, causes: Sequence[Cause]) -> Answer:
+        """Return the answer for the cluster. Takes all that may be slow."""
+        silent = [each for each in self.evidence.members if _is_silent(each)]
+        strongest = max((cause.times for cause in causes), default=0.0)
+        if silent and strongest < GAVE_UP_MS / CONNECT_MS / 2:
+            return advice.silent(silent)
+        if not causes and not any(each.probes or each.histograms for each in self.evidence.members):
+            return advice.unknown()
+        if self._moves and strongest < _OF_ELECTIONS:
+            figures = (
+                Figure("changes of the leader", self._changes, "", 0),
+                Figure("time without a leader", 100 * self.evidence.leaderless, "%", 100 * _LEADERLESS),
+            )
+            return advice.elections(figures)
+        return _answer(causes)
+
+    @property
+    def _moves(self) -> bool:
+        return self._changes >= ELECTIONS or self.evidence.leaderless > _LEADERLESS
+
+    def notes(self) -> list[str]:
+        """Return what a reader should know beside the answers."""
+        found = []
+        for each in self.evidence.members:
+            size, quota = each.highest.get("db_size"), each.highest.get("quota")
+            if size and quota and size >= _QUOTA * quota:
+                found.append(
+                    f"{each.name}'s database has {100 * size / quota:.0f} % of its quota: at 100 % it takes no writes; "
+                    "compact and defragment it, or raise --quota-backend-bytes"
+                )
+            if again := each.counts.get("restarts"):
+                found.append(f"{each.name} was started again {again} {'times' if again > 1 else 'time'} meanwhile")
+        if self._changes >= 1:
+            found.append(f"{self._changes} elections or moves of the leader were seen meanwhile")
+        return found
+
+
+def _answer(causes: Sequence[Cause], member: str = "") -> Answer:
+    """Return the answer that causes make: of the cluster, or of a member."""
+    best: dict[Word, Cause] = {}
+    for cause in causes:
+        if cause.times > best.get(cause.word, Cause(cause.word, 0.0, cause.kind, ())).times:
+            best[cause.word] = cause
+    ordered = sorted(best.values(), key=lambda cause: -cause.times)
+    if not ordered or ordered[0].times < 1:
+        figures = tuple(cause.figures[0] for cause in ordered if cause.figures[0].limit is not None)
+        return advice.healthy(figures[:3])
+    first, *others = ordered
+    second = others[0] if others and others[0].times >= 1 / MARGIN else None
+    margin = first.times / second.times if second is not None else None
+    if margin is not None and second is not None and margin < MARGIN:
+        return advice.unsure(first.word, second.word, (*first.figures[:2], *second.figures[:1]), margin, bool(member))
+    return Answer(
+        first.word, advice.why(first.kind, first.member, first.figures), first.figures[:3],
+        second.word if second is not None else None, margin, advice.what_to_do(first.kind, first.member),
+    )  # fmt: skip
+
+
+def _is_silent(member: MemberEvidence) -> bool:
+    """Whether a member answers nobody, not even its kernel."""
+    connect = member.probes.get("connect")
+    return member.answers == 0 and not member.rates and (connect is None or not connect.count)
+
+
+def _doing(found: object) -> tuple[Figure, ...]:
+    assert isinstance(found, dict)
+    return tuple(Figure(name, value, unit) for name, (value, unit) in found.items())[:2]
+
+
+def _pending(member: MemberEvidence) -> tuple[Figure, ...]:
+    waits = member.highest.get("proposals_pending")
+    return (Figure("proposals that waited", waits),) if waits else ()

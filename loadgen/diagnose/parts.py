@@ -1,0 +1,190 @@
+"""What each part of a cluster takes at a member: the differences between probes, and the member's own figures.
+
+All times are milliseconds at the 90th percentile, unless a name says otherwise. docs/diagnose.md says which part of
+etcd each probe takes beyond the one before, and where that stands in etcd's source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadgen.diagnose.facts import Evidence, MemberEvidence, Times
+
+GAVE_UP_MS = 2000.0
+"""What a probe took that failed: it is given up then."""
+ELECTIONS = 2
+"""Elections in one interval that are more than an accident."""
+# Of probes that failed, the share from which on one of ten took too long; while leaders change some are refused.
+_FAILED, _FAILED_IN_ELECTIONS = 0.1, 0.34
+# How long one waits on average for a sync or a commit that is under way, from which on it stands still now and then.
+_STALLS_MS = 2.0
+# A sync that does not return is not counted; its member has noted few, and short ones, while others noted many.
+_FEW_SYNCS, _ENOUGH_SYNCS, _SHORT_SYNC_MS = 0.25, 10, 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What the parts take at one member, in milliseconds; None where that was not measured.
+
+    Attributes:
+        evidence: what it is made of.
+        connect: the network between client and member.
+        processor: what the member takes for the least request beyond that.
+        store: what a status or a serializable read takes beyond that: the lock of its store.
+        agreement: what a linearizable read takes beyond a serializable one: the network between members, and their
+            Raft loops, which wait for syncs.
+        write: a put in all.
+        sync, sync_wait: a sync of the log without the wait for a processor after it; how long one waits on average
+            for the one that is under way.
+        commit, commit_wait: likewise of the database.
+        hangs: whether a sync of it does not return.
+        busy: what it is at, in words by figure; empty where it has little to do.
+        wrote_much: the same, of what its disk is at.
+    """
+
+    evidence: MemberEvidence
+    connect: float | None
+    processor: float | None
+    store: float | None
+    agreement: float | None
+    write: float | None
+    sync: float | None
+    sync_wait: float
+    commit: float | None
+    commit_wait: float
+    hangs: bool
+    busy: Mapping[str, tuple[float, str]]
+    wrote_much: Mapping[str, tuple[float, str]]
+
+    @property
+    def name(self) -> str:
+        """Of the member."""
+        return self.evidence.name
+
+    @property
+    def log_ms(self) -> float:
+        """How long its Raft loop may stand still for its log."""
+        if self.hangs:
+            return GAVE_UP_MS
+        longest = self.evidence.histograms["wal_fsync"].most_ms if self.sync_wait >= _STALLS_MS else None
+        return max(self.sync or 0.0, longest or 0.0)
+
+
+def parts_of(evidence: Evidence) -> dict[str, Parts]:
+    """Return the parts of each member, by its name."""
+    return {member.name: _parts(member, evidence) for member in evidence.members}
+
+
+def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
+    stuck = _FAILED_IN_ELECTIONS if member.counts.get("leader_changes", 0) >= ELECTIONS else _FAILED
+    took = {kind: took_ms(times, stuck) for kind, times in member.probes.items()}
+    sync, commit = (member.histograms.get(name) for name in ("wal_fsync", "backend_commit"))
+    hangs = _hangs(member, evidence, took.get("status"))
+    connect, listed, status = took.get("connect"), took.get("members"), took.get("status")
+    locks = [each for each in (status, took.get("serializable")) if each is not None]
+    if listed is None:
+        # The observer of a run asks for the status only, which waits for a commit that is under way.
+        listed, locks = _less(status, _commit_in_the_way(commit)), []
+        listed = None if hangs else listed
+    lag = evidence.client.lag_p99_ms or 0.0 if evidence.source == "probes" else 0.0
+    processor = _less(listed, (connect or 0.0) + lag)
+    waits = processor or 0.0
+    return Parts(
+        member, _less(connect, 0.0), processor,
+        _less(max(locks, default=None), (listed or 0.0) + lag),
+        _less(took.get("linearizable"), max([*locks, listed or 0.0])), took.get("put"),
+        _less(sync.p90_ms if sync else None, waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
+        _less(commit.p90_ms if commit else None, waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
+        hangs, _busy(member, evidence), _wrote_much(member, evidence),
+    )  # fmt: skip
+
+
+def took_ms(times: Times, stuck: float = _FAILED) -> float | None:
+    """Return how long a probe took, failures included, where so large a share of them failed; None if none was made."""
+    tried = times.count + times.failed
+    if not tried:
+        return None
+    return GAVE_UP_MS if times.failed >= max(1, stuck * tried) else times.p90_ms
+
+
+def _less(value: float | None, part: float) -> float | None:
+    return None if value is None else max(0.0, value - part)
+
+
+def _commit_in_the_way(commit: Times | None) -> float:
+    stands = commit is not None and (commit.wait_ms or 0.0) >= _STALLS_MS
+    return (commit.p90_ms or 0.0) if commit is not None and stands else 0.0
+
+
+def _hangs(member: MemberEvidence, evidence: Evidence, status_ms: float | None) -> bool:
+    """Whether a sync of a member does not return.
+
+    Its own figures have few syncs, and short ones, while others noted many. It is no member that is cut off: it knows
+    its leader, and has work that waits, or its status waits for the lock that the commit holds.
+    """
+    mine = member.histograms.get("wal_fsync")
+    if mine is None or member.without_leader > 0.1:
+        return False
+    others = [
+        each.histograms["wal_fsync"].count
+        for each in evidence.members if each.name != member.name and "wal_fsync" in each.histograms
+    ]  # fmt: skip
+    most = max(others, default=0)
+    waits = member.highest.get("proposals_pending", 0) >= 1 or status_ms is None or status_ms >= GAVE_UP_MS
+    if mine.count == 0 and member.leads and waits:
+        return True
+    few = mine.count <= _FEW_SYNCS * most and most >= _ENOUGH_SYNCS
+    return few and waits and (mine.p90_ms or 0.0) < _SHORT_SYNC_MS
+
+
+# What a member is at
+
+# A member that uses so much of a processor, or of those that its runtime has, is at work, and does not wait for one.
+_CORES, _SHARE = 0.25, 0.7
+_LARGE_BYTES, _MANY_BYTES_S = 64 << 10, 1e6
+_COMPACTED_S, _PENDING_EVENTS, _SLOW_WATCHERS = 1000.0, 1000.0, 1.0
+
+
+def _busy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
+    cores, runs_on = member.rates.get("cpu_cores", 0.0), member.highest.get("gomaxprocs", 0.0)
+    found = _wrote_much(member, evidence)
+    if cores >= _CORES or (runs_on and cores >= _SHARE * runs_on):
+        found["processors' worth of CPU time that it used"] = cores, ""
+    if size := _large(evidence, "client_sent_bytes"):
+        found["size of an answer, on average"] = size / 1024, "KiB"
+    if (events := member.highest.get("pending_events", 0.0)) >= _PENDING_EVENTS:
+        found["events that waited to be sent to watchers"] = events, ""
+    if (slow := member.highest.get("slow_watchers", 0.0)) >= _SLOW_WATCHERS:
+        found["watchers that were behind"] = slow, ""
+    return found
+
+
+def _wrote_much(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
+    found = {}
+    if size := _large(evidence, "client_received_bytes"):
+        found["size of a request, on average"] = size / 1024, "KiB"
+    if (keys := member.rates.get("compacted_keys", 0.0)) >= _COMPACTED_S:
+        found["keys that compaction removed"] = keys, "/s"
+    if member.highest.get("defragmenting", 0.0):
+        found["defragmentations under way"] = 1.0, ""
+    return found
+
+
+def _large(evidence: Evidence, rate: str) -> float | None:
+    """Return the mean size of the cluster's requests or answers in bytes, where these are large and many."""
+    rates = [each.rates for each in evidence.members]
+    bytes_s = sum(each.get(rate, 0.0) for each in rates)
+    # What is written is counted by each member, and what is read by the one that was asked.
+    written = max((each.get("puts", 0.0) + each.get("txns", 0.0) for each in rates), default=0.0)
+    requests = written + sum(each.get("ranges", 0.0) for each in rates)
+    size = bytes_s / max(requests, 1.0)
+    return size if bytes_s >= _MANY_BYTES_S and size >= _LARGE_BYTES else None
+
+
+def fastest(parts: Sequence[Parts], value: str) -> float:
+    """Return the least of a figure among members; 0 where nobody has it."""
+    found = [getattr(each, value) for each in parts]
+    return min((each for each in found if each is not None), default=0.0)
