@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadgen.diagnose import advice
 from loadgen.diagnose.answer import Answer, Diagnosis, Figure
-from loadgen.diagnose.parts import ELECTIONS, GAVE_UP_MS, Parts, fastest, parts_of, took_ms
+from loadgen.diagnose.parts import ELECTIONS, GAVE_UP_MS, Parts, commit_in_the_way, fastest, parts_of, took_ms
 
 if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import Word
@@ -61,7 +61,10 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     found = _Causes(evidence)
     of_member = {name: found.of_member(each) for name, each in found.parts.items()}
     of_cluster = found.of_cluster()
-    members = {name: _answer(causes, name) for name, causes in of_member.items()}
+    members = {
+        name: advice.silent([each.evidence]) if is_silent(each.evidence) else _answer(of_member[name], name)
+        for name, each in found.parts.items()
+    }
     every = [*of_cluster, *(cause for causes in of_member.values() for cause in causes)]
     return Diagnosis(found.verdict(every), members, evidence, found.notes())
 
@@ -79,7 +82,9 @@ class _Causes:
     # ---- of a member
 
     def of_member(self, parts: Parts) -> list[Cause]:
-        """Return what may be slow at a member, each with its strength."""
+        """Return what may be slow at a member, each with its strength; nothing of one that does not answer at all."""
+        if is_silent(parts.evidence):
+            return []
         found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
         found += self._agreement(parts)
         return [cause for cause in found if cause is not None]
@@ -129,14 +134,10 @@ class _Causes:
             found.append(self._of_work(parts, parts.processor / PROCESSOR_MS, "processor", figure))
         if parts.store is not None and not parts.hangs:
             # What a commit holds the store for is the disk's.
-            beyond = max(0.0, parts.store - max(parts.commit or 0.0, self._longest_commit(parts)))
+            beyond = max(0.0, parts.store - commit_in_the_way(parts.evidence.histograms.get("backend_commit")))
             figure = Figure("read of its own store, beyond the least request, p90", parts.store, "ms", STORE_MS)
             found.append(self._of_work(parts, beyond / STORE_MS, "store", figure))
         return found
-
-    def _longest_commit(self, parts: Parts) -> float:
-        commit = parts.evidence.histograms.get("backend_commit")
-        return (commit.most_ms or 0.0) if commit is not None and parts.commit_wait >= WAIT_MS else 0.0
 
     def _of_work(self, parts: Parts, times: float, kind: advice.Kind, figure: Figure) -> Cause:
         if parts.busy:
@@ -186,6 +187,8 @@ class _Causes:
 
     def _client(self) -> Cause | None:
         client = self.evidence.client
+        if client.lag_p99_ms is None and client.cpu_share is None:
+            return None
         times = (client.lag_p99_ms or 0.0) / LAG_MS
         figures = [Figure("answers that were ready, read late by, p99", client.lag_p99_ms or 0.0, "ms", LAG_MS)]
         if client.cpu_share is not None and client.cpu_share >= _CPU_SHARE:
@@ -206,8 +209,12 @@ class _Causes:
         took = max((took_ms(each, 0.34) or 0.0 for each in asked), default=None)
         if took is None:
             return None
-        status = max((each.processor or 0.0) + (each.connect or 0.0) for each in self.parts.values())
-        beyond = took - status - max(self._inside(each) for each in self.parts.values())
+        # At whichever member it was: the way to it, its processor, its store, and what it waits for with the others.
+        beyond = took - max(
+            (each.connect or 0.0) + (each.processor or 0.0) + self._inside(each)
+            + commit_in_the_way(each.evidence.histograms.get("backend_commit"))
+            for each in self.parts.values()
+        )  # fmt: skip
         if not reads:  # a put is in the log of a majority
             beyond -= leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
         figure = Figure(f"{'reads' if reads else 'writes'} of the load, p90", took, "ms")
@@ -220,7 +227,7 @@ class _Causes:
 
     def verdict(self, causes: Sequence[Cause]) -> Answer:
         """Return the answer for the cluster. Takes all that may be slow."""
-        silent = [each for each in self.evidence.members if _is_silent(each)]
+        silent = [each for each in self.evidence.members if is_silent(each)]
         strongest = max((cause.times for cause in causes), default=0.0)
         if silent and strongest < GAVE_UP_MS / CONNECT_MS / 2:
             return advice.silent(silent)
@@ -276,8 +283,8 @@ def _answer(causes: Sequence[Cause], member: str = "") -> Answer:
     )  # fmt: skip
 
 
-def _is_silent(member: MemberEvidence) -> bool:
-    """Whether a member answers nobody, not even its kernel."""
+def is_silent(member: MemberEvidence) -> bool:
+    """Return whether a member was asked and answers nobody, not even its kernel."""
     connect = member.probes.get("connect")
     return member.answers == 0 and not member.rates and (connect is None or not connect.count)
 

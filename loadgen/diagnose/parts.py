@@ -87,7 +87,7 @@ def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
     locks = [each for each in (status, took.get("serializable")) if each is not None]
     if listed is None:
         # The observer of a run asks for the status only, which waits for a commit that is under way.
-        listed, locks = _less(status, _commit_in_the_way(commit)), []
+        listed, locks = _less(status, commit_in_the_way(commit)), []
         listed = None if hangs else listed
     lag = evidence.client.lag_p99_ms or 0.0 if evidence.source == "probes" else 0.0
     processor = _less(listed, (connect or 0.0) + lag)
@@ -114,9 +114,14 @@ def _less(value: float | None, part: float) -> float | None:
     return None if value is None else max(0.0, value - part)
 
 
-def _commit_in_the_way(commit: Times | None) -> float:
-    stands = commit is not None and (commit.wait_ms or 0.0) >= _STALLS_MS
-    return (commit.p90_ms or 0.0) if commit is not None and stands else 0.0
+def commit_in_the_way(commit: Times | None) -> float:
+    """Return for how long commits of the database may keep a read of the store, in milliseconds.
+
+    It may come while one holds the lock, and wait for the next one as well, which was there before it.
+    """
+    if commit is None or (commit.wait_ms or 0.0) < _STALLS_MS:
+        return 0.0
+    return max(2 * (commit.p90_ms or 0.0), commit.most_ms or 0.0)
 
 
 def _hangs(member: MemberEvidence, evidence: Evidence, status_ms: float | None) -> bool:

@@ -1,0 +1,255 @@
+"""The rules of a diagnosis: one slow part at a time in a healthy cluster, and what stands beside it.
+
+How right they are of real evidence, `test_diagnose_judging` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jsonschema
+import pytest
+
+from loadgen import schema
+from loadgen.diagnose.answer import Diagnosis
+from loadgen.diagnose.answer_table import render
+from loadgen.diagnose.causes import diagnose
+from loadgen.diagnose.facts import ClientEvidence, Evidence, LoadEvidence, MemberEvidence, Times
+
+LEADER, FOLLOWER, OTHER = NAMES = ("etcd-node1", "etcd-node2", "etcd-node3")
+PROBED = {"connect": 0.3, "members": 1.0, "status": 1.2, "serializable": 1.3, "linearizable": 3.0, "put": 5.0,
+          "large_put": 6.0}  # fmt: skip
+Change = Callable[[MemberEvidence], MemberEvidence]
+
+
+def took(p90_ms: float, count: int = 20, failed: int = 0, **more: float) -> Times:
+    return Times(count, failed, p90_ms / 4, p90_ms / 2, p90_ms, p90_ms * 1.5, **{"most_ms": p90_ms * 2, **more})
+
+
+def member(name: str) -> MemberEvidence:
+    return MemberEvidence(
+        name, f"{name}:2379", "3.6.16", leads=float(name == LEADER),
+        probes={kind: took(ms) for kind, ms in PROBED.items()},
+        histograms={"wal_fsync": took(3.0, 1500, wait_ms=0.3), "backend_commit": took(7.0, 190, wait_ms=0.3)},
+        rates={"cpu_cores": 0.1, "puts": 90.0, "ranges": 20.0, "txns": 5.0, "client_received_bytes": 20_000.0,
+               "client_sent_bytes": 20_000.0, "compacted_keys": 0.0},
+        counts={"leader_changes": 0, "restarts": 0},
+        highest={"proposals_pending": 1.0, "db_size": 2e6, "quota": 2e9, "gomaxprocs": 2.0, "defragmenting": 0.0},
+    )  # fmt: skip
+
+
+def cluster(changes: Mapping[str, Change] | None = None, **more: Any) -> Evidence:
+    made = (changes.get(name, same)(member(name)) for name in NAMES) if changes else map(member, NAMES)
+    return Evidence("probes", 20.0, tuple(made), **more)
+
+
+def run_of(evidence: Evidence, get_ms: float = 3.0, put_ms: float = 6.0, **client: Any) -> Evidence:
+    """Return the same as evidence of a run: connection and status are all that was asked beside the load."""
+    members = [
+        dataclasses.replace(each, probes={kind: each.probes[kind] for kind in ("connect", "status")})
+        for each in evidence.members
+    ]
+    load = LoadEvidence(150.0, put_ms / 2, put_ms * 2, 0.0, 1.0, 150.0, {"get": took(get_ms), "put": took(put_ms)})
+    return dataclasses.replace(
+        evidence, source="run", members=tuple(members), load=load, client=ClientEvidence(**client)
+    )  # fmt: skip
+
+
+def same(found: MemberEvidence) -> MemberEvidence:
+    return found
+
+
+def with_(**changes: Mapping[str, Any]) -> Change:
+    """Return what puts further probes, histograms, rates and so on in place of a member's."""
+
+    def change(found: MemberEvidence) -> MemberEvidence:
+        return dataclasses.replace(found, **{name: {**getattr(found, name), **each} for name, each in changes.items()})
+
+    return change
+
+
+def probes(**p90_ms: float) -> Change:
+    return with_(probes={kind: took(ms) for kind, ms in p90_ms.items()})
+
+
+def all_of(change: Change) -> dict[str, Change]:
+    return dict.fromkeys(NAMES, change)
+
+
+SLOW_LOG = with_(histograms={"wal_fsync": took(64.0, 300, wait_ms=9.0)})
+STALLS = with_(histograms={"wal_fsync": took(4.0, 1000, most_ms=512.0, wait_ms=40.0)})
+SLOW_DATABASE = with_(
+    histograms={"backend_commit": took(256.0, 60, wait_ms=110.0)},
+    probes={"status": took(400.0), "serializable": took(400.0), "linearizable": took(410.0)},
+)
+HANGS = with_(
+    histograms={"wal_fsync": Times(0)}, highest={"proposals_pending": 170.0},
+    probes={**{kind: Times(0, 3) for kind in PROBED}, "connect": took(0.3), "members": took(1.0)},
+)  # fmt: skip
+STARVED = probes(members=80.0, status=82.0, serializable=84.0, linearizable=250.0, put=260.0, large_put=270.0)
+FAR = probes(connect=80.0, members=81.0, status=82.0, serializable=82.0, linearizable=84.0, put=90.0, large_put=170.0)
+SLOW_WAY = probes(linearizable=160.0, put=200.0, large_put=210.0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word", "blamed", "says"),
+    [
+        (cluster(), "healthy", (), "nothing is slow"),
+        (cluster({LEADER: SLOW_LOG}), "disk", (LEADER,), "etcd-node1's syncs of its log take 64 ms (p90; 10 ms are"),
+        (cluster(all_of(SLOW_LOG)), "disk", NAMES, "syncs of its log take 64 ms"),
+        (cluster({FOLLOWER: STALLS}), "disk", (FOLLOWER,), "a sync of its log took 512 ms"),
+        (cluster({FOLLOWER: HANGS}), "disk", (FOLLOWER,), "etcd-node2's disk hangs"),
+        (cluster(all_of(SLOW_DATABASE)), "disk", NAMES, "commits of its database take 256 ms"),
+        (cluster({OTHER: STARVED}), "cpu", (OTHER,), "etcd-node3 gets too little of a processor"),
+        (cluster(all_of(FAR)), "network", NAMES, "a connection takes 80 ms (p90; 10 ms are usual)"),
+        (cluster(all_of(SLOW_WAY)), "network", (LEADER,), "the leader, and the others"),
+        (cluster({OTHER: SLOW_WAY}), "network", (OTHER,), "the way between etcd-node3 and the leader is slow"),
+    ],
+)  # fmt: skip
+def test_one_thing_is_slow(evidence: Evidence, word: str, blamed: tuple[str, ...], says: str) -> None:
+    found = diagnose(evidence)
+    assert (found.cluster.word, says in found.cluster.why) == (word, True), found.cluster
+    assert tuple(name for name in NAMES if found.members[name].word != "healthy") == blamed
+    assert bool(found.cluster.advice) == (word != "healthy")
+    jsonschema.validate(found.to_json(), dict(schema.load("diagnosis")))
+
+
+def test_syncs_that_are_slow_explain_what_members_wait_for() -> None:
+    """Not the network: a linearizable read waits for the Raft loops of members that sync."""
+    slow = cluster(all_of(lambda each: probes(linearizable=190.0, put=240.0, large_put=250.0)(SLOW_LOG(each))))
+    assert diagnose(slow).cluster.word == "disk"
+    stuck = cluster({LEADER: lambda each: probes(linearizable=420.0, put=430.0)(STALLS(each))})
+    assert diagnose(stuck).cluster.word == "disk"
+
+
+def test_a_member_without_a_processor_syncs_late_too() -> None:
+    late = with_(histograms={"wal_fsync": took(60.0, 900, wait_ms=4.0)})
+    found = diagnose(cluster({OTHER: lambda each: late(STARVED(each))}))
+    assert (found.cluster.word, found.members[OTHER].word) == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_(rates={"cpu_cores": 1.2}), "CPU time that it used: 1.2"),
+        (with_(rates={"client_sent_bytes": 9e6, "ranges": 4.0}), "size of an answer, on average: "),
+        (with_(rates={"client_received_bytes": 9e6}), "size of a request, on average: "),
+        (with_(rates={"compacted_keys": 30_000.0}), "keys that compaction removed: 30,000 /s"),
+        (with_(highest={"defragmenting": 1.0}), "defragmentations under way: 1"),
+        (with_(highest={"pending_events": 50_000.0}), "events that waited to be sent to watchers: 50,000"),
+    ],
+)
+def test_a_member_that_has_much_to_do_is_not_short_of_a_processor(change: Change, says: str) -> None:
+    found = diagnose(cluster(all_of(lambda each: change(STARVED(each)))))
+    assert (found.cluster.word, says in found.cluster.why) == ("overload", True), found.cluster.why
+
+
+def test_a_busy_cluster_that_is_fast_is_healthy() -> None:
+    assert diagnose(cluster(all_of(with_(rates={"cpu_cores": 1.8, "puts": 9000.0})))).cluster.word == "healthy"
+
+
+def test_large_writes_are_not_the_disks_fault() -> None:
+    large = with_(rates={"client_received_bytes": 8e6, "puts": 20.0})
+    assert diagnose(cluster(all_of(lambda each: large(SLOW_LOG(each))))).cluster.word == "overload"
+
+
+def test_what_the_client_adds_is_the_clients() -> None:
+    late = probes(**{kind: ms + 60 for kind, ms in PROBED.items() if kind != "connect"})
+    found = diagnose(cluster(all_of(late), client=ClientEvidence(90.0, 0.1, True, "late")))
+    assert (found.cluster.word, {each.word for each in found.members.values()}) == ("client", {"healthy"})
+    assert "read answers 90 ms late" in found.cluster.why
+
+
+def test_two_explanations_that_are_as_strong_are_unsure() -> None:
+    found = diagnose(cluster({LEADER: SLOW_LOG, OTHER: probes(connect=50.0)})).cluster
+    assert (found.word, found.next) == ("unsure", "network")
+    assert found.margin is not None and 1 <= found.margin < 1.5
+    assert "ping" in found.advice
+
+
+def test_elections_without_a_cause_are_named_and_nobody_is_blamed() -> None:
+    found = diagnose(cluster(all_of(with_(counts={"leader_changes": 40})), leaderless=0.2))
+    assert (found.cluster.word, found.cluster.why.partition(":")[0]) == ("unsure", "elections")
+    assert {each.word for each in found.members.values()} == {"healthy"}
+    assert any("40 elections" in note for note in found.notes)
+    # What is slow beside them, so that it explains them, is the answer.
+    slow = cluster(all_of(lambda each: with_(counts={"leader_changes": 3})(SLOW_LOG(each))))
+    assert diagnose(slow).cluster.word == "disk"
+
+
+def test_a_member_that_is_cut_off_has_no_hung_disk() -> None:
+    """It has nothing to sync, and knows of no leader."""
+    found = diagnose(cluster({OTHER: lambda each: dataclasses.replace(
+        with_(histograms={"wal_fsync": Times(0)}, highest={"proposals_pending": 20.0},
+              probes={kind: Times(0, 5) for kind in ("linearizable", "put", "large_put")})(each),
+        without_leader=0.8,
+    )}))  # fmt: skip
+    assert (found.cluster.word, found.members[OTHER].word) == ("network", "network")
+
+
+def test_a_member_that_does_not_answer_is_named() -> None:
+    gone = cluster({OTHER: lambda each: MemberEvidence(each.name, each.endpoint, answers=0.0,
+                                                       probes={"connect": Times(0, 40)})})  # fmt: skip
+    found = diagnose(gone).cluster
+    assert (found.word, found.why) == ("unsure", "etcd-node3 does not answer: not running, or cut off from here")
+
+
+def test_a_full_database_and_a_restart_are_notes() -> None:
+    full = with_(highest={"db_size": 1.9e9}, counts={"restarts": 2})
+    found = diagnose(cluster({OTHER: full}))
+    assert found.cluster.word == "healthy"
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "etcd-node3's database has 95 % of its quota", "etcd-node3 was started again 2 times meanwhile",
+    ]  # fmt: skip
+
+
+def test_without_metrics_the_probes_alone_are_judged() -> None:
+    bare = cluster(
+        all_of(lambda each: dataclasses.replace(STARVED(each), histograms={}, rates={}, highest={}, counts={}))
+    )
+    found = diagnose(bare)
+    assert found.cluster.word == "cpu"
+    assert "$" not in render(found.to_json(), color=False)
+
+
+def test_of_no_evidence_nothing_is_said() -> None:
+    found = diagnose(Evidence("run", 10.0, (MemberEvidence("n1", "a:1"),)))
+    assert (found.cluster.word, found.cluster.why) == ("unsure", "nothing was measured")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_cluster_of_any_size_is_judged(count: int) -> None:
+    members = tuple(dataclasses.replace(member(f"n{number}"), leads=float(number == 0)) for number in range(count))
+    assert diagnose(Evidence("probes", 20.0, members)).cluster.word == "healthy"
+
+
+# A run
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word"),
+    [
+        (run_of(cluster()), "healthy"),
+        (run_of(cluster({LEADER: SLOW_LOG}), 120.0, 190.0), "disk"),
+        (run_of(cluster({LEADER: STALLS}), 420.0, 430.0), "disk"),
+        (run_of(cluster(all_of(SLOW_DATABASE)), 300.0, 310.0), "disk"),
+        (run_of(cluster({OTHER: HANGS}), 3.0, 2000.0), "disk"),
+        (run_of(cluster(all_of(STARVED)), 250.0, 260.0), "cpu"),
+        (run_of(cluster(all_of(FAR)), 84.0, 90.0), "network"),
+        (run_of(cluster(), 160.0, 200.0), "network"),
+        (run_of(cluster(all_of(with_(rates={"cpu_cores": 0.9}))), 160.0, 200.0), "overload"),
+        (run_of(cluster(), 160.0, 200.0, lag_p99_ms=150.0), "client"),
+        (run_of(cluster(), 3.0, 6.0, lag_p99_ms=4.0, cpu_share=0.97, saturated=True, why="busy"), "client"),
+    ],
+)
+def test_a_run(evidence: Evidence, word: str) -> None:
+    found: Diagnosis = diagnose(evidence)
+    assert found.cluster.word == word, found.cluster
+    jsonschema.validate(found.to_json(), dict(schema.load("diagnosis")))
+
+
+def test_a_run_of_writes_alone() -> None:
+    load = LoadEvidence(150.0, 100.0, 300.0, 0.0, 1.0, 150.0, {"put": took(200.0)})
+    assert diagnose(dataclasses.replace(run_of(cluster()), load=load)).cluster.word == "network"
