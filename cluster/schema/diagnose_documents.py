@@ -99,6 +99,14 @@ class MemberVerdictDocument(VerdictDocument):
     name: str
 
 
+class RunDiagnosisDocument(TypedDict):
+    """The diagnosis of a run, as its result has it: without the evidence, which `raftload diagnose RUN` shows."""
+
+    cluster: VerdictDocument
+    members: list[MemberVerdictDocument]
+    notes: list[str]
+
+
 class DiagnosisDocument(TypedDict):
     """``raftload.diagnosis/1``."""
 

@@ -8,6 +8,8 @@ A reader of a file takes no key for granted, whatever the type says, until the f
 
 from typing import Literal, NotRequired, TypedDict
 
+from cluster.schema.diagnose_documents import RunDiagnosisDocument
+
 
 class Endpoint(TypedDict):
     """An endpoint of a target."""
@@ -574,6 +576,7 @@ class UnjudgedResult(Blocks):
     """A result before it is judged."""
 
     schema: Literal["raftload.result/1"]
+    diagnosis: NotRequired[RunDiagnosisDocument | None]
     run: Parameters
     target: ResultTarget | None
     results: dict[str, Row | None]

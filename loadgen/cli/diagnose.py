@@ -13,6 +13,7 @@ from cluster.base.parser import Duration
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import EXIT_CODES, Interrupted
 from loadgen.cli.run_argument import WHAT_LATEST_IS, find
+from loadgen.diagnose.answer import LEAST_S
 from loadgen.load.settings import checked_prefix
 from loadgen.run import TargetOptions, target
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from loadgen.diagnose.prober import Prober
 
 DEFAULT_S = 60.0
-LEAST_S = 5.0
-"""Seconds of probes of which there is a diagnosis."""
 _DEFAULT_ENDPOINT = "127.0.0.1:2379"
 EXAMPLES = """\
 answers:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from loadgen.diagnose.facts import Evidence
 
 SCHEMA = "raftload.diagnosis/1"
+LEAST_S, LEAST_OF_RUN_S = 5.0, 2.0
+"""Seconds of probes, and of a run, of which there is a diagnosis: some ten questions to each member."""
 
 WORDS: Mapping[Word, str] = {
     "healthy": "nothing is slow",

@@ -19,6 +19,8 @@ from cluster.base.files import write_json
 from cluster.observe import record
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
+from loadgen.diagnose import causes, observed
+from loadgen.diagnose.answer import LEAST_OF_RUN_S
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
 from loadgen.result import gate, knee, known, latest, perf_marks
@@ -35,6 +37,7 @@ from loadgen.result.locust_csv import (
 from loadgen.result.threshold import TYPES, Threshold, ThresholdError
 
 if TYPE_CHECKING:
+    from cluster.schema.diagnose_documents import RunDiagnosisDocument
     from cluster.schema.run_documents import (
         Knee,
         Latency,
@@ -114,7 +117,21 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
         )
     if "capacity" in run:
         result["capacity"] = run["capacity"]
+    if (diagnosis := _diagnosis(run_dir, result)) is not None:
+        result["diagnosis"] = diagnosis
     return gate.apply(result, thresholds)
+
+
+def _diagnosis(run_dir: Path, result: UnjudgedResult) -> RunDiagnosisDocument | None:
+    """Return what was slow in a run; None where nobody watched its members, or not for long enough to say."""
+    try:
+        evidence = observed.of_run(run_dir, cast("Result", result))  # it asks for no verdict
+    except (OSError, ValueError):
+        return None
+    if evidence is None or evidence.seconds < LEAST_OF_RUN_S:
+        return None
+    whole = causes.diagnose(evidence).to_json()
+    return {"cluster": whole["cluster"], "members": whole["members"], "notes": whole["notes"]}
 
 
 def _knee(run_dir: Path, run: Run, problems: list[str]) -> Knee | None:

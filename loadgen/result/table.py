@@ -6,6 +6,7 @@ Plain ASCII, so that it survives any locale, log file and chat window; colour on
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from cluster.base import console
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
 from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
+from loadgen.diagnose.answer_table import STYLES, headline
 from loadgen.load.settings import other_than_default
 from loadgen.result import known, perf_table
 from loadgen.result.gate import other_reasons
@@ -47,7 +49,7 @@ def render(result: Result, *, color: bool, width: int = 100, folder: Path | None
     width = max(80, min(width, 120))
     paint = Painter(color)
     rows, shown = _rows(result["results"], paint, width)
-    lines = [*_title(result, paint), *rows, ""]
+    lines = [*_title(result, paint), *_diagnosis(result, paint, width), *rows, ""]
     for label, texts in _facts(result, paint, folder, known.advice(result, shown)):
         lines += _labelled(label, texts, paint, width)
     return "\n".join(line.rstrip() for line in lines)
@@ -77,6 +79,16 @@ def _title(result: Result, paint: Painter) -> list[str]:
     details = ", ".join(part for part in parts if part)
     name = printable(str(run.get("scenario") or "Locust run"))
     return [paint(name, "bold") + (f"  {paint(details, 'dim')}" if details else ""), ""]
+
+
+def _diagnosis(result: Result, paint: Painter, width: int) -> list[str]:
+    """Return what was slow in the run, in a line or two and one that is empty; nothing where that is not known."""
+    found = result.get("diagnosis")
+    if not found:
+        return []
+    first, *more = textwrap.wrap(headline(found["cluster"]), width, subsequent_indent="  ", break_long_words=False)
+    style = STYLES.get(found["cluster"]["word"], "red")
+    return [paint(first, "bold", style), *(paint(line, style) for line in more), ""]
 
 
 def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> tuple[list[str], list[str]]:
@@ -157,6 +169,7 @@ def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[st
         ("generator", _generator(result.get("generator"), paint)),
         ("members", _cpu_wait((result.get("target") or NO_TARGET).get("cpu_wait"), paint)),
         ("meanwhile", perf_table.members(result.get("perf"))),
+        ("what to do", [advice] if (advice := _advice(result)) else []),
         ("failures", _failures(result["results"], paint)),
         *((name, _branches(row)) for name, row in result["results"].items()),
         ("writes", _books(result, paint)),
@@ -164,6 +177,11 @@ def _facts(result: Result, paint: Painter, folder: Path | None, samples: list[st
         ("folder", [str(folder)] if folder else []),
     ]
     return [(label, texts) for label, texts in facts if texts]
+
+
+def _advice(result: Result) -> str:
+    found = result.get("diagnosis")
+    return printable(found["cluster"]["advice"]) if found else ""
 
 
 def _target(target: ResultTarget | None, paint: Painter) -> list[str]:

@@ -159,5 +159,6 @@ def _row(name: str, result: Result, files: list[str]) -> dict[str, object]:
         "p99_ms": known_in(total, "p99_ms"),
         "max_ms": latency["max_ms"] if latency else None,
         "verdict": result["verdict"],
+        "diagnosis": found["cluster"] if (found := result.get("diagnosis")) else None,
         "files": {file: url_for(f"{NAME}.run_file", name=name, file=file) for file in files},
     }

@@ -18,9 +18,8 @@ import pytest
 
 from cluster.local.cluster import LocalCluster
 from loadgen import schema
-from loadgen.cli.diagnose import LEAST_S
 from loadgen.client.etcd import EtcdClient
-from loadgen.diagnose.answer import WORDS
+from loadgen.diagnose.answer import LEAST_S, WORDS
 from loadgen.diagnose.facts import PROBES
 from tests.support import command
 from tests.support.ports import take_ports

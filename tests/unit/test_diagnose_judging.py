@@ -197,3 +197,20 @@ def test_runs_that_are_stored_are_not_made_again(
     made.clear()
     diagnose.collect(chosen[:1], [etcd], 1)
     assert made == ["A01"], "an entry that was changed is another one"
+
+
+@pytest.mark.parametrize("half", ["A", "B"])
+def test_the_rules_are_right_of_the_evidence_that_is_stored(half: str) -> None:
+    """In 95 % at least, as docs/diagnose.md has it, and no healthy cluster is accused of anything."""
+    cases = judging.judge(record.recorded(diagnose.NAME, {}), diagnose._diagnose, half)
+    assert cases
+    wrong = [str(case) for case in cases if not case.is_right]
+    assert len(wrong) <= 0.05 * len(cases), "\n".join(wrong)
+    assert [str(case) for case in cases if case.is_accused] == []
+
+
+def test_the_page_has_the_table_of_the_evidence_that_is_stored() -> None:
+    text = diagnose.PAGE.read_text(encoding="utf-8")
+    cases = judging.judge(record.recorded(diagnose.NAME, {}), diagnose._diagnose)
+    begin, end = text.index(diagnose.BEGIN) + len(diagnose.BEGIN), text.index(diagnose.END)
+    assert text[begin:end].strip() == diagnose.tables(cases).strip()

@@ -119,3 +119,22 @@ def test_writes_that_were_not_compared_say_why(change: dict[str, Any], why: str)
     result["books"] |= {"balanced": None, **change.pop("books", {})}
     text = table.render({**result, **change}, color=False, width=120)
     assert f"writes      not compared with the store's revision: {why}" in text
+
+
+ANSWER: dict[str, Any] = {
+    "word": "disk", "why": "etcd-node2's syncs of its log take 61 ms (p90; 10 ms are usual)", "figures": [],
+    "next": None, "margin": None, "advice": "Put the data folder of etcd-node2 on a disk of its own.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_what_was_slow_stands_above_the_table(width: int) -> None:
+    result = document.build(DATA / "precise")
+    result["diagnosis"] = {"cluster": ANSWER, "members": [], "notes": []}  # type: ignore[typeddict-item]
+    lines = table.render(result, color=False, width=width).splitlines()
+    assert lines[2] == "disk: etcd-node2's syncs of its log take 61 ms (p90; 10 ms are usual)"
+    assert lines[3] == "" and "operations" in lines[5]
+    assert "what to do  Put the data folder of etcd-node2 on a disk of its own." in lines
+    result["diagnosis"]["cluster"] = {**ANSWER, "word": "healthy", "why": "nothing is slow", "advice": ""}
+    text = table.render(result, color=True, width=width)
+    assert "\x1b[1;32mhealthy: nothing is slow\x1b[0m" in text and "what to do" not in text

@@ -608,3 +608,29 @@ def test_compared_percentiles_of_too_few_samples_are_marked(data: rundata.RunDat
     shown = compare.text(data, data, every=True).splitlines()
     (line,) = (line for line in shown if line.startswith("put.p99_9_ms"))
     assert line.split() == ["put.p99_9_ms", "-", "-", "-"]
+
+
+# What was slow
+
+
+def with_diagnosis(data: rundata.RunData, word: str, **more: object) -> rundata.RunData:
+    figure = {"name": "sync of the log, p90", "value": 61.04, "unit": "ms", "limit": 10.0}
+    answer = {"word": word, "why": "its <disk>", "figures": [figure], "next": "network", "margin": 4.13, "advice": "Buy one."}
+    members = [{**answer, "name": "etcd-node2"}]
+    found = {"cluster": {**answer, **more}, "members": members, "notes": []}
+    return dataclasses.replace(data, result={**data.result, "diagnosis": found})  # type: ignore[typeddict-item]
+
+
+def test_what_was_slow_stands_on_top(data: rundata.RunData) -> None:
+    html = report.render(with_diagnosis(data, "disk"))
+    assert '<p class="diagnosis"><b class="fail">disk</b>: its &lt;disk&gt;</p>' in html
+    assert html.index('class="diagnosis"') < html.index('class="cards"')
+    assert "<h2>Diagnosis</h2>" in html and "sync of the log, p90: 61.0 ms (10 ms are usual)" in html
+    assert "<b>What to do</b>: Buy one." in html and "network, which explains 4.1 times less" in html
+
+
+def test_of_a_healthy_run_the_line_is_all(data: rundata.RunData) -> None:
+    html = report.render(with_diagnosis(data, "healthy", why="nothing is slow"))
+    assert '<b class="pass">healthy</b>: nothing is slow' in html and "<h2>Diagnosis</h2>" not in html
+    without = dataclasses.replace(data, result={k: v for k, v in data.result.items() if k != "diagnosis"})  # type: ignore[arg-type]
+    assert 'class="diagnosis"' not in report.render(without)

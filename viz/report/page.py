@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cluster.base.files import write_bytes
 from cluster.observe import samples
 from viz.diagrams import elections, ladder, observed, palette
-from viz.report import capacity_section, chaos_sections, run_charts, sections
+from viz.report import capacity_section, chaos_sections, diagnosis_section, run_charts, sections
 from viz.report.rundata import RunData, RunError, load
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def try_write(folder: Path, result: Result) -> str | None:
 def render(data: RunData) -> str:
     """Return the report as an HTML document."""
     parts = [
-        sections.head(data),
+        sections.head(data, diagnosis_section.line(data.result)),
         sections.verdict(data.result),
+        _section("Diagnosis", diagnosis_section.section(data.result), "what was slow, by what the members measured"),
         _section("Broken guarantees", chaos_sections.violations(data.result)),
         _section("Capacity", capacity_section.section(data.result), "the highest rate at which the thresholds hold"),
         _section("Results", sections.results(data.result), "latency of successful operations, in milliseconds"),

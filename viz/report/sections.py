@@ -92,8 +92,8 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return f'<dl class="facts">{inside}</dl>' if inside else ""
 
 
-def head(data: RunData) -> str:
-    """Title, verdict, what was run, and the figures that one looks for first."""
+def head(data: RunData, above: str = "") -> str:
+    """Title, verdict, what was run, and the figures that one looks for first. Takes HTML to stand above these."""
     result = data.result
     run, target = result["run"], result.get("target") or NO_TARGET
     verdict = str(result.get("verdict") or "unknown")
@@ -125,7 +125,7 @@ def head(data: RunData) -> str:
     title = escape(str(run.get("scenario") or data.id))
     return (f'<header><h1>{title}<span class="pill {escape(verdict)}">{escape(verdict.upper())}</span></h1>'
             f'<p class="sub">{escape(", ".join(filter(None, said)))}<br>run {escape(data.id)}</p>'
-            f'<dl class="cards">{boxes}</dl></header>')  # fmt: skip
+            f'{above}<dl class="cards">{boxes}</dl></header>')  # fmt: skip
 
 
 def _failed(result: Result) -> str:

@@ -208,6 +208,13 @@
       verdict.className = `verdict ${run.verdict}`;
       verdict.textContent = run.verdict.toUpperCase();
       line.append(failed, `, p99 ${Charts.ms(run.p99_ms)}, `, verdict, " ");
+      if (run.diagnosis) {
+        const word = document.createElement("b");
+        word.className = `said ${run.diagnosis.word}`;
+        word.textContent = run.diagnosis.word;
+        const why = run.diagnosis.why ? `: ${run.diagnosis.why} ` : " ";
+        line.append(word, why);
+      }
       for (const [file, url] of Object.entries(run.files)) {
         const link = document.createElement("a");
         link.href = `${url}?download`;
