@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import errno
 import functools
 import json
@@ -24,12 +25,12 @@ from cluster.base.dial import connect
 from cluster.base.endpoint import Endpoint
 from cluster.base.errors import EtcdError, NoAnswer, grpc_code_name
 from cluster.base.security import NO_ALPN, PLAIN_SPOKEN, TLS_FAILED, TLS_HINTS, Security, tls_cause
-from cluster.observe.grpc_call import GrpcSocket, NotGrpcError, send
+from cluster.observe.grpc_call import Fields, GrpcSocket, NotGrpcError, send
 from cluster.observe.messages import Message, encode
 
 T = TypeVar("T")
 
-STATUS = "/etcdserverpb.Maintenance/Status"
+STATUS, MEMBER_LIST = "/etcdserverpb.Maintenance/Status", "/etcdserverpb.Cluster/MemberList"
 DENIED, USER_WANTED, LOGIN = "permission denied", "user required", "login"  # causes of NoAnswer
 _AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
 _UNIMPLEMENTED, _UNAVAILABLE = 12, 14
@@ -141,28 +142,45 @@ def _left(until: float) -> float:
     return max(until - time.monotonic(), 0.001)
 
 
-_connects_ms: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("_connects_ms", default=None)
+@dataclasses.dataclass(slots=True)
+class Timing:
+    """How long the parts of one question took, in milliseconds; None of what did not come to its end.
+
+    Attributes:
+        connect_ms: the connection, which the other side's kernel accepts: the network; and the lookup of a name.
+        list_ms: the list of members, which is asked for first over that connection. The member takes no lock for it
+            and asks nobody: that is the network and its processor.
+        call_ms: the question itself.
+    """
+
+    connect_ms: float | None = None
+    list_ms: float | None = None
+    call_ms: float | None = None
+
+
+_timing: contextvars.ContextVar[Timing | None] = contextvars.ContextVar("_timing", default=None)
 
 
 @contextlib.contextmanager
-def timing_connects() -> Iterator[list[float]]:
-    """Yield a list that gets how long each connection took that calls in this block opened, in milliseconds.
-
-    The kernel of the other side accepts it, so that is the network between the two; and the lookup of a name.
-    """
-    found: list[float] = []
-    token = _connects_ms.set(found)
+def timed() -> Iterator[Timing]:
+    """Have the last call by gRPC in this block timed, in its parts. It asks for the list of members as well."""
+    timing = Timing()
+    token = _timing.set(timing)
     try:
-        yield found
+        yield timing
     finally:
-        _connects_ms.reset(token)
+        _timing.reset(token)
+
+
+def _ms_since(began_ns: int) -> float:
+    return (time.monotonic_ns() - began_ns) / 1e6
 
 
 def _connected(at: Endpoint, until: float, security: Security | None, *alpn: str) -> socket.socket:
     began = time.monotonic_ns()
     plain: socket.socket = connect(at, _left(until))
-    if (timed := _connects_ms.get()) is not None:
-        timed.append((time.monotonic_ns() - began) / 1e6)
+    if (timing := _timing.get()) is not None:
+        timing.connect_ms, timing.list_ms, timing.call_ms = _ms_since(began), None, None
     plain.settimeout(_left(until))
     if not at.tls:
         return plain
@@ -231,12 +249,15 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
     connection: GrpcSocket | None = None
     try:
         sock = _connected(at, until, security, *(("h2",) if at.tls else ()))
-        connection = connected = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
+        connection = GrpcSocket(sock, at.http_host, "https" if at.tls else "http")
+        call = functools.partial(connection.call, path, message)
+        if (timing := _timing.get()) is not None:
+            call = functools.partial(_timed_call, timing, connection, call)
         if security is None or security.user is None:
-            return connection.call(path, message, until)
+            return call(until)
         return _as_user(
             at, security, until - time.monotonic(), functools.partial(_log_in_by_grpc, connection, where, security),
-            lambda token, until: connected.call(path, message, until, [("token", token)]),
+            lambda token, until: call(until, [("token", token)]),
         )  # fmt: skip
     except OSError as exc:
         lost = _no_answer(endpoint, exc, security)
@@ -248,6 +269,20 @@ def grpc(where: str, path: str, message: bytes, timeout_s: float = 1.0, security
     finally:
         if connection is not None:
             connection.close()
+
+
+def _timed_call(
+    timing: Timing, connection: GrpcSocket, call: Callable[..., bytes], until: float, metadata: Fields = ()
+) -> bytes:
+    """Ask for the list of members, and make a call; note how long each takes."""
+    began = time.monotonic_ns()
+    with contextlib.suppress(EtcdError):  # a refusal says as much of the member as an answer
+        connection.call(MEMBER_LIST, b"", until, metadata)
+    timing.list_ms = _ms_since(began)
+    began = time.monotonic_ns()
+    answer = call(until, metadata)
+    timing.call_ms = _ms_since(began)
+    return answer
 
 
 def has_logged_in(where: str, security: Security) -> bool:

@@ -40,7 +40,7 @@ from cluster.schema import run_documents
 MEMBERS, METRICS = "members.csv", "metrics.csv"
 MEMBER_COLUMNS = (
     "time", "monotonic_ns", "member", "answers", "role", "leader", "term", "commit_index", "applied_index", "revision",
-    "db_size", "round_trip_ms", "connect_ms", "reason",
+    "db_size", "round_trip_ms", "connect_ms", "list_ms", "status_ms", "reason",
 )  # fmt: skip
 METRIC_COLUMNS = ("time", "monotonic_ns", "member", "phase", *metrics.SCALARS, *metrics.HISTOGRAMS)
 POLL_S, SCRAPE_S, ANSWER_S = 0.25, 2.0, 1.0
@@ -249,19 +249,19 @@ class _Watch(threading.Thread):
         """
         began, stamp = time.monotonic_ns(), _now()
         try:
-            with calls.timing_connects() as connects:
+            with calls.timed() as timing:
                 status = probe.member_status(self._member, ANSWER_S, self._security)
         except NoAnswer as exc:
-            blank = [""] * (len(MEMBER_COLUMNS) - 6)
-            row = (stamp, began, self._member.name or self._member.endpoint, 0, *blank, _connect(connects), exc.cause)
+            blank = [""] * (len(MEMBER_COLUMNS) - 8)
+            row = (stamp, began, self._member.name or self._member.endpoint, 0, *blank, *_cells(timing), exc.cause)
             self._files.poll(row, answered=False)
-            return exc.cause == "timeout" and bool(connects)
-        took_ms = (time.monotonic_ns() - began) / 1e6
+            return exc.cause == "timeout" and timing.connect_ms is not None
+        took_ms = (time.monotonic_ns() - began) / 1e6 - (timing.list_ms or 0.0)
         name = self._named(status)
         leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""
         self._files.poll(
             (stamp, began, name, 1, status.role, leader, status.term, status.commit_index, status.applied_index,
-             status.revision, status.db_size, f"{took_ms:.3f}", _connect(connects), "; ".join(status.errors)),
+             status.revision, status.db_size, f"{took_ms:.3f}", *_cells(timing), "; ".join(status.errors)),
             answered=True,
         )  # fmt: skip
         return True
@@ -294,9 +294,9 @@ class _Watch(threading.Thread):
         self._files.scrape((stamp, began, self._member.name, phase, *scalars, *cells))
 
 
-def _connect(connects: Sequence[float]) -> str:
-    """Return the cell that says how long the last connection took, as the question itself was asked over that one."""
-    return f"{connects[-1]:.3f}" if connects else ""
+def _cells(timing: calls.Timing) -> list[str]:
+    parts = (timing.connect_ms, timing.list_ms, timing.call_ms)
+    return ["" if each is None else f"{each:.3f}" for each in parts]
 
 
 def _now() -> str:

@@ -16,6 +16,7 @@ from cluster.observe import metrics
 from cluster.observe.calls import (
     DENIED,
     LOGIN,
+    MEMBER_LIST,
     STATUS,
     USER_WANTED,
     bare,
@@ -32,7 +33,6 @@ from cluster.observe.messages import Message, encode
 if TYPE_CHECKING:
     from cluster.schema.gateway_answers import Downgrade, ListedMember, Status
 
-_MEMBER_LIST = "/etcdserverpb.Cluster/MemberList"
 _RANGE = "/etcdserverpb.KV/Range"
 _HEALTH_KEY = b"health"  # which etcdctl reads, too
 _HEALTH_QUESTION = b'{"key":"aGVhbHRo"}'
@@ -240,7 +240,7 @@ def member_list(where: str, timeout_s: float = 1.0, security: Security | None = 
 
     def by_grpc(left_s: float) -> list[MemberInfo]:
         # An absent `linearizable` is false, and 3.4 does not know it.
-        answer = grpc(where, _MEMBER_LIST, b"", left_s, security)
+        answer = grpc(where, MEMBER_LIST, b"", left_s, security)
         return [MemberInfo.from_grpc(each) for each in Message(answer).messages(2)]
 
     def by_json(left_s: float) -> list[MemberInfo]:

@@ -29,11 +29,13 @@ class Poll:
     Attributes:
         at: when it was asked, in seconds since 1970.
         role: ``leader``, ``follower``, ``learner`` or ``no leader``; empty where it did not answer, which leaves
-            everything but ``reason`` and ``connect_ms`` unknown.
+            everything but ``reason`` and how long its first parts took unknown.
         leader: whom it follows, empty for nobody.
         round_trip_ms: from question to answer, the opening of a connection included.
         reason: why it did not answer; alarms of one that did.
-        connect_ms: how long that connection took to open; None where that is not known.
+        connect_ms, list_ms, status_ms: how long that connection took to open, the list of members, which is asked for
+            first and is no part of the round trip, and the status itself; None of what did not come to its end, and
+            where that is not known.
     """
 
     at: float
@@ -49,6 +51,8 @@ class Poll:
     round_trip_ms: float | None
     reason: str
     connect_ms: float | None = None
+    list_ms: float | None = None
+    status_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ def _poll(row: Mapping[str, str]) -> Poll:
         db_size=_whole(row["db_size"]),
         round_trip_ms=float(row["round_trip_ms"]) if row["round_trip_ms"] else None,
         reason=row["reason"],
-        connect_ms=float(row["connect_ms"]) if row.get("connect_ms") else None,
+        **{name: float(row[name]) for name in ("connect_ms", "list_ms", "status_ms") if row.get(name)},
     )
 
 

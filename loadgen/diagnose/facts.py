@@ -125,7 +125,8 @@ class MemberEvidence:
         learns: whether it has no vote.
         answers: the share of questions for its status that it answered in time.
         without_leader: of these answers, the share in which it knew of no leader.
-        probes: of those in PROBES that were made. Of a run these are the observer's: ``connect`` and ``status``.
+        probes: of those in PROBES that were made. Of a run these are ``connect``, ``members`` and
+            ``status``, of the observer.
         histograms: of those in HISTOGRAMS that its release has.
         rates, counts, highest: likewise of RATES, COUNTS and HIGHEST.
         cpu_wait_share: of the time in which its threads would have run, how much they waited for a processor; None

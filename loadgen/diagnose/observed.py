@@ -241,18 +241,29 @@ def of_run(folder: Path, result: Result) -> Evidence | None:
 
 
 def _asked(polls: Iterable[Poll]) -> dict[str, Times]:
-    """Return the observer's questions to a member as probes: for its status, and the connection of each."""
+    """Return the observer's questions to a member as probes.
+
+    One that was too late has failed in the part that had no end. Nothing of a raftload that did not time the parts.
+    """
     polls = [*polls]
-    connects = [poll.connect_ms for poll in polls if poll.connect_ms is not None]
-    statuses = [
-        poll.round_trip_ms - (poll.connect_ms or 0.0)
-        for poll in polls if poll.round_trip_ms is not None and poll.connect_ms is not None
-    ]  # fmt: skip
-    if not connects:  # as of a raftload that did not time them
+    parts = {
+        "connect": [poll.connect_ms for poll in polls],
+        "members": [poll.list_ms for poll in polls if poll.connect_ms is not None],
+        "status": [poll.status_ms for poll in polls if poll.list_ms is not None],
+    }
+    late = {
+        "connect": sum(poll.reason == _TIMEOUT and poll.connect_ms is None for poll in polls),
+        "members": sum(
+            poll.reason == _TIMEOUT and poll.connect_ms is not None and poll.list_ms is None for poll in polls
+        ),
+        "status": sum(
+            poll.reason == _TIMEOUT and poll.list_ms is not None and poll.status_ms is None for poll in polls
+        ),
+    }
+    known = {name: [each for each in found if each is not None] for name, found in parts.items()}
+    if not known["connect"]:
         return {}
-    late = [poll for poll in polls if poll.reason == _TIMEOUT]
-    unconnected = sum(poll.connect_ms is None for poll in late)
-    return {"connect": Times.of(connects, unconnected), "status": Times.of(statuses, len(late) - unconnected)}
+    return {name: Times.of(known[name], late[name]) for name in parts if known[name] or late[name]}
 
 
 def _members(target: ResultTarget) -> list[MemberEvidence]:

@@ -21,7 +21,7 @@ def write(folder: Path, polls: list[str], scrapes: list[str]) -> Path:
 
 
 def silent(second: int, member: str) -> str:
-    return f"{T0}{second}.000+00:00,1,{member},0,,,,,,,,,,connection refused"
+    return f"{T0}{second}.000+00:00,1,{member},0,,,,,,,,,,,,connection refused"
 
 
 def scrape(second: int, member: str, phase: str, started: int, fsync: str, failed: int = 0) -> str:
@@ -35,7 +35,7 @@ def scrape(second: int, member: str, phase: str, started: int, fsync: str, faile
 def test_an_interval_goes_on_over_a_restart(tmp_path: Path) -> None:
     folder = write(
         tmp_path,
-        [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,"],
+        [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,0.1,0.2,"],
         [
             scrape(1, "n1", "before", 100, "0.001:90 0.002:90 inf:90"),
             scrape(2, "n1", "", 100, "0.001:100 0.002:100 inf:100", 3),
@@ -57,7 +57,7 @@ def test_an_interval_goes_on_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_silence_is_unknown_and_not_zero(tmp_path: Path) -> None:
-    folder = write(tmp_path, [silent(1, "n2"), f"{T0}2.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,"], [])
+    folder = write(tmp_path, [silent(1, "n2"), f"{T0}2.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,0.1,0.2,"], [])
     found = record.read_polls(folder)
     assert [(each.member, each.answers, each.term, each.applied_index, each.reason) for each in found] == [
         ("n2", False, None, None, "connection refused"), ("n1", True, 2, 10, ""),
@@ -70,7 +70,7 @@ def test_silence_is_unknown_and_not_zero(tmp_path: Path) -> None:
 
 def test_leader_changes_are_elections_won(tmp_path: Path) -> None:
     rows = [
-        f"{T0}{second}.000+00:00,1,{member},1,{role},,{term},10,10,5,4096,0.5,0.2,"
+        f"{T0}{second}.000+00:00,1,{member},1,{role},,{term},10,10,5,4096,0.5,0.2,0.1,0.2,"
         for second, member, role, term in (
             (1, "n1", "leader", 2), (2, "n2", "no leader", 2), (3, "n2", "leader", 5), (4, "n1", "follower", 5),
             (5, "n2", "leader", 6),
@@ -81,7 +81,7 @@ def test_leader_changes_are_elections_won(tmp_path: Path) -> None:
 
 
 def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
-    folder = write(tmp_path, [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,"], [])
+    folder = write(tmp_path, [f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,0.1,0.2,"], [])
     with (folder / "members.csv").open("a") as file:
         file.write(f"{T0}2.000+00:00,1,n1,1,lea")
     assert len(record.read_polls(folder)) == 1
@@ -119,7 +119,7 @@ def test_who_follows_a_run_sees_each_whole_row_once(tmp_path: Path) -> None:
     following.look()
     assert following.members == {}  # nothing is written yet
 
-    led = f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,"
+    led = f"{T0}1.000+00:00,1,n1,1,leader,n1,2,10,10,5,4096,0.5,0.2,0.1,0.2,"
     write(tmp_path, [led, silent(1, "n2")], [scrape(1, "n1", "before", 100, "0.001:90 0.002:90 inf:90")])
     following.look()
     assert following.members["n1"].poll.answers and following.members["n1"].wal_fsync_p99_s is None
@@ -136,7 +136,7 @@ def test_who_follows_a_run_sees_each_whole_row_once(tmp_path: Path) -> None:
     assert (following.members["n2"].answered, following.leader_changes) == (None, 0)
 
     with (tmp_path / "members.csv").open("a") as file:
-        file.write(",10,10,5,4096,0.5,0.2,\n")
+        file.write(",10,10,5,4096,0.5,0.2,0.1,0.2,\n")
     following.look()
     assert (following.members["n2"].poll.term, following.leader_changes) == (3, 1)
 
