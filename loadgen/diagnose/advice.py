@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from loadgen.diagnose.answer import Answer, Figure, number
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "log", "stalls", "hung disk", "database", "processor", "store", "connection", "majority", "leader's link",
-    "between", "busy", "written", "client",
+    "between", "busy", "queue", "heavy", "written", "client",
 ]  # fmt: skip
 """The kinds of causes."""
 
@@ -30,6 +30,8 @@ _WHY: dict[Kind, str] = {
     "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
     "the way to the clients explain that",
     "busy": "the cluster is asked for more than it can do: {doing}",
+    "queue": "the cluster is asked for more than it can do: {amount} proposals waited at {member} at one moment",
+    "heavy": "the cluster has work that keeps others waiting: {doing}",
     "written": "the cluster is asked to write more than its disks can: {doing}",
     "client": "the client itself was too busy to measure: it read answers {late} late (p99)",
 }
@@ -52,6 +54,10 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "between": "Measure the ways between the members (`ping`, `mtr`). `raftload diagnose --endpoints` says which one.",
     "busy": "Ask for less at once: page large reads (--limit), use fewer or larger watches, spread the load over time, "
     "compact more often in smaller steps; or give the members more processors.",
+    "queue": "Ask for less at once, or give the members more processors and faster disks. `raftload capacity` finds "
+    "the rate that they can do.",
+    "heavy": "Do that work in smaller steps: page large reads (--limit), compact more often, defragment one member at "
+    "a time and while the load is low, use fewer watches.",
     "written": "Write less at once: smaller values, compaction and defragmentation in small steps and one member at a "
     "time; or use faster disks.",
     "client": "Give the client a processor of its own, or more workers, and measure again: until then no other word "
@@ -72,15 +78,20 @@ _APART: dict[frozenset[Word], str] = {
 _CLIENT = "Run this from a host that has a processor to spare."
 
 
-def why(kind: Kind, member: str, figures: Sequence[Figure]) -> str:
-    """Return the sentence for a cause. Takes its member, and the figures that decide."""
+def why(kind: Kind, member: str, figures: Sequence[Figure], alike: Iterable[str] = ()) -> str:
+    """Return the sentence for a cause.
+
+    Takes its member, the figures that decide, and the members at which it is about as strong.
+    """
     first = figures[0]
     of = f"{member}'s" if member else "the members'"
     longest = next((each for each in figures if each.name == "the longest"), first)
-    return _WHY[kind].format(
-        member=member or "a member", of=of, first=_measured(first), longest=_amount(longest), late=_amount(first),
-        doing=", ".join(f"{each.name}: {_amount(each)}" for each in figures[:1]),
+    said = _WHY[kind].format(
+        member=member or "a member", of=of, first=_measured(first), amount=_amount(first), longest=_amount(longest),
+        late=_amount(first), doing=f"{first.name}: {_amount(first)}",
     )  # fmt: skip
+    others = ", ".join(alike)
+    return f"{said}; likewise {others}" if others else said
 
 
 def what_to_do(kind: Kind, member: str) -> str:

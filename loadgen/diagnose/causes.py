@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING
 
 from loadgen.diagnose import advice
 from loadgen.diagnose.answer import Answer, Diagnosis, Figure
-from loadgen.diagnose.parts import ELECTIONS, GAVE_UP_MS, Parts, commit_in_the_way, fastest, parts_of, took_ms
+from loadgen.diagnose.parts import (
+    ELECTIONS,
+    GAVE_UP_MS,
+    Parts,
+    commit_in_the_way,
+    fastest,
+    large_bytes,
+    parts_of,
+    took_ms,
+)
 
 if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import Word
-    from loadgen.diagnose.facts import Evidence, MemberEvidence
+    from loadgen.diagnose.facts import Evidence, MemberEvidence, Times
 
 CONNECT_MS, PROCESSOR_MS, STORE_MS, AGREEMENT_MS = 10.0, 10.0, 10.0, 10.0
 """Up to where these parts are usual; a round of heartbeats takes a tenth of the default interval between them."""
@@ -25,6 +34,10 @@ SYNC_MS, COMMIT_MS = 10.0, 25.0
 """The same of syncs of the log and of commits of the database, as etcd's FAQ has it."""
 WAIT_MS = 5.0
 """How long one may wait on average for a sync or a commit that is under way: half of what a sync may take."""
+BURST_MS = 20.0
+"""What a read or a write may take at the 99th percentile while there is work that comes in bursts."""
+QUEUE = 50.0
+"""Proposals that may wait at a busy member at one moment."""
 LAG_MS = 5.0
 """How late a client may read an answer, at the 99th percentile."""
 MARGIN = 1.5
@@ -32,9 +45,10 @@ MARGIN = 1.5
 # What an election by itself may cost: of what is stronger it is a consequence.
 _OF_ELECTIONS = 3.0
 _LEADERLESS, _QUOTA, _CPU_SHARE = 0.05, 0.8, 0.85
-# Of a linearizable read the Raft loops of the leader, of a follower and of the member that is asked take part, each of
-# which may be in a sync, and then begins another one for what has come meanwhile.
-_SYNCS_OF_A_READ, _RUNS_OF_A_READ = 3.0, 2.0
+# In a linearizable read the Raft loops of the leader, of a follower and of the member that is asked take part, each of
+# which may be in a sync, and then begins another one for what has come meanwhile. At each member four goroutines or
+# more have their turns: the connection's, the reader's, the Raft loop's, and the one that sends to a peer.
+_SYNCS_OF_A_READ, _RUNS_OF_A_READ = 3.0, 4.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class _Causes:
             return []
         found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
         found += self._agreement(parts)
+        found += self._queue(parts) + self._heavy(parts)
         return [cause for cause in found if cause is not None]
 
     def _log(self, parts: Parts) -> Cause | None:
@@ -143,7 +158,7 @@ class _Causes:
         if parts.busy:
             return Cause("overload", times, "busy", (*_doing(parts.busy), figure), parts.name)
         cores = parts.evidence.rates.get("cpu_cores")
-        used = () if cores is None else (Figure("processors' worth of CPU time that it used", cores),)
+        used = () if cores is None else (Figure("CPU time that it used", cores, "processors"),)
         return Cause("cpu", times, kind, (figure, *used), parts.name)
 
     def _agreement(self, parts: Parts) -> list[Cause]:
@@ -164,6 +179,32 @@ class _Causes:
         kind: advice.Kind = "majority" if parts is leader else "leader's link"
         return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
 
+    def _queue(self, parts: Parts) -> list[Cause]:
+        """Return whether more proposals wait at a busy member than are usual; etcd's docs call that a high load."""
+        waits = parts.evidence.highest.get("proposals_pending", 0.0)
+        if not parts.busy:
+            return []
+        figure = Figure("proposals that waited", waits, "", QUEUE)
+        return [Cause("overload", waits / QUEUE, "queue", (figure, *_doing(parts.busy)), parts.name)]
+
+    def _heavy(self, parts: Parts) -> list[Cause]:
+        """Return how long reads and writes take at a member that has work that keeps others waiting.
+
+        That comes in bursts, of which a percentile that is high tells.
+        """
+        found = [parts.evidence.probes[kind] for kind in ("linearizable", "put") if kind in parts.evidence.probes]
+        return self._waits(parts, found, parts.name)
+
+    def _waits(self, parts: Parts, found: Sequence[Times], member: str) -> list[Cause]:
+        if not parts.heavy or not found:
+            return []
+        other = (parts.connect or 0.0) + (self.evidence.client.lag_p99_ms or 0.0)
+        p90 = max(took_ms(each) or 0.0 for each in found)
+        p99 = max(each.p99_ms or 0.0 for each in found)
+        times = max(0.0, p90 - other) / AGREEMENT_MS, max(0.0, p99 - other) / BURST_MS
+        figure = Figure("read or write, p99", p99, "ms", BURST_MS)
+        return [Cause("overload", max(times), "heavy", (*_doing(parts.heavy), figure), member)]
+
     def _beyond_agreement(self, parts: Parts) -> float:
         return max(0.0, (parts.agreement or 0.0) - self._inside(parts))
 
@@ -183,12 +224,18 @@ class _Causes:
 
     def of_cluster(self) -> list[Cause]:
         """Return what may be slow and is of no member."""
-        return [cause for cause in (self._client(), self._between()) if cause is not None]
+        found = [cause for cause in (self._client(), self._between()) if cause is not None]
+        if self.evidence.load is not None:
+            for parts in self.parts.values():
+                found += self._waits(parts, [*self.evidence.load.operations.values()], "")
+        return found
 
     def _client(self) -> Cause | None:
         client = self.evidence.client
         if client.lag_p99_ms is None and client.cpu_share is None:
             return None
+        if large_bytes(self.evidence, "client_sent_bytes"):
+            return None  # it is busy with the answers that it asks for
         times = (client.lag_p99_ms or 0.0) / LAG_MS
         figures = [Figure("answers that were ready, read late by, p99", client.lag_p99_ms or 0.0, "ms", LAG_MS)]
         if client.cpu_share is not None and client.cpu_share >= _CPU_SHARE:
@@ -277,8 +324,13 @@ def _answer(causes: Sequence[Cause], member: str = "") -> Answer:
     margin = first.times / second.times if second is not None else None
     if margin is not None and second is not None and margin < MARGIN:
         return advice.unsure(first.word, second.word, (*first.figures[:2], *second.figures[:1]), margin, bool(member))
+    alike = {
+        cause.member: None for cause in causes
+        if cause.kind == first.kind and cause.times >= max(1.0, first.times / MARGIN)
+        and cause.member not in ("", first.member)
+    }  # fmt: skip
     return Answer(
-        first.word, advice.why(first.kind, first.member, first.figures), first.figures[:3],
+        first.word, advice.why(first.kind, first.member, first.figures, alike), first.figures[:3],
         second.word if second is not None else None, margin, advice.what_to_do(first.kind, first.member),
     )  # fmt: skip
 

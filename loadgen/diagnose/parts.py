@@ -41,8 +41,10 @@ class Parts:
             for the one that is under way.
         commit, commit_wait: likewise of the database.
         hangs: whether a sync of it does not return.
-        busy: what it is at, in words by figure; empty where it has little to do.
-        wrote_much: the same, of what its disk is at.
+        heavy: work of kinds that keep others waiting, in words, each with its figure and unit: large requests and
+            answers, compaction, defragmentation, watchers that are behind. Empty where it has none.
+        busy: the same, and how much of a processor it used, where that is much.
+        wrote_much: of that work, what its disk has to do.
     """
 
     evidence: MemberEvidence
@@ -56,6 +58,7 @@ class Parts:
     commit: float | None
     commit_wait: float
     hangs: bool
+    heavy: Mapping[str, tuple[float, str]]
     busy: Mapping[str, tuple[float, str]]
     wrote_much: Mapping[str, tuple[float, str]]
 
@@ -98,7 +101,7 @@ def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
         _less(took.get("linearizable"), max([*locks, listed or 0.0])), took.get("put"),
         _less(sync.p90_ms if sync else None, waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
         _less(commit.p90_ms if commit else None, waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
-        hangs, _busy(member, evidence), _wrote_much(member, evidence),
+        hangs, _heavy(member, evidence), _busy(member, evidence), _wrote_much(member, evidence),
     )  # fmt: skip
 
 
@@ -119,9 +122,10 @@ def commit_in_the_way(commit: Times | None) -> float:
 
     It may come while one holds the lock, and wait for the next one as well, which was there before it.
     """
-    if commit is None or (commit.wait_ms or 0.0) < _STALLS_MS:
+    if commit is None:
         return 0.0
-    return max(2 * (commit.p90_ms or 0.0), commit.most_ms or 0.0)
+    stuck = commit.most_ms if (commit.wait_ms or 0.0) >= _STALLS_MS else None
+    return max(2 * (commit.p90_ms or 0.0), stuck or 0.0)
 
 
 def _hangs(member: MemberEvidence, evidence: Evidence, status_ms: float | None) -> bool:
@@ -155,10 +159,15 @@ _COMPACTED_S, _PENDING_EVENTS, _SLOW_WATCHERS = 1000.0, 1000.0, 1.0
 
 def _busy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
     cores, runs_on = member.rates.get("cpu_cores", 0.0), member.highest.get("gomaxprocs", 0.0)
-    found = _wrote_much(member, evidence)
+    found = _heavy(member, evidence)
     if cores >= _CORES or (runs_on and cores >= _SHARE * runs_on):
-        found["processors' worth of CPU time that it used"] = cores, ""
-    if size := _large(evidence, "client_sent_bytes"):
+        found["CPU time that it used"] = cores, "processors"
+    return found
+
+
+def _heavy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
+    found = _wrote_much(member, evidence)
+    if size := large_bytes(evidence, "client_sent_bytes"):
         found["size of an answer, on average"] = size / 1024, "KiB"
     if (events := member.highest.get("pending_events", 0.0)) >= _PENDING_EVENTS:
         found["events that waited to be sent to watchers"] = events, ""
@@ -169,7 +178,7 @@ def _busy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, 
 
 def _wrote_much(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
     found = {}
-    if size := _large(evidence, "client_received_bytes"):
+    if size := large_bytes(evidence, "client_received_bytes"):
         found["size of a request, on average"] = size / 1024, "KiB"
     if (keys := member.rates.get("compacted_keys", 0.0)) >= _COMPACTED_S:
         found["keys that compaction removed"] = keys, "/s"
@@ -178,7 +187,7 @@ def _wrote_much(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[f
     return found
 
 
-def _large(evidence: Evidence, rate: str) -> float | None:
+def large_bytes(evidence: Evidence, rate: str) -> float | None:
     """Return the mean size of the cluster's requests or answers in bytes, where these are large and many."""
     rates = [each.rates for each in evidence.members]
     bytes_s = sum(each.get(rate, 0.0) for each in rates)

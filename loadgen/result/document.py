@@ -19,8 +19,9 @@ from cluster.base.files import write_json
 from cluster.observe import record
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
-from loadgen.diagnose import causes, observed
+from loadgen.diagnose import observed
 from loadgen.diagnose.answer import LEAST_OF_RUN_S
+from loadgen.diagnose.causes import diagnose
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
 from loadgen.result import gate, knee, known, latest, perf_marks
@@ -130,7 +131,7 @@ def _diagnosis(run_dir: Path, result: UnjudgedResult) -> RunDiagnosisDocument | 
         return None
     if evidence is None or evidence.seconds < LEAST_OF_RUN_S:
         return None
-    whole = causes.diagnose(evidence).to_json()
+    whole = diagnose(evidence).to_json()
     return {"cluster": whole["cluster"], "members": whole["members"], "notes": whole["notes"]}
 
 

@@ -46,9 +46,9 @@ def cluster(changes: Mapping[str, Change] | None = None, **more: Any) -> Evidenc
 
 
 def run_of(evidence: Evidence, get_ms: float = 3.0, put_ms: float = 6.0, **client: Any) -> Evidence:
-    """Return the same as evidence of a run: connection and status are all that was asked beside the load."""
+    """Return the same as evidence of a run, in which less is asked beside the load."""
     members = [
-        dataclasses.replace(each, probes={kind: each.probes[kind] for kind in ("connect", "status")})
+        dataclasses.replace(each, probes={kind: each.probes[kind] for kind in ("connect", "members", "status")})
         for each in evidence.members
     ]
     load = LoadEvidence(150.0, put_ms / 2, put_ms * 2, 0.0, 1.0, 150.0, {"get": took(get_ms), "put": took(put_ms)})
@@ -133,7 +133,7 @@ def test_a_member_without_a_processor_syncs_late_too() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (with_(rates={"cpu_cores": 1.2}), "CPU time that it used: 1.2"),
+        (with_(rates={"cpu_cores": 1.2}), "CPU time that it used: 1.2 processors"),
         (with_(rates={"client_sent_bytes": 9e6, "ranges": 4.0}), "size of an answer, on average: "),
         (with_(rates={"client_received_bytes": 9e6}), "size of a request, on average: "),
         (with_(rates={"compacted_keys": 30_000.0}), "keys that compaction removed: 30,000 /s"),
@@ -148,6 +148,34 @@ def test_a_member_that_has_much_to_do_is_not_short_of_a_processor(change: Change
 
 def test_a_busy_cluster_that_is_fast_is_healthy() -> None:
     assert diagnose(cluster(all_of(with_(rates={"cpu_cores": 1.8, "puts": 9000.0})))).cluster.word == "healthy"
+
+
+def test_a_busy_member_at_which_many_proposals_wait_is_overloaded() -> None:
+    many = with_(highest={"proposals_pending": 130.0})
+    assert diagnose(cluster(all_of(many))).cluster.word == "healthy"
+    busy = with_(rates={"cpu_cores": 0.6})
+    found = diagnose(cluster(all_of(lambda each: busy(many(each))))).cluster
+    assert (found.word, "130 proposals waited at etcd-node1" in found.why) == ("overload", True)
+
+
+def test_work_that_comes_in_bursts_is_seen_by_a_high_percentile() -> None:
+    compacts = with_(rates={"compacted_keys": 40_000.0})
+    assert diagnose(cluster(all_of(compacts))).cluster.word == "healthy"
+    late = with_(probes={"put": Times(20, 0, 1.0, 2.0, 6.0, 45.0, 50.0)})
+    assert diagnose(cluster(all_of(late))).cluster.word == "healthy"
+    found = diagnose(cluster(all_of(lambda each: compacts(late(each))))).cluster
+    assert (found.word, found.why) == (
+        "overload", "the cluster has work that keeps others waiting: keys that compaction removed: 40,000 /s; likewise "
+        "etcd-node2, etcd-node3",
+    )  # fmt: skip
+    run = run_of(cluster(all_of(compacts)), 16.0, 18.0)
+    assert diagnose(run).cluster.word == "overload"
+
+
+def test_a_client_that_reads_large_answers_is_not_blamed_for_being_late() -> None:
+    large = with_(rates={"client_sent_bytes": 40e6, "ranges": 18.0})
+    slow = cluster(all_of(lambda each: large(STARVED(each))), client=ClientEvidence(300.0, 0.3, True, "late"))
+    assert diagnose(slow).cluster.word == "overload"
 
 
 def test_large_writes_are_not_the_disks_fault() -> None:
@@ -253,3 +281,19 @@ def test_a_run(evidence: Evidence, word: str) -> None:
 def test_a_run_of_writes_alone() -> None:
     load = LoadEvidence(150.0, 100.0, 300.0, 0.0, 1.0, 150.0, {"put": took(200.0)})
     assert diagnose(dataclasses.replace(run_of(cluster()), load=load)).cluster.word == "network"
+
+
+def test_a_run_that_knows_the_status_alone() -> None:
+    """As where gRPC is not spoken; a commit of the database keeps a status waiting."""
+
+    def without_list(evidence: Evidence) -> Evidence:
+        bare = [
+            dataclasses.replace(each, probes={kind: each.probes[kind] for kind in ("connect", "status")})
+            for each in evidence.members
+        ]
+        return dataclasses.replace(evidence, members=tuple(bare))
+
+    assert diagnose(without_list(run_of(cluster()))).cluster.word == "healthy"
+    assert diagnose(without_list(run_of(cluster(all_of(STARVED)), 250.0, 260.0))).cluster.word == "cpu"
+    assert diagnose(without_list(run_of(cluster(all_of(SLOW_DATABASE)), 300.0, 310.0))).cluster.word == "disk"
+    assert diagnose(without_list(run_of(cluster({OTHER: HANGS}), 3.0, 2000.0))).cluster.word == "disk"

@@ -615,7 +615,14 @@ def test_compared_percentiles_of_too_few_samples_are_marked(data: rundata.RunDat
 
 def with_diagnosis(data: rundata.RunData, word: str, **more: object) -> rundata.RunData:
     figure = {"name": "sync of the log, p90", "value": 61.04, "unit": "ms", "limit": 10.0}
-    answer = {"word": word, "why": "its <disk>", "figures": [figure], "next": "network", "margin": 4.13, "advice": "Buy one."}
+    answer = {
+        "word": word,
+        "why": "its <disk>",
+        "figures": [figure],
+        "next": "network",
+        "margin": 4.13,
+        "advice": "Buy one.",
+    }
     members = [{**answer, "name": "etcd-node2"}]
     found = {"cluster": {**answer, **more}, "members": members, "notes": []}
     return dataclasses.replace(data, result={**data.result, "diagnosis": found})  # type: ignore[typeddict-item]
