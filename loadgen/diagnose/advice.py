@@ -23,14 +23,14 @@ _WHY: dict[Kind, str] = {
     "hung disk": "{of} disk hangs: a sync of its log does not return",
     "database": "{of} commits of its database take {first}",
     "processor": "{member} gets too little of a processor: the least request to it takes {first}",
-    "store": "{member} is slow to read its own store: {first}",
+    "store": "something holds the store of {member}: to read it takes {first}",
     "connection": "the way between client and {member} is slow: a connection takes {first}",
     "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",
     "leader's link": "the way between {member} and the leader is slow: a linearizable read through it takes {first}",
     "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
     "the way to the clients explain that",
     "busy": "the cluster is asked for more than it can do: {doing}",
-    "queue": "the cluster is asked for more than it can do: {amount} proposals waited at {member} at one moment",
+    "queue": "the cluster is asked for more than it can do: {amount} proposals waited at one moment",
     "heavy": "the cluster has work that keeps others waiting: {doing}",
     "written": "the cluster is asked to write more than its disks can: {doing}",
     "client": "the client itself was too busy to measure: it read answers {late} late (p99)",
@@ -45,8 +45,8 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "database": "Put the data folder of {member} on a faster disk; compact and defragment a large database.",
     "processor": "Look for who takes the processor of {member}: other processes on its host (`top`), a CPU limit of "
     "its container (`nr_throttled` in cpu.stat of its cgroup), a busy neighbour of its machine (steal in `top`).",
-    "store": "Look for who takes the processor of {member}, and for huge reads or a defragmentation of which its "
-    "metrics do not tell.",
+    "store": "Look in the log of {member} for what holds its store: a defragmentation, a hash check, a snapshot or a huge "
+    "transaction. Do these one member at a time, and while the load is low.",
     "connection": "Measure the way to {member} from here (`ping`, `mtr`); use clients in its region, or look for loss.",
     "majority": "Measure the way between {member} and the other members (`ping`, `mtr`). If they are meant to be far "
     "apart, raise --heartbeat-interval to about the round trip, and --election-timeout to ten times that.",

@@ -37,7 +37,7 @@ WAIT_MS = 5.0
 BURST_MS = 20.0
 """What a read or a write may take at the 99th percentile while there is work that comes in bursts."""
 QUEUE = 50.0
-"""Proposals that may wait at a busy member at one moment."""
+"""Proposals that may wait in a busy cluster at one moment, beyond those that wait for disks."""
 LAG_MS = 5.0
 """How late a client may read an answer, at the 99th percentile."""
 MARGIN = 1.5
@@ -49,6 +49,7 @@ _LEADERLESS, _QUOTA, _CPU_SHARE = 0.05, 0.8, 0.85
 # which may be in a sync, and then begins another one for what has come meanwhile. At each member four goroutines or
 # more have their turns: the connection's, the reader's, the Raft loop's, and the one that sends to a peer.
 _SYNCS_OF_A_READ, _RUNS_OF_A_READ = 3.0, 4.0
+_RUNS_OF_A_STATUS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class _Causes:
             return []
         found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
         found += self._agreement(parts)
-        found += self._queue(parts) + self._heavy(parts)
+        found += self._heavy(parts)
         return [cause for cause in found if cause is not None]
 
     def _log(self, parts: Parts) -> Cause | None:
@@ -145,21 +146,28 @@ class _Causes:
     def _processor(self, parts: Parts) -> list[Cause]:
         found = []
         if parts.processor is not None:
-            figure = Figure("least request to it, beyond the connection, p90", parts.processor, "ms", PROCESSOR_MS)
-            found.append(self._of_work(parts, parts.processor / PROCESSOR_MS, "processor", figure))
+            found.append(self._of_processor(parts, parts.processor))
         if parts.store is not None and not parts.hangs:
-            # What a commit holds the store for is the disk's.
-            beyond = max(0.0, parts.store - commit_in_the_way(parts.evidence.histograms.get("backend_commit")))
-            figure = Figure("read of its own store, beyond the least request, p90", parts.store, "ms", STORE_MS)
-            found.append(self._of_work(parts, beyond / STORE_MS, "store", figure))
+            found.append(self._store(parts, parts.store))
         return found
 
-    def _of_work(self, parts: Parts, times: float, kind: advice.Kind, figure: Figure) -> Cause:
+    def _of_processor(self, parts: Parts, waits_ms: float) -> Cause:
+        figure = Figure("least request to it, beyond the connection, p90", waits_ms, "ms", PROCESSOR_MS)
         if parts.busy:
-            return Cause("overload", times, "busy", (*_doing(parts.busy), figure), parts.name)
+            return Cause("overload", waits_ms / PROCESSOR_MS, "busy", (*_doing(parts.busy), figure), parts.name)
         cores = parts.evidence.rates.get("cpu_cores")
         used = () if cores is None else (Figure("CPU time that it used", cores, "processors"),)
-        return Cause("cpu", times, kind, (figure, *used), parts.name)
+        return Cause("cpu", waits_ms / PROCESSOR_MS, "processor", (figure, *used), parts.name)
+
+    def _store(self, parts: Parts, takes_ms: float) -> Cause:
+        """Return how long somebody else holds the lock of a member's store: it is work that was asked of it.
+
+        Of commits the disk decides how long they hold it, and a member without a processor is late with a read, too.
+        """
+        commits = commit_in_the_way(parts.evidence.histograms.get("backend_commit"))
+        beyond = max(0.0, takes_ms - commits - _RUNS_OF_A_STATUS * (parts.processor or 0.0))
+        figure = Figure("read of its own store, beyond the least request, p90", takes_ms, "ms", STORE_MS)
+        return Cause("overload", beyond / STORE_MS, "store", (figure, *_doing(parts.busy)), parts.name)
 
     def _agreement(self, parts: Parts) -> list[Cause]:
         """Return how slow messages between members are, by what a linearizable read takes beyond their syncs.
@@ -178,14 +186,6 @@ class _Causes:
             return [Cause("overload", beyond / AGREEMENT_MS, "busy", (*_doing(leader.busy), figure), leader.name)]
         kind: advice.Kind = "majority" if parts is leader else "leader's link"
         return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
-
-    def _queue(self, parts: Parts) -> list[Cause]:
-        """Return whether more proposals wait at a busy member than are usual; etcd's docs call that a high load."""
-        waits = parts.evidence.highest.get("proposals_pending", 0.0)
-        if not parts.busy:
-            return []
-        figure = Figure("proposals that waited", waits, "", QUEUE)
-        return [Cause("overload", waits / QUEUE, "queue", (figure, *_doing(parts.busy)), parts.name)]
 
     def _heavy(self, parts: Parts) -> list[Cause]:
         """Return how long reads and writes take at a member that has work that keeps others waiting.
@@ -215,7 +215,10 @@ class _Causes:
         taking = [each for each in (leader, parts if parts is not leader else None) if each is not None]
         logs = sum(each.log_ms for each in taking) + fastest(others, "log_ms")
         runs = sum(each.processor or 0.0 for each in taking) + fastest(others, "processor")
-        return _SYNCS_OF_A_READ * logs + _RUNS_OF_A_READ * runs + (self.evidence.client.lag_p99_ms or 0.0)
+        # The read waits until its member has applied what was committed, and a commit of the database is in the way.
+        applies = commit_in_the_way(parts.evidence.histograms.get("backend_commit"))
+        lag = self.evidence.client.lag_p99_ms or 0.0
+        return _SYNCS_OF_A_READ * logs + _RUNS_OF_A_READ * runs + applies + lag
 
     def _is_cut_off(self, parts: Parts) -> bool:
         return parts.evidence.without_leader > _LEADERLESS
@@ -224,7 +227,7 @@ class _Causes:
 
     def of_cluster(self) -> list[Cause]:
         """Return what may be slow and is of no member."""
-        found = [cause for cause in (self._client(), self._between()) if cause is not None]
+        found = [cause for cause in (self._client(), self._between(), self._queue()) if cause is not None]
         if self.evidence.load is not None:
             for parts in self.parts.values():
                 found += self._waits(parts, [*self.evidence.load.operations.values()], "")
@@ -269,6 +272,22 @@ class _Causes:
         if leader.busy:
             return Cause("overload", times, "busy", (*_doing(leader.busy), figure), leader.name)
         return Cause("network", times, "between", (figure,))
+
+    def _queue(self) -> Cause | None:
+        """Return whether more proposals wait in a busy cluster than its disks explain; etcd's docs call it a high load.
+
+        Each waits at the member that got it. Of those that a sync of the log keeps, there are as many as come meanwhile
+        (Little's law).
+        """
+        leader = self._leader
+        if leader is None or not leader.busy:
+            return None
+        waits = sum(each.evidence.highest.get("proposals_pending", 0.0) for each in self.parts.values())
+        others = [each for each in self._voters if each is not leader]
+        synced_s = _SYNCS_OF_A_READ * (leader.log_ms + fastest(others, "log_ms")) / 1e3
+        beyond = max(0.0, waits - leader.evidence.rates.get("proposals", 0.0) * synced_s)
+        figure = Figure("proposals that waited at one moment, at all members", waits, "", QUEUE)
+        return Cause("overload", beyond / QUEUE, "queue", (figure, *_doing(leader.busy)))
 
     # ---- the verdict
 

@@ -168,7 +168,7 @@ def _busy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, 
 def _heavy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
     found = _wrote_much(member, evidence)
     if size := large_bytes(evidence, "client_sent_bytes"):
-        found["size of an answer, on average"] = size / 1024, "KiB"
+        found["sent to clients for each request, on average"] = size / 1024, "KiB"
     if (events := member.highest.get("pending_events", 0.0)) >= _PENDING_EVENTS:
         found["events that waited to be sent to watchers"] = events, ""
     if (slow := member.highest.get("slow_watchers", 0.0)) >= _SLOW_WATCHERS:

@@ -186,6 +186,8 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     run = page.get_by_role("row", name=result["run"]["id"])
     assert (result["verdict"], result["results"]["total"]["failed"] > 0) == ("none", True)
     expect(run.locator(".verdict")).to_have_text("NONE")
+    cluster = result["diagnosis"]["cluster"]
+    expect(run.locator("td[data-label=Diagnosis]")).to_have_text(f"{cluster['word']}: {cluster['why']}")
     for what, is_grey in ((run.locator(".verdict"), True), (run.locator("td[data-label=Failed]"), False)):
         color = what.evaluate("element => getComputedStyle(element).color").strip("rgb()").split(",")
         assert (max(map(int, color)) - min(map(int, color)) < 30) is is_grey, color

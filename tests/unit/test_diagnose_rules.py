@@ -89,6 +89,7 @@ HANGS = with_(
     probes={**{kind: Times(0, 3) for kind in PROBED}, "connect": took(0.3), "members": took(1.0)},
 )  # fmt: skip
 STARVED = probes(members=80.0, status=82.0, serializable=84.0, linearizable=250.0, put=260.0, large_put=270.0)
+LOCKED = probes(status=600.0, serializable=620.0, linearizable=640.0, put=640.0, large_put=650.0)
 FAR = probes(connect=80.0, members=81.0, status=82.0, serializable=82.0, linearizable=84.0, put=90.0, large_put=170.0)
 SLOW_WAY = probes(linearizable=160.0, put=200.0, large_put=210.0)
 
@@ -103,6 +104,7 @@ SLOW_WAY = probes(linearizable=160.0, put=200.0, large_put=210.0)
         (cluster({FOLLOWER: HANGS}), "disk", (FOLLOWER,), "etcd-node2's disk hangs"),
         (cluster(all_of(SLOW_DATABASE)), "disk", NAMES, "commits of its database take 256 ms"),
         (cluster({OTHER: STARVED}), "cpu", (OTHER,), "etcd-node3 gets too little of a processor"),
+        (cluster({LEADER: LOCKED}), "overload", (LEADER,), "something holds the store of etcd-node1"),
         (cluster(all_of(FAR)), "network", NAMES, "a connection takes 80 ms (p90; 10 ms are usual)"),
         (cluster(all_of(SLOW_WAY)), "network", (LEADER,), "the leader, and the others"),
         (cluster({OTHER: SLOW_WAY}), "network", (OTHER,), "the way between etcd-node3 and the leader is slow"),
@@ -134,7 +136,7 @@ def test_a_member_without_a_processor_syncs_late_too() -> None:
     ("change", "says"),
     [
         (with_(rates={"cpu_cores": 1.2}), "CPU time that it used: 1.2 processors"),
-        (with_(rates={"client_sent_bytes": 9e6, "ranges": 4.0}), "size of an answer, on average: "),
+        (with_(rates={"client_sent_bytes": 9e6, "ranges": 4.0}), "sent to clients for each request, on average: "),
         (with_(rates={"client_received_bytes": 9e6}), "size of a request, on average: "),
         (with_(rates={"compacted_keys": 30_000.0}), "keys that compaction removed: 30,000 /s"),
         (with_(highest={"defragmenting": 1.0}), "defragmentations under way: 1"),
@@ -151,11 +153,17 @@ def test_a_busy_cluster_that_is_fast_is_healthy() -> None:
 
 
 def test_a_busy_member_at_which_many_proposals_wait_is_overloaded() -> None:
-    many = with_(highest={"proposals_pending": 130.0})
+    many = with_(highest={"proposals_pending": 40.0}, rates={"proposals": 500.0})
     assert diagnose(cluster(all_of(many))).cluster.word == "healthy"
     busy = with_(rates={"cpu_cores": 0.6})
     found = diagnose(cluster(all_of(lambda each: busy(many(each))))).cluster
-    assert (found.word, "130 proposals waited at etcd-node1" in found.why) == ("overload", True)
+    assert (found.word, "120 proposals waited at one moment" in found.why) == ("overload", True)
+
+
+def test_proposals_that_wait_for_a_disk_are_not_too_many() -> None:
+    """Of 1,000 a second 120 wait at any moment where a sync takes 60 ms."""
+    slow = with_(highest={"proposals_pending": 100.0}, rates={"cpu_cores": 0.6, "proposals": 1000.0})
+    assert diagnose(cluster(all_of(lambda each: slow(SLOW_LOG(each))))).cluster.word == "disk"
 
 
 def test_work_that_comes_in_bursts_is_seen_by_a_high_percentile() -> None:
