@@ -45,8 +45,8 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "database": "Put the data folder of {member} on a faster disk; compact and defragment a large database.",
     "processor": "Look for who takes the processor of {member}: other processes on its host (`top`), a CPU limit of "
     "its container (`nr_throttled` in cpu.stat of its cgroup), a busy neighbour of its machine (steal in `top`).",
-    "store": "Look in the log of {member} for what holds its store: a defragmentation, a hash check, a snapshot or a huge "
-    "transaction. Do these one member at a time, and while the load is low.",
+    "store": "Look in the log of {member} for what holds its store: a defragmentation, a hash check, a snapshot or a "
+    "huge transaction. Do these one member at a time, and while the load is low.",
     "connection": "Measure the way to {member} from here (`ping`, `mtr`); use clients in its region, or look for loss.",
     "majority": "Measure the way between {member} and the other members (`ping`, `mtr`). If they are meant to be far "
     "apart, raise --heartbeat-interval to about the round trip, and --election-timeout to ten times that.",

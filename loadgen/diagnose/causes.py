@@ -157,7 +157,9 @@ class _Causes:
             return Cause("overload", waits_ms / PROCESSOR_MS, "busy", (*_doing(parts.busy), figure), parts.name)
         cores = parts.evidence.rates.get("cpu_cores")
         used = () if cores is None else (Figure("CPU time that it used", cores, "processors"),)
-        return Cause("cpu", waits_ms / PROCESSOR_MS, "processor", (figure, *used), parts.name)
+        waited = parts.evidence.cpu_wait_share  # which the kernel of this machine knows, of its own processes
+        late = () if waited is None else (Figure("of the time in which it was ready, without one", 100 * waited, "%"),)
+        return Cause("cpu", waits_ms / PROCESSOR_MS, "processor", (figure, *used, *late), parts.name)
 
     def _store(self, parts: Parts, takes_ms: float) -> Cause:
         """Return how long somebody else holds the lock of a member's store: it is work that was asked of it.
