@@ -22,7 +22,9 @@ _FAILED, _FAILED_IN_ELECTIONS = 0.1, 0.34
 # How long one waits on average for a sync or a commit that is under way, from which on it stands still now and then.
 _STALLS_MS = 2.0
 # A sync that does not return is not counted; its member has noted few, and short ones, while others noted many.
-_FEW_SYNCS, _ENOUGH_SYNCS, _SHORT_SYNC_MS = 0.25, 10, 10.0
+_FEW, _ENOUGH_SYNCS, _SHORT_SYNC_MS = 0.25, 10, 10.0
+# Of the answers of a member, the share without a leader from which on it is cut off.
+_CUT_OFF = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,22 +133,30 @@ def commit_in_the_way(commit: Times | None) -> float:
 def _hangs(member: MemberEvidence, evidence: Evidence, status_ms: float | None) -> bool:
     """Whether a sync of a member does not return.
 
-    Its own figures have few syncs, and short ones, while others noted many. It is no member that is cut off: it knows
-    its leader, and has work that waits, or its status waits for the lock that the commit holds.
+    Its own figures have few syncs, and short ones, and few applies, while others noted many. It is no member that is
+    cut off: it knows its leader, and has work that waits, or its status waits for the lock that the commit holds. One
+    whose link loses messages syncs seldom, too, since it gets many entries at once; but it applies all of them.
     """
     mine = member.histograms.get("wal_fsync")
-    if mine is None or member.without_leader > 0.1:
+    if mine is None or member.without_leader > _CUT_OFF:
         return False
-    others = [
-        each.histograms["wal_fsync"].count
-        for each in evidence.members if each.name != member.name and "wal_fsync" in each.histograms
-    ]  # fmt: skip
-    most = max(others, default=0)
-    waits = member.highest.get("proposals_pending", 0) >= 1 or status_ms is None or status_ms >= GAVE_UP_MS
-    if mine.count == 0 and member.leads and waits:
+    if not (member.highest.get("proposals_pending", 0) >= 1 or status_ms is None or status_ms >= GAVE_UP_MS):
+        return False
+    if mine.count == 0 and member.leads:
         return True
-    few = mine.count <= _FEW_SYNCS * most and most >= _ENOUGH_SYNCS
-    return few and waits and (mine.p90_ms or 0.0) < _SHORT_SYNC_MS
+    others = [each for each in evidence.members if each.name != member.name]
+    most = max((each.histograms["wal_fsync"].count for each in others if "wal_fsync" in each.histograms), default=0)
+    if most < _ENOUGH_SYNCS or mine.count > _FEW * most or (mine.p90_ms or 0.0) >= _SHORT_SYNC_MS:
+        return False
+    return _applied(member) <= _FEW * max(map(_applied, others), default=0.0)
+
+
+def _applied(member: MemberEvidence) -> float:
+    """Return how much a member has applied: entries, or writes where its release does not count these."""
+    applies = member.histograms.get("apply")
+    return (
+        float(applies.count) if applies is not None else member.rates.get("puts", 0.0) + member.rates.get("txns", 0.0)
+    )
 
 
 # What a member is at

@@ -32,7 +32,8 @@ def member(name: str) -> MemberEvidence:
     return MemberEvidence(
         name, f"{name}:2379", "3.6.16", leads=float(name == LEADER),
         probes={kind: took(ms) for kind, ms in PROBED.items()},
-        histograms={"wal_fsync": took(3.0, 1500, wait_ms=0.3), "backend_commit": took(7.0, 190, wait_ms=0.3)},
+        histograms={"wal_fsync": took(3.0, 1500, wait_ms=0.3), "backend_commit": took(7.0, 190, wait_ms=0.3),
+                    "apply": took(0.1, 2000)},
         rates={"cpu_cores": 0.1, "puts": 90.0, "ranges": 20.0, "txns": 5.0, "client_received_bytes": 20_000.0,
                "client_sent_bytes": 20_000.0, "compacted_keys": 0.0},
         counts={"leader_changes": 0, "restarts": 0},
@@ -85,7 +86,7 @@ SLOW_DATABASE = with_(
     probes={"status": took(400.0), "serializable": took(400.0), "linearizable": took(410.0)},
 )
 HANGS = with_(
-    histograms={"wal_fsync": Times(0)}, highest={"proposals_pending": 170.0},
+    histograms={"wal_fsync": Times(0), "apply": Times(0)}, highest={"proposals_pending": 170.0},
     probes={**{kind: Times(0, 3) for kind in PROBED}, "connect": took(0.3), "members": took(1.0)},
 )  # fmt: skip
 STARVED = probes(members=80.0, status=82.0, serializable=84.0, linearizable=250.0, put=260.0, large_put=270.0)
@@ -222,6 +223,14 @@ def test_a_member_that_is_cut_off_has_no_hung_disk() -> None:
               probes={kind: Times(0, 5) for kind in ("linearizable", "put", "large_put")})(each),
         without_leader=0.8,
     )}))  # fmt: skip
+    assert (found.cluster.word, found.members[OTHER].word) == ("network", "network")
+
+
+def test_a_member_that_gets_its_entries_late_and_many_at_once_has_no_hung_disk() -> None:
+    """As over a link that loses messages: it syncs seldom, and applies all."""
+    late = with_(histograms={"wal_fsync": took(3.0, 200)}, highest={"proposals_pending": 90.0},
+                 probes={kind: took(1800.0) for kind in ("linearizable", "put", "large_put")})  # fmt: skip
+    found = diagnose(cluster({OTHER: late}))
     assert (found.cluster.word, found.members[OTHER].word) == ("network", "network")
 
 
