@@ -8,7 +8,7 @@ says of each. The strongest is the answer where the next one is far enough behin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loadgen.diagnose import advice
@@ -59,7 +59,7 @@ class Cause:
     Attributes:
         word: what the answer is then.
         times: how many times its figure is what is usual.
-        kind: of it, as ``advice.WHY`` and ``advice.WHAT_TO_DO`` have them.
+        kind: of it, by which ``advice`` has its sentence.
         figures: what decides.
         member: at whom; empty for no member.
     """
@@ -184,7 +184,7 @@ class _Causes:
             # Beside what the leader waits for, its own way to the leader and back.
             beyond = max(0.0, beyond - self._beyond_agreement(leader))
         figure = Figure("agreement with a majority, p90", parts.agreement, "ms", AGREEMENT_MS)
-        if leader.busy and not self._is_cut_off(parts):
+        if self._has_too_much(leader) and not self._is_cut_off(parts):
             return [Cause("overload", beyond / AGREEMENT_MS, "busy", (*_doing(leader.busy), figure), leader.name)]
         kind: advice.Kind = "majority" if parts is leader else "leader's link"
         return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
@@ -271,9 +271,17 @@ class _Causes:
             beyond -= leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
         figure = Figure(f"{'reads' if reads else 'writes'} of the load, p90", took, "ms")
         times = max(0.0, beyond) / AGREEMENT_MS
-        if leader.busy:
+        if self._has_too_much(leader):
             return Cause("overload", times, "busy", (*_doing(leader.busy), figure), leader.name)
         return Cause("network", times, "between", (figure,))
+
+    def _has_too_much(self, leader: Parts) -> bool:
+        """Whether what comes late from a leader does so since it has too much to do: not of each one that is busy."""
+        if not leader.busy:
+            return False
+        queue = self._queue()
+        late = (leader.processor or 0.0) >= PROCESSOR_MS / 2
+        return bool(leader.heavy) or late or (queue is not None and queue.times >= 1)
 
     def _queue(self) -> Cause | None:
         """Return whether more proposals wait in a busy cluster than its disks explain; etcd's docs call it a high load.
@@ -362,8 +370,7 @@ def is_silent(member: MemberEvidence) -> bool:
     return member.answers == 0 and not member.rates and (connect is None or not connect.count)
 
 
-def _doing(found: object) -> tuple[Figure, ...]:
-    assert isinstance(found, dict)
+def _doing(found: Mapping[str, tuple[float, str]]) -> tuple[Figure, ...]:
     return tuple(Figure(name, value, unit) for name, (value, unit) in found.items())[:2]
 
 

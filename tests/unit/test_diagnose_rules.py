@@ -187,6 +187,11 @@ def test_a_client_that_reads_large_answers_is_not_blamed_for_being_late() -> Non
     assert diagnose(slow).cluster.word == "overload"
 
 
+def test_a_busy_cluster_may_have_a_slow_network() -> None:
+    busy = with_(rates={"cpu_cores": 0.5})
+    assert diagnose(cluster(all_of(lambda each: busy(SLOW_WAY(each))))).cluster.word == "network"
+
+
 def test_large_writes_are_not_the_disks_fault() -> None:
     large = with_(rates={"client_received_bytes": 8e6, "puts": 20.0})
     assert diagnose(cluster(all_of(lambda each: large(SLOW_LOG(each))))).cluster.word == "overload"
@@ -284,7 +289,11 @@ def test_a_cluster_of_any_size_is_judged(count: int) -> None:
         (run_of(cluster(all_of(STARVED)), 250.0, 260.0), "cpu"),
         (run_of(cluster(all_of(FAR)), 84.0, 90.0), "network"),
         (run_of(cluster(), 160.0, 200.0), "network"),
-        (run_of(cluster(all_of(with_(rates={"cpu_cores": 0.9}))), 160.0, 200.0), "overload"),
+        (run_of(cluster(all_of(with_(rates={"cpu_cores": 0.9}))), 160.0, 200.0), "network"),
+        (
+            run_of(cluster(all_of(with_(rates={"cpu_cores": 0.9}, highest={"proposals_pending": 60.0}))), 160.0, 200.0),
+            "overload",
+        ),
         (run_of(cluster(), 160.0, 200.0, lag_p99_ms=150.0), "client"),
         (run_of(cluster(), 3.0, 6.0, lag_p99_ms=4.0, cpu_share=0.97, saturated=True, why="busy"), "client"),
     ],
