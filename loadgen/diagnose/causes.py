@@ -347,7 +347,7 @@ def _answer(causes: Sequence[Cause], member: str = "") -> Answer:
     ordered = sorted(best.values(), key=lambda cause: -cause.times)
     if not ordered or ordered[0].times < 1:
         figures = tuple(cause.figures[0] for cause in ordered if cause.figures[0].limit is not None)
-        return advice.healthy(figures[:3])
+        return advice.healthy(figures[:2])
     first, *others = ordered
     second = others[0] if others and others[0].times >= 1 / MARGIN else None
     margin = first.times / second.times if second is not None else None
