@@ -56,8 +56,8 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "compact more often in smaller steps; or give the members more processors.",
     "queue": "Ask for less at once, or give the members more processors and faster disks. `raftload capacity` finds "
     "the rate that they can do.",
-    "heavy": "Do that work in smaller steps: page large reads (--limit), compact more often, defragment one member at "
-    "a time and while the load is low, use fewer watches.",
+    "heavy": "Do that work in smaller steps: smaller values, large reads in pages (--limit), compaction more often, "
+    "defragmentation of one member at a time and while the load is low, fewer watches.",
     "written": "Write less at once: smaller values, compaction and defragmentation in small steps and one member at a "
     "time; or use faster disks.",
     "client": "Give the client a processor of its own, or more workers, and measure again: until then no other word "
