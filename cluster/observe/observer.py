@@ -16,6 +16,7 @@ import csv
 import datetime
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -234,9 +235,10 @@ class _Watch(threading.Thread):
             for _, done in wanted:
                 done.set()
             self._wanted = self._wanted[len(wanted) :]
-            # A tick that a silent member let pass is not made up for.
+            # A tick that a silent member let pass is not made up for. At a random moment of each: what stands still at
+            # regular times would always be met, or never.
             tick = max(tick + 1, int((time.monotonic() - began) / POLL_S) + 1)
-            self._woken.wait(max(0.0, began + tick * POLL_S - time.monotonic()))
+            self._woken.wait(max(0.0, began + (tick + random.random()) * POLL_S - time.monotonic()))
             self._woken.clear()
             if self._stop_asked.is_set():
                 return

@@ -13,6 +13,7 @@ class TimesDocument(TypedDict):
     p90_ms: float | None
     p99_ms: float | None
     most_ms: float | None
+    mean_ms: float | None
     wait_ms: float | None
 
 

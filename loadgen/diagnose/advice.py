@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "log", "stalls", "hung disk", "database", "processor", "store", "connection", "majority", "leader's link",
-    "between", "busy", "queue", "heavy", "written", "client",
+    "bandwidth", "between", "busy", "queue", "heavy", "written", "client",
 ]  # fmt: skip
 """The kinds of causes."""
 
@@ -27,6 +27,8 @@ _WHY: dict[Kind, str] = {
     "connection": "the way between client and {member} is slow: a connection takes {first}",
     "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",
     "leader's link": "the way between {member} and the leader is slow: a linearizable read through it takes {first}",
+    "bandwidth": "the links between members carry little: at {member} a put of 16 KiB takes {first} longer than one of "
+    "64 bytes",
     "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
     "the way to the clients explain that",
     "busy": "the cluster is asked for more than it can do: {doing}",
@@ -51,6 +53,7 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "majority": "Measure the way between {member} and the other members (`ping`, `mtr`). If they are meant to be far "
     "apart, raise --heartbeat-interval to about the round trip, and --election-timeout to ten times that.",
     "leader's link": "Measure the way between {member} and the leader (`ping`, `mtr`).",
+    "bandwidth": "Measure what the links between the members carry (`iperf3`), and who else uses them.",
     "between": "Measure the ways between the members (`ping`, `mtr`). `raftload diagnose --endpoints` says which one.",
     "busy": "Ask for less at once: page large reads (--limit), use fewer or larger watches, spread the load over time, "
     "compact more often in smaller steps; or give the members more processors.",

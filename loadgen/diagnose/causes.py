@@ -38,6 +38,8 @@ BURST_MS = 20.0
 """What a read or a write may take at the 99th percentile while there is work that comes in bursts."""
 QUEUE = 50.0
 """Proposals that may wait in a busy cluster at one moment, beyond those that wait for disks."""
+BYTES_MS = 20.0
+"""How much longer a put of 16 KiB may take than one of some bytes: 6.5 Mbit/s."""
 LAG_MS = 5.0
 """How late a client may read an answer, at the 99th percentile."""
 MARGIN = 1.5
@@ -50,6 +52,10 @@ _LEADERLESS, _QUOTA, _CPU_SHARE = 0.05, 0.8, 0.85
 # more have their turns: the connection's, the reader's, the Raft loop's, and the one that sends to a peer.
 _SYNCS_OF_A_READ, _RUNS_OF_A_READ = 3.0, 4.0
 _RUNS_OF_A_STATUS = 2.0
+# A larger put is synced as often, and may meet others in the log.
+_LOGS_OF_A_PUT = 1.0
+# Of the median of what a load measured, what its client may add without a word on it.
+_OF_LATENCY = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +98,9 @@ class _Causes:
         self.parts = parts_of(evidence)
         self._voters = [each for each in self.parts.values() if not each.evidence.learns]
         self._leader = max(self._voters, key=lambda each: each.evidence.leads, default=None)
-        self._changes = max((each.counts.get("leader_changes", 0) for each in evidence.members), default=0)
+        # One that alone sees them has lost the leader from sight, and that is no election.
+        seen = sorted(each.counts.get("leader_changes", 0) for each in evidence.members)
+        self._changes = seen[len(seen) // 2] if seen else 0
 
     # ---- of a member
 
@@ -103,6 +111,7 @@ class _Causes:
         found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
         found += self._agreement(parts)
         found += self._heavy(parts)
+        found.append(self._bandwidth(parts))
         return [cause for cause in found if cause is not None]
 
     def _log(self, parts: Parts) -> Cause | None:
@@ -189,6 +198,25 @@ class _Causes:
         kind: advice.Kind = "majority" if parts is leader else "leader's link"
         return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
 
+    def _bandwidth(self, parts: Parts) -> Cause | None:
+        """Return how much longer a larger put takes: its bytes go over the links, and into the logs."""
+        if parts.bytes is None or self._leader is None or len(self._voters) < 2:
+            return None
+        others = [each for each in self._voters if each is not self._leader]
+        logs = _LOGS_OF_A_PUT * max(self._leader.log_ms, fastest(others, "log_ms"), parts.log_ms)
+        applies = commit_in_the_way(parts.evidence.histograms.get("backend_commit"))
+        beyond = max(0.0, parts.bytes - logs - applies - (self.evidence.client.lag_p99_ms or 0.0))
+        if self._is_starved(parts):
+            beyond = 0.0
+        figure = Figure("put of 16 KiB, beyond one of 64 bytes, median", parts.bytes, "ms", BYTES_MS)
+        if self._has_too_much(self._leader):
+            return Cause("overload", beyond / BYTES_MS, "busy", (*_doing(self._leader.busy), figure), parts.name)
+        return Cause("network", beyond / BYTES_MS, "bandwidth", (figure,), parts.name)
+
+    def _is_starved(self, parts: Parts) -> bool:
+        """Whether it or the leader gets so little of a processor that nothing is known of the way between them."""
+        return any((each.processor or 0.0) >= PROCESSOR_MS for each in (parts, self._leader) if each is not None)
+
     def _heavy(self, parts: Parts) -> list[Cause]:
         """Return how long reads and writes take at a member that has work that keeps others waiting.
 
@@ -208,7 +236,11 @@ class _Causes:
         return [Cause("overload", max(times), "heavy", (*_doing(parts.heavy), figure), member)]
 
     def _beyond_agreement(self, parts: Parts) -> float:
-        return max(0.0, (parts.agreement or 0.0) - self._inside(parts))
+        if self._is_starved(parts):
+            return 0.0
+        # In an election all are stuck for a moment.
+        average = 0.0 if self._moves else parts.average or 0.0
+        return max(0.0, max(parts.agreement or 0.0, average) - self._inside(parts))
 
     def _inside(self, parts: Parts) -> float:
         """Return how long a linearizable read at a member waits for logs and processors, at most."""
@@ -241,19 +273,27 @@ class _Causes:
             return None
         if large_bytes(self.evidence, "client_sent_bytes"):
             return None  # it is busy with the answers that it asks for
-        times = (client.lag_p99_ms or 0.0) / LAG_MS
-        figures = [Figure("answers that were ready, read late by, p99", client.lag_p99_ms or 0.0, "ms", LAG_MS)]
+        lag = client.lag_p99_ms or 0.0
+        load = self.evidence.load
+        # What it adds may be little beside what it measured.
+        times = 0.0 if load is not None and lag < _OF_LATENCY * (load.p50_ms or 0.0) else lag / LAG_MS
+        figures = [Figure("answers that were ready, read late by, p99", lag, "ms", LAG_MS)]
         if client.cpu_share is not None and client.cpu_share >= _CPU_SHARE:
             figures.append(Figure("processor that its busiest process used", 100 * client.cpu_share, "%"))
-            if client.saturated and self.evidence.source == "run":
+            if self._is_out_of_cpu:
                 times = max(times, MARGIN * 2)
         return Cause("client", times, "client", tuple(figures))
+
+    @property
+    def _is_out_of_cpu(self) -> bool:
+        client = self.evidence.client
+        return self.evidence.source == "run" and bool(client.saturated) and (client.cpu_share or 0.0) >= _CPU_SHARE
 
     def _between(self) -> Cause | None:
         """Return how slow messages between members are, by what a run's operations took beyond all that is known."""
         load, leader = self.evidence.load, self._leader
-        if load is None or leader is None or len(self._voters) < 2:
-            return None
+        if load is None or leader is None or len(self._voters) < 2 or self._is_out_of_cpu:
+            return None  # a client that has no processor left measures its own wait
         reads = [each for name, each in load.operations.items() if name == "get" and each.count]
         asked = reads or [
             each for name, each in load.operations.items() if name in ("put", "txn", "cas") and each.count

@@ -89,6 +89,8 @@ class Times:
         failed: how often it was tried in vain, beside that; these took at least ``most_ms`` where they hung.
         p10_ms, p50_ms, p90_ms, p99_ms, most_ms: percentiles and the longest; None where nothing was done. Of a member's
             own histogram they are interpolated, and the longest is a bound of a bucket.
+        mean_ms: the mean of what ended; None of a member's own histogram. It tells of what is stuck
+            seldom, and then for long, where no percentile does.
         wait_ms: of a member's own histogram, how long somebody who comes at any moment waits on average for what is
             under way then: the sum of squares over twice the interval. It is small where it is done often and takes
             little, and large where it is stuck now and then, which no percentile tells. None of what clients measure.
@@ -102,6 +104,7 @@ class Times:
     p99_ms: float | None = None
     most_ms: float | None = None
     wait_ms: float | None = None
+    mean_ms: float | None = None
 
     @classmethod
     def of(cls, samples_ms: Iterable[float], failed: int = 0) -> Self:
@@ -110,7 +113,8 @@ class Times:
         if not ordered:
             return cls(0, failed)
         ranks = [ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in (0.1, 0.5, 0.9, 0.99, 1.0)]
-        return cls(len(ordered), failed, *(round(each, 3) for each in ranks))
+        p10, p50, p90, p99, most, mean = (round(each, 3) for each in (*ranks, sum(ordered) / len(ordered)))
+        return cls(len(ordered), failed, p10, p50, p90, p99, most, mean_ms=mean)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -322,5 +322,5 @@ def _from_sending(row: Row) -> Times:
     took = (latency["service"] if latency else None) or latency or {}
     return Times(
         row["succeeded"], row["failed"], p50_ms=took.get("p50_ms"), p90_ms=took.get("p90_ms"),
-        p99_ms=took.get("p99_ms"), most_ms=took.get("max_ms"),
+        p99_ms=took.get("p99_ms"), most_ms=took.get("max_ms"), mean_ms=took.get("mean_ms"),
     )  # fmt: skip

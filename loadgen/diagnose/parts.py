@@ -38,7 +38,9 @@ class Parts:
         store: what a status or a serializable read takes beyond that: the lock of its store.
         agreement: what a linearizable read takes beyond a serializable one: the network between members, and their
             Raft loops, which wait for syncs.
-        write: a put in all.
+        average: what linearizable reads and writes take on average, failures included, beyond a read of its own store.
+            Of a member that is stuck now and then it is large, and no percentile of few requests need be.
+        bytes: how much longer a put of 16 KiB takes than one of some bytes, at the median.
         sync, sync_wait: a sync of the log without the wait for a processor after it; how long one waits on average
             for the one that is under way.
         commit, commit_wait: likewise of the database.
@@ -54,7 +56,8 @@ class Parts:
     processor: float | None
     store: float | None
     agreement: float | None
-    write: float | None
+    average: float | None
+    bytes: float | None
     sync: float | None
     sync_wait: float
     commit: float | None
@@ -96,13 +99,14 @@ def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
         listed = None if hangs else listed
     lag = evidence.client.lag_p99_ms or 0.0 if evidence.source == "probes" else 0.0
     processor = _less(listed, (connect or 0.0) + lag)
-    waits = processor or 0.0
+    # A sync that has ended waits for the processor, which comes on top of what the request waits for.
+    waits, base = processor or 0.0, max([*locks, listed or 0.0])
     return Parts(
         member, _less(connect, 0.0), processor,
         _less(max(locks, default=None), (listed or 0.0) + lag),
-        _less(took.get("linearizable"), max([*locks, listed or 0.0])), took.get("put"),
-        _less(sync.p90_ms if sync else None, waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
-        _less(commit.p90_ms if commit else None, waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
+        _less(took.get("linearizable"), base), _less(_average(member), base), _of_bytes(member),
+        _less(sync.p90_ms if sync else None, 2 * waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
+        _less(commit.p90_ms if commit else None, 2 * waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
         hangs, _heavy(member, evidence), _busy(member, evidence), _wrote_much(member, evidence),
     )  # fmt: skip
 
@@ -113,6 +117,20 @@ def took_ms(times: Times, stuck: float = _FAILED) -> float | None:
     if not tried:
         return None
     return GAVE_UP_MS if times.failed >= max(1, stuck * tried) else times.p90_ms
+
+
+def _average(member: MemberEvidence) -> float | None:
+    found = [member.probes[kind] for kind in ("linearizable", "put", "large_put") if kind in member.probes]
+    tried = sum(each.count + each.failed for each in found)
+    total = sum((each.mean_ms or 0.0) * each.count + GAVE_UP_MS * each.failed for each in found)
+    return total / tried if tried else None
+
+
+def _of_bytes(member: MemberEvidence) -> float | None:
+    small, large = (member.probes.get(kind) for kind in ("put", "large_put"))
+    if small is None or large is None or small.p50_ms is None or large.p50_ms is None:
+        return None
+    return max(0.0, large.p50_ms - small.p50_ms)
 
 
 def _less(value: float | None, part: float) -> float | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Packed = dict[str, Any]
 
-_TIMES = ("count", "failed", "p10_ms", "p50_ms", "p90_ms", "p99_ms", "most_ms", "wait_ms")
+_TIMES = ("count", "failed", "p10_ms", "p50_ms", "p90_ms", "p99_ms", "most_ms", "wait_ms", "mean_ms")
 _MAPS = ("probes", "histograms", "rates", "counts", "highest")
 _DIGITS = 3
 

@@ -92,6 +92,8 @@ HANGS = with_(
 STARVED = probes(members=80.0, status=82.0, serializable=84.0, linearizable=250.0, put=260.0, large_put=270.0)
 LOCKED = probes(status=600.0, serializable=620.0, linearizable=640.0, put=640.0, large_put=650.0)
 FAR = probes(connect=80.0, members=81.0, status=82.0, serializable=82.0, linearizable=84.0, put=90.0, large_put=170.0)
+NARROW = probes(large_put=137.0)
+FLAPS = with_(counts={"leader_changes": 4}, probes={"put": Times(13, 1, 1.0, 2.0, 2.8, 1290.0, 1290.0, mean_ms=101.0)})
 SLOW_WAY = probes(linearizable=160.0, put=200.0, large_put=210.0)
 
 
@@ -108,6 +110,8 @@ SLOW_WAY = probes(linearizable=160.0, put=200.0, large_put=210.0)
         (cluster({LEADER: LOCKED}), "overload", (LEADER,), "something holds the store of etcd-node1"),
         (cluster(all_of(FAR)), "network", NAMES, "a connection takes 80 ms (p90; 10 ms are usual)"),
         (cluster(all_of(SLOW_WAY)), "network", (LEADER,), "the leader, and the others"),
+        (cluster({LEADER: NARROW}), "network", (LEADER,), "a put of 16 KiB takes 66 ms (median"),
+        (cluster({OTHER: FLAPS}), "network", (OTHER,), "the way between etcd-node3 and the leader is slow"),
         (cluster({OTHER: SLOW_WAY}), "network", (OTHER,), "the way between etcd-node3 and the leader is slow"),
     ],
 )  # fmt: skip
@@ -195,6 +199,20 @@ def test_a_busy_cluster_may_have_a_slow_network() -> None:
 def test_large_writes_are_not_the_disks_fault() -> None:
     large = with_(rates={"client_received_bytes": 8e6, "puts": 20.0})
     assert diagnose(cluster(all_of(lambda each: large(SLOW_LOG(each))))).cluster.word == "overload"
+
+
+def test_a_client_that_is_late_by_little_of_what_it_measured_is_not_the_cause() -> None:
+    many = with_(rates={"cpu_cores": 0.5, "proposals": 450.0}, highest={"proposals_pending": 70.0})
+    slow = cluster(all_of(many))
+    assert diagnose(run_of(slow, 250.0, 490.0, lag_p99_ms=17.8)).cluster.word == "overload"
+
+
+def test_a_leader_without_a_processor_says_nothing_of_its_links() -> None:
+    """Whatever waits for it waits for several turns of it, each of which may be long."""
+    starved = probes(members=50.0, status=50.0, serializable=60.0, linearizable=180.0, put=190.0)
+    behind = probes(linearizable=660.0, put=400.0)
+    found = diagnose(cluster({LEADER: starved, FOLLOWER: behind, OTHER: behind}))
+    assert (found.cluster.word, found.members[LEADER].word, found.members[FOLLOWER].word) == ("cpu", "cpu", "healthy")
 
 
 def test_what_the_client_adds_is_the_clients() -> None:
