@@ -65,8 +65,9 @@ def test_the_document_and_the_exit_code(etcd_cluster: LocalCluster, tmp_path: Pa
 
 def test_the_text_has_a_row_for_each_member(etcd_cluster: LocalCluster, tmp_path: Path) -> None:
     done = command.run("diagnose", *named(etcd_cluster), "--for", "5s", cwd=tmp_path, COLUMNS="80")
-    first, _, head, *rows = done.stdout.splitlines()
-    word = first.partition(":")[0]
+    said, _, table = done.stdout.partition("\n\n")
+    head, *rows = table.splitlines()
+    word = said.partition(":")[0]
     assert done.returncode == CODES[word], done.stderr
     assert head.split() == ["MEMBER", "ROLE", "ANSWER", "WHAT", "DECIDES"]
     starts = [row.split()[:3] for row in rows if row.startswith("etcd-node")]
