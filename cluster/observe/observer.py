@@ -152,11 +152,12 @@ class _Files:
         writer.writerow(columns)
         return writer
 
-    def poll(self, row: Sequence[object], *, answered: bool) -> None:
+    def poll(self, cells: Mapping[str, object], *, answered: bool) -> None:
+        """Write a row of ``members.csv``: its cells by column, empty where there is none."""
         with self._lock:
             if self._ended:
                 return
-            self._members.writerow(row)
+            self._members.writerow([cells.get(column, "") for column in MEMBER_COLUMNS])
             self._files[0].flush()
             self.polls += 1
             self.unanswered += not answered
@@ -254,16 +255,21 @@ class _Watch(threading.Thread):
             with calls.timed() as timing:
                 status = probe.member_status(self._member, ANSWER_S, self._security)
         except NoAnswer as exc:
-            blank = [""] * (len(MEMBER_COLUMNS) - 8)
-            row = (stamp, began, self._member.name or self._member.endpoint, 0, *blank, *_cells(timing), exc.cause)
-            self._files.poll(row, answered=False)
+            name = self._member.name or self._member.endpoint
+            self._files.poll(
+                {"time": stamp, "monotonic_ns": began, "member": name, "answers": 0, **_cells(timing),
+                 "reason": exc.cause},
+                answered=False,
+            )  # fmt: skip
             return exc.cause == "timeout" and timing.connect_ms is not None
         took_ms = (time.monotonic_ns() - began) / 1e6 - (timing.list_ms or 0.0)
         name = self._named(status)
         leader = self._names.get(status.leader_id, f"{status.leader_id:x}") if status.leader_id else ""
         self._files.poll(
-            (stamp, began, name, 1, status.role, leader, status.term, status.commit_index, status.applied_index,
-             status.revision, status.db_size, f"{took_ms:.3f}", *_cells(timing), "; ".join(status.errors)),
+            {"time": stamp, "monotonic_ns": began, "member": name, "answers": 1, "role": status.role, "leader": leader,
+             "term": status.term, "commit_index": status.commit_index, "applied_index": status.applied_index,
+             "revision": status.revision, "db_size": status.db_size, "round_trip_ms": f"{took_ms:.3f}",
+             **_cells(timing), "reason": "; ".join(status.errors)},
             answered=True,
         )  # fmt: skip
         return True
@@ -296,9 +302,9 @@ class _Watch(threading.Thread):
         self._files.scrape((stamp, began, self._member.name, phase, *scalars, *cells))
 
 
-def _cells(timing: calls.Timing) -> list[str]:
-    parts = (timing.connect_ms, timing.list_ms, timing.call_ms)
-    return ["" if each is None else f"{each:.3f}" for each in parts]
+def _cells(timing: calls.Timing) -> dict[str, str]:
+    parts = {"connect_ms": timing.connect_ms, "list_ms": timing.list_ms, "status_ms": timing.call_ms}
+    return {column: f"{each:.3f}" for column, each in parts.items() if each is not None}
 
 
 def _now() -> str:

@@ -1,17 +1,18 @@
 """The injected causes and the word that is right for each: the ground truth of a diagnosis.
 
-It was written down before any rule. Rules are made on half A; the figure is of half B, whose causes are of other kinds,
-not the same ones with other magnitudes. `injectors.py` injects them.
+A and B were written down before any rule: rules were made on A, and evaluated once on B, whose causes are of other
+kinds, not the same ones with other magnitudes. What B had shown went into the rules, so C was written down before that,
+of kinds that neither of them has; the figure is of C. `injectors.py` injects them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, cast
 
 from cluster.schema.diagnose_documents import Word
 
-Half = Literal["A", "B"]
+Half = Literal["A", "B", "C"]
 Source = Literal["probes", "run"]
 Of = Literal["", "all", "leader", "follower", "followers", "clients", "two"]
 
@@ -43,8 +44,8 @@ class Cause:
 
     @property
     def half(self) -> Half:
-        """The half it belongs to: rules are made on A and evaluated on B."""
-        return "A" if self.name.startswith("A") else "B"
+        """The part of the causes that it belongs to."""
+        return cast("Half", self.name[0])
 
     @property
     def right(self) -> frozenset[Word]:
@@ -129,5 +130,43 @@ _HALF_B = (
           "peer links of a follower are cut for 1.5 s of every 4 s, so that it asks for elections"),
 )  # fmt: skip
 
-CAUSES: dict[str, Cause] = {cause.name: cause for cause in (*_HALF_A, *_HALF_B)}
+_HALF_C = (
+    Cause("C01", "serializable reads", "healthy", "", "1,000 serializable reads a second"),
+    Cause("C02", "some watchers", "healthy", "", "100 watchers on a key, which is written 20 times a second"),
+    Cause("C03", "leases kept alive", "healthy", "", "light load; 200 leases are kept alive, each once a second"),
+    Cause("C04", "snapshots of a small database", "healthy", "",
+          "light load; a snapshot of a small database is streamed every 5 s"),
+    Cause("C05", "a large value now and then", "healthy", "", "light load; 100 KiB are put once a second"),
+    Cause("C06", "two members", "healthy", "", "a cluster of two members, light load"),
+    Cause("C07", "delay that nobody meets", "healthy", "", "the link between the two followers is delayed by 80 ms"),
+    Cause("C08", "slow syncs of two of five", "disk", "two", "each sync of two followers of five takes 80 ms longer"),
+    Cause("C09", "syncs that are slow by chance", "disk", "leader",
+          "each sync of the leader is held for 100 ms with a probability of 0.3"),
+    Cause("C10", "slow syncs under many users", "disk", "all",
+          "each sync of all members takes 30 ms longer, and 64 users put as fast as it goes"),
+    Cause("C11", "slow writes of the log", "disk", "leader",
+          "each write of the leader to its log takes 40 ms longer; syncs are as ever"),
+    Cause("C12", "CPU quota of both followers", "cpu", "followers", "each follower may use 5 % of a processor"),
+    Cause("C13", "frozen follower", "cpu", "follower", "a follower is frozen for 300 ms of every second (SIGSTOP)"),
+    Cause("C14", "frozen leader", "cpu", "leader", "the leader is frozen for 100 ms of every 300 ms (SIGSTOP)"),
+    Cause("C15", "late by chance", "network", "all", "peer links of all members are late by 100 ms or not at all"),
+    Cause("C16", "far leader of five", "network", "leader", "peer links of the leader of five are delayed by 50 ms"),
+    Cause("C17", "a follower that is cut off", "network", "follower", "peer links of a follower are cut"),
+    Cause("C18", "loss of a follower", "network", "follower", "20 % is lost on the peer links of a follower"),
+    Cause("C19", "jitter to clients", "network", "clients",
+          "30 to 90 ms at random each way between the client and all members"),
+    Cause("C20", "connections", "overload", "", "200 clients connect, ask once and hang up, again and again"),
+    Cause("C21", "large snapshots", "overload", "", "four snapshots of 200 MB at once are streamed, again and again",
+          unsure_allowed=True),
+    Cause("C22", "huge counts", "overload", "", "32 users count 300,000 keys each time"),
+    Cause("C23", "huge deletes", "overload", "", "10,000 keys are deleted at once and filled in, again and again"),
+    Cause("C24", "logins", "overload", "", "20 clients log in with a password, again and again"),
+    Cause("C25", "CPU quota of clients", "client", "", "the generator and the prober may use 5 % of a processor"),
+    Cause("C26", "stuttering clients", "client", "",
+          "the generator and the prober are frozen for 30 ms of every 60 ms (SIGSTOP)"),
+    Cause("C27", "leaders that die", "unsure", "", "the leader is killed and started again every 6 s",
+          unsure_allowed=True, note="elections"),
+)  # fmt: skip
+
+CAUSES: dict[str, Cause] = {cause.name: cause for cause in (*_HALF_A, *_HALF_B, *_HALF_C)}
 """All causes by name."""

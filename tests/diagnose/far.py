@@ -1,6 +1,6 @@
 """Packets to and from some ports of loopback that arrive late, in a network namespace of their own (Linux, root).
 
-    unshare --net python -m tests.diagnose.far 0.04 2379 22379     # prints `ready`, and goes on until its stdin ends
+    unshare --net python -m tests.diagnose.far 0.04 0 2379 22379     # prints `ready`, and goes on until its stdin ends
 
 A relay of connections cannot stand for a far client: its kernel accepts at once, however far the server is. So packets
 are late: loopback's to and from these ports go to a TUN device, where this process reads them and writes them back.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
+import random
 import select
 import struct
 import subprocess
@@ -70,9 +71,14 @@ def _do(*words: str) -> None:
         raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
-def pass_on(device: int, delay_s: float, until: int) -> None:
-    """Write back what comes from the device, so many seconds later, until something can be read from ``until``."""
+def pass_on(device: int, delay_s: float, jitter_s: float, until: int) -> None:
+    """Write back what comes from the device until something can be read from ``until``.
+
+    Each packet is late by so many seconds, up to ``jitter_s`` more or less at random, and stays behind those that its
+    connection sent before it.
+    """
     late: list[tuple[float, int, bytes]] = []
+    last: dict[bytes, float] = {}
     number = 0
     while True:
         wait = max(0.0, late[0][0] - time.monotonic()) if late else None
@@ -84,7 +90,10 @@ def pass_on(device: int, delay_s: float, until: int) -> None:
                 while True:
                     packet = os.read(device, _LARGEST)
                     number += 1
-                    heapq.heappush(late, (time.monotonic() + delay_s, number, packet))
+                    due = time.monotonic() + delay_s + random.uniform(-jitter_s, jitter_s)
+                    ends = packet[12:24]  # both addresses and ports, where a header has no options
+                    due = last[ends] = max(due, last.get(ends, 0.0))
+                    heapq.heappush(late, (due, number, packet))
             except BlockingIOError:
                 pass
         now = time.monotonic()
@@ -96,13 +105,14 @@ def pass_on(device: int, delay_s: float, until: int) -> None:
 
 
 def main() -> None:
-    """Take seconds and ports, and delay their packets until stdin ends."""
+    """Take seconds of delay and of jitter, and ports, and delay their packets until stdin ends."""
     if sys.argv[1:] == ["--try"]:
         redirect([2379])
         return
-    device = redirect([int(each) for each in sys.argv[2:]])
+    delay_s, jitter_s = map(float, sys.argv[1:3])
+    device = redirect([int(each) for each in sys.argv[3:]])
     print("ready", flush=True)
-    pass_on(device, float(sys.argv[1]), sys.stdin.fileno())
+    pass_on(device, delay_s, jitter_s, sys.stdin.fileno())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 from cluster.local.strike_rules import hold
 from tests.diagnose import machine, scene
-from tests.diagnose.links import shaped_relay
+from tests.diagnose.links import Late, shaped_relay
 from tests.diagnose.scene import SCENARIOS, Scene, Setup
 
 # Filled in for the long ranges, and for the defragmentation: 20,000 keys, and 200 MiB. What is missing to the quota is
@@ -25,6 +27,9 @@ _DEFRAGMENTED = (12_800, 16_384)
 _QUOTA_MIB, _PERCENT = 96, 94
 _REVISIONS = 300_000
 _SPINNING = 8
+# Few bytes each, so that they cost time and no memory.
+_COUNTED_KEYS, _COUNTED_BYTES = 300_000, 8
+_STREAMED = (12_800, 16_384)
 _AS_FAST_AS_IT_GOES = ("--scenario", "put")
 
 Inject = Callable[[Scene], AbstractContextManager[tuple[str, ...]]]
@@ -83,7 +88,7 @@ def _whom(made: Scene, of: str) -> tuple[str, ...]:
     if of == "leader":
         return (made.leader(),)
     followers = made.followers()
-    return followers if of == "followers" else followers[:1]
+    return {"followers": followers, "two": followers[:2]}.get(of, followers[:1])
 
 
 def _each(of: str, do: OnMember) -> Inject:
@@ -140,6 +145,26 @@ def _slow(by_s: float) -> OnMember:
     return _struck("sync", "*", by_s)
 
 
+def _by_chance(share: float, hold_s: float) -> OnMember:
+    """Return what holds each sync with a probability, for a time."""
+
+    @contextlib.contextmanager
+    def strike(made: Scene, name: str) -> Iterator[None]:
+        def one() -> None:
+            nth = 1
+            while random.random() >= share:
+                nth += 1
+            number = made.local.strike(name, hold("sync", "*", hold_s, nth=nth, times=1))
+            made.local.wait_struck(name, number)
+            made.local.clear_strikes(name, number)
+
+        with _again(one, 0.0):
+            yield
+        made.local.clear_strikes(name)
+
+    return strike
+
+
 # Links
 
 
@@ -160,13 +185,39 @@ def _links(delay_s: float = 0.0, jitter_s: float = 0.0, drop: float = 0.0) -> On
 
 
 @contextlib.contextmanager
-def _sends_late(made: Scene, name: str) -> Iterator[None]:
+def _late(made: Scene, late: Late) -> Iterator[None]:
     relay = shaped_relay(made.local)
-    relay.sends_late[name] = 0.06
+    before, relay.late = relay.late, late
     try:
         yield
     finally:
-        del relay.sends_late[name]
+        relay.late = before
+
+
+def _sends_late(made: Scene, name: str) -> AbstractContextManager[None]:
+    return _late(made, lambda sender, _: 0.06 if sender == name else 0.0)
+
+
+@contextlib.contextmanager
+def _late_between_followers(made: Scene) -> Iterator[tuple[str, ...]]:
+    ends = {*made.followers()}
+    with _late(made, lambda sender, receiver: 0.08 if {sender, receiver} == ends else 0.0):
+        yield tuple(sorted(ends))
+
+
+@contextlib.contextmanager
+def _late_or_not(made: Scene) -> Iterator[tuple[str, ...]]:
+    with _late(made, lambda _sender, _receiver: random.choice((0.0, 0.1))):
+        yield made.names
+
+
+@contextlib.contextmanager
+def _cut_off(made: Scene, name: str) -> Iterator[None]:
+    made.local.isolate(name)
+    try:
+        yield
+    finally:
+        made.local.join(name)
 
 
 @contextlib.contextmanager
@@ -241,6 +292,16 @@ def _frozen(made: Scene) -> Iterator[tuple[str, ...]]:
         yield made.names
 
 
+def _frozen_one(stopped_s: float, running_s: float) -> OnMember:
+    @contextlib.contextmanager
+    def freeze_it(made: Scene, name: str) -> Iterator[None]:
+        with machine.freezing(stopped_s, running_s) as freeze:
+            freeze([made.pid(name)])
+            yield
+
+    return freeze_it
+
+
 def _docker_limit(of: str) -> Inject:
     @contextlib.contextmanager
     def limit(made: Scene, name: str) -> Iterator[None]:
@@ -262,15 +323,60 @@ def _without_a_processor(made: Scene) -> Iterator[tuple[str, ...]]:
         yield ()
 
 
+def _to_clients(make: Callable[[], AbstractContextManager[Callable[[list[int]], None]]]) -> Inject:
+    """Return what is done to the processes of the generator and of the prober."""
+
+    @contextlib.contextmanager
+    def inject(made: Scene) -> Iterator[tuple[str, ...]]:
+        with make() as do:
+            made.on_client = do
+            made.tell_clients()
+            try:
+                yield ()
+            finally:
+                made.on_client = None
+
+    return inject
+
+
 @contextlib.contextmanager
 def _frozen_clients(made: Scene) -> Iterator[tuple[str, ...]]:
-    with machine.freezing(0.2, 0.4) as freeze:
-        made.on_client = freeze
-        made.tell_clients()
-        try:
+    with _to_clients(lambda: machine.freezing(0.2, 0.4))(made):
+        yield ()
+
+
+def _client_quota(cores: float) -> Inject:
+    @contextlib.contextmanager
+    def inject(made: Scene) -> Iterator[tuple[str, ...]]:
+        # The load's master sends nothing, and has a report to write in the end.
+        master = {made.bench.process.pid} if made.bench is not None else set[int]()
+        with (
+            machine.quotas(cores) as limit,
+            _to_clients(lambda: contextlib.nullcontext(lambda pids: limit([*{*pids} - master])))(made),
+        ):
             yield ()
-        finally:
-            made.on_client = None
+
+    return inject
+
+
+# Members that die
+
+
+@contextlib.contextmanager
+def _dying_leaders(made: Scene) -> Iterator[tuple[str, ...]]:
+    def kill() -> None:
+        until = time.monotonic() + 5.0
+        while True:
+            with contextlib.suppress(RuntimeError):  # nobody leads, for a moment
+                leader = made.leader()
+                break
+            if time.monotonic() > until:
+                return
+        made.local.kill(leader)
+        made.local.start(leader)
+
+    with _again(kill, 6.0):
+        yield ()
 
 
 # Loads, and what is done to the store
@@ -365,6 +471,36 @@ INJECTORS: dict[str, Injector] = {
     "B27": Injector(Setup(load=_own("own_work", "--engine", "python", "--rate", "1500", "--max-in-flight", "200")),
                     _nothing),
     "B28": Injector(Setup(), _each("follower", _flapping)),
+
+    "C01": Injector(Setup(load=("--scenario", "get", "--read-consistency", "serializable", "--rate", "1000")),
+                    _nothing),
+    "C02": Injector(Setup(), _beside(("watchers", "100"), ("hot", "20"))),
+    "C03": Injector(Setup(), _beside(("keep_alive", "200"))),
+    "C04": Injector(Setup(), _beside(("snapshots", "1", "5000"))),
+    "C05": Injector(Setup(), _beside(("large_puts", "102400", "1000"))),
+    "C06": Injector(Setup(nodes=2), _nothing),
+    "C07": Injector(Setup(shaped=True), _late_between_followers),
+    "C08": Injector(Setup(nodes=5, strikes=True), _each("two", _slow(0.08))),
+    "C09": Injector(Setup(strikes=True), _each("leader", _by_chance(0.3, 0.1))),
+    "C10": Injector(Setup(strikes=True, load=(*_AS_FAST_AS_IT_GOES, "--concurrency", "64")), _each("all", _slow(0.03))),
+    "C11": Injector(Setup(strikes=True), _each("leader", _struck("WRITE", ".wal", 0.04))),
+    "C12": Injector(Setup(), _each("followers", _quota(0.05)), machine.why_no_quota),
+    "C13": Injector(Setup(), _each("follower", _frozen_one(0.3, 0.7))),
+    "C14": Injector(Setup(), _each("leader", _frozen_one(0.1, 0.2))),
+    "C15": Injector(Setup(shaped=True), _late_or_not),
+    "C16": Injector(Setup(nodes=5), _each("leader", _links(delay_s=0.05))),
+    "C17": Injector(Setup(), _each("follower", _cut_off)),
+    "C18": Injector(Setup(), _each("follower", _links(drop=0.2))),
+    "C19": Injector(Setup(far=(3, 0.06), far_jitter_s=0.03), _far),
+    "C20": Injector(Setup(), _beside(("connections", "200"))),
+    "C21": Injector(Setup(prepare=_filled("fill", *_STREAMED)), _beside(("snapshots", "4", "0"))),
+    "C22": Injector(Setup(load=_own("counts", "--concurrency", "32"),
+                          prepare=_filled("fill", _COUNTED_KEYS, _COUNTED_BYTES)), _nothing),
+    "C23": Injector(Setup(), _beside(("deletes", "10000"))),
+    "C24": Injector(Setup(tls=True), _beside(("logins", "20"))),
+    "C25": Injector(Setup(), _client_quota(0.05), machine.why_no_quota),
+    "C26": Injector(Setup(), _to_clients(lambda: machine.freezing(0.03, 0.03))),
+    "C27": Injector(Setup(), _dying_leaders),
 }  # fmt: skip
 """How each of `causes.CAUSES` is injected, by its name."""
 
@@ -377,8 +513,10 @@ def sources() -> dict[str, str]:
     entries = next(named).value
     assert isinstance(entries, ast.Dict)
     scripts = {
-        _beside.__name__: [here.with_name("load_scripts.py")], _filled.__name__: [here.with_name("load_scripts.py")],
-        _own.__name__: sorted(SCENARIOS.glob("*.py")),
+        f"{_beside.__name__}(": [here.with_name("load_scripts.py")],
+        f"{_filled.__name__}(": [here.with_name("load_scripts.py")],
+        f"{_own.__name__}(": sorted(SCENARIOS.glob("*.py")), "far=": [here.with_name("far.py")],
+        "shaped=": [here.with_name("links.py")],
     }  # fmt: skip
 
     def digest(entry: str) -> str:

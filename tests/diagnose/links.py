@@ -1,10 +1,10 @@
-"""A relay between members that can do more to a link than the cluster's own: late one way only, and narrow."""
+"""A relay between members that can do more to a link than the cluster's own: late by a function, and narrow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -21,12 +21,22 @@ _MOST_PIECES = 4096
 _QUEUE_S = 0.5
 
 
+Late = Callable[[str, str], float]
+
+
+def _in_time(_sender: str, _receiver: str) -> float:
+    return 0.0
+
+
 class ShapedRelay(PeerRelay):
-    """The same, and of each member: by how many seconds all that it sends is late, and how many bytes a second each
-    connection of its links carries each way.
+    """The same, and more.
+
+    Attributes:
+        late: takes the names of who sends a piece and of who receives it, and returns by how many seconds it is late.
+        carries: how many bytes a second each connection of a member's links carries each way.
     """
 
-    sends_late: dict[str, float]
+    late: Late
     carries: dict[str, float]
 
     async def _pump(
@@ -42,9 +52,9 @@ class ShapedRelay(PeerRelay):
                 while data := first or await reader.read(_PIECE):
                     first = b""
                     caller = self._ids.get(ends[0], "")
-                    sender = ends[1] if head is None else caller
+                    sender, receiver = (ends[1], caller) if head is None else (caller, ends[1])
                     now = self._loop.time()
-                    due = max(due, now + hold_back(self._ends(ends), self._rng) + self.sends_late.get(sender, 0.0))
+                    due = max(due, now + hold_back(self._ends(ends), self._rng) + self.late(sender, receiver))
                     for end in (caller, ends[1]):
                         if rate := self.carries.get(end):
                             due = max(due, now) + len(data) / rate
@@ -74,7 +84,7 @@ class ShapedRelay(PeerRelay):
 def shaped() -> Iterator[None]:
     """Have clusters that start in the block relay their peers' links by a `ShapedRelay`."""
     with (
-        mock.patch.object(ShapedRelay, "sends_late", {}, create=True),
+        mock.patch.object(ShapedRelay, "late", staticmethod(_in_time), create=True),
         mock.patch.object(ShapedRelay, "carries", {}, create=True),
         mock.patch.object(relay, "PeerRelay", ShapedRelay),
     ):

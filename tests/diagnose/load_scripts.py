@@ -7,6 +7,7 @@ Each goes on until it is ended, but for those that fill.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -25,6 +26,7 @@ import gevent
 from gevent.pool import Pool
 
 from cluster.base.security import Security
+from loadgen.client.channel import STATUS
 from loadgen.client.etcd import EtcdClient
 from loadgen.client.kv import put_op
 from loadgen.client.watcher import WATCH
@@ -106,6 +108,20 @@ def compaction(client: EtcdClient, first: int, steps: int) -> None:
         _done(client.compact(int(_done(client.get(HISTORY)).revision), physical=True))
 
 
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return a frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def _headers(path: bytes) -> bytes:
+    """Return a block of headers for a call, as plain literals."""
+    headers = {
+        ":method": b"POST", ":scheme": b"http", ":path": path, ":authority": b"etcd",
+        "content-type": b"application/grpc", "te": b"trailers",
+    }  # fmt: skip
+    return b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in headers.items())
+
+
 def watchers(client: EtcdClient, count: int) -> None:
     """Have so many watches of one key, over a few streams, and read what comes without a look at it.
 
@@ -114,25 +130,17 @@ def watchers(client: EtcdClient, count: int) -> None:
     create = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=HOT_KEY)).SerializeToString()
     message = b"\0" + len(create).to_bytes(4, "big") + create
     window = (1 << 31) - 1
-    headers = {
-        ":method": b"POST", ":scheme": b"http", ":path": WATCH, ":authority": b"etcd",
-        "content-type": b"application/grpc", "te": b"trailers",
-    }  # fmt: skip
-    block = b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in headers.items())
-
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
     def follow(number: int) -> None:
         host, _, port = client.endpoints[number % len(client.endpoints)].rpartition("/")[2].rpartition(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
                 b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-                + frame(4, 0, 0, b"\0\4" + window.to_bytes(4, "big"))  # the window of streams
-                + frame(8, 0, 0, (window - 65_535).to_bytes(4, "big"))  # the one of the connection
-                + frame(4, 1, 0, b"")
-                + frame(1, 4, 1, block)
-                + b"".join(frame(0, 0, 1, message) for _ in range(count // _STREAMS))
+                + _frame(4, 0, 0, b"\0\4" + window.to_bytes(4, "big"))  # the window of streams
+                + _frame(8, 0, 0, (window - 65_535).to_bytes(4, "big"))  # the one of the connection
+                + _frame(4, 1, 0, b"")
+                + _frame(1, 4, 1, _headers(WATCH))
+                + b"".join(_frame(0, 0, 1, message) for _ in range(count // _STREAMS))
             )
             while connection.recv(1 << 20):
                 pass
@@ -197,9 +205,82 @@ def defragment(client: EtcdClient, every_ms: int) -> None:
         gevent.sleep(max(_PAUSE_S, due - time.monotonic()))
 
 
+def keep_alive(client: EtcdClient, count: int) -> None:
+    """Grant so many leases, and renew each once a second."""
+    leases = [int(_done(client.lease_grant(60)).response.ID) for _ in range(count)]
+    began = time.monotonic()
+    for number in itertools.count():
+        gevent.sleep(max(0.0, began + number / count - time.monotonic()))
+        client.lease_keepalive(leases[number % count])
+
+
+def large_puts(client: EtcdClient, size: int, every_ms: int) -> None:
+    """Put so many bytes every so many milliseconds."""
+    value, began = b"v" * size, time.monotonic()
+    for number in itertools.count():
+        gevent.sleep(max(0.0, began + number * every_ms / 1000 - time.monotonic()))
+        client.put(b"large", value)
+
+
+def snapshots(client: EtcdClient, count: int, every_ms: int) -> None:
+    """Stream so many snapshots at once, each again when so many milliseconds have gone since it began."""
+
+    def stream(number: int) -> None:
+        endpoint = client.endpoints[number % len(client.endpoints)]
+        while True:
+            due = time.monotonic() + every_ms / 1000
+            _done(client.snapshot(len, endpoint))
+            gevent.sleep(max(0.0, due - time.monotonic()))
+
+    gevent.joinall([gevent.spawn(stream, number) for number in range(count)], raise_error=True)
+
+
+def connections(client: EtcdClient, count: int) -> None:
+    """Have so many clients that connect, ask for the status once and hang up, again and again."""
+
+    def connect(number: int) -> None:
+        host, _, port = client.endpoints[number % len(client.endpoints)].rpartition("/")[2].rpartition(":")
+        asks = (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + _frame(4, 0, 0, b"")
+            + _frame(1, 4, 1, _headers(STATUS))
+            + _frame(0, 1, 1, b"\0" * 5)
+        )
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 30) as connection:
+                connection.sendall(asks)
+                read = b""
+                while b"grpc-status" not in read and (more := connection.recv(65_536)):
+                    read = read[-16:] + more
+
+    gevent.joinall([gevent.spawn(connect, number) for number in range(count)], raise_error=True)
+
+
+def deletes(client: EtcdClient, keys: int) -> None:
+    """Fill in so many keys, and delete them all at once, again and again."""
+    while True:
+        fill(client, keys, 100)
+        client.delete(PREFIX, PREFIX_END)
+
+
+def logins(client: EtcdClient, count: int) -> None:
+    """Have so many clients that log in with the password, again and again."""
+    name, password = os.environ["ETCDCTL_USER"], os.environ["ETCDCTL_PASSWORD"]
+
+    def log_in(number: int) -> None:
+        at = client.at(client.endpoints[number % len(client.endpoints)])
+        while True:
+            at.authenticate(name, password)
+
+    gevent.joinall([gevent.spawn(log_in, number) for number in range(count)], raise_error=True)
+
+
 SCRIPTS: dict[str, Callable[..., None]] = {
     each.__name__: each
-    for each in (fill, fill_to, history, compaction, watchers, hot, lagging, move, defragment)
+    for each in (
+        fill, fill_to, history, compaction, watchers, hot, lagging, move, defragment, keep_alive, large_puts, snapshots,
+        connections, deletes, logins,
+    )
 }  # fmt: skip
 
 

@@ -163,6 +163,20 @@ def quota(pid: int, cores: float) -> Iterator[None]:
                 (before / "cgroup.procs").write_text(str(pid))
 
 
+@contextlib.contextmanager
+def quotas(cores: float) -> Iterator[Callable[[Sequence[int]], None]]:
+    """Yield what takes pids, and lets each of these processes use so many processors from then on."""
+    with contextlib.ExitStack() as stack:
+        limited: set[int] = set()
+
+        def limit(pids: Sequence[int]) -> None:
+            for pid in {*pids} - limited:
+                limited.add(pid)
+                stack.enter_context(quota(pid, cores))
+
+        yield limit
+
+
 # Stops
 
 _FREEZER = """

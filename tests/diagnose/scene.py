@@ -50,6 +50,7 @@ class Setup:
         quota_mib: what a database may have; 0 for etcd's own bound.
         docker: whether members are containers.
         far: for how many members packets to and from clients are late, and by how many seconds each way.
+        far_jitter_s: by how many seconds more or less, at random.
         apart: whether members have one processor and clients another one.
         prepare: what is done before the load begins.
     """
@@ -63,6 +64,7 @@ class Setup:
     quota_mib: int = 0
     docker: bool = False
     far: tuple[int, float] | None = None
+    far_jitter_s: float = 0.0
     apart: bool = False
     prepare: Callable[[Scene], None] | None = None
 
@@ -248,7 +250,8 @@ def _local(setup: Setup, etcd: EtcdBinary) -> Iterator[LocalCluster]:
         if setup.far is not None:
             base_port = take_ports(setup.nodes)
             count, delay_s = setup.far
-            stack.enter_context(_late(delay_s, [base_port + number for number in range(count)]))
+            ports = [base_port + number for number in range(count)]
+            stack.enter_context(_late(delay_s, setup.far_jitter_s, ports))
         if setup.shaped:
             stack.enter_context(links.shaped())
         yield stack.enter_context(LocalCluster(
@@ -259,9 +262,9 @@ def _local(setup: Setup, etcd: EtcdBinary) -> Iterator[LocalCluster]:
 
 
 @contextlib.contextmanager
-def _late(delay_s: float, ports: list[int]) -> Iterator[None]:
+def _late(delay_s: float, jitter_s: float, ports: list[int]) -> Iterator[None]:
     """Have packets of loopback to and from these ports be late. This process has a network namespace of its own."""
-    words = [sys.executable, "-m", "tests.diagnose.far", str(delay_s), *map(str, ports)]
+    words = [sys.executable, "-m", "tests.diagnose.far", *map(str, (delay_s, jitter_s, *ports))]
     process = machine.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -123,7 +123,7 @@ _CONNECTS = """
 import socket, subprocess, sys, time
 listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 ports = [each.getsockname()[1] for each in listening]
-far = subprocess.Popen([sys.executable, "-m", "tests.diagnose.far", "0.2", str(ports[0])], stdin=subprocess.PIPE,
+far = subprocess.Popen([sys.executable, "-m", "tests.diagnose.far", "0.2", "0", str(ports[0])], stdin=subprocess.PIPE,
                        stdout=subprocess.PIPE, text=True)
 assert far.stdout.readline() == "ready\\n"
 for port in ports:

@@ -39,7 +39,7 @@ BEGIN, END = "<!-- the confusion matrix begins -->", "<!-- the confusion matrix 
 # What evidence comes from. Rules are made of it, and of a cause counts how that one is injected.
 _CODE = ("cluster/observe", "loadgen/diagnose", "tests/diagnose")
 _EVIDENCE = {"loadgen/diagnose": ("facts.py", "observed.py", "prober.py"),
-             "tests/diagnose": ("far.py", "links.py", "machine.py", "one_run.py", "scene.py")}  # fmt: skip
+             "tests/diagnose": ("machine.py", "one_run.py", "scene.py")}  # fmt: skip
 _HANGS_S = 400.0
 _LONGEST = 300
 
