@@ -83,6 +83,24 @@ def read_scrapes(folder: Path) -> dict[str, list[Scrape]]:
     return dict(sorted(scrapes.items()))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """What the observer wrote into a run folder.
+
+    Attributes:
+        polls: of all members, in order of time.
+        scrapes: by member, each in order of time.
+    """
+
+    polls: Sequence[Poll]
+    scrapes: Mapping[str, Sequence[Scrape]]
+
+
+def read(folder: Path) -> Record:
+    """Return what the observer wrote into a run folder; nothing where nobody watched."""
+    return Record(read_polls(folder), read_scrapes(folder))
+
+
 class Tail(Generic[Row]):
     """What the observer has written into a file since one last looked; of much that nobody looked at, the end.
 
@@ -240,13 +258,13 @@ def phases(scrapes: Sequence[Scrape]) -> dict[Phase, list[Scrape]]:
     return {"before": [born, scrapes[begin]], "during": list(scrapes[begin : end + 1]), "after": list(scrapes[end:])}
 
 
-def summary(folder: Path) -> ObservedSummary:
+def summary(found: Record) -> ObservedSummary:
     """Return what the members said of themselves, for ``target`` of a result; empty where nobody watched.
 
     ``leader_changes``; ``wal_fsync_p99_ms`` and ``backend_commit_p99_ms`` of the slowest member before, during and
     after the load; and ``observed``, a list with the figures of each member.
     """
-    polls, scrapes = read_polls(folder), read_scrapes(folder)
+    polls, scrapes = found.polls, found.scrapes
     if not polls:
         return {}
     rows: list[ObservedMember] = []

@@ -12,6 +12,7 @@ from cluster.base.naming import add_arguments as add_naming_arguments
 from cluster.base.parser import Duration
 from cluster.base.security import add_arguments as add_security_arguments
 from cluster.base.signals import EXIT_CODES, Interrupted
+from cluster.observe import record
 from loadgen.cli.run_argument import WHAT_LATEST_IS, find
 from loadgen.diagnose.answer import LEAST_S
 from loadgen.load.settings import checked_prefix
@@ -105,7 +106,7 @@ def _of_run(name: str) -> Evidence:
     from loadgen.result import document
 
     folder = find(name)
-    evidence = observed.of_run(folder, document.build(folder))
+    evidence = observed.of_run(record.read(folder), document.build(folder))
     if evidence is None:
         raise UsageError(f"{folder}: nothing tells of the members during this run: their metrics were not read")
     return evidence

@@ -10,14 +10,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.base.endpoint import Endpoint
 from cluster.observe import record
 from cluster.observe.calls import DENIED, USER_WANTED
 from cluster.observe.metrics import Histogram
-from cluster.observe.record import Poll, Scrape
+from cluster.observe.record import Poll, Record, Scrape
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen.diagnose.facts import (
     HIGHEST,
@@ -205,14 +204,12 @@ def _values(scrapes: Iterable[Scrape], column: str) -> list[float]:
     return [each.metrics.values[column] for each in scrapes if column in each.metrics.values]
 
 
-def of_run(folder: Path, result: Result) -> Evidence | None:
+def of_run(watched: Record, result: Result) -> Evidence | None:
     """Return the evidence of a run's load; None where nobody scraped its members.
 
-    Takes the run folder and the run's result. Of the members' polls and scrapes those during the load count. Raises
-    OSError for files that cannot be read.
+    Takes what the observer wrote and the run's result. Of the members' polls and scrapes those during the load count.
     """
-    scrapes = record.read_scrapes(folder)
-    moments = [each for of_member in scrapes.values() for each in of_member]
+    moments = [each for of_member in watched.scrapes.values() for each in of_member]
     if not moments:
         return None
     begin = min((each.at for each in moments if each.phase == "before"), default=min(each.at for each in moments))
@@ -222,10 +219,12 @@ def of_run(folder: Path, result: Result) -> Evidence | None:
     known = {each.endpoint: each.name for each in _members(target)}
     polls = [
         dataclasses.replace(poll, member=known.get(poll.member, poll.member))
-        for poll in record.read_polls(folder)
+        for poll in watched.polls
         if begin <= poll.at <= end
     ]
-    during = {name: [each for each in of_member if begin <= each.at <= end] for name, of_member in scrapes.items()}
+    during = {
+        name: [each for each in of_member if begin <= each.at <= end] for name, of_member in watched.scrapes.items()
+    }
     there = {each.name: each for each in _members(target)}
     waits = _waits(target.get("cpu_wait"))
     names = sorted({poll.member for poll in polls} | {name for name, of_member in during.items() if of_member})

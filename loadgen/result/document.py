@@ -38,6 +38,7 @@ from loadgen.result.locust_csv import (
 from loadgen.result.threshold import TYPES, Threshold, ThresholdError
 
 if TYPE_CHECKING:
+    from cluster.observe.record import Record
     from cluster.schema.diagnose_documents import RunDiagnosisDocument
     from cluster.schema.run_documents import (
         Knee,
@@ -92,7 +93,8 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
     except ThresholdError as exc:
         raise ReportError(f"{run_dir / 'run.json'}: {exc}") from exc
     total = measured.get("total")
-    target: ResultTarget = {**NO_TARGET, **(run.get("target") or NO_TARGET), **record.summary(run_dir)}
+    watched = record.read(run_dir)
+    target: ResultTarget = {**NO_TARGET, **(run.get("target") or NO_TARGET), **record.summary(watched)}
     result: UnjudgedResult = {
         "schema": "raftload.result/1",
         "run": _parameters(run, total.get("duration_s") if total else None),
@@ -118,17 +120,14 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
         )
     if "capacity" in run:
         result["capacity"] = run["capacity"]
-    if (diagnosis := _diagnosis(run_dir, result)) is not None:
+    if (diagnosis := _diagnosis(watched, result)) is not None:
         result["diagnosis"] = diagnosis
     return gate.apply(result, thresholds)
 
 
-def _diagnosis(run_dir: Path, result: UnjudgedResult) -> RunDiagnosisDocument | None:
+def _diagnosis(watched: Record, result: UnjudgedResult) -> RunDiagnosisDocument | None:
     """Return what was slow in a run; None where nobody watched its members, or not for long enough to say."""
-    try:
-        evidence = observed.of_run(run_dir, cast("Result", result))  # it asks for no verdict
-    except (OSError, ValueError):
-        return None
+    evidence = observed.of_run(watched, cast("Result", result))  # it asks for no verdict
     if evidence is None or evidence.seconds < LEAST_OF_RUN_S:
         return None
     whole = diagnose(evidence).to_json()

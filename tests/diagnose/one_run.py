@@ -79,10 +79,11 @@ def probed(made: Scene, seconds: float) -> EvidenceDocument:
 
 def of_run(made: Scene, result: Result) -> EvidenceDocument | None:
     """Return the evidence of the load's run folder."""
+    from cluster.observe import record
     from loadgen.diagnose import observed
 
     assert made.bench is not None
-    evidence = observed.of_run(made.bench.folder, result)
+    evidence = observed.of_run(record.read(made.bench.folder), result)
     return None if evidence is None else evidence.to_json()
 
 

@@ -34,7 +34,7 @@ def test_it_sees_a_leader_die_and_the_next_one(make_cluster: ClusterFactory, tmp
     observer.stop()
     assert observer.summary["polls"] == len(record.read_polls(tmp_path))
     assert 0 < observer.summary["unanswered"] < observer.summary["polls"]
-    rows = {row["name"]: row for row in record.summary(tmp_path)["observed"]}
+    rows = {row["name"]: row for row in record.summary(record.read(tmp_path))["observed"]}
     others = [row for name, row in rows.items() if name != leader]
     assert all(row["wal_fsync_p99_ms"]["before"] > 0 for row in others)
     assert all(row["unanswered"] < rows[leader]["unanswered"] for row in others)

@@ -18,12 +18,12 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cluster.base.binary import EtcdBinary, find_etcd
 from cluster.base.parser import Whole
 from tests.diagnose import injectors, judging, one_run
-from tests.diagnose.causes import CAUSES, Cause
+from tests.diagnose.causes import CAUSES, Cause, Half
 from tests.diagnose.judging import Case
 from tests.soak.record import append, command, recorded, run
 from tests.support.checkout import code_hash
@@ -40,6 +40,11 @@ BEGIN, END = "<!-- the confusion matrix begins -->", "<!-- the confusion matrix 
 _CODE = ("cluster/observe", "loadgen/diagnose", "tests/diagnose")
 _EVIDENCE = {"loadgen/diagnose": ("facts.py", "observed.py", "prober.py"),
              "tests/diagnose": ("machine.py", "one_run.py", "scene.py")}  # fmt: skip
+_TITLES: dict[Half, str] = {
+    "A": "Causes that the rules were made on",
+    "B": "Causes that they were evaluated on first, and then mended by",
+    "C": "Causes that they were evaluated on then",
+}
 _HANGS_S = 400.0
 _LONGEST = 300
 
@@ -53,7 +58,7 @@ def main() -> int:
     what.add_argument("--judge", action="store_true", help="diagnose what is stored, and print how right that is")
     what.add_argument("--table", action="store_true", help=f"the same into {PAGE.name}")
     what.add_argument("--list", action="store_true", help="print the causes, and which cannot be injected here")
-    parser.add_argument("--half", choices=("A", "B"), default="", help="of this half of the causes (default: both)")
+    parser.add_argument("--half", choices=get_args(Half), default="", help="of this part of the causes (default: all)")
     parser.add_argument("--cause", choices=sorted(CAUSES), action="append", default=[], metavar="NAME",
                         help="of this cause, such as A06; may be repeated")  # fmt: skip
     parser.add_argument("--runs", type=Whole(1, 99), default=5, metavar="N", help="of each (default: 5)")
@@ -158,7 +163,7 @@ def one(cause: str, etcd: EtcdBinary) -> tuple[dict[str, Any] | None, str]:
 def report(cases: Sequence[Case]) -> str:
     """Return the figures of the cases, by half and source, and each that is wrong."""
     parts = []
-    for half in "AB":
+    for half in get_args(Half):
         for source in judging.SOURCES:
             found = [case for case in cases if case.cause.half == half and case.source == source]
             if found:
@@ -178,9 +183,8 @@ def write_table(cases: Sequence[Case]) -> None:
 
 def tables(cases: Sequence[Case]) -> str:
     """Return what stands there: for each half and source the matrix, and how many are right by release."""
-    titles = {"A": "The half that the rules were made on", "B": "The half that they were evaluated on"}
     parts = []
-    for half, title in titles.items():
+    for half, title in _TITLES.items():
         for source in judging.SOURCES:
             found = [case for case in cases if case.cause.half == half and case.source == source]
             if not found:

@@ -5,7 +5,8 @@
 It is started by `tests.support.forked`, whose requests come over the socket with that file descriptor. Each is a JSON
 object, and with it come the descriptors of the command's stdout and stderr and of a pipe, into which go the command's
 pid, when it is there, and its wait status, when it has ended. Where the request says so, the command is killed when
-nobody can read that any more. The server ends when its socket is closed.
+nobody can read that any more. The server ends when its socket is closed, or when whoever started it has ended: then
+the commands that still run are told to end as well.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ def _serve(server: socket) -> Request | None:
     """Fork for each request; returns the request in each child, and None at the end."""
     events = poll()
     events.register(server, POLLIN)
+    # The socket alone does not tell that the tests have been killed: commands may have inherited its other end.
+    owner = os.pidfd_open(os.getppid())
+    events.register(owner, POLLIN)
     running: dict[int, tuple[int, int]] = {}
     asked_by: dict[int, int] = {}
     while True:
@@ -84,6 +88,10 @@ def _serve(server: socket) -> Request | None:
                     events.unregister(report)
                 close(report)
                 continue
+            if ready == owner:
+                for pid, _ in running.values():
+                    os.killpg(pid, signal.SIGTERM)
+                return None
             if ready in asked_by:
                 os.killpg(asked_by.pop(ready), signal.SIGKILL)
                 events.unregister(ready)
@@ -100,7 +108,7 @@ def _serve(server: socket) -> Request | None:
                 os.setpgid(0, 0)
                 dup2(out, 1)
                 dup2(err, 2)
-                for each in (*descriptors, *running, *(ended for _, ended in running.values())):
+                for each in (*descriptors, owner, *running, *(ended for _, ended in running.values())):
                     close(each)
                 server.close()
                 return request

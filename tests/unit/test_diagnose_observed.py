@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cluster.observe import record
 from cluster.observe.metrics import Histogram, Metrics, parse
 from cluster.observe.record import Poll, Scrape
 from loadgen.diagnose import observed
@@ -196,7 +197,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_run_whose_leader_was_killed(result: Any) -> None:
-    found = observed.of_run(RECORDED, result)
+    found = observed.of_run(record.read(RECORDED), result)
     assert found is not None
     assert (found.source, found.seconds) == ("run", 14.181)
     assert [each.name for each in found.members] == ["etcd-node1", "etcd-node2", "etcd-node3"]
@@ -223,7 +224,7 @@ def test_a_run_whose_leader_was_killed(result: Any) -> None:
 
 
 def test_what_was_not_observed_is_no_evidence(result: Any, tmp_path: Path) -> None:
-    assert observed.of_run(tmp_path, result) is None
+    assert observed.of_run(record.read(tmp_path), result) is None
 
 
 def test_the_observers_questions_are_probes(result: Any, tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_the_observers_questions_are_probes(result: Any, tmp_path: Path) -> None
     late = [f"{when},{clock},etcd-node1,0,,,,,,,,,{parts},timeout" for parts in (",,", "0.75,,", "0.75,2.5,")]
     head = head.replace("reason", "connect_ms,list_ms,status_ms,reason")
     (folder / "members.csv").write_text("\n".join([head, *timed, *late]) + "\n")
-    found = observed.of_run(folder, result)
+    found = observed.of_run(record.read(folder), result)
     assert found is not None
     connect, listed, status = (found.members[0].probes[name] for name in ("connect", "members", "status"))
     assert (connect.p50_ms, connect.most_ms, connect.failed) == (0.25, 0.75, 1)
@@ -258,8 +259,10 @@ def test_members_are_known_by_name_and_by_address(result: Any, tmp_path: Path) -
     ]
     wait = {"members": [{"name": "etcd-node1", "ran_s": 3.0, "waited_s": 1.0},
                         {"name": "etcd-node2", "ran_s": 0.0, "waited_s": 0.0}]}  # fmt: skip
-    found = observed.of_run(folder, {**result, "target": {**result["target"], "members": named, "cpu_wait": wait}})
-    plain = observed.of_run(RECORDED, result)
+    found = observed.of_run(
+        record.read(folder), {**result, "target": {**result["target"], "members": named, "cpu_wait": wait}}
+    )
+    plain = observed.of_run(record.read(RECORDED), result)
     assert found is not None and plain is not None
     assert [(each.name, each.endpoint, each.cpu_wait_share) for each in found.members] == [
         ("etcd-node1", "127.0.0.1:23790", 0.25), ("etcd-node2", "127.0.0.1:23791", None),
@@ -271,11 +274,15 @@ def test_members_are_known_by_name_and_by_address(result: Any, tmp_path: Path) -
 @pytest.mark.parametrize(("rate", "asked"), [(600.0, 600.0), (None, 571.429)])
 def test_an_open_loop_says_what_it_asked_for(result: Any, rate: float | None, asked: float) -> None:
     run = {**result["run"], "loop": "open", "rate": rate, "duration_s": 14.0}
-    found = observed.of_run(RECORDED, {**result, "run": run, "generator": {**result["generator"], "scheduled": 8000}})
+    found = observed.of_run(
+        record.read(RECORDED), {**result, "run": run, "generator": {**result["generator"], "scheduled": 8000}}
+    )
     assert found is not None and found.load is not None and found.load.asked == asked
 
 
 def test_a_run_without_an_operation_has_seen_nothing(result: Any) -> None:
-    found = observed.of_run(RECORDED, {**result, "results": {"total": None}, "generator": None, "target": None})
+    found = observed.of_run(
+        record.read(RECORDED), {**result, "results": {"total": None}, "generator": None, "target": None}
+    )
     assert found is not None and found.load is None
     assert dataclasses.asdict(found.client) == {"lag_p99_ms": None, "cpu_share": None, "saturated": None, "why": ""}

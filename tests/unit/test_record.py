@@ -44,7 +44,7 @@ def test_an_interval_goes_on_over_a_restart(tmp_path: Path) -> None:
             scrape(6, "n1", "after", 200, "0.001:0 0.002:40 inf:41", 9),
         ],
     )
-    summary = record.summary(folder)
+    summary = record.summary(record.read(folder))
     (row,) = summary["observed"]
     assert row["restarts"] == 1
     # 10 before the restart, 30 and 10 after it.
@@ -62,7 +62,7 @@ def test_silence_is_unknown_and_not_zero(tmp_path: Path) -> None:
     assert [(each.member, each.answers, each.term, each.applied_index, each.reason) for each in found] == [
         ("n2", False, None, None, "connection refused"), ("n1", True, 2, 10, ""),
     ]  # fmt: skip
-    rows = {row["name"]: row for row in record.summary(folder)["observed"]}
+    rows = {row["name"]: row for row in record.summary(record.read(folder))["observed"]}
     assert rows["n2"]["db_size_last"] is None
     assert rows["n2"]["wal_fsync_p99_ms"] == {"before": None, "during": None, "after": None}
     assert rows["n2"]["unanswered"] == 1
@@ -110,7 +110,7 @@ def test_seconds_are_not_rounded(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_them_says_nothing(tmp_path: Path) -> None:
-    assert record.summary(tmp_path) == {}
+    assert record.summary(record.read(tmp_path)) == {}
     assert record.read_scrapes(tmp_path) == {}
 
 
