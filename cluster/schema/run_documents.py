@@ -697,6 +697,17 @@ def not_reachable(result: Result) -> list[str]:
     return [f"endpoint {each.get('url')} was not reachable" for each in endpoints if each.get("reachable") is False]
 
 
+def short_of_cpu(result: Result) -> dict[str, str]:
+    """Return in which ways a run's machine was short of CPU: the words for it, and what latencies are partly then."""
+    found = {}
+    if (result.get("generator") or NO_GENERATOR).get("saturated"):
+        found["SATURATED"] = "the generator's own"
+    wait = (result.get("target") or NO_TARGET).get("cpu_wait")
+    if wait and wait["contended"]:
+        found["CONTENDED"] = "the members' wait for a CPU"
+    return found
+
+
 def why_not_compared(result: Result) -> str:
     """Return why the acknowledged writes were not held against the store's revision; empty where they were."""
     books = result.get("books")

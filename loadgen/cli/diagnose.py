@@ -91,25 +91,31 @@ def main(args: argparse.Namespace) -> int:
         if others := [option for option in ("endpoints", "discovery_srv", "for_", "prefix") if getattr(args, option)]:
             named = others[0].rstrip("_").replace("_", "-")
             raise UsageError(f"RUN and --{named} exclude each other: a run was measured already")
-        return _answer(_of_run(args.run), (), args, None)
+        return _show(_of_run(args.run), args)
+    from loadgen.diagnose.causes import diagnose
+
     prefix = checked_prefix(args.prefix).encode() if args.prefix is not None else b""
     cluster = TargetOptions.from_arguments(args)
     if not cluster.endpoints:
         cluster = TargetOptions.at(_DEFAULT_ENDPOINT, cluster.security)
     evidence, notes, stopped_by = _probed(cluster, args.for_ or DEFAULT_S, prefix)
-    return _answer(evidence, notes, args, stopped_by)
+    if stopped_by is None:
+        return _show(diagnose(evidence).noting(notes), args)
+    if evidence.seconds >= LEAST_S:
+        _show(diagnose(evidence).noting(notes), args)
+    return EXIT_CODES[stopped_by]
 
 
-def _of_run(name: str) -> Evidence:
-    """Return the evidence of a run. Raises ReportError, and UsageError for a run that nobody watched."""
-    from loadgen.diagnose import observed
+def _of_run(name: str) -> Diagnosis:
+    """Return the diagnosis of a run. Raises ReportError, and UsageError for a run that nobody watched."""
+    from loadgen.diagnose import finished
     from loadgen.result import document
 
     folder = find(name)
-    evidence = observed.of_run(record.read(folder), document.build(folder))
-    if evidence is None:
+    found = finished.diagnose(record.read(folder), document.build(folder))
+    if found is None:
         raise UsageError(f"{folder}: nothing tells of the members during this run: their metrics were not read")
-    return evidence
+    return found
 
 
 def _probed(cluster: TargetOptions, seconds: float, prefix: bytes) -> tuple[Evidence, list[str], str | None]:
@@ -173,13 +179,9 @@ class _Progress:
             self._line.draw(f"{prober.sent:,} requests{failed}   {left:.0f} s left"[: terminal_width() - 1])
 
 
-def _answer(evidence: Evidence, notes: list[str] | tuple[()], args: argparse.Namespace, stopped_by: str | None) -> int:
-    """Judge evidence and show the diagnosis; return the exit code. Takes the signal that ended the probes, if any."""
-    if stopped_by is not None and evidence.seconds < LEAST_S:
-        return EXIT_CODES[stopped_by]
+def _show(found: Diagnosis, args: argparse.Namespace) -> int:
+    """Show a diagnosis; return the exit code of its word."""
     from loadgen.diagnose import answer_table
-    from loadgen.diagnose.causes import diagnose
 
-    found: Diagnosis = diagnose(evidence).noting(notes)
     show(found.to_json(), args.json, answer_table.render)
-    return EXIT_CODES[stopped_by] if stopped_by is not None else found.cluster.exit_code
+    return found.cluster.exit_code

@@ -21,7 +21,7 @@ import numpy as np
 
 from cluster.base.files import histogram_log
 from cluster.observe import samples
-from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
+from cluster.schema.run_documents import NO_TARGET, short_of_cpu
 from loadgen.result import gate, known
 from loadgen.result.document import ReportError, find_run, load
 from loadgen.stats import hdr
@@ -103,13 +103,7 @@ class RunFigures:
 
 def shortages(result: Result) -> list[str]:
     """Return in which ways a run's machine was short of CPU."""
-    found = []
-    if (result.get("generator") or NO_GENERATOR).get("saturated"):
-        found.append("SATURATED: its latencies are partly the generator's own")
-    wait = (result.get("target") or NO_TARGET).get("cpu_wait")
-    if wait and wait["contended"]:
-        found.append("CONTENDED: its latencies are partly the members' wait for a CPU")
-    return found
+    return [f"{word}: its latencies are partly {what}" for word, what in short_of_cpu(result).items()]
 
 
 def read(name: str) -> RunFigures:

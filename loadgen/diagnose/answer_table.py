@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         Word,
     )
 
-STYLES: dict[Word, str] = {"healthy": "green", "unsure": "yellow", "client": "yellow"}
-"""How a terminal shows a word; what is not in it is red."""
+# How a terminal shows a word; what is not in it is red.
+_STYLES: dict[Word, str] = {"healthy": "green", "unsure": "yellow", "client": "yellow"}
 _HEAD = ("MEMBER", "ROLE", "ANSWER", "WHAT DECIDES")
 _LABEL = 12
 _NARROWEST, _WIDEST = 60, 120
@@ -37,19 +37,21 @@ def render(document: DiagnosisDocument, *, color: bool, width: int = 100) -> str
     """
     width = max(_NARROWEST, min(width, _WIDEST))
     paint = Painter(color)
-    cluster = document["cluster"]
-    first, *more = textwrap.wrap(headline(cluster), width, subsequent_indent="  ", break_long_words=False)
-    style = STYLES.get(cluster["word"], "red")
-    lines = [paint(first, "bold", style), *(paint(line, style) for line in more), ""]
-    lines += [*_table(document, paint, width), ""]
+    lines = [*headline(document["cluster"], paint, width), "", *_table(document, paint, width), ""]
     for label, text in _below(document):
         lines += _labelled(label, text, paint, width)
     return "\n".join(lines)
 
 
-def headline(answer: VerdictDocument) -> str:
-    """Return an answer in one line: ``disk: etcd-node2's syncs of its log take 61 ms (p99; 10 ms are usual)``."""
-    return printable(f"{answer['word']}: {answer['why']}" if answer["why"] else answer["word"])
+def headline(answer: VerdictDocument, paint: Painter, width: int) -> list[str]:
+    """Return an answer in lines of so many columns, mostly one.
+
+    Such as ``disk: etcd-node2's syncs of its log take 61 ms (p90; 10 ms are usual)``.
+    """
+    text = printable(f"{answer['word']}: {answer['why']}" if answer["why"] else answer["word"])
+    first, *more = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False)
+    style = _STYLES.get(answer["word"], "red")
+    return [paint(first, "bold", style), *(paint(line, style) for line in more)]
 
 
 def figure_text(figure: FigureDocument) -> str:
@@ -80,7 +82,7 @@ def _table(document: DiagnosisDocument, paint: Painter, width: int) -> list[str]
     for cells, member in zip(heads, members, strict=True):
         name, role, word = (pad(cell, size) for cell, size in zip(cells, sizes, strict=True))
         first, *more = _decides(member, max(20, width - left)) or [""]
-        lines.append(f"{name}  {role}  {paint(word, STYLES.get(member['word'], 'red'))}  {first}".rstrip())
+        lines.append(f"{name}  {role}  {paint(word, _STYLES.get(member['word'], 'red'))}  {first}".rstrip())
         lines += [" " * left + line for line in more]
     return lines
 

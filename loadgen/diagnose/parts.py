@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from loadgen.diagnose.facts import Evidence, MemberEvidence, Times
@@ -83,10 +83,13 @@ class Parts:
 
 def parts_of(evidence: Evidence) -> dict[str, Parts]:
     """Return the parts of each member, by its name."""
-    return {member.name: _parts(member, evidence) for member in evidence.members}
+    asked, answered = (large_bytes(evidence, f"client_{way}_bytes") for way in ("received", "sent"))
+    return {
+        member.name: _parts(member, evidence, _work_of(member, asked, answered)) for member in evidence.members
+    }  # fmt: skip
 
 
-def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
+def _parts(member: MemberEvidence, evidence: Evidence, work: _Work) -> Parts:
     stuck = _FAILED_IN_ELECTIONS if member.counts.get("leader_changes", 0) >= ELECTIONS else _FAILED
     took = {kind: took_ms(times, stuck) for kind, times in member.probes.items()}
     sync, commit = (member.histograms.get(name) for name in ("wal_fsync", "backend_commit"))
@@ -94,7 +97,8 @@ def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
     connect, listed, status = took.get("connect"), took.get("members"), took.get("status")
     locks = [each for each in (status, took.get("serializable")) if each is not None]
     if listed is None:
-        # The observer of a run asks for the status only, which waits for a commit that is under way.
+        # An observer that asks for the status alone, as over JSON or of an older raftload: it waits for a commit that
+        # is under way.
         listed, locks = _less(status, commit_in_the_way(commit)), []
         listed = None if hangs else listed
     lag = evidence.client.lag_p99_ms or 0.0 if evidence.source == "probes" else 0.0
@@ -107,7 +111,7 @@ def _parts(member: MemberEvidence, evidence: Evidence) -> Parts:
         _less(took.get("linearizable"), base), _less(_average(member), base), _of_bytes(member),
         _less(sync.p90_ms if sync else None, 2 * waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
         _less(commit.p90_ms if commit else None, 2 * waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
-        hangs, _heavy(member, evidence), _busy(member, evidence), _wrote_much(member, evidence),
+        hangs, work.heavy, work.busy, work.wrote_much,
     )  # fmt: skip
 
 
@@ -185,34 +189,36 @@ _LARGE_BYTES, _MANY_BYTES_S = 64 << 10, 1e6
 _COMPACTED_S, _PENDING_EVENTS, _SLOW_WATCHERS = 1000.0, 1000.0, 1.0
 
 
-def _busy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
-    cores, runs_on = member.rates.get("cpu_cores", 0.0), member.highest.get("gomaxprocs", 0.0)
-    found = _heavy(member, evidence)
+class _Work(NamedTuple):
+    """What a member was at, as `Parts` has it: each holds what the one before it does, and more."""
+
+    wrote_much: dict[str, tuple[float, str]]
+    heavy: dict[str, tuple[float, str]]
+    busy: dict[str, tuple[float, str]]
+
+
+def _work_of(member: MemberEvidence, asked: float | None, answered: float | None) -> _Work:
+    """Return what a member was at. Takes the mean size of the cluster's requests and of its answers, where large."""
+    rates, highest = member.rates, member.highest
+    wrote = {}
+    if asked:
+        wrote["size of a request, on average"] = asked / 1024, "KiB"
+    if (keys := rates.get("compacted_keys", 0.0)) >= _COMPACTED_S:
+        wrote["keys that compaction removed"] = keys, "/s"
+    if highest.get("defragmenting", 0.0):
+        wrote["defragmentations under way"] = 1.0, ""
+    heavy = {**wrote}
+    if answered:
+        heavy["sent to clients for each request, on average"] = answered / 1024, "KiB"
+    if (events := highest.get("pending_events", 0.0)) >= _PENDING_EVENTS:
+        heavy["events that waited to be sent to watchers"] = events, ""
+    if (slow := highest.get("slow_watchers", 0.0)) >= _SLOW_WATCHERS:
+        heavy["watchers that were behind"] = slow, ""
+    busy = {**heavy}
+    cores, runs_on = rates.get("cpu_cores", 0.0), highest.get("gomaxprocs", 0.0)
     if cores >= _CORES or (runs_on and cores >= _SHARE * runs_on):
-        found["CPU time that it used"] = cores, "processors"
-    return found
-
-
-def _heavy(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
-    found = _wrote_much(member, evidence)
-    if size := large_bytes(evidence, "client_sent_bytes"):
-        found["sent to clients for each request, on average"] = size / 1024, "KiB"
-    if (events := member.highest.get("pending_events", 0.0)) >= _PENDING_EVENTS:
-        found["events that waited to be sent to watchers"] = events, ""
-    if (slow := member.highest.get("slow_watchers", 0.0)) >= _SLOW_WATCHERS:
-        found["watchers that were behind"] = slow, ""
-    return found
-
-
-def _wrote_much(member: MemberEvidence, evidence: Evidence) -> dict[str, tuple[float, str]]:
-    found = {}
-    if size := large_bytes(evidence, "client_received_bytes"):
-        found["size of a request, on average"] = size / 1024, "KiB"
-    if (keys := member.rates.get("compacted_keys", 0.0)) >= _COMPACTED_S:
-        found["keys that compaction removed"] = keys, "/s"
-    if member.highest.get("defragmenting", 0.0):
-        found["defragmentations under way"] = 1.0, ""
-    return found
+        busy["CPU time that it used"] = cores, "processors"
+    return _Work(wrote, heavy, busy)
 
 
 def large_bytes(evidence: Evidence, rate: str) -> float | None:

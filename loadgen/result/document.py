@@ -19,9 +19,8 @@ from cluster.base.files import write_json
 from cluster.observe import record
 from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
 from loadgen import schema
-from loadgen.diagnose import observed
+from loadgen.diagnose import finished
 from loadgen.diagnose.answer import LEAST_OF_RUN_S
-from loadgen.diagnose.causes import diagnose
 from loadgen.history.operation import IN_MIX
 from loadgen.load.settings import PARAMETERS
 from loadgen.result import gate, knee, known, latest, perf_marks
@@ -127,10 +126,10 @@ def build(run_dir: Path, run: Run | None = None, tables: Mapping[Path, bytes] | 
 
 def _diagnosis(watched: Record, result: UnjudgedResult) -> RunDiagnosisDocument | None:
     """Return what was slow in a run; None where nobody watched its members, or not for long enough to say."""
-    evidence = observed.of_run(watched, cast("Result", result))  # it asks for no verdict
-    if evidence is None or evidence.seconds < LEAST_OF_RUN_S:
+    found = finished.diagnose(watched, cast("Result", result))  # it asks for no verdict
+    if found is None or found.evidence.seconds < LEAST_OF_RUN_S:
         return None
-    whole = diagnose(evidence).to_json()
+    whole = found.to_json()
     return {"cluster": whole["cluster"], "members": whole["members"], "notes": whole["notes"]}
 
 

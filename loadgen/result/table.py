@@ -6,7 +6,6 @@ Plain ASCII, so that it survives any locale, log file and chat window; colour on
 from __future__ import annotations
 
 import re
-import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from cluster.base import console
 from cluster.base.console import Painter, printable, short
 from cluster.base.verdict import NONE, Verdict, style_of
 from cluster.schema.run_documents import NO_TARGET, not_reachable, why_not_compared
-from loadgen.diagnose.answer_table import STYLES, headline
+from loadgen.diagnose.answer_table import headline
 from loadgen.load.settings import other_than_default
 from loadgen.result import known, perf_table
 from loadgen.result.gate import other_reasons
@@ -84,11 +83,7 @@ def _title(result: Result, paint: Painter) -> list[str]:
 def _diagnosis(result: Result, paint: Painter, width: int) -> list[str]:
     """Return what was slow in the run, in a line or two and one that is empty; nothing where that is not known."""
     found = result.get("diagnosis")
-    if not found:
-        return []
-    first, *more = textwrap.wrap(headline(found["cluster"]), width, subsequent_indent="  ", break_long_words=False)
-    style = STYLES.get(found["cluster"]["word"], "red")
-    return [paint(first, "bold", style), *(paint(line, style) for line in more), ""]
+    return [*headline(found["cluster"], paint, width), ""] if found else []
 
 
 def _rows(results: dict[str, Row | None], paint: Painter, width: int) -> tuple[list[str], list[str]]:

@@ -122,6 +122,15 @@ def _headers(path: bytes) -> bytes:
     return b"".join(b"\0%c%b%c%b" % (len(name), name.encode(), len(value), value) for name, value in headers.items())
 
 
+def _has_ended(read: bytes) -> bool:
+    """Return whether frames of HTTP/2 have the headers that end a stream."""
+    while len(read) >= 9:
+        if read[3] == 1 and read[4] & 1:
+            return True
+        read = read[9 + int.from_bytes(read[:3], "big") :]
+    return False
+
+
 def watchers(client: EtcdClient, count: int) -> None:
     """Have so many watches of one key, over a few streams, and read what comes without a look at it.
 
@@ -250,8 +259,8 @@ def connections(client: EtcdClient, count: int) -> None:
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 30) as connection:
                 connection.sendall(asks)
                 read = b""
-                while b"grpc-status" not in read and (more := connection.recv(65_536)):
-                    read = read[-16:] + more
+                while not _has_ended(read) and (more := connection.recv(65_536)):
+                    read += more
 
     gevent.joinall([gevent.spawn(connect, number) for number in range(count)], raise_error=True)
 

@@ -45,6 +45,7 @@ class Setup:
         load: options of the `raftload bench` beside it; None for no load.
         memory: whether the data is in memory.
         strikes: whether syncs can be struck.
+        writes: whether writes to files and sockets can be struck, too.
         shaped: whether links can be late one way, and narrow.
         tls: whether members speak TLS and there are users.
         quota_mib: what a database may have; 0 for etcd's own bound.
@@ -59,6 +60,7 @@ class Setup:
     load: tuple[str, ...] | None = LIGHT
     memory: bool = False
     strikes: bool = False
+    writes: bool = False
     shaped: bool = False
     tls: bool = False
     quota_mib: int = 0
@@ -254,9 +256,10 @@ def _local(setup: Setup, etcd: EtcdBinary) -> Iterator[LocalCluster]:
             stack.enter_context(_late(delay_s, setup.far_jitter_s, ports))
         if setup.shaped:
             stack.enter_context(links.shaped())
+        strikes = (*(FOR_DISKS if setup.strikes else ()), *(("write",) if setup.writes else ()))
         yield stack.enter_context(LocalCluster(
             setup.nodes, binary=etcd, storage="memory" if setup.memory else "disk", nice=MEMBER_NICE,
-            peer_links="relay", strikes=FOR_DISKS if setup.strikes else (), with_tls=setup.tls, with_auth=setup.tls,
+            peer_links="relay", strikes=strikes, with_tls=setup.tls, with_auth=setup.tls,
             quota_backend_bytes=setup.quota_mib * _MIB or None, base_port=base_port, start_timeout_s=60.0,
         ))  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from cluster.base.console import Painter, columns
 from cluster.base.files import write_bytes
 from cluster.base.long_tables import largest
-from cluster.schema.run_documents import NO_GENERATOR, NO_TARGET
+from cluster.schema.run_documents import NO_TARGET, short_of_cpu
 from viz.diagrams.model import clean
 from viz.report import charts, hlog, run_charts, sections
 from viz.report.charts import Line, number
@@ -233,11 +233,8 @@ def text(a: RunData, b: RunData, *, color: bool = False, every: bool = False) ->
 def _doubts(a: RunData, b: RunData) -> Iterator[tuple[str, str, str]]:
     """Return the runs whose latencies are not etcd's alone: the run's name, the word for it, and what else they are."""
     for name, data in (("A", a), ("B", b)):
-        if (data.result.get("generator") or NO_GENERATOR)["saturated"]:
-            yield name, "SATURATED", "its latencies are partly the generator's own"
-        wait = (data.result.get("target") or NO_TARGET).get("cpu_wait")
-        if wait and wait["contended"]:
-            yield name, "CONTENDED", "its latencies are partly the members' wait for a CPU"
+        for word, what in short_of_cpu(data.result).items():
+            yield name, word, f"its latencies are partly {what}"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import FigureDocument, VerdictDocument, Word
     from cluster.schema.run_documents import Result
 
+_CODE = re.compile(r"`([^`]+)`")
 _LOOKS: dict[Word, str] = {"healthy": "pass", "unsure": "unknown", "client": "unknown"}
 
 
@@ -40,10 +42,15 @@ def section(result: Result) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in found["notes"])
     return (
         sections.table(("member", "answer", "what decides"), rows, (1, 2))
-        + (f"<p><b>What to do</b>: {escape(cluster['advice'])}</p>" if cluster["advice"] else "")
-        + f'<p class="dim">{escape(next_best)}`raftload diagnose RUN` shows the evidence.</p>'
+        + (f"<p><b>What to do</b>: {_with_code(cluster['advice'])}</p>" if cluster["advice"] else "")
+        + f'<p class="dim">{escape(next_best)}{_with_code("`raftload diagnose RUN` shows the evidence.")}</p>'
         + (f'<ul class="dim">{notes}</ul>' if notes else "")
     )
+
+
+def _with_code(text: str) -> str:
+    """Return a text as HTML, with what stands in it between backticks as code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _said(answer: VerdictDocument) -> str:
