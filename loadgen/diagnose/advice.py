@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from loadgen.diagnose.facts import MemberEvidence
 
 Kind = Literal[
-    "log", "stalls", "hung disk", "database", "processor", "store", "connection", "majority", "leader's link",
-    "bandwidth", "between", "busy", "queue", "heavy", "written", "client",
+    "log", "stalls", "hung disk", "loop", "database", "processor", "turns", "store", "connection", "majority",
+    "leader's link", "cut off", "bandwidth", "between", "busy", "queue", "heavy", "written", "client",
 ]  # fmt: skip
 """The kinds of causes."""
 
@@ -21,12 +21,16 @@ _WHY: dict[Kind, str] = {
     "log": "{of} syncs of its log take {first}",
     "stalls": "{of} disk stands still now and then: a sync of its log took {longest}",
     "hung disk": "{of} disk hangs: a sync of its log does not return",
+    "loop": "{of} Raft loop stands still: a turn of it takes {first}, and neither its syncs nor its processor explain "
+    "that, so writes to its log wait",
     "database": "{of} commits of its database take {first}",
     "processor": "{member} gets too little of a processor: the least request to it takes {first}",
+    "turns": "the members wait for processors again and again: agreement with a majority takes {first}",
     "store": "something holds the store of {member}: to read it takes {first}",
     "connection": "the way between client and {member} is slow: a connection takes {first}",
     "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",
     "leader's link": "the way between {member} and the leader is slow: a linearizable read through it takes {first}",
+    "cut off": "{member} is cut off from the leader that the others follow: it knew none for {first} of the time",
     "bandwidth": "the links between members carry little: at {member} a put of 16 KiB takes {first} longer than one of "
     "64 bytes",
     "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
@@ -44,15 +48,20 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "disk, limits of a cloud volume that come and go (`iostat -x 1`).",
     "hung disk": "Look at the disk of {member} (`dmesg`, `iostat -x 1`). While it hangs, stop the member: the others "
     "go on without it.",
+    "loop": "Look at the disk of {member} (`iostat -x 1`, `vmstat 1`): its kernel may hold up writes until earlier "
+    "ones are on disk, although syncs of its log are short.",
     "database": "Put the data folder of {member} on a faster disk; compact and defragment a large database.",
     "processor": "Look for who takes the processor of {member}: other processes on its host (`top`), a CPU limit of "
     "its container (`nr_throttled` in cpu.stat of its cgroup), a busy neighbour of its machine (steal in `top`).",
+    "turns": "Give the members more processors, or take other work off their hosts (`top`, steal, too).",
     "store": "Look in the log of {member} for what holds its store: a defragmentation, a hash check, a snapshot or a "
     "huge transaction. Do these one member at a time, and while the load is low.",
     "connection": "Measure the way to {member} from here (`ping`, `mtr`); use clients in its region, or look for loss.",
     "majority": "Measure the way between {member} and the other members (`ping`, `mtr`). If they are meant to be far "
     "apart, raise --heartbeat-interval to about the round trip, and --election-timeout to ten times that.",
     "leader's link": "Measure the way between {member} and the leader (`ping`, `mtr`).",
+    "cut off": "Look at the way between {member} and the other members: their peer ports, firewalls, certificates of "
+    "peers (its log says whom it cannot reach). Its clients fail meanwhile: take it out of their endpoints.",
     "bandwidth": "Measure what the links between the members carry (`iperf3`), and who else uses them.",
     "between": "Measure the ways between the members (`ping`, `mtr`). `raftload diagnose --endpoints` says which one.",
     "busy": "Ask for less at once: page large reads (--limit), use fewer or larger watches, spread the load over time, "
@@ -123,6 +132,14 @@ def elections(figures: Sequence[Figure]) -> Answer:
         "unsure", "elections: the leadership moves again and again, and nothing that is slow explains it", figures,
         advice="See in the members' logs who asks for elections, and why (`raftload viz log`): somebody may move the "
         "leader, or messages may be lost for moments that are too short to be seen here.",
+    )  # fmt: skip
+
+
+def failing(share: Figure) -> Answer:
+    """Return the answer where requests fail, and nothing is slow. Takes how many of a load's."""
+    return Answer(
+        "unsure", f"{_amount(share)} of the load's requests failed, and nothing that is slow explains it", (share,),
+        advice="See the failures by cause in the run's table or report: a refused request is not a slow one.",
     )  # fmt: skip
 
 

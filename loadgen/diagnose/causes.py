@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loadgen.diagnose import advice
 from loadgen.diagnose.answer import Answer, Diagnosis, Figure
 from loadgen.diagnose.parts import (
+    CUT_OFF,
     ELECTIONS,
     GAVE_UP_MS,
     Parts,
@@ -46,7 +47,9 @@ MARGIN = 1.5
 """How many times stronger than the next best a cause has to be, to be the answer."""
 # What an election by itself may cost: of what is stronger it is a consequence.
 _OF_ELECTIONS = 3.0
-_LEADERLESS, _QUOTA, _CPU_SHARE = 0.05, 0.8, 0.85
+_QUOTA, _CPU_SHARE = 0.8, 0.85
+# Of a load's requests, the share that fails from which on a cluster is not healthy.
+_FAILED = 0.01
 # In a linearizable read the Raft loops of the leader, of a follower and of the member that is asked take part, each of
 # which may be in a sync, and then begins another one for what has come meanwhile. At each member four goroutines or
 # more have their turns: the connection's, the reader's, the Raft loop's, and the one that sends to a peer.
@@ -90,6 +93,17 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     return Diagnosis(found.verdict(every), members, evidence, found.notes())
 
 
+class _Inside(NamedTuple):
+    """What a request waits for beside messages between members, in milliseconds.
+
+    ``lag`` is of its client and of the way to it.
+    """
+
+    processors: float
+    disks: float
+    lag: float
+
+
 class _Causes:
     """What may be slow by one evidence."""
 
@@ -110,6 +124,7 @@ class _Causes:
             return []
         found = [self._log(parts), self._database(parts), self._connection(parts), *self._processor(parts)]
         found += self._agreement(parts)
+        found += [self._short_waits(parts), self._loop(parts), self._cut_off(parts)]
         found += self._heavy(parts)
         found.append(self._bandwidth(parts))
         return [cause for cause in found if cause is not None]
@@ -161,7 +176,8 @@ class _Causes:
         return found
 
     def _of_processor(self, parts: Parts, waits_ms: float) -> Cause:
-        figure = Figure("least request to it, beyond the connection, p90", waits_ms, "ms", PROCESSOR_MS)
+        what = "least request or read of its own store" if parts.stands_still else "least request to it"
+        figure = Figure(f"{what}, beyond the connection, p90", waits_ms, "ms", PROCESSOR_MS)
         if parts.busy:
             return Cause("overload", waits_ms / PROCESSOR_MS, "busy", (*_doing(parts.busy), figure), parts.name)
         cores = parts.evidence.rates.get("cpu_cores")
@@ -197,6 +213,61 @@ class _Causes:
             return [Cause("overload", beyond / AGREEMENT_MS, "busy", (*_doing(leader.busy), figure), leader.name)]
         kind: advice.Kind = "majority" if parts is leader else "leader's link"
         return [Cause("network", beyond / AGREEMENT_MS, kind, (figure,), parts.name)]
+
+    def _short_waits(self, parts: Parts) -> Cause | None:
+        """Return how much of a linearizable read is waits that are short each, and many."""
+        agreed = self._agreed(parts)
+        if agreed is None or self._leader is None or len(self._voters) < 2 or self._is_starved(parts):
+            return None
+        figure = Figure("agreement with a majority, p90", parts.agreement or agreed, "ms", AGREEMENT_MS)
+        return self._of_short_waits(parts, agreed, self._inside(parts), figure)
+
+    def _of_short_waits(self, parts: Parts, took_ms: float, inside: _Inside, figure: Figure) -> Cause:
+        """Return the cause that is left of what `_agreement` takes off, where no log or processor alone is slow.
+
+        A read has many turns at the processors of three members. Of members that are busy, syncs and applies are late
+        as well by what they are asked to do.
+        """
+        takes = took_ms - inside.lag
+        busy = next((each for each in (parts, self._leader) if each is not None and each.busy), None)
+        if busy is None:
+            takes = min(inside.processors, max(0.0, takes - inside.disks))
+            return Cause("cpu", takes / AGREEMENT_MS, "turns", (figure,), parts.name)
+        if all(each.log_ms < SYNC_MS and (each.commit or 0.0) < COMMIT_MS for each in self._voters):
+            takes = min(inside.processors + inside.disks, max(0.0, takes))
+        else:
+            takes = min(inside.processors, max(0.0, takes - inside.disks))
+        return Cause("overload", takes / AGREEMENT_MS, "busy", (*_doing(busy.busy), figure), busy.name)
+
+    def _loop(self, parts: Parts) -> Cause | None:
+        """Return how long the leader's Raft loop stands still for something else than syncs and its processor.
+
+        A turn sends messages, writes to the log, syncs it, and hands over what is to be applied: what is left is the
+        write, which the kernel may hold up. etcd measures no write of a few bytes by itself. What waits for the loop
+        takes as long, so where reads are faster it has many proposals at a time.
+        """
+        took = self._took[1] if parts.agreement is None else parts.agreement
+        if parts is not self._leader or parts.turn is None or self._is_starved(parts) or took is None:
+            return None
+        mean_ms = parts.turn / 2
+        beyond = parts.turn - 2 * (parts.sync or 0.0) - _RUNS_OF_A_READ * (parts.processor or 0.0)
+        beyond = max(0.0, min(beyond, took))
+        figure = Figure("turn of its Raft loop, on average", mean_ms, "ms", SYNC_MS)
+        return self._of_disk(parts, beyond / SYNC_MS, "loop", (figure,))
+
+    def _cut_off(self, parts: Parts) -> Cause | None:
+        """Return whether one member alone does not know the leader that others follow, or loses it from sight."""
+        mine = parts.evidence
+        others = [each for each in self.evidence.members if each.name != parts.name]
+        if not others or self._moves or parts.hangs or mine.counts.get("restarts") or self._is_starved(parts):
+            return None
+        away = max(0.0, mine.without_leader - max(each.without_leader for each in others))
+        seen = mine.counts.get("leader_changes", 0) - max(each.counts.get("leader_changes", 0) for each in others)
+        figures = (
+            Figure("time in which it knew no leader", 100 * away, "%", 100 * CUT_OFF),
+            Figure("changes of the leader that it alone has seen", max(0, seen), "", 0),
+        )
+        return Cause("network", max(away / CUT_OFF, seen / ELECTIONS), "cut off", figures, parts.name)
 
     def _bandwidth(self, parts: Parts) -> Cause | None:
         """Return how much longer a larger put takes: its bytes go over the links, and into the logs."""
@@ -238,12 +309,18 @@ class _Causes:
     def _beyond_agreement(self, parts: Parts) -> float:
         if self._is_starved(parts):
             return 0.0
-        # In an election all are stuck for a moment.
         average = 0.0 if self._moves else parts.average or 0.0
-        return max(0.0, max(parts.agreement or 0.0, average) - self._inside(parts))
+        return max(0.0, max(self._agreed(parts) or 0.0, average) - sum(self._inside(parts)))
 
-    def _inside(self, parts: Parts) -> float:
-        """Return how long a linearizable read at a member waits for logs and processors, at most."""
+    def _agreed(self, parts: Parts) -> float | None:
+        """Return what a linearizable read takes beyond a read of its own store.
+
+        Of a cluster whose leader moves the median, since in an election all wait.
+        """
+        return parts.agreement_median if self._moves else parts.agreement
+
+    def _inside(self, parts: Parts) -> _Inside:
+        """Return what a linearizable read at a member waits for beside messages, at most."""
         leader = self._leader
         others = [each for each in self._voters if each is not leader]
         taking = [each for each in (leader, parts if parts is not leader else None) if each is not None]
@@ -252,16 +329,16 @@ class _Causes:
         # The read waits until its member has applied what was committed, and a commit of the database is in the way.
         applies = commit_in_the_way(parts.evidence.histograms.get("backend_commit"))
         lag = self.evidence.client.lag_p99_ms or 0.0
-        return _SYNCS_OF_A_READ * logs + _RUNS_OF_A_READ * runs + applies + lag
+        return _Inside(_RUNS_OF_A_READ * runs, _SYNCS_OF_A_READ * logs + applies, lag)
 
     def _is_cut_off(self, parts: Parts) -> bool:
-        return parts.evidence.without_leader > _LEADERLESS
+        return parts.evidence.without_leader > CUT_OFF
 
     # ---- of the cluster
 
     def of_cluster(self) -> list[Cause]:
         """Return what may be slow and is of no member."""
-        found = [cause for cause in (self._client(), self._between(), self._queue()) if cause is not None]
+        found = [cause for cause in (self._client(), *self._between(), self._queue()) if cause is not None]
         if self.evidence.load is not None:
             for parts in self.parts.values():
                 found += self._waits(parts, [*self.evidence.load.operations.values()], "")
@@ -289,31 +366,47 @@ class _Causes:
         client = self.evidence.client
         return self.evidence.source == "run" and bool(client.saturated) and (client.cpu_share or 0.0) >= _CPU_SHARE
 
-    def _between(self) -> Cause | None:
-        """Return how slow messages between members are, by what a run's operations took beyond all that is known."""
-        load, leader = self.evidence.load, self._leader
-        if load is None or leader is None or len(self._voters) < 2 or self._is_out_of_cpu:
-            return None  # a client that has no processor left measures its own wait
+    def _between(self) -> list[Cause]:
+        """Return how slow messages between members are, by what a run's operations took beyond all that is known.
+
+        And how much of that is short waits, as in `_short_waits`.
+        """
+        leader, (are_reads, took) = self._leader, self._took
+        if took is None or leader is None or len(self._voters) < 2 or self._is_out_of_cpu:
+            return []  # a client that has no processor left measures its own wait
+        # At whichever member it was: the way to it, its processor, its store, and what it waits for with the others.
+        inside = max(map(self._inside_an_operation, self.parts.values()), key=sum)
+        if not are_reads:  # a put is in the log of a majority
+            logs = leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
+            inside = inside._replace(disks=inside.disks + logs)
+        figure = Figure(f"{'reads' if are_reads else 'writes'} of the load, p90", took, "ms")
+        found = []
+        if not any(map(self._is_starved, self.parts.values())):
+            found.append(self._of_short_waits(leader, took, inside, figure))
+        times = max(0.0, took - sum(inside)) / AGREEMENT_MS
+        if self._has_too_much(leader):
+            return [*found, Cause("overload", times, "busy", (*_doing(leader.busy), figure), leader.name)]
+        return [*found, Cause("network", times, "between", (figure,))]
+
+    @property
+    def _took(self) -> tuple[bool, float | None]:
+        """Whether a run's load has reads, and what one of ten of these takes or more; of writes where it has none."""
+        load = self.evidence.load
+        if load is None:
+            return False, None
         reads = [each for name, each in load.operations.items() if name == "get" and each.count]
         asked = reads or [
             each for name, each in load.operations.items() if name in ("put", "txn", "cas") and each.count
         ]
-        took = max((took_ms(each, 0.34) or 0.0 for each in asked), default=None)
-        if took is None:
-            return None
-        # At whichever member it was: the way to it, its processor, its store, and what it waits for with the others.
-        beyond = took - max(
-            (each.connect or 0.0) + (each.processor or 0.0) + self._inside(each)
-            + commit_in_the_way(each.evidence.histograms.get("backend_commit"))
-            for each in self.parts.values()
-        )  # fmt: skip
-        if not reads:  # a put is in the log of a majority
-            beyond -= leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
-        figure = Figure(f"{'reads' if reads else 'writes'} of the load, p90", took, "ms")
-        times = max(0.0, beyond) / AGREEMENT_MS
-        if self._has_too_much(leader):
-            return Cause("overload", times, "busy", (*_doing(leader.busy), figure), leader.name)
-        return Cause("network", times, "between", (figure,))
+        took = ((each.p50_ms if self._moves else took_ms(each, 0.34)) or 0.0 for each in asked)
+        return bool(reads), max(took, default=None)
+
+    def _inside_an_operation(self, parts: Parts) -> _Inside:
+        inside = self._inside(parts)
+        applies = commit_in_the_way(parts.evidence.histograms.get("backend_commit"))
+        return _Inside(
+            inside.processors + (parts.processor or 0.0), inside.disks + applies, inside.lag + (parts.connect or 0.0)
+        )
 
     def _has_too_much(self, leader: Parts) -> bool:
         """Whether what comes late from a leader does so since it has too much to do: not of each one that is busy."""
@@ -352,14 +445,19 @@ class _Causes:
         if self._moves and strongest < _OF_ELECTIONS:
             figures = (
                 Figure("changes of the leader", self._changes, "", 0),
-                Figure("time without a leader", 100 * self.evidence.leaderless, "%", 100 * _LEADERLESS),
+                Figure("time without a leader", 100 * self.evidence.leaderless, "%", 100 * CUT_OFF),
             )
             return advice.elections(figures)
+        load = self.evidence.load
+        if strongest < 1 and load is not None and load.failed_share >= _FAILED:
+            return advice.failing(
+                Figure("requests of the load that failed", 100 * load.failed_share, "%", 100 * _FAILED)
+            )
         return _answer(causes)
 
     @property
     def _moves(self) -> bool:
-        return self._changes >= ELECTIONS or self.evidence.leaderless > _LEADERLESS
+        return self._changes >= ELECTIONS or self.evidence.leaderless > CUT_OFF
 
     def notes(self) -> list[str]:
         """Return what a reader should know beside the answers."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 GAVE_UP_MS = 2000.0
 """What a probe took that failed: it is given up then."""
+CUT_OFF = 0.05
+"""Of a member's answers, or of a cluster's time, the share without a leader from which on that is no accident."""
 ELECTIONS = 2
 """Elections in one interval that are more than an accident."""
 # Of probes that failed, the share from which on one of ten took too long; while leaders change some are refused.
@@ -23,8 +25,9 @@ _FAILED, _FAILED_IN_ELECTIONS = 0.1, 0.34
 _STALLS_MS = 2.0
 # A sync that does not return is not counted; its member has noted few, and short ones, while others noted many.
 _FEW, _ENOUGH_SYNCS, _SHORT_SYNC_MS = 0.25, 10, 10.0
-# Of the answers of a member, the share without a leader from which on it is cut off.
-_CUT_OFF = 0.1
+# Of a time, the share in which one led from which on it was the leader; and the proposals for each turn of its loop
+# from which on that has no pause.
+_MOSTLY, _WITHOUT_PAUSE = 0.5, 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Parts:
         store: what a status or a serializable read takes beyond that: the lock of its store.
         agreement: what a linearizable read takes beyond a serializable one: the network between members, and their
             Raft loops, which wait for syncs.
+        agreement_median: the same at the median: of a cluster whose leader is away again and again, what it takes at
+            other times.
         average: what linearizable reads and writes take on average, failures included, beyond a read of its own store.
             Of a member that is stuck now and then it is large, and no percentile of few requests need be.
         bytes: how much longer a put of 16 KiB takes than one of some bytes, at the median.
@@ -45,6 +50,9 @@ class Parts:
             for the one that is under way.
         commit, commit_wait: likewise of the database.
         hangs: whether a sync of it does not return.
+        stands_still: whether it stands still now and then: then the least request takes as long as a read of its store,
+            and both count for ``processor``.
+        turn: of a leader whose Raft loop has no pause, how long a turn of it takes, as one of ten does; else None.
         heavy: work of kinds that keep others waiting, in words, each with its figure and unit: large requests and
             answers, compaction, defragmentation, watchers that are behind. Empty where it has none.
         busy: the same, and how much of a processor it used, where that is much.
@@ -56,6 +64,7 @@ class Parts:
     processor: float | None
     store: float | None
     agreement: float | None
+    agreement_median: float | None
     average: float | None
     bytes: float | None
     sync: float | None
@@ -63,6 +72,8 @@ class Parts:
     commit: float | None
     commit_wait: float
     hangs: bool
+    stands_still: bool
+    turn: float | None
     heavy: Mapping[str, tuple[float, str]]
     busy: Mapping[str, tuple[float, str]]
     wrote_much: Mapping[str, tuple[float, str]]
@@ -74,11 +85,11 @@ class Parts:
 
     @property
     def log_ms(self) -> float:
-        """How long its Raft loop may stand still for its log."""
+        """How long its Raft loop may stand still for its log, or for whatever else a turn of it does."""
         if self.hangs:
             return GAVE_UP_MS
         longest = self.evidence.histograms["wal_fsync"].most_ms if self.sync_wait >= _STALLS_MS else None
-        return max(self.sync or 0.0, longest or 0.0)
+        return max(self.sync or 0.0, longest or 0.0, self.turn or 0.0)
 
 
 def parts_of(evidence: Evidence) -> dict[str, Parts]:
@@ -102,16 +113,20 @@ def _parts(member: MemberEvidence, evidence: Evidence, work: _Work) -> Parts:
         listed, locks = _less(status, commit_in_the_way(commit)), []
         listed = None if hangs else listed
     lag = evidence.client.lag_p99_ms or 0.0 if evidence.source == "probes" else 0.0
+    stands_still = "members" in took and _is_as_slow(member.probes["members"], locks, member)
+    if stands_still:
+        listed, locks = max(listed or 0.0, *locks), []
     processor = _less(listed, (connect or 0.0) + lag)
     # A sync that has ended waits for the processor, which comes on top of what the request waits for.
     waits, base = processor or 0.0, max([*locks, listed or 0.0])
     return Parts(
         member, _less(connect, 0.0), processor,
         _less(max(locks, default=None), (listed or 0.0) + lag),
-        _less(took.get("linearizable"), base), _less(_average(member), base), _of_bytes(member),
+        _less(took.get("linearizable"), base), _agreement_median(member), _less(_average(member), base),
+        _of_bytes(member),
         _less(sync.p90_ms if sync else None, 2 * waits), _less(sync.wait_ms if sync else None, waits) or 0.0,
         _less(commit.p90_ms if commit else None, 2 * waits), _less(commit.wait_ms if commit else None, waits) or 0.0,
-        hangs, work.heavy, work.busy, work.wrote_much,
+        hangs, stands_still, _turn(member, evidence), work.heavy, work.busy, work.wrote_much,
     )  # fmt: skip
 
 
@@ -121,6 +136,46 @@ def took_ms(times: Times, stuck: float = _FAILED) -> float | None:
     if not tried:
         return None
     return GAVE_UP_MS if times.failed >= max(1, stuck * tried) else times.p90_ms
+
+
+def _is_as_slow(least: Times, locks: Sequence[float], member: MemberEvidence) -> bool:
+    """Whether the least request to a member takes now and then what reads of its store do: then nobody holds that.
+
+    Percentiles of some twenty questions differ by chance, which of both kinds they meet; the longest one of each and
+    their averages do not.
+    """
+    takes = max(locks, default=0.0)
+    others = [member.probes[kind].mean_ms or 0.0 for kind in ("status", "serializable") if kind in member.probes]
+    return (
+        takes >= _SHORT_SYNC_MS
+        and (least.most_ms or 0.0) >= takes / 2
+        and (least.mean_ms or 0.0) >= max(others, default=0.0) / 4
+    )
+
+
+def _agreement_median(member: MemberEvidence) -> float | None:
+    times = member.probes.get("linearizable")
+    if times is None or not times.count + times.failed:
+        return None
+    if times.failed >= times.count:
+        return GAVE_UP_MS
+    least = [member.probes[kind].p50_ms or 0.0 for kind in ("members", "serializable") if kind in member.probes]
+    return _less(times.p50_ms, max(least, default=0.0))
+
+
+def _turn(member: MemberEvidence, evidence: Evidence) -> float | None:
+    """Return how long a turn of a leader's Raft loop takes at one of ten, where it has no pause.
+
+    A turn syncs the log once for all proposals that came during the one before. Where at least two have come each time,
+    it goes from turn to turn. Of times that vary, one of ten is twice their average or more.
+    """
+    synced = member.histograms.get("wal_fsync")
+    if synced is None or not synced.count or member.leads < _MOSTLY or not evidence.seconds:
+        return None
+    if evidence.leaderless > CUT_OFF or member.counts.get("leader_changes"):
+        return None
+    turns_s = synced.count / evidence.seconds
+    return 2 * 1e3 / turns_s if member.rates.get("proposals", 0.0) >= _WITHOUT_PAUSE * turns_s else None
 
 
 def _average(member: MemberEvidence) -> float | None:
@@ -160,7 +215,7 @@ def _hangs(member: MemberEvidence, evidence: Evidence, status_ms: float | None) 
     whose link loses messages syncs seldom, too, since it gets many entries at once; but it applies all of them.
     """
     mine = member.histograms.get("wal_fsync")
-    if mine is None or member.without_leader > _CUT_OFF:
+    if mine is None or member.without_leader > CUT_OFF:
         return False
     if not (member.highest.get("proposals_pending", 0) >= 1 or status_ms is None or status_ms >= GAVE_UP_MS):
         return False

@@ -2,7 +2,8 @@
 
 A and B were written down before any rule: rules were made on A, and evaluated once on B, whose causes are of other
 kinds, not the same ones with other magnitudes. What B had shown went into the rules, so C was written down before that,
-of kinds that neither of them has; the figure is of C. `injectors.py` injects them.
+of kinds that neither of them has; and D before C was evaluated, for the same reason. The figure is of D. `injectors.py`
+injects them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal, cast
 
 from cluster.schema.diagnose_documents import Word
 
-Half = Literal["A", "B", "C"]
+Half = Literal["A", "B", "C", "D"]
 Source = Literal["probes", "run"]
 Of = Literal["", "all", "leader", "follower", "followers", "clients", "two"]
 
@@ -168,5 +169,42 @@ _HALF_C = (
           unsure_allowed=True, note="elections"),
 )  # fmt: skip
 
-CAUSES: dict[str, Cause] = {cause.name: cause for cause in (*_HALF_A, *_HALF_B, *_HALF_C)}
+_HALF_D = (
+    Cause("D01", "pages", "healthy", "", "100 pages of 100 keys are read a second"),
+    Cause("D02", "four members", "healthy", "", "a cluster of four members, light load"),
+    Cause("D03", "a large database", "healthy", "", "light load; the database has 300 MB"),
+    Cause("D04", "small compactions", "healthy", "", "light load, whose history is compacted every 5 s"),
+    Cause("D05", "leadership that was moved before", "healthy", "", "light load after the leadership was moved once"),
+    Cause("D06", "values of 4 KiB", "healthy", "", "150 requests a second, values of 4 KiB"),
+    Cause("D07", "slow syncs of the leader and one follower", "disk", "two",
+          "each sync of the leader and of one follower of two takes 70 ms longer"),
+    Cause("D08", "syncs that are late by chance", "disk", "all", "syncs of all members take up to 120 ms longer"),
+    Cause("D09", "now and then stuck disk of a follower", "disk", "follower",
+          "a sync of a follower is held for 1 s every 4 s"),
+    Cause("D10", "slow syncs of the leader's database", "disk", "leader",
+          "each sync of the database of the leader takes 300 ms longer; those of the log are as ever"),
+    Cause("D11", "slow syncs of larger values", "disk", "all",
+          "each sync of all members takes 60 ms longer; values of 16 KiB"),
+    Cause("D12", "busy neighbours of a follower", "cpu", "follower",
+          "a follower alone shares a processor with 8 spinning processes of higher priority"),
+    Cause("D13", "CPU quota of the leader of five", "cpu", "leader", "the leader of five may use 5 % of a processor"),
+    Cause("D14", "Docker's limit of a follower", "cpu", "follower", "a follower's container with `--cpus 0.05`"),
+    Cause("D15", "a follower's delay one way", "network", "follower", "what a follower sends is delayed by 80 ms"),
+    Cause("D16", "flapping links of the leader", "network", "leader",
+          "peer links of the leader are cut for 1 s of every 5 s", unsure_allowed=True),
+    Cause("D17", "narrow links of all", "network", "all",
+          "peer links of all members carry 1 Mbit/s, and values of 8 KiB are put 6 times a second"),
+    Cause("D18", "delay of one link", "network", "follower",
+          "the link between the leader and one follower is delayed by 80 ms"),
+    Cause("D19", "loss and jitter", "network", "all",
+          "5 % is lost on the peer links of all members, and they are late by up to 40 ms"),
+    Cause("D20", "hashes", "overload", "", "the hash of 200 MB is asked for at each member, again and again"),
+    Cause("D21", "sorted ranges", "overload", "", "32 users read 5,000 keys sorted by value each time"),
+    Cause("D22", "leases that expire at once", "overload", "",
+          "10,000 leases with a key each expire at once, again and again", unsure_allowed=True),
+    Cause("D23", "blocking scenario", "client", "",
+          "one operation in 20 of the generator's scenario blocks its process for 50 ms", sources=("run",)),
+)  # fmt: skip
+
+CAUSES: dict[str, Cause] = {cause.name: cause for cause in (*_HALF_A, *_HALF_B, *_HALF_C, *_HALF_D)}
 """All causes by name."""

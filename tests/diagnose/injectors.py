@@ -30,7 +30,8 @@ _REVISIONS = 300_000
 _SPINNING = 8
 # Few bytes each, so that they cost time and no memory.
 _COUNTED_KEYS, _COUNTED_BYTES = 300_000, 8
-_STREAMED = (12_800, 16_384)
+_STREAMED, _LARGE_DATABASE = (12_800, 16_384), (19_200, 16_384)
+_SORTED_KEYS = 5_000
 _AS_FAST_AS_IT_GOES = ("--scenario", "put")
 
 Inject = Callable[[Scene], AbstractContextManager[tuple[str, ...]]]
@@ -89,7 +90,9 @@ def _whom(made: Scene, of: str) -> tuple[str, ...]:
     if of == "leader":
         return (made.leader(),)
     followers = made.followers()
-    return {"followers": followers, "two": followers[:2]}.get(of, followers[:1])
+    return {
+        "followers": followers, "two": followers[:2], "leader and follower": (made.leader(), *followers[:1]),
+    }.get(of, followers[:1])  # fmt: skip
 
 
 def _each(of: str, do: OnMember) -> Inject:
@@ -146,8 +149,8 @@ def _slow(by_s: float) -> OnMember:
     return _struck("sync", "*", by_s)
 
 
-def _by_chance(share: float, hold_s: float) -> OnMember:
-    """Return what holds each sync with a probability, for a time."""
+def _by_chance(share: float, least_s: float, most_s: float) -> OnMember:
+    """Return what holds each sync with a probability, for a time between two at random."""
 
     @contextlib.contextmanager
     def strike(made: Scene, name: str) -> Iterator[None]:
@@ -155,6 +158,7 @@ def _by_chance(share: float, hold_s: float) -> OnMember:
             nth = 1
             while random.random() >= share:
                 nth += 1
+            hold_s = random.uniform(least_s, most_s)
             number = made.local.strike(name, hold("sync", "*", hold_s, nth=nth, times=1))
             with contextlib.suppress(ClusterError):  # without a load nothing is synced
                 made.local.wait_struck(name, number, timeout_s=1.0)
@@ -209,6 +213,17 @@ def _late_between_followers(made: Scene) -> Iterator[tuple[str, ...]]:
 
 
 @contextlib.contextmanager
+def _late_to_a_follower(made: Scene) -> Iterator[tuple[str, ...]]:
+    leader, follower = made.leader(), made.followers()[0]
+    with _late(made, lambda sender, receiver: 0.08 if {sender, receiver} == {leader, follower} else 0.0):
+        yield (follower,)
+
+
+def _sends_later(made: Scene, name: str) -> AbstractContextManager[None]:
+    return _late(made, lambda sender, _: 0.08 if sender == name else 0.0)
+
+
+@contextlib.contextmanager
 def _late_or_not(made: Scene) -> Iterator[tuple[str, ...]]:
     with _late(made, lambda _sender, _receiver: random.choice((0.0, 0.1))):
         yield made.names
@@ -223,32 +238,40 @@ def _cut_off(made: Scene, name: str) -> Iterator[None]:
         made.local.join(name)
 
 
-@contextlib.contextmanager
-def _narrow(made: Scene, name: str) -> Iterator[None]:
-    relay = shaped_relay(made.local)
-    relay.carries[name] = 2e6 / 8
-    try:
-        yield
-    finally:
-        del relay.carries[name]
+def _narrow(bits_s: float) -> OnMember:
+    """Return what lets each link of a member carry so much: of a link between two such ones, the half."""
+
+    @contextlib.contextmanager
+    def narrow(made: Scene, name: str) -> Iterator[None]:
+        relay = shaped_relay(made.local)
+        relay.carries[name] = bits_s / 8
+        try:
+            yield
+        finally:
+            del relay.carries[name]
+
+    return narrow
 
 
-@contextlib.contextmanager
-def _flapping(made: Scene, name: str) -> Iterator[None]:
-    def flap() -> None:
-        made.local.isolate(name)
-        ends.wait(1.5)
-        made.local.join(name)
+def _flapping(cut_s: float, joined_s: float) -> OnMember:
+    @contextlib.contextmanager
+    def flapping(made: Scene, name: str) -> Iterator[None]:
+        def flap() -> None:
+            made.local.isolate(name)
+            ends.wait(cut_s)
+            made.local.join(name)
 
-    ends = threading.Event()
-    try:
-        with _again(flap, 2.5):
-            try:
-                yield
-            finally:
-                ends.set()
-    finally:
-        made.local.join(name)
+        ends = threading.Event()
+        try:
+            with _again(flap, joined_s):
+                try:
+                    yield
+                finally:
+                    ends.set()
+        finally:
+            made.local.join(name)
+
+    return flapping
 
 
 @contextlib.contextmanager
@@ -275,17 +298,24 @@ def _busy_neighbours(made: Scene) -> Iterator[tuple[str, ...]]:
         yield made.names
 
 
-@contextlib.contextmanager
-def _busy_neighbours_of_the_leader(made: Scene) -> Iterator[tuple[str, ...]]:
-    leader, all_of_it = made.leader(), frozenset(os.sched_getaffinity(0))
-    for name in made.names:
-        machine.pin(made.pid(name), frozenset([made.member_cpu if name == leader else made.client_cpu]))
-    try:
-        with machine.spinning(_SPINNING, made.member_cpu):
-            yield (leader,)
-    finally:
+def _busy_neighbours_of(of: str) -> Inject:
+    @contextlib.contextmanager
+    def inject(made: Scene) -> Iterator[tuple[str, ...]]:
+        (it,), all_of_it = _whom(made, of), frozenset(os.sched_getaffinity(0))
         for name in made.names:
-            machine.pin(made.pid(name), all_of_it)
+            machine.pin(made.pid(name), frozenset([made.member_cpu if name == it else made.client_cpu]))
+        try:
+            with machine.spinning(_SPINNING, made.member_cpu):
+                yield (it,)
+        finally:
+            for name in made.names:
+                machine.pin(made.pid(name), all_of_it)
+
+    return inject
+
+
+def _two_processors() -> str:
+    return "" if len(os.sched_getaffinity(0)) >= 2 else "it needs two processors"
 
 
 @contextlib.contextmanager
@@ -362,21 +392,24 @@ def _client_quota(cores: float) -> Inject:
     return inject
 
 
-# Members that die
+# Leaders that die
+
+
+def _leader_in_the_end(made: Scene) -> str:
+    """Return the leader once there is one; nothing where there is none within seconds."""
+    until = time.monotonic() + 5.0
+    while time.monotonic() < until:
+        with contextlib.suppress(RuntimeError):  # nobody leads, for a moment
+            return made.leader()
+    return ""
 
 
 @contextlib.contextmanager
 def _dying_leaders(made: Scene) -> Iterator[tuple[str, ...]]:
     def kill() -> None:
-        until = time.monotonic() + 5.0
-        while True:
-            with contextlib.suppress(RuntimeError):  # nobody leads, for a moment
-                leader = made.leader()
-                break
-            if time.monotonic() > until:
-                return
-        made.local.kill(leader)
-        made.local.start(leader)
+        if leader := _leader_in_the_end(made):
+            made.local.kill(leader)
+            made.local.start(leader)
 
     with _again(kill, 6.0):
         yield ()
@@ -454,7 +487,7 @@ INJECTORS: dict[str, Injector] = {
     "B09": Injector(Setup(strikes=True), _each("all", _now_and_then(".wal", 0.3, 1.5))),
     "B10": Injector(Setup(), _each("follower", _quota(0.05)), machine.why_no_quota),
     "B11": Injector(Setup(), _frozen),
-    "B12": Injector(Setup(), _busy_neighbours_of_the_leader),
+    "B12": Injector(Setup(), _busy_neighbours_of("leader"), _two_processors),
     "B13": Injector(Setup(docker=True), _docker_limit("all")),
     "B14": Injector(Setup(docker=True), _docker_limit("leader")),
     # 5 to 80 ms between two members.
@@ -462,7 +495,7 @@ INJECTORS: dict[str, Injector] = {
     "B16": Injector(Setup(), _each("all", _links(drop=0.05))),
     "B17": Injector(Setup(), _each("leader", _links(delay_s=0.05))),
     "B18": Injector(Setup(shaped=True, load=(*_AS_FAST_AS_IT_GOES, "--rate", "6", "--value-size", "16KiB")),
-                    _each("leader", _narrow)),
+                    _each("leader", _narrow(2e6))),
     "B19": Injector(Setup(shaped=True), _each("leader", _sends_late)),
     "B20": Injector(Setup(far=(2, 0.07)), _far),
     "B21": Injector(Setup(), _beside(("watchers", "2000"), ("hot", "200"))),
@@ -473,7 +506,7 @@ INJECTORS: dict[str, Injector] = {
     "B26": Injector(Setup(), _frozen_clients),
     "B27": Injector(Setup(load=_own("own_work", "--engine", "python", "--rate", "1500", "--max-in-flight", "200")),
                     _nothing),
-    "B28": Injector(Setup(), _each("follower", _flapping)),
+    "B28": Injector(Setup(), _each("follower", _flapping(1.5, 2.5))),
 
     "C01": Injector(Setup(load=("--scenario", "get", "--read-consistency", "serializable", "--rate", "1000")),
                     _nothing),
@@ -484,7 +517,7 @@ INJECTORS: dict[str, Injector] = {
     "C06": Injector(Setup(nodes=2), _nothing),
     "C07": Injector(Setup(shaped=True), _late_between_followers),
     "C08": Injector(Setup(nodes=5, strikes=True), _each("two", _slow(0.08))),
-    "C09": Injector(Setup(strikes=True), _each("leader", _by_chance(0.3, 0.1))),
+    "C09": Injector(Setup(strikes=True), _each("leader", _by_chance(0.3, 0.1, 0.1))),
     "C10": Injector(Setup(strikes=True, load=(*_AS_FAST_AS_IT_GOES, "--concurrency", "64")), _each("all", _slow(0.03))),
     "C11": Injector(Setup(strikes=True, writes=True), _each("leader", _struck("write", ".wal", 0.04))),
     "C12": Injector(Setup(), _each("followers", _quota(0.05)), machine.why_no_quota),
@@ -504,6 +537,33 @@ INJECTORS: dict[str, Injector] = {
     "C25": Injector(Setup(), _client_quota(0.05), machine.why_no_quota),
     "C26": Injector(Setup(), _to_clients(lambda: machine.freezing(0.03, 0.03))),
     "C27": Injector(Setup(), _dying_leaders),
+
+    "D01": Injector(Setup(load=("--scenario", "range", "--rate", "100")), _nothing),
+    "D02": Injector(Setup(nodes=4), _nothing),
+    "D03": Injector(Setup(prepare=_filled("fill", *_LARGE_DATABASE)), _nothing),
+    "D04": Injector(Setup(), _beside(("compact_often", "5000"))),
+    "D05": Injector(Setup(prepare=_filled("move_once")), _nothing),
+    "D06": Injector(Setup(load=("--rate", "150", "--value-size", "4KiB")), _nothing),
+    "D07": Injector(Setup(strikes=True), _each("leader and follower", _slow(0.07))),
+    "D08": Injector(Setup(strikes=True), _each("all", _by_chance(1.0, 0.0, 0.12))),
+    "D09": Injector(Setup(strikes=True), _each("follower", _now_and_then("*", 1.0, 4.0))),
+    "D10": Injector(Setup(strikes=True), _each("leader", _struck("sync", "db", 0.3))),
+    "D11": Injector(Setup(strikes=True, load=(*_AS_FAST_AS_IT_GOES, "--rate", "100", "--value-size", "16KiB")),
+                    _each("all", _slow(0.06))),
+    "D12": Injector(Setup(), _busy_neighbours_of("follower"), _two_processors),
+    "D13": Injector(Setup(nodes=5), _each("leader", _quota(0.05)), machine.why_no_quota),
+    "D14": Injector(Setup(docker=True), _docker_limit("follower")),
+    "D15": Injector(Setup(shaped=True), _each("follower", _sends_later)),
+    "D16": Injector(Setup(), _each("leader", _flapping(1.0, 4.0))),
+    "D17": Injector(Setup(shaped=True, load=(*_AS_FAST_AS_IT_GOES, "--rate", "6", "--value-size", "8KiB")),
+                    _each("all", _narrow(2e6))),
+    "D18": Injector(Setup(shaped=True), _late_to_a_follower),
+    "D19": Injector(Setup(), _each("all", _links(delay_s=0.01, jitter_s=0.01, drop=0.025))),
+    "D20": Injector(Setup(prepare=_filled("fill", *_STREAMED)), _beside(("hashes", "3"))),
+    "D21": Injector(Setup(load=_own("sorted_ranges", "--concurrency", "32"),
+                          prepare=_filled("fill", _SORTED_KEYS, _RANGE_BYTES)), _nothing),
+    "D22": Injector(Setup(), _beside(("expiring", "10000"))),
+    "D23": Injector(Setup(load=_own("blocking", "--engine", "python", "--rate", "150")), _nothing),
 }  # fmt: skip
 """How each of `causes.CAUSES` is injected, by its name."""
 
@@ -535,5 +595,4 @@ def sources() -> dict[str, str]:
 def why_not(name: str) -> str:
     """Return why a cause cannot be injected on this machine; empty where it can."""
     injector = INJECTORS[name]
-    needs_two = injector.inject in (_busy_neighbours_of_the_leader,) and len(os.sched_getaffinity(0)) < 2
-    return scene.why_not(injector.setup) or injector.needs() or ("it needs two processors" if needs_two else "")
+    return scene.why_not(injector.setup) or injector.needs()

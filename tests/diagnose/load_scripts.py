@@ -41,6 +41,7 @@ HOT_KEY = b"hot"
 PUTS = 128
 _STREAMS = 20
 _PAUSE_S = 0.05
+_EXPIRE_S = 12.0
 
 
 def _client(endpoints: list[str]) -> EtcdClient:
@@ -284,11 +285,54 @@ def logins(client: EtcdClient, count: int) -> None:
     gevent.joinall([gevent.spawn(log_in, number) for number in range(count)], raise_error=True)
 
 
+def compact_often(client: EtcdClient, every_ms: int) -> None:
+    """Compact the history up to now, every so many milliseconds."""
+    while True:
+        gevent.sleep(every_ms / 1000)
+        if revision := client.get(HOT_KEY).revision:
+            client.compact(int(revision))
+
+
+def move_once(client: EtcdClient) -> None:
+    """Move the leadership to another member, and wait until all know."""
+    leader, ids = _leader(client)
+    wanted = next(each for each, endpoint in sorted(ids.items()) if endpoint != leader)
+    _done(client.move_leader(leader, wanted))
+    while _leader(client)[0] != ids[wanted]:
+        gevent.sleep(_PAUSE_S)
+
+
+def hashes(client: EtcdClient, count: int) -> None:
+    """Have so many clients that ask for the hash of all keys, again and again."""
+
+    def ask(number: int) -> None:
+        while True:
+            _done(client.hash_kv(client.endpoints[number % len(client.endpoints)]))
+
+    gevent.joinall([gevent.spawn(ask, number) for number in range(count)], raise_error=True)
+
+
+def expiring(client: EtcdClient, count: int) -> None:
+    """Grant so many leases with a key each, let all expire at once, and begin anew."""
+
+    def grant(number: int) -> None:
+        granted = client.lease_grant(max(2, round(until - time.monotonic()))).response
+        if granted is not None:
+            client.put(b"expires/%05d" % number, b"v", lease=granted.ID)
+
+    pool = Pool(64)
+    while True:
+        until = time.monotonic() + _EXPIRE_S
+        for _ in pool.imap_unordered(grant, range(count)):
+            pass
+        gevent.sleep(max(0.0, until - time.monotonic()))
+
+
 SCRIPTS: dict[str, Callable[..., None]] = {
     each.__name__: each
     for each in (
         fill, fill_to, history, compaction, watchers, hot, lagging, move, defragment, keep_alive, large_puts, snapshots,
-        connections, deletes, logins,
+        connections, deletes, logins, compact_often, move_once, hashes, expiring,
     )
 }  # fmt: skip
 

@@ -43,7 +43,8 @@ _EVIDENCE = {"loadgen/diagnose": ("facts.py", "observed.py", "prober.py"),
 _TITLES: dict[Half, str] = {
     "A": "Causes that the rules were made on",
     "B": "Causes that they were evaluated on first, and then mended by",
-    "C": "Causes that they were evaluated on then",
+    "C": "Causes that they were evaluated on then, and mended by",
+    "D": "Causes that they were evaluated on last",
 }
 _HANGS_S = 400.0
 _LONGEST = 300
