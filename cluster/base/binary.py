@@ -184,7 +184,10 @@ def run_version(path: Path, source: str) -> EtcdBinary:
     except OSError as exc:
         raise EtcdBroken(f"{path}{whence} does not run here: {exc.strerror or exc}; {_INSTALL}") from exc
     except subprocess.TimeoutExpired as exc:
-        raise EtcdBroken(f"{path}{whence} did not answer --version within 10 s; {_INSTALL}") from exc
+        raise EtcdBroken(
+            f"{path}{whence} did not answer --version within 10 s: this machine has too much to do, so try again; or "
+            f"it is no etcd: {_INSTALL}"
+        ) from exc
     text = done.stdout.decode(errors="replace").strip()
     found = _VERSION.search(text)
     if found is None:

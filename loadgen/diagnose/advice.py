@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from loadgen.diagnose.answer import Answer, Figure, number
+from loadgen.diagnose.parts import ELECTIONS
 
 if TYPE_CHECKING:
     from cluster.schema.diagnose_documents import Word
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "log", "stalls", "hung disk", "loop", "database", "processor", "turns", "store", "connection", "majority",
-    "leader's link", "cut off", "bandwidth", "between", "busy", "queue", "heavy", "written", "client",
+    "leader's link", "cut off", "lost from sight", "bandwidth", "between", "busy", "short waits", "queue", "heavy",
+    "written", "client",
 ]  # fmt: skip
 """The kinds of causes."""
 
@@ -31,11 +33,15 @@ _WHY: dict[Kind, str] = {
     "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",
     "leader's link": "the way between {member} and the leader is slow: a linearizable read through it takes {first}",
     "cut off": "{member} is cut off from the leader that the others follow: it knew none for {first} of the time",
+    "lost from sight": "{member} loses the leader from sight again and again, and the others do not: it saw {amount} "
+    "changes of it",
     "bandwidth": "the links between members carry little: at {member} a put of 16 KiB takes {first} longer than one of "
     "64 bytes",
     "between": "messages between members are slow: the load's requests take {first}, and neither disks, processors nor "
     "the way to the clients explain that",
     "busy": "the cluster is asked for more than it can do: {doing}",
+    "short waits": "the members have much to do, and waits for processors and syncs that are short each add up: "
+    "{doing}",
     "queue": "the cluster is asked for more than it can do: {amount} proposals waited at one moment",
     "heavy": "the cluster has work that keeps others waiting: {doing}",
     "written": "the cluster is asked to write more than its disks can: {doing}",
@@ -62,10 +68,14 @@ _WHAT_TO_DO: dict[Kind, str] = {
     "leader's link": "Measure the way between {member} and the leader (`ping`, `mtr`).",
     "cut off": "Look at the way between {member} and the other members: their peer ports, firewalls, certificates of "
     "peers (its log says whom it cannot reach). Its clients fail meanwhile: take it out of their endpoints.",
+    "lost from sight": "Look for messages that are lost for moments on the way between {member} and the other members "
+    "(`mtr`, counters of its network interface).",
     "bandwidth": "Measure what the links between the members carry (`iperf3`), and who else uses them.",
     "between": "Measure the ways between the members (`ping`, `mtr`). `raftload diagnose --endpoints` says which one.",
     "busy": "Ask for less at once: page large reads (--limit), use fewer or larger watches, spread the load over time, "
     "compact more often in smaller steps; or give the members more processors.",
+    "short waits": "Ask for less at once, or give the members more processors. `raftload capacity` finds the rate that "
+    "they can do.",
     "queue": "Ask for less at once, or give the members more processors and faster disks. `raftload capacity` finds "
     "the rate that they can do.",
     "heavy": "Do that work in smaller steps: smaller values, large reads in pages (--limit), compaction more often, "
@@ -126,10 +136,12 @@ def unsure(first: Word, second: Word, figures: Sequence[Figure], margin: float, 
     )
 
 
-def elections(figures: Sequence[Figure]) -> Answer:
-    """Return the answer where the leadership moves, and nothing else is slow."""
+def elections(changes: Figure, leaderless: Figure) -> Answer:
+    """Return the answer where the leadership moves, and nothing else is slow. Takes how often, and how long."""
+    often = changes.value >= ELECTIONS
+    what = "the leadership moves again and again" if often else f"no member led for {_amount(leaderless)} of the time"
     return Answer(
-        "unsure", "elections: the leadership moves again and again, and nothing that is slow explains it", figures,
+        "unsure", f"elections: {what}, and nothing that is slow explains it", (changes, leaderless),
         advice="See in the members' logs who asks for elections, and why (`raftload viz log`): somebody may move the "
         "leader, or messages may be lost for moments that are too short to be seen here.",
     )  # fmt: skip

@@ -237,7 +237,7 @@ class _Causes:
             takes = min(inside.processors + inside.disks, max(0.0, takes))
         else:
             takes = min(inside.processors, max(0.0, takes - inside.disks))
-        return Cause("overload", takes / AGREEMENT_MS, "busy", (*_doing(busy.busy), figure), busy.name)
+        return Cause("overload", takes / AGREEMENT_MS, "short waits", (figure, *_doing(busy.busy)), busy.name)
 
     def _loop(self, parts: Parts) -> Cause | None:
         """Return how long the leader's Raft loop stands still for something else than syncs and its processor.
@@ -263,11 +263,11 @@ class _Causes:
             return None
         away = max(0.0, mine.without_leader - max(each.without_leader for each in others))
         seen = mine.counts.get("leader_changes", 0) - max(each.counts.get("leader_changes", 0) for each in others)
-        figures = (
-            Figure("time in which it knew no leader", 100 * away, "%", 100 * CUT_OFF),
-            Figure("changes of the leader that it alone has seen", max(0, seen), "", 0),
-        )
-        return Cause("network", max(away / CUT_OFF, seen / ELECTIONS), "cut off", figures, parts.name)
+        knew_none = Figure("time in which it knew no leader", 100 * away, "%", 100 * CUT_OFF)
+        if away / CUT_OFF >= seen / ELECTIONS:
+            return Cause("network", away / CUT_OFF, "cut off", (knew_none,), parts.name)
+        alone = Figure("changes of the leader that it alone has seen", seen, "", 0)
+        return Cause("network", seen / ELECTIONS, "lost from sight", (alone, knew_none), parts.name)
 
     def _bandwidth(self, parts: Parts) -> Cause | None:
         """Return how much longer a larger put takes: its bytes go over the links, and into the logs."""
@@ -379,7 +379,8 @@ class _Causes:
         if not are_reads:  # a put is in the log of a majority
             logs = leader.log_ms + max(each.log_ms for each in self._voters if each is not leader)
             inside = inside._replace(disks=inside.disks + logs)
-        figure = Figure(f"{'reads' if are_reads else 'writes'} of the load, p90", took, "ms")
+        what, percentile = "reads" if are_reads else "writes", "median" if self._moves else "p90"
+        figure = Figure(f"{what} of the load, {percentile}", took, "ms")
         found = []
         if not any(map(self._is_starved, self.parts.values())):
             found.append(self._of_short_waits(leader, took, inside, figure))
@@ -443,11 +444,10 @@ class _Causes:
         if not causes and not any(each.probes or each.histograms for each in self.evidence.members):
             return advice.unknown()
         if self._moves and strongest < _OF_ELECTIONS:
-            figures = (
+            return advice.elections(
                 Figure("changes of the leader", self._changes, "", 0),
                 Figure("time without a leader", 100 * self.evidence.leaderless, "%", 100 * CUT_OFF),
             )
-            return advice.elections(figures)
         load = self.evidence.load
         if strongest < 1 and load is not None and load.failed_share >= _FAILED:
             return advice.failing(

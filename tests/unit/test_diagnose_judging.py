@@ -199,7 +199,7 @@ def test_runs_that_are_stored_are_not_made_again(
     assert made == ["A01"], "an entry that was changed is another one"
 
 
-@pytest.mark.parametrize(("half", "least"), [("A", 1.0), ("B", 0.98)])
+@pytest.mark.parametrize(("half", "least"), [("A", 1.0), ("B", 0.98), ("C", 0.98), ("D", 0.97)])
 def test_the_rules_are_right_of_the_evidence_that_is_stored(half: str, least: float) -> None:
     """As often as they were, and no healthy cluster is accused of anything."""
     cases = judging.judge(record.recorded(diagnose.NAME, {}), diagnose._diagnose, half)

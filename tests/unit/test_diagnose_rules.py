@@ -12,7 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from cluster.observe.record import Record
 from loadgen import schema
+from loadgen.diagnose import finished, observed
 from loadgen.diagnose.answer import Diagnosis
 from loadgen.diagnose.answer_table import render
 from loadgen.diagnose.causes import diagnose
@@ -229,11 +231,100 @@ def test_two_explanations_that_are_as_strong_are_unsure() -> None:
     assert "ping" in found.advice
 
 
+SHORT_WAITS = probes(members=6.0, status=7.0, serializable=7.0, linearizable=38.0, put=40.0, large_put=45.0)
+
+
+@pytest.mark.parametrize(("cores", "word", "says"), [
+    (0.1, "cpu", "the members wait for processors again and again: agreement with a majority takes 31 ms"),
+    (0.5, "overload", "syncs that are short each add up: agreement with a majority, p90: 31 ms"),
+])  # fmt: skip
+def test_waits_that_are_short_each_add_up(cores: float, word: str, says: str) -> None:
+    """No processor is 10 ms late, and a read waits for several turns at three members."""
+    found = diagnose(cluster(all_of(lambda each: with_(rates={"cpu_cores": cores})(SHORT_WAITS(each)))))
+    assert (found.cluster.word, says in found.cluster.why) == (word, True), found.cluster
+    run = run_of(cluster(all_of(lambda each: with_(rates={"cpu_cores": cores})(SHORT_WAITS(each)))), 40.0, 45.0)
+    found = diagnose(run).cluster
+    assert (found.word, "the load, p90: 40 ms" in found.why or "takes 40 ms" in found.why) == (word, True), found.why
+
+
+def test_a_leader_whose_loop_stands_still_for_no_sync_waits_for_its_log() -> None:
+    """It syncs 20 times a second for 100 proposals, each sync takes 3 ms, and reads take some turns of 50 ms."""
+    seldom = with_(histograms={"wal_fsync": took(3.0, 400, wait_ms=0.1)}, rates={"proposals": 100.0},
+                   probes={"linearizable": took(160.0), "put": took(170.0)})  # fmt: skip
+    others = probes(linearizable=170.0, put=180.0)
+    found = diagnose(cluster({LEADER: seldom, FOLLOWER: others, OTHER: others}))
+    assert (found.cluster.word, found.members[LEADER].word) == ("disk", "disk")
+    assert "etcd-node1's Raft loop stands still: a turn of it takes 50 ms" in found.cluster.why
+    assert diagnose(run_of(cluster({LEADER: seldom}), 160.0, 170.0)).cluster.word == "disk"
+    # One that syncs as often as proposals come has pauses, so its loop is not what they wait for.
+    often = with_(rates={"proposals": 15.0})
+    found = diagnose(cluster({LEADER: lambda each: often(seldom(each)), FOLLOWER: others, OTHER: others}))
+    assert found.cluster.word == "network"
+    # And where reads are fast it has many at a time, as of a load that goes to its limits.
+    quick = probes(linearizable=3.0, put=5.0)
+    assert diagnose(cluster({LEADER: lambda each: quick(seldom(each))})).cluster.word == "healthy"
+
+
+def test_a_member_that_stands_still_now_and_then_is_short_of_a_processor() -> None:
+    """By chance twice in twenty times it did so at a list of members, and four times at a status."""
+    stands = with_(probes={
+        "members": took(1.0, most_ms=256.0, mean_ms=22.0), "status": took(230.0, mean_ms=48.0),
+        "serializable": took(196.0, mean_ms=49.0), "linearizable": took(200.0, mean_ms=37.0),
+        "put": took(260.0, mean_ms=44.0),
+    })  # fmt: skip
+    found = diagnose(cluster({OTHER: stands}))
+    assert (found.cluster.word, found.members[OTHER].word) == ("cpu", "cpu")
+    assert "least request or read of its own store" in found.members[OTHER].figures[0].name
+
+
+def test_a_member_that_alone_knows_no_leader_is_cut_off() -> None:
+    away = cluster({OTHER: lambda each: dataclasses.replace(each, without_leader=0.9)})
+    found = diagnose(run_of(away))
+    assert (found.cluster.word, found.members[OTHER].word, found.members[LEADER].word) == (
+        "network", "network", "healthy",
+    )  # fmt: skip
+    assert "etcd-node3 is cut off from the leader that the others follow: it knew none for 90 %" in found.cluster.why
+    lost = cluster({OTHER: with_(counts={"leader_changes": 5})})
+    found = diagnose(run_of(lost))
+    assert (found.cluster.word, found.members[OTHER].word) == ("network", "network")
+    assert "loses the leader from sight again and again, and the others do not: it saw 5 changes" in found.cluster.why
+    # In an election nobody knows one, and one that was started again did not know one either.
+    all_away = all_of(lambda each: dataclasses.replace(each, without_leader=0.3))
+    assert diagnose(run_of(cluster(all_away))).cluster.word == "healthy"
+    back = {OTHER: lambda each: dataclasses.replace(with_(counts={"restarts": 1})(each), without_leader=0.3)}
+    assert diagnose(run_of(cluster(back))).cluster.word == "healthy"
+
+
+def test_elections_explain_what_some_reads_wait_for() -> None:
+    waits = with_(
+        counts={"leader_changes": 3},
+        probes={kind: Times(20, 0, 1.0, 3.0, 840.0, 1100.0, 1100.0) for kind in ("linearizable", "put", "large_put")},
+    )
+    found = diagnose(cluster(all_of(waits), leaderless=0.1)).cluster
+    assert (found.word, found.why.partition(":")[0]) == ("unsure", "elections")
+    # Messages that are slow at other times too are not explained by them.
+    slow = with_(counts={"leader_changes": 3}, probes={"linearizable": took(900.0), "put": took(900.0)})
+    assert diagnose(cluster(all_of(slow), leaderless=0.1)).cluster.word == "network"
+
+
+def test_a_run_whose_requests_fail_is_not_healthy() -> None:
+    run = run_of(cluster())
+    assert run.load is not None
+    found = diagnose(dataclasses.replace(run, load=dataclasses.replace(run.load, failed_share=0.3))).cluster
+    assert (found.word, found.why) == (
+        "unsure", "30 % of the load's requests failed, and nothing that is slow explains it",
+    )  # fmt: skip
+
+
 def test_elections_without_a_cause_are_named_and_nobody_is_blamed() -> None:
     found = diagnose(cluster(all_of(with_(counts={"leader_changes": 40})), leaderless=0.2))
     assert (found.cluster.word, found.cluster.why.partition(":")[0]) == ("unsure", "elections")
     assert {each.word for each in found.members.values()} == {"healthy"}
     assert any("40 elections" in note for note in found.notes)
+    one = diagnose(cluster(all_of(with_(counts={"leader_changes": 1})), leaderless=0.106)).cluster
+    assert (one.word, one.why) == (
+        "unsure", "elections: no member led for 10.6 % of the time, and nothing that is slow explains it",
+    )  # fmt: skip
     # What is slow beside them, so that it explains them, is the answer.
     slow = cluster(all_of(lambda each: with_(counts={"leader_changes": 3})(SLOW_LOG(each))))
     assert diagnose(slow).cluster.word == "disk"
@@ -341,3 +432,18 @@ def test_a_run_that_knows_the_status_alone() -> None:
     assert diagnose(without_list(run_of(cluster(all_of(STARVED)), 250.0, 260.0))).cluster.word == "cpu"
     assert diagnose(without_list(run_of(cluster(all_of(SLOW_DATABASE)), 300.0, 310.0))).cluster.word == "disk"
     assert diagnose(without_list(run_of(cluster({OTHER: HANGS}), 3.0, 2000.0))).cluster.word == "disk"
+
+
+@pytest.mark.parametrize(("saturated", "contended", "more"), [
+    (False, False, ""),
+    (True, False, ", though the run was SATURATED: latencies are partly the generator's own"),
+    (False, True, ", though the run was CONTENDED: latencies are partly the members' wait for a CPU"),
+    (True, True, ", though the run was SATURATED and CONTENDED: latencies are partly the machine's own"),
+])  # fmt: skip
+def test_a_healthy_run_says_what_its_machine_was_short_of(
+    monkeypatch: pytest.MonkeyPatch, saturated: bool, contended: bool, more: str
+) -> None:
+    monkeypatch.setattr(observed, "of_run", lambda *_: run_of(cluster()))
+    result: Any = {"generator": {"saturated": saturated}, "target": {"cpu_wait": {"contended": contended}}}
+    found = finished.diagnose(Record((), {}), result)
+    assert found is not None and found.cluster.why == f"nothing is slow{more}"

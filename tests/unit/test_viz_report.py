@@ -636,6 +636,12 @@ def test_what_was_slow_stands_on_top(data: rundata.RunData) -> None:
     assert "<b>What to do</b>: Buy one." in html and "network, which explains 4.1 times less" in html
 
 
+def test_commands_in_what_to_do_are_code(data: rundata.RunData) -> None:
+    html = report.render(with_diagnosis(data, "disk", advice="Run `iostat -x 1` on <its> host."))
+    assert "Run <code>iostat -x 1</code> on &lt;its&gt; host." in html
+    assert "<code>raftload diagnose RUN</code> shows the evidence" in html
+
+
 def test_of_a_healthy_run_the_line_is_all(data: rundata.RunData) -> None:
     html = report.render(with_diagnosis(data, "healthy", why="nothing is slow"))
     assert '<b class="pass">healthy</b>: nothing is slow' in html and "<h2>Diagnosis</h2>" not in html
