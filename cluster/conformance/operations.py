@@ -17,6 +17,7 @@ from cluster.conformance.model import Broken, Env, NotApplicable, Test, expect, 
 from cluster.gateway.admin import NO_SPACE, Admin
 from cluster.gateway.client import Client
 from cluster.observe.health import Alarm
+from cluster.observe.probe import MemberInfo
 
 _UNAVAILABLE = 14
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def learner(env: Env) -> str:
         member_id = _settled(env, lambda: admin.member_add(peer_url, learner=True))
         try:
             expect(
-                [member.is_learner for member in env.client().members() if member.id == member_id] == [True],
+                [member.is_learner for member in _listed(env) if member.id == member_id] == [True],
                 "a member added as a learner is not listed as one",
             )
             refused(
@@ -65,7 +66,7 @@ def learner(env: Env) -> str:
             )
             env.figures["promoted_ms"] = ms(time.monotonic() - began)
             expect(
-                [member.is_learner for member in env.client().members() if member.id == member_id] == [False],
+                [member.is_learner for member in _listed(env) if member.id == member_id] == [False],
                 "a promoted learner is still listed as one",
             )
 
@@ -82,7 +83,7 @@ def learner(env: Env) -> str:
         finally:
             with contextlib.suppress(ClusterError):
                 _settled(env, lambda: admin.member_remove(member_id))
-        ids = [member.id for member in env.client().members()]
+        ids = [member.id for member in _listed(env)]
         expect(member_id not in ids, "a member that was removed is still listed")
         refused(lambda: admin.member_remove(member_id), ["MemberNotFound"], "removing a member that was removed")
     return f"added, promoted after {env.figures['promoted_ms']:.0f} ms with all of revision {revision}, removed"
@@ -255,6 +256,17 @@ def _settled(env: Env, call: Callable[[], T]) -> T:
             if exc.code != _UNAVAILABLE or time.monotonic() > deadline:
                 raise
         env.sleep(0.2)
+
+
+def _listed(env: Env) -> tuple[MemberInfo, ...]:
+    """Return the list of members after all changes of it that were answered.
+
+    A member lists what it has applied, and a promotion is answered by the leader (etcd's ``server.go``,
+    ``PromoteMember``), which may have applied it before the member that was asked. A linearizable read waits until the
+    member has applied all that was committed; that the list itself can be asked for so is of 3.5 and later.
+    """
+    env.client().get(env.key("applied"))
+    return env.client().members()
 
 
 def _all(client: Client, start: bytes) -> Iterator[KeyValue]:

@@ -18,7 +18,9 @@ from cluster.conformance.beside import Beside
 from cluster.gateway.conformance_client import gateway_factory
 from cluster.local.cluster import LocalCluster
 from loadgen.client.blocking import grpc_factory
+from tests.conftest import ClusterFactory
 from tests.support.ports import closed_port
+from tests.support.waiting import HANG_S
 
 # Readers and writers run beside each other until each of them has done enough to tell, and not for a second.
 SHORT_LOAD = Bounds(load_s=0.2, load_at_most_s=60.0)
@@ -84,3 +86,13 @@ def test_a_learner_that_ends_is_named_with_its_last_words(
     assert report.verdict == Verdict.FAIL
     assert report.results[0].reason.startswith("raftload-learner ended with exit code 1: ")
     assert "address already in use" in report.results[0].reason
+
+
+def test_a_promotion_is_known_at_the_leader_before_the_member_that_is_asked(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(3, peer_links="relay")
+    leader = cluster.leader(HANG_S)
+    followers = [member for member in cluster.members if member != leader]
+    cluster.delay(followers[0].name, 0.03)
+    endpoints = [member.client_url for member in followers]
+    report = run(gateway_factory(), endpoints, cluster, only=["members.learner"], extended=True)
+    assert report.verdict == Verdict.PASS, say(report)
