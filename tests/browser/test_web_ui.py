@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,12 +27,15 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.browser
 # What stood on the page while nobody looked: Playwright asks too rarely for what lasts a second.
 REMEMBER = """() => {
-  window.said = {leader: [], max: []};
-  for (const [id, texts] of Object.entries(window.said)) {
-    const element = document.getElementById(id);
-    new MutationObserver(() => texts.push(element.textContent)).observe(element, {childList: true, subtree: true});
-  }
+  window.said = [];
+  const element = document.getElementById("leader");
+  new MutationObserver(() => window.said.push(element.textContent)).observe(element, {childList: true, subtree: true});
 }"""
+# The seconds of the load that the page draws, as it is told them: see `loadgen.webui.seconds.Point`.
+POINTS = """() => new Promise(done => {
+  const source = new EventSource(document.querySelector("meta[name=raftload-events]").content);
+  source.onmessage = message => { source.close(); done(JSON.parse(message.data).load.points); };
+})"""
 
 
 # Of a minute's picture: its lines, its times, and whether they are whole; the last one stands at its right edge.
@@ -107,6 +111,18 @@ def served(etcd_binary: str, folder: Path, *options: str) -> Iterator[Web]:
     assert process.returncode == 130
 
 
+@pytest.fixture
+def mended(web: Web, page: Page) -> Iterator[None]:
+    """End the load and the faults with the test, also where it fails: the next one begins without."""
+    yield
+    with urllib.request.urlopen(f"{web.url}/stop", data=b""):
+        pass
+    page.goto(f"{web.url}/cluster/")
+    page.get_by_role("button", name="Heal all").click()
+    expect(page.locator("tr[data-role=follower]")).to_have_count(2)
+
+
+@pytest.mark.usefixtures("mended")
 def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     page.goto(web.url)
     page.get_by_role("button", name="Custom parameters").click()
@@ -121,8 +137,7 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     expect(field(page, "keySize")).to_be_focused()
     field(page, "keySize").fill("40")
     expect(refused).to_have_count(0)
-    # So many that some ask the leader while it dies: their next operation, at another member, waits for the election
-    # and succeeds. What others had asked of followers by then fails, and a failure is no latency.
+    # So many that some ask the leader while it dies, which fails.
     field(page, "userCount").fill("32")
     start(page)
     total = page.get_by_role("row", name="Aggregated").get_by_role("cell")
@@ -138,19 +153,20 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
 
     page.get_by_role("link", name="Cluster").click()
     expect(page.get_by_text("32 users, running")).to_be_visible()
-    expect(page.locator("#p99")).to_have_text(re.compile(r"\d m?s$"))
+    for latency in ("#p50", "#p99", "#max"):
+        expect(page.locator(latency)).to_have_text(re.compile(r"\d m?s$"))
     leader = name_of(page.locator("tr[data-role=leader]"))
     page.evaluate(REMEMBER)
     button(page, leader, "Kill").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#said")).to_contain_text(f"kill: {leader}; ")
     expect(page.locator("#leader")).not_to_have_text("Leader: NONE")
-    heads = page.evaluate("window.said.leader")
+    heads = page.evaluate("window.said")
     new = name_of(page.locator("tr[data-role=leader]"))
     assert heads[0] == "Leader: NONE"
     assert heads[-1] == page.locator("#leader").inner_text()
     assert new in heads[-1] and new != leader
-    until(lambda: any(re.search(r"\d s$", text) for text in page.evaluate("window.said.max")), "the spike")
+    expect(page.locator("#rate .fails")).not_to_have_count(0)
     expect(page.locator(".states [data-state=leader] .now")).to_have_text(new)
     expect(page.locator("#events")).to_contain_text(f"s after {leader} was lost, by the members' logs")
     # The latest is first: the fault stands before, so below, what it led to.
@@ -178,9 +194,19 @@ def test_a_leader_dies_under_load(web: Web, page: Page) -> None:
     assert waiting.value.suggested_filename == f"{result['run']['id']}-result.json"
     assert (result["run"]["key_size"], result["run"]["users"]) == (40, 32)
     assert result["results"]["total"]["operations"] > before
-    assert result["results"]["total"]["latency"]["max_ms"] > 900
     assert result["target"]["leader_changes"] >= 1
-    with (web.folder / "runs" / result["run"]["id"] / "events.csv").open() as file:
+    # How long an operation waited for the next leader is chance: an election takes a second or two since the dead
+    # one's last heartbeat, an operation that succeeds began some time after that. The page shows what it was.
+    folder = web.folder / "runs" / result["run"]["id"]
+    points = page.evaluate(POINTS)
+    assert len(points) >= 3
+    with (folder / "series.csv").open() as file:
+        rows = [
+            (int(float(row["time"])), round(float(row["max_ms"]), 3)) for row in csv.DictReader(file) if row["max_ms"]
+        ]
+    for at, _, _, _, _, max_ms in points[1:-1]:  # those at the ends count with what they have beside them
+        assert max_ms == max((ms for second, ms in rows if second == at), default=None)
+    with (folder / "events.csv").open() as file:
         assert [event["fault"] for event in csv.DictReader(file) if event["phase"] == "effect"] == ["kill", "heal"]
     page.get_by_role("link", name="Runs").click()
     run = page.get_by_role("row", name=result["run"]["id"])
