@@ -214,7 +214,7 @@ class LeaseKeys:
         for call in calls:
             if call.outcome is Outcome.FAIL:
                 continue
-            for keys in (Keys.of(request) for op, request in asked(call) if op in _WRITES):
+            for keys in {Keys.of(request) for op, request in asked(call) if op in _WRITES}:
                 if keys.end == keys.first + b"\0":
                     touched[keys].append(call)
                 else:

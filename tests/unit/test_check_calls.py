@@ -296,6 +296,19 @@ def test_what_a_lease_may_have_no_more_is_no_foreign_key() -> None:
         assert not script.broken(), change
 
 
+def test_a_call_that_names_a_key_twice_hides_no_other_that_touched_it() -> None:
+    script = _authed()
+    script.ok("LeaseGrant", {"TTL": 60}, {"ID": 7, "TTL": 60}, user="root")
+    deletes = script.ok("DeleteRange", {"key": "b"}, user="root", long=4)
+    script.beside(deletes)
+    twice = {"success": [{"request_put": {"key": "b", "lease": 7}}], "failure": [{"request_put": {"key": "b"}}]}
+    script.ok("Txn", twice, OTHERWISE, user="root", long=4)
+    inner = {"success": [{"request_put": {"key": "b"}}], "failure": [{"request_put": {"key": "b"}}]}
+    takes = {"success": [{"request_put": ATTACHED}], "failure": [{"request_txn": inner}]}
+    script.ok("Txn", takes, OTHERWISE)
+    assert not script.broken()
+
+
 def test_a_branch_that_was_not_taken_attaches_nothing() -> None:
     script = _authed()
     script.ok("RoleGrantPermission", {"name": "alice", "perm": {"permType": "WRITE", "key": "c"}}, user="root")
