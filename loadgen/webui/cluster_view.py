@@ -30,7 +30,7 @@ from loadgen.stats.series import TICK_NS
 from loadgen.webui import elections
 from loadgen.webui.event_list import Events
 from loadgen.webui.leadership import Leadership
-from loadgen.webui.seconds import Point, Seconds
+from loadgen.webui.seconds import Point, Reader, Seconds
 from viz.diagrams.model import ClusterSnapshot, MemberView
 from viz.live.snapshot import NoCluster, Poller
 from viz.live.status import Tick, View
@@ -151,18 +151,14 @@ class ClusterView:
         """Yield the present state, then the next whenever there is one; the points of the load only once."""
         self._listeners += 1
         try:
-            version, since = -1, 0.0
+            version, load = -1, Reader(self.load)
             while True:
                 if self._version == version:
                     self._changed.wait(timeout=5)
                     continue
                 version = self._version
                 running = self._environment.runner.state in ("running", "spawning")
-                points = self.load.points(time.time(), since, running=running)
-                document = self._document(points)
-                # A late report may still correct the last two seconds.
-                since = points[-1][0] - 1 if points else since
-                yield document
+                yield self._document(load.news(time.time(), running=running))
         finally:
             self._listeners -= 1
 

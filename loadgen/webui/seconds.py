@@ -19,6 +19,7 @@ _LEAST_S = 0.5
 
 @dataclasses.dataclass(slots=True)
 class _Second:
+    report: int = 0
     failures: int = 0
     max_ns: int = 0
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -35,6 +36,7 @@ class Seconds:
     def __init__(self, interval_s: float, keep_s: int = 180) -> None:
         self._interval_s = interval_s
         self._keep_s = keep_s
+        self._reports = 0
         self.clear()
 
     def clear(self) -> None:
@@ -49,16 +51,27 @@ class Seconds:
 
         Takes the worker's first call and its last return, in nanoseconds since 1970, where they are known.
         """
+        self._reports += 1
         for rows in intervals.values():
             for there, ticks, failed, _, _, max_ns, _, counts in rows:
                 at = (there + shift + ticks // 2) // TICKS_S
                 self._first = at if self._first is None else min(self._first, at)
                 self._last = max(self._last, at)
-                self._seconds.setdefault(at, _Second()).add(failed, max_ns, counts)
+                second = self._seconds.setdefault(at, _Second())
+                second.add(failed, max_ns, counts)
+                second.report = self._reports
         for at in [at for at in self._seconds if at < self._last - self._keep_s]:
             del self._seconds[at]
         if load is not None:
             self._began_s, self._ended_s = min(self._began_s, load[0] / 1e9), max(self._ended_s, load[1] / 1e9)
+
+    def changed_since(self, reports: int) -> tuple[float, int]:
+        """Return the first second of which more is known than after so many reports, and how many there were by now.
+
+        Infinity for no second.
+        """
+        changed = (at for at, second in self._seconds.items() if second.report > reports)
+        return min(changed, default=float("inf")), self._reports
 
     def points(self, now: float, since: float = 0.0, *, running: bool = True) -> list[Point]:
         """Return the seconds that every worker has reported, from ``since`` on.
@@ -116,3 +129,22 @@ class Seconds:
             if (second := self._seconds.get(at)) is not None:
                 found.add(second.failures, second.max_ns, second.counts)
         return found
+
+
+class Reader:
+    """What one page has been told of the seconds of a load."""
+
+    def __init__(self, seconds: Seconds) -> None:
+        self._seconds = seconds
+        self._since, self._reports = 0.0, 0
+
+    def news(self, now: float, *, running: bool) -> list[Point]:
+        """Return the points since the last call, and those before them that are others now. Takes what `points` does.
+
+        The report of a worker that had no processor for a while tells of seconds that the page was told of before.
+        """
+        changed, self._reports = self._seconds.changed_since(self._reports)
+        points = self._seconds.points(now, min(self._since, changed), running=running)
+        # The last two are told again: at the end of a run the rest of it counts with one of them.
+        self._since = points[-1][0] - 1 if points else self._since
+        return points

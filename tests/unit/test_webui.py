@@ -15,7 +15,7 @@ from loadgen.webui import elections
 from loadgen.webui.event_list import Events
 from loadgen.webui.leadership import Leadership
 from loadgen.webui.origins import Guard
-from loadgen.webui.seconds import Seconds
+from loadgen.webui.seconds import Reader, Seconds
 from viz.diagrams import svg
 from viz.diagrams.elections import read
 from viz.diagrams.raft import state_machine
@@ -150,6 +150,20 @@ def test_a_second_is_a_point_when_all_have_reported_it_and_an_outage_has_points_
     assert seconds.points(110.0, running=False)[-1][0] == 103, "after the run nothing follows"
     seconds.clear()
     assert seconds.points(110.0) == []
+
+
+def test_a_page_is_told_of_a_second_again_when_a_worker_reports_it_late() -> None:
+    seconds = Seconds(0.5)
+    page, other = Reader(seconds), Reader(seconds)
+    seconds.add({"put": [interval(at, [1.0]) for at in (100, 101, 102, 103, 104)]})
+    assert [point[0] for point in page.news(104.0, running=True)] == [100, 101, 102]
+    assert [point[0] for point in page.news(106.0, running=True)] == [101, 102, 103, 104]
+    assert [point[0] for point in page.news(106.0, running=True)] == [103, 104]
+    seconds.add({"put": [interval(101, [2500.0])]})
+    seconds.add({"put": [interval(105, [1.0])]})
+    assert [(point[0], point[5]) for point in page.news(107.0, running=True)][0] == (101, 2500.0)
+    assert [point[0] for point in page.news(107.0, running=True)] == [104, 105]
+    assert [point[0] for point in other.news(107.0, running=True)] == [100, 101, 102, 103, 104, 105]
 
 
 # -- Events
