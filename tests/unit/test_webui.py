@@ -161,7 +161,7 @@ def test_a_page_is_told_of_a_second_again_when_a_worker_reports_it_late() -> Non
     assert [point[0] for point in page.news(106.0, running=True)] == [103, 104]
     seconds.add({"put": [interval(101, [2500.0])]})
     seconds.add({"put": [interval(105, [1.0])]})
-    assert [(point[0], point[5]) for point in page.news(107.0, running=True)][0] == (101, 2500.0)
+    assert next((point[0], point[5]) for point in page.news(107.0, running=True)) == (101, 2500.0)
     assert [point[0] for point in page.news(107.0, running=True)] == [104, 105]
     assert [point[0] for point in other.news(107.0, running=True)] == [100, 101, 102, 103, 104, 105]
 
