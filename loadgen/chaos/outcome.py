@@ -62,7 +62,7 @@ def render(result: Result, *, color: bool, width: int) -> str:
     assert chaos, "the result of a chaos run"
     assert check, "the result of a chaos run"
     lines = [*_faults(chaos["faults"]), ""] if chaos["faults"] else []
-    lines += [report.render(check, color=color, width=width), ""]
+    lines += [report.render(check, color=color, width=width, verdict="check"), ""]
     operations, rate = (total["operations"], total["throughput_ops_s"] or 0) if total else (0, 0)
     others = _others(check["operations"] - operations, actors=bool(chaos.get("actors")))
     lines.append(f"{operations:,} operations of the load at {rate:,.0f}/s{others}")

@@ -201,8 +201,11 @@ def _places(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def render(document: Check, *, color: bool, width: int = 100) -> str:
-    """Return a check document as text, without a final newline."""
+def render(document: Check, *, color: bool, width: int = 100, verdict: str = "verdict") -> str:
+    """Return a check document as text, without a final newline.
+
+    Takes what its last line calls the verdict: of a run that has one of its own, this is another.
+    """
     width = max(60, min(width, 120))
     paint = Painter(color)
     rows = document["guarantees"]
@@ -235,5 +238,5 @@ def render(document: Check, *, color: bool, width: int = 100) -> str:
         lines.append(f"repeat     {repeat.line(document['command'], document.get('environment') or {})}")
     if version := document.get("etcd_version"):
         lines.append(f"etcd       {version}")
-    lines.append(f"verdict    {paint(document['verdict'], Verdict(document['verdict']).style)}")
+    lines.append(f"{verdict:<10} {paint(document['verdict'], Verdict(document['verdict']).style)}")
     return "\n".join(line.rstrip() for line in lines)
