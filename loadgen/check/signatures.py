@@ -358,7 +358,7 @@ class Past:
         return self._evidence.back[order], np.maximum.accumulate(self._evidence.revision[order])
 
     def caught_up_beside_one_from_before_all(self, finding: Finding) -> bool:
-        """Whether a watch that missed an event caught up, at one member, with one from revision -1.
+        """Whether a watch that missed an event caught up, at one member, with one from revision -1, or is that one.
 
         What was written later it gets. Where the store was compacted before, the one from revision -1 is ended, and
         takes no other with it.
@@ -366,6 +366,9 @@ class Past:
         watch = self._watch(finding)
         if watch is None or watch.start > max(watch.created, self._revision_at(watch.began_ns + _SOON_NS)):
             return False
+        if watch.start == _BEFORE_ALL:  # what was written until it had caught up it misses itself
+            is_before = finding.revision < min(watch.revisions, default=math.inf)
+            return is_before and watch.began_ns <= self._compacted_ns
         return any(
             each.member == watch.member and each is not watch
             and watch.began_ns <= each.began_ns + _AFTERWARDS_NS
@@ -557,9 +560,9 @@ SIGNATURES = (
     Signature("19179", ("watch.reliable", "watch.resumable"), _misses_its_first,
               lambda past, finding: finding.revision in past.compactions and past.ended_in_compaction),
     Signature("20221", ("watch.filter",), _reads("an event before its start"), Past.watched_the_future),
-    Signature("20693", ("watch.reliable", "watch.resumable"), lambda finding: "from revision -1)" not in finding.text,
-              Past.caught_up_beside_one_from_before_all),
-    Signature("17529", ("watch.reliable",), _reads(", but later ones or notice of them"), Past.jumped_over_compaction),
+    Signature("20693", ("watch.reliable", "watch.resumable"), _any, Past.caught_up_beside_one_from_before_all),
+    Signature("17529", ("watch.reliable", "watch.resumable"), _reads(", but later ones or notice of them"),
+              Past.jumped_over_compaction),
     Signature("22264", ("member.fair",), _reads(" caught up with "), Past.caught_up_by_batches),
     Signature("20757", ("member.forwards",), involves("MemberPromote")),
     Signature("21663", ("auth.granted",), _last("Status")),

@@ -184,7 +184,8 @@ def test_a_watch_that_goes_on_after_a_compaction_of_what_it_missed(
 ) -> None:
     found = watch(3, *revisions)
     world = World("3.5.1", watches=(found,), compacted=compacted)
-    assert world.issue("watch.reliable", 7, f"{found.label} {MISSED}") == known
+    text = f"{found.label} {MISSED}"
+    assert [world.issue(rule, 7, text) for rule in ("watch.reliable", "watch.resumable")] == [known] * 2
 
 
 def test_a_compaction_that_a_kill_has_ended_drops_a_deletion() -> None:
@@ -325,6 +326,9 @@ MINUS, BESIDE = watch(-1, number=2), watch(3, number=3)
         (watch(25, number=3), MINUS, (), 25, ""),  # nothing to catch up with
         (watch(3, number=3, began=25), MINUS, (), 7, ""),  # when that one was through
         (watch(3, number=3, began=1, caught_up=2), watch(-1, number=2, began=20), (), 7, ""),  # and it was itself
+        (watch(-1, 9, number=3), BESIDE, (), 7, "20693"),  # what was written before its first event
+        (watch(-1, 9, number=3), BESIDE, (), 10, ""),
+        (watch(-1, 9, number=3, began=25), BESIDE, ((5, 5),), 7, ""),
     ],
 )
 def test_a_watch_that_catches_up_beside_one_from_before_all(
