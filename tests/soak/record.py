@@ -8,10 +8,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from cluster.base.errors import RaftloadError
+from cluster.base.exits import describe, line
 from tests.support.checkout import code_hash, commit_of
 from tests.support.command import ROOT
 
@@ -33,11 +36,16 @@ _ended_by: list[int] = []
 def command(main: Callable[[], int]) -> NoReturn:
     """Run a soak command and exit with what it returns; SIGTERM ends it as Ctrl-C does, and what `run` runs, too.
 
-    Its ``with`` blocks are left, so that its clusters and folders go. The exit code is then 130 or 143.
+    Its ``with`` blocks are left, so that its clusters and folders go. The exit code is then 130 or 143. An etcd that is
+    not there, and what else ends raftload's own commands in one line, ends it in the same line.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except RaftloadError as error:
+        print(line(error.exit_code, describe(error)), file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -106,6 +106,15 @@ def test_a_command_without_the_packages_of_the_tests_says_so(tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
+def test_an_etcd_that_is_not_there_ends_a_command_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak.campaign", "--find", str(tmp_path / "etcd")], cwd=ROOT, capture_output=True,
+        text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert f"{tmp_path}/etcd" in done.stderr
+
+
 def test_on_one_processor_no_cluster_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
