@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+LARGE_SHARE = 0.5
+"""The share of the time in which a process was ready, from which on its wait for a CPU is a large part of it."""
+
 
 class CpuTimes(NamedTuple):
     """Nanoseconds that all threads together had a CPU, and waited for one."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.base.verdict import Verdict
+from cluster.local.cpu_times import LARGE_SHARE
 from loadgen.capacity.member_evidence import Evidence
 from loadgen.capacity.search import Decision, Phase, Search, Stay
 from loadgen.capacity.seen import Seen
 from loadgen.capacity.slo import Slo
-from loadgen.run.member_cpu import LARGE_SHARE
 
 if TYPE_CHECKING:
     from cluster.schema.run_documents import Capacity, CapacityLimit, CapacityStep

@@ -27,7 +27,7 @@ _WHY: dict[Kind, str] = {
     "that, so writes to its log wait",
     "database": "{of} commits of its database take {first}",
     "processor": "{member} gets too little of a processor: the least request to it takes {first}",
-    "turns": "the members wait for processors again and again: agreement with a majority takes {first}",
+    "turns": "the members wait for processors again and again ({doing})",
     "store": "something holds the store of {member}: to read it takes {first}",
     "connection": "the way between client and {member} is slow: a connection takes {first}",
     "majority": "the way between {member}, the leader, and the others is slow: it hears of a majority after {first}",

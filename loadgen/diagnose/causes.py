@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.local.cpu_times import LARGE_SHARE
 from loadgen.diagnose import advice
 from loadgen.diagnose.answer import Answer, Diagnosis, Figure
 from loadgen.diagnose.parts import (
@@ -225,19 +226,24 @@ class _Causes:
     def _of_short_waits(self, parts: Parts, took_ms: float, inside: _Inside, figure: Figure) -> Cause:
         """Return the cause that is left of what `_agreement` takes off, where no log or processor alone is slow.
 
-        A read has many turns at the processors of three members. Of members that are busy, syncs and applies are late
-        as well by what they are asked to do.
+        A read has many turns at the processors of three members. Where members are busy, or have no processor when they
+        are ready, short syncs and applies are late by that as well.
         """
         takes = took_ms - inside.lag
         busy = next((each for each in (parts, self._leader) if each is not None and each.busy), None)
-        if busy is None:
-            takes = min(inside.processors, max(0.0, takes - inside.disks))
-            return Cause("cpu", takes / AGREEMENT_MS, "turns", (figure,), parts.name)
-        if all(each.log_ms < SYNC_MS and (each.commit or 0.0) < COMMIT_MS for each in self._voters):
+        are_short = all(each.log_ms < SYNC_MS and (each.commit or 0.0) < COMMIT_MS for each in self._voters)
+        if are_short and (busy is not None or self._lack_processors):
             takes = min(inside.processors + inside.disks, max(0.0, takes))
         else:
             takes = min(inside.processors, max(0.0, takes - inside.disks))
+        if busy is None:
+            return Cause("cpu", takes / AGREEMENT_MS, "turns", (figure,), parts.name)
         return Cause("overload", takes / AGREEMENT_MS, "short waits", (figure, *_doing(busy.busy)), busy.name)
+
+    @property
+    def _lack_processors(self) -> bool:
+        """Whether a member was without a processor for so much of its time that a run is called contended."""
+        return any((each.evidence.cpu_wait_share or 0.0) >= LARGE_SHARE for each in self._voters)
 
     def _loop(self, parts: Parts) -> Cause | None:
         """Return how long the leader's Raft loop stands still for something else than syncs and its processor.

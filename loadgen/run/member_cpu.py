@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cluster.base.errors import ClusterError
-from cluster.local.cpu_times import CpuTimes
+from cluster.local.cpu_times import LARGE_SHARE, CpuTimes
 from loadgen.run.target import Target
 
 if TYPE_CHECKING:
     from cluster.local.keeper import Weight
     from cluster.schema.run_documents import CpuWait
-
-# From this share on the members' wait is called a large part of the latency.
-LARGE_SHARE = 0.5
 
 
 class MemberCpu:
