@@ -421,7 +421,9 @@ class _Causes:
             return False
         queue = self._queue()
         late = (leader.processor or 0.0) >= PROCESSOR_MS / 2
-        return bool(leader.heavy) or late or (queue is not None and queue.times >= 1)
+        # What holds its store, as hashes of it do, keeps what it applies.
+        held = self._store(leader, leader.store).times >= 1 if leader.store is not None else False
+        return bool(leader.heavy) or late or held or (queue is not None and queue.times >= 1)
 
     def _queue(self) -> Cause | None:
         """Return whether more proposals wait in a busy cluster than its disks explain; etcd's docs call it a high load.

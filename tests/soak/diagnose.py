@@ -44,7 +44,7 @@ _TITLES: dict[Half, str] = {
     "A": "Causes that the rules were made on",
     "B": "Causes that they were evaluated on first, and then mended by",
     "C": "Causes that they were evaluated on then, and mended by",
-    "D": "Causes that they were evaluated on last",
+    "D": "Causes that they were evaluated on last, and mended by",
 }
 _HANGS_S = 400.0
 _LONGEST = 300

@@ -263,6 +263,14 @@ def test_short_syncs_of_members_that_have_no_processor_are_late_by_that(
     assert diagnose(run_of(cluster(all_of(change)), 27.0, 21.0)).cluster.word == word
 
 
+@pytest.mark.parametrize(("cores", "word"), [(0.1, "unsure"), (0.6, "overload")])
+def test_what_holds_the_store_of_a_busy_leader_keeps_what_it_applies(cores: float, word: str) -> None:
+    """As hashes of the whole store do: the least request is answered at once, and all that goes by the log is late."""
+    held = probes(members=5.0, status=67.0, serializable=70.0, linearizable=180.0, put=190.0, large_put=200.0)
+    found = diagnose(cluster(all_of(lambda each: with_(rates={"cpu_cores": cores})(held(each))))).cluster
+    assert found.word == word, found
+
+
 def test_a_leader_whose_loop_stands_still_for_no_sync_waits_for_its_log() -> None:
     """It syncs 20 times a second for 100 proposals, each sync takes 3 ms, and reads take some turns of 50 ms."""
     seldom = with_(histograms={"wal_fsync": took(3.0, 400, wait_ms=0.1)}, rates={"proposals": 100.0},
