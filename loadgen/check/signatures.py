@@ -53,8 +53,8 @@ _LOST = ("durability.acknowledged", "durability.revision", "kv.revisions", "kv.o
 _OF_STORES = (
     *CONVERGENCE, *_LOST, "kv.past-reads", "kv.writes", "kv.compaction", "kv.explained", "kv.failed", "txn.compares",
     "txn.responses", "txn.atomic", "watch.filter", "watch.ordered", "watch.unique", "watch.atomic", "watch.reliable",
-    "watch.resumable", "watch.bookmarkable", "watch.previous-value", "watch.flags", "watch.members", "lease.together",
-    "lease.attached",
+    "watch.resumable", "watch.bookmarkable", "watch.previous-value", "watch.flags", "watch.members", "lease.early",
+    "lease.together", "lease.attached",
 )  # fmt: skip
 
 
@@ -114,6 +114,11 @@ class Past:
         later = np.array(watch.revisions, np.int64)
         following = int(min(later[later > finding.revision], default=np.iinfo(np.int64).max))
         return any(finding.revision <= each < following for each in self.compactions)
+
+    def was_told_too_early(self, finding: Finding) -> bool:
+        """Whether a watch that missed events got nothing that is newer, but for the notice that it had all of them."""
+        watch = self._watch(finding)
+        return watch is not None and not watch.caught_up_ns and max(watch.revisions, default=0) < finding.revision
 
     def was_refused_beside(self, finding: Finding) -> bool:
         """Whether another watch was refused on the stream of the watch that a violation is of."""
@@ -410,15 +415,26 @@ class Past:
 
         Authentication was on before it was full no more: that member looks at rights, and the others do not.
         """
-        started = {member for member, since in self._started_when_full if finding.newest >= since}
+        started = {
+            member for member, ended_ns, _ in self._started_when_full
+            if finding.newest >= self._revision_at(ended_ns - _UNCOMMITTED_NS)
+        }  # fmt: skip
         return self.members > 1 and self.parts(finding, started)
 
+    def rights_may_differ_since_full(self, finding: Finding) -> bool:
+        """Whether a violation is of after the start of a member while the store was full: its users may be others.
+
+        That authentication is on, what users may, and the revision of both are no part of the store that is compared.
+        """
+        until_ns = finding.calls[-1].completed_ns if finding.calls else -math.inf
+        return self.members > 1 and any(at_ns < until_ns for _, _, at_ns in self._started_when_full)
+
     @cached_property
-    def _started_when_full(self) -> list[tuple[str, int]]:
-        """Which members were started while the store was full, and from which revision on that can be seen."""
+    def _started_when_full(self) -> list[tuple[str, int, int]]:
+        """Which members were started while the store was full, since when they were away, and when they were there."""
         guarded = self._spans(lambda call: call.method == "AuthEnable", lambda call: call.method == "AuthDisable")
         return [
-            (member, self._revision_at(ended_ns - _UNCOMMITTED_NS)) for member, ended_ns, at_ns in self._absences
+            (member, ended_ns, at_ns) for member, ended_ns, at_ns in self._absences
             if any(low < at_ns and ended_ns < high and any(on < high and ended_ns < off for on, off in guarded)
                    for low, high in self._full)
         ]  # fmt: skip
@@ -430,11 +446,15 @@ class Past:
     def _spans(
         self, switches_on: Callable[[Call], bool], switches_off: Callable[[Call], bool]
     ) -> list[tuple[float, float]]:
-        """Return from when until when something may have been on, in nanoseconds, by the calls that switch it."""
+        """Return from when until when something may have been on, in nanoseconds, by the calls that switch it.
+
+        What had no answer may be done later than what switches it off.
+        """
         ons = [call for call in self._all_calls if switches_on(call) and call.outcome is not Outcome.FAIL]
         offs = sorted(call.completed_ns for call in self._all_calls if switches_off(call) and call.ok)
         ends: list[float] = [*offs, math.inf]
-        return [(call.invoked_ns, ends[bisect_right(offs, call.completed_ns)]) for call in ons]
+        made_by = [call.completed_ns + (0 if call.ok else _AFTERWARDS_NS) for call in ons]
+        return [(call.invoked_ns, ends[bisect_right(offs, by_ns)]) for call, by_ns in zip(ons, made_by, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -552,7 +572,7 @@ SIGNATURES = (
     # What ends is what was renewed at another leader.
     Signature("15247", ("lease.early",), lambda finding: bool(_RENEWED.search(finding.text)),
               Past.renewed_without_leader),
-    # An event that comes after all; one that never does breaks watch.reliable.
+    # An event that comes after all; one that never does breaks watch.reliable, where the run does not end before.
     Signature("15220", ("watch.bookmarkable",), _reads("and then got the event")),
     Signature("15814", ("auth.denied",), _last("LeaseTimeToLive")),
     Signature("18089", ("watch.reliable", "watch.resumable", "watch.atomic"), _misses_its_first,
@@ -563,6 +583,8 @@ SIGNATURES = (
     Signature("20693", ("watch.reliable", "watch.resumable"), _any, Past.caught_up_beside_one_from_before_all),
     Signature("17529", ("watch.reliable", "watch.resumable"), _reads(", but later ones or notice of them"),
               Past.jumped_over_compaction),
+    Signature("15220", ("watch.reliable", "watch.resumable"), _reads(", but later ones or notice of them"),
+              Past.was_told_too_early),
     Signature("22264", ("member.fair",), _reads(" caught up with "), Past.caught_up_by_batches),
     Signature("20757", ("member.forwards",), involves("MemberPromote")),
     Signature("21663", ("auth.granted",), _last("Status")),
@@ -578,6 +600,7 @@ SIGNATURES = (
     Signature("CVE-2026-33413", ("auth.anonymous",), _last("MemberList", "LeaseGrant", "Alarm")),
     Signature("CVE-2026-44283", ("auth.denied",), _last("Txn", asks=_shows_or_leases)),
     Signature("GHSA-xg4h-6gfc-h4m8", ("auth.denied",), _last("Watch", asks=_is_open_ended)),
+    Signature("22386", ("auth.denied", "auth.anonymous", "auth.granted"), _any, Past.rights_may_differ_since_full),
 )  # fmt: skip
 """Those of a violation are tried in this order."""
 

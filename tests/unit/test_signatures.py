@@ -27,6 +27,7 @@ class Run(Past):
     def __init__(self, version: str, calls: Calls) -> None:
         self._calls, self.watches = calls, ()
         self.versions = frozenset({version})
+        self.members, self._started_when_full = 3, []
 
 
 def issue(version: str, script: CallScript, rule: str, call: Call, text: str = "") -> str:
@@ -58,6 +59,17 @@ def test_who_has_no_right_deletes_while_the_store_is_full_and_not_otherwise() ->
         "", "22386", "", "",
     ]  # fmt: skip
     assert issue("3.7.3", script, "auth.denied", meanwhile) == ""
+
+
+@pytest.mark.parametrize(("later_s", "known"), [(5, "22386"), (15, "")])
+def test_an_alarm_whose_call_had_no_answer_may_come_after_it_was_cleared(later_s: int, known: str) -> None:
+    script = CallScript()
+    script.add("Alarm", _alarm("ACTIVATE"), None, outcome=Outcome.INFO)
+    script.ok("Alarm", _alarm("DEACTIVATE"))
+    script.pass_s(later_s)
+    script.ok("Alarm", _alarm("DEACTIVATE"))
+    deletes = script.ok("DeleteRange", {"key": "secret"}, user="alice")
+    assert issue("3.5.35", script, "auth.denied", deletes) == known
 
 
 def test_a_transaction_of_reads_is_looked_at_while_the_store_is_full_too() -> None:
@@ -128,6 +140,7 @@ class World(Run):
         txns: tuple[tuple[int, int, str, pb.TxnRequest], ...] = (),
     ) -> None:  # fmt: skip
         super().__init__(version, (script or CallScript()).record())
+        del self.members, self._started_when_full  # which the evidence tells
         puts = range(1, 31)
         others = len(compacted) + len(txns)
         requests = [*(pb.CompactionRequest(revision=to) for to, _ in compacted), *(request for *_, request in txns)]
@@ -186,6 +199,16 @@ def test_a_watch_that_goes_on_after_a_compaction_of_what_it_missed(
     world = World("3.5.1", watches=(found,), compacted=compacted)
     text = f"{found.label} {MISSED}"
     assert [world.issue(rule, 7, text) for rule in ("watch.reliable", "watch.resumable")] == [known] * 2
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [(watch(3), "15220"), (watch(3, 3, 5), "15220"), (watch(3, 3, 9), ""), (watch(3, 3, 5, caught_up=12), "")],
+)
+def test_a_watch_that_was_told_too_early_and_then_ended(found: SimpleNamespace, known: str) -> None:
+    text = f"{found.label} {MISSED}"
+    assert World("3.5.1", watches=(found,)).issue("watch.resumable", 7, text) == known
+    assert World("3.5.16", watches=(found,)).issue("watch.resumable", 7, text) == ""
 
 
 def test_a_compaction_that_a_kill_has_ended_drops_a_deletion() -> None:
@@ -464,5 +487,10 @@ def test_a_member_that_starts_while_the_store_is_full_parts_from_those_that_know
     told_late = _full_with_users(off_ns=10 * S + S // 2)
     told_late.events.append(MemberEvent(A, "killed", 12 * S - 1))  # as of a member that a fault starts again at once
     assert World(**restarted, script=told_late).issue("convergence.revision", 20, text) == "22386"  # type: ignore[arg-type]
+    # Its users may be others, too, which nobody compares.
+    asked = CallScript().no("Range", {"key": "a"}, error="UserEmpty")
+    for at_s, known in ((20, "22386"), (5, "")):
+        call = dataclasses.replace(asked, invoked_ns=at_s * S, completed_ns=at_s * S + 1)
+        assert Explanations(full).issue(Finding("auth.granted", 0, "with authentication off", (call,))) == known
     for other in (_full_with_users(auth=0), _full_with_users(auth=7), _full_with_users(off_ns=10 * S)):
         assert World(**restarted, script=other).issue("convergence.revision", 20, text) == ""  # type: ignore[arg-type]
