@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--for", dest="for_s", type=Duration(1), metavar="DURATION", help="of each, in place of these")
     parser.add_argument("--slice", type=Duration(1), metavar="DURATION", help="of one run (default: 10m, to find 3m)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the run folders of all slices")
-    parser.add_argument("--again", type=Path, metavar="DIR", help="check the run folders of an hour once more")
+    parser.add_argument("--again", type=Path, metavar="DIR", help="check the run folders of --folder once more")
     parser.add_argument("--jobs", type=Whole(1, 64), default=1, metavar="N", help="runs at a time (default: 1)")
     args = parser.parse_args()
     if args.folder is not None:
@@ -102,11 +102,11 @@ def _again(folder: Path) -> int:
     Each is a row that takes the place of that of its run: ``again`` is the code that checked it.
     """
     code = about_now(*_CODE)["code"]
-    etcds = set()
+    campaigns: dict[tuple[str, ...], dict[str, str]] = {}
     for path in sorted(each.parent for each in folder.glob("*/result.json")):
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
         version, seed = result["target"]["etcd_version"], result["run"]["seed"]
-        (*_, run_of) = recorded(NAME, {"kind": "hour", "etcd": version, "seed": seed})
+        (*_, run_of) = recorded(NAME, {"etcd": version, "seed": seed, "operations": result["check"]["operations"]})
         words = (sys.executable, "-m", "loadgen.cli", "check", str(path), "--json")
         done = run(*words, timeout_s=_HANGS_S, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
         row = {
@@ -115,11 +115,12 @@ def _again(folder: Path) -> int:
                                      "verdict": _VERDICTS[done.returncode]}),
         }  # fmt: skip
         append(NAME, row)
-        etcds.add((version, run_of["code"]))
-        print(f"hour {version}, seed {seed}, again: {_line(row)}", flush=True)
+        about = {key: run_of[key] for key in ("kind", "etcd", "code")}
+        campaigns[tuple(about.values())] = about
+        print(f"{run_of['kind']} {version}, seed {seed}, again: {_line(row)}", flush=True)
     codes = [
-        _summary("hour", version, bugs_page.checked_last(recorded(NAME, {"kind": "hour", "etcd": version, "code": of})))
-        for version, of in sorted(etcds)
+        _summary(about["kind"], about["etcd"], bugs_page.checked_last(recorded(NAME, about)))
+        for _, about in sorted(campaigns.items())
     ]  # fmt: skip
     bugs_page.write()
     return next((each for each in (1, 3) if each in codes), 0)
