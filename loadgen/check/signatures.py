@@ -118,7 +118,7 @@ class Past:
     def was_told_too_early(self, finding: Finding) -> bool:
         """Whether a watch that missed events got nothing that is newer, but for the notice that it had all of them."""
         watch = self._watch(finding)
-        return watch is not None and not watch.caught_up_ns and max(watch.revisions, default=0) < finding.revision
+        return watch is not None and max(watch.revisions, default=0) < finding.revision
 
     def was_refused_beside(self, finding: Finding) -> bool:
         """Whether another watch was refused on the stream of the watch that a violation is of."""
