@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from cluster.base import console
 from cluster.base.errors import RaftloadError
@@ -15,6 +16,8 @@ from cluster.base.files import writing
 from cluster.base.signals import Interrupted
 
 BUG = 70
+# Whoever read our output has had enough: as a shell says it of SIGPIPE.
+UNREAD = 141
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +71,21 @@ def run(command: Callable[[], int]) -> int:
         return ended
     finally:
         console.tell_people()
+        forget_unwritten()
+
+
+def forget_unwritten() -> None:
+    """Drop what stdout and stderr hold and cannot write; the exit code says it already.
+
+    Python writes it once more when it ends, complains of that on stderr, and ends with code 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:  # of a process that was started without it
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            _to_nowhere(stream)
 
 
 def _run(command: Callable[[], int]) -> int:
@@ -79,14 +97,20 @@ def _run(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has had enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        _to_nowhere(sys.stdout)
+        return UNREAD
     except BaseException as error:
         ended = _say(error)
         if ended is None:
             raise
         return ended
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Have what is and will be written to a stream go to the null device."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _say(error: BaseException) -> int | None:

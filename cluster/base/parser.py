@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
-from cluster.base.errors import UsageError
+from cluster.base import exits
+from cluster.base.errors import RaftloadError, UsageError
 from cluster.base.units import parse_duration, parse_whole
 
 N = TypeVar("N", int, float)
@@ -66,6 +68,31 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong and end the process."""
         program = self.prog.partition(" ")[0]
         self.exit(UsageError.exit_code, f"{program}: error: {message} (see '{self.prog} --help')\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process, with a message on stderr if there is one."""
+        if message and sys.stderr is not None:
+            with contextlib.suppress(OSError):  # the exit code still says it
+                sys.stderr.write(message)
+        exits.forget_unwritten()
+        raise SystemExit(status)
+
+    def tell(self, text: str) -> None:
+        """Print a text on stdout. Where that cannot be written, say so and end the process."""
+        try:
+            print(text, end="", flush=True)
+        except BrokenPipeError:
+            self.exit(exits.UNREAD)
+        except OSError as error:
+            program = self.prog.partition(" ")[0]
+            self.exit(RaftloadError.exit_code, f"{program}: error: cannot write to stdout: {error.strerror or error}\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not None and file is sys.stdout:
+            self.tell(message)
+            return
+        with contextlib.suppress(OSError):
+            super()._print_message(message, file)
 
     @property
     def _old_names(self) -> dict[str, str]:

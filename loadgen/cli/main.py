@@ -70,6 +70,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, Parser)
         from importlib.metadata import PackageNotFoundError, version
 
         from loadgen.engine import built
@@ -78,10 +79,7 @@ class _Version(argparse.Action):
             found = version("raftload")
         except PackageNotFoundError:
             found = "(not installed)"
-        try:
-            print(f"raftload {found}, engine {built.described()}", flush=True)
-        except OSError as error:
-            parser.exit(4, f"raftload: error: cannot write to stdout: {error.strerror}\n")
+        parser.tell(f"raftload {found}, engine {built.described()}\n")
         parser.exit()
 
 
@@ -124,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
+        exits.forget_unwritten()
         return UsageError.exit_code
     return exits.run(lambda: args.main(args))
 

@@ -160,22 +160,51 @@ def test_members_that_are_there_are_not_made_anew_by_web(
     assert_refused(refusal(capsys, "web", *words), f"{says}$ETCDCTL_ENDPOINTS {there}")
 
 
+# What Python holds back it writes once more when it ends.
+BUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@BUFFERED
 @pytest.mark.parametrize(
     ("words", "stream", "code"),
     [
         (["--version"], "stdout", 4),
+        (["--help"], "stdout", 4),
+        (["bench", "--help"], "stdout", 4),
         (["bench", "--dry-run"], "stdout", 4),
         (["bench", "--operations", "0"], "stderr", 2),
+        (["bench", "--no-such-option"], "stderr", 2),
+        ([], "stderr", 2),
     ],
 )
-def test_a_stream_that_cannot_be_written(words: list[str], stream: str, code: int, tmp_path: Path) -> None:
+def test_a_stream_that_cannot_be_written(
+    words: list[str], stream: str, code: int, unbuffered: str, tmp_path: Path
+) -> None:
     """No exit code says that a threshold failed, and there is no traceback."""
     with Path("/dev/full").open("w") as full:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
         done = subprocess.run(
-            [sys.executable, "-m", "loadgen.cli", *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-            text=True, timeout=120, check=False, **streams,
+            [sys.executable, "-m", "loadgen.cli", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path, text=True,
+            timeout=120, check=False, **streams,
         )  # fmt: skip
     said = "raftload: error: cannot write to stdout: No space left on device\n" if stream == "stdout" else ""
     assert (done.returncode, (done.stderr or "") + (done.stdout or "")) == (code, said)
+
+
+@BUFFERED
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["bench", "--help"], ["bench", "--dry-run"]])
+def test_output_that_nobody_reads(words: list[str], unbuffered: str, tmp_path: Path) -> None:
+    """As of `raftload --help | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "loadgen.cli", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path, text=True,
+            timeout=120, check=False, stdout=writing, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

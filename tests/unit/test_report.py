@@ -445,13 +445,15 @@ def test_what_cannot_be_written_is_named(run_dir: Path, capsys: pytest.CaptureFi
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("words", [("report", "--json"), ("report",), ("gate",), ("report", "--csv", "{plain}")])
-def test_a_full_stdout_is_named(words: tuple[str, ...], run_dir: Path) -> None:
+def test_a_full_stdout_is_named(words: tuple[str, ...], unbuffered: str, run_dir: Path) -> None:
     given = [word.format(plain=DATA / "plain" / "locust") for word in words]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "loadgen.cli", *given, *([] if "--csv" in words else [str(run_dir)])],
-            stdout=full, stderr=subprocess.PIPE, text=True, cwd=DATA.parents[2], check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, stdout=full, stderr=subprocess.PIPE, text=True,
+            cwd=DATA.parents[2], check=False,
         )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if not line.startswith("raftload: hint: ")]
     assert (done.returncode, said) == (4, ["raftload: error: cannot write to stdout: No space left on device"])
