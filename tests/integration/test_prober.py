@@ -247,7 +247,7 @@ def test_a_learner_gets_what_it_serves(make_cluster: ClusterFactory) -> None:
         with contextlib.closing(EtcdClient([learner.client_url])) as there:
             until(lambda: there.get(b"k", serializable=True).outcome is Outcome.OK, "the learner", sleep=gevent.sleep)
         with Prober([*cluster.endpoints, learner.client_url]) as prober:
-            evidence = probed(prober, "members", "status", "serializable")
+            evidence = probed(prober, "connect", "members", "status", "serializable")
     voter, learning = evidence.members
     assert (voter.learns, learning.learns) == (False, True)
     assert learning.name == "learner"
@@ -307,7 +307,7 @@ def test_a_user_without_any_right(make_cluster: ClusterFactory) -> None:
     """Nothing is written under a prefix of which nobody knows whether it is free."""
     cluster, security = secured(make_cluster, READ)
     with Prober(cluster.endpoints, security=security) as prober:
-        evidence = probed(prober, "linearizable", "status", least=4)
+        evidence = probed(prober, "connect", "members", "linearizable", "status")
     # etcd hears from a majority before it looks who asks.
     assert set(only(evidence).probes) == {"connect", "members", "status", "linearizable"}
     assert [note.partition(":")[0] for note in prober.notes] == [
