@@ -40,7 +40,10 @@ def _install(folder: Path) -> Path:
     except subprocess.TimeoutExpired:
         _cannot("npm install mermaid took more than 600 s")
     if done.returncode != 0:
-        _cannot(f"npm install mermaid failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        # What npm says last is where its log lies.
+        reason = next((line for line in said if "reason: " in line), said[0])
+        _cannot(f"npm install mermaid failed: {reason.rpartition('reason: ')[2]}")
     made = folder / "whole"
     made.mkdir()
     for each in folder.iterdir():
