@@ -42,6 +42,7 @@ Durations are numbers with units, such as `250ms`, `30s` or `1h30m`; a plain num
 | 4 | environment: cluster unreachable, no Docker, no etcd, disk full |
 | 70 | a bug in raftload |
 | 130, 143 | ended by SIGINT or SIGTERM; the results until then are written |
+| 141 | the output was closed before all of it was written, as `head` does |
 
 If several apply, the first of these is the exit code: 70, 2, 4, 130 or 143, 1, 3, 0. The exit code of `gate` is the
 verdict, also for a run that a signal ended. `cluster status` exits with 0 if there is a quorum, 1 if there is none,
