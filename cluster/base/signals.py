@@ -13,6 +13,8 @@ from types import FrameType
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.01
+# A handler runs at most so long after its signal.
+_HEARD_S = 0.25
 # 128 + the signal's number, as shells have it.
 EXIT_CODES = {number.name: 128 + number for number in _NUMBERS}
 
@@ -39,8 +41,32 @@ def interruptible() -> Iterator[None]:
     def got(number: int, frame: FrameType | None) -> None:
         raise watch.over(Interrupted(number))
 
-    with _handled(got), _not_dropped(watch):
+    with _handled(got), _not_dropped(watch), heard():
         yield
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Have the handlers of signals run soon, whatever the main thread waits for; elsewhere does nothing.
+
+    Python's handlers run in the main thread. Where another thread gets a signal, or where the main thread is about to
+    wait for a lock or a file as it comes, they run after that wait. So a timer's signal ends each wait now and then.
+    """
+    owner = signal.getsignal(signal.SIGALRM)
+    if threading.current_thread() is not threading.main_thread() or owner not in (signal.SIG_DFL, _nothing):
+        yield
+        return
+    # It stays: one more signal of the timer may be on its way at the end, and would end the process.
+    signal.signal(signal.SIGALRM, _nothing)
+    before = signal.setitimer(signal.ITIMER_REAL, _HEARD_S, _HEARD_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Do nothing with a signal."""
 
 
 @contextlib.contextmanager

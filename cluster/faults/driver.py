@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from cluster.base import processes
 from cluster.base.errors import ClusterError, EtcdBroken, EtcdNotFound, MemberFailed, RaftloadError, UsageError
 from cluster.base.processes import python_path
-from cluster.base.signals import uninterrupted
+from cluster.base.signals import heard, uninterrupted
 from cluster.base.topology import Member
 from cluster.faults.kinds import KINDS, Fault, Kind
 from cluster.faults.nemesis import Nemesis
@@ -213,6 +213,7 @@ def _error(answer: Mapping[str, str]) -> RaftloadError:
 # The process
 
 
+@heard()
 def serve() -> None:
     """Take orders from stdin until it ends; then undo everything."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 from cluster.base.errors import ClusterError, RaftloadError
+from cluster.base.signals import heard
 from cluster.base.topology import DISK_METHODS, Disk
 from cluster.local.cluster import LocalCluster, State
 from cluster.local.cpu_times import CpuTimes
@@ -48,6 +49,7 @@ _ORDERS = (
 )  # fmt: skip
 
 
+@heard()
 def serve() -> None:
     """Start the cluster that the first line of stdin describes, and serve it until it is told to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from cluster.base.errors import RaftloadError
 from cluster.base.exits import describe, line
+from cluster.base.signals import heard
 from tests.support.checkout import code_hash, commit_of
 from tests.support.command import ROOT
 
@@ -42,7 +43,8 @@ def command(main: Callable[[], int]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
-        raise SystemExit(main())
+        with heard():
+            raise SystemExit(main())
     except RaftloadError as error:
         print(line(error.exit_code, describe(error)), file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -81,6 +81,39 @@ def test_what_else_a_finalizer_raises_is_reported_as_ever(monkeypatch: pytest.Mo
     assert [str(each) for each in seen] == ["ours"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_another_thread_gets_ends_a_wait_for_a_lock(number: signal.Signals) -> None:
+    """As one does that comes while the main thread is about to wait."""
+    over, ended = threading.Event(), threading.Event()
+
+    def get() -> None:
+        signal.pthread_kill(threading.get_ident(), number)
+        over.wait(HANG_S)
+        ended.set()
+
+    before = signal.getitimer(signal.ITIMER_REAL)
+    other = threading.Timer(0.1, get)
+    with pytest.raises(Interrupted, match=number.name), interruptible(), interruptible():
+        other.start()
+        ended.wait()
+        pytest.fail("it was heard of at the end of the wait only")
+    assert not ended.is_set()
+    assert signal.getitimer(signal.ITIMER_REAL) == before
+    over.set()
+    other.join()
+
+
+def test_an_alarm_of_somebody_else_is_left_alone() -> None:
+    mine = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        owner = signal.getsignal(signal.SIGALRM)
+        with interruptible():
+            assert signal.getsignal(signal.SIGALRM) is owner
+            assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.signal(signal.SIGALRM, mine)
+
+
 def test_what_must_end_ends_first() -> None:
     done = []
     with pytest.raises(Interrupted), interruptible(), finishing():

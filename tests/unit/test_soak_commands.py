@@ -63,29 +63,64 @@ subprocess.Popen = Late
 """
 
 
+# The kernel gives a signal to any thread, and Python has the main thread handle it.
+ELSEWHERE = """
+import os
+import signal
+import threading
+import time
+
+def get():
+    while not os.path.exists("told"):
+        time.sleep(0.02)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=get, daemon=True).start()
+"""
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_soak_command_that_is_ended_leaves_nothing_behind(way: str, number: int, late: bool, tmp_path: Path) -> None:
-    process = remembered(subprocess.Popen(
-        [sys.executable, "-c", LATE * late + MAIN.format(way=WAYS[way])], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    process = begun(LATE * late + MAIN.format(way=WAYS[way]), tmp_path)
+    started = pids(process, tmp_path)
+    process.send_signal(number)
+    (tmp_path / "told").touch()
+    assert_ended(process, 128 + number, started, tmp_path)
+
+
+def test_it_is_ended_by_a_signal_that_another_thread_gets(tmp_path: Path) -> None:
+    process = begun(ELSEWHERE + MAIN.format(way=WAYS["in a thread"]), tmp_path)
+    started = pids(process, tmp_path)
+    (tmp_path / "told").touch()
+    assert_ended(process, 128 + signal.SIGTERM, started, tmp_path)
+
+
+def begun(program: str, folder: Path) -> subprocess.Popen[str]:
+    return remembered(subprocess.Popen(
+        [sys.executable, "-c", program], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
     ))  # fmt: skip
 
-    def pids() -> list[int]:
-        assert process.poll() is None, process.communicate()
-        path = tmp_path / "pids"
-        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    until(lambda: len(pids()) == 2, "what it runs")
-    started = pids()
-    process.send_signal(number)
-    (tmp_path / "told").touch()
-    assert (process.wait(HANG_S), process.communicate()) == (128 + number, ("", ""))
+def pids(process: subprocess.Popen[str], folder: Path) -> list[int]:
+    """Return the pids of what it runs, once that runs."""
+    path = folder / "pids"
+
+    def said() -> list[str]:
+        assert process.poll() is None, process.communicate()
+        return path.read_text().splitlines() if path.exists() else []
+
+    until(lambda: len(said()) == 2, "what it runs")
+    return [int(line) for line in said()]
+
+
+def assert_ended(process: subprocess.Popen[str], code: int, started: list[int], folder: Path) -> None:
+    assert (process.wait(HANG_S), process.communicate()) == (code, ("", ""))
     until(lambda: not any(map(runs, started)), "the end of what it ran")
-    assert {path.name for path in tmp_path.iterdir()} == {"pids", "told"}
-    assert len((tmp_path / "pids").read_text().splitlines()) == 2, "another one began"
+    assert {path.name for path in folder.iterdir()} == {"pids", "told"}
+    assert len((folder / "pids").read_text().splitlines()) == 2, "another one began"
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
